@@ -1,0 +1,128 @@
+"""What all tests share: no network, no cache of the user's, and the data beside the checkout.
+
+It is imported before any test module, so before any library that reads these variables as it is
+imported. Processes that tests start inherit the variables, but not the network block.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+_CACHES = tempfile.TemporaryDirectory(prefix="rsearch-tests-")
+os.environ |= {
+    "HF_HOME": f"{_CACHES.name}/huggingface",
+    "HF_HUB_OFFLINE": "1",
+    "RSEARCH_CACHE_DIR": f"{_CACHES.name}/rsearch",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+    "UNSLOTH_COMPILE_LOCATION": f"{_CACHES.name}/unsloth_compiled_cache",
+    "UNSLOTH_DISABLE_STATISTICS": "1",
+    "WANDB_DIR": _CACHES.name,
+    "WANDB_MODE": "disabled",
+}
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+
+
+class NetworkBlocked(RuntimeError):
+    """A test reached for the network; no OSError, so that no client takes it for a bad line."""
+
+
+def _block_network(event: str, args: tuple[object, ...]) -> None:
+    """Refuse everything but loopback and Unix sockets, in every thread and event loop."""
+    if event in ("socket.connect", "socket.sendto"):
+        connection, address = args
+        if connection.family in (socket.AF_INET, socket.AF_INET6):
+            _require_loopback(address[0])
+    elif event == "socket.getaddrinfo":
+        _require_loopback(args[0])
+
+
+def _require_loopback(host: object) -> None:
+    name = host.decode() if isinstance(host, bytes) else host
+    if name and name not in ("localhost", "::1") and not name.startswith("127."):
+        raise NetworkBlocked(f"tests have no network, and this one reached for {name}")
+
+
+sys.addaudithook(_block_network)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Root of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def hotpot_file() -> Path:
+    """60 real HotpotQA questions, level hard, with 10 paragraphs each."""
+    path = SHARED_DATA / "hotpotqa_distractor_hard_60.jsonl"
+    if not path.exists():
+        pytest.skip(f"{path.name} is not in ../shared/data")
+    return path
+
+
+SMALL = (
+    "questions.world.train_regions=2",
+    "questions.world.held_out_regions=1",
+    "policy.backend=transformers",
+    "rollout.max_new_tokens=80",
+)
+
+
+@pytest.fixture(scope="session")
+def quickstart():
+    """The quickstart recipe over a world of a few hundred passages."""
+    from rsearch_cli.recipe.loading import load_recipe
+
+    return load_recipe("quickstart", SMALL).recipe
+
+
+@pytest.fixture
+def nano_policy(quickstart):
+    """The model inside the package, freshly loaded: tests may train it."""
+    from rsearch_cli.policy.loading import load_policy
+
+    return load_policy(quickstart.policy, seed=0)
+
+
+@pytest.fixture(scope="session")
+def tiny_policy():
+    """An untrained Llama whose tokenizer knows no tag: every tag takes several tokens."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    from rsearch_cli.policy.local import LocalPolicy
+
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    text = ["<think> a b </think>\n<search>\nNodes:\nA: who wrote it (General)\nEdges:\n</search>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    raw.train_from_iterator(
+        text * 9, trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet)
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token="<|pad|>", eos_token="<|end|>"
+    )
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+    )
+    return LocalPolicy(LlamaForCausalLM(config).eval(), tokenizer)
