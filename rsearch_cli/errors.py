@@ -1,0 +1,91 @@
+"""Every failure a user can meet, each with its own exit code.
+
+Place in the path: the ground floor; every other module raises these, `app` alone turns them into an
+exit code and one line. On failure: this module has none of its own.
+
+A message says what failed, where, the value seen and what to do next, in one line.
+"""
+
+
+class RsearchError(Exception):
+    """Base of all failures that are the user's or the outside world's, not a bug of ours."""
+
+    exit_code = 1
+
+
+class RecipeError(RsearchError):
+    """A recipe cannot be used: several problems of different kinds, or one of no narrower kind."""
+
+    exit_code = 10
+
+
+class RecipeNotFound(RecipeError):
+    """No recipe has this name or path."""
+
+    exit_code = 11
+
+
+class RecipeKeyError(RecipeError):
+    """A recipe or `--set` names a key that the schema does not have."""
+
+    exit_code = 12
+
+
+class RecipeValueError(RecipeError):
+    """A value in a recipe is out of range or of the wrong type."""
+
+    exit_code = 13
+
+
+class DataError(RsearchError):
+    """Questions or passages cannot be used."""
+
+    exit_code = 20
+
+
+class DataNotFound(DataError):
+    """A question file, corpus or data set does not exist or cannot be read."""
+
+    exit_code = 21
+
+
+class DataMalformed(DataError):
+    """A row of a question file or corpus is not what its format asks for; the line is named."""
+
+    exit_code = 22
+
+
+class DataEmpty(DataError):
+    """A question set or corpus holds no row that can be used."""
+
+    exit_code = 23
+
+
+class SourceError(RsearchError):
+    """A search source could not be set up or did not answer."""
+
+    exit_code = 40
+
+
+class PolicyError(RsearchError):
+    """A model could not be found, loaded or run."""
+
+    exit_code = 60
+
+
+class RunFolderError(RsearchError):
+    """A run folder cannot be used."""
+
+    exit_code = 70
+
+
+class RunFolderUnwritable(RunFolderError):
+    """Nothing can be written at the output folder."""
+
+    exit_code = 71
+
+
+class RunFolderOccupied(RunFolderError):
+    """The output folder already holds a run, and neither --overwrite nor --resume was given."""
+
+    exit_code = 72

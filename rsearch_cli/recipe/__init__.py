@@ -1,0 +1,1 @@
+"""Recipes: what a run is, as YAML on disk and as typed sections in memory."""

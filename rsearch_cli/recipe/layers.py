@@ -1,0 +1,124 @@
+"""Layers of settings: where each comes from, how they merge, and which one is to blame.
+
+Place in the path: `recipe.loading` stacks layers, lowest first, and checks what they add up to.
+On failure: nothing is raised here but for a `--set` whose value is not YAML; other mistakes are
+handed on as problems, to be reported all together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rsearch_cli.recipe.documents import Keys, parse_document
+from rsearch_cli.recipe.problems import FLAG_NAMES, Problem
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Settings from one place.
+
+    Attributes:
+        where: The file, `--set` or the flag they come from.
+        data: The settings, nested.
+        lines: Path of a key to its line; empty for an option.
+        path: The key that an option sets; empty for a file.
+    """
+
+    where: str
+    data: dict[str, Any]
+    lines: Mapping[Keys, int] = field(default_factory=dict)
+    path: Keys = ()
+
+    def sets(self, keys: Sequence[str | int]) -> bool:
+        """Whether this layer gives the key, or a whole value that the key is a part of."""
+        data: Any = self.data
+        for key in keys:
+            if not isinstance(data, dict):
+                break
+            if key not in data:
+                return False
+            data = data[key]
+        return True
+
+    def locate(self, keys: Sequence[str | int]) -> str:
+        """Where the key stands, with its line if that is known."""
+        line = self.lines.get(tuple(map(str, keys)))
+        return f"{self.where}:{line}" if line else self.where
+
+
+def option_layers(
+    overrides: Sequence[str], flags: Mapping[str, object]
+) -> tuple[list[Layer], list[Problem]]:
+    """A layer for each `--set` and each flag that is given, lowest first.
+
+    Raises:
+        RecipeError: The value of a `--set` is not YAML.
+    """
+    layers: list[Layer] = []
+    problems: list[Problem] = []
+    for override in overrides:
+        dotted, equals, text = override.partition("=")
+        dotted = dotted.strip()
+        if not equals or not all(dotted.split(".")):
+            sentence = f"'{override}' is not KEY=VALUE, as in train.max_steps=20"
+            problems.append(Problem("other", "--set", sentence))
+            continue
+        value = parse_document(text, f"--set {dotted}")
+        problems += [Problem("other", "--set", f"{dotted}: {flaw}") for _, flaw in value.flaws]
+        layers.append(_option("--set", dotted, value.data))
+    for dotted, given in flags.items():
+        if given is not None:
+            layers.append(_option(_flag_name(dotted), dotted, given))
+    return layers, problems
+
+
+def merge(lower: dict[str, Any], higher: dict[str, Any]) -> dict[str, Any]:
+    """`lower` with all that `higher` says: mappings merge, lists and scalars are replaced."""
+    merged = dict(lower)
+    for key, value in higher.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            merged[key] = merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def fill_in(tree: dict[str, Any], path: Keys, defaults: dict[str, Any]) -> dict[str, Any]:
+    """`tree` with the defaults written out of those mappings on a path that it leaves to them.
+
+    Without this, `--set search.sources.News.corpus=FILE` would drop all other sources.
+    """
+    if not path:
+        return tree
+    key, rest = path[0], path[1:]
+    default = defaults.get(key)
+    inner = tree.get(key, default)
+    if not isinstance(default, dict) or not isinstance(inner, dict):
+        return tree
+    return {**tree, key: fill_in(inner, rest, default)}
+
+
+def blame(paths: Sequence[Sequence[str | int]], layers: Sequence[Layer], otherwise: str) -> str:
+    """Where the highest layer sets one of the keys, or else their section, or else `otherwise`."""
+    while paths:
+        for layer in reversed(layers):
+            for keys in paths:
+                if keys and layer.sets(keys):
+                    return layer.locate(keys)
+        paths = [keys[:-1] for keys in paths if keys]
+    return otherwise
+
+
+def _option(where: str, dotted: str, value: object) -> Layer:
+    path = tuple(dotted.split("."))
+    data: Any = value
+    for key in reversed(path):
+        data = {key: data}
+    return Layer(where, data, path=path)
+
+
+def _flag_name(dotted: str) -> str:
+    return FLAG_NAMES.get(dotted, "--" + dotted.rpartition(".")[2].replace("_", "-"))

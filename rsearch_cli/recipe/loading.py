@@ -1,0 +1,188 @@
+"""A recipe's name or path, with overrides, to a checked `Recipe`.
+
+Place in the path: the first step of every command. Settings come in layers, and a higher one wins:
+
+    command-line flag  >  --set a.b=c  >  the recipe  >  the recipe it extends  >  the default
+
+Mappings merge key by key; lists and scalars are replaced. A dotted path (flag or `--set`) edits
+what is there, defaults included: `search.sources.News.corpus` leaves the other sources alone.
+On failure: all problems of all layers are raised together as one `RecipeError`, a line each.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from rsearch_cli.errors import RecipeError, RecipeNotFound
+from rsearch_cli.recipe.documents import Document, dump_document, parse_document
+from rsearch_cli.recipe.layers import Layer, blame, fill_in, merge, option_layers
+from rsearch_cli.recipe.problems import Problem, explain, involved_keys, recipe_error, show_value
+from rsearch_cli.recipe.schema import Recipe
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A recipe that passed every check.
+
+    Attributes:
+        name: Its file's name without `.yaml`.
+        path: Its file.
+        recipe: All settings, resolved.
+    """
+
+    name: str
+    path: Path
+    recipe: Recipe
+
+
+def load_recipe(
+    name_or_path: str, overrides: Sequence[str] = (), flags: Mapping[str, object] | None = None
+) -> LoadedRecipe:
+    """Find a recipe, resolve what it extends, apply the overrides and check the whole.
+
+    Args:
+        name_or_path: A shipped recipe's name, or a path (it ends in .yaml or .yml or holds a
+            separator).
+        overrides: `a.b=c` strings of `--set`, with c in YAML; the last one for a key wins.
+        flags: Dotted key to the value of the command-line flag for it; None means not given.
+
+    Raises:
+        RecipeNotFound: No recipe has this name or path, or one that it extends is missing.
+        RecipeKeyError: All problems are unknown keys.
+        RecipeValueError: All problems are values that are not allowed.
+        RecipeError: Problems of several kinds, text that is not YAML, or recipes that extend
+            each other in a circle.
+    """
+    path = _find(name_or_path)
+    files, flaws = _read_chain(path)
+    options, mistakes = option_layers(overrides, flags or {})
+    problems = [*flaws, *mistakes]
+    tree: dict[str, Any] = {}
+    for layer in files:
+        tree = merge(tree, layer.data)
+    defaults = Recipe(purpose="", hardware="").model_dump()
+    for layer in options:
+        tree = merge(fill_in(tree, layer.path[:-1], defaults), layer.data)
+    recipe, errors = _validate(tree)
+    for error in errors:
+        kind, sentence = explain(error)
+        where = blame(involved_keys(error), [*files, *options], otherwise=files[-1].where)
+        problems.append(Problem(kind, where, sentence))
+    if problems or recipe is None:
+        raise recipe_error(path.stem, problems)
+    return LoadedRecipe(path.stem, path, recipe)
+
+
+def list_recipes() -> list[LoadedRecipe]:
+    """All recipes that come with rsearch, by name."""
+    return [load_recipe(str(path)) for path in _shipped().values()]
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe with every setting spelt out, as YAML that loads again identically."""
+    return dump_document(recipe.model_dump())
+
+
+def recipes_folder() -> Path:
+    """Where the shipped recipes lie: inside an installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "_recipes"
+    return installed if installed.is_dir() else package.parent / "recipes"
+
+
+def _shipped() -> dict[str, Path]:
+    return {path.stem: path for path in sorted(recipes_folder().glob("*.yaml"))}
+
+
+def _find(name_or_path: str, beside: Path | None = None, asker: str = "") -> Path:
+    """The file of a recipe; a relative path starts in the folder `beside`."""
+    is_path = name_or_path.endswith((".yaml", ".yml")) or any(
+        separator in name_or_path for separator in ("/", os.sep)
+    )
+    shipped = _shipped()
+    if is_path:
+        path = (beside or Path()) / Path(name_or_path).expanduser()
+        if path.is_file():
+            return path
+        missing = f"no recipe file at {path}"
+    elif name_or_path in shipped:
+        return shipped[name_or_path]
+    else:
+        missing = f"no recipe is called '{name_or_path}'"
+    near = difflib.get_close_matches(Path(name_or_path).stem, shipped, n=1)
+    hint = f"; did you mean {near[0]}?" if near else "."
+    raise RecipeNotFound(f"{asker}{missing}{hint} List them with: rsearch recipes")
+
+
+def _read_chain(path: Path, chain: tuple[Path, ...] = ()) -> tuple[list[Layer], list[Problem]]:
+    """The layers of a recipe and of all that it extends, lowest first, with the flaws found."""
+    where = _display(path)
+    if path.resolve() in [seen.resolve() for seen in chain]:
+        names = " -> ".join(seen.name for seen in (*chain, path))
+        raise RecipeError(f"{where}: recipes extend each other in a circle: {names}")
+    document = _read_file(path, where)
+    data = dict(document.data)
+    base = data.pop("extends", None)
+    layers: list[Layer] = []
+    problems: list[Problem] = []
+    layer = Layer(where, data, document.lines)
+    at = layer.locate(["extends"])
+    if isinstance(base, str):
+        base_path = _find(base, path.parent, f"{at}: extends: ")
+        layers, problems = _read_chain(base_path, (*chain, path))
+    elif base is not None:
+        sentence = f"extends must be a recipe's name or path, got {show_value(base)}"
+        problems.append(Problem("value", at, sentence))
+    problems += [Problem("other", f"{where}:{line}", flaw) for line, flaw in document.flaws]
+    return [*layers, layer], problems
+
+
+def _read_file(path: Path, where: str) -> Document:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"{where}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{where}: not UTF-8 text: {error.reason}") from error
+    document = parse_document(text, where)
+    if not isinstance(document.data, dict):
+        seen = show_value(document.data)
+        raise RecipeError(f"{where}: a recipe is a mapping of keys, got {seen}")
+    return document
+
+
+def _validate(tree: dict[str, Any]) -> tuple[Recipe | None, list[ErrorDetails]]:
+    """The recipe, or all that pydantic has against it."""
+    try:
+        return Recipe.model_validate(tree), []
+    except ValidationError as invalid:
+        errors = invalid.errors()
+    unknown = [error for error in errors if error["type"] == "extra_forbidden"]
+    if unknown:
+        # Pydantic skips the rules over several keys of a section while one of its keys is unknown.
+        known = tree
+        for error in unknown:
+            known = _without(known, error["loc"])
+        errors = [*unknown, *_validate(known)[1]]
+    return None, errors
+
+
+def _without(tree: dict[Any, Any], keys: Sequence[str | int]) -> dict[Any, Any]:
+    first, rest = keys[0], keys[1:]
+    if not rest:
+        return {key: value for key, value in tree.items() if key != first}
+    return {**tree, first: _without(tree[first], rest)}
+
+
+def _display(path: Path) -> str:
+    """A path the way a person in this folder would write it."""
+    here, absolute = Path.cwd(), path.resolve()
+    return str(absolute.relative_to(here) if absolute.is_relative_to(here) else path)

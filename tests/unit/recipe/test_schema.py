@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import inspect
+
+import pytest
+from pydantic import BaseModel
+
+from rsearch_cli.recipe import schema
+from rsearch_cli.recipe.problems import schema_fields
+
+SECTIONS = [
+    section
+    for _, section in inspect.getmembers(schema, inspect.isclass)
+    if issubclass(section, BaseModel) and section not in (BaseModel, schema.Section)
+]
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
+def test_every_section_and_field_is_documented(section: type[BaseModel]) -> None:
+    assert section.__doc__
+    undocumented = [name for name, f in section.model_fields.items() if not f.description]
+    assert undocumented == []
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
+def test_every_section_refuses_unknown_keys(section: type[BaseModel]) -> None:
+    assert section.model_config["extra"] == "forbid"
+    assert section.model_config["strict"] is True
+
+
+def test_the_walk_over_the_schema_reaches_every_section() -> None:
+    keys = schema_fields()
+    assert {"seed", "policy.lora.r", "search.sources.*.corpus", "questions.world.seed"} <= set(keys)
+    assert len(keys) == sum(len(section.model_fields) for section in SECTIONS) + len(
+        schema.Weights.model_fields  # it stands in two places
+    )
