@@ -1,0 +1,198 @@
+"""Search plans: the text between `<search>` and `</search>`, read, judged and written.
+
+Place in the path: right after the policy stops at `</search>`; a valid plan goes to the executor,
+its problems go to the plan reward and back to the model. On failure: none; a text that is no valid
+plan gives a reading without a plan and with the reasons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+
+from rsearch_cli.protocol import grammar
+from rsearch_cli.protocol.grammar import Unclear, shown
+from rsearch_cli.recipe.schema import Protocol
+from rsearch_cli.types import PlanNode, SearchPlan
+
+MAX_CHARS = 20_000
+"""Longest plan that is read, in characters; real ones have a few hundred."""
+MAX_LINES = 1_000
+"""Most lines that are read, blank ones included."""
+MAX_NOTES = 20
+"""Most problems and most repairs that are reported for one plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanReading:
+    """What was found between the search tags.
+
+    Attributes:
+        plan: The plan, or None if there are problems.
+        problems: Why there is no plan, each with line and value; empty if there is one.
+        repairs: What was written differently from the canonical form and read all the same.
+    """
+
+    plan: SearchPlan | None
+    problems: tuple[str, ...]
+    repairs: tuple[str, ...]
+
+
+def read_plan(text: str, rules: Protocol) -> PlanReading:
+    """Read a plan as models write it; what could mean two things is a problem, never a guess.
+
+    Args:
+        text: What stands between `<search>` and `</search>`, of any length; the time it takes is
+            linear in it and bounded.
+        rules: Known sources and limits.
+
+    Returns:
+        The plan or its problems, and the repairs. Lines are counted from the first that is not
+        blank.
+    """
+    lines = text.strip().splitlines() if len(text) <= MAX_CHARS else []
+    if len(text) > MAX_CHARS or len(lines) > MAX_LINES:
+        size = f"{len(text)} characters and {text.count(chr(10)) + 1} lines"
+        limit = f"at most {MAX_CHARS} characters and {MAX_LINES} lines are read"
+        return PlanReading(None, (f"the plan has {size}, {limit}",), ())
+    draft = _Draft(rules)
+    if "\r" in text:
+        draft.repairs["Windows line ends read as plain ones"] = None
+    for number, line in enumerate(lines, start=1):
+        if draft.full:
+            break
+        draft.read_line(number, line)
+    return draft.finish()
+
+
+def render_plan(plan: SearchPlan) -> str:
+    """Write a plan in the canonical form, which `read_plan` reads without a repair."""
+    nodes = [f"{node.label}: {node.query} ({node.source})" for node in plan.nodes]
+    edges = [f"{parent} -> {child}" for parent, child in plan.edges]
+    return "\n".join(["Nodes:", *nodes, "Edges:", *edges])
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A plan in the making; labels and edges are mapped to the line they stand on."""
+
+    rules: Protocol
+    section: str = ""
+    headings: list[str] = field(default_factory=list)
+    labels: dict[str, int] = field(default_factory=dict)
+    nodes: list[PlanNode] = field(default_factory=list)
+    edges: dict[tuple[str, str], int] = field(default_factory=dict)
+    no_edges_line: int | None = None
+    problems: list[str] = field(default_factory=list)
+    repairs: dict[str, None] = field(default_factory=dict)
+
+    @property
+    def full(self) -> bool:
+        """Whether reading on would tell nobody anything more."""
+        return len(self.problems) >= MAX_NOTES or len(self.labels) > self.rules.max_nodes
+
+    def repair(self, words: str) -> None:
+        if len(self.repairs) < MAX_NOTES:
+            self.repairs[words] = None
+
+    def read_line(self, number: int, line: str) -> None:
+        def note(words: str) -> None:
+            self.repair(f"line {number}: {words}")
+
+        if grammar.FENCE.fullmatch(line.strip()):
+            note("code fence dropped")
+            return
+        plain = grammar.plain_line(line, note)
+        for part in grammar.split_nodes(plain, self.rules.sources, note):
+            if self.full:
+                break
+            try:
+                self._read_part(number, part, note)
+            except Unclear as unclear:
+                self.problems.append(f"line {number}: {unclear}")
+
+    def _read_part(self, number: int, part: str, note: Callable[[str], None]) -> None:
+        heading = grammar.read_heading(part, note)
+        if heading:
+            self.section, part = heading
+            if self.section in self.headings:
+                raise Unclear(f"a second {self.section.capitalize()} heading")
+            self.headings.append(self.section)
+            if part:
+                note(f"{shown(part)} read as if on a line of its own")
+        if part and self.section == "edges":
+            self._read_edges(number, part, note)
+        elif grammar.ARROW.search(part) and not grammar.has_label(part):
+            self._read_edges(number, part, note)
+            self.section = "edges"
+            note("edges without an Edges heading")
+        elif part:
+            self._read_node(number, part, note)
+
+    def _read_node(self, number: int, part: str, note: Callable[[str], None]) -> None:
+        label, rest = grammar.read_label(part, note)
+        if label in self.labels:
+            raise Unclear(f"label '{label}' is taken by line {self.labels[label]}")
+        self.labels[label] = number
+        node = grammar.read_node(label, rest, self.rules.sources, note)
+        words, most = len(node.query.split()), self.rules.max_query_words
+        if words > most:
+            raise Unclear(
+                f"query {shown(node.query)} has {words} words, at most {most} are allowed"
+            )
+        self.nodes.append(node)
+        if not self.headings:
+            self.repair("no Nodes heading: lines read as nodes")
+
+    def _read_edges(self, number: int, part: str, note: Callable[[str], None]) -> None:
+        if grammar.means_no_edges(part):
+            self.no_edges_line = number
+            note(f"{shown(part)} read as no edges")
+            return
+        for edge in grammar.read_edges(part, note):
+            if edge in self.edges:
+                note(f"edge {' -> '.join(edge)} repeats line {self.edges[edge]}")
+            self.edges.setdefault(edge, number)
+
+    def finish(self) -> PlanReading:
+        """Judge the plan as a whole, once all lines are read."""
+        if not self.labels and not self.problems:
+            self.problems.append("the plan has no nodes")
+        if len(self.labels) > self.rules.max_nodes:
+            self.problems.append(f"more nodes than the limit of {self.rules.max_nodes}")
+        if not self.full:
+            self.problems += self._edge_problems()
+        if not self.problems and (cycle := self._cycle()):
+            self.problems.append(f"the edges form a cycle: {' -> '.join(cycle)}")
+        if self.problems:
+            return PlanReading(None, tuple(self.problems[:MAX_NOTES]), tuple(self.repairs))
+        if "edges" not in (*self.headings, self.section):
+            self.repair("no Edges section: read as no edges")
+        if self.headings == ["edges", "nodes"]:
+            self.repair("Edges before Nodes: read in either order")
+        return PlanReading(
+            SearchPlan(tuple(self.nodes), tuple(self.edges)), (), tuple(self.repairs)
+        )
+
+    def _edge_problems(self) -> Iterator[str]:
+        if self.edges and self.no_edges_line:
+            yield f"line {self.no_edges_line}: says that there are no edges, but there are"
+        for edge, number in self.edges.items():
+            where = f"line {number}: edge {' -> '.join(edge)}"
+            if edge[0] == edge[1]:
+                yield f"{where} leads a node to itself"
+            for label in dict.fromkeys(edge):
+                if label not in self.labels:
+                    yield f"{where}: no node has the label '{label}'"
+
+    def _cycle(self) -> list[str]:
+        """Labels of a cycle, the first one repeated at the end; empty if there is none."""
+        order: TopologicalSorter[str] = TopologicalSorter()
+        for parent, child in self.edges:
+            order.add(child, parent)
+        try:
+            order.prepare()
+        except CycleError as error:
+            return list(error.args[1])
+        return []

@@ -1,0 +1,97 @@
+"""The prompt: what the model is told about the protocol, and the question.
+
+Place in the path: the first step of a rollout; the policy's chat template renders these messages.
+On failure: none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from rsearch_cli.protocol.plan import render_plan
+from rsearch_cli.protocol.results import neutralise, render_results
+from rsearch_cli.recipe.schema import Protocol
+from rsearch_cli.types import NodeResult, Passage, PlanNode, Question, SearchPlan
+
+_SYSTEM_PROMPT = """\
+You answer questions by searching. Write these tags, in this order:
+
+<think> what is asked, and what has to be looked up </think>
+<search>
+a search plan
+</search>
+<answer> the bare answer: a name, a date, a number, yes or no </answer>
+
+After </search> the system inserts <{tag}> … </{tag}>; never write that yourself. {then}
+
+The search plan has two lists:
+Nodes: one line each, at most {max_nodes}: `label: query (source)`, the query in at most \
+{max_query_words} words.
+Edges: `A -> B` means that B waits for A, and that names found by A are added to B's query. \
+No cycles. Leave the list empty if no query needs what another one finds.
+
+Sources:
+{sources}
+
+Example:
+In which city was the author of Dracula born?
+{example}"""
+
+_EXAMPLE_STEPS = (
+    ("Dracula author", "Dracula", "A novel by Bram Stoker."),
+    ("author birthplace", "Bram Stoker", "Irish author, born in Dublin."),
+)
+
+
+def build_messages(
+    question: Question, rules: Protocol, max_turns: int, forbidden: Collection[str] = ()
+) -> list[dict[str, str]]:
+    """Build the chat that a rollout starts from.
+
+    Args:
+        question: Its text is neutralised, since it comes from outside.
+        rules: `system_prompt` replaces the built-in one; `""` leaves the system message out.
+        max_turns: Most searches in one completion.
+        forbidden: See `results.neutralise`.
+
+    Returns:
+        Messages with `role` and `content`: a system message, if any, and the user's.
+    """
+    system = rules.system_prompt
+    if system is None:
+        system = build_system_prompt(rules, max_turns)
+    user = {"role": "user", "content": neutralise(question.text, forbidden)}
+    return [{"role": "system", "content": system}, user] if system else [user]
+
+
+def build_system_prompt(rules: Protocol, max_turns: int) -> str:
+    """Write the built-in system prompt: tags, plan, sources, limits and one worked example."""
+    then = "Then answer."
+    if max_turns > 1:
+        then = f"Then answer, or think and search again: at most {max_turns} searches in all."
+    return _SYSTEM_PROMPT.format(
+        tag=rules.result_tag,
+        then=then,
+        max_nodes=rules.max_nodes,
+        max_query_words=rules.max_query_words,
+        sources="\n".join(f"- {name}: {use}" for name, use in rules.sources.items()),
+        example=_example(rules),
+    )
+
+
+def _example(rules: Protocol) -> str:
+    """A transcript with one search, written by the functions that read and write real ones."""
+    source = next(iter(rules.sources))
+    steps = list(zip("AB", _EXAMPLE_STEPS, strict=True))[: rules.max_nodes]
+    results = [
+        NodeResult(PlanNode(label, query, source), passages=(Passage("", title, text),))
+        for label, (query, title, text) in steps
+    ]
+    nodes = tuple(result.node for result in results)
+    plan = SearchPlan(nodes, edges=(("A", "B"),) if len(nodes) > 1 else ())
+    return (
+        "<think> First the author of Dracula, then where that person was born. </think>\n"
+        f"<search>\n{render_plan(plan)}\n</search>"
+        f"{render_results(results, rules, passage_chars=200)}"
+        "<answer> Dublin </answer>"
+    )
