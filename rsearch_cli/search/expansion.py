@@ -1,0 +1,139 @@
+"""Query expansion: what a node takes over from the nodes it waited for.
+
+Place in the path: in the executor, between a parent's passages and its child's search. A second hop
+is found by the names that the first hop brought to light; whole passages drown the child's own
+words. On failure: none; a parent without passages adds nothing. Scripts without capital letters
+have no names that could be told apart here: `titles` serves them better.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+from rsearch_cli.search.words import STOP_WORDS, split_query
+from rsearch_cli.types import NodeResult, Passage
+
+_INSIDE = "of the de la le du des del della di da dos das van von der den ter zu al el bin ibn"
+_TITLES = "Dr Mr Mrs Ms St Mt Jr Sr Prof Gen Col Capt Lt Sgt Rev"
+_DATES = (
+    "january february march april may june july august september october november december "
+    "monday tuesday wednesday thursday friday saturday sunday"
+)
+_NUMBERS = "one two three four five six seven eight nine ten"
+
+# Lower-case words that may stand inside a name: University of the Arts, Vasco da Gama.
+_PARTICLES = frozenset(_INSIDE.split())
+# Words whose full stop ends no sentence.
+_BEFORE_STOP = frozenset(_TITLES.split())
+# Capitalised words that are no names when they stand alone.
+_NO_NAMES = STOP_WORDS.union(_DATES.split(), _NUMBERS.split())
+_WORD = re.compile(r"[^\W_]+(?:['\u2019.&-][^\W_]+)*")
+_POSSESSIVE = re.compile(r"['\u2019]s$")
+# So ends a word that opens a sentence and is a verb or an adverb far more often than a name.
+_OPENER_ENDINGS = ("ed", "ing", "ly")
+
+
+class _Word(NamedTuple):
+    """A word of a text, and what stands in front of it."""
+
+    text: str
+    gap: str
+    opens: bool
+
+    @property
+    def is_capitalised(self) -> bool:
+        return self.text[0].isupper()
+
+
+def expand(
+    query: str,
+    parents: Sequence[NodeResult],
+    mode: Literal["entities", "titles", "none"],
+    from_top: int,
+) -> tuple[str, ...]:
+    """Collect what a node's parents found that its query can use.
+
+    Args:
+        query: The node's own query.
+        parents: Results of the nodes it waited for.
+        mode: `entities` takes the names in the passages, `titles` their titles, `none` nothing.
+        from_top: Best passages of each parent that are read.
+
+    Returns:
+        Names in order of appearance, each once whatever its case. What the node's or that parent's
+        query already says is left out: an expansion is what the passages add.
+    """
+    if mode == "none":
+        return ()
+    added: dict[tuple[str, ...], str] = {}
+    for parent in parents:
+        known = {*split_query(query), *split_query(parent.node.query)}
+        for passage in parent.passages[:from_top]:
+            for name in [passage.title] if mode == "titles" else find_names(passage):
+                words = tuple(split_query(name))
+                if not known.issuperset(words):
+                    added.setdefault(words, " ".join(name.split()))
+    return tuple(added.values())
+
+
+def find_names(passage: Passage) -> list[str]:
+    """Proper names in the title and the text of a passage, in order, repeats included.
+
+    A name is a run of capitalised words, with particles inside it. A lone word at the start of a
+    sentence is doubtful: it counts unless it is a stop-word, or looks like a verb or an adverb and
+    stands nowhere else as a name.
+    """
+    runs = [*_find_runs(passage.title, in_title=True), *_find_runs(passage.text)]
+    sure = {word.text for run in runs for word in run if not word.opens}
+    return [" ".join(w.text for w in run) for run in runs if _is_name(run, sure)]
+
+
+def _is_name(run: list[_Word], sure: set[str]) -> bool:
+    if len(run) > 1:
+        return True
+    word, lower = run[0].text, run[0].text.casefold()
+    if len(word) == 1 or lower in _NO_NAMES:
+        return False
+    return not run[0].opens or word in sure or not lower.endswith(_OPENER_ENDINGS)
+
+
+def _find_runs(text: str, *, in_title: bool = False) -> Iterator[list[_Word]]:
+    """Cut a text into runs of capitalised words, particles between them kept."""
+    run: list[_Word] = []
+    particles: list[_Word] = []
+    for word in _read_words(text, in_title=in_title):
+        if run and word.gap.strip(" \u00a0"):
+            yield run
+            run, particles = [], []
+        if word.is_capitalised:
+            # «The Beatles» is a whole title; in a sentence, «In» or «The» only comes before a name.
+            if run or not (word.opens and word.text.casefold() in STOP_WORDS):
+                run += [*particles, word]
+            particles = []
+        elif run and word.text in _PARTICLES:
+            particles.append(word)
+        elif run:
+            yield run
+            run, particles = [], []
+    if run:
+        yield run
+
+
+def _read_words(text: str, *, in_title: bool) -> Iterator[_Word]:
+    """Read a text word by word, initials joined to what follows, possessive endings cut."""
+    end, before, possessive = 0, "", False
+    for match in _WORD.finditer(text):
+        gap = text[end : match.start()]
+        if gap == ". " and _is_shortened(before) and match[0].casefold() not in STOP_WORDS:
+            gap = " "
+        opens = not in_title and (not before or any(c in gap for c in '.!?:;\n"\u201c('))
+        # What follows a possessive is a thing of its own: «Orvath's Lantern Works».
+        yield _Word(_POSSESSIVE.sub("", match[0]), "'s" if possessive else gap, opens)
+        end, before = match.end(), match[0]
+        possessive = _POSSESSIVE.search(before) is not None
+
+
+def _is_shortened(word: str) -> bool:
+    return (len(word) == 1 and word.isupper()) or "." in word or word in _BEFORE_STOP

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import pytest
+
+from rsearch_cli.search.expansion import expand, find_names
+from rsearch_cli.types import NodeResult, Passage, PlanNode
+
+
+def names(text: str, title: str = "") -> list[str]:
+    return find_names(Passage("1", title, text))
+
+
+def result(query: str, *passages: tuple[str, str]) -> NodeResult:
+    found = tuple(Passage(str(i), *passage) for i, passage in enumerate(passages))
+    return NodeResult(PlanNode("A", query, "General"), passages=found)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("It was founded by Tessa Korrin in Port Ellow.", ["Tessa Korrin", "Port Ellow"]),
+        ("The Beatles left Hamburg. He sang. In London", ["Beatles", "Hamburg", "London"]),
+        ("the University of the Arts, Vasco da Gama", ["University of the Arts", "Vasco da Gama"]),
+        ("He moved from Lund to the Isle of man.", ["Lund", "Isle"]),
+        ("Founded in 1990. Located by the sea. Marrowgate is a town.", ["Marrowgate"]),
+        ("She met Wedding. Wedding was kind.", ["Wedding", "Wedding"]),
+        ("born on Monday, 6 March 1899, in Borås", ["Borås"]),
+        ("Two towns. Four more in Ostervale.", ["Ostervale"]),
+        ("by J. K. Rowling, Dr. Watson and St. Pierre", ["J K Rowling", "Dr Watson", "St Pierre"]),
+        ("after World War I. The town of Ellow grew", ["World War I", "Ellow"]),
+        ("Woody Allen\u2019s Café Society, Allen's", ["Woody Allen", "Café Society", "Allen"]),
+        ("by Jean-Luc Godard (New Wave); O'Neill", ["Jean-Luc Godard", "New Wave", "O'Neill"]),
+        ("Łukasz Żal in Ελλάδα, Москва", ["Łukasz Żal", "Ελλάδα", "Москва"]),
+        ("the year 1984 and 42 others, i am A", []),
+        ("in Port\u00a0 Ellow\nMarrowgate", ["Port Ellow", "Marrowgate"]),
+        ("東京は日本の首都", []),
+        ("", []),
+    ],
+)  # fmt: skip
+def test_names_in_a_text(text: str, expected: list[str]) -> None:
+    assert names(text) == expected
+
+
+def test_a_title_keeps_its_first_word() -> None:
+    assert names("They sing.", title="The Who") == ["The Who"]
+    assert names("Ted ran.", title="Ted of Ellow") == ["Ted of Ellow", "Ted"]
+
+
+def test_only_names_that_the_passage_adds_are_taken() -> None:
+    parent = result(
+        "founder of Brindle Works",
+        ("Brindle Works", "Brindle Works of Ellow was founded by Tessa Korrin and Aldo Verrin."),
+    )
+    assert expand("birthplace of verrin aldo", [parent], "entities", 1) == (
+        "Brindle Works of Ellow",
+        "Tessa Korrin",
+    )
+
+
+def test_a_name_that_another_parent_asked_for_is_news_to_this_one() -> None:
+    first = result("founder of Brindle Works", ("", "founded by Tessa Korrin"))
+    second = result("Tessa Korrin", ("", "Tessa Korrin owns Brindle Works"))
+    assert expand("birthplace", [first, second], "entities", 1) == ("Tessa Korrin", "Brindle Works")
+
+
+def test_names_are_taken_once_whatever_their_case_or_accents() -> None:
+    parent = result("x", ("Borås", "He saw BORÅS, Boras and The Boras Gate."))
+    assert expand("y", [parent], "entities", 1) == ("Borås", "The Boras Gate")
+
+
+def test_only_the_best_passages_are_read() -> None:
+    parent = result("x", ("Ellow", "a"), ("Lunn", "b"), ("Marrow", "c"))
+    assert expand("y", [parent], "entities", 1) == ("Ellow",)
+    assert expand("y", [parent], "entities", 2) == ("Ellow", "Lunn")
+
+
+def test_titles_are_taken_whole() -> None:
+    parent = result(
+        "storm", ("The  Who", "Tessa Korrin"), ("Storm", "b"), ("the who", "c"), ("", "d")
+    )
+    assert expand("y", [parent], "titles", 10) == ("The Who",)
+
+
+def test_nothing_is_taken_where_nothing_was_found_or_asked_for() -> None:
+    failed = NodeResult(PlanNode("A", "x", "General"), error="no answer")
+    assert expand("y", [failed], "entities", 1) == ()
+    assert expand("y", [], "titles", 1) == ()
+    assert expand("y", [result("x", ("Ellow", "a"))], "none", 1) == ()
