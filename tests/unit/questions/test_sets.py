@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rsearch_cli.errors import DataEmpty, DataError, RecipeValueError
+from rsearch_cli.questions.sets import (
+    QUESTION_SETS,
+    FileQuestionSet,
+    deal_splits,
+    keep_levels,
+    open_question_set,
+)
+from rsearch_cli.recipe.schema import Questions
+from rsearch_cli.types import Passage, Question
+
+
+def ask(count: int, level: str = "") -> list[Question]:
+    return [
+        Question(f"q{n}", f"Question {n}?", (f"answer {n}",), level=level) for n in range(count)
+    ]
+
+
+def ids(questions: list[Question]) -> list[str]:
+    return [q.id for q in questions]
+
+
+@pytest.fixture
+def one_row_file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One row that is in the schema of HotpotQA and, as it happens, in that of custom sets."""
+    path = tmp_path_factory.mktemp("sets") / "one.jsonl"
+    path.write_text(
+        '{"id": "a", "question": "Who?", "answer": "Ann", "level": "hard", '
+        '"supporting_facts": [["Ann", 0]], "context": [["Ann", ["It was Ann."]]]}'
+    )
+    return str(path)
+
+
+@pytest.mark.parametrize("source", QUESTION_SETS)
+def test_every_registered_set_opens(source: str, one_row_file: str) -> None:
+    opened = open_question_set(Questions(source=source, path=one_row_file), seed=1)
+    assert opened.name
+    assert opened.description and "\n" not in opened.description
+    first = opened.load("train", 1)
+    assert len(first) == 1 and first[0].answers
+    assert first == opened.load("train", None)[:1]
+
+
+@pytest.mark.parametrize(
+    ("source", "hint"),
+    [("hotpot", "; did you mean 'hotpotqa'? There"), ("Wordl", "; did you mean 'world'? There")],
+)
+def test_an_unknown_set_gets_the_nearest_name(source: str, hint: str) -> None:
+    with pytest.raises(RecipeValueError) as caught:
+        open_question_set(Questions(source=source), seed=1)
+    assert str(caught.value) == (
+        f"questions.source: no question set is called '{source}'{hint} are custom, hotpotqa, world"
+    )
+
+
+def test_an_unknown_set_with_no_near_name_lists_all() -> None:
+    with pytest.raises(RecipeValueError, match=r"'xyz'\. There are custom, hotpotqa, world$"):
+        open_question_set(Questions(source="xyz"), seed=1)
+
+
+def test_other_packages_add_sets_but_replace_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "plugin.py").write_text(
+        "from rsearch_cli.questions.sets import FileQuestionSet\n"
+        "def open_mine(recipe, seed):\n"
+        "    return FileQuestionSet('mine', f'{recipe.source} {seed}', {})\n"
+    )
+    metadata = tmp_path / "plugin-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(
+        "[rsearch.question_sets]\nmine = plugin:open_mine\nworld = plugin:open_mine\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert open_question_set(Questions(source="mine"), seed=3).description == "mine 3"
+    assert open_question_set(Questions(source="world"), seed=3).name == "world"
+
+
+def test_a_file_set_loads_in_order_up_to_the_limit() -> None:
+    opened = FileQuestionSet("mine", "", {"train": ask(5)})
+    assert ids(opened.load("train", 2)) == ["q0", "q1"]
+    assert ids(opened.load("train", None)) == ids(opened.load("train", 99)) == ids(ask(5))
+
+
+def test_an_unknown_split_names_those_there_are() -> None:
+    opened = FileQuestionSet("mine", "", {"train": ask(1), "dev": ask(1)})
+    with pytest.raises(DataError, match=r"^mine has no split 'test'; it has train, dev$"):
+        opened.load("test", None)
+
+
+def test_an_empty_split_says_why() -> None:
+    opened = FileQuestionSet("mine", "", deal_splits(ask(1), 0.5, seed=1))
+    assert ids(opened.load("train", None)) == ["q0"]
+    with pytest.raises(DataEmpty, match=r"^mine: split 'test' is empty, the file has too few"):
+        opened.load("test", None)
+
+
+def test_a_set_without_corpus_says_what_to_do() -> None:
+    with pytest.raises(
+        DataError, match=r"^mine brings no corpus; set search\.sources\.<name>\.cor"
+    ):
+        FileQuestionSet("mine", "", {}).corpus()
+
+
+def test_a_corpus_can_be_read_twice() -> None:
+    opened = FileQuestionSet("mine", "", {}, [Passage("a", "A", "text")])
+    assert list(opened.corpus()) == list(opened.corpus()) == [Passage("a", "A", "text")]
+
+
+def test_splits_share_nothing_and_keep_the_order() -> None:
+    questions = ask(1000)
+    splits = deal_splits(questions, 0.2, seed=1)
+    assert splits["test"] == splits["validation"]
+    assert sorted(ids(splits["train"] + splits["test"])) == sorted(ids(questions))
+    assert all(split == [q for q in questions if q in split] for split in splits.values())
+    assert 150 <= len(splits["test"]) <= 250
+
+
+def test_splits_depend_on_seed_and_id_alone() -> None:
+    questions = ask(100)
+    held_out = ids(deal_splits(questions, 0.3, seed=1)["test"])
+    assert held_out != ids(deal_splits(questions, 0.3, seed=2)["test"])
+    grown = deal_splits([*ask(100), *[Question("new", "?", ("x",))]][::-1], 0.3, seed=1)["test"]
+    assert set(held_out) == set(ids(grown)) - {"new"}
+
+
+@pytest.mark.parametrize("share", [1e-9, 0.5, 1 - 1e-9])
+def test_two_questions_go_to_both_sides(share: float) -> None:
+    for seed in range(20):
+        splits = deal_splits(ask(2), share, seed)
+        assert len(splits["train"]) == len(splits["validation"]) == 1
+
+
+def test_levels_are_filtered() -> None:
+    questions = ask(2, "easy") + ask(3, "hard") + ask(1)
+    assert keep_levels(questions, None, "mine") == questions
+    assert keep_levels(questions, ["hard", "medium"], "mine") == ask(3, "hard")
+
+
+def test_a_filter_that_leaves_nothing_counts_what_there_is() -> None:
+    with pytest.raises(DataEmpty) as caught:
+        keep_levels(ask(3, "hard") + ask(1), ["easy", "medium"], "f.json")
+    assert str(caught.value) == (
+        "f.json: no question is left at questions.difficulty easy, medium; "
+        "it has hard (3), no level (1)"
+    )
