@@ -1,0 +1,99 @@
+"""One number for a trajectory: the weighted sum of answer, plan validity and format.
+
+Place in the path: takes a finished `Trajectory` from `rollout`, gives the `RewardParts` that the
+trainer optimises and logs. What scores the answer is one argument of `combine`, so another judge
+changes nothing else. On failure: it has none; an answer that could not be scored (None) makes the
+whole row unscored, because TRL would count one None among several rewards as zero.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from rsearch_cli.protocol.transcript import read_transcript
+from rsearch_cli.recipe.schema import Protocol, Reward, Weights
+from rsearch_cli.reward.lexical import exact_match, f1
+from rsearch_cli.types import RewardParts, SearchRound, Trajectory
+
+_LEXICAL = {"em": exact_match, "f1": f1}
+
+
+def score_trajectory(
+    trajectory: Trajectory, recipe: Reward, protocol: Protocol, step: int
+) -> RewardParts:
+    """Score one trajectory with the lexical answer score.
+
+    Args:
+        trajectory: The rollout.
+        recipe: Weights, curriculum, answer score and gate.
+        protocol: The format's rules.
+        step: Optimiser steps finished before this one; the first step is 0.
+    """
+    return combine(
+        answer=answer_score(trajectory, recipe),
+        plan=plan_score(trajectory.rounds),
+        format=read_transcript(trajectory.opening, trajectory.segments, protocol).format_score,
+        weights=weights_at(step, recipe),
+        gate=recipe.require_valid_plan,
+    )
+
+
+def weights_at(step: int, recipe: Reward) -> Weights:
+    """The shares in force at `step`, counted from 0: the curriculum's for its first steps."""
+    return recipe.curriculum_weights if step < recipe.curriculum_steps else recipe.weights
+
+
+def answer_score(trajectory: Trajectory, recipe: Reward) -> float:
+    """Lexical score in [0, 1] of the trajectory's answer; without an answer it is 0."""
+    if trajectory.answer is None:
+        return 0.0
+    return _LEXICAL[recipe.answer](trajectory.answer, trajectory.question.answers)
+
+
+def plan_score(rounds: Sequence[SearchRound]) -> float:
+    """1.0 if there is at least one round and every round's plan is valid, else 0.0."""
+    return float(bool(rounds) and all(round_.plan is not None for round_ in rounds))
+
+
+def combine(
+    answer: float | None, plan: float, format: float, weights: Weights, gate: bool
+) -> RewardParts:
+    """Weigh the parts into a total (R-Search, arXiv 2506.08352, composite reward).
+
+    Args:
+        answer: Score of the answer in [0, 1], or None if it could not be scored.
+        plan: 1.0 for valid plans, else 0.0.
+        format: Share of the format's rules that are kept, in [0, 1].
+        weights: Shares of the three parts.
+        gate: Whether an invalid plan (0.0) takes the answer's share out of the total; the answer's
+            score itself is reported all the same.
+    """
+    if answer is None:
+        return RewardParts(None, plan, format, None)
+    earned = answer if plan or not gate else 0.0
+    total = weights.answer * earned + weights.plan * plan + weights.format * format
+    return RewardParts(answer, plan, format, total)
+
+
+def shuffle_answer_scores(
+    parts: Sequence[RewardParts], weights: Weights, recipe: Reward, rng: random.Random
+) -> list[RewardParts]:
+    """The control experiment: deal a step's answer scores out at random and sum up anew.
+
+    Plan and format stay with their rows, and so does «unscored»: only scores change hands. A policy
+    that still gains under this reward owes it to something other than its answers.
+    """
+    scores = [part.answer for part in parts if part.answer is not None]
+    rng.shuffle(scores)
+    dealt = iter(scores)
+    return [
+        combine(
+            answer=None if part.answer is None else next(dealt),
+            plan=part.plan,
+            format=part.format,
+            weights=weights,
+            gate=recipe.require_valid_plan,
+        )
+        for part in parts
+    ]
