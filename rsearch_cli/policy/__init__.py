@@ -1,0 +1,1 @@
+"""Text generation: what continues a transcript, and how its weights are loaded."""

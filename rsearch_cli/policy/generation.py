@@ -1,0 +1,83 @@
+"""What a policy is asked and what it gives: sampling settings, stops and generations.
+
+Place in the path: between `rollout`, which asks, and the back ends that run a model. On failure:
+nothing here fails; a row that meets no stop ends at its token limit and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen.
+
+    Attributes:
+        temperature: 0 is greedy decoding.
+        top_p: Nucleus; 1 keeps all.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+
+GREEDY = Sampling()
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What the model wrote in one go.
+
+    Attributes:
+        token_ids: `[l]` sampled ids, a sampled end-of-sequence id included.
+        text: Decoded ids, without the end-of-sequence id.
+        stop: `tag` if one of the stop strings was completed, `eos`, or `length`.
+    """
+
+    token_ids: tuple[int, ...]
+    text: str
+    stop: Literal["tag", "eos", "length"]
+
+
+class TagStop:
+    """Stops each row of a batch as soon as its own new text ends a stop string.
+
+    A tag may be one token or many, and its last token may hold characters after it; so a row is
+    decoded, but only its tail and only when its newest token holds the tag's last character.
+
+    Args:
+        tokenizer: Decodes the tail.
+        stops: Stop strings; all end in `>`.
+        width: `[B, width]` ids of the left-padded prompts precede the new ones.
+    """
+
+    def __init__(self, tokenizer: Any, stops: Sequence[str], width: int) -> None:
+        self._tokenizer = tokenizer
+        self._stops = tuple(stops)
+        self._width = width
+        self._tail = 2 + max(len(stop) for stop in stops)
+        self.ends: dict[int, int] = {}
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        """Tell per row whether it is done, as `[B]` bool (transformers' StoppingCriteria)."""
+        import torch
+
+        length = input_ids.shape[1]
+        newest = self._tokenizer.convert_ids_to_tokens(input_ids[:, -1].tolist())
+        for row, token in enumerate(newest):
+            if row in self.ends or token is None or ">" not in token:
+                continue
+            start = max(self._width, length - self._tail)
+            if self._completed(input_ids[row, start:].tolist()):
+                self.ends[row] = length - self._width
+        done = [row in self.ends for row in range(input_ids.shape[0])]
+        return torch.tensor(done, dtype=torch.bool, device=input_ids.device)
+
+    def _completed(self, tail: list[int]) -> bool:
+        """Whether the last token of `tail` brought a stop string to its end."""
+        now = self._tokenizer.decode(tail, skip_special_tokens=False)
+        before = self._tokenizer.decode(tail[:-1], skip_special_tokens=False)
+        return any(now.count(stop) > before.count(stop) for stop in self._stops)

@@ -1,0 +1,89 @@
+"""From the recipe's `policy` section to a policy that runs.
+
+Place in the path: `commands` call it once, before questions are asked. On failure: a model that
+cannot be found, a back end that cannot run here and a bad module name raise `PolicyError`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rsearch_cli.errors import PolicyError
+from rsearch_cli.policy.local import LocalPolicy
+from rsearch_cli.recipe.schema import Policy
+
+BUILTIN = "builtin:"
+BUILTIN_FOLDER = Path(__file__).parent.parent / "models"
+
+
+def locate_model(name: str) -> str:
+    """Turn the recipe's model name into a folder or a Hub id.
+
+    Raises:
+        PolicyError: If a built-in model or a folder is not there.
+    """
+    if name.startswith(BUILTIN):
+        folder = BUILTIN_FOLDER / name.removeprefix(BUILTIN)
+        if not folder.is_dir():
+            known = ", ".join(BUILTIN + p.name for p in sorted(BUILTIN_FOLDER.glob("*/")))
+            raise PolicyError(f"policy.model: no built-in model {name!r}; there is {known}")
+        return str(folder)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise PolicyError(f"policy.model: {name} is no model folder, it has no config.json")
+        return str(path)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise PolicyError(f"policy.model: the folder {name} does not exist; check the path")
+    return name
+
+
+def choose_backend(wanted: str) -> tuple[str, str | None]:
+    """Decide between `unsloth` and `transformers`.
+
+    Returns:
+        The back end, and why Unsloth was passed over (None if it was not).
+
+    Raises:
+        PolicyError: If the recipe insists on Unsloth and it cannot run here.
+    """
+    if wanted == "transformers":
+        return "transformers", None
+    from rsearch_cli.policy.unsloth_backend import unavailable
+
+    reason = unavailable()
+    if reason is None:
+        return "unsloth", None
+    if wanted == "unsloth":
+        raise PolicyError(
+            f"policy.backend: {reason}; use --set policy.backend=auto, which falls back by itself"
+        )
+    return "transformers", reason
+
+
+def load_policy(recipe: Policy, seed: int) -> LocalPolicy:
+    """Load the policy of a recipe, with a fresh adapter on it.
+
+    Raises:
+        PolicyError: If it cannot be loaded; the message names the model and what to do.
+    """
+    path = locate_model(recipe.model)
+    backend, _ = choose_backend(recipe.backend)
+    try:
+        model, tokenizer = _load(backend, path, recipe, seed)
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise PolicyError(
+            f"policy.model: {recipe.model} could not be loaded with {backend}: {first} "
+            "(give a model folder with --model-name DIR if the Hub cannot be reached)"
+        ) from error
+    return LocalPolicy(model, tokenizer, backend)
+
+
+def _load(backend: str, path: str, recipe: Policy, seed: int) -> tuple[Any, Any]:
+    if backend == "unsloth":
+        from rsearch_cli.policy.unsloth_backend import load_model
+    else:
+        from rsearch_cli.policy.transformers_backend import load_model
+    return load_model(path, recipe, seed)

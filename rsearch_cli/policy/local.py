@@ -1,0 +1,183 @@
+"""A policy on local weights: token ids in, token ids out, batched.
+
+Place in the path: `rollout` hands it contexts as ids and gets ids back; text is decoded for reading
+only and never encoded again. On failure: a tokenizer that cannot serve (no chat template, no
+distinct pad token) raises `PolicyError` when the policy is made, before anything slow starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rsearch_cli.errors import PolicyError
+from rsearch_cli.policy.generation import GREEDY, Generation, Sampling, TagStop
+
+OPENINGS = ("<think>\n", "<think>")
+
+
+def ensure_pad_token(tokenizer: Any) -> None:
+    """Give the tokenizer a pad token that is not its end-of-sequence token.
+
+    With pad = eos, left-packing and truncation tests cannot tell the end of an answer from padding.
+    A pad token the vocabulary already has is taken; the embedding is never resized.
+
+    Raises:
+        PolicyError: If the vocabulary has no token to spare.
+    """
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != tokenizer.eos_token_id:
+        return
+    spare = [t for t in tokenizer.get_added_vocab() if "pad" in t.lower()]
+    spare += [tokenizer.unk_token] if tokenizer.unk_token else []
+    for token in spare:
+        if tokenizer.convert_tokens_to_ids(token) != tokenizer.eos_token_id:
+            tokenizer.pad_token = token
+            return
+    raise PolicyError(
+        f"{tokenizer.name_or_path}: the tokenizer has no pad token apart from its end-of-sequence "
+        f"token {tokenizer.eos_token!r}; set pad_token in its tokenizer_config.json"
+    )
+
+
+class LocalPolicy:
+    """A causal language model with its tokenizer.
+
+    Args:
+        model: A transformers or PEFT model; training changes it in place.
+        tokenizer: Its tokenizer; gets a pad token of its own if it lacks one.
+        backend: Name of the back end that loaded it, for reports.
+
+    Attributes:
+        forbidden: Strings that would become a single added token; text from outside must not hold
+            them (see `protocol.results.neutralise`).
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, backend: str = "transformers") -> None:
+        if tokenizer.chat_template is None:
+            raise PolicyError(
+                f"{tokenizer.name_or_path}: the tokenizer has no chat template; use an instruct "
+                "model, or add chat_template.jinja to its folder"
+            )
+        ensure_pad_token(tokenizer)
+        self.model = model
+        self.tokenizer = tokenizer
+        self.backend = backend
+        added = tokenizer.get_added_vocab()
+        self.forbidden = tuple(sorted(set(added) | set(tokenizer.all_special_tokens)))
+        self._control_ids = set(tokenizer.all_special_ids)
+        eos = model.generation_config.eos_token_id
+        eos = [eos] if isinstance(eos, int) else list(eos or [])
+        self.eos_ids = tuple(dict.fromkeys([tokenizer.eos_token_id, *eos]))
+
+    @property
+    def eos_id(self) -> int:
+        """The end-of-sequence id that closes a finished row."""
+        return int(self.eos_ids[0])
+
+    def encode_prompt(self, messages: list[dict[str, str]]) -> tuple[list[int], str]:
+        """Render a chat as ids, ready for the model's turn.
+
+        Returns:
+            `[p]` ids, and what the template has already opened for the model (`<think>`), or "".
+        """
+        text = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
+        opening = next((o for o in OPENINGS if text.endswith(o)), "")
+        return self.tokenizer.encode(text, add_special_tokens=False), opening
+
+    def encode_inserted(self, text: str) -> list[int]:
+        """Encode text that the system puts into a completion; `[l]` ids, no control token."""
+        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        return [i for i in ids if i not in self._control_ids]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, exactly, special tokens included."""
+        return str(
+            self.tokenizer.decode(
+                list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
+        )
+
+    def generate(
+        self,
+        contexts: Sequence[Sequence[int]],
+        stops: Sequence[str],
+        max_new_tokens: Sequence[int],
+        sampling: Sampling = GREEDY,
+    ) -> list[Generation]:
+        """Continue every context until a stop string, end of sequence or its own limit.
+
+        Args:
+            contexts: `[B]` lists of ids, ragged; padded on the left here.
+            stops: Strings such as `</search>`.
+            max_new_tokens: `[B]` limits, each at least 1.
+            sampling: Greedy unless said otherwise.
+
+        Returns:
+            `[B]` generations, in the order of the contexts.
+        """
+        import torch
+
+        width = max(len(c) for c in contexts)
+        pad = self.tokenizer.pad_token_id
+        device = self.model.device
+        ids = torch.tensor([[pad] * (width - len(c)) + list(c) for c in contexts], device=device)
+        mask = torch.tensor(
+            [[0] * (width - len(c)) + [1] * len(c) for c in contexts], device=device
+        )
+        tag_stop = TagStop(self.tokenizer, stops, width)
+        with self._inference():
+            output = self.model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                generation_config=self._generation_config(max(max_new_tokens), sampling),
+                stopping_criteria=[tag_stop],
+            )
+        rows = output[:, width:].tolist()
+        return [
+            self._cut(row, tag_stop.ends.get(i), limit)
+            for i, (row, limit) in enumerate(zip(rows, max_new_tokens, strict=True))
+        ]
+
+    def _generation_config(self, max_new_tokens: int, sampling: Sampling) -> Any:
+        """Make a configuration of our own.
+
+        A model's shipped top-k or repetition penalty would make the samples come from another
+        distribution than the one the loss assumes.
+        """
+        from transformers import GenerationConfig
+
+        chosen: dict[str, Any] = {"do_sample": False}
+        if sampling.temperature > 0:
+            chosen = {
+                "do_sample": True,
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "top_k": 0,
+            }
+        return GenerationConfig(
+            max_new_tokens=max_new_tokens,
+            eos_token_id=list(self.eos_ids),
+            pad_token_id=self.tokenizer.pad_token_id,
+            use_cache=True,
+            **chosen,
+        )
+
+    def _cut(self, row: list[int], tag_end: int | None, limit: int) -> Generation:
+        """Take what a row wrote before its first stop; what follows is padding or surplus."""
+        eos_at = next((i for i, token in enumerate(row) if token in self.eos_ids), None)
+        if tag_end is not None and tag_end <= limit and (eos_at is None or eos_at >= tag_end):
+            ids = row[:tag_end]
+            return Generation(tuple(ids), self.decode(ids), "tag")
+        if eos_at is not None and eos_at < limit:
+            return Generation(tuple(row[: eos_at + 1]), self.decode(row[:eos_at]), "eos")
+        return Generation(tuple(row[:limit]), self.decode(row[:limit]), "length")
+
+    def _inference(self) -> Any:
+        """Switch the model to inference for a `with` block, and back to what it was."""
+        if self.backend == "unsloth":
+            from rsearch_cli.policy.unsloth_backend import inference_mode
+        else:
+            from rsearch_cli.policy.transformers_backend import inference_mode
+        return inference_mode(self.model)

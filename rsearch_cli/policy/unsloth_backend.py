@@ -1,0 +1,87 @@
+"""Loading and running weights with Unsloth.
+
+Place in the path: one of the two back ends behind `LocalPolicy`, and the only module that imports
+Unsloth, because that import must come before trl, transformers and peft: it patches them. On
+failure: `unavailable` says why Unsloth cannot run here; `load_model` raises what Unsloth raises.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rsearch_cli.recipe.schema import Policy
+
+CPU_BACKEND_SINCE = (2026, 10, 9)
+
+
+def unavailable() -> str | None:
+    """Why Unsloth cannot run here, or None if it can (it is then imported).
+
+    Builds before 2026.10.9 raise on a machine without an accelerator only after eight seconds of
+    patching; those are told by their version, without the import.
+    """
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        installed = version("unsloth")
+    except PackageNotFoundError:
+        return "unsloth is not installed"
+    import torch
+
+    numbers = tuple(int(n) for n in installed.split(".")[:3] if n.isdigit())
+    if not torch.accelerator.is_available() and numbers < CPU_BACKEND_SINCE:
+        return f"unsloth {installed} needs a GPU (2026.10.9 and later also run on a CPU)"
+    os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
+    try:
+        import unsloth  # noqa: F401
+    except (ImportError, NotImplementedError, RuntimeError) as error:
+        return f"unsloth {installed} does not import here: {str(error).splitlines()[0]}"
+    return None
+
+
+def load_model(path: str, recipe: Policy, seed: int) -> tuple[Any, Any]:
+    """Load model and tokenizer through `FastLanguageModel`, with a fresh adapter of zero effect."""
+    import torch
+    from unsloth import FastLanguageModel  # first: it patches the next imports
+
+    from rsearch_cli.policy.transformers_backend import compute_dtype
+
+    on_cuda = torch.cuda.is_available()
+    checkpointing = recipe.gradient_checkpointing
+    checkpointing = on_cuda if checkpointing is None else checkpointing
+    model, tokenizer = FastLanguageModel.from_pretrained(
+        model_name=path,
+        max_seq_length=recipe.max_seq_length,
+        dtype=getattr(torch, compute_dtype(recipe)),
+        load_in_4bit=recipe.load_in_4bit if recipe.load_in_4bit is not None else on_cuda,
+    )
+    lora = recipe.lora
+    model = FastLanguageModel.get_peft_model(
+        model,
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.target_modules),
+        use_gradient_checkpointing="unsloth" if checkpointing else False,
+        random_state=seed,
+    )
+    return model, tokenizer
+
+
+@contextmanager
+def inference_mode(model: Any) -> Iterator[None]:
+    """Switch to Unsloth's inference kernels inside a `with` block, and back to training."""
+    import torch
+    from unsloth import FastLanguageModel
+
+    was_training = model.training
+    FastLanguageModel.for_inference(model)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        if was_training:
+            FastLanguageModel.for_training(model)

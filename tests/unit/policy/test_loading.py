@@ -1,0 +1,97 @@
+"""From the recipe's model name to weights, and what is said when that fails."""
+
+from __future__ import annotations
+
+import pytest
+
+from rsearch_cli.errors import PolicyError
+from rsearch_cli.policy import loading, unsloth_backend
+from rsearch_cli.policy.loading import choose_backend, load_policy, locate_model
+
+
+def test_the_builtin_model_is_found_inside_the_package():
+    assert locate_model("builtin:nano").endswith("rsearch_cli/models/nano")
+
+
+def test_a_hub_id_stays_as_it_is():
+    assert locate_model("Qwen/Qwen2.5-0.5B-Instruct") == "Qwen/Qwen2.5-0.5B-Instruct"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("builtin:mini", "no built-in model 'builtin:mini'; there is builtin:nano"),
+        ("/no/such/folder", "the folder /no/such/folder does not exist"),
+        ("./models/mine", "the folder ./models/mine does not exist"),
+    ],
+)
+def test_a_model_that_is_not_there_is_named(name, message):
+    with pytest.raises(PolicyError, match=message):
+        locate_model(name)
+
+
+def test_a_folder_without_a_config_is_no_model(tmp_path):
+    with pytest.raises(PolicyError, match=r"is no model folder, it has no config\.json"):
+        locate_model(str(tmp_path))
+
+
+def test_auto_passes_unsloth_over_with_the_reason(monkeypatch):
+    monkeypatch.setattr(unsloth_backend, "unavailable", lambda: "unsloth 1 needs a GPU")
+    assert choose_backend("auto") == ("transformers", "unsloth 1 needs a GPU")
+    with pytest.raises(PolicyError, match=r"unsloth 1 needs a GPU; use --set policy\.backend=auto"):
+        choose_backend("unsloth")
+
+
+def test_auto_takes_unsloth_where_it_runs(monkeypatch):
+    monkeypatch.setattr(unsloth_backend, "unavailable", lambda: None)
+    assert choose_backend("auto") == ("unsloth", None)
+
+
+def test_a_broken_model_folder_is_one_clear_line(tmp_path, quickstart):
+    (tmp_path / "config.json").write_text("{}")
+    recipe = quickstart.policy.model_copy(update={"model": str(tmp_path)})
+    with pytest.raises(PolicyError, match="could not be loaded with transformers: ") as caught:
+        load_policy(recipe, seed=0)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_fresh_adapter_changes_nothing_and_a_perturbed_one_does(nano_policy):
+    import torch
+
+    model = nano_policy.model
+    ids = torch.tensor([nano_policy.encode_prompt([{"role": "user", "content": "Who?"}])[0]])
+    with torch.no_grad():
+        fresh = model(ids).logits
+        with model.disable_adapter():
+            base = model(ids).logits
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.add_(0.05)
+        perturbed = model(ids).logits
+    assert torch.equal(fresh, base)
+    assert (perturbed - base).abs().max() > 1e-3
+
+
+def test_only_the_adapter_is_trained(nano_policy):
+    trained = [n for n, p in nano_policy.model.named_parameters() if p.requires_grad]
+    assert trained and all("lora_" in name for name in trained)
+
+
+def test_the_seed_decides_the_adapter(quickstart):
+    def weights(seed: int):
+        model = load_policy(quickstart.policy, seed).model
+        return next(p for n, p in model.named_parameters() if "lora_A" in n)
+
+    assert weights(1).equal(weights(1))
+    assert not weights(1).equal(weights(2))
+
+
+def test_loading_is_the_only_module_that_imports_unsloth(repository):
+    package = repository / "rsearch_cli"
+    users = {
+        p.relative_to(package).as_posix()
+        for p in package.rglob("*.py")
+        if "import unsloth" in p.read_text() or "from unsloth" in p.read_text()
+    }
+    assert users == {"policy/unsloth_backend.py"}
+    assert loading.BUILTIN_FOLDER.name == "models"

@@ -1,0 +1,163 @@
+"""Generation on token ids: stops, limits, padding and batches."""
+
+from __future__ import annotations
+
+import pytest
+
+from rsearch_cli.errors import PolicyError
+from rsearch_cli.policy.generation import Sampling, TagStop
+from rsearch_cli.policy.local import LocalPolicy, ensure_pad_token
+
+WARM = Sampling(temperature=1.0)
+
+
+def nano_prompts(policy: LocalPolicy) -> list[list[int]]:
+    questions = [
+        "Where was Giszos Nenfu born?",
+        "Who is the mayor of the city where Pirklan Motors is based?",
+        "Who wrote The Hedan Lantern?",
+        "In which country is Klildu?",
+    ]
+    return [policy.encode_prompt([{"role": "user", "content": q}])[0] for q in questions]
+
+
+def test_a_batch_gives_what_each_row_gives_alone(nano_policy):
+    prompts = nano_prompts(nano_policy)
+    assert len({len(p) for p in prompts}) > 1, "padding is only tested on ragged prompts"
+    stops, limits = ["</search>"], [60] * len(prompts)
+    together = nano_policy.generate(prompts, stops, limits)
+    alone = [nano_policy.generate([p], stops, [60])[0] for p in prompts]
+    assert together == alone
+    assert {g.stop for g in together} == {"tag"}
+
+
+def test_a_row_stops_right_behind_its_tag(nano_policy):
+    for written in nano_policy.generate(nano_prompts(nano_policy), ["</search>"], [60] * 4):
+        assert written.text.endswith("</search>")
+        assert written.text.count("</search>") == 1
+        assert nano_policy.decode(written.token_ids) == written.text
+
+
+def test_every_row_keeps_to_its_own_limit(nano_policy):
+    limits = [3, 9, 1, 5]
+    written = nano_policy.generate(nano_prompts(nano_policy), ["</search>"], limits)
+    assert [len(g.token_ids) for g in written] == limits
+    assert {g.stop for g in written} == {"length"}
+
+
+def test_a_sampled_end_of_sequence_ends_a_row_and_stays_out_of_its_text(tiny_policy, monkeypatch):
+    eos = tiny_policy.eos_id
+    assert tiny_policy._cut([5, 6, eos, 7, 7], None, 5).token_ids == (5, 6, eos)
+    written = tiny_policy._cut([5, 6, eos, 7, 7], None, 5)
+    assert written.stop == "eos"
+    assert written.text == tiny_policy.decode([5, 6])
+
+
+def test_a_tag_behind_the_end_of_sequence_or_the_limit_does_not_count(tiny_policy):
+    eos = tiny_policy.eos_id
+    assert tiny_policy._cut([5, eos, 8, 9], 4, 9).stop == "eos"
+    assert tiny_policy._cut([5, 6, 8, 9], 4, 3).stop == "length"
+    assert tiny_policy._cut([5, 6, 8, 9], 4, 4).stop == "tag"
+
+
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [
+        ("<search>\nA: x (General)\n</search>", True),
+        ("so </search>\n", False),  # the newest token must be the one that completes the tag
+        ("</searc", False),
+        ("a -> b", False),
+        ("</answer>", False),
+    ],
+)
+def test_a_tag_of_many_tokens_is_seen_when_it_is_complete(tiny_policy, text, ends):
+    import torch
+
+    tokenizer = tiny_policy.tokenizer
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    assert len(tokenizer.encode("</search>", add_special_tokens=False)) > 1
+    stop = TagStop(tokenizer, ["</search>"], width=0)
+    assert stop(torch.tensor([ids]), None).tolist() == [ends]
+
+
+def test_a_tag_in_the_prompt_is_not_taken_for_a_new_one(tiny_policy):
+    import torch
+
+    tokenizer = tiny_policy.tokenizer
+    prompt = tokenizer.encode("write </search", add_special_tokens=False)
+    close = tokenizer.encode(">", add_special_tokens=False)
+    stop = TagStop(tokenizer, ["</search>"], width=len(prompt))
+    assert stop(torch.tensor([prompt + close]), None).tolist() == [False]
+
+
+def test_generation_leaves_the_model_in_the_mode_it_was_in(nano_policy):
+    for training in (True, False):
+        nano_policy.model.train(training)
+        nano_policy.generate(nano_prompts(nano_policy)[:1], ["</search>"], [2])
+        assert nano_policy.model.training is training
+
+
+def test_sampling_ignores_what_the_model_ships_as_its_own_settings(tiny_policy):
+    tiny_policy.model.generation_config.top_k = 1  # would make every sample the greedy one
+    tiny_policy.model.generation_config.repetition_penalty = 5.0
+    config = tiny_policy._generation_config(10, WARM)
+    assert (config.top_k, config.top_p, config.temperature) == (0, 1.0, 1.0)
+    assert config.repetition_penalty in (None, 1.0)
+
+
+def test_inserted_text_brings_no_control_token(nano_policy):
+    ids = nano_policy.encode_inserted("a <|end|><|pad|><|user|> b")
+    assert nano_policy.decode(ids).split() == ["a", "b"]
+
+
+class FakeTokenizer:
+    def __init__(self, eos: str, pad: str | None, added: dict[str, int], unk: str | None = None):
+        self.name_or_path, self.eos_token, self.pad_token, self.unk_token = "m", eos, pad, unk
+        self.added = added
+
+    pad_token_id = property(lambda self: self.added.get(self.pad_token))
+    eos_token_id = property(lambda self: self.added[self.eos_token])
+
+    def get_added_vocab(self) -> dict[str, int]:
+        return self.added
+
+    def convert_tokens_to_ids(self, token: str) -> int:
+        return self.added[token]
+
+
+def test_a_pad_token_that_is_the_end_token_is_replaced_by_a_spare_one():
+    tokenizer = FakeTokenizer("<eos>", "<eos>", {"<eos>": 0, "<|fim_pad|>": 1})
+    ensure_pad_token(tokenizer)
+    assert tokenizer.pad_token == "<|fim_pad|>"
+
+
+def test_a_pad_token_of_its_own_is_kept():
+    tokenizer = FakeTokenizer("<eos>", "<p>", {"<eos>": 0, "<p>": 1, "<|fim_pad|>": 2})
+    ensure_pad_token(tokenizer)
+    assert tokenizer.pad_token == "<p>"
+
+
+def test_a_vocabulary_without_a_spare_token_is_refused():
+    tokenizer = FakeTokenizer("<eos>", None, {"<eos>": 0})
+    with pytest.raises(PolicyError, match="no pad token apart from its end-of-sequence token"):
+        ensure_pad_token(tokenizer)
+
+
+def test_a_tokenizer_without_a_chat_template_is_refused(tiny_policy):
+    import copy
+
+    tokenizer = copy.copy(tiny_policy.tokenizer)
+    tokenizer.chat_template = None
+    with pytest.raises(PolicyError, match="has no chat template; use an instruct model"):
+        LocalPolicy(tiny_policy.model, tokenizer)
+
+
+def test_a_template_that_opens_the_thought_is_noticed(tiny_policy):
+    import copy
+
+    policy = copy.copy(tiny_policy)
+    policy.tokenizer = copy.copy(tiny_policy.tokenizer)
+    policy.tokenizer.chat_template = "{{ messages[0]['content'] }}<think>\n"
+    ids, opening = policy.encode_prompt([{"role": "user", "content": "Why?"}])
+    assert opening == "<think>\n"
+    assert policy.decode(ids) == "Why?<think>\n"
