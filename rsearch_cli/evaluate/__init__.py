@@ -1,0 +1,1 @@
+"""Measuring: rollouts over a split, metrics with intervals, and how they are shown."""

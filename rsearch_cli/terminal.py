@@ -1,0 +1,35 @@
+"""Text and numbers from models, the web and metrics rows, made fit for a person's terminal.
+
+Place in the path: the very end of it, under every module that prints. On failure: it has none; what
+cannot be shown is replaced or left out.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from numbers import Real
+
+# C0 and C1 without tab and newline. An escape sequence in a passage or a completion would otherwise
+# be obeyed by the terminal: clear it, recolour it, set its title.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(text: str) -> str:
+    """`text` with every control character but tab and newline replaced by U+FFFD."""
+    return _CONTROL.sub("\ufffd", text.replace("\r\n", "\n"))
+
+
+def shorten(text: str, limit: int) -> str:
+    """`text` cut in its middle to about `limit` characters; both of its ends stay."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half].rstrip()} […] {text[-half:].lstrip()}"
+
+
+def finite(row: Mapping[str, object], key: str) -> float | None:
+    """The number at `key` of a metrics row; None where it is missing, null, nan or infinite."""
+    value = row.get(key)
+    return float(value) if isinstance(value, Real) and math.isfinite(value) else None
