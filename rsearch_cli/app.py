@@ -1,0 +1,109 @@
+"""The `rsearch` command line.
+
+Place in the path: the roof; nothing imports it. On failure: this is the only place where an
+exception becomes an exit code. A `RsearchError` is one line on stderr and its own code, Ctrl-C is
+130, a closed pipe 141 without a word, a usage error 2, and anything else, which is a bug, 1.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from rsearch_cli import __version__
+from rsearch_cli.commands.recipes import recipes_app
+from rsearch_cli.commands.train import train
+from rsearch_cli.errors import RsearchError
+
+INTERRUPTED = 130
+PIPE_CLOSED = 141
+
+
+class _Root(TyperGroup):
+    """The outermost command: it takes `--debug` at any place and ends every exception."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        # "run again with --debug" must work for someone who appends it to the line.
+        if "--debug" in args:
+            args = ["--debug", *(arg for arg in args if arg != "--debug")]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            result = super().invoke(ctx)
+            # A closed pipe shows itself here, not on Python's way out, where it would be noisy.
+            sys.stdout.flush()
+            return result
+        except (typer.Exit, typer.Abort, typer.TyperException):
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            _end(error, debug=ctx.params["debug"])
+
+
+def _end(error: BaseException, debug: bool) -> NoReturn:
+    """Tell what happened in one line (with `debug`, after the traceback) and leave."""
+    if isinstance(error, BrokenPipeError):
+        # Python flushes stdout once more on its way out and would complain of the closed pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(PIPE_CLOSED)
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    if isinstance(error, RsearchError):
+        line, code = str(error), error.exit_code
+    elif isinstance(error, KeyboardInterrupt):
+        line, code = "interrupted", INTERRUPTED
+    else:
+        line, code = f"unexpected: {type(error).__name__}: {_first_line(error)}", 1
+        line += "" if debug else "; run again with --debug for the traceback"
+    typer.echo(f"rsearch: {line}", err=True)
+    raise typer.Exit(code)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "no message")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rsearch {__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    cls=_Root,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Train, measure and use search agents.
+
+    Start here: rsearch train --recipe quickstart
+    """
+
+
+app.command()(train)
+app.add_typer(recipes_app, name="recipes")
+
+
+def main() -> None:
+    """Run the command line; the entry point of the `rsearch` script."""
+    app(prog_name="rsearch")

@@ -1,0 +1,31 @@
+"""What commands write: results on stdout, everything about their progress on stderr.
+
+Place in the path: under every command. On failure: a closed pipe raises `BrokenPipeError`, which
+`app` ends quietly.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+def print_json(result: Any) -> None:
+    """Write a result to stdout as one indented JSON document."""
+    typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
+
+
+def print_rich(renderable: RenderableType) -> None:
+    """Write to stdout what rich can render, as wide as the terminal."""
+    from rich.console import Console
+
+    console = Console()
+    # Rich itself answers a closed pipe with exit code 1; through echo it ends like all others.
+    with console.capture() as capture:
+        console.print(renderable)
+    typer.echo(capture.get(), nl=False)

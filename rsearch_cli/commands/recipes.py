@@ -1,0 +1,81 @@
+"""`rsearch recipes`: what can be run, and what exactly a recipe says.
+
+Place in the path: a command over `recipe.loading`. On failure: recipe errors pass through to `app`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rsearch_cli.commands.output import print_json, print_rich
+
+if TYPE_CHECKING:
+    from rsearch_cli.recipe.loading import LoadedRecipe
+
+recipes_app = typer.Typer()
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+
+
+@recipes_app.callback(invoke_without_command=True)
+def show_all(context: typer.Context, as_json: Json = False) -> None:
+    """List the recipes that come with rsearch, or show one.
+
+    Example: rsearch recipes
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from rsearch_cli.recipe.loading import list_recipes
+
+    recipes = list_recipes()
+    if as_json:
+        print_json([_describe(loaded) for loaded in recipes])
+    else:
+        _print_table(recipes)
+
+
+@recipes_app.command()
+def show(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name or the path of its file.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; may be repeated."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Print a recipe with every setting spelt out, as YAML.
+
+    Example: rsearch recipes show quickstart --set train.max_steps=20
+    """
+    from rsearch_cli.recipe.loading import dump_recipe, load_recipe
+
+    resolved = load_recipe(recipe, overrides or ()).recipe
+    if as_json:
+        print_json(resolved.model_dump())
+    else:
+        typer.echo(dump_recipe(resolved), nl=False)
+
+
+def _describe(loaded: LoadedRecipe) -> dict[str, str]:
+    recipe = loaded.recipe
+    return {
+        "name": loaded.name,
+        "purpose": recipe.purpose,
+        "hardware": recipe.hardware,
+        "needs": recipe.needs,
+        "path": str(loaded.path),
+    }
+
+
+def _print_table(recipes: list[LoadedRecipe]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("NAME", no_wrap=True)
+    table.add_column("PURPOSE")
+    table.add_column("HARDWARE")
+    for loaded in recipes:
+        table.add_row(loaded.name, loaded.recipe.purpose, loaded.recipe.hardware)
+    print_rich(table)

@@ -1,0 +1,98 @@
+"""`rsearch train`: evaluate, train, evaluate again, compare.
+
+Place in the path: it puts question set, search, policy, training and evaluation together. On
+failure: recipe, output folder, questions and corpus are checked before the model is loaded, and an
+existing run is not touched before all of them are there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rsearch_cli.commands.output import print_json
+
+RECIPE_PANEL, RUN_PANEL = "Recipe", "Run folder"
+DATA_PANEL, MODEL_PANEL, GRPO_PANEL = "Questions", "Model", "Training"
+
+
+def train(
+    recipe: Annotated[
+        str, typer.Option(help="A recipe's name or path.", rich_help_panel=RECIPE_PANEL)
+    ] = "quickstart",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Override a setting; may be repeated.",
+            rich_help_panel=RECIPE_PANEL,
+        ),
+    ] = None,
+    output_dir: Annotated[
+        str | None, typer.Option(help="Where the run goes.", rich_help_panel=RUN_PANEL)
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace the run in the folder.", rich_help_panel=RUN_PANEL)
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option(help="Go on from the last checkpoint.", rich_help_panel=RUN_PANEL)
+    ] = False,
+    data_path: Annotated[
+        str | None, typer.Option(help="Question file.", rich_help_panel=DATA_PANEL)
+    ] = None,
+    max_samples: Annotated[
+        int | None, typer.Option(help="Most training questions.", rich_help_panel=DATA_PANEL)
+    ] = None,
+    model_name: Annotated[
+        str | None, typer.Option(help="Hub id or model folder.", rich_help_panel=MODEL_PANEL)
+    ] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(help="Optimiser steps.", rich_help_panel=GRPO_PANEL)
+    ] = None,
+    num_generations: Annotated[
+        int | None, typer.Option(help="Completions a question.", rich_help_panel=GRPO_PANEL)
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Peak learning rate.", rich_help_panel=GRPO_PANEL)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the run.", rich_help_panel=GRPO_PANEL)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead.")] = False,
+) -> None:
+    """Train a search agent by GRPO, and measure it before and after.
+
+    Example: rsearch train --recipe quickstart --max-steps 20 --output-dir runs/short
+    """
+    from rsearch_cli.commands.training import run_training
+    from rsearch_cli.recipe.loading import load_recipe
+
+    flags = {
+        "output_dir": output_dir,
+        "questions.path": data_path,
+        "questions.max_samples": max_samples,
+        "policy.model": model_name,
+        "train.max_steps": max_steps,
+        "train.num_generations": num_generations,
+        "train.learning_rate": lr,
+        "seed": seed,
+    }
+    loaded = load_recipe(recipe, overrides or (), flags)
+    folder = Path(loaded.recipe.output_dir.replace("{recipe}", loaded.name))
+    report = run_training(loaded.recipe, folder, overwrite=overwrite, resume=resume)
+    _print(report, as_json)
+
+
+def _print(report: Any, as_json: bool) -> None:
+    if as_json:
+        print_json(report.summary)
+        return
+    from rich.console import Console
+
+    from rsearch_cli.evaluate.report import print_report
+
+    print_report(Console(), report.summary, report.rows, report.before, report.after, report.show)
+    typer.echo(f"run folder: {report.folder}")

@@ -1,0 +1,200 @@
+"""The course of `rsearch train`, from checks to report.
+
+Place in the path: the command's body; it opens question set, sources, policy and run folder in the
+order in which they can fail, and hands them to training and evaluation. On failure: whatever is
+wrong with the input is raised before the model is loaded; the run folder changes only after that.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from rsearch_cli.errors import DataEmpty, RunFolderError
+from rsearch_cli.evaluate.evaluation import Evaluation, evaluate_rollouts
+from rsearch_cli.evaluate.metrics import Prediction, compare, summarise
+from rsearch_cli.policy.loading import load_policy, locate_model
+from rsearch_cli.questions.sets import QuestionSet, open_question_set
+from rsearch_cli.recipe.loading import dump_recipe
+from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.rollout import Rollout
+from rsearch_cli.search.cache import SearchCache
+from rsearch_cli.search.executor import PlanExecutor
+from rsearch_cli.search.sources import open_sources
+from rsearch_cli.train.display import TrainingDisplay, phase
+from rsearch_cli.train.environment import describe_environment
+from rsearch_cli.train.grpo import GrpoTraining
+from rsearch_cli.train.run_folder import (
+    ENVIRONMENT,
+    METRICS,
+    PREDICTIONS,
+    RECIPE,
+    SUMMARY,
+    RunFolder,
+)
+from rsearch_cli.types import Question, Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingReport:
+    """What a finished run is shown by."""
+
+    folder: Path
+    summary: dict[str, Any]
+    rows: list[dict[str, Any]]
+    before: list[Prediction]
+    after: list[Prediction]
+    show: int
+
+
+def run_training(recipe: Recipe, path: Path, *, overwrite: bool, resume: bool) -> TrainingReport:
+    """Check, load, evaluate, train, evaluate again, and write the summary.
+
+    Raises:
+        RsearchError: Any of its kinds; see the modules that are called.
+    """
+    started = time.monotonic()
+    folder = RunFolder(path)
+    folder.check(overwrite=overwrite, resume=resume)
+    if resume:
+        check_same_recipe(folder, recipe)
+    locate_model(recipe.policy.model)
+    question_set = open_question_set(recipe.questions, recipe.seed)
+    asked = question_set.load(recipe.evaluate.split, recipe.evaluate.limit)
+    trained_on = distinct_questions(
+        question_set.load(recipe.questions.train_split, recipe.questions.max_samples)
+    )
+    with ExitStack() as stack:
+        say("opening the search sources")
+        executor = stack.enter_context(open_executor(recipe, question_set))
+        say(f"loading {recipe.policy.model}")
+        quieten_libraries()
+        policy = load_policy(recipe.policy, recipe.seed)
+        rollout = Rollout(policy, executor, recipe)
+        folder.open(resume=resume)
+        if not resume:
+            folder.write_text(RECIPE, dump_recipe(recipe))
+            folder.write_json(ENVIRONMENT, describe_environment(recipe.seed, policy.backend))
+        before = evaluate_once(rollout, asked, recipe, folder, "before", keep=resume)
+        with TrainingDisplay(recipe.train.max_steps) as display:
+
+            def show(row: dict[str, Any], sample: Trajectory) -> None:
+                display.update(row, sample.transcript)
+
+            checkpoint = folder.last_checkpoint() if resume else None
+            if checkpoint:
+                folder.keep_rows_until(int(checkpoint.name.removeprefix("checkpoint-")))
+            training = GrpoTraining(policy, rollout, trained_on, recipe, folder, show)
+            training.run(checkpoint)
+        after = evaluate_once(rollout, asked, recipe, folder, "after", keep=False)
+    summary = {
+        "before": summarise(before.greedy, before.sampled),
+        "after": summarise(after.greedy, after.sampled),
+        "difference": compare(before.greedy, before.sampled, after.greedy, after.sampled),
+        "questions": question_set.description,
+        "split": recipe.evaluate.split,
+        "model": recipe.policy.model,
+        "backend": policy.backend,
+        "steps": recipe.train.max_steps,
+        "seed": recipe.seed,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    folder.write_json(SUMMARY, summary)
+    return TrainingReport(
+        folder=folder.path,
+        summary=summary,
+        rows=folder.read_rows(METRICS),
+        before=before.greedy,
+        after=after.greedy,
+        show=recipe.evaluate.show_trajectories,
+    )
+
+
+@contextmanager
+def open_executor(recipe: Recipe, question_set: QuestionSet) -> Iterator[PlanExecutor]:
+    """The search layer of a recipe: sources, cache and executor."""
+    sources = open_sources(recipe.search, question_set.corpus)
+    with ExitStack() as stack:
+        cache = stack.enter_context(SearchCache()) if recipe.search.cache else None
+        yield stack.enter_context(PlanExecutor(sources, recipe.search, cache))
+
+
+def evaluate_once(
+    rollout: Rollout,
+    questions: Sequence[Question],
+    recipe: Recipe,
+    folder: RunFolder,
+    name: str,
+    *,
+    keep: bool,
+) -> Evaluation:
+    """Evaluate and store the predictions; with `keep`, take stored ones where they are whole."""
+    files = {kind: f"{PREDICTIONS}/{name}-{kind}.jsonl" for kind in ("greedy", "sampled")}
+    if keep:
+        kept = {
+            kind: [Prediction.from_json(row) for row in folder.read_rows(file)]
+            for kind, file in files.items()
+        }
+        if len(kept["greedy"]) == len(questions):
+            return Evaluation(kept["greedy"], kept["sampled"] or None)
+    total = len(questions) * (2 if recipe.evaluate.sampled else 1)
+    with phase(f"evaluating {name} training", total) as advance:
+        evaluation = evaluate_rollouts(rollout, questions, recipe, advance)
+    for kind, predictions in (("greedy", evaluation.greedy), ("sampled", evaluation.sampled)):
+        if predictions:
+            folder.write_rows(files[kind], [p.as_json() for p in predictions])
+    return evaluation
+
+
+def distinct_questions(questions: Sequence[Question]) -> list[Question]:
+    """Drop questions whose text came before: TRL hands prompts back by their text alone.
+
+    Raises:
+        DataEmpty: If there is nothing to train on.
+    """
+    distinct = {q.text: q for q in reversed(questions)}
+    if not distinct:
+        raise DataEmpty("the training split holds no question; check questions.difficulty")
+    if len(distinct) < len(questions):
+        say(f"dropped {len(questions) - len(distinct)} training questions that were asked twice")
+    return [q for q in questions if distinct[q.text] is q]
+
+
+def check_same_recipe(folder: RunFolder, recipe: Recipe) -> None:
+    """Refuse to resume with settings other than those the run was started with.
+
+    Raises:
+        RunFolderError: Naming the first setting that differs.
+    """
+    stored = (folder.path / RECIPE).read_text(encoding="utf-8").splitlines()
+    for old, new in zip(stored, dump_recipe(recipe).splitlines(), strict=False):
+        if old != new:
+            raise RunFolderError(
+                f"{folder.path / RECIPE} has {old.strip()!r} where this run has {new.strip()!r}; "
+                f"resume with --recipe {folder.path / RECIPE}"
+            )
+
+
+def quieten_libraries() -> None:
+    """Keep the progress bars and notices of other libraries out of ours."""
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for library in ("torch.utils._pytree", "bitsandbytes"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def say(line: str) -> None:
+    """Tell on stderr what is under way."""
+    typer.echo(line, err=True)

@@ -1,0 +1,208 @@
+"""Training: TRL's GRPOTrainer around our rollouts.
+
+Place in the path: rollouts and rewards come in, an adapter and a run folder go out. TRL asks for
+completions through `rollout_func`, with every prompt already repeated `num_generations` times, and
+takes one reward a row. On failure: an error inside a step leaves the last checkpoint and the rows
+of all finished steps in the run folder.
+
+Two of TRL's ways shape this module. A row is dropped from its group's baseline only when *every*
+reward function returns None for it; so there is a single reward function. And a model is trained on
+what the mask says; so the mask comes from the trajectory's segments and from nowhere else.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rsearch_cli.policy.generation import Sampling
+from rsearch_cli.policy.local import LocalPolicy
+from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.reward.composite import score_trajectory, shuffle_answer_scores, weights_at
+from rsearch_cli.rollout import Rollout
+from rsearch_cli.train.ledger import StepLedger
+from rsearch_cli.train.run_folder import METRICS, TRAJECTORIES, RunFolder
+from rsearch_cli.types import Question, RewardParts, Trajectory
+
+OnStep = Callable[[dict[str, Any], Trajectory], None]
+
+
+class GrpoTraining:
+    """One training run.
+
+    Args:
+        policy: Trained in place.
+        rollout: Rolls out with that policy.
+        questions: Training questions; their texts are distinct.
+        recipe: All of it is read.
+        folder: Where metrics, trajectories and checkpoints go.
+        on_step: Told of every finished step: its metrics row and one of its trajectories.
+    """
+
+    def __init__(
+        self,
+        policy: LocalPolicy,
+        rollout: Rollout,
+        questions: Sequence[Question],
+        recipe: Recipe,
+        folder: RunFolder,
+        on_step: OnStep,
+    ) -> None:
+        self.policy = policy
+        self.rollout = rollout
+        self.recipe = recipe
+        self.folder = folder
+        self.on_step = on_step
+        self.ledger = StepLedger()
+        self._questions = {q.text: q for q in questions}
+        self.trainer = self._make_trainer(questions)
+
+    def run(self, resume_from: Path | None = None) -> None:
+        """Train to the last step and save the adapter."""
+        self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        self.policy.model.save_pretrained(self.folder.adapter)
+        self.policy.tokenizer.save_pretrained(self.folder.adapter)
+
+    def roll_out(self, prompts: list[list[dict[str, str]]], trainer: Any) -> dict[str, Any]:
+        """TRL's `rollout_func`: `[B*G]` prompts in, ids, mask and rewards of as many rows out."""
+        sampling = Sampling(self.recipe.rollout.temperature, self.recipe.rollout.top_p)
+        before = self.rollout.times.copy()
+        trajectories = self.rollout.run(
+            [self._questions[prompt[-1]["content"]] for prompt in prompts], sampling
+        )
+        started = time.perf_counter()
+        parts = self.score(trajectories, trainer.state.global_step)
+        spent = self.rollout.times
+        self.ledger.record(
+            trajectories,
+            parts,
+            {
+                "generate": spent.generate - before.generate,
+                "search": spent.search - before.search,
+                "reward": time.perf_counter() - started,
+            },
+        )
+        return {
+            "prompt_ids": [list(t.prompt_ids) for t in trajectories],
+            "completion_ids": [t.completion_ids for t in trajectories],
+            "logprobs": None,  # the trainer computes its own; made-up values would be trusted
+            "env_mask": [self._loss_mask(t) for t in trajectories],
+            "reward": [p.total for p in parts],
+        }
+
+    def score(self, trajectories: Sequence[Trajectory], step: int) -> list[RewardParts]:
+        """Rewards of a step's rollouts; `step` counts finished optimiser steps, the first is 0."""
+        recipe = self.recipe
+        parts = [score_trajectory(t, recipe.reward, recipe.protocol, step) for t in trajectories]
+        if recipe.reward.shuffle_answers:
+            rng = random.Random(f"{recipe.seed} {step}")
+            weights = weights_at(step, recipe.reward)
+            parts = shuffle_answer_scores(parts, weights, recipe.reward, rng)
+        return parts
+
+    def finish_step(self, step: int, logs: dict[str, Any]) -> None:
+        """Write the rows of a finished step and show it."""
+        self.folder.append(TRAJECTORIES, self.ledger.rows(step))
+        sample = self.ledger.trajectories[0]
+        row = self.ledger.close(step, logs)
+        self.folder.append(METRICS, [row])
+        self.on_step(row, sample)
+
+    def _loss_mask(self, trajectory: Trajectory) -> list[int]:
+        if self.recipe.train.mask_truncated and trajectory.stop == "length":
+            return [0] * len(trajectory.completion_ids)
+        return trajectory.model_mask
+
+    def _make_trainer(self, questions: Sequence[Question]) -> Any:
+        from datasets import Dataset
+        from transformers import PrinterCallback
+        from trl import GRPOTrainer
+
+        class Trainer(GRPOTrainer):
+            """GRPOTrainer without the model card that it leaves in every checkpoint."""
+
+            def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+                """Leave the card to `rsearch push`."""
+
+        trainer = Trainer(
+            model=self.policy.model,
+            processing_class=self.policy.tokenizer,
+            args=build_config(self.recipe, self.folder.path),
+            train_dataset=Dataset.from_list(
+                [{"prompt": [{"role": "user", "content": q.text}]} for q in questions]
+            ),
+            reward_funcs=[give_reward],
+            rollout_func=self.roll_out,
+            callbacks=[make_step_callback(self)],
+        )
+        trainer.remove_callback(PrinterCallback)  # it writes every log to stdout
+        return trainer
+
+
+def give_reward(prompts: Any, completions: Any, reward: list[float | None], **_: Any) -> Any:
+    """TRL's reward function: the totals that came with the rollouts, None for «unscored»."""
+    return reward
+
+
+def make_step_callback(training: GrpoTraining) -> Any:
+    """A trainer callback that closes the ledger's step as soon as TRL has measured it."""
+    from transformers import TrainerCallback
+
+    class StepCallback(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if training.ledger.trajectories:  # not for the summary that follows the last step
+                training.finish_step(state.global_step, logs)
+
+    return StepCallback()
+
+
+def build_config(recipe: Recipe, output_dir: Path) -> Any:
+    """Translate the recipe into a `GRPOConfig`."""
+    import torch
+    from trl import GRPOConfig
+
+    from rsearch_cli.policy.transformers_backend import compute_dtype
+
+    train = recipe.train
+    cuda = torch.cuda.is_available()
+    checkpointing = recipe.policy.gradient_checkpointing
+    rows = train.batch_size * train.gradient_accumulation_steps
+    return GRPOConfig(
+        output_dir=str(output_dir),
+        max_steps=train.max_steps,
+        per_device_train_batch_size=train.batch_size,
+        gradient_accumulation_steps=train.gradient_accumulation_steps,
+        generation_batch_size=rows,
+        num_generations=train.num_generations,
+        learning_rate=train.learning_rate,
+        lr_scheduler_type=train.lr_scheduler,
+        warmup_steps=train.warmup_steps,
+        max_grad_norm=train.max_grad_norm,
+        beta=train.beta,
+        epsilon=train.epsilon,
+        epsilon_high=train.epsilon_high,
+        loss_type=train.loss_type,
+        scale_rewards=train.scale_rewards,
+        temperature=recipe.rollout.temperature,
+        top_p=recipe.rollout.top_p,
+        max_completion_length=recipe.rollout.max_new_tokens,
+        mask_truncated_completions=False,  # every row ends in eos; `mask_truncated` does it here
+        use_vllm=False,
+        use_cpu=not cuda,
+        bf16=cuda and compute_dtype(recipe.policy) == "bfloat16",
+        fp16=cuda and compute_dtype(recipe.policy) == "float16",
+        gradient_checkpointing=cuda if checkpointing is None else checkpointing,
+        dataloader_pin_memory=cuda,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        save_strategy="steps",
+        save_steps=train.save_steps,
+        save_total_limit=train.keep_checkpoints,
+        logging_strategy="steps",
+        logging_steps=1,
+        report_to="none",
+        disable_tqdm=True,
+    )

@@ -1,0 +1,139 @@
+"""The ledger of a training step: what was rolled out, what it earned, where the time went.
+
+Place in the path: between the rollouts of a step and its rows in `metrics.jsonl` and
+`trajectories.jsonl`. On failure: nothing here fails; what was not measured is null in its row.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import fmean
+from typing import Any
+
+from rsearch_cli.types import RewardParts, SearchRound, Trajectory
+
+# TRL's name of a measurement → ours.
+FROM_TRAINER = {
+    "kl": "kl",
+    "entropy": "entropy",
+    "loss": "loss",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+    "reward_std": "reward_std",
+    "frac_reward_zero_std": "groups/zero_advantage",
+    "clip_ratio/region_mean": "clip_ratio",
+}
+
+
+@dataclass(slots=True)
+class StepLedger:
+    """Collects one optimiser step; `close` turns it into a row and starts the next.
+
+    Attributes:
+        trajectories: `[B*G]` rollouts of the step so far.
+        parts: `[B*G]` their rewards.
+        seconds: Wall-clock seconds by part (`generate`, `search`, `reward`).
+    """
+
+    trajectories: list[Trajectory] = field(default_factory=list)
+    parts: list[RewardParts] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    _started: float = field(default_factory=time.perf_counter)
+
+    def record(
+        self,
+        trajectories: Sequence[Trajectory],
+        parts: Sequence[RewardParts],
+        seconds: Mapping[str, float],
+    ) -> None:
+        """Add rollouts with their rewards and the seconds they took."""
+        self.trajectories += trajectories
+        self.parts += parts
+        for part, value in seconds.items():
+            self.seconds[part] = self.seconds.get(part, 0.0) + value
+
+    def rows(self, step: int) -> list[dict[str, Any]]:
+        """The rollouts of the step in full, for `trajectories.jsonl`."""
+        return [
+            describe_trajectory(step, t, p)
+            for t, p in zip(self.trajectories, self.parts, strict=True)
+        ]
+
+    def close(self, step: int, logs: Mapping[str, Any]) -> dict[str, Any]:
+        """The metrics row of the step; the ledger is empty afterwards.
+
+        Args:
+            step: Optimiser steps done, the first is 1.
+            logs: What TRL measured.
+        """
+        now = time.perf_counter()
+        spent = {"generate": 0.0, "search": 0.0, "reward": 0.0, **self.seconds}
+        spent["update"] = now - self._started - sum(spent.values())
+        searches = [r for t in self.trajectories for round_ in t.rounds for r in round_.results]
+        lengths = [sum(t.model_mask) for t in self.trajectories]
+        row: dict[str, Any] = {
+            "step": step,
+            "reward": _mean([p.total for p in self.parts]),
+            "reward/answer": _mean([p.answer for p in self.parts]),
+            "reward/plan": _mean([p.plan for p in self.parts]),
+            "reward/format": _mean([p.format for p in self.parts]),
+            **{ours: logs.get(theirs) for theirs, ours in FROM_TRAINER.items()},
+            "completion_length": _mean(lengths),
+            "masked_tokens": sum(len(t.completion_ids) for t in self.trajectories) - sum(lengths),
+            "truncated": _mean([float(t.stop == "length") for t in self.trajectories]),
+            "searches": len(searches),
+            "search_cache_hits": sum(r.cached for r in searches),
+            "failed/search": sum(t.failed_searches for t in self.trajectories),
+            "unscored": sum(p.total is None for p in self.parts),
+            **{f"seconds/{part}": round(value, 4) for part, value in spent.items()},
+            "seconds/step": round(now - self._started, 4),
+        }
+        self.trajectories, self.parts, self.seconds = [], [], {}
+        self._started = now
+        return row
+
+
+def describe_trajectory(step: int, trajectory: Trajectory, parts: RewardParts) -> dict[str, Any]:
+    """One rollout as JSON: everything but the ids of its text."""
+    return {
+        "step": step,
+        "question_id": trajectory.question.id,
+        "question": trajectory.question.text,
+        "answers": list(trajectory.question.answers),
+        "answer": trajectory.answer,
+        "reward": asdict(parts),
+        "stop": trajectory.stop,
+        "prompt_tokens": len(trajectory.prompt_ids),
+        "segments": [
+            {"author": s.author, "tokens": len(s.token_ids), "text": s.text}
+            for s in trajectory.segments
+        ],
+        "opening": trajectory.opening,
+        "rounds": [_describe_round(round_) for round_ in trajectory.rounds],
+    }
+
+
+def _describe_round(round_: SearchRound) -> dict[str, Any]:
+    return {
+        "problems": list(round_.problems),
+        "edges": [list(edge) for edge in round_.plan.edges] if round_.plan else [],
+        "results": [
+            {
+                "label": r.node.label,
+                "query": r.node.query,
+                "source": r.node.source,
+                "expansion": list(r.expansion),
+                "passages": [p.id for p in r.passages],
+                "cached": r.cached,
+                "error": r.error,
+            }
+            for r in round_.results
+        ],
+    }
+
+
+def _mean(values: Sequence[float | int | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return fmean(known) if known else None

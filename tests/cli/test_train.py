@@ -1,0 +1,160 @@
+"""`rsearch train` as a person calls it: a whole small run, and every kind of bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from rsearch_cli.app import app
+from rsearch_cli.recipe.loading import load_recipe
+
+SMALL = [
+    "--set", "questions.world.train_regions=2",
+    "--set", "questions.world.held_out_regions=1",
+    "--set", "policy.backend=transformers",
+    "--set", "train.batch_size=8",
+    "--set", "evaluate.limit=6",
+    "--num-generations", "4",
+    "--max-steps", "2",
+]  # fmt: skip
+
+
+def call(*arguments: str):
+    return CliRunner().invoke(app, ["train", "--recipe", "quickstart", *arguments])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    result = call(*SMALL, "--output-dir", str(folder))
+    assert result.exit_code == 0, result.output
+    return folder, result
+
+
+def test_a_run_prints_its_comparison_plot_and_trajectories(finished):
+    folder, result = finished
+    for word in ("before", "after", "em", "em_sampled", "plan_valid", "format_valid", "reward"):
+        assert word in result.stdout
+    assert f"run folder: {folder}" in result.stdout.replace("\n", "").replace(
+        "folder:/", "folder: /"
+    )
+
+
+def test_progress_goes_to_stderr(finished):
+    _, result = finished
+    assert "evaluating before training" in result.stderr
+    assert "evaluating before training" not in result.stdout
+
+
+def test_the_summary_holds_both_evaluations(finished):
+    folder, _ = finished
+    summary = json.loads((folder / "summary.json").read_text())
+    for side in ("before", "after"):
+        block = summary[side]
+        assert block["n"] == 6
+        for metric in ("em", "em_sampled", "f1", "plan_valid", "format_valid"):
+            low, high = block["intervals"][metric]
+            assert 0 <= low <= block[metric] <= high <= 1
+    assert summary["steps"] == 2 and summary["split"] == "test"
+
+
+def test_the_run_can_be_rebuilt_from_its_folder(finished):
+    folder, _ = finished
+    recipe = load_recipe(str(folder / "recipe.yaml")).recipe
+    assert recipe.train.max_steps == 2 and recipe.train.num_generations == 4
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["seed"] == recipe.seed
+    assert environment["packages"]["trl"] and environment["packages"]["torch"]
+
+
+def test_training_and_evaluation_share_no_entity(finished):
+    folder, _ = finished
+    recipe = load_recipe(str(folder / "recipe.yaml")).recipe
+    from rsearch_cli.questions.sets import open_question_set
+
+    world = open_question_set(recipe.questions, recipe.seed)
+    asked = {e for q in world.load("test") for e in q.metadata["entities"]}
+    trained = {e for q in world.load("train") for e in q.metadata["entities"]}
+    assert asked and trained and not asked & trained
+
+
+def test_a_second_run_in_the_folder_is_refused(finished):
+    folder, _ = finished
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+    result = call(*SMALL, "--output-dir", str(folder))
+    assert result.exit_code == 72
+    assert "already holds a run; add --resume to go on with it, --overwrite" in result.stderr
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
+
+
+def test_resume_with_other_settings_is_refused(finished):
+    folder, _ = finished
+    result = call(*SMALL, "--output-dir", str(folder), "--resume", "--lr", "0.5")
+    assert result.exit_code == 70
+    assert "'learning_rate: 0.001' where this run has 'learning_rate: 0.5'" in result.stderr
+
+
+def test_resume_goes_on_from_the_last_checkpoint_as_if_nothing_had_happened(tmp_path, monkeypatch):
+    from rsearch_cli.train import grpo
+
+    options = [*SMALL, "--max-steps", "4", "--set", "train.save_steps=2"]
+    whole = tmp_path / "whole"
+    assert call(*options, "--output-dir", str(whole)).exit_code == 0
+    broken = tmp_path / "broken"
+    finish_step = grpo.GrpoTraining.finish_step
+
+    def fail_in_step_4(self, step, logs):
+        finish_step(self, step, logs)
+        if step == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(grpo.GrpoTraining, "finish_step", fail_in_step_4)
+        assert call(*options, "--output-dir", str(broken)).exit_code == 130
+    assert not (broken / "summary.json").exists()
+    # The output folder is part of the recipe; the run is resumed by its own, as the message says.
+    resumed = call("--recipe", str(broken / "recipe.yaml"), "--output-dir", str(broken), "--resume")
+    assert resumed.exit_code == 0, resumed.output
+
+    def rewards(folder: Path):
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return [(r["step"], r["reward"], r["entropy"], r["completion_length"]) for r in rows]
+
+    assert rewards(broken) == rewards(whole)
+    weights = [(f / "adapter" / "adapter_model.safetensors").read_bytes() for f in (broken, whole)]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--recipe", "quikstart"], 11, "quickstart"),
+        (["--set", "train.max_step=3"], 12, "train.max_steps"),
+        (["--set", "train.max_steps=0"], 13, "train.max_steps"),
+        (["--data-path", "{tmp}/none.jsonl"], 21, "none.jsonl"),
+        (["--data-path", "{tmp}/bad.jsonl"], 22, "line 2"),
+        (["--data-path", "{tmp}/empty.jsonl"], 23, "empty.jsonl"),
+        (["--model-name", "./no-such-model"], 60, "the folder ./no-such-model does not exist"),
+        (["--output-dir", "/proc/run"], 71, "/proc/run cannot be written"),
+        (["--output-dir", "{tmp}/foreign"], 72, "holds files that are no run of rsearch"),
+    ],
+)
+def test_bad_input_is_one_clear_line_with_a_code_of_its_own(tmp_path, arguments, code, message):
+    (tmp_path / "bad.jsonl").write_text('{"id": "1", "question": "a?", "answer": "b"}\n{oops\n')
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "mine.txt").write_text("x")
+    arguments = [a.replace("{tmp}", str(tmp_path)) for a in arguments]
+    run = tmp_path / "run"
+    source = ["--set", "questions.source=custom"] if "--data-path" in arguments else []
+    defaults = [*source, "--output-dir", str(run)]
+    result = CliRunner().invoke(app, ["train", *defaults, *arguments])
+    assert result.exit_code == code, result.output
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in result.output
+    assert not run.exists()
+    assert [p.name for p in (tmp_path / "foreign").iterdir()] == ["mine.txt"]

@@ -1,0 +1,83 @@
+"""The real Unsloth: on a GPU, or on the CPU backend that 2026.10.9 and later have.
+
+Run by `tox -e unsloth`, in a process of its own: Unsloth patches transformers and trl for good.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+pytestmark = pytest.mark.unsloth
+
+SMALL = [
+    "--set", "questions.world.train_regions=2",
+    "--set", "questions.world.held_out_regions=1",
+    "--set", "policy.backend=unsloth",
+    "--set", "train.batch_size=8",
+    "--set", "evaluate.limit=4",
+    "--num-generations", "4",
+    "--max-steps", "2",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unsloth():
+    """Unsloth, imported before anything it patches."""
+    from rsearch_cli.policy.unsloth_backend import unavailable
+
+    reason = unavailable()
+    if reason:
+        pytest.fail(f"this environment exists to run Unsloth, and {reason}")
+
+
+@pytest.mark.parametrize("four_bit", [False, True], ids=["16-bit", "4-bit"])
+def test_two_steps_through_fast_language_model(tmp_path, four_bit):
+    from rsearch_cli.app import app
+
+    width = ["--set", f"policy.load_in_4bit={str(four_bit).lower()}"]
+    precision = ["--set", "policy.dtype=bfloat16"]
+    run = ["train", *SMALL, *width, *precision, "--output-dir", str(tmp_path / "run")]
+    result = CliRunner().invoke(app, run)
+    assert result.exit_code == 0, result.output
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["backend"] == "unsloth"
+    rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    for row in map(json.loads, rows):
+        assert row["masked_tokens"] > 0
+        assert row["entropy"] > 0
+        assert row["grad_norm"] is not None
+    assert len(rows) == 2
+    assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").exists()
+
+
+def test_a_batch_gives_what_each_row_gives_alone(quickstart):
+    from rsearch_cli.policy.loading import load_policy
+
+    recipe = quickstart.policy.model_copy(update={"backend": "unsloth"})
+    policy = load_policy(recipe, seed=0)
+    assert policy.backend == "unsloth"
+    questions = ["Where was Giszos Nenfu born?", "Who wrote The Hedan Lantern?", "Who leads Klil?"]
+    prompts = [policy.encode_prompt([{"role": "user", "content": q}])[0] for q in questions]
+    together = policy.generate(prompts, ["</search>"], [40] * 3)
+    alone = [policy.generate([p], ["</search>"], [40])[0] for p in prompts]
+    assert together == alone
+
+
+def test_a_perturbed_adapter_changes_what_is_sampled(quickstart):
+    """Some builds have sampled from the base model and left the adapter out, without a word."""
+    import torch
+
+    from rsearch_cli.policy.loading import load_policy
+
+    recipe = quickstart.policy.model_copy(update={"backend": "unsloth"})
+    policy = load_policy(recipe, seed=0)
+    prompt = policy.encode_prompt([{"role": "user", "content": "Where was Giszos Nenfu born?"}])[0]
+    before = policy.generate([prompt], ["</search>"], [40])
+    with torch.no_grad():
+        for name, weight in policy.model.named_parameters():
+            if "lora_B" in name:
+                weight.add_(0.2)
+    assert policy.generate([prompt], ["</search>"], [40]) != before

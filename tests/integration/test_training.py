@@ -1,0 +1,246 @@
+"""Training through the real TRL trainer, with the traps that silently spoil it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from rsearch_cli.policy.generation import GREEDY
+from rsearch_cli.questions.sets import open_question_set
+from rsearch_cli.rollout import Rollout
+from rsearch_cli.search.executor import PlanExecutor
+from rsearch_cli.search.sources import open_sources
+from rsearch_cli.train.grpo import GrpoTraining
+from rsearch_cli.train.run_folder import METRICS, TRAJECTORIES, RunFolder
+
+STEPS, GENERATIONS, ROWS = 3, 4, 8
+
+
+@pytest.fixture
+def make_training(quickstart, nano_policy, tmp_path):
+    """A training of three steps with two questions of four completions each."""
+    opened = []
+
+    def make(reward=None, **train):
+        settings = {
+            "max_steps": STEPS,
+            "batch_size": ROWS,
+            "num_generations": GENERATIONS,
+            "save_steps": 2,
+        }
+        recipe = quickstart.model_copy(
+            update={
+                "train": quickstart.train.model_copy(update=settings | train),
+                "reward": quickstart.reward.model_copy(update=reward or {}),
+            }
+        )
+        world = open_question_set(recipe.questions, recipe.seed)
+        sources = open_sources(recipe.search, world.corpus, tmp_path / "index")
+        executor = PlanExecutor(sources, recipe.search, None)
+        opened.append(executor)
+        folder = RunFolder(tmp_path / "run")
+        folder.open(resume=False)
+        shown: list[dict] = []
+        training = GrpoTraining(
+            nano_policy,
+            Rollout(nano_policy, executor, recipe),
+            world.load("train", 20),
+            recipe,
+            folder,
+            lambda row, sample: shown.append(row),
+        )
+        return training, folder, shown
+
+    yield make
+    for executor in opened:
+        executor.close()
+
+
+def test_inserted_tokens_get_exactly_no_gradient(make_training, monkeypatch):
+    training, _, _ = make_training()
+    trainer = training.trainer
+    measured = []
+    measure = trainer._get_per_token_logps_and_entropies
+
+    def watched(*args, **kwargs):
+        logps, *rest = measure(*args, **kwargs)
+        if logps.requires_grad:
+            logps.retain_grad()
+            measured.append(logps)
+        return logps, *rest
+
+    monkeypatch.setattr(trainer, "_get_per_token_logps_and_entropies", watched)
+    masks = []
+    compute = trainer._compute_loss
+
+    def computed(model, inputs):
+        masks.append((inputs["completion_mask"], inputs["tool_mask"]))
+        return compute(model, inputs)
+
+    monkeypatch.setattr(trainer, "_compute_loss", computed)
+    # Equal rewards would make every advantage, and so every gradient, zero.
+    monkeypatch.setattr(training, "score", spread_rewards)
+    training.run()
+    assert len(measured) == STEPS
+    for logps, (completion, written) in zip(measured, masks, strict=True):
+        inserted = completion.bool() & ~written.bool()
+        assert inserted.sum() > 20, "results must have been inserted"
+        assert (logps.grad[inserted] == 0).all()
+        assert (logps.grad[completion.bool() & written.bool()] != 0).float().mean() > 0.5
+
+
+def spread_rewards(trajectories, step):
+    from rsearch_cli.types import RewardParts
+
+    return [RewardParts(0.0, 0.0, 0.0, float(i % 4)) for i, _ in enumerate(trajectories)]
+
+
+def test_prompts_come_repeated_and_rows_leave_aligned(make_training, monkeypatch):
+    training, _, _ = make_training()
+    calls = []
+    roll_out = training.roll_out
+
+    def watched(prompts, trainer):
+        rows = roll_out(prompts, trainer)
+        calls.append((prompts, rows))
+        return rows
+
+    training.trainer.rollout_func = watched
+    training.run()
+    assert len(calls) == STEPS
+    eos = training.policy.eos_id
+    for prompts, rows in calls:
+        texts = [p[-1]["content"] for p in prompts]
+        assert len(texts) == ROWS
+        for start in range(0, ROWS, GENERATIONS):
+            assert len(set(texts[start : start + GENERATIONS])) == 1
+        assert rows["logprobs"] is None
+        for ids, mask in zip(rows["completion_ids"], rows["env_mask"], strict=True):
+            assert len(ids) == len(mask) and ids[-1] == eos
+
+
+def test_a_row_that_could_not_be_scored_leaves_the_baseline_whole(make_training, monkeypatch):
+    import torch
+
+    training, _, _ = make_training(max_steps=1)
+    totals = [1.0, 0.0, None, 0.0, 1.0, 1.0, 0.0, 0.0]
+
+    def score(trajectories, step):
+        from rsearch_cli.types import RewardParts
+
+        return [RewardParts(t, 0.0, 0.0, t) for t in totals]
+
+    monkeypatch.setattr(training, "score", score)
+    advantages = []
+    compute = training.trainer._compute_loss
+    generate = training.trainer._generate_and_score_completions
+
+    def generated(inputs):
+        batch = generate(inputs)
+        advantages.append(batch["advantages"].clone())
+        return batch
+
+    monkeypatch.setattr(training.trainer, "_generate_and_score_completions", generated)
+    monkeypatch.setattr(training.trainer, "_compute_loss", compute)
+    training.run()
+    group = advantages[0][:4]
+    scored = torch.tensor([1.0, 0.0, 0.0])
+    expected = (scored - scored.mean()) / (scored.std() + 1e-4)
+    assert group[2] == 0
+    assert torch.allclose(group[[0, 1, 3]], expected, atol=1e-3)
+
+
+def test_a_run_leaves_what_is_needed_to_read_it(make_training):
+    training, folder, shown = make_training()
+    training.run()
+    rows = folder.read_rows(METRICS)
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert rows == shown
+    needed = {
+        "step", "reward", "reward/answer", "reward/plan", "reward/format", "kl", "entropy",
+        "completion_length", "masked_tokens", "seconds/generate", "seconds/search",
+        "seconds/update", "loss", "grad_norm", "learning_rate", "failed/search", "unscored",
+    }  # fmt: skip
+    assert needed <= set(rows[0])
+    assert all(row["masked_tokens"] > 0 and row["entropy"] > 0 for row in rows)
+    assert all(row["seconds/step"] > row["seconds/generate"] > 0 for row in rows)
+    trajectories = folder.read_rows(TRAJECTORIES)
+    assert len(trajectories) == STEPS * ROWS
+    first = trajectories[0]
+    assert {s["author"] for s in first["segments"]} == {"model", "system"}
+    written = sum(s["tokens"] for s in first["segments"] if s["author"] == "model")
+    assert written > 10
+    assert [p.name for p in folder.checkpoints()] == ["checkpoint-2", "checkpoint-3"]
+    assert (folder.adapter / "adapter_model.safetensors").exists()
+    assert not (folder.path / "README.md").exists(), "TRL's model card is not ours"
+
+
+def test_a_saved_adapter_gives_the_trained_model_back(make_training, quickstart):
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from rsearch_cli.policy.loading import locate_model
+
+    training, folder, _ = make_training()
+    training.run()
+    ids = torch.tensor([[5, 6, 7, 8]])
+    base = AutoModelForCausalLM.from_pretrained(
+        locate_model(quickstart.policy.model), dtype=torch.float32
+    )
+    loaded = PeftModel.from_pretrained(base, folder.adapter).eval()
+    trained = training.policy.model.eval()
+    with torch.no_grad():
+        assert torch.allclose(loaded(ids).logits, trained(ids).logits, atol=1e-5)
+        with loaded.disable_adapter():
+            assert not torch.allclose(loaded(ids).logits, trained(ids).logits, atol=1e-5)
+
+
+def test_the_curriculum_ends_at_exactly_its_step(make_training):
+    training, folder, _ = make_training(reward={"curriculum_steps": 2})
+    training.run()
+    for row in folder.read_rows(TRAJECTORIES):
+        parts = row["reward"]
+        answer = parts["answer"] * parts["plan"]
+        shares = (0.2, 0.4, 0.4) if row["step"] <= 2 else (0.5, 0.25, 0.25)
+        scores = (answer, parts["plan"], parts["format"])
+        total = sum(share * score for share, score in zip(shares, scores, strict=True))
+        assert parts["total"] == pytest.approx(total)
+
+
+def test_the_control_deals_answer_scores_out_at_random(make_training, monkeypatch):
+    training, _, _ = make_training(reward={"shuffle_answers": True}, max_steps=1)
+    seen = []
+    score = training.score
+
+    def watched(trajectories, step):
+        first, second = score(trajectories, step), score(trajectories, step)
+        seen.append((trajectories, first, second))
+        return first
+
+    monkeypatch.setattr(training, "score", watched)
+    training.run()
+    trajectories, first, second = seen[0]
+    assert first == second, "the same step deals the same way"
+    from rsearch_cli.reward.lexical import f1
+
+    honest = [f1(t.answer, t.question.answers) if t.answer else 0.0 for t in trajectories]
+    assert sorted(p.answer for p in first) == pytest.approx(sorted(honest))
+
+
+def test_truncated_rows_can_be_left_out_of_the_loss(make_training):
+    training, _, _ = make_training(mask_truncated=True)
+    question = next(iter(training._questions.values()))
+    whole = training.rollout.run([question], GREEDY)[0]
+    assert sum(training._loss_mask(whole)) > 0
+    assert sum(training._loss_mask(replace(whole, stop="length"))) == 0
+
+
+def test_training_moves_the_adapter(make_training, monkeypatch):
+    training, _, _ = make_training()
+    monkeypatch.setattr(training, "score", spread_rewards)
+    before = [p.clone() for n, p in training.policy.model.named_parameters() if "lora_B" in n]
+    training.run()
+    after = [p for n, p in training.policy.model.named_parameters() if "lora_B" in n]
+    assert all(not a.equal(b) for a, b in zip(after, before, strict=True))

@@ -1,0 +1,93 @@
+"""The run folder: who may write where, and that nothing is left half-written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from rsearch_cli.errors import RunFolderError, RunFolderOccupied, RunFolderUnwritable
+from rsearch_cli.train.run_folder import METRICS, RECIPE, TRAJECTORIES, RunFolder
+
+
+def finished_run(path) -> RunFolder:
+    folder = RunFolder(path)
+    folder.open(resume=False)
+    folder.write_text(RECIPE, "purpose: x\n")
+    folder.append(METRICS, [{"step": 1}, {"step": 2}, {"step": 3}])
+    folder.append(TRAJECTORIES, [{"step": 1}, {"step": 3}])
+    (path / "checkpoint-2").mkdir()
+    (path / "checkpoint-10").mkdir()
+    return folder
+
+
+def test_a_new_folder_is_checked_without_being_made(tmp_path):
+    RunFolder(tmp_path / "a" / "b").check(overwrite=False, resume=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_in_the_way_is_refused_and_left_alone(tmp_path):
+    finished_run(tmp_path / "run")
+    before = sorted(p.name for p in (tmp_path / "run").iterdir())
+    with pytest.raises(RunFolderOccupied, match="already holds a run; add --resume to go on with"):
+        RunFolder(tmp_path / "run").check(overwrite=False, resume=False)
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == before
+
+
+def test_foreign_files_are_never_overwritten(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(RunFolderOccupied, match="holds files that are no run of rsearch"):
+        RunFolder(tmp_path).check(overwrite=True, resume=False)
+
+
+def test_overwrite_replaces_the_run_and_keeps_what_is_not_ours(tmp_path):
+    folder = finished_run(tmp_path / "run")
+    (folder.path / "notes.md").write_text("mine")
+    folder.check(overwrite=True, resume=False)
+    assert (folder.path / METRICS).exists(), "a check changes nothing"
+    folder.open(resume=False)
+    assert [p.name for p in folder.path.iterdir()] == ["notes.md"]
+
+
+def test_a_file_in_the_way_is_named(tmp_path):
+    (tmp_path / "run").write_text("x")
+    with pytest.raises(RunFolderUnwritable, match="is a file; choose another with --output-dir"):
+        RunFolder(tmp_path / "run").check(overwrite=False, resume=False)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/1"), reason="needs /proc, which not even root writes")
+def test_a_place_that_cannot_be_written_is_named():
+    with pytest.raises(RunFolderUnwritable, match=r"cannot be written: .* at /proc; choose"):
+        RunFolder(Path("/proc/run")).check(overwrite=False, resume=False)
+
+
+def test_there_must_be_something_to_resume(tmp_path):
+    with pytest.raises(RunFolderError, match="holds no checkpoint to resume; leave --resume out"):
+        RunFolder(tmp_path).check(overwrite=False, resume=True)
+
+
+def test_the_last_checkpoint_is_the_one_of_the_latest_step(tmp_path):
+    last = finished_run(tmp_path / "run").last_checkpoint()
+    assert last is not None and last.name == "checkpoint-10"
+
+
+def test_rows_after_a_checkpoint_are_dropped_before_they_are_repeated(tmp_path):
+    folder = finished_run(tmp_path / "run")
+    folder.keep_rows_until(2)
+    assert folder.read_rows(METRICS) == [{"step": 1}, {"step": 2}]
+    assert folder.read_rows(TRAJECTORIES) == [{"step": 1}]
+
+
+def test_a_line_cut_short_is_not_read(tmp_path):
+    folder = finished_run(tmp_path / "run")
+    with (folder.path / METRICS).open("a") as file:
+        file.write('{"step": 4, "rew')
+    assert [row["step"] for row in folder.read_rows(METRICS)] == [1, 2, 3]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    folder = finished_run(tmp_path / "run")
+    with pytest.raises(TypeError):
+        folder.write_json(RECIPE, {"x": object()})
+    assert (folder.path / RECIPE).read_text() == "purpose: x\n"
