@@ -1,0 +1,152 @@
+"""Supervised traces for the nano model: plans by rule, real searches, answers copied from results.
+
+A clean trace follows the question's gold plan. A weak one does what a poor searcher does: searches
+once where two hops are needed, forgets the edge, asks the wrong source or breaks the format. In
+both the answer is what the last search's best passage tells, right or wrong: the model always
+learns to read, and only the plans are spoilt.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from rsearch_cli.protocol.plan import read_plan, render_plan
+from rsearch_cli.protocol.results import render_invalid_plan, render_results
+from rsearch_cli.questions.world import World, gold_plan
+from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.search.executor import PlanExecutor
+from rsearch_cli.types import PlanNode, Question, SearchPlan
+
+ONE_HOP = "I look up one fact."
+TWO_HOPS = "I look up a first fact, then a second one."
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What the model writes before its search: a thought and the text of its plan."""
+
+    thought: str
+    plan: str
+    template: str = "<think> {thought} </think>\n<search>\n{plan}\n</search>"
+
+    @property
+    def text(self) -> str:
+        """The first thing the model writes, up to its search."""
+        return self.template.format(thought=self.thought, plan=self.plan)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One supervised example; only `written` and `answered` are trained on."""
+
+    question: Question
+    written: str
+    inserted: str
+    answered: str
+    answer: str
+    clean: bool
+
+
+def clean_draft(question: Question) -> Draft:
+    """The gold plan, with a thought that fits it."""
+    plan = gold_plan(question)
+    return Draft(ONE_HOP if len(plan.nodes) == 1 else TWO_HOPS, render_plan(plan))
+
+
+def search_once(draft: Draft, plan: SearchPlan, rng: random.Random) -> Draft:
+    """Only the first hop."""
+    return Draft(ONE_HOP, render_plan(SearchPlan(plan.nodes[:1])))
+
+
+def forget_edge(draft: Draft, plan: SearchPlan, rng: random.Random) -> Draft:
+    """Both hops, but the second does not wait for the first."""
+    return Draft(TWO_HOPS, render_plan(SearchPlan(plan.nodes)))
+
+
+def ask_wrong_source(draft: Draft, plan: SearchPlan, rng: random.Random) -> Draft:
+    """One node asks where its fact is not told: General, or News where General is right."""
+    at = rng.randrange(len(plan.nodes))
+    node = plan.nodes[at]
+    nodes: list[PlanNode] = list(plan.nodes)
+    nodes[at] = replace(node, source="News" if node.source == "General" else "General")
+    return Draft(draft.thought, render_plan(SearchPlan(tuple(nodes), plan.edges)))
+
+
+def break_plan(draft: Draft, plan: SearchPlan, rng: random.Random) -> Draft:
+    """An edge to a node that does not exist, or a node without a source."""
+    text = render_plan(plan)
+    if rng.random() < 0.5:
+        return replace(draft, plan=text.replace("Edges:", "Edges:\nA -> D", 1))
+    return replace(draft, plan=text.replace(f" ({plan.nodes[0].source})", "", 1))
+
+
+def break_format(draft: Draft, plan: SearchPlan, rng: random.Random) -> Draft:
+    """The thought is left open, or missing."""
+    templates = (
+        "<think> {thought}\n<search>\n{plan}\n</search>",
+        "<search>\n{plan}\n</search>",
+    )
+    return replace(draft, template=rng.choice(templates))
+
+
+Weakness = Callable[[Draft, SearchPlan, random.Random], Draft]
+TWO_HOP_WEAKNESSES: Sequence[tuple[Weakness, int]] = (
+    (search_once, 16),
+    (forget_edge, 1),
+    (ask_wrong_source, 1),
+    (break_plan, 1),
+    (break_format, 1),
+)
+ONE_HOP_WEAKNESSES: Sequence[tuple[Weakness, int]] = (
+    (ask_wrong_source, 8),
+    (break_plan, 1),
+    (break_format, 1),
+)
+
+
+def weak_share(question: Question) -> float:
+    """How often the weak teacher fails: on two hops and outside General more often than not."""
+    plan = gold_plan(question)
+    hard = len(plan.nodes) > 1 or plan.nodes[0].source != "General"
+    return 0.7 if hard else 0.25
+
+
+def draft_for(question: Question, teacher: str, rng: random.Random) -> tuple[Draft, bool]:
+    """What a `clean` or `weak` teacher writes, and whether it is clean."""
+    draft = clean_draft(question)
+    if teacher == "clean" or rng.random() >= weak_share(question):
+        return draft, True
+    plan = gold_plan(question)
+    choices = TWO_HOP_WEAKNESSES if len(plan.nodes) > 1 else ONE_HOP_WEAKNESSES
+    weakness = rng.choices([c for c, _ in choices], [w for _, w in choices])[0]
+    return weakness(draft, plan, rng), False
+
+
+def make_traces(
+    questions: Sequence[Question],
+    teacher: str,
+    world: World,
+    executor: PlanExecutor,
+    recipe: Recipe,
+    seed: int,
+) -> Iterator[Trace]:
+    """Write, search and answer every question as the teacher does."""
+    rng = random.Random(seed)
+    told = {fact.passage_id: fact.object for fact in world.facts()}
+    drafts = [draft_for(q, teacher, rng) for q in questions]
+    readings = [read_plan(d.plan, recipe.protocol) for d, _ in drafts]
+    found = iter(executor.execute([r.plan for r in readings if r.plan]))
+    for question, (draft, clean), reading in zip(questions, drafts, readings, strict=True):
+        answer = UNKNOWN
+        if reading.plan is None:
+            inserted = render_invalid_plan(reading.problems, recipe.protocol)
+        else:
+            results = next(found)
+            inserted = render_results(results, recipe.protocol, recipe.search.passage_chars)
+            if results[-1].passages:
+                answer = told[results[-1].passages[0].id]
+        answered = f"<answer> {answer} </answer>"
+        yield Trace(question, draft.text, inserted, answered, answer, clean)
