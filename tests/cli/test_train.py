@@ -36,7 +36,15 @@ def finished(tmp_path_factory):
 
 def test_a_run_prints_its_comparison_plot_and_trajectories(finished):
     folder, result = finished
-    for word in ("before", "after", "em", "em_sampled", "plan_valid", "format_valid", "reward"):
+    for word in (
+        "before",
+        "after",
+        "EM, greedy",
+        "EM, sampled",
+        "plan valid",
+        "format valid",
+        "reward",
+    ):
         assert word in result.stdout
     assert f"run folder: {folder}" in result.stdout.replace("\n", "").replace(
         "folder:/", "folder: /"

@@ -157,7 +157,7 @@ def test_a_template_that_opens_the_thought_is_noticed(tiny_policy):
 
     policy = copy.copy(tiny_policy)
     policy.tokenizer = copy.copy(tiny_policy.tokenizer)
-    policy.tokenizer.chat_template = "{{ messages[0]['content'] }}<think>\n"
+    policy.tokenizer.chat_template = "{{ messages[0]['content'] + '<think>\\n' }}"
     ids, opening = policy.encode_prompt([{"role": "user", "content": "Why?"}])
     assert opening == "<think>\n"
     assert policy.decode(ids) == "Why?<think>\n"
