@@ -7,12 +7,14 @@ Place in the path: under every command. On failure: a closed pipe raises `Broken
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
 
 def print_json(result: Any) -> None:
@@ -22,10 +24,19 @@ def print_json(result: Any) -> None:
 
 def print_rich(renderable: RenderableType) -> None:
     """Write to stdout what rich can render, as wide as the terminal."""
+    with rich_stdout() as console:
+        console.print(renderable)
+
+
+@contextmanager
+def rich_stdout() -> Iterator[Console]:
+    """A rich console whose output goes to stdout at the end of the `with` block.
+
+    Rich itself answers a closed pipe with exit code 1; through echo it ends like all others.
+    """
     from rich.console import Console
 
     console = Console()
-    # Rich itself answers a closed pipe with exit code 1; through echo it ends like all others.
     with console.capture() as capture:
-        console.print(renderable)
+        yield console
     typer.echo(capture.get(), nl=False)

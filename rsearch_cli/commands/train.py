@@ -8,11 +8,14 @@ existing run is not touched before all of them are there.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rsearch_cli.commands.output import print_json
+from rsearch_cli.commands.output import print_json, rich_stdout
+
+if TYPE_CHECKING:
+    from rsearch_cli.commands.training import TrainingReport
 
 RECIPE_PANEL, RUN_PANEL = "Recipe", "Run folder"
 DATA_PANEL, MODEL_PANEL, GRPO_PANEL = "Questions", "Model", "Training"
@@ -86,13 +89,12 @@ def train(
     _print(report, as_json)
 
 
-def _print(report: Any, as_json: bool) -> None:
+def _print(report: TrainingReport, as_json: bool) -> None:
     if as_json:
         print_json(report.summary)
         return
-    from rich.console import Console
-
     from rsearch_cli.evaluate.report import print_report
 
-    print_report(Console(), report.summary, report.rows, report.before, report.after, report.show)
+    with rich_stdout() as console:
+        print_report(console, report.summary, report.rows, report.before, report.after, report.show)
     typer.echo(f"run folder: {report.folder}")
