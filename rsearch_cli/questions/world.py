@@ -19,6 +19,7 @@ from rsearch_cli.errors import DataEmpty, DataError
 from rsearch_cli.questions.names import NameMaker
 from rsearch_cli.questions.world_relations import QUESTION_TYPES, RELATIONS, QuestionType
 from rsearch_cli.recipe.schema import Questions
+from rsearch_cli.recipe.schema import World as WorldRecipe
 from rsearch_cli.types import Passage, PlanNode, Question, SearchPlan
 
 ENTITIES_PER_REGION = {
@@ -166,13 +167,20 @@ class World:
 def open_world(recipe: Questions, seed: int) -> World:
     """The world of a recipe; its own `world.seed` decides, not the seed of the run."""
     del seed
-    world = recipe.world
-    regions = {
-        "test": world.held_out_regions,
-        "validation": world.held_out_regions,
-        "train": world.train_regions,
+    return World(recipe.world.seed, count_regions(recipe.world), recipe.difficulty)
+
+
+def count_regions(recipe: WorldRecipe) -> dict[str, int]:
+    """Regions of each split, in the order in which they are made.
+
+    The test split comes last, so another `train_regions` makes another test; the validation split
+    is the same for any.
+    """
+    return {
+        "validation": recipe.held_out_regions,
+        "train": recipe.train_regions,
+        "test": recipe.held_out_regions,
     }
-    return World(world.seed, regions, recipe.difficulty)
 
 
 def _ask(key: str, kind: QuestionType, region: Region, rng: random.Random) -> Iterator[Question]:

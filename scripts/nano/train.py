@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from traces import Trace, make_traces
 
 from rsearch_cli.protocol.prompt import build_messages
-from rsearch_cli.questions.world import World
+from rsearch_cli.questions.world import World, count_regions
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.search.executor import PlanExecutor
@@ -75,17 +75,9 @@ def main() -> None:
 
 def build_traces(recipe: Recipe) -> tuple[list[Trace], list[Trace], list[Trace]]:
     """Traces of the clean teacher, of the weak one, and clean ones on names never trained on."""
-    questions, world_recipe = recipe.questions, recipe.questions.world
-    world = World(
-        world_recipe.seed,
-        {
-            "test": world_recipe.held_out_regions,
-            "validation": world_recipe.held_out_regions,
-            "train": world_recipe.train_regions,
-            "pretrain": PRETRAIN_REGIONS,
-        },
-        questions.difficulty,
-    )
+    of_world = recipe.questions.world
+    regions = {**count_regions(of_world), "pretrain": PRETRAIN_REGIONS}
+    world = World(of_world.seed, regions, recipe.questions.difficulty)
     asked = world.load("pretrain")
     unseen = world.load("validation", HELD_OUT_TRACES)
     sources = open_sources(recipe.search, world.corpus)

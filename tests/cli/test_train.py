@@ -102,7 +102,7 @@ def test_resume_with_other_settings_is_refused(finished):
     folder, _ = finished
     result = call(*SMALL, "--output-dir", str(folder), "--resume", "--lr", "0.5")
     assert result.exit_code == 70
-    assert "'learning_rate: 0.001' where this run has 'learning_rate: 0.5'" in result.stderr
+    assert "'learning_rate: 0.0005' where this run has 'learning_rate: 0.5'" in result.stderr
 
 
 def test_resume_goes_on_from_the_last_checkpoint_as_if_nothing_had_happened(tmp_path, monkeypatch):
