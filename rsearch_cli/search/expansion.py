@@ -62,14 +62,16 @@ def expand(
         from_top: Best passages of each parent that are read.
 
     Returns:
-        Names in order of appearance, each once whatever its case. What the node's or that parent's
-        query already says is left out: an expansion is what the passages add.
+        Names in order of appearance, each once whatever its case. What the node's query says, or
+        that parent was asked with, is left out: an expansion is what the passages add. So the third
+        hop of a chain is about what the second one found, not about what the first one did.
     """
     if mode == "none":
         return ()
     added: dict[tuple[str, ...], str] = {}
     for parent in parents:
-        known = {*split_query(query), *split_query(parent.node.query)}
+        asked = " ".join([query, parent.node.query, *parent.expansion])
+        known = set(split_query(asked))
         for passage in parent.passages[:from_top]:
             for name in [passage.title] if mode == "titles" else find_names(passage):
                 words = tuple(split_query(name))

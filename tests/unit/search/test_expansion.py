@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rsearch_cli.search.expansion import expand, find_names
@@ -61,6 +63,13 @@ def test_a_name_that_another_parent_asked_for_is_news_to_this_one() -> None:
     first = result("founder of Brindle Works", ("", "founded by Tessa Korrin"))
     second = result("Tessa Korrin", ("", "Tessa Korrin owns Brindle Works"))
     assert expand("birthplace", [first, second], "entities", 1) == ("Tessa Korrin", "Brindle Works")
+
+
+def test_the_third_hop_takes_what_the_second_one_found_not_what_it_was_asked_with() -> None:
+    second = replace(
+        result("born", ("", "Tessa Korrin was born in Port Ellow.")), expansion=("Tessa Korrin",)
+    )
+    assert expand("country", [second], "entities", 1) == ("Port Ellow",)
 
 
 def test_names_are_taken_once_whatever_their_case_or_accents() -> None:
