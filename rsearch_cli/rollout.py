@@ -183,6 +183,9 @@ class Rollout:
             question, recipe.protocol, recipe.rollout.max_turns, self.policy.forbidden
         )
         prompt_ids, opening = self.policy.encode_prompt(messages)
+        if recipe.rollout.open_thought and not opening:
+            opening = "<think>"
+            prompt_ids = prompt_ids + self.policy.encode_inserted(opening)
         room = recipe.policy.max_seq_length - len(prompt_ids) - 1  # one for eos
         if room < 1:
             raise PolicyError(

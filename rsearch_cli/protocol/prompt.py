@@ -7,6 +7,7 @@ On failure: none.
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from rsearch_cli.protocol.plan import render_plan
 from rsearch_cli.protocol.results import neutralise, render_results
@@ -31,15 +32,51 @@ Edges: `A -> B` means that B waits for A, and that names found by A are added to
 No cycles. Leave the list empty if no query needs what another one finds.
 
 Sources:
-{sources}
+{sources}"""
 
-Example:
-In which city was the author of Dracula born?
-{example}"""
 
-_EXAMPLE_STEPS = (
-    ("Dracula author", "Dracula", "A novel by Bram Stoker."),
-    ("author birthplace", "Bram Stoker", "Irish author, born in Dublin."),
+@dataclass(frozen=True, slots=True)
+class _Example:
+    """A question answered in one search; `steps` are `(query, title, text)` of nodes A, B, ..."""
+
+    question: str
+    thought: str
+    steps: tuple[tuple[str, str, str], ...]
+    chained: bool
+    answer: str
+
+
+_EXAMPLES = (
+    _Example(
+        "In which city was the author of Dracula born?",
+        "First the author of Dracula, then where that person was born.",
+        (
+            ("Dracula author", "Dracula", "A novel by Bram Stoker."),
+            ("author birthplace", "Bram Stoker", "Irish author, born in Dublin."),
+        ),
+        True,
+        "Dublin",
+    ),
+    _Example(
+        "Are Paris and Lyon in the same country?",
+        "Two facts that do not wait for each other: the country of Paris and that of Lyon.",
+        (
+            ("Paris country", "Paris", "The capital of France."),
+            ("Lyon country", "Lyon", "A city in the east of France."),
+        ),
+        False,
+        "yes",
+    ),
+    _Example(
+        "What is the capital of the country where Nokia is based?",
+        "First the country where Nokia is based, then its capital.",
+        (
+            ("Nokia country", "Nokia", "A company based in Finland."),
+            ("capital city", "Finland", "A country in Europe; its capital is Helsinki."),
+        ),
+        True,
+        "Helsinki",
+    ),
 )
 
 
@@ -60,38 +97,47 @@ def build_messages(
     system = rules.system_prompt
     if system is None:
         system = build_system_prompt(rules, max_turns)
-    user = {"role": "user", "content": neutralise(question.text, forbidden)}
-    return [{"role": "system", "content": system}, user] if system else [user]
+    messages = [{"role": "system", "content": system}] if system else []
+    for example in _EXAMPLES[: rules.example_turns]:
+        messages.append({"role": "user", "content": example.question})
+        messages.append({"role": "assistant", "content": _transcript(example, rules)})
+    return [*messages, {"role": "user", "content": neutralise(question.text, forbidden)}]
 
 
 def build_system_prompt(rules: Protocol, max_turns: int) -> str:
-    """Write the built-in system prompt: tags, plan, sources, limits and one worked example."""
+    """Write the built-in system prompt: tags, plan, sources and limits.
+
+    Unless worked examples stand as turns of their own, one of them ends it.
+    """
     then = "Then answer."
     if max_turns > 1:
         then = f"Then answer, or think and search again: at most {max_turns} searches in all."
-    return _SYSTEM_PROMPT.format(
+    prompt = _SYSTEM_PROMPT.format(
         tag=rules.result_tag,
         then=then,
         max_nodes=rules.max_nodes,
         max_query_words=rules.max_query_words,
         sources="\n".join(f"- {name}: {use}" for name, use in rules.sources.items()),
-        example=_example(rules),
     )
+    if rules.example_turns:
+        return prompt
+    example = _EXAMPLES[0]
+    return f"{prompt}\n\nExample:\n{example.question}\n{_transcript(example, rules)}"
 
 
-def _example(rules: Protocol) -> str:
+def _transcript(example: _Example, rules: Protocol) -> str:
     """A transcript with one search, written by the functions that read and write real ones."""
     source = next(iter(rules.sources))
-    steps = list(zip("AB", _EXAMPLE_STEPS, strict=True))[: rules.max_nodes]
+    steps = list(zip("AB", example.steps, strict=True))[: rules.max_nodes]
     results = [
         NodeResult(PlanNode(label, query, source), passages=(Passage("", title, text),))
         for label, (query, title, text) in steps
     ]
     nodes = tuple(result.node for result in results)
-    plan = SearchPlan(nodes, edges=(("A", "B"),) if len(nodes) > 1 else ())
+    plan = SearchPlan(nodes, edges=(("A", "B"),) if example.chained and len(nodes) > 1 else ())
     return (
-        "<think> First the author of Dracula, then where that person was born. </think>\n"
+        f"<think> {example.thought} </think>\n"
         f"<search>\n{render_plan(plan)}\n</search>"
         f"{render_results(results, rules, passage_chars=200)}"
-        "<answer> Dublin </answer>"
+        f"<answer> {example.answer} </answer>"
     )

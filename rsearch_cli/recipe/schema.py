@@ -123,6 +123,12 @@ class Protocol(Section):
     result_tag: Literal["result", "r"] = Field(
         "result", description="Tag that is written around results; both are read."
     )
+    example_turns: int = Field(
+        0,
+        ge=0,
+        le=3,
+        description="Worked examples told as earlier turns; 0 tells one in the system prompt.",
+    )
     system_prompt: str | None = Field(
         None,
         description="Replaces the built-in system prompt; '' leaves the system message out.",
@@ -170,6 +176,9 @@ class Rollout(Section):
     max_turns: int = Field(1, ge=1, le=8, description="Most searches in one completion.")
     max_new_tokens: int = Field(
         1024, ge=8, le=32768, description="Most tokens the policy may write, over all turns."
+    )
+    open_thought: bool = Field(
+        False, description="Begin the model's turn with <think>, as the templates of R1 models do."
     )
     temperature: float = Field(
         1.0, gt=0.0, le=4.0, description="Sampling temperature in training and sampled evaluation."

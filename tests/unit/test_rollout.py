@@ -98,6 +98,15 @@ def test_the_path_from_question_to_answer(quickstart):
     assert trajectory.rounds[0].results[0].passages[0].title == "Rome"
 
 
+def test_the_thought_can_be_opened_for_the_model(quickstart):
+    policy = Scripted(SEARCH.removeprefix("<think>"), ANSWER)
+    trajectory = roll_out(quickstart, policy, max_new_tokens=500, open_thought=True)
+    assert bytes(trajectory.prompt_ids).decode() == "Which river?<think>"
+    assert trajectory.transcript.startswith(SEARCH)
+    assert "<think>" not in trajectory.segments[0].text
+    assert trajectory.answer == "Tiber"
+
+
 def test_the_mask_and_the_ids_are_exact(quickstart):
     trajectory = roll_out(quickstart, Scripted(SEARCH, ANSWER), max_new_tokens=500)
     block = "\n<result>\nA: Rome lies on the Tiber.\n</result>\n"

@@ -41,6 +41,20 @@ def test_further_searches_are_told_where_they_are_allowed():
     assert "think and search again: at most 3 searches in all" in prompt
 
 
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_examples_can_stand_as_turns_that_keep_the_rules(turns):
+    rules = Protocol(example_turns=turns)
+    messages = build_messages(QUESTION, rules, 1)
+    roles = ["system", *["user", "assistant"] * turns, "user"]
+    assert [m["role"] for m in messages] == roles
+    assert "Example:" not in messages[0]["content"]
+    for message in messages[2::2]:
+        if message["role"] == "assistant":
+            plan = message["content"].partition("<search>")[2].partition("</search>")[0]
+            reading = read_plan(plan, rules)
+            assert reading.plan is not None and not reading.repairs
+
+
 def test_it_is_short():
     # A token of English is about four characters; 450 tokens are the aim.
     assert len(build_system_prompt(Protocol(), 4)) < 4 * 450
