@@ -141,7 +141,8 @@ def read_node(label: str, text: str, sources: Collection[str], note: Note) -> Pl
     """Read query and source, the last bracket of a line; the query may hold brackets of its own.
 
     Returns:
-        The node, its query without quotes around it, its source as the recipe spells it.
+        The node, its query without quotes around it, its source as the recipe spells it. Where
+        there is one source only, a line that names none means that one.
 
     Raises:
         Unclear: The query is empty, or the source missing, unknown, given twice or not at the end.
@@ -153,6 +154,10 @@ def read_node(label: str, text: str, sources: Collection[str], note: Note) -> Pl
     start = max(text.rfind(opener, 0, len(text) - 1) for opener in _OPENERS)
     if start < 0 or not (closed or _match_source(text[start:], sources)):
         known = any(source in text for source in sources)
+        if len(sources) == 1 and not known:
+            (only,) = sources
+            note(f"{shown(text)} names no source; {only} is the only one")
+            return PlanNode(label, _bare_query(text, note), only)
         fault = "does not end in its source" if known else "has no source"
         raise Unclear(f"{shown(text)} {fault}; write it in brackets at the end of the line")
     source = _match_source(text[start:], sources)

@@ -227,3 +227,20 @@ def test_nothing_of_up_to_100_kb_takes_over_50_ms(text):
         seconds.append(time.process_time() - started)
     assert (reading.plan is None) == bool(reading.problems)
     assert min(seconds) < 0.05
+
+
+def test_a_node_without_a_source_means_the_only_one_there_is():
+    rules = Protocol(sources={"Wiki": "facts"})
+    reading = read_plan("Nodes:\nA: author of Dracula\nB: Dracula (Wiki)\nEdges:", rules)
+    assert reading.plan is not None
+    assert [(n.query, n.source) for n in reading.plan.nodes] == [
+        ("author of Dracula", "Wiki"),
+        ("Dracula", "Wiki"),
+    ]
+    assert reading.repairs == ("line 2: 'author of Dracula' names no source; Wiki is the only one",)
+
+
+def test_a_bracket_that_names_no_source_is_not_guessed_away_even_with_one_source():
+    reading = read_plan("Nodes:\nA: Dracula (News)\nEdges:", Protocol(sources={"Wiki": "facts"}))
+    assert reading.plan is None
+    assert reading.problems == ("line 2: source 'News' is not Wiki",)
