@@ -139,6 +139,10 @@ class GrpoTraining:
             callbacks=[make_step_callback(self)],
         )
         trainer.remove_callback(PrinterCallback)  # it writes every log to stdout
+        if "ref" in self.policy.model.peft_config:
+            # A copy of our adapter, which has no effect yet: the base model is the same reference.
+            # With the copy in a checkpoint, the trainer would resume without our own adapter.
+            self.policy.model.delete_adapter("ref")
         return trainer
 
 

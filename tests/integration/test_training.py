@@ -174,6 +174,7 @@ def test_a_run_leaves_what_is_needed_to_read_it(make_training):
     assert [p.name for p in folder.checkpoints()] == ["checkpoint-2", "checkpoint-3"]
     assert (folder.adapter / "adapter_model.safetensors").exists()
     assert not (folder.path / "README.md").exists(), "TRL's model card is not ours"
+    assert not (folder.adapter / "ref").exists(), "a second adapter would hide ours on resume"
 
 
 def test_a_saved_adapter_gives_the_trained_model_back(make_training, quickstart):
