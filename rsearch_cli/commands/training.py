@@ -22,6 +22,7 @@ from rsearch_cli.errors import DataEmpty, RunFolderError
 from rsearch_cli.evaluate.evaluation import Evaluation, evaluate_rollouts
 from rsearch_cli.evaluate.metrics import Prediction, compare, summarise
 from rsearch_cli.policy.loading import load_policy, locate_model
+from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.questions.sets import QuestionSet, open_question_set
 from rsearch_cli.recipe.loading import dump_recipe
 from rsearch_cli.recipe.schema import Recipe
@@ -72,9 +73,8 @@ def run_training(recipe: Recipe, path: Path, *, overwrite: bool, resume: bool) -
     trained_on = distinct_questions(
         question_set.load(recipe.questions.train_split, recipe.questions.max_samples)
     )
-    with ExitStack() as stack:
-        say("opening the search sources")
-        executor = stack.enter_context(open_executor(recipe, question_set))
+    say("opening the search sources")
+    with open_executor(recipe, question_set) as executor:
         say(f"loading {recipe.policy.model}")
         quieten_libraries()
         policy = load_policy(recipe.policy, recipe.seed)
@@ -84,21 +84,10 @@ def run_training(recipe: Recipe, path: Path, *, overwrite: bool, resume: bool) -
             folder.write_text(RECIPE, dump_recipe(recipe))
             folder.write_json(ENVIRONMENT, describe_environment(recipe.seed, policy.backend))
         before = evaluate_once(rollout, asked, recipe, folder, "before", keep=resume)
-        with TrainingDisplay(recipe.train.max_steps) as display:
-
-            def show(row: dict[str, Any], sample: Trajectory) -> None:
-                display.update(row, sample.transcript)
-
-            checkpoint = folder.last_checkpoint() if resume else None
-            if checkpoint:
-                folder.keep_rows_until(int(checkpoint.name.removeprefix("checkpoint-")))
-            training = GrpoTraining(policy, rollout, trained_on, recipe, folder, show)
-            training.run(checkpoint)
+        train_once(policy, rollout, trained_on, recipe, folder, resume=resume)
         after = evaluate_once(rollout, asked, recipe, folder, "after", keep=False)
     summary = {
-        "before": summarise(before.greedy, before.sampled),
-        "after": summarise(after.greedy, after.sampled),
-        "difference": compare(before.greedy, before.sampled, after.greedy, after.sampled),
+        **compare_evaluations(before, after),
         "questions": question_set.description,
         "split": recipe.evaluate.split,
         "model": recipe.policy.model,
@@ -152,6 +141,36 @@ def evaluate_once(
         if predictions:
             folder.write_rows(files[kind], [p.as_json() for p in predictions])
     return evaluation
+
+
+def train_once(
+    policy: LocalPolicy,
+    rollout: Rollout,
+    questions: Sequence[Question],
+    recipe: Recipe,
+    folder: RunFolder,
+    *,
+    resume: bool,
+) -> None:
+    """Train under the live display; with `resume`, from the last checkpoint."""
+    checkpoint = folder.last_checkpoint() if resume else None
+    if checkpoint:
+        folder.keep_rows_until(int(checkpoint.name.removeprefix("checkpoint-")))
+    with TrainingDisplay(recipe.train.max_steps) as display:
+
+        def show(row: dict[str, Any], sample: Trajectory) -> None:
+            display.update(row, sample.transcript)
+
+        GrpoTraining(policy, rollout, questions, recipe, folder, show).run(checkpoint)
+
+
+def compare_evaluations(before: Evaluation, after: Evaluation) -> dict[str, Any]:
+    """The two evaluations and their paired difference, as `summary.json` holds them."""
+    return {
+        "before": summarise(before.greedy, before.sampled),
+        "after": summarise(after.greedy, after.sampled),
+        "difference": compare(before.greedy, before.sampled, after.greedy, after.sampled),
+    }
 
 
 def distinct_questions(questions: Sequence[Question]) -> list[Question]:
