@@ -40,6 +40,7 @@ from rsearch_cli.train.run_folder import (
     RECIPE,
     SUMMARY,
     RunFolder,
+    checkpoint_step,
 )
 from rsearch_cli.types import Question, Trajectory
 
@@ -155,7 +156,7 @@ def train_once(
     """Train under the live display; with `resume`, from the last checkpoint."""
     checkpoint = folder.last_checkpoint() if resume else None
     if checkpoint:
-        folder.keep_rows_until(int(checkpoint.name.removeprefix("checkpoint-")))
+        folder.keep_rows_until(checkpoint_step(checkpoint))
     with TrainingDisplay(recipe.train.max_steps) as display:
 
         def show(row: dict[str, Any], sample: Trajectory) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rsearch_cli.errors import DataEmpty, DataMalformed, DataNotFound
+from rsearch_cli.questions.rows import shorten
 from rsearch_cli.types import Passage
 
 _REQUIRED = ("id", "title", "text")
@@ -43,7 +44,7 @@ def read_corpus(path: Path) -> list[Passage]:
             raise DataMalformed(f"corpus {path}, line {number}: {error}") from None
         if passage.id in first_line:
             raise DataMalformed(
-                f"corpus {path}, line {number}: id {_shorten(passage.id)} is already that of line "
+                f"corpus {path}, line {number}: id {shorten(passage.id)} is already that of line "
                 f"{first_line[passage.id]}; ids must be unique"
             )
         first_line[passage.id] = number
@@ -85,23 +86,16 @@ def _parse_passage(raw: bytes) -> Passage:
     except RecursionError:
         raise ValueError("not a passage: nested too deeply") from None
     if not isinstance(row, dict):
-        raise ValueError(f"{_shorten(row)} is not an object; expected {_SHAPE}")
+        raise ValueError(f"{shorten(row)} is not an object; expected {_SHAPE}")
     if unknown := [key for key in row if key not in _FIELDS]:
-        raise ValueError(
-            f"unknown field {_shorten(unknown[0])}; a passage has {', '.join(_FIELDS)}"
-        )
+        raise ValueError(f"unknown field {shorten(unknown[0])}; a passage has {', '.join(_FIELDS)}")
     if missing := [key for key in _REQUIRED if key not in row]:
         raise ValueError(f"{missing[0]!r} is missing; expected {_SHAPE}")
     for key, value in row.items():
         if not isinstance(value, str):
-            raise ValueError(f"{key!r} is {_shorten(value)}, not a string")
+            raise ValueError(f"{key!r} is {shorten(value)}, not a string")
     if not row["id"]:
         raise ValueError("'id' is empty")
     if not row["title"].strip() and not row["text"].strip():
         raise ValueError("'title' and 'text' are both empty")
     return Passage(**row)
-
-
-def _shorten(value: object) -> str:
-    shown = json.dumps(value, ensure_ascii=False)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."

@@ -109,7 +109,7 @@ class RunFolder:
     def checkpoints(self) -> list[Path]:
         """The checkpoint folders, by step."""
         found = [p for p in self.path.glob("checkpoint-*") if p.name[11:].isdigit()]
-        return sorted(found, key=lambda p: int(p.name[11:]))
+        return sorted(found, key=checkpoint_step)
 
     def last_checkpoint(self) -> Path | None:
         """The latest checkpoint, or None."""
@@ -149,6 +149,11 @@ class RunFolder:
         """Drop the metrics and trajectories of steps after `step`: a resumed run repeats them."""
         for name in (METRICS, TRAJECTORIES):
             self.write_rows(name, [row for row in self.read_rows(name) if row["step"] <= step])
+
+
+def checkpoint_step(path: Path) -> int:
+    """The optimiser step that a checkpoint folder was saved after."""
+    return int(path.name.removeprefix("checkpoint-"))
 
 
 def _as_lines(rows: Iterable[Mapping[str, Any]]) -> str:
