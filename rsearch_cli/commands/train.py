@@ -85,7 +85,9 @@ def train(
     }
     loaded = load_recipe(recipe, overrides or (), flags)
     folder = Path(loaded.recipe.output_dir.replace("{recipe}", loaded.name))
-    report = run_training(loaded.recipe, folder, overwrite=overwrite, resume=resume)
+    # The run's own recipe must lead back to its folder, whatever name the file has there.
+    resolved = loaded.recipe.model_copy(update={"output_dir": str(folder)})
+    report = run_training(resolved, folder, overwrite=overwrite, resume=resume)
     _print(report, as_json)
 
 

@@ -108,10 +108,12 @@ def test_resume_with_other_settings_is_refused(finished):
 def test_resume_goes_on_from_the_last_checkpoint_as_if_nothing_had_happened(tmp_path, monkeypatch):
     from rsearch_cli.train import grpo
 
+    # A folder named after the recipe must be found again from the recipe inside it.
+    monkeypatch.chdir(tmp_path)
     options = [*SMALL, "--max-steps", "4", "--set", "train.save_steps=2"]
     whole = tmp_path / "whole"
     assert call(*options, "--output-dir", str(whole)).exit_code == 0
-    broken = tmp_path / "broken"
+    broken = tmp_path / "runs" / "quickstart"
     finish_step = grpo.GrpoTraining.finish_step
 
     def fail_in_step_4(self, step, logs):
@@ -121,10 +123,9 @@ def test_resume_goes_on_from_the_last_checkpoint_as_if_nothing_had_happened(tmp_
 
     with monkeypatch.context() as patch:
         patch.setattr(grpo.GrpoTraining, "finish_step", fail_in_step_4)
-        assert call(*options, "--output-dir", str(broken)).exit_code == 130
+        assert call(*options).exit_code == 130
     assert not (broken / "summary.json").exists()
-    # The output folder is part of the recipe; the run is resumed by its own, as the message says.
-    resumed = call("--recipe", str(broken / "recipe.yaml"), "--output-dir", str(broken), "--resume")
+    resumed = call("--recipe", str(broken / "recipe.yaml"), "--resume")
     assert resumed.exit_code == 0, resumed.output
 
     def rewards(folder: Path):
