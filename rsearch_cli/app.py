@@ -15,6 +15,9 @@ import typer
 from typer.core import TyperGroup
 
 from rsearch_cli import __version__
+from rsearch_cli.commands.cache import cache_app
+from rsearch_cli.commands.keys import hide_keys
+from rsearch_cli.commands.plan import plan
 from rsearch_cli.commands.recipes import recipes_app
 from rsearch_cli.commands.train import train
 from rsearch_cli.errors import RsearchError
@@ -101,9 +104,12 @@ def _root(
 
 
 app.command()(train)
+app.command()(plan)
 app.add_typer(recipes_app, name="recipes")
+app.add_typer(cache_app, name="cache")
 
 
 def main() -> None:
     """Run the command line; the entry point of the `rsearch` script."""
+    hide_keys()
     app(prog_name="rsearch")

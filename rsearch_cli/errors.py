@@ -67,6 +67,30 @@ class SourceError(RsearchError):
     exit_code = 40
 
 
+class AccessDenied(RsearchError):
+    """A service refuses the key or the account (401, 402): no retry helps, the run stops."""
+
+    exit_code = 41
+
+
+class OfflineMiss(RsearchError):
+    """An answer is not in the cache, and `cache.mode` is `offline`."""
+
+    exit_code = 42
+
+
+class ServiceFailure(SourceError):
+    """A service did not answer, after all retries."""
+
+    exit_code = 43
+
+
+class JudgeError(RsearchError):
+    """The judge could not be set up, or what it says is no verdict."""
+
+    exit_code = 50
+
+
 class PolicyError(RsearchError):
     """A model could not be found, loaded or run."""
 
@@ -89,3 +113,15 @@ class RunFolderOccupied(RunFolderError):
     """The output folder already holds a run, and neither --overwrite nor --resume was given."""
 
     exit_code = 72
+
+
+class BudgetExceeded(RsearchError):
+    """The next call could cost more than is left of `budget.max_usd`."""
+
+    exit_code = 80
+
+
+class FailureShareExceeded(RsearchError):
+    """More of a step's searches or verdicts failed than `budget.max_failed_share` allows."""
+
+    exit_code = 81

@@ -18,6 +18,9 @@ _CACHES = tempfile.TemporaryDirectory(prefix="rsearch-tests-")
 os.environ |= {
     "HF_HOME": f"{_CACHES.name}/huggingface",
     "HF_HUB_OFFLINE": "1",
+    # The models of the tests are tiny: a second thread gains nothing, and loses much as soon as
+    # anything else runs on the machine.
+    "OMP_NUM_THREADS": "1",
     "RSEARCH_CACHE_DIR": f"{_CACHES.name}/rsearch",
     "TOKENIZERS_PARALLELISM": "false",
     "TRL_EXPERIMENTAL_SILENCE": "1",

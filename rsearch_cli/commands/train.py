@@ -7,17 +7,19 @@ existing run is not touched before all of them are there.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rsearch_cli.commands.keys import keep_keys
 from rsearch_cli.commands.output import print_json, rich_stdout
 
 if TYPE_CHECKING:
     from rsearch_cli.commands.training import TrainingReport
 
-RECIPE_PANEL, RUN_PANEL = "Recipe", "Run folder"
+RECIPE_PANEL, RUN_PANEL, SERVICES_PANEL = "Recipe", "Run folder", "Services"
 DATA_PANEL, MODEL_PANEL, GRPO_PANEL = "Questions", "Model", "Training"
 
 
@@ -64,6 +66,22 @@ def train(
     seed: Annotated[
         int | None, typer.Option(help="Seed of the run.", rich_help_panel=GRPO_PANEL)
     ] = None,
+    exa_api_key: Annotated[
+        str | None,
+        typer.Option(help="Better: EXA_API_KEY.", rich_help_panel=SERVICES_PANEL),
+    ] = None,
+    openai_api_key: Annotated[
+        str | None,
+        typer.Option(help="Better: OPENAI_API_KEY.", rich_help_panel=SERVICES_PANEL),
+    ] = None,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The cache folder; default RSEARCH_CACHE_DIR, else the one of the user.",
+            rich_help_panel=SERVICES_PANEL,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead.")] = False,
 ) -> None:
     """Train a search agent by GRPO, and measure it before and after.
@@ -73,6 +91,9 @@ def train(
     from rsearch_cli.commands.training import run_training
     from rsearch_cli.recipe.loading import load_recipe
 
+    keep_keys({"--exa-api-key": exa_api_key, "--openai-api-key": openai_api_key})
+    if cache_dir is not None:
+        os.environ["RSEARCH_CACHE_DIR"] = str(cache_dir)
     flags = {
         "output_dir": output_dir,
         "questions.path": data_path,

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,15 @@ from rsearch_cli.evaluate.metrics import Prediction, compare, summarise
 from rsearch_cli.policy.loading import load_policy, locate_model
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.questions.sets import QuestionSet, open_question_set
-from rsearch_cli.recipe.loading import dump_recipe
+from rsearch_cli.recipe.loading import dump_recipe, load_recipe
+from rsearch_cli.recipe.outside import Budget, Cache, Service
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.reward.judge import AnswerJudge, open_judge
 from rsearch_cli.rollout import Rollout
-from rsearch_cli.search.cache import SearchCache
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
+from rsearch_cli.services.open import Services, open_services
+from rsearch_cli.services.purse import Purse
 from rsearch_cli.train.display import TrainingDisplay, phase
 from rsearch_cli.train.environment import describe_environment
 from rsearch_cli.train.grpo import GrpoTraining
@@ -74,19 +77,26 @@ def run_training(recipe: Recipe, path: Path, *, overwrite: bool, resume: bool) -
     trained_on = distinct_questions(
         question_set.load(recipe.questions.train_split, recipe.questions.max_samples)
     )
-    say("opening the search sources")
-    with open_executor(recipe, question_set) as executor:
+    with ExitStack() as stack:
+        say("opening the search sources")
+        services = stack.enter_context(open_services(recipe, folder.path))
+        executor = stack.enter_context(open_executor(recipe, question_set, services))
+        judge = open_judge(recipe, services)
+        if judge:
+            stack.enter_context(judge)
         say(f"loading {recipe.policy.model}")
         quieten_libraries()
         policy = load_policy(recipe.policy, recipe.seed)
         rollout = Rollout(policy, executor, recipe)
         folder.open(resume=resume)
+        folder.write_text(RECIPE, dump_recipe(recipe))
         if not resume:
-            folder.write_text(RECIPE, dump_recipe(recipe))
             folder.write_json(ENVIRONMENT, describe_environment(recipe.seed, policy.backend))
-        before = evaluate_once(rollout, asked, recipe, folder, "before", keep=resume)
-        train_once(policy, rollout, trained_on, recipe, folder, resume=resume)
-        after = evaluate_once(rollout, asked, recipe, folder, "after", keep=False)
+        purse = services.purse
+        before = evaluate_once(rollout, asked, recipe, folder, purse, "before", keep=resume)
+        train_once(policy, rollout, trained_on, recipe, folder, judge, purse, resume=resume)
+        after = evaluate_once(rollout, asked, recipe, folder, purse, "after", keep=False)
+        spend = purse.snapshot()
     summary = {
         **compare_evaluations(before, after),
         "questions": question_set.description,
@@ -95,6 +105,7 @@ def run_training(recipe: Recipe, path: Path, *, overwrite: bool, resume: bool) -
         "backend": policy.backend,
         "steps": recipe.train.max_steps,
         "seed": recipe.seed,
+        "spend": {name: asdict(numbers) for name, numbers in spend.services.items()},
         "seconds": round(time.monotonic() - started, 1),
     }
     folder.write_json(SUMMARY, summary)
@@ -109,12 +120,14 @@ def run_training(recipe: Recipe, path: Path, *, overwrite: bool, resume: bool) -
 
 
 @contextmanager
-def open_executor(recipe: Recipe, question_set: QuestionSet) -> Iterator[PlanExecutor]:
-    """The search layer of a recipe: sources, cache and executor."""
-    sources = open_sources(recipe.search, question_set.corpus)
-    with ExitStack() as stack:
-        cache = stack.enter_context(SearchCache()) if recipe.search.cache else None
-        yield stack.enter_context(PlanExecutor(sources, recipe.search, cache))
+def open_executor(
+    recipe: Recipe, question_set: QuestionSet, services: Services
+) -> Iterator[PlanExecutor]:
+    """The search layer of a recipe: its sources, and what carries plans out against them."""
+    offline = recipe.cache.mode == "offline"
+    sources = open_sources(recipe.search, question_set.corpus, offline=offline)
+    with PlanExecutor(sources, recipe.search, services) as executor:
+        yield executor
 
 
 def evaluate_once(
@@ -122,6 +135,7 @@ def evaluate_once(
     questions: Sequence[Question],
     recipe: Recipe,
     folder: RunFolder,
+    purse: Purse,
     name: str,
     *,
     keep: bool,
@@ -136,7 +150,7 @@ def evaluate_once(
         if len(kept["greedy"]) == len(questions):
             return Evaluation(kept["greedy"], kept["sampled"] or None)
     total = len(questions) * (2 if recipe.evaluate.sampled else 1)
-    with phase(f"evaluating {name} training", total) as advance:
+    with phase(f"evaluating {name} training", total, purse.snapshot) as advance:
         evaluation = evaluate_rollouts(rollout, questions, recipe, advance)
     for kind, predictions in (("greedy", evaluation.greedy), ("sampled", evaluation.sampled)):
         if predictions:
@@ -150,19 +164,22 @@ def train_once(
     questions: Sequence[Question],
     recipe: Recipe,
     folder: RunFolder,
+    judge: AnswerJudge | None,
+    purse: Purse,
     *,
     resume: bool,
 ) -> None:
     """Train under the live display; with `resume`, from the last checkpoint."""
     checkpoint = folder.last_checkpoint() if resume else None
-    if checkpoint:
-        folder.keep_rows_until(checkpoint_step(checkpoint))
-    with TrainingDisplay(recipe.train.max_steps) as display:
+    if resume:
+        folder.keep_rows_until(checkpoint_step(checkpoint) if checkpoint else 0)
+    with TrainingDisplay(recipe.train.max_steps, purse.snapshot) as display:
 
         def show(row: dict[str, Any], sample: Trajectory) -> None:
             display.update(row, sample.transcript)
 
-        GrpoTraining(policy, rollout, questions, recipe, folder, show).run(checkpoint)
+        training = GrpoTraining(policy, rollout, questions, recipe, folder, show, judge, purse)
+        training.run(checkpoint)
 
 
 def compare_evaluations(before: Evaluation, after: Evaluation) -> dict[str, Any]:
@@ -191,16 +208,33 @@ def distinct_questions(questions: Sequence[Question]) -> list[Question]:
 def check_same_recipe(folder: RunFolder, recipe: Recipe) -> None:
     """Refuse to resume with settings other than those the run was started with.
 
+    What a run may spend, how it uses the cache and how it calls services may change: none of them
+    alters a result, and a run that they stopped could not go on otherwise.
+
     Raises:
         RunFolderError: Naming the first setting that differs.
     """
-    stored = (folder.path / RECIPE).read_text(encoding="utf-8").splitlines()
-    for old, new in zip(stored, dump_recipe(recipe).splitlines(), strict=False):
+    path = folder.path / RECIPE
+    stored = dump_recipe(without_limits(load_recipe(str(path)).recipe)).splitlines()
+    given = dump_recipe(without_limits(recipe)).splitlines()
+    for old, new in zip(stored, given, strict=False):
         if old != new:
             raise RunFolderError(
-                f"{folder.path / RECIPE} has {old.strip()!r} where this run has {new.strip()!r}; "
-                f"resume with --recipe {folder.path / RECIPE}"
+                f"{path} has {old.strip()!r} where this run has {new.strip()!r}; "
+                f"resume with --recipe {path}"
             )
+
+
+def without_limits(recipe: Recipe) -> Recipe:
+    """The recipe with all that a resumed run may change at its default."""
+    judge = recipe.reward.judge.model_copy(update={"service": Service()})
+    sections = {
+        "budget": Budget(),
+        "cache": Cache(),
+        "search": recipe.search.model_copy(update={"service": Service()}),
+        "reward": recipe.reward.model_copy(update={"judge": judge}),
+    }
+    return recipe.model_copy(update=sections)
 
 
 def quieten_libraries() -> None:

@@ -1,7 +1,8 @@
 """Evaluation: rollouts over questions, measured.
 
 Place in the path: after the rollout; trajectories in, predictions out. On failure: nothing is
-caught here; a plan or search that failed is part of its trajectory and counts as it is.
+caught here. A plan that is not valid counts as it is; searches that failed are counted, and too
+many of them end the evaluation, because its figures would be about the service.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rsearch_cli.errors import FailureShareExceeded
 from rsearch_cli.evaluate.metrics import Prediction, measure
 from rsearch_cli.policy.generation import GREEDY, Sampling
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.rollout import Rollout
-from rsearch_cli.types import Question
+from rsearch_cli.types import Question, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,9 @@ def evaluate_rollouts(
         questions: What to ask.
         recipe: Its protocol, rollout and evaluate sections are read.
         on_done: Told of how many answers were added.
+
+    Raises:
+        FailureShareExceeded: More searches failed than `budget.max_failed_share` lets pass.
     """
     import torch
 
@@ -51,6 +56,7 @@ def evaluate_rollouts(
             done = total
 
         trajectories = rollout.run(questions, sampling, advance)
+        refuse_failures(trajectories, recipe.budget.max_failed_share)
         return [measure(t, recipe.protocol) for t in trajectories]
 
     greedy = answer(GREEDY)
@@ -58,3 +64,23 @@ def evaluate_rollouts(
         return Evaluation(greedy, None)
     torch.manual_seed(recipe.seed)
     return Evaluation(greedy, answer(Sampling(recipe.rollout.temperature, recipe.rollout.top_p)))
+
+
+def refuse_failures(trajectories: Sequence[Trajectory], most: float) -> None:
+    """Refuse to measure answers when too many of their searches failed.
+
+    Args:
+        trajectories: All answers of an evaluation.
+        most: Share in [0, 1] of their searches that may have failed.
+
+    Raises:
+        FailureShareExceeded: Naming how many failed, and the last reason.
+    """
+    results = [r for t in trajectories for round_ in t.rounds for r in round_.results]
+    errors = [r.error for r in results if r.error is not None]
+    if errors and len(errors) > most * len(results):
+        raise FailureShareExceeded(
+            f"{len(errors)} of {len(results)} searches of the evaluation failed, a share of "
+            f"{len(errors) / len(results):.2g} where budget.max_failed_share is {most:g}; the last "
+            f"one: {errors[-1]}"
+        )

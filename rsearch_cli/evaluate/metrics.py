@@ -49,6 +49,7 @@ class Prediction:
         inserted: `(start, end)` character ranges of `transcript` that the system wrote.
         type: The question's kind of reasoning, or "".
         level: The question's difficulty, or "".
+        failed_searches: Those of `searches` that got no answer, only an error.
     """
 
     id: str
@@ -65,6 +66,7 @@ class Prediction:
     inserted: tuple[tuple[int, int], ...] = ()
     type: str = ""
     level: str = ""
+    failed_searches: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """The fields as a JSON-ready dictionary; `from_json` reads it back."""
@@ -106,6 +108,7 @@ def measure(trajectory: Trajectory, protocol: Protocol) -> Prediction:
         inserted=_inserted(trajectory),
         type=question.type,
         level=question.level,
+        failed_searches=trajectory.failed_searches,
     )
 
 
@@ -118,8 +121,9 @@ def summarise(greedy: Sequence[Prediction], sampled: Sequence[Prediction] | None
 
     Returns:
         `em`, `em_sampled`, `f1`, `f1_sampled`, `plan_valid`, `format_valid` (means in [0, 1]; the
-        sampled ones null without samples; the last two greedy), `n` questions, `intervals`
-        (metric to `[low, high]`), and greedy `em` and `n` `by_type` and `by_level`.
+        sampled ones null without samples; the last two greedy), `n` questions, `searches` and
+        `failed_searches` of all answers, `intervals` (metric to `[low, high]`), and greedy `em` and
+        `n` `by_type` and `by_level`.
 
     Raises:
         DataEmpty: There are no predictions.
@@ -133,6 +137,8 @@ def summarise(greedy: Sequence[Prediction], sampled: Sequence[Prediction] | None
     return {
         **{name: _mean(column) if column else None for name, column in columns.items()},
         "n": len(greedy),
+        "searches": sum(p.searches for p in (*greedy, *(sampled or ()))),
+        "failed_searches": sum(p.failed_searches for p in (*greedy, *(sampled or ()))),
         "intervals": {
             name: _as_list(bootstrap_interval(column)) for name, column in columns.items() if column
         },

@@ -99,6 +99,9 @@ def comparison_table(summary: Mapping[str, Any]) -> Table:
             Text(_estimate(difference, metric, "+"), style=style),
         )
     table.add_row("questions", str(before["n"]), str(after["n"]), str(difference["n"]))
+    if before["failed_searches"] or after["failed_searches"]:
+        failed = (f"{b['failed_searches']} of {b['searches']}" for b in (before, after))
+        table.add_row(Text("failed searches", style="red"), *failed, "")
     return table
 
 

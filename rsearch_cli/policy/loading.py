@@ -11,7 +11,7 @@ from typing import Any
 
 from rsearch_cli.errors import PolicyError
 from rsearch_cli.policy.local import LocalPolicy
-from rsearch_cli.recipe.schema import Policy
+from rsearch_cli.recipe.policy import Policy
 
 BUILTIN = "builtin:"
 BUILTIN_FOLDER = Path(__file__).parent.parent / "models"

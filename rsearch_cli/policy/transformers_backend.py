@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rsearch_cli.recipe.schema import Policy
+from rsearch_cli.recipe.policy import Policy
 
 
 def load_model(path: str, recipe: Policy, seed: int) -> tuple[Any, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rsearch_cli.recipe.schema import Policy
+from rsearch_cli.recipe.policy import Policy
 
 CPU_BACKEND_SINCE = (2026, 10, 9)
 

@@ -1,7 +1,8 @@
-"""Characters: foreign text as one plain line.
+"""Characters: foreign text as one plain line of bounded length.
 
-Place in the path: below the plan grammar and the result block, so that both mean the same by a
-blank. On failure: none; every string has a plain line, which may be empty.
+Place in the path: below the plan grammar, the result block and the sources, so that all mean the
+same by a blank and by the end of a sentence. On failure: none; every string has a plain line, which
+may be empty.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ INVISIBLE = re.compile(
 # NFC sorts combining marks in quadratic time, so a run is normalised in pieces of this length. No
 # composition reaches back over an ASCII character, and real runs are far shorter.
 _COMPOSABLE = re.compile(r"[!-~]?[^\x00-\x7f]{1,256}")
+_SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]{0,3}(?= )|[。！？]")
 
 
 def flatten(text: str) -> str:
@@ -26,3 +28,18 @@ def flatten(text: str) -> str:
     text = INVISIBLE.sub("", text)
     text = _COMPOSABLE.sub(lambda run: unicodedata.normalize("NFC", run[0]), text)
     return " ".join(text.split())
+
+
+def shorten(text: str, most: int) -> str:
+    """Cut a plain line to at most `most` characters.
+
+    The cut is at the last sentence end in the second half of the limit; where there is none, at the
+    last blank, and `…` stands for the rest.
+    """
+    if len(text) <= most:
+        return text
+    ends = [m.end() for m in _SENTENCE_END.finditer(text, most // 2, most + 1) if m.end() <= most]
+    if ends:
+        return text[: ends[-1]]
+    words = text.rfind(" ", most // 2, most)
+    return text[: words if words >= 0 else most - 1].rstrip(" ,;:") + "…"

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 
-from rsearch_cli.protocol.characters import flatten
+from rsearch_cli.protocol.characters import flatten, shorten
 from rsearch_cli.recipe.schema import Protocol
 from rsearch_cli.types import NodeResult, Passage
 
@@ -20,7 +20,6 @@ REASON_CHARS = 120
 
 # Also the forms that a tokenizer with NFKC would turn into `<` and `>`.
 _ANGLES = str.maketrans("<>\uff1c\uff1e\ufe64\ufe65", "‹›‹›‹›")
-_SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]{0,3}(?= )|[。！？]")
 
 
 def neutralise(text: str, forbidden: Collection[str] = ()) -> str:
@@ -92,7 +91,7 @@ def render_invalid_plan(
         rules: Names the tag.
         forbidden: See `neutralise`; a problem quotes what the model wrote.
     """
-    line = f"plan not valid: {_cut(flatten(problems[0]), REASON_CHARS)}"
+    line = f"plan not valid: {shorten(flatten(problems[0]), REASON_CHARS)}"
     return _block([neutralise(line, forbidden)], rules)
 
 
@@ -103,25 +102,14 @@ def _block(lines: Iterable[str], rules: Protocol) -> str:
 def _result_lines(result: NodeResult, passage_chars: int) -> list[str]:
     label = result.node.label
     if result.error is not None:
-        return [f"{label}: search failed ({_cut(flatten(result.error), REASON_CHARS)})"]
+        return [f"{label}: search failed ({shorten(flatten(result.error), REASON_CHARS)})"]
     bodies = [_passage_line(passage, passage_chars) for passage in result.passages]
     return [f"{label}: {body}" for body in bodies if body] or [f"{label}: nothing found"]
 
 
 def _passage_line(passage: Passage, most: int) -> str:
     """Title and text; the title is left out where the text begins with it anyway."""
-    title, text = flatten(passage.title), _cut(flatten(passage.text), most)
+    title, text = flatten(passage.title), shorten(flatten(passage.text), most)
     if text.casefold().startswith(title.casefold()):
         return text
     return f"{title}: {text}" if text else title
-
-
-def _cut(text: str, most: int) -> str:
-    """Cut at the last sentence end in the second half of the limit, else at a word, with `…`."""
-    if len(text) <= most:
-        return text
-    ends = [m.end() for m in _SENTENCE_END.finditer(text, most // 2, most + 1) if m.end() <= most]
-    if ends:
-        return text[: ends[-1]]
-    words = text.rfind(" ", most // 2, most)
-    return text[: words if words >= 0 else most - 1].rstrip(" ,;:") + "…"

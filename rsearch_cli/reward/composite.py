@@ -1,42 +1,65 @@
 """One number for a trajectory: the weighted sum of answer, plan validity and format.
 
-Place in the path: takes a finished `Trajectory` from `rollout`, gives the `RewardParts` that the
-trainer optimises and logs. What scores the answer is one argument of `combine`, so another judge
-changes nothing else. On failure: it has none; an answer that could not be scored (None) makes the
-whole row unscored, because TRL would count one None among several rewards as zero.
+Place in the path: takes finished trajectories from `rollout`, gives the `RewardParts` that the
+trainer optimises and logs. What scores the answer, words or a judge, changes nothing else. On
+failure: it has none of its own, what stops the judge passes through; an answer that could not be
+scored (None) makes the whole row unscored, because TRL would count one None among several rewards
+as zero.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rsearch_cli.protocol.transcript import read_transcript
-from rsearch_cli.recipe.schema import Protocol, Reward, Weights
+from rsearch_cli.recipe.schema import Protocol
+from rsearch_cli.recipe.training import Reward, Weights
 from rsearch_cli.reward.lexical import exact_match, f1
 from rsearch_cli.types import RewardParts, SearchRound, Trajectory
+
+if TYPE_CHECKING:
+    from rsearch_cli.reward.judge import AnswerJudge
 
 _LEXICAL = {"em": exact_match, "f1": f1}
 
 
-def score_trajectory(
-    trajectory: Trajectory, recipe: Reward, protocol: Protocol, step: int
-) -> RewardParts:
-    """Score one trajectory with the lexical answer score.
+def score_trajectories(
+    trajectories: Sequence[Trajectory],
+    recipe: Reward,
+    protocol: Protocol,
+    step: int,
+    judge: AnswerJudge | None = None,
+) -> list[RewardParts]:
+    """Score the trajectories of a step.
 
     Args:
-        trajectory: The rollout.
+        trajectories: The rollouts.
         recipe: Weights, curriculum, answer score and gate.
         protocol: The format's rules.
         step: Optimiser steps finished before this one; the first step is 0.
+        judge: Scores the answers where the recipe's answer score is `judge`, all at once.
+
+    Raises:
+        RsearchError: What stops the judge, such as `BudgetExceeded` and `AccessDenied`.
     """
-    return combine(
-        answer=answer_score(trajectory, recipe),
-        plan=plan_score(trajectory.rounds),
-        format=read_transcript(trajectory.opening, trajectory.segments, protocol).format_score,
-        weights=weights_at(step, recipe),
-        gate=recipe.require_valid_plan,
-    )
+    if recipe.answer != "judge":
+        scores: list[float | None] = [answer_score(t, recipe) for t in trajectories]
+    elif judge is None:
+        raise ValueError("reward.answer is judge, and no judge was opened")
+    else:
+        scores = judge.score_batch([(t.question, t.answer) for t in trajectories])
+    return [
+        combine(
+            answer=score,
+            plan=plan_score(t.rounds),
+            format=read_transcript(t.opening, t.segments, protocol).format_score,
+            weights=weights_at(step, recipe),
+            gate=recipe.require_valid_plan,
+        )
+        for t, score in zip(trajectories, scores, strict=True)
+    ]
 
 
 def weights_at(step: int, recipe: Reward) -> Weights:

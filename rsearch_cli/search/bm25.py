@@ -18,12 +18,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rsearch_cli.errors import DataEmpty
+from rsearch_cli.errors import DataEmpty, RecipeKeyError
 from rsearch_cli.recipe.schema import Source
-from rsearch_cli.search.cache import cache_root
 from rsearch_cli.search.corpus import hash_corpus, read_corpus
 from rsearch_cli.search.sources import SearchRequest
 from rsearch_cli.search.words import split_query, split_words
+from rsearch_cli.services.cache import cache_root
 from rsearch_cli.types import Passage
 
 if TYPE_CHECKING:
@@ -68,8 +68,11 @@ class Bm25Source:
 
     Attributes:
         fingerprint: Kind, key of the index, and the source name.
+        service: None: it answers within this process.
         size: How many passages can be found.
     """
+
+    service = ""
 
     def __init__(self, name: str, index: Bm25Index) -> None:
         """Let `index` answer for the source `name`."""
@@ -111,11 +114,17 @@ def open_bm25(
 
     Raises:
         DataError: A corpus cannot be read or has nothing to search.
+        RecipeKeyError: A source has options.
     """
     folder = cache_root() / "indexes" if index_dir is None else index_dir
     indexes: dict[str, Bm25Index] = {}
     sources = {}
     for name, config in configs.items():
+        if config.options:
+            raise RecipeKeyError(
+                f"search.sources.{name}.options: a source of type bm25 has none, got "
+                f"{', '.join(config.options)}"
+            )
         if config.corpus not in indexes:
             passages = _read_passages(config.corpus, corpus)
             indexes[config.corpus] = open_index(passages, folder)

@@ -1,9 +1,11 @@
 """The executor: carries search plans out.
 
 Place in the path: between the plan and the result block; the rollout calls `PlanExecutor.execute`
-once per batch. Every node starts as soon as its parents are done, all plans of a batch at once.
-On failure: a `SourceError` marks its node and is counted, the rest of the batch goes on and nothing
-of it is stored; any other exception is a bug and stops the batch.
+once per batch. Every node starts as soon as its parents are done, all plans of a batch at once, and
+asks through the gateway of its source's service. On failure: a `SourceError` (a `ServiceFailure` is
+one) marks its node and is counted, the rest of the batch goes on. After `AccessDenied`,
+`BudgetExceeded` or `OfflineMiss` no further node is searched; calls in flight end, so that what is
+paid for is kept, and then it is raised. Any other exception is a bug and stops the batch.
 """
 
 from __future__ import annotations
@@ -15,12 +17,22 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from rsearch_cli.errors import SourceError
-from rsearch_cli.recipe.schema import Search
-from rsearch_cli.search.cache import SearchCache, request_key
+from rsearch_cli.errors import AccessDenied, BudgetExceeded, OfflineMiss, SourceError
+from rsearch_cli.recipe.schema import Search, Source
+from rsearch_cli.search.answers import (
+    decode_passages,
+    encode_passages,
+    request_key,
+    seconds_kept,
+)
 from rsearch_cli.search.expansion import expand
 from rsearch_cli.search.sources import SearchRequest, SearchSource
+from rsearch_cli.services.call import Reply
+from rsearch_cli.services.gateway import Answer
+from rsearch_cli.services.open import Services
 from rsearch_cli.types import NodeResult, Passage, PlanNode, SearchPlan
+
+_STOPS = (AccessDenied, BudgetExceeded, OfflineMiss)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +41,8 @@ class SearchCounts:
 
     Attributes:
         searches: Plan nodes carried out.
-        cache_hits: Nodes answered from the disk cache.
-        sent: Requests that went to a source; equal ones of a batch are sent once.
+        cache_hits: Nodes that needed no search: known from before, or equal to one under way.
+        sent: Nodes for which a source was asked.
         failed: Nodes whose source failed.
         seconds: Wall-clock time spent in `execute`.
     """
@@ -43,37 +55,35 @@ class SearchCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _Outcome:
     passages: tuple[Passage, ...] = ()
     error: str | None = None
     cached: bool = False
 
 
 class _Batch:
-    """The tasks of one batch, and the requests that it has under way or behind it."""
+    """The tasks of one batch, and what has put an end to it."""
 
     def __init__(self, group: asyncio.TaskGroup) -> None:
         self.group = group
-        self.answers: dict[str, asyncio.Task[_Answer]] = {}
+        self.stop: AccessDenied | BudgetExceeded | OfflineMiss | None = None
 
 
 class PlanExecutor:
-    """Carries plans out against open sources, through the cache.
+    """Carries plans out against open sources, through the services of the run.
 
     One event loop lives as long as the executor, so that a source's client can keep its
-    connections. Close the executor when done; the sources and the cache belong to the caller.
+    connections. Close the executor when done; sources and services belong to the caller.
     """
 
     def __init__(
-        self, sources: Mapping[str, SearchSource], search: Search, cache: SearchCache | None
+        self, sources: Mapping[str, SearchSource], search: Search, services: Services
     ) -> None:
-        """Take open sources by name, the recipe's section, and the cache or None for no cache."""
+        """Take open sources by name, the recipe's section, and the run's services."""
         self._sources = sources
         self._settings = search
-        self._cache = cache
+        self._services = services
         self._runner = asyncio.Runner()
-        self._slots = asyncio.Semaphore(search.concurrency)
-        self._sent = 0
         self._counts = SearchCounts()
 
     @property
@@ -89,6 +99,11 @@ class PlanExecutor:
 
         Returns:
             One tuple a plan, in order, with one result a node, in plan order.
+
+        Raises:
+            AccessDenied: A service refuses the key or the account.
+            BudgetExceeded: A search could pass the budget.
+            OfflineMiss: A search is not in the cache, and nothing may be sent.
         """
         started = time.perf_counter()
         results = self._runner.run(self._run_batch(plans))
@@ -117,6 +132,8 @@ class PlanExecutor:
                 tasks = [self._start_plan(batch, plan) for plan in plans]
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
+        if batch.stop is not None:
+            raise batch.stop
         return [tuple(task.result() for task in nodes) for nodes in tasks]
 
     def _start_plan(self, batch: _Batch, plan: SearchPlan) -> list[asyncio.Task[NodeResult]]:
@@ -135,33 +152,47 @@ class PlanExecutor:
         settings = self._settings
         expansion = expand(node.query, found, settings.expand_dependents, settings.expand_from_top)
         request = SearchRequest(node.query, expansion, settings.top_k, settings.own_words_weight)
-        source = self._sources[node.source]
-        key = request_key(source.fingerprint, request)
-        if key not in batch.answers:
-            batch.answers[key] = batch.group.create_task(self._answer(source, request, key))
-        answer = await batch.answers[key]
-        return NodeResult(node, expansion, answer.passages, answer.error, answer.cached)
+        outcome = await self._find(batch, node.source, request)
+        return NodeResult(node, expansion, outcome.passages, outcome.error, outcome.cached)
 
-    async def _answer(self, source: SearchSource, request: SearchRequest, key: str) -> _Answer:
-        known = None if self._cache is None else self._cache.get(key)
-        if known is not None:
-            return _Answer(known, cached=True)
-        async with self._slots:
-            self._sent += 1
-            try:
-                passages = tuple(await source.search(request))
-            except SourceError as error:
-                return _Answer(error=" ".join(str(error).split()))
-        if self._cache is not None:
-            self._cache.put(key, passages)
-        return _Answer(passages)
+    async def _find(self, batch: _Batch, name: str, request: SearchRequest) -> _Outcome:
+        if batch.stop is not None:
+            return _Outcome(error="the run is stopping")
+        try:
+            answer = await self._fetch(self._sources[name], self._settings.sources[name], request)
+            return _Outcome(decode_passages(answer.value), cached=answer.cached)
+        except _STOPS as stop:
+            batch.stop = batch.stop or stop
+            return _Outcome(error=str(stop))
+        except SourceError as error:
+            return _Outcome(error=" ".join(str(error).split()))
+
+    async def _fetch(
+        self, source: SearchSource, settings: Source, request: SearchRequest
+    ) -> Answer:
+        price = self._settings.usd_per_search if source.service else 0.0
+        usd = getattr(source, "usd_per_search", price)
+        # Requests that the source cannot tell apart get one key, and so are sent once.
+        request = getattr(source, "simplify", lambda request: request)(request)
+
+        async def call() -> Reply:
+            return Reply(encode_passages(await source.search(request)), usd)
+
+        return await self._services.gateway(source.service).fetch(
+            request_key(source.fingerprint, request),
+            call,
+            worst_usd=usd,
+            ttl_seconds=seconds_kept(source, settings),
+        )
 
     def _count(self, results: list[NodeResult], seconds: float) -> None:
         before = self._counts
+        failed = sum(r.error is not None for r in results)
+        hits = sum(r.cached for r in results)
         self._counts = SearchCounts(
             searches=before.searches + len(results),
-            cache_hits=before.cache_hits + sum(r.cached for r in results),
-            sent=self._sent,
-            failed=before.failed + sum(r.error is not None for r in results),
+            cache_hits=before.cache_hits + hits,
+            sent=before.sent + len(results) - hits,
+            failed=before.failed + failed,
             seconds=before.seconds + seconds,
         )

@@ -30,7 +30,9 @@ _BEFORE_STOP = frozenset(_TITLES.split())
 # Capitalised words that are no names when they stand alone.
 _NO_NAMES = STOP_WORDS.union(_DATES.split(), _NUMBERS.split())
 _WORD = re.compile(r"[^\W_]+(?:['\u2019.&-][^\W_]+)*")
-_POSSESSIVE = re.compile(r"['\u2019]s$")
+_POSSESSIVES = ("'s", "\u2019s")
+# What comes between two words of which the second opens a sentence, a clause or a quotation.
+_OPENERS = frozenset('.!?:;\n"\u201c(')
 # So ends a word that opens a sentence and is a verb or an adverb far more often than a name.
 _OPENER_ENDINGS = ("ed", "ing", "ly")
 
@@ -127,14 +129,14 @@ def _read_words(text: str, *, in_title: bool) -> Iterator[_Word]:
     """Read a text word by word, initials joined to what follows, possessive endings cut."""
     end, before, possessive = 0, "", False
     for match in _WORD.finditer(text):
-        gap = text[end : match.start()]
-        if gap == ". " and _is_shortened(before) and match[0].casefold() not in STOP_WORDS:
+        word, gap = match[0], text[end : match.start()]
+        if gap == ". " and _is_shortened(before) and word.casefold() not in STOP_WORDS:
             gap = " "
-        opens = not in_title and (not before or any(c in gap for c in '.!?:;\n"\u201c('))
+        opens = not in_title and (not before or not _OPENERS.isdisjoint(gap))
+        owns = word.endswith(_POSSESSIVES)
         # What follows a possessive is a thing of its own: «Orvath's Lantern Works».
-        yield _Word(_POSSESSIVE.sub("", match[0]), "'s" if possessive else gap, opens)
-        end, before = match.end(), match[0]
-        possessive = _POSSESSIVE.search(before) is not None
+        yield _Word(word[:-2] if owns else word, "'s" if possessive else gap, opens)
+        end, before, possessive = match.end(), word, owns
 
 
 def _is_shortened(word: str) -> bool:

@@ -1,8 +1,9 @@
 """Search sources: what one is, and how the recipe's names become open ones.
 
 Place in the path: between the recipe and the executor. A new kind of source is one module and one
-line in `KINDS`. On failure: a kind that does not exist is a `RecipeValueError` with the nearest
-name; setting up raises `DataError` or `SourceError`; a search that fails raises `SourceError`.
+line in `KINDS`, or, in someone else's package, one entry point in the group `rsearch.sources`. On
+failure: a kind that does not exist is a `RecipeValueError` with the nearest name; one that cannot
+be imported is a `SourceError`; setting up raises `DataError`, `SourceError` or `AccessDenied`.
 """
 
 from __future__ import annotations
@@ -10,16 +11,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Protocol
 
-from rsearch_cli.errors import RecipeValueError
+from rsearch_cli.errors import RecipeValueError, SourceError
 from rsearch_cli.recipe.schema import Search, Source
 from rsearch_cli.types import Passage
 
-KINDS: Mapping[str, str] = {"bm25": "rsearch_cli.search.bm25:open_bm25"}
+KINDS: Mapping[str, str] = {
+    "bm25": "rsearch_cli.search.bm25:open_bm25",
+    "exa": "rsearch_cli.search.exa:open_exa",
+}
 """Kind of source, as `search.sources.<name>.type` writes it, to its `SourceOpener`."""
+
+GROUP = "rsearch.sources"
+"""Entry points by which other packages add kinds, in the same form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +49,32 @@ class SearchRequest:
 class SearchSource(Protocol):
     """A place to search, under one of the recipe's source names.
 
+    It sends one request and reads one answer; cache, retries, limits and money are the gateway's.
+    It may have two further attributes and two methods: `cache_days`, how long its answers stay good
+    (None is for ever); `usd_per_search`, where a request does not cost what the recipe says;
+    `check()`, called once before anything starts and not at all where nothing may be sent, which
+    raises what stands in the way, such as `AccessDenied` for a key that is not set; and
+    `simplify(request)`, for a source that does not tell all requests apart: it gives the one that
+    stands for them, which is sent once.
+
     Attributes:
-        fingerprint: Kind, version and everything fixed that changes an answer, such as the hash of
-            the corpus. Two sources with one fingerprint answer alike; the cache relies on it.
+        fingerprint: Kind, version and everything fixed that changes an answer, such as an endpoint
+            or the hash of a corpus, separated by `/`. Two sources with one fingerprint answer
+            alike; the cache relies on it.
+        service: Name of the outside service whose limits and budget hold; "" for what answers
+            within this process.
     """
 
     fingerprint: str
+    service: str
 
     async def search(self, request: SearchRequest) -> list[Passage]:
         """Find up to `request.top_k` passages, best first; none is a good answer too.
 
         Raises:
-            SourceError: The source did not answer, after all retries of its own.
+            TransientFailure: It did not answer, but may do so when it is asked again.
+            PermanentFailure: It will not answer this request.
+            AccessDenied: It refuses the key or the account.
         """
         ...
 
@@ -75,6 +96,8 @@ def open_sources(
     search: Search,
     corpus: Callable[[], Iterable[Passage]],
     index_dir: Path | None = None,
+    *,
+    offline: bool = False,
 ) -> dict[str, SearchSource]:
     """Open every source of a recipe.
 
@@ -83,6 +106,7 @@ def open_sources(
         corpus: Gives the passages that come with the question set; called at most once, and only
             if a source asks for them.
         index_dir: Folder of the indexes; None takes the one in the cache folder.
+        offline: Nothing will be sent, so no source needs its key.
 
     Returns:
         Source name, as plans write it, to the open source, in the order of the recipe.
@@ -91,25 +115,41 @@ def open_sources(
         RecipeValueError: A source is of a kind that does not exist.
         DataError: A corpus cannot be used.
         SourceError: A source cannot be set up.
+        AccessDenied: A source has no key.
     """
+    known = _find_kinds()
     by_kind: dict[str, dict[str, Source]] = {}
     for name, config in search.sources.items():
-        if config.type not in KINDS:
-            raise RecipeValueError(_describe_unknown_kind(name, config.type))
+        if config.type not in known:
+            raise RecipeValueError(_describe_unknown_kind(name, config.type, sorted(known)))
         by_kind.setdefault(config.type, {})[name] = config
     opened: dict[str, SearchSource] = {}
     for kind, configs in by_kind.items():
-        opened.update(_load_opener(kind)(configs, corpus, index_dir))
+        opened.update(_load_opener(known[kind])(configs, corpus, index_dir))
+    for source in opened.values():
+        if not offline and (check := getattr(source, "check", None)) is not None:
+            check()
     return {name: opened[name] for name in search.sources}
 
 
-def _load_opener(kind: str) -> SourceOpener:
-    module, _, attribute = KINDS[kind].partition(":")
-    opener: SourceOpener = getattr(import_module(module), attribute)
+def _find_kinds() -> dict[str, EntryPoint]:
+    """All kinds by name; ours cannot be replaced, so a recipe means the same everywhere."""
+    ours = {kind: EntryPoint(kind, path, GROUP) for kind, path in KINDS.items()}
+    return {point.name: point for point in entry_points(group=GROUP)} | ours
+
+
+def _load_opener(point: EntryPoint) -> SourceOpener:
+    try:
+        opener: SourceOpener = point.load()
+    except (ImportError, AttributeError) as error:
+        package = f" of the package {point.dist.name}" if point.dist else ""
+        raise SourceError(
+            f"source kind {point.name!r}{package} cannot be loaded from {point.value} ({error})"
+        ) from error
     return opener
 
 
-def _describe_unknown_kind(name: str, kind: str) -> str:
-    near = get_close_matches(kind, KINDS, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known kinds: {', '.join(sorted(KINDS))}"
+def _describe_unknown_kind(name: str, kind: str, known: list[str]) -> str:
+    near = get_close_matches(kind, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known kinds: {', '.join(known)}"
     return f"search.sources.{name}.type: there is no source kind {kind!r}; {hint}"

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from rsearch_cli.services.open import LOCAL
+from rsearch_cli.services.purse import Spend
 from rsearch_cli.terminal import finite, printable, shorten
 
 if TYPE_CHECKING:
@@ -30,11 +32,12 @@ class TrainingDisplay:
     """Progress of a training run, as a context manager around it.
 
     On a terminal: a bar with the time left, the reward with its parts and its course so far, where
-    the seconds go, and the latest sample. Elsewhere: a line a step, at most one every two seconds,
-    and always the last.
+    the seconds go, what the run has spent, and the latest sample. Elsewhere: a line a step, at most
+    one every two seconds, and always the last.
 
     Args:
         total_steps: Optimiser steps of the whole run, those before a resume included.
+        spend: Gives what the run has spent up to now.
         console: Where to show it; stderr by default.
         clock: Gives the time in seconds.
     """
@@ -42,10 +45,12 @@ class TrainingDisplay:
     def __init__(
         self,
         total_steps: int,
+        spend: Callable[[], Spend] = Spend,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._total = total_steps
+        self._spend = spend
         self._console = console or _stderr()
         self._clock = clock
         self._log = _Log(self._console, clock)
@@ -117,6 +122,7 @@ class TrainingDisplay:
             "reward unscored" if reward is None else f"reward {reward:.3f}",
             f"({parts})" if parts else "",
             _figures(row, "seconds/", seconds, ".1f", " s"),
+            describe_spend(self._spend()),
             self._pace.left(),
         ]
         return [word for word in words if word]
@@ -151,6 +157,7 @@ class TrainingDisplay:
 def phase(
     name: str,
     total: int,
+    spend: Callable[[], Spend] = Spend,
     console: Console | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Callable[[int], None]]:
@@ -159,6 +166,7 @@ def phase(
     Args:
         name: What is under way, such as `evaluating before training`.
         total: Number of answers to come.
+        spend: Gives what the run has spent up to now.
         console: Where to show it; stderr by default.
         clock: Gives the time in seconds.
 
@@ -170,23 +178,35 @@ def phase(
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
         plain = TextColumn("{task.description}", markup=False)
-        unit = TextColumn("answers")
+        unit = TextColumn("answers  {task.fields[spent]}", markup=False)
         with Progress(plain, BarColumn(), MofNCompleteColumn(), unit, console=console) as progress:
-            task = progress.add_task(name, total=total)
-            yield lambda count: progress.advance(task, count)
+            task = progress.add_task(name, total=total, spent="")
+            yield lambda count: progress.update(task, advance=count, spent=describe_spend(spend()))
         return
     log, done = _Log(console, clock), 0
 
     def advance(count: int) -> None:
         nonlocal done
         done += count
-        log.write(f"{name}: {done}/{total} answers")
+        log.write("  ".join([f"{name}: {done}/{total} answers", describe_spend(spend())]).rstrip())
 
     advance(0)
     try:
         yield advance
     finally:
         log.flush()
+
+
+def describe_spend(spend: Spend) -> str:
+    """What a run has paid and saved, in words; "" for a run that sends nothing."""
+    total = Spend({n: s for n, s in spend.services.items() if n != LOCAL}).total
+    if not (total.calls or total.usd or total.saved_usd):
+        return ""
+    failed = f", {total.failed} failed" if total.failed else ""
+    return (
+        f"spent ${total.usd:.4f}, saved ${total.saved_usd:.4f}, "
+        f"{total.calls} calls, {total.hits} hits{failed}"
+    )
 
 
 def sparkline(values: Sequence[float], columns: int) -> str:

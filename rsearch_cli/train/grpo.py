@@ -21,10 +21,13 @@ from typing import Any
 from rsearch_cli.policy.generation import Sampling
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.reward.composite import score_trajectory, shuffle_answer_scores, weights_at
+from rsearch_cli.reward.composite import score_trajectories, shuffle_answer_scores, weights_at
+from rsearch_cli.reward.judge import AnswerJudge
 from rsearch_cli.rollout import Rollout
+from rsearch_cli.services.purse import Purse
+from rsearch_cli.train.guard import StepGuard
 from rsearch_cli.train.ledger import StepLedger
-from rsearch_cli.train.run_folder import METRICS, TRAJECTORIES, RunFolder
+from rsearch_cli.train.run_folder import METRICS, TRAJECTORIES, RunFolder, checkpoint_step
 from rsearch_cli.types import Question, RewardParts, Trajectory
 
 OnStep = Callable[[dict[str, Any], Trajectory], None]
@@ -40,6 +43,8 @@ class GrpoTraining:
         recipe: All of it is read.
         folder: Where metrics, trajectories and checkpoints go.
         on_step: Told of every finished step: its metrics row and one of its trajectories.
+        judge: Scores the answers, if the recipe's answer score is `judge`; the caller closes it.
+        purse: Knows what the run has spent; without one nothing is.
     """
 
     def __init__(
@@ -50,31 +55,50 @@ class GrpoTraining:
         recipe: Recipe,
         folder: RunFolder,
         on_step: OnStep,
+        judge: AnswerJudge | None = None,
+        purse: Purse | None = None,
     ) -> None:
         self.policy = policy
         self.rollout = rollout
         self.recipe = recipe
         self.folder = folder
         self.on_step = on_step
-        self.ledger = StepLedger()
+        self.judge = judge
+        self.purse = purse or Purse()
+        self.ledger = StepLedger(self.purse.snapshot())
+        self.guard = StepGuard(folder, recipe.budget.max_failed_share)
         self._questions = {q.text: q for q in questions}
         self.trainer = self._make_trainer(questions)
 
     def run(self, resume_from: Path | None = None) -> None:
         """Train to the last step and save the adapter."""
-        self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        if resume_from and checkpoint_step(resume_from) >= self.recipe.train.max_steps:
+            # Nothing is left to train, and the trainer would train one more step.
+            model = self.policy.model
+            model.load_adapter(str(resume_from), model.active_adapter, is_trainable=True)
+        else:
+            self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
         self.policy.model.save_pretrained(self.folder.adapter)
         self.policy.tokenizer.save_pretrained(self.folder.adapter)
 
     def roll_out(self, prompts: list[list[dict[str, str]]], trainer: Any) -> dict[str, Any]:
-        """TRL's `rollout_func`: `[B*G]` prompts in, ids, mask and rewards of as many rows out."""
+        """TRL's `rollout_func`: `[B*G]` prompts in, ids, mask and rewards of as many rows out.
+
+        Raises:
+            RsearchError: The step cannot go on; the one before it is saved.
+        """
+        with self.guard.watch(trainer):
+            return self._roll_out(prompts, trainer.state.global_step)
+
+    def _roll_out(self, prompts: list[list[dict[str, str]]], step: int) -> dict[str, Any]:
         sampling = Sampling(self.recipe.rollout.temperature, self.recipe.rollout.top_p)
         before = self.rollout.times.copy()
         trajectories = self.rollout.run(
             [self._questions[prompt[-1]["content"]] for prompt in prompts], sampling
         )
         started = time.perf_counter()
-        parts = self.score(trajectories, trainer.state.global_step)
+        parts = self.score(trajectories, step)
+        self.guard.check(trajectories, parts, self.judge.last_failure if self.judge else None)
         spent = self.rollout.times
         self.ledger.record(
             trajectories,
@@ -96,7 +120,7 @@ class GrpoTraining:
     def score(self, trajectories: Sequence[Trajectory], step: int) -> list[RewardParts]:
         """Rewards of a step's rollouts; `step` counts finished optimiser steps, the first is 0."""
         recipe = self.recipe
-        parts = [score_trajectory(t, recipe.reward, recipe.protocol, step) for t in trajectories]
+        parts = score_trajectories(trajectories, recipe.reward, recipe.protocol, step, self.judge)
         if recipe.reward.shuffle_answers:
             rng = random.Random(f"{recipe.seed} {step}")
             weights = weights_at(step, recipe.reward)
@@ -107,7 +131,8 @@ class GrpoTraining:
         """Write the rows of a finished step and show it."""
         self.folder.append(TRAJECTORIES, self.ledger.rows(step))
         sample = self.ledger.trajectories[0]
-        row = self.ledger.close(step, logs)
+        row = self.ledger.close(step, logs, self.purse.snapshot())
+        self.guard.remember()
         self.folder.append(METRICS, [row])
         self.on_step(row, sample)
 

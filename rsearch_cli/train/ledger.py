@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
 
+from rsearch_cli.services.open import JUDGE, LOCAL
+from rsearch_cli.services.purse import ServiceSpend, Spend
 from rsearch_cli.types import RewardParts, SearchRound, Trajectory
 
 # TRL's name of a measurement → ours.
@@ -32,11 +34,13 @@ class StepLedger:
     """Collects one optimiser step; `close` turns it into a row and starts the next.
 
     Attributes:
+        spend: What the run had spent and sent when the step began.
         trajectories: `[B*G]` rollouts of the step so far.
         parts: `[B*G]` their rewards.
         seconds: Wall-clock seconds by part (`generate`, `search`, `reward`).
     """
 
+    spend: Spend = field(default_factory=Spend)
     trajectories: list[Trajectory] = field(default_factory=list)
     parts: list[RewardParts] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -61,12 +65,13 @@ class StepLedger:
             for t, p in zip(self.trajectories, self.parts, strict=True)
         ]
 
-    def close(self, step: int, logs: Mapping[str, Any]) -> dict[str, Any]:
+    def close(self, step: int, logs: Mapping[str, Any], spend: Spend) -> dict[str, Any]:
         """The metrics row of the step; the ledger is empty afterwards.
 
         Args:
             step: Optimiser steps done, the first is 1.
             logs: What TRL measured.
+            spend: What the run has spent and sent up to now.
         """
         now = time.perf_counter()
         spent = {"generate": 0.0, "search": 0.0, "reward": 0.0, **self.seconds}
@@ -84,15 +89,65 @@ class StepLedger:
             "masked_tokens": sum(len(t.completion_ids) for t in self.trajectories) - sum(lengths),
             "truncated": _mean([float(t.stop == "length") for t in self.trajectories]),
             "searches": len(searches),
-            "search_cache_hits": sum(r.cached for r in searches),
-            "failed/search": sum(t.failed_searches for t in self.trajectories),
             "unscored": sum(p.total is None for p in self.parts),
+            **describe_failures(self.trajectories, self.parts),
+            **describe_spend(self.spend, spend),
             **{f"seconds/{part}": round(value, 4) for part, value in spent.items()},
             "seconds/step": round(now - self._started, 4),
         }
         self.trajectories, self.parts, self.seconds = [], [], {}
-        self._started = now
+        self.spend, self._started = spend, now
         return row
+
+
+def describe_failures(
+    trajectories: Sequence[Trajectory], parts: Sequence[RewardParts]
+) -> dict[str, float | int]:
+    """How many of a step's searches and verdicts failed after all retries, and their share.
+
+    Every node of a plan is a search; every row wants a verdict, though some need no call for it.
+    """
+    searches = [r for t in trajectories for round_ in t.rounds for r in round_.results]
+    counts = {
+        "search": (sum(r.error is not None for r in searches), len(searches)),
+        "judge": (sum(p.answer is None for p in parts), len(parts)),
+    }
+    return {
+        **{f"failed/{kind}": failed for kind, (failed, _) in counts.items()},
+        **{f"failed_share/{kind}": failed / max(1, of) for kind, (failed, of) in counts.items()},
+    }
+
+
+def describe_spend(before: Spend, now: Spend) -> dict[str, float | int]:
+    """Money of the run so far, in USD, and what the step sent and took from the cache.
+
+    `calls` are attempts to reach a service, retries included; `cache_hits` are requests, to local
+    sources too, that needed none.
+    """
+    total = now.total
+    row: dict[str, float | int] = {
+        "spend/usd": round(total.usd, 6),
+        "spend/saved_usd": round(total.saved_usd, 6),
+    }
+    for kind, names in _service_names(now).items():
+        row[f"calls/{kind}"] = sum(
+            now.services[n].calls - _numbers(before, n).calls for n in names if n != LOCAL
+        )
+        row[f"cache_hits/{kind}"] = sum(
+            now.services[n].hits - _numbers(before, n).hits for n in names
+        )
+    return row
+
+
+def _service_names(spend: Spend) -> dict[str, list[str]]:
+    return {
+        "search": [name for name in spend.services if name != JUDGE],
+        "judge": [name for name in spend.services if name == JUDGE],
+    }
+
+
+def _numbers(spend: Spend, service: str) -> ServiceSpend:
+    return spend.services.get(service, ServiceSpend())
 
 
 def describe_trajectory(step: int, trajectory: Trajectory, parts: RewardParts) -> dict[str, Any]:

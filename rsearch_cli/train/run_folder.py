@@ -1,7 +1,7 @@
 """The run folder: everything that is needed to read, judge and rebuild a run.
 
     recipe.yaml  environment.json  metrics.jsonl  trajectories.jsonl  predictions/  checkpoint-N/
-    adapter/  summary.json
+    adapter/  spend.json  summary.json
 
 Place in the path: train writes it. On failure: a folder that cannot be used raises a
 `RunFolderError` before anything slow starts, and an existing run is touched only by `open`, once
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rsearch_cli.errors import RunFolderError, RunFolderOccupied, RunFolderUnwritable
+from rsearch_cli.services.purse import SPEND
 
 RECIPE = "recipe.yaml"
 ENVIRONMENT = "environment.json"
@@ -27,7 +28,7 @@ TRAJECTORIES = "trajectories.jsonl"
 SUMMARY = "summary.json"
 ADAPTER = "adapter"
 PREDICTIONS = "predictions"
-OURS = (RECIPE, ENVIRONMENT, METRICS, TRAJECTORIES, SUMMARY, ADAPTER, PREDICTIONS)
+OURS = (RECIPE, ENVIRONMENT, METRICS, TRAJECTORIES, SUMMARY, ADAPTER, PREDICTIONS, SPEND)
 
 
 class RunFolder:
@@ -63,10 +64,10 @@ class RunFolder:
                 f"output folder {self.path} is a file; choose another with --output-dir"
             )
         if resume:
-            if self.last_checkpoint() is None:
+            if not self.holds_run:
                 raise RunFolderError(
-                    f"output folder {self.path} holds no checkpoint to resume; "
-                    "leave --resume out to start a run"
+                    f"output folder {self.path} holds no run to resume; "
+                    "leave --resume out to start one"
                 )
         elif self.path.exists() and any(self.path.iterdir()):
             if not self.holds_run:

@@ -11,6 +11,9 @@ from rsearch_cli.questions.sets import open_question_set
 from rsearch_cli.rollout import Rollout
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
+from rsearch_cli.services.cache import AnswerCache
+from rsearch_cli.services.open import Services
+from rsearch_cli.services.purse import Purse
 from rsearch_cli.train.grpo import GrpoTraining
 from rsearch_cli.train.run_folder import METRICS, TRAJECTORIES, RunFolder
 
@@ -37,7 +40,8 @@ def make_training(quickstart, nano_policy, tmp_path):
         )
         world = open_question_set(recipe.questions, recipe.seed)
         sources = open_sources(recipe.search, world.corpus, tmp_path / "index")
-        executor = PlanExecutor(sources, recipe.search, None)
+        services = Services(recipe, AnswerCache(tmp_path / "answers"), Purse())
+        executor = PlanExecutor(sources, recipe.search, services)
         opened.append(executor)
         folder = RunFolder(tmp_path / "run")
         folder.open(resume=False)

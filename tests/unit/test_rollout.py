@@ -12,6 +12,7 @@ from rsearch_cli.questions.sets import open_question_set
 from rsearch_cli.rollout import Rollout
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
+from rsearch_cli.services.open import open_services
 from rsearch_cli.types import NodeResult, Passage, Question
 
 WARM = Sampling(temperature=1.0)
@@ -24,8 +25,12 @@ def world(quickstart):
 
 @pytest.fixture(scope="module")
 def executor(quickstart, world, tmp_path_factory):
-    sources = open_sources(quickstart.search, world.corpus, tmp_path_factory.mktemp("index"))
-    with PlanExecutor(sources, quickstart.search, None) as executor:
+    folder = tmp_path_factory.mktemp("search")
+    sources = open_sources(quickstart.search, world.corpus, folder / "index")
+    with (
+        open_services(quickstart, None, folder / "answers") as services,
+        PlanExecutor(sources, quickstart.search, services) as executor,
+    ):
         yield executor
 
 

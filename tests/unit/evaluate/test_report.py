@@ -112,6 +112,14 @@ def test_table_leaves_out_what_was_not_sampled() -> None:
     assert "sampled" not in render(comparison_table(summary(sampled=False)))
 
 
+def test_table_counts_failed_searches_where_there_were_any() -> None:
+    block = summary(sampled=False)
+    assert "failed" not in render(comparison_table(block))
+    block["after"]["failed_searches"] = 3
+    shown = line_of(render(comparison_table(block)), "failed searches")
+    assert " ".join(shown.split()) == "failed searches 0 of 40 3 of 40"
+
+
 def test_only_a_sure_difference_is_coloured() -> None:
     text = render(comparison_table(summary()), terminal=True)
     assert "\x1b[32m+0.500" in line_of(text, "EM, greedy")

@@ -14,6 +14,7 @@ from rsearch_cli.recipe.schema import Questions, Search
 from rsearch_cli.recipe.schema import World as WorldRecipe
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
+from rsearch_cli.services.open import open_services
 
 REGIONS = {"validation": 2, "train": 4, "test": 3}
 
@@ -99,11 +100,15 @@ def test_the_older_company_is_the_one_that_opened_first(world):
         assert question.answers == ((a,) if years[a] < years[b] else (b,))
 
 
-def test_gold_plans_find_every_answer(world, tmp_path):
+def test_gold_plans_find_every_answer(world, quickstart, tmp_path):
     """What a perfect planner can reach: the rest is up to the policy."""
     search = Search(top_k=1)
     questions = world.load("train", 200)
-    with PlanExecutor(open_sources(search, world.corpus, tmp_path), search, None) as executor:
+    sources = open_sources(search, world.corpus, tmp_path / "index")
+    with (
+        open_services(quickstart, None, tmp_path / "answers") as services,
+        PlanExecutor(sources, search, services) as executor,
+    ):
         found = executor.execute([gold_plan(q) for q in questions])
     objects = {f.passage_id: f.object for f in world.facts()}
     for question, results in zip(questions, found, strict=True):

@@ -169,7 +169,10 @@ def test_a_sibling_wins_a_tie() -> None:
         ("policy.model=5", "policy.model must be text (put it in quotes), got 5"),
         ("policy.lora=5", "policy.lora must be a mapping of keys, got 5"),
         ("protocol.sources=5", "protocol.sources must be a mapping of names, got 5"),
-        ("search.cache=1", "search.cache must be true or false, got 1"),
+        (
+            "reward.judge.skip_exact_match=1",
+            "reward.judge.skip_exact_match must be true or false, got 1",
+        ),
         ("policy.lora.target_modules=x", 'policy.lora.target_modules must be a list, got "x"'),
         (
             "policy.lora.target_modules=[]",
@@ -183,7 +186,7 @@ def test_a_sibling_wins_a_tie() -> None:
             "questions.max_samples=x",
             'questions.max_samples must be a whole number or null, got "x"',
         ),
-        ("reward.answer=bleu", 'reward.answer must be "f1" or "em", got "bleu"'),
+        ("reward.answer=bleu", 'reward.answer must be "f1", "em" or "judge", got "bleu"'),
         (
             "reward.weights.answer=0.9",
             "reward.weights: answer, plan and format must sum to 1, they sum to 1.4",

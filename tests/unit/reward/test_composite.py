@@ -7,11 +7,12 @@ from collections import Counter
 
 import pytest
 
-from rsearch_cli.recipe.schema import Protocol, Reward, Weights
+from rsearch_cli.recipe.schema import Protocol
+from rsearch_cli.recipe.training import Reward, Weights
 from rsearch_cli.reward.composite import (
     combine,
     plan_score,
-    score_trajectory,
+    score_trajectories,
     shuffle_answer_scores,
     weights_at,
 )
@@ -53,15 +54,21 @@ def trajectory(
     )
 
 
+def score(trajectory: Trajectory, recipe: Reward, protocol: Protocol, step: int) -> RewardParts:
+    """The parts of one trajectory, scored by itself."""
+    (parts,) = score_trajectories([trajectory], recipe, protocol, step)
+    return parts
+
+
 def test_a_faultless_trajectory_earns_one() -> None:
-    parts = score_trajectory(trajectory(), Reward(), Protocol(), step=100)
+    parts = score(trajectory(), Reward(), Protocol(), step=100)
     assert parts == RewardParts(answer=1.0, plan=1.0, format=1.0, total=1.0)
 
 
 def test_the_recipe_chooses_the_lexical_score() -> None:
     half = trajectory(answer="Paris France", reference="Paris")
-    f1 = score_trajectory(half, Reward(answer="f1"), Protocol(), step=100)
-    em = score_trajectory(half, Reward(answer="em"), Protocol(), step=100)
+    f1 = score(half, Reward(answer="f1"), Protocol(), step=100)
+    em = score(half, Reward(answer="em"), Protocol(), step=100)
     assert f1.answer == pytest.approx(2 / 3)
     assert em.answer == 0.0
     assert f1.total == pytest.approx(0.5 * 2 / 3 + 0.5)
@@ -69,7 +76,7 @@ def test_the_recipe_chooses_the_lexical_score() -> None:
 
 
 def test_no_answer_scores_zero_rather_than_unscored() -> None:
-    parts = score_trajectory(trajectory(answer=None), Reward(), Protocol(), step=100)
+    parts = score(trajectory(answer=None), Reward(), Protocol(), step=100)
     assert parts.answer == 0.0
     assert parts.format < 1.0
     assert parts.total == pytest.approx(0.25 + 0.25 * parts.format)
@@ -80,7 +87,7 @@ def test_curriculum_switches_at_exactly_the_configured_step() -> None:
     used = [weights_at(step, recipe) for step in range(5)]
     assert used == [recipe.curriculum_weights] * 3 + [recipe.weights] * 2
     wrong = trajectory(answer="London")
-    totals = [score_trajectory(wrong, recipe, Protocol(), step).total for step in (2, 3)]
+    totals = [score(wrong, recipe, Protocol(), step).total for step in (2, 3)]
     assert totals == [pytest.approx(0.8), pytest.approx(0.5)]
 
 
@@ -91,8 +98,8 @@ def test_without_a_curriculum_the_first_step_has_the_final_weights() -> None:
 
 def test_an_invalid_plan_takes_the_answer_out_of_the_total_but_not_out_of_the_report() -> None:
     bad = trajectory(rounds=(VALID, INVALID))
-    gated = score_trajectory(bad, Reward(require_valid_plan=True), Protocol(), step=100)
-    open_ = score_trajectory(bad, Reward(require_valid_plan=False), Protocol(), step=100)
+    gated = score(bad, Reward(require_valid_plan=True), Protocol(), step=100)
+    open_ = score(bad, Reward(require_valid_plan=False), Protocol(), step=100)
     assert gated.answer == open_.answer == 1.0
     assert gated.plan == open_.plan == 0.0
     assert open_.total is not None

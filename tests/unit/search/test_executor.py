@@ -1,18 +1,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from rsearch_cli.errors import SourceError
-from rsearch_cli.recipe.schema import Search
-from rsearch_cli.search.cache import SearchCache
+from rsearch_cli.errors import AccessDenied, BudgetExceeded, OfflineMiss, SourceError
+from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import SearchRequest, SearchSource, open_sources
+from rsearch_cli.services.cache import AnswerCache
+from rsearch_cli.services.call import PermanentFailure, TransientFailure
+from rsearch_cli.services.open import open_services
 from rsearch_cli.types import Passage, PlanNode, SearchPlan
+
+Opener = Callable[..., PlanExecutor]
+
+FAST = (
+    "search.service.requests_per_second=10000.0",
+    "search.service.max_backoff_seconds=0.0",
+    "search.top_k=3",
+)
 
 # A guard against hanging, never waited for: what should not happen would wait forever.
 PATIENCE = 10.0
@@ -31,6 +42,7 @@ class Recorder:
     """A source that notes what happens, answers with the query, and fails on «fail»."""
 
     fingerprint = "recorder/1"
+    service = ""
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -73,16 +85,25 @@ class Meeting(Recorder):
 
 
 @pytest.fixture
-def cache() -> Iterator[SearchCache]:
-    with SearchCache() as cache:
-        yield cache
+def opened() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
 
 
-def executor(source: SearchSource, cache: SearchCache | None = None, **search: int) -> PlanExecutor:
-    return PlanExecutor({"General": source}, Search().model_copy(update=search), cache)
+@pytest.fixture
+def executor(opened: ExitStack) -> Opener:
+    """Open an executor over one source, with services of its own over the test's cache."""
+
+    def open_executor(source: SearchSource, *overrides: str) -> PlanExecutor:
+        recipe = load_recipe("quickstart", [*FAST, *overrides]).recipe
+        services = opened.enter_context(open_services(recipe, None))
+        sources = dict.fromkeys(recipe.search.sources, source)
+        return opened.enter_context(PlanExecutor(sources, recipe.search, services))
+
+    return open_executor
 
 
-def test_results_come_in_plan_order() -> None:
+def test_results_come_in_plan_order(executor: Opener) -> None:
     plans = [plan("c1", "root", edges="BA"), plan("x"), plan("y", "z")]
     with executor(Recorder()) as runner:
         results = runner.execute(plans)
@@ -92,14 +113,14 @@ def test_results_come_in_plan_order() -> None:
     ]  # fmt: skip
 
 
-def test_nodes_of_a_wave_overlap_across_the_batch() -> None:
+def test_nodes_of_a_wave_overlap_across_the_batch(executor: Opener) -> None:
     source = Meeting(3)
     with executor(source) as runner:
         runner.execute([plan("a", "b"), plan("c")])
     assert [event.split()[0] for event in source.events] == ["start"] * 3 + ["end"] * 3
 
 
-def test_a_child_starts_after_all_its_parents() -> None:
+def test_a_child_starts_after_all_its_parents(executor: Opener) -> None:
     source = Recorder()
     with executor(source) as runner:
         runner.execute([plan("a", "b", "c", edges="AC BC")])
@@ -107,7 +128,7 @@ def test_a_child_starts_after_all_its_parents() -> None:
     assert source.events.index("start c") > source.events.index("end b")
 
 
-def test_a_child_does_not_wait_for_strangers() -> None:
+def test_a_child_does_not_wait_for_strangers(executor: Opener) -> None:
     class Slow(Recorder):
         """«slow» ends only once the child of «quick» has started."""
 
@@ -127,15 +148,16 @@ def test_a_child_does_not_wait_for_strangers() -> None:
     assert source.events.index("start child") < source.events.index("end slow")
 
 
-def test_concurrency_is_bounded_over_the_batch() -> None:
+def test_concurrency_is_bounded_over_the_batch(executor: Opener) -> None:
     source = Meeting(3)
-    with executor(source, concurrency=3) as runner:
+    source.service = "recorder"
+    with executor(source, "search.service.concurrency=3") as runner:
         runner.execute([plan("a", "b"), plan("c", "d"), plan("e", "f")])
     assert source.most_under_way == 3
     assert len(source.requests) == 6
 
 
-def test_one_event_loop_serves_all_batches() -> None:
+def test_one_event_loop_serves_all_batches(executor: Opener) -> None:
     source = Recorder()
     with executor(source) as runner:
         runner.execute([plan("a")])
@@ -143,9 +165,9 @@ def test_one_event_loop_serves_all_batches() -> None:
     assert len(source.loops) == 1
 
 
-def test_requests_carry_settings_and_expansion() -> None:
+def test_requests_carry_settings_and_expansion(executor: Opener) -> None:
     source = Recorder()
-    with executor(source, top_k=7, own_words_weight=2) as runner:
+    with executor(source, "search.top_k=7", "search.own_words_weight=2") as runner:
         ((parent, child),) = runner.execute([plan("a", "b", edges="AB")])
     assert source.requests == [
         SearchRequest("a", (), 7, 2),
@@ -155,9 +177,9 @@ def test_requests_carry_settings_and_expansion() -> None:
     assert child.expansion == ("Title A", "Named Thing")
 
 
-def test_a_failed_search_marks_its_node_alone(cache: SearchCache) -> None:
+def test_a_failed_search_marks_its_node_alone(executor: Opener) -> None:
     source = Recorder()
-    with executor(source, cache) as runner:
+    with executor(source) as runner:
         failed, child, other = runner.execute([plan("fail", "b", "c", edges="AB")])[0]
         assert failed.error == "no answer to 'fail' after 3 tries"
         assert failed.passages == ()
@@ -170,7 +192,86 @@ def test_a_failed_search_marks_its_node_alone(cache: SearchCache) -> None:
     assert [r.query for r in source.requests].count("fail") == 2, "the error was stored"
 
 
-def test_other_exceptions_stop_the_batch() -> None:
+class Outside(Recorder):
+    """A paid service: it raises what is given, each for as many requests as it stands there."""
+
+    service = "recorder"
+
+    def __init__(self, *failures: Exception) -> None:
+        super().__init__()
+        self.failures = list(failures)
+
+    async def work(self, request: SearchRequest) -> None:
+        await asyncio.sleep(0)
+        if self.failures:
+            raise self.failures.pop(0)
+
+
+def test_a_source_gets_retries_for_nothing(executor: Opener) -> None:
+    source = Outside(TransientFailure("busy"), TransientFailure("busy"))
+    ((result,),) = executor(source).execute([plan("a")])
+    assert (result.error, result.passages[0].id) == (None, "a")
+    assert len(source.requests) == 3
+
+
+def test_a_service_that_does_not_answer_marks_the_node(executor: Opener) -> None:
+    source = Outside(*[TransientFailure("answered 503")] * 3, PermanentFailure("answered 400"))
+    with executor(source, "search.service.retries=2") as runner:
+        results = runner.execute([plan("a")]) + runner.execute([plan("b"), plan("c")])
+    assert [r.error for (r,) in results] == ["answered 503 (tried 3 times)", "answered 400", None]
+
+
+@pytest.mark.parametrize("stop", [AccessDenied("no key"), BudgetExceeded("no money")])
+def test_what_stops_the_run_comes_after_what_is_in_flight(
+    executor: Opener, stop: Exception
+) -> None:
+    class Stopping(Outside):
+        async def work(self, request: SearchRequest) -> None:
+            if request.query == "stops":
+                raise stop
+            while self.events.count("start stops") == 0:
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.02)
+
+    source = Stopping()
+    with executor(source) as runner:
+        with pytest.raises(type(stop), match=str(stop)):
+            runner.execute([plan("long", "child", edges="AB"), plan("stops")])
+        assert source.events == ["start long", "start stops", "end long"]
+    # What was in flight is paid for, and kept.
+    with executor(Recorder(), "cache.mode=offline") as runner:
+        ((result,),) = runner.execute([plan("long")])
+        assert (result.cached, result.passages[0].id) == (True, "long")
+
+
+def test_searches_are_paid_from_the_budget(executor: Opener) -> None:
+    source = Outside()
+    with executor(source, "budget.max_usd=0.02", "search.usd_per_search=0.01") as runner:
+        runner.execute([plan("a", "b")])
+        with pytest.raises(BudgetExceeded, match=r"the next call could cost \$0\.0100"):
+            runner.execute([plan("c")])
+        runner.execute([plan("a"), plan("b")])
+    assert len(source.requests) == 2
+
+
+def test_a_source_may_have_its_own_price(executor: Opener) -> None:
+    source = Outside()
+    source.usd_per_search = 0.0
+    executor(source, "budget.max_usd=0.0").execute([plan("a")])
+    assert len(source.requests) == 1
+
+
+def test_a_local_source_is_free(executor: Opener) -> None:
+    executor(Recorder(), "budget.max_usd=0.0").execute([plan("a")])
+
+
+def test_offline_a_miss_names_the_query(executor: Opener) -> None:
+    runner = executor(Outside(), "cache.mode=offline")
+    with pytest.raises(OfflineMiss, match="no stored answer to 'mayor of Port Ellow'"):
+        runner.execute([plan("mayor of Port Ellow")])
+
+
+def test_other_exceptions_stop_the_batch(executor: Opener) -> None:
     class Broken(Recorder):
         async def work(self, request: SearchRequest) -> None:
             if request.query == "bad":
@@ -182,11 +283,11 @@ def test_other_exceptions_stop_the_batch() -> None:
         with pytest.raises(ZeroDivisionError, match="a bug"):
             runner.execute([plan("waits", "bad")])
         assert source.under_way == 0, "a search was left behind"
-        with pytest.raises(KeyError, match="News"):
-            runner.execute([plan("a", source="News")])
+        with pytest.raises(KeyError, match="Nowhere"):
+            runner.execute([plan("a", source="Nowhere")])
 
 
-def test_equal_requests_of_a_batch_are_sent_once() -> None:
+def test_equal_requests_of_a_batch_are_sent_once(executor: Opener) -> None:
     source = Recorder()
     with executor(source) as runner:
         results = runner.execute([plan("a", "b", "a", edges="BC"), plan("a "), plan("a")])
@@ -198,34 +299,56 @@ def test_equal_requests_of_a_batch_are_sent_once() -> None:
     assert results[1][0].passages == results[2][0].passages == results[0][0].passages
 
 
-def test_answers_are_used_again_by_another_executor() -> None:
+def test_answers_are_used_again_by_another_executor(executor: Opener) -> None:
     first, second = Recorder(), Recorder()
-    with SearchCache() as cache, executor(first, cache) as runner:
-        ((asked,),) = runner.execute([plan("a")])
-        assert not asked.cached
-    with SearchCache() as cache, executor(second, cache) as runner:
+    ((asked,),) = executor(first).execute([plan("a")])
+    assert not asked.cached
+    with executor(second) as runner:
         ((known,), (new,)) = runner.execute([plan("a"), plan("b")])
         assert known == replace(asked, cached=True)
         assert not new.cached
         counts = runner.counts
         assert (counts.searches, counts.cache_hits, counts.sent) == (2, 1, 1)
         assert counts.seconds > 0
-        assert (cache.hits, cache.misses) == (1, 1)
     assert [r.query for r in second.requests] == ["b"]
 
 
-def test_without_a_cache_nothing_is_kept(cache_folder: Path) -> None:
+def test_refresh_asks_everything_once_more(executor: Opener) -> None:
     source = Recorder()
-    with executor(source) as runner:
+    executor(source).execute([plan("a")])
+    with executor(source, "cache.mode=refresh") as runner:
         runner.execute([plan("a")])
         runner.execute([plan("a")])
     assert len(source.requests) == 2
-    assert not cache_folder.exists()
 
 
-def test_an_empty_batch_is_fine() -> None:
+def test_a_stored_answer_without_passages_marks_its_node(
+    executor: Opener, cache_folder: Path
+) -> None:
+    executor(Recorder()).execute([plan("a")])
+    with AnswerCache() as cache:
+        assert cache.folder.parent == cache_folder
+        rows = [{**row, "value": [{"id": "1"}]} for row in cache.export_rows()]
+        assert cache.import_rows(rows) == 1
+    ((result,),) = executor(Recorder()).execute([plan("a")])
+    assert result.error is not None
+    assert result.error.startswith("a stored answer holds no passages (")
+
+
+def test_an_empty_batch_is_fine(executor: Opener) -> None:
     with executor(Recorder()) as runner:
         assert runner.execute([]) == []
+
+
+@contextmanager
+def over_corpus(corpus: list[Passage], *overrides: str) -> Iterator[PlanExecutor]:
+    recipe = load_recipe("quickstart", overrides).recipe
+    sources = open_sources(recipe.search, lambda: corpus)
+    with (
+        open_services(recipe, None) as services,
+        PlanExecutor(sources, recipe.search, services) as runner,
+    ):
+        yield runner
 
 
 @pytest.mark.parametrize(
@@ -234,20 +357,19 @@ def test_an_empty_batch_is_fine() -> None:
 def test_the_second_hop_needs_what_the_first_one_found(
     corpus: list[Passage], mode: str, second: str
 ) -> None:
-    search = Search().model_copy(update={"expand_dependents": mode})
+    overrides = ("search.top_k=3", f"search.expand_dependents={mode}")
     hops = plan("founder of Brindle Works", "where was the founder born", edges="AB")
-    with PlanExecutor(open_sources(search, lambda: corpus), search, None) as runner:
+    with over_corpus(corpus, *overrides) as runner:
         ((parent, child),) = runner.execute([hops])
     assert parent.passages[0].title == "Brindle Works"
     assert child.passages[0].title == second
 
 
 def test_three_hops_lead_to_the_end(corpus: list[Passage]) -> None:
-    search = Search()
     hops = plan(
         "founder of Brindle Works", "birthplace of the founder", "mayor of the town", edges="AB BC"
     )
-    with PlanExecutor(open_sources(search, lambda: corpus), search, None) as runner:
+    with over_corpus(corpus, "search.top_k=3") as runner:
         (results,) = runner.execute([hops])
     assert [r.passages[0].title for r in results] == ["Brindle Works", "Tessa Korrin", "Port Ellow"]
     assert [r.expansion for r in results] == [(), ("Tessa Korrin",), ("Port Ellow",)]

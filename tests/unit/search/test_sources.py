@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,16 @@ from typing import Any
 import bm25s
 import pytest
 
-from rsearch_cli.errors import DataEmpty, DataNotFound, RecipeValueError
+from rsearch_cli.errors import (
+    AccessDenied,
+    DataEmpty,
+    DataNotFound,
+    RecipeKeyError,
+    RecipeValueError,
+    SourceError,
+)
 from rsearch_cli.recipe.schema import Search, Source
-from rsearch_cli.search.sources import open_sources
+from rsearch_cli.search.sources import SearchRequest, open_sources
 from rsearch_cli.types import Passage
 
 
@@ -35,6 +43,7 @@ def test_sources_open_under_their_names_from_one_index(
     assert len(reads) == len(builds) == 1
     assert len(list((cache_folder / "indexes").iterdir())) == 1
     assert len({source.fingerprint for source in sources.values()}) == 3
+    assert {source.service for source in sources.values()} == {""}
 
 
 def test_the_fingerprint_follows_the_corpus(corpus: list[Passage], tmp_path: Path) -> None:
@@ -77,7 +86,12 @@ def test_a_source_without_passages_is_said(
 
 
 @pytest.mark.parametrize(
-    ("kind", "hint"), [("bm52", "did you mean 'bm25'?"), ("web", "known kinds: bm25")]
+    ("kind", "hint"),
+    [
+        ("bm52", "did you mean 'bm25'?"),
+        ("exxa", "did you mean 'exa'?"),
+        ("google", "known kinds: bm25, exa"),
+    ],
 )
 def test_an_unknown_kind_names_the_nearest(kind: str, hint: str) -> None:
     search = Search(sources={"News": Source(type=kind, corpus="questions")})
@@ -85,4 +99,96 @@ def test_an_unknown_kind_names_the_nearest(kind: str, hint: str) -> None:
         open_sources(search, list)
     assert str(caught.value) == (
         f"search.sources.News.type: there is no source kind {kind!r}; {hint}"
+    )
+
+
+def test_bm25_has_no_options() -> None:
+    search = Search(sources={"News": Source(options={"k1": 1.2})})
+    with pytest.raises(RecipeKeyError) as caught:
+        open_sources(search, list)
+    assert str(caught.value) == (
+        "search.sources.News.options: a source of type bm25 has none, got k1"
+    )
+
+
+# A whole package of someone else's, as it lies in site-packages.
+LIBRARY = """
+import asyncio
+import json
+from pathlib import Path
+
+from rsearch_cli.errors import AccessDenied
+from rsearch_cli.types import Passage
+
+
+class LibrarySource:
+    service = "library"
+    cache_days = 7.0
+
+    def __init__(self, shelf):
+        self.shelf = shelf
+        self.fingerprint = f"library/1/{shelf}"
+
+    def check(self):
+        if self.shelf == "closed":
+            raise AccessDenied("the shelf is closed")
+
+    async def search(self, request):
+        return [Passage("1", self.shelf, request.query)]
+
+
+def open_library(configs, corpus, index_dir):
+    return {name: LibrarySource(config.options["shelf"]) for name, config in configs.items()}
+"""
+
+
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Install the package `my-library`, with the source kinds `library` and `torn`."""
+    site = tmp_path / "site"
+    info = site / "my_library-1.0.dist-info"
+    info.mkdir(parents=True)
+    (site / "my_library.py").write_text(LIBRARY)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-library\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[rsearch.sources]\nlibrary = my_library:open_library\ntorn = my_library:open_nothing\n"
+        "bm25 = my_library:open_library\n"
+    )
+    monkeypatch.syspath_prepend(site)
+    return site
+
+
+def shelf(name: str, kind: str = "library") -> Search:
+    return Search(sources={"Books": Source(type=kind, options={"shelf": name})})
+
+
+def test_another_package_adds_a_kind(library: Path) -> None:
+    source = open_sources(shelf("upper"), list)["Books"]
+    assert (source.fingerprint, source.service) == ("library/1/upper", "library")
+    (passage,) = asyncio.run(source.search(SearchRequest("glass")))
+    assert (passage.title, passage.text) == ("upper", "glass")
+
+
+def test_a_source_is_checked_unless_nothing_may_be_sent(library: Path) -> None:
+    with pytest.raises(AccessDenied, match="the shelf is closed"):
+        open_sources(shelf("closed"), list)
+    assert list(open_sources(shelf("closed"), list, offline=True)) == ["Books"]
+
+
+def test_kinds_of_other_packages_are_suggested_too(library: Path) -> None:
+    with pytest.raises(RecipeValueError, match="did you mean 'library'"):
+        open_sources(shelf("upper", "libary"), list)
+
+
+def test_our_own_kinds_cannot_be_replaced(library: Path, corpus: list[Passage]) -> None:
+    sources = open_sources(Search(), lambda: corpus)
+    assert sources["General"].fingerprint.startswith("bm25/")
+
+
+def test_a_kind_that_cannot_be_loaded_names_its_package(library: Path) -> None:
+    with pytest.raises(SourceError) as caught:
+        open_sources(shelf("upper", "torn"), list)
+    assert str(caught.value).startswith(
+        "source kind 'torn' of the package my-library cannot be loaded from "
+        "my_library:open_nothing ("
     )

@@ -7,7 +7,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from rsearch_cli.train.display import TrainingDisplay, phase, sparkline
+from rsearch_cli.services.purse import ServiceSpend, Spend
+from rsearch_cli.train.display import TrainingDisplay, describe_spend, phase, sparkline
 
 
 class Clock:
@@ -33,6 +34,15 @@ def written(console: Console) -> str:
     return console.file.getvalue()
 
 
+def spend() -> Spend:
+    exa = ServiceSpend(usd=1.25, saved_usd=0.5, calls=250, hits=100, failed=2)
+    judge = ServiceSpend(usd=0.0123, saved_usd=0.0045, calls=64, hits=16)
+    return Spend({"exa": exa, "judge": judge})
+
+
+SPENT = "spent $1.2623, saved $0.5045, 314 calls, 116 hits, 2 failed"
+
+
 def row(step: int, reward: float | None = 0.5) -> dict[str, object]:
     return {
         "step": step,
@@ -48,7 +58,7 @@ def row(step: int, reward: float | None = 0.5) -> dict[str, object]:
 
 def test_a_log_line_says_what_is_known() -> None:
     console, clock = log_console(), Clock()
-    with TrainingDisplay(10, console, clock) as display:
+    with TrainingDisplay(10, console=console, clock=clock) as display:
         clock.now += 4
         display.update(row(1), "a sample")
     assert written(console) == (
@@ -57,9 +67,47 @@ def test_a_log_line_says_what_is_known() -> None:
     )
 
 
+def test_a_log_line_says_what_was_spent() -> None:
+    console, clock = log_console(), Clock()
+    with TrainingDisplay(10, spend, console, clock) as display:
+        display.update(row(1), None)
+    assert f"update 1.5 s  {SPENT}  0 s left" in written(console)
+
+
+def test_a_terminal_shows_what_was_spent() -> None:
+    console = terminal_console()
+    with TrainingDisplay(10, spend, console, Clock()) as display:
+        display.update(row(1), None)
+    assert SPENT in " ".join(written(console).split())
+
+
+def test_a_phase_says_what_was_spent() -> None:
+    console = log_console()
+    with phase("evaluating", 8, spend, console, Clock()) as advance:
+        advance(8)
+    assert written(console).splitlines()[-1] == f"evaluating: 8/8 answers  {SPENT}"
+
+
+def test_a_phase_on_a_terminal_says_what_was_spent() -> None:
+    console = terminal_console()
+    with phase("evaluating", 8, spend, console) as advance:
+        advance(8)
+    assert "spent $1.2623" in written(console)
+
+
+def test_a_run_that_sends_nothing_says_nothing_of_money() -> None:
+    assert describe_spend(Spend({"local": ServiceSpend(calls=9, hits=7)})) == ""
+
+
+def test_failures_are_only_told_where_there_are_some() -> None:
+    assert describe_spend(Spend({"exa": ServiceSpend(usd=0.005, calls=1)})) == (
+        "spent $0.0050, saved $0.0000, 1 calls, 0 hits"
+    )
+
+
 def test_a_log_gets_a_line_every_two_seconds_and_the_last() -> None:
     console, clock = log_console(), Clock()
-    with TrainingDisplay(100, console, clock) as display:
+    with TrainingDisplay(100, console=console, clock=clock) as display:
         for step in range(1, 12):
             display.update(row(step), None)
             clock.now += 0.5
@@ -69,14 +117,17 @@ def test_a_log_gets_a_line_every_two_seconds_and_the_last() -> None:
 
 def test_the_last_line_is_not_repeated() -> None:
     console = log_console()
-    with TrainingDisplay(1, console, Clock()) as display:
+    with TrainingDisplay(1, console=console, clock=Clock()) as display:
         display.update(row(1), None)
     assert written(console).count("step 1/1") == 1
 
 
 def test_the_last_line_is_written_when_training_fails() -> None:
     console = log_console()
-    with pytest.raises(KeyboardInterrupt), TrainingDisplay(9, console, Clock()) as display:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        TrainingDisplay(9, console=console, clock=Clock()) as display,
+    ):
         display.update(row(1), None)
         display.update(row(2), None)
         raise KeyboardInterrupt
@@ -86,14 +137,14 @@ def test_the_last_line_is_written_when_training_fails() -> None:
 @pytest.mark.parametrize("reward", [None, float("nan")])
 def test_a_step_without_a_score_is_named(reward: float | None) -> None:
     console = log_console()
-    with TrainingDisplay(9, console, Clock()) as display:
+    with TrainingDisplay(9, console=console, clock=Clock()) as display:
         display.update(row(1, reward), None)
     assert "step 1/9  reward unscored  (answer" in written(console)
 
 
 def test_time_left_follows_the_steps_of_this_run_only() -> None:
     console, clock = log_console(), Clock()
-    with TrainingDisplay(100, console, clock) as display:
+    with TrainingDisplay(100, console=console, clock=clock) as display:
         clock.now += 600  # a slow first step after a resume
         display.update(row(41), None)
         clock.now += 10
@@ -105,7 +156,7 @@ def test_time_left_follows_the_steps_of_this_run_only() -> None:
 
 def test_status_lines_come_in_order_and_once() -> None:
     console = log_console()
-    with TrainingDisplay(9, console, Clock()) as display:
+    with TrainingDisplay(9, console=console, clock=Clock()) as display:
         display.status("loading [bold]the model")
         display.status("loading [bold]the model")
         display.update(row(1), None)
@@ -117,7 +168,7 @@ def test_status_lines_come_in_order_and_once() -> None:
 
 def test_a_terminal_shows_progress_parts_course_and_sample() -> None:
     console, clock = terminal_console(), Clock()
-    with TrainingDisplay(10, console, clock) as display:
+    with TrainingDisplay(10, console=console, clock=clock) as display:
         for step in (1, 2):
             clock.now += 2
             display.update(row(step, reward=step / 4), f"sample {step}")
@@ -134,7 +185,7 @@ def test_a_terminal_shows_samples_as_they_are() -> None:
     hostile = (
         "[red]<think>[/nope] \x1b[2J\x1b]0;title\x07 " + "x" * 3000 + " <answer> end </answer>"
     )
-    with TrainingDisplay(10, console, Clock()) as display:
+    with TrainingDisplay(10, console=console, clock=Clock()) as display:
         display.update(row(1), hostile)
     text = written(console)
     assert "[red]<think>[/nope]" in text
@@ -146,7 +197,7 @@ def test_a_terminal_shows_samples_as_they_are() -> None:
 
 def test_a_terminal_keeps_the_sample_when_none_comes() -> None:
     console = terminal_console()
-    with TrainingDisplay(10, console, Clock()) as display:
+    with TrainingDisplay(10, console=console, clock=Clock()) as display:
         display.update(row(1), "the first sample")
         display.update(row(2), None)
     last_frame = written(console).rpartition("step 2/10")[2]
@@ -155,7 +206,7 @@ def test_a_terminal_keeps_the_sample_when_none_comes() -> None:
 
 def test_a_terminal_shows_something_before_the_first_step() -> None:
     console = terminal_console()
-    with TrainingDisplay(10, console, Clock()) as display:
+    with TrainingDisplay(10, console=console, clock=Clock()) as display:
         display.status("loading [the model")
     assert "step 0/10" in written(console)
     assert "loading [the model" in written(console)
@@ -163,7 +214,7 @@ def test_a_terminal_shows_something_before_the_first_step() -> None:
 
 def test_phase_in_a_log() -> None:
     console, clock = log_console(), Clock()
-    with phase("evaluating [before]", 8, console, clock) as advance:
+    with phase("evaluating [before]", 8, console=console, clock=clock) as advance:
         for _ in range(4):
             advance(2)
             clock.now += 0.8
@@ -174,7 +225,7 @@ def test_phase_in_a_log() -> None:
 
 def test_phase_on_a_terminal() -> None:
     console = terminal_console()
-    with phase("evaluating [before]", 8, console) as advance:
+    with phase("evaluating [before]", 8, console=console) as advance:
         advance(8)
     assert "evaluating [before]" in written(console)
     assert "8/8" in written(console)
@@ -182,7 +233,10 @@ def test_phase_on_a_terminal() -> None:
 
 def test_phase_leaves_its_last_count_when_it_fails() -> None:
     console = log_console()
-    with pytest.raises(KeyboardInterrupt), phase("evaluating", 8, console, Clock()) as advance:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        phase("evaluating", 8, console=console, clock=Clock()) as advance,
+    ):
         advance(3)
         raise KeyboardInterrupt
     assert written(console).splitlines()[-1] == "evaluating: 3/8 answers"

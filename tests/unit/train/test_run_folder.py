@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rsearch_cli.errors import RunFolderError, RunFolderOccupied, RunFolderUnwritable
+from rsearch_cli.services.purse import SPEND
 from rsearch_cli.train.run_folder import METRICS, RECIPE, TRAJECTORIES, RunFolder
 
 
@@ -63,8 +64,25 @@ def test_a_place_that_cannot_be_written_is_named():
 
 
 def test_there_must_be_something_to_resume(tmp_path):
-    with pytest.raises(RunFolderError, match="holds no checkpoint to resume; leave --resume out"):
+    with pytest.raises(RunFolderError, match="holds no run to resume; leave --resume out"):
         RunFolder(tmp_path).check(overwrite=False, resume=True)
+
+
+def test_a_run_without_a_checkpoint_can_be_resumed(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.open(resume=False)
+    folder.write_text(RECIPE, "purpose: x\n")
+    folder.check(overwrite=False, resume=True)
+    assert folder.last_checkpoint() is None
+
+
+def test_an_overwritten_run_takes_what_it_spent_with_it(tmp_path):
+    folder = finished_run(tmp_path / "run")
+    folder.write_json(SPEND, {"version": 1, "services": {}})
+    folder.open(resume=True)
+    assert (folder.path / SPEND).exists()
+    folder.open(resume=False)
+    assert not (folder.path / SPEND).exists()
 
 
 def test_the_last_checkpoint_is_the_one_of_the_latest_step(tmp_path):

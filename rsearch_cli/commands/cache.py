@@ -1,0 +1,173 @@
+"""`rsearch cache`: the answers that are kept on disk: look at them, remove them, share them.
+
+Place in the path: a command over `services.cache`. On failure: a file that cannot be read is
+`DataNotFound`, a line in it that is no answer `DataMalformed`, and nothing of it is imported; a
+file that cannot be written, or a cache that cannot be used, is `DataError`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rsearch_cli.commands.output import print_json, print_rich
+from rsearch_cli.errors import DataError, DataMalformed, DataNotFound
+
+if TYPE_CHECKING:
+    from rsearch_cli.services.cache import AnswerCache
+
+cache_app = typer.Typer(
+    no_args_is_help=True, help="Look at the answers that are kept on disk, remove or share them."
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+CacheDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache-dir",
+        metavar="DIR",
+        help="The cache folder; default RSEARCH_CACHE_DIR, else the one of the user.",
+    ),
+]
+Service = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Only this service's, such as exa or judge.")
+]
+
+
+@cache_app.command()
+def stats(cache_dir: CacheDir = None, as_json: Json = False) -> None:
+    """Print how many answers are kept, what they cost, and how old they are.
+
+    Example: rsearch cache stats --json
+    """
+    with _open(cache_dir) as cache:
+        services = cache.stats()
+        result = {
+            "folder": str(cache.folder),
+            "bytes": cache.size_bytes(),
+            "answers": sum(s.entries for s in services.values()),
+            "usd": round(sum(s.usd for s in services.values()), 6),
+            "services": {
+                name: {
+                    "answers": s.entries,
+                    "expired": s.expired,
+                    "usd": round(s.usd, 6),
+                    "oldest": _show_time(s.oldest),
+                    "newest": _show_time(s.newest),
+                }
+                for name, s in services.items()
+            },
+        }
+    print_json(result) if as_json else _print_stats(result)
+
+
+@cache_app.command()
+def clear(service: Service = None, cache_dir: CacheDir = None, as_json: Json = False) -> None:
+    """Remove the kept answers, all or one service's.
+
+    Example: rsearch cache clear --service exa
+    """
+    with _open(cache_dir) as cache:
+        removed = cache.clear(service)
+    _report({"removed": removed}, f"removed {_count(removed)}", as_json)
+
+
+@cache_app.command("export")
+def export_(
+    file: Annotated[Path, typer.Argument(help="JSONL file to write; an old one is replaced.")],
+    service: Service = None,
+    cache_dir: CacheDir = None,
+    as_json: Json = False,
+) -> None:
+    """Write the kept answers to a file, to replay a paid-for run on another machine.
+
+    Example: rsearch cache export answers.jsonl
+    """
+    partial = file.with_name(f".{file.name}.partial")
+    count = 0
+    try:
+        with _open(cache_dir) as cache, partial.open("w", encoding="ascii") as lines:
+            for row in cache.export_rows(service):
+                lines.write(json.dumps(row, separators=(",", ":")) + "\n")
+                count += 1
+        partial.replace(file)
+    except OSError as error:
+        raise DataError(f"{file} cannot be written: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    _report({"exported": count, "file": str(file)}, f"exported {_count(count)} to {file}", as_json)
+
+
+@cache_app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="JSONL file that `rsearch cache export` wrote.")],
+    cache_dir: CacheDir = None,
+    as_json: Json = False,
+) -> None:
+    """Keep the answers of a file, in place of those that are here.
+
+    Example: rsearch cache import answers.jsonl
+    """
+    with _open(cache_dir) as cache:
+        try:
+            count = cache.import_rows(_read_lines(file))
+        except DataMalformed as error:
+            raise DataMalformed(f"{file}: {error}; nothing was imported") from error
+    _report({"imported": count, "file": str(file)}, f"imported {_count(count)}", as_json)
+
+
+@contextmanager
+def _open(cache_dir: Path | None) -> Iterator[AnswerCache]:
+    """Open the cache; a run does without one that cannot be used, these commands do not."""
+    from rsearch_cli.services.cache import ANSWERS, AnswerCache
+
+    folder = None if cache_dir is None else cache_dir.expanduser() / ANSWERS
+    with AnswerCache(folder) as cache:
+        yield cache
+    if not cache.usable:
+        raise DataError(f"the answer cache {cache.folder} cannot be used; name another --cache-dir")
+
+
+def _read_lines(file: Path) -> Iterator[object]:
+    try:
+        with file.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    yield json.loads(line)
+                except ValueError as error:
+                    raise DataMalformed(f"line {number} is not JSON ({error})") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataNotFound(f"{file} cannot be read: {error}") from error
+
+
+def _report(result: dict[str, Any], line: str, as_json: bool) -> None:
+    print_json(result) if as_json else typer.echo(line)
+
+
+def _count(answers: int) -> str:
+    return f"{answers} {'answer' if answers == 1 else 'answers'}"
+
+
+def _show_time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _print_stats(result: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("SERVICE", "ANSWERS", "EXPIRED", "USD", "OLDEST", "NEWEST"):
+        table.add_column(heading, no_wrap=True)
+    for name, s in result["services"].items():
+        numbers = (str(s["answers"]), str(s["expired"]), f"{s['usd']:.4f}")
+        table.add_row(name, *numbers, s["oldest"], s["newest"])
+    print_rich(table)
+    typer.echo(
+        f"\n{_count(result['answers'])}, {result['bytes'] / 2**20:.1f} MiB, in {result['folder']}"
+    )

@@ -1,0 +1,123 @@
+"""`rsearch plan`: what a run will send and cost, before anything is sent.
+
+Place in the path: a command over `services.estimate`. On failure: recipe errors pass through to
+`app`; so do those of the question set, which is opened only where the recipe evaluates all of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rsearch_cli.commands.output import print_json, print_rich
+
+if TYPE_CHECKING:
+    from rsearch_cli.recipe.schema import Recipe
+    from rsearch_cli.services.estimate import Assumptions, Bill, Estimate
+
+# Row of the table: the figure of a bill, and its form.
+_FIGURES = (
+    ("searches", "searches", ",.0f"),
+    ("  of them paid", "paid_searches", ",.0f"),
+    ("judge calls", "judge_calls", ",.0f"),
+    ("USD for searches", "usd_search", ",.2f"),
+    ("USD for verdicts", "usd_judge", ",.2f"),
+    ("USD", "usd", ",.2f"),
+)
+
+
+def plan(
+    recipe: Annotated[str, typer.Option(help="A recipe's name or path.")] = "quickstart",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; may be repeated."),
+    ] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Nodes of a plan; default 3.")] = None,
+    hit_rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Share of what further answers to a question send that an earlier one has sent; "
+            "default 0.3.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+) -> None:
+    """Print the searches, judge calls and dollars that a training run will take.
+
+    Example: rsearch plan --recipe quickstart --nodes 2 --hit-rate 0.5
+    """
+    from rsearch_cli.recipe.loading import load_recipe
+    from rsearch_cli.services.estimate import HIT_RATE, NODES, Assumptions, estimate_run
+
+    assumptions = Assumptions(nodes or NODES, HIT_RATE if hit_rate is None else hit_rate)
+    loaded = load_recipe(recipe, overrides or ()).recipe
+    evaluated = _count_evaluated(loaded)
+    estimates = {
+        "without_cache": estimate_run(loaded, evaluated, assumptions, "none"),
+        "with_cache": estimate_run(loaded, evaluated, assumptions, "empty"),
+    }
+    if as_json:
+        print_json(_describe(loaded, assumptions, estimates))
+    else:
+        _print(loaded, assumptions, estimates)
+
+
+def _count_evaluated(recipe: Recipe) -> int:
+    """Questions of one evaluation; only a recipe without a limit has them counted."""
+    if recipe.evaluate.limit is not None:
+        return recipe.evaluate.limit
+    from rsearch_cli.questions.sets import open_question_set
+
+    return len(open_question_set(recipe.questions, recipe.seed).load(recipe.evaluate.split, None))
+
+
+def _describe(
+    recipe: Recipe, assumptions: Assumptions, estimates: dict[str, Estimate]
+) -> dict[str, Any]:
+    return {
+        **{name: _describe_bill(estimate.total) for name, estimate in estimates.items()},
+        "cache_mode": recipe.cache.mode,
+        "max_usd": recipe.budget.max_usd,
+        "stops": {name: e.stop and asdict(e.stop) for name, e in estimates.items()},
+        "assumptions": asdict(assumptions),
+    }
+
+
+def _describe_bill(bill: Bill) -> dict[str, Any]:
+    return {
+        "searches": round(bill.searches),
+        "paid_searches": round(bill.paid_searches),
+        "judge_calls": round(bill.judge_calls),
+        "usd_search": round(bill.usd_search, 4),
+        "usd_judge": round(bill.usd_judge, 4),
+        "usd": round(bill.usd, 4),
+    }
+
+
+def _print(recipe: Recipe, assumptions: Assumptions, estimates: dict[str, Estimate]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("EXPECTED", no_wrap=True)
+    for heading in ("WITHOUT CACHE", "WITH CACHE"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    bills = [estimate.total for estimate in estimates.values()]
+    for name, attribute, form in _FIGURES:
+        table.add_row(name, *(format(getattr(bill, attribute), form) for bill in bills))
+    if recipe.budget.max_usd is not None:
+        stops = (str(estimate.stop or "not reached") for estimate in estimates.values())
+        table.add_row(f"budget.max_usd={recipe.budget.max_usd:g} stops", *stops)
+    print_rich(table)
+    typer.echo(
+        f"\nassumed: {assumptions.nodes} nodes a plan (--nodes); {assumptions.hit_rate:.0%} of "
+        "what further answers to a question send\nwas sent for an earlier one (--hit-rate), from "
+        f"an empty cache; {assumptions.judge_input_tokens} tokens in and "
+        f"{recipe.reward.judge.max_output_tokens} out a\nverdict; sources asked equally often; no "
+        "retries. Prices are the recipe's."
+    )
+    if recipe.cache.mode == "offline":
+        typer.echo("cache.mode is offline: the run sends nothing, and stops at the first miss.")

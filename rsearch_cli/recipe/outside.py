@@ -1,0 +1,86 @@
+"""The sections of a recipe that are about the outside world: services, judge, money, cache.
+
+Place in the path: a part of the schema, read by `services` and the judge. On failure: as in
+`section`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from rsearch_cli.recipe.section import Section
+
+
+class Service(Section):
+    """How one outside service is called: how fast, how long and how often."""
+
+    concurrency: int = Field(32, ge=1, le=1024, description="Most calls under way at once.")
+    requests_per_second: float = Field(
+        10.0, gt=0.0, le=10000.0, description="Most calls that start within a second, on average."
+    )
+    timeout_seconds: float = Field(
+        30.0, gt=0.0, le=3600.0, description="Longest that one attempt may take, in seconds."
+    )
+    retries: int = Field(5, ge=0, le=20, description="Further attempts after one that failed.")
+    max_backoff_seconds: float = Field(
+        30.0,
+        ge=0.0,
+        le=3600.0,
+        description="Longest wait before a further attempt, unless the service asks for more.",
+    )
+    breaker_failures: int = Field(
+        10, ge=1, le=10000, description="Failed attempts in a row after which all calls pause."
+    )
+    breaker_pause_seconds: float = Field(
+        30.0, gt=0.0, le=3600.0, description="How long they pause before one call is tried."
+    )
+
+
+class Judge(Section):
+    """The model that scores answers where `reward.answer` is `judge`."""
+
+    model: str = Field("gpt-4o-mini", description="Name of the model, as its server knows it.")
+    base_url: str | None = Field(
+        None,
+        description="OpenAI-compatible server; null takes OPENAI_BASE_URL, or else OpenAI's own.",
+    )
+    mode: Literal["continuous", "discrete", "multi"] = Field(
+        "continuous",
+        description="From 0 to 1; correct, partial or wrong; or micro-F1 over several choices.",
+    )
+    skip_exact_match: bool = Field(
+        True, description="Score an answer that equals a reference 1 without a call."
+    )
+    max_output_tokens: int = Field(64, ge=1, le=8192, description="Longest verdict, in tokens.")
+    usd_per_million_input_tokens: float = Field(
+        0.15, ge=0.0, description="Price of a million tokens that are sent, in USD."
+    )
+    usd_per_million_output_tokens: float = Field(
+        0.60, ge=0.0, description="Price of a million tokens that come back, in USD."
+    )
+    service: Service = Field(default_factory=Service, description="Calls to the judge.")
+
+
+class Budget(Section):
+    """What a run may spend, and how many failures it may meet."""
+
+    max_usd: float | None = Field(
+        None, ge=0.0, description="No call is sent that could pass this many USD; null: no limit."
+    )
+    max_failed_share: float = Field(
+        0.2,
+        ge=0.0,
+        le=1.0,
+        description="Share of a step's searches or verdicts that may fail; over it the run stops.",
+    )
+
+
+class Cache(Section):
+    """How the answers that are kept on disk are used."""
+
+    mode: Literal["read-write", "refresh", "offline"] = Field(
+        "read-write",
+        description="Take and keep answers; ask anew and keep; or take only, and send nothing.",
+    )

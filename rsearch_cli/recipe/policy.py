@@ -1,0 +1,76 @@
+"""The sections of a recipe that are about the policy: its weights, its adapter, how it generates.
+
+Place in the path: a part of the schema, read by `policy` and `rollout`. On failure: as in
+`section`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from rsearch_cli.recipe.section import Section
+
+
+class Lora(Section):
+    """Low-rank adapter on the policy."""
+
+    r: int = Field(16, ge=1, le=512, description="Rank of the adapter.")
+    alpha: int = Field(32, ge=1, le=1024, description="Scale of the adapter; it acts as alpha / r.")
+    dropout: float = Field(
+        0.05,
+        ge=0.0,
+        le=0.9,
+        description="Dropout on the adapter's input; Unsloth is fastest at 0.",
+    )
+    target_modules: list[str] = Field(
+        ["q_proj", "k_proj", "v_proj", "o_proj"],
+        min_length=1,
+        description="Linear modules with an adapter; gate_proj, up_proj, down_proj are the MLP.",
+    )
+
+
+class Policy(Section):
+    """The model that thinks, plans and answers."""
+
+    model: str = Field(
+        "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B",
+        description="Hub id, model folder, or `builtin:nano` for the model inside the package.",
+    )
+    backend: Literal["auto", "unsloth", "transformers"] = Field(
+        "auto", description="What loads and runs the weights; auto takes Unsloth where it imports."
+    )
+    load_in_4bit: bool | None = Field(
+        None, description="Quantise the frozen weights to NF4; null does so on CUDA only."
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Compute type; auto is bfloat16 on CUDA and float32 on a CPU."
+    )
+    max_seq_length: int = Field(
+        4096, ge=128, le=131072, description="Longest prompt plus completion, in tokens."
+    )
+    gradient_checkpointing: bool | None = Field(
+        None,
+        description="Recompute activations in the backward pass; null does so on CUDA only.",
+    )
+    lora: Lora = Field(default_factory=Lora, description="The adapter that is trained.")
+
+
+class Rollout(Section):
+    """How a completion is generated."""
+
+    max_turns: int = Field(1, ge=1, le=8, description="Most searches in one completion.")
+    max_new_tokens: int = Field(
+        1024, ge=8, le=32768, description="Most tokens the policy may write, over all turns."
+    )
+    open_thought: bool = Field(
+        False, description="Begin the model's turn with <think>, as the templates of R1 models do."
+    )
+    temperature: float = Field(
+        1.0, gt=0.0, le=4.0, description="Sampling temperature in training and sampled evaluation."
+    )
+    top_p: float = Field(1.0, gt=0.0, le=1.0, description="Nucleus of sampling; 1 keeps all.")
+    micro_batch: int = Field(
+        64, ge=1, le=4096, description="Most completions that are generated at once."
+    )

@@ -1,0 +1,100 @@
+"""The sections of a recipe that are about learning: what a trajectory earns, and how GRPO uses it.
+
+Place in the path: a part of the schema, read by `reward` and `train`. On failure: as in `section`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from rsearch_cli.recipe.outside import Judge
+from rsearch_cli.recipe.section import Section
+
+
+class Weights(Section):
+    """Shares of the reward's parts; they must sum to 1."""
+
+    answer: float = Field(ge=0.0, le=1.0, description="Share of the answer score.")
+    plan: float = Field(ge=0.0, le=1.0, description="Share of plan validity.")
+    format: float = Field(ge=0.0, le=1.0, description="Share of format validity.")
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Self:
+        total = self.answer + self.plan + self.format
+        if abs(total - 1.0) > 1e-6:
+            raise ValueError(f"answer, plan and format must sum to 1, they sum to {total:g}")
+        return self
+
+
+class Reward(Section):
+    """What a trajectory earns."""
+
+    weights: Weights = Field(
+        Weights(answer=0.5, plan=0.25, format=0.25), description="Shares after the curriculum."
+    )
+    curriculum_weights: Weights = Field(
+        Weights(answer=0.2, plan=0.4, format=0.4), description="Shares during the curriculum."
+    )
+    curriculum_steps: int = Field(
+        30, ge=0, description="Optimiser steps that use the curriculum's shares."
+    )
+    answer: Literal["f1", "em", "judge"] = Field(
+        "f1", description="Score of the answer: word overlap, exact match, or a model's verdict."
+    )
+    judge: Judge = Field(default_factory=Judge, description="Only read by answer `judge`.")
+    require_valid_plan: bool = Field(
+        True, description="An invalid plan earns nothing for its answer."
+    )
+    shuffle_answers: bool = Field(
+        False,
+        description="Control experiment: deal the answer scores of a step out at random.",
+    )
+
+
+class Train(Section):
+    """GRPO and the optimiser."""
+
+    max_steps: int = Field(100, ge=1, description="Optimiser steps.")
+    batch_size: int = Field(1, ge=1, description="Completions per forward pass and device.")
+    gradient_accumulation_steps: int = Field(
+        4, ge=1, description="Forward passes per optimiser step."
+    )
+    num_generations: int = Field(
+        4, ge=2, description="Completions a question; they are each other's baseline."
+    )
+    learning_rate: float = Field(5e-6, gt=0.0, le=1.0, description="Peak learning rate of AdamW.")
+    lr_scheduler: Literal["constant", "linear", "cosine"] = Field(
+        "cosine", description="Course of the learning rate after the warm-up."
+    )
+    warmup_steps: int = Field(0, ge=0, description="Steps of linear warm-up.")
+    max_grad_norm: float = Field(1.0, gt=0.0, description="Gradients are clipped to this norm.")
+    beta: float = Field(
+        0.0, ge=0.0, le=10.0, description="Weight of the KL term; 0 also saves its forward pass."
+    )
+    epsilon: float = Field(0.2, gt=0.0, lt=1.0, description="Lower clip of the policy ratio.")
+    epsilon_high: float = Field(
+        0.28, gt=0.0, le=10.0, description="Upper clip of the policy ratio (clip-higher, DAPO)."
+    )
+    loss_type: Literal["dapo", "grpo", "bnpo", "dr_grpo"] = Field(
+        "dapo", description="How token losses are averaged (TRL's name)."
+    )
+    scale_rewards: Literal["group", "batch", "none"] = Field(
+        "group", description="Standard deviation that advantages are divided by."
+    )
+    mask_truncated: bool = Field(
+        False, description="Take completions that ran out of tokens out of the loss."
+    )
+    save_steps: int = Field(50, ge=1, description="Steps between checkpoints.")
+    keep_checkpoints: int = Field(2, ge=1, description="Checkpoints kept; older ones go.")
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> Self:
+        rows = self.batch_size * self.gradient_accumulation_steps
+        if rows % self.num_generations:
+            raise ValueError(
+                f"batch_size x gradient_accumulation_steps = {rows} must be a multiple of "
+                f"num_generations = {self.num_generations}, so that no group is cut"
+            )
+        return self

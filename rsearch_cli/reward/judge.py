@@ -1,0 +1,236 @@
+"""The judge: a language model that scores answers against their references.
+
+Place in the path: between finished trajectories and `composite`, for recipes with `reward.answer:
+judge`. What to ask and what counts as a verdict is `rubric`'s, how to send it `chat`'s, whether,
+when and for how much the gateway's. On failure: an answer whose verdict could not be had after all
+retries is None, «unscored», and counted; a refused key, a spent budget or an offline cache without
+the verdict stops the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from pydantic import JsonValue
+
+from rsearch_cli.errors import JudgeError, ServiceFailure
+from rsearch_cli.recipe.outside import Judge
+from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.reward.chat import ChatEndpoint, Completion, NothingThere
+from rsearch_cli.reward.lexical import normalise_answer
+from rsearch_cli.reward.rubric import (
+    PROMPT_VERSION,
+    Mode,
+    NotAVerdict,
+    build_messages,
+    clean,
+    clean_answer,
+    read_verdict,
+    split_items,
+    verdict_schema,
+)
+from rsearch_cli.services.cache import make_key
+from rsearch_cli.services.call import PermanentFailure, Reply, TransientFailure
+from rsearch_cli.services.gateway import Gateway
+from rsearch_cli.services.open import JUDGE, Services
+from rsearch_cli.types import Question
+
+VERDICT_TRIES = 3
+"""Replies without a verdict after which a request has failed, whatever the recipe's retries: each
+was paid for, and at temperature 0 a further one will hardly differ."""
+
+# What a server adds to the messages: roles and the marks between them, and the reply's schema.
+_FRAME_TOKENS = 128
+
+
+def open_judge(recipe: Recipe, services: Services) -> AnswerJudge | None:
+    """The judge of a recipe, or None if its answers are scored without one.
+
+    Raises:
+        AccessDenied: The judge needs a key and there is none; an offline run needs none.
+    """
+    if recipe.reward.answer != "judge":
+        return None
+    judge = AnswerJudge(recipe.reward.judge, services.gateway(JUDGE))
+    if recipe.cache.mode != "offline":
+        judge.endpoint.check_key()
+    return judge
+
+
+class AnswerJudge:
+    """Scores answers by a model's verdict, each distinct one bought once.
+
+    One event loop lives as long as the judge, so that its client keeps its connections: use either
+    `score_batch`, or `score` within one loop of your own, and no instance in two threads. Close it
+    when done; the gateway belongs to the caller.
+
+    Attributes:
+        endpoint: The server that is asked.
+        judged: Answers that a verdict was wanted for, cached ones included.
+        failed: Those of them that stayed unscored.
+        last_failure: Why the last of these did, in one line, or None.
+    """
+
+    def __init__(self, judge: Judge, gateway: Gateway) -> None:
+        """Take the recipe's section and the gateway of the service `judge`; nothing is sent."""
+        self.endpoint = ChatEndpoint(judge)
+        self.judged = 0
+        self.failed = 0
+        self.last_failure: str | None = None
+        self._judge = judge
+        self._gateway = gateway
+        self._runner = asyncio.Runner()
+
+    async def score(self, question: Question, answer: str | None) -> float | None:
+        """Score one answer in [0, 1], or None if no verdict could be had.
+
+        An empty answer is 0 without a call; one that equals a reference is 1 without a call, unless
+        the recipe wants a verdict on it too.
+
+        Raises:
+            AccessDenied: The key or the account is refused.
+            BudgetExceeded: The call could pass the budget.
+            OfflineMiss: The cache is offline and does not hold the verdict.
+            JudgeError: The server does not know the model or the address.
+        """
+        given = clean_answer(answer)
+        if not given:
+            return 0.0
+        if self._judge.skip_exact_match and is_exact(self._judge.mode, question, given):
+            return 1.0
+        self.judged += 1
+        try:
+            found = await self._fetch(question, given)
+            # A cached reply is read as strictly as a new one: it may have been imported.
+            return read_verdict(self._judge.mode, question.answers, str(found))
+        except (ServiceFailure, NotAVerdict) as failure:
+            if isinstance(failure.__cause__, NothingThere):
+                raise JudgeError(str(failure)) from None
+            self.failed += 1
+            self.last_failure = " ".join(str(failure).split())
+            return None
+
+    def score_batch(self, pairs: Sequence[tuple[Question, str | None]]) -> list[float | None]:
+        """Score answers at once, as many at a time as the recipe's service allows.
+
+        Returns:
+            One score a pair, in order; see `score`.
+
+        Raises:
+            RsearchError: As `score` does, once all calls in flight have ended.
+        """
+        return self._runner.run(self._score_all(pairs))
+
+    def close(self) -> None:
+        """Close connections and event loop; the judge cannot be used afterwards."""
+        self._runner.run(self.endpoint.close())
+        self._runner.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def _score_all(self, pairs: Sequence[tuple[Question, str | None]]) -> list[float | None]:
+        scores = await asyncio.gather(
+            *(self.score(question, answer) for question, answer in pairs), return_exceptions=True
+        )
+        return [_unwrap(score) for score in scores]
+
+    async def _fetch(self, question: Question, given: str) -> JsonValue:
+        mode = self._judge.mode
+        messages = build_messages(mode, question.text, question.answers, given)
+        schema = verdict_schema(mode)
+        tries_left = VERDICT_TRIES
+
+        async def ask() -> Reply:
+            nonlocal tries_left
+            completion = await self.endpoint.complete(messages, schema)
+            try:
+                check_verdict(mode, question.answers, completion)
+            except NotAVerdict as problem:
+                tries_left -= 1
+                kind = TransientFailure if tries_left else PermanentFailure
+                raise kind(f"the judge's reply is no verdict: {problem}") from None
+            return Reply(completion.text, actual_usd(self._judge, messages, completion))
+
+        key = make_key(
+            JUDGE,
+            endpoint=self.endpoint.url,
+            model=self._judge.model,
+            prompt=PROMPT_VERSION,
+            mode=mode,
+            question=clean(question.text),
+            references=[clean(reference) for reference in question.answers],
+            answer=given,
+        )
+        answer = await self._gateway.fetch(key, ask, worst_usd=worst_usd(self._judge, messages))
+        return answer.value
+
+
+def is_exact(mode: Mode, question: Question, answer: str) -> bool:
+    """Whether an answer plainly equals a reference, so that no verdict is needed.
+
+    In mode `multi` the chosen items must be the same; else the texts must be, as the exact-match
+    metric normalises them. A text that normalises to nothing («The The») equals nothing.
+    """
+    if mode == "multi":
+        items = split_items(answer)
+        return bool(items) and any(items == split_items(r) for r in question.answers)
+    normalised = normalise_answer(answer)
+    return bool(normalised) and any(normalised == normalise_answer(r) for r in question.answers)
+
+
+def check_verdict(mode: Mode, references: Sequence[str], completion: Completion) -> None:
+    """Check that a completion is one whole verdict.
+
+    Raises:
+        NotAVerdict: It was cut off, or is not what the mode asks for.
+    """
+    if completion.finish == "length":
+        raise NotAVerdict("it was cut off at reward.judge.max_output_tokens")
+    read_verdict(mode, references, completion.text)
+
+
+def worst_usd(judge: Judge, messages: Sequence[Mapping[str, str]]) -> float:
+    """Most that one attempt can cost, in USD; the budget is held against this.
+
+    The user message counts one token a byte: no tokenizer that falls back to bytes makes more, and
+    the answer in it may be anything. The system message is plain English of ours and counts one
+    token in two bytes, about twice of what tokenizers make of it.
+    """
+    known = sum(len(m["content"].encode()) for m in messages if m["role"] == "system")
+    foreign = sum(len(m["content"].encode()) for m in messages if m["role"] != "system")
+    return _usd(judge, known // 2 + foreign + _FRAME_TOKENS, judge.max_output_tokens)
+
+
+def actual_usd(
+    judge: Judge, messages: Sequence[Mapping[str, str]], completion: Completion
+) -> float:
+    """What an attempt cost by the server's own count, in USD; the worst if it does not count.
+
+    Discounts (for prompts that the server has cached) are left out of account.
+    """
+    if completion.input_tokens is None or completion.output_tokens is None:
+        return worst_usd(judge, messages)
+    return _usd(judge, completion.input_tokens, completion.output_tokens)
+
+
+def _usd(judge: Judge, input_tokens: int, output_tokens: int) -> float:
+    sent = input_tokens * judge.usd_per_million_input_tokens
+    return (sent + output_tokens * judge.usd_per_million_output_tokens) / 1e6
+
+
+def _unwrap(score: float | BaseException | None) -> float | None:
+    if isinstance(score, BaseException):
+        raise score
+    return score

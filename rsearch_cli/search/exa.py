@@ -1,0 +1,168 @@
+"""Exa: the web, the news and the research papers, through one paid service.
+
+Place in the path: behind the executor, for every recipe source of type `exa`. It turns a request
+into a search of Exa's and the pages into passages; cache, limits, retries and money are the
+gateway's. On failure: options that cannot be used and a missing key end the run before it starts;
+for the rest see `exa_service`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from rsearch_cli.protocol.characters import flatten, shorten
+from rsearch_cli.recipe.schema import Source
+from rsearch_cli.recipe.section import Section
+from rsearch_cli.search.answers import DAYS_KEPT
+from rsearch_cli.search.exa_service import API_URL, ExaService
+from rsearch_cli.search.options import read_options
+from rsearch_cli.search.sources import SearchRequest
+from rsearch_cli.types import Passage
+
+VERSION = "v1"
+"""Raise it when a request or the making of a passage changes."""
+
+CATEGORIES: Mapping[str, str] = {"News": "news", "Academy": "research paper"}
+"""Source name to Exa's category; any other name searches the whole web."""
+
+NEWS_DAYS_KEPT = 1.0
+
+
+class ExaOptions(Section):
+    """Settings of a source of type `exa`, under `search.sources.<name>.options`."""
+
+    category: str | None = Field(
+        None,
+        min_length=1,
+        description="Exa's category; null goes by the source's name: `news` for News, "
+        "`research paper` for Academy, the whole web for others.",
+    )
+    include_domains: list[str] = Field(
+        default_factory=list, description="Domains to search; none for all. Not with the next."
+    )
+    exclude_domains: list[str] = Field(
+        default_factory=list, description="Domains to leave out. Not with the one before."
+    )
+    start_published_date: str | None = Field(
+        None, description="Only pages published after this day, as 'YYYY-MM-DD', in quotes."
+    )
+    end_published_date: str | None = Field(
+        None, description="Only pages published before this day, as 'YYYY-MM-DD', in quotes."
+    )
+    max_characters: int = Field(
+        1000,
+        ge=40,
+        le=20000,
+        description="Longest text of a page, in characters; it is cut where a sentence ends.",
+    )
+
+    @field_validator("start_published_date", "end_published_date")
+    @classmethod
+    def _name_a_day(cls, value: str | None) -> str | None:
+        if value is not None and not _is_day(value):
+            raise ValueError(f"must be a day as 'YYYY-MM-DD', got {value!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        first, last = self.start_published_date, self.end_published_date
+        if first and last and first >= last:
+            raise ValueError(
+                f"start_published_date {first} is not before end_published_date {last}"
+            )
+        if self.include_domains and self.exclude_domains:
+            raise ValueError("include_domains and exclude_domains exclude each other; keep one")
+        return self
+
+
+class ExaSource:
+    """Exa under one source name.
+
+    Attributes:
+        fingerprint: Version, address, category and every option.
+        service: Name of the service whose limits and budget hold.
+        cache_days: How long an answer stays good: news age fast.
+    """
+
+    service = "exa"
+
+    def __init__(self, name: str, options: ExaOptions, exa: ExaService) -> None:
+        """Search `exa` with `options`, where the source's `name` may give the category."""
+        category = options.category or CATEGORIES.get(name)
+        self._options = options.model_copy(update={"category": category})
+        self._exa = exa
+        self.cache_days = NEWS_DAYS_KEPT if category == "news" else DAYS_KEPT
+        self.fingerprint = f"exa/{VERSION}/{exa.url}/{self._options.model_dump_json()}"
+
+    def check(self) -> None:
+        """Check that there is a key; see `ExaService.check`."""
+        self._exa.check()
+
+    def simplify(self, request: SearchRequest) -> SearchRequest:
+        """Exa takes one text: what the parents found is part of it, and weighs as much."""
+        return SearchRequest(" ".join([request.query, *request.expansion]), top_k=request.top_k)
+
+    async def search(self, request: SearchRequest) -> list[Passage]:
+        """Find pages for the node's words and what its parents found; see `ExaService.search`."""
+        options = self._options
+        results = await self._exa.search(
+            self.simplify(request).query,
+            num_results=request.top_k,
+            category=options.category,
+            include_domains=options.include_domains or None,
+            exclude_domains=options.exclude_domains or None,
+            start_published_date=options.start_published_date,
+            end_published_date=options.end_published_date,
+            contents={"text": {"max_characters": options.max_characters}},
+        )
+        return [make_passage(result, options.max_characters) for result in results]
+
+
+def open_exa(
+    configs: Mapping[str, Source],
+    corpus: Callable[[], Iterable[Passage]],
+    index_dir: Path | None,
+) -> dict[str, ExaSource]:
+    """Open the Exa sources of a recipe; they share their connections.
+
+    Args:
+        configs: Source name to its settings.
+        corpus: Not read.
+        index_dir: Not used.
+
+    Raises:
+        RecipeKeyError: An option is unknown.
+        RecipeValueError: An option is not allowed.
+        SourceError: EXA_BASE_URL is no address.
+    """
+    options = {name: read_options(ExaOptions, name, config) for name, config in configs.items()}
+    key = os.environ.get("EXA_API_KEY", "").strip()
+    exa = ExaService(key, os.environ.get("EXA_BASE_URL") or API_URL)
+    return {name: ExaSource(name, options[name], exa) for name in configs}
+
+
+def make_passage(result: Any, most: int) -> Passage:
+    """Turn one of exa-py's results into a passage of at most `most` characters of text."""
+    raw = result.text or ""
+    text = flatten(raw)
+    # Exa cuts in the middle of a word: a text as long as asked for is not whole.
+    limit = min(most, len(text) - 1) if text and len(raw) >= most else most
+    return Passage(
+        id=result.url,
+        title=flatten(result.title or ""),
+        text=shorten(text, limit),
+        score=float(result.score or 0.0),
+    )
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False

@@ -1,0 +1,55 @@
+"""What a call to a service gives, or how it fails.
+
+Place in the path: the words that a source or a judge and the `gateway` have in common. On failure:
+these are the failures; only the gateway sees them, and it turns them into a `ServiceFailure`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What one call to a service gave.
+
+    Attributes:
+        value: The answer, as JSON.
+        usd: What it cost.
+    """
+
+    value: JsonValue
+    usd: float = 0.0
+
+
+class CallFailure(Exception):
+    """A call that gave no answer.
+
+    Attributes:
+        free: The service certainly charged nothing, as when it refuses with a status of its own. A
+            call that was cut off may have been charged for, and counts in full.
+    """
+
+    def __init__(self, message: str, *, free: bool = False) -> None:
+        super().__init__(message)
+        self.free = free
+
+
+class TransientFailure(CallFailure):
+    """A failure that may pass: the same call is sent again.
+
+    Attributes:
+        retry_after: Seconds that the service asks to wait, or None.
+    """
+
+    def __init__(
+        self, message: str, retry_after: float | None = None, *, free: bool = False
+    ) -> None:
+        super().__init__(message, free=free)
+        self.retry_after = retry_after
+
+
+class PermanentFailure(CallFailure):
+    """A failure that the same call would meet again."""

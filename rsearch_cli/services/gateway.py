@@ -1,0 +1,166 @@
+"""The gateway: the one way to anything outside, for one service.
+
+Place in the path: between a search or a verdict that is wanted and the client that gets it. The
+order is: cache, single flight, cache again, flow, purse, call, purse, cache. On failure: a request
+that got no answer after all retries is a `ServiceFailure`, which is shared by all who wait for it
+and never stored; `AccessDenied`, `BudgetExceeded` and `OfflineMiss` mean that the run must stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+from rsearch_cli.errors import AccessDenied, OfflineMiss, ServiceFailure
+from rsearch_cli.services.cache import AnswerCache, Entry, read_key
+from rsearch_cli.services.call import CallFailure, Reply
+from rsearch_cli.services.flight import Flights
+from rsearch_cli.services.flow import Flow
+from rsearch_cli.services.purse import Purse, ServiceSpend
+
+Call = Callable[[], Awaitable[Reply]]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a request got.
+
+    Attributes:
+        value: The answer, as JSON.
+        cached: No call was made for it: it came from disk, or with an equal request under way.
+        usd: What the calls for it cost, those that failed on the way included.
+    """
+
+    value: JsonValue
+    cached: bool
+    usd: float
+
+
+class Gateway:
+    """Requests to one service, from any thread and any event loop.
+
+    Attributes:
+        service: Its name.
+        purse: What its calls are paid from.
+        denied: What the service said when it refused the key; nothing more is sent to it then.
+    """
+
+    def __init__(self, service: str, cache: AnswerCache, purse: Purse, flow: Flow | None) -> None:
+        """Bind what a service needs.
+
+        Args:
+            service: Its name in messages and in the purse.
+            cache: Where its answers are kept.
+            purse: What its calls are paid from.
+            flow: How it is called; None for what answers within this process.
+        """
+        self.service = service
+        self._cache = cache
+        self.purse = purse
+        self.denied: AccessDenied | None = None
+        self._flow = flow
+        # Beside the answers: a cache that is set aside must not take the locks with it.
+        flights = cache.folder.with_name(f"{cache.folder.name}.flights")
+        self._flights = Flights(flights, across_processes=flow is not None)
+
+    async def fetch(
+        self,
+        key: str,
+        call: Call,
+        *,
+        worst_usd: float = 0.0,
+        ttl_seconds: float | None = None,
+    ) -> Answer:
+        """Get the answer to a request: from the cache, from an equal request under way, or by call.
+
+        Args:
+            key: Names the request; see `make_key`.
+            call: Asks the service once; raises `TransientFailure`, `PermanentFailure` or
+                `AccessDenied`. It may be called several times, and is not called on a hit.
+            worst_usd: Most that one call can cost.
+            ttl_seconds: How long the answer stays good; None is for ever.
+
+        Raises:
+            ServiceFailure: No answer, after all retries.
+            AccessDenied: The service refuses the key or the account, now or before.
+            BudgetExceeded: The call could pass the limit.
+            OfflineMiss: There is no stored answer, and nothing may be sent.
+        """
+        if (known := self._cache.find(key)) is not None:
+            return self._spare(known)
+        if self._cache.mode == "offline" and self._flow is not None:
+            raise OfflineMiss(_describe_miss(self.service, key))
+        attempts = _Attempts(self, call, worst_usd)
+        entry, _ = await self._flights.share(key, lambda: self._ask(key, attempts, ttl_seconds))
+        return Answer(entry.value, False, attempts.usd) if attempts.sent else self._spare(entry)
+
+    def _spare(self, entry: Entry) -> Answer:
+        self.purse.note(self.service, ServiceSpend(saved_usd=entry.usd, hits=1))
+        return Answer(entry.value, True, 0.0)
+
+    async def _ask(self, key: str, attempts: _Attempts, ttl_seconds: float | None) -> Entry:
+        # Another process may have been asking until now.
+        if (known := self._cache.find(key)) is not None:
+            return known
+        try:
+            if self._flow is None:
+                reply = await attempts.send()
+            else:
+                reply = await self._flow.run(attempts.send)
+            return self._cache.put(key, reply.value, ttl_seconds, reply.usd)
+        except CallFailure as failure:
+            self.purse.note(self.service, ServiceSpend(failed=1))
+            tried = f" (tried {attempts.sent} times)" if attempts.sent > 1 else ""
+            raise ServiceFailure(f"{failure}{tried}") from failure
+
+
+class _Attempts:
+    """The calls for one request, each paid for before it is sent.
+
+    Attributes:
+        sent: How many there were.
+        usd: What they cost together, those that failed included.
+    """
+
+    def __init__(self, gateway: Gateway, call: Call, worst_usd: float) -> None:
+        self._gateway = gateway
+        self._call = call
+        self._worst_usd = worst_usd
+        self.sent = 0
+        self.usd = 0.0
+
+    async def send(self) -> Reply:
+        """Make the call once."""
+        gateway = self._gateway
+        if gateway.denied is not None:
+            raise gateway.denied
+        reservation = gateway.purse.reserve(gateway.service, self._worst_usd)
+        self.sent += 1
+        # What is cut off, by a time-out or by the end of the run, may have been charged for.
+        usd = self._worst_usd
+        try:
+            reply = await self._call()
+            usd = reply.usd
+            return reply
+        except CallFailure as failure:
+            usd = 0.0 if failure.free else usd
+            raise
+        except AccessDenied as denied:
+            usd, gateway.denied = 0.0, denied
+            raise
+        finally:
+            self.usd += usd
+            reservation.settle(usd)
+
+
+def _describe_miss(service: str, key: str) -> str:
+    """Say in words what is not in the cache."""
+    parts = read_key(key)
+    asked = parts.get("query") or parts.get("question") or key
+    return (
+        f"{service} has no stored answer to {asked!r}, and cache.mode is offline: nothing is sent; "
+        "import an export that holds it (rsearch cache import FILE), or run once with "
+        "--set cache.mode=read-write"
+    )

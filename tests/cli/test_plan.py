@@ -1,0 +1,132 @@
+"""`rsearch plan`: what it prints, and that nothing but arithmetic happens."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from rsearch_cli.app import app
+from rsearch_cli.questions.sets import open_question_set
+from rsearch_cli.recipe.loading import load_recipe
+from rsearch_cli.services.estimate import HIT_RATE, NODES
+
+PAID = [
+    "--recipe", "quickstart",
+    "--set", "search.sources.General.type=exa",
+    "--set", "search.sources.News.type=exa",
+    "--set", "search.sources.Academy.type=exa",
+    "--set", "reward.answer=judge",
+    "--set", "train.max_steps=100",
+    "--set", "train.batch_size=8",
+    "--set", "train.num_generations=4",
+    "--set", "train.gradient_accumulation_steps=1",
+    "--set", "evaluate.limit=50",
+    "--set", "evaluate.sampled=false",
+]  # fmt: skip
+
+
+def call(*arguments: str):
+    return CliRunner(env={"COLUMNS": "120"}).invoke(app, ["plan", *arguments])
+
+
+def plan(*arguments: str) -> str:
+    result = call(*arguments)
+    assert (result.exit_code, result.stderr) == (0, "")
+    return result.stdout
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """The table's rows by name."""
+    table = text.split("\n\n")[0].splitlines()[1:]
+    return {line[:26].strip(): line[26:].split() for line in table}
+
+
+def test_the_bill_without_and_with_cache() -> None:
+    shown = rows(plan(*PAID, "--nodes", "2", "--hit-rate", "0.5"))
+    # 100 steps x 8 rows x 2 nodes, and twice 50 questions x 2 nodes.
+    assert shown["searches"] == ["1,800", "1,150"]
+    assert shown["of them paid"] == ["1,800", "1,150"]
+    assert shown["judge calls"] == ["800", "500"]
+    assert shown["USD for searches"] == ["9.00", "5.75"]
+    verdicts = [float(usd) for usd in shown["USD for verdicts"]]
+    assert verdicts == [pytest.approx(v, abs=0.005) for v in (800 * 113.4e-6, 500 * 113.4e-6)]
+
+
+def test_the_assumptions_are_told_with_the_options_that_change_them() -> None:
+    told = " ".join(plan(*PAID, "--nodes", "2", "--hit-rate", "0.5").split())
+    assert "assumed: 2 nodes a plan (--nodes); 50% of what further answers" in told
+    assert "(--hit-rate), from an empty cache" in told
+
+
+def test_the_json_is_the_same_bill() -> None:
+    told = json.loads(plan(*PAID, "--nodes", "2", "--hit-rate", "0.5", "--json"))
+    assert told["without_cache"]["paid_searches"] == 1800
+    assert told["without_cache"]["usd_search"] == 9.0
+    assert told["with_cache"]["judge_calls"] == 500
+    assert told["max_usd"] is None
+    assert told["stops"] == {"without_cache": None, "with_cache": None}
+    assert told["assumptions"]["hit_rate"] == 0.5
+
+
+def test_where_the_budget_would_end_the_run() -> None:
+    limited = [*PAID, "--set", "budget.max_usd=6", "--nodes", "2", "--hit-rate", "0.5"]
+    # 0.50 USD before, then 0.0809 USD a step for 16 searches and 8 verdicts.
+    told = json.loads(plan(*limited, "--json"))
+    assert told["stops"]["without_cache"] == {"phase": "training", "step": 68}
+    assert told["stops"]["with_cache"] is None
+    assert rows(plan(*limited))["budget.max_usd=6 stops"] == ["step", "68", "not", "reached"]
+
+
+def test_an_offline_run_is_said_to_send_nothing() -> None:
+    offline = [*PAID, "--set", "cache.mode=offline"]
+    assert plan(*offline).endswith("the run sends nothing, and stops at the first miss.\n")
+    assert json.loads(plan(*offline, "--json"))["cache_mode"] == "offline"
+
+
+def test_the_defaults_are_those_of_the_help() -> None:
+    told = json.loads(plan(*PAID, "--json"))["assumptions"]
+    assert (told["nodes"], told["hit_rate"]) == (NODES, HIT_RATE)
+    words = " ".join(plan("--help").replace("│", " ").split())
+    assert f"Nodes of a plan; default {NODES}." in words
+    assert f"default {HIT_RATE:g}." in words
+
+
+def test_the_example_in_the_help_works_and_is_free() -> None:
+    example = "rsearch plan --recipe quickstart --nodes 2 --hit-rate 0.5"
+    assert example in plan("--help")
+    shown = rows(plan(*example.split()[2:]))
+    assert shown["USD"] == ["0.00", "0.00"]
+    # 40 steps x 64 rows, and twice 208 questions answered twice; 2 nodes each.
+    assert shown["searches"][0] == "6,784"
+
+
+def test_without_a_limit_the_questions_are_counted(tmp_path: Path) -> None:
+    file = tmp_path / "questions.jsonl"
+    lines = [{"id": str(i), "question": f"q{i}?", "answer": "a"} for i in range(30)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    settings = ["questions.source=custom", f"questions.path={file}", "evaluate.limit=null"]
+    settings.append("questions.difficulty=null")
+    options = [word for setting in settings for word in ("--set", setting)]
+    counted = json.loads(plan(*PAID, "--json", "--nodes", "1", *options))
+    recipe = load_recipe("quickstart", settings).recipe
+    held_out = open_question_set(recipe.questions, recipe.seed).load(recipe.evaluate.split, None)
+    assert 0 < len(held_out) < 30
+    assert counted["without_cache"]["searches"] == 800 + 2 * len(held_out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--recipe", "quikstart"], 11, "did you mean quickstart?"),
+        (["--set", "budget.max_usd=-1"], 13, "budget.max_usd must be at least 0"),
+        (["--hit-rate", "2"], 2, "--hit-rate"),
+        (["--nodes", "0"], 2, "--nodes"),
+    ],
+)
+def test_bad_input_is_told(arguments: list[str], code: int, words: str) -> None:
+    result = call(*arguments)
+    assert result.exit_code == code
+    assert words in result.stderr

@@ -1,0 +1,73 @@
+"""What the tests of the judge share: a server, and judges that ask it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai_chat import API_KEY, ChatServer
+
+from rsearch_cli.recipe.loading import load_recipe
+from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.reward.judge import AnswerJudge, open_judge
+from rsearch_cli.services.open import Services, open_services
+
+FAST = (
+    "reward.answer=judge",
+    "reward.judge.service.requests_per_second=10000",
+    "reward.judge.service.max_backoff_seconds=0",
+    "reward.judge.service.retries=2",
+    "reward.judge.service.breaker_failures=10000",
+)
+
+
+@pytest.fixture(autouse=True)
+def openai_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key, and no address of the user's own."""
+    monkeypatch.setenv("OPENAI_API_KEY", API_KEY)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+
+
+@pytest.fixture
+def chat_server() -> Iterator[ChatServer]:
+    """A judge's server that grades by comparing texts; `grade` and `faults` may be changed."""
+    with ChatServer(retry_after="0", stall_seconds=20.0) as server:
+        yield server
+
+
+@pytest.fixture
+def judge_recipe(chat_server: ChatServer) -> Callable[..., Recipe]:
+    """A recipe that is judged by `chat_server`, with settings on top."""
+
+    def load(*settings: str) -> Recipe:
+        address = f"reward.judge.base_url={chat_server.base_url}"
+        return load_recipe("quickstart", (*FAST, address, *settings)).recipe
+
+    return load
+
+
+@pytest.fixture
+def open_services_of(tmp_path: Path) -> Iterator[Callable[[Recipe], Services]]:
+    """Opens the services of a recipe on the test's own cache and run folder."""
+    with ExitStack() as stack:
+        yield lambda recipe: stack.enter_context(
+            open_services(recipe, tmp_path / "run", tmp_path / "cache" / "answers")
+        )
+
+
+@pytest.fixture
+def make_judge(
+    judge_recipe: Callable[..., Recipe], open_services_of: Callable[[Recipe], Services]
+) -> Iterator[Callable[..., AnswerJudge]]:
+    """Opens a judge with settings on top; several share the test's cache."""
+    with ExitStack() as stack:
+
+        def make(*settings: str) -> AnswerJudge:
+            recipe = judge_recipe(*settings)
+            judge: Any = open_judge(recipe, open_services_of(recipe))
+            return stack.enter_context(judge)
+
+        yield make

@@ -1,0 +1,135 @@
+"""Plans on Exa, through the whole layer: executor, gateway, cache, retries, the real client."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from exa import API_KEY, ExaServer
+from faults import CHAOS, Fault, Faults
+
+from rsearch_cli.errors import AccessDenied
+from rsearch_cli.recipe.loading import load_recipe
+from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.search.exa import ExaOptions
+from rsearch_cli.search.executor import PlanExecutor
+from rsearch_cli.search.sources import open_sources
+from rsearch_cli.services.open import open_services
+from rsearch_cli.types import NodeResult, PlanNode, SearchPlan
+
+PLAN = SearchPlan(
+    (
+        PlanNode("A", "who founded Brindle Works", "General"),
+        PlanNode("B", "storm at Port Ellow", "News"),
+        PlanNode("C", "what she wrote", "Academy"),
+    ),
+    (("A", "C"),),
+)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ExaServer]:
+    with ExaServer(retry_after="0", stall_seconds=20.0) as server:
+        monkeypatch.setenv("EXA_API_KEY", API_KEY)
+        monkeypatch.setenv("EXA_BASE_URL", server.url)
+        yield server
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    overrides = [
+        *(f"search.sources.{name}.type=exa" for name in ("General", "News", "Academy")),
+        "search.top_k=2",
+        "search.service.requests_per_second=1000",
+        "search.service.timeout_seconds=2",
+        "search.service.max_backoff_seconds=0",
+        "search.service.retries=6",
+    ]
+    return load_recipe("quickstart", overrides).recipe
+
+
+def run_plan(recipe: Recipe, tmp_path: Path) -> tuple[NodeResult, ...]:
+    sources = open_sources(recipe.search, list)
+    with (
+        open_services(recipe, tmp_path / "run", tmp_path / "cache") as services,
+        PlanExecutor(sources, recipe.search, services) as executor,
+    ):
+        return executor.execute([PLAN])[0]
+
+
+def test_a_plan_is_searched_once_and_then_kept(
+    server: ExaServer, recipe: Recipe, tmp_path: Path
+) -> None:
+    first = run_plan(recipe, tmp_path)
+    assert [len(result.passages) for result in first] == [2, 2, 2]
+    assert len(server.requests) == 3
+    child = next(r.body for r in server.requests if r.body.get("category") == "research paper")
+    assert child["query"] == " ".join(["what she wrote", *first[2].expansion])
+    again = run_plan(recipe, tmp_path)
+    assert len(server.requests) == 3
+    assert [result.cached for result in again] == [True, True, True]
+    assert [result.passages for result in again] == [result.passages for result in first]
+
+
+def test_every_fault_that_may_pass_is_passed(
+    server: ExaServer, recipe: Recipe, tmp_path: Path
+) -> None:
+    server.faults = Faults(CHAOS, first=len(CHAOS))
+    results = run_plan(recipe, tmp_path)
+    assert [result.error for result in results] == [None, None, None]
+    assert server.counts()["failed"] == dict.fromkeys(map(str, CHAOS), 1)
+
+
+def test_a_search_that_stays_broken_marks_its_node_and_is_not_kept(
+    server: ExaServer, recipe: Recipe, tmp_path: Path
+) -> None:
+    server.faults = Faults([Fault.BAD_REQUEST])
+    failed = run_plan(recipe, tmp_path)
+    assert {result.error for result in failed} == {
+        f"Exa at {server.url} answered 400 (fault 400)",
+    }
+    assert len(server.requests) == 3
+    server.faults = Faults()
+    assert [result.error for result in run_plan(recipe, tmp_path)] == [None, None, None]
+
+
+@pytest.mark.parametrize("fault", [Fault.UNAUTHORIZED, Fault.NO_CREDITS])
+def test_a_refused_key_ends_the_batch(
+    server: ExaServer, recipe: Recipe, fault: Fault, tmp_path: Path
+) -> None:
+    server.faults = Faults([fault])
+    with pytest.raises(AccessDenied, match=rf"refuses EXA_API_KEY: .* \({fault}: fault {fault}\)"):
+        run_plan(recipe, tmp_path)
+    assert len(server.requests) <= 2  # the two that start at once
+
+
+def test_nothing_that_is_written_holds_the_key(
+    server: ExaServer,
+    recipe: Recipe,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    server.faults = Faults([Fault.RATE_LIMIT, Fault.HTML], first=2)
+    run_plan(recipe, tmp_path)
+    server.faults = Faults([Fault.UNAUTHORIZED])
+    with pytest.raises(AccessDenied):
+        run_plan(
+            recipe.model_copy(
+                update={"cache": recipe.cache.model_copy(update={"mode": "refresh"})}
+            ),
+            tmp_path,
+        )
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any("cache" in path.parts for path in written)
+    assert [path for path in written if API_KEY.encode() in path.read_bytes()] == []
+    said = capfd.readouterr()
+    assert API_KEY not in caplog.text + said.out + said.err
+
+
+def test_the_documentation_names_every_option(repository: Path) -> None:
+    page = (repository / "docs/sources.md").read_text(encoding="utf-8")
+    assert [name for name in ExaOptions.model_fields if f"| `{name}` |" not in page] == []

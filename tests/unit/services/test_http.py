@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from rsearch_cli.services.http import hide_credentials, read_retry_after
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": " 0.5 "}, 0.5),
+        ({"retry-after": "-3"}, 0.0),
+        ({"retry-after": ""}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "Fri, 32 Foo 2024 10:00:00 GMT"}, None),
+        ({"retry-after": "Wed, 01 May 2024 10:00:00 GMT"}, 0.0),
+        ({"retry-after": "Wed, 01 May 2024 10:00:00 -0000"}, 0.0),
+        ({"retry-after-ms": "250", "retry-after": "1"}, 0.25),
+        ({"retry-after-ms": "many", "retry-after": "1"}, 1.0),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(headers: dict[str, str], seconds: float | None) -> None:
+    assert read_retry_after(headers) == seconds
+
+
+def test_a_date_to_come_is_waited_for() -> None:
+    later = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
+    seconds = read_retry_after({"retry-after": later})
+    assert seconds is not None
+    assert 0 < seconds <= 90
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://api.exa.ai", "https://api.exa.ai"),
+        ("http://me:p@ss@a.example:81/v1", "http://a.example:81/v1"),
+    ],
+)
+def test_a_shown_address_holds_no_password(url: str, shown: str) -> None:
+    assert hide_credentials(url) == shown

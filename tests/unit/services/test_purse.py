@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rsearch_cli.errors import BudgetExceeded, RunFolderError, RunFolderUnwritable
+from rsearch_cli.services.purse import SPEND, Purse, ServiceSpend, Spend
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture(params=["folder", "memory"])
+def run_folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
+    return tmp_path / "run" if request.param == "folder" else None
+
+
+def test_what_is_put_by_counts_until_it_is_settled(run_folder: Path | None) -> None:
+    with Purse(run_folder, 1.0) as purse:
+        first, second = purse.reserve("exa", 0.4), purse.reserve("judge", 0.6)
+        with pytest.raises(BudgetExceeded) as caught:
+            purse.reserve("exa", 0.01)
+        assert str(caught.value) == (
+            "the next call could cost $0.0100, and $1.0000 of budget.max_usd $1.0000 is spent or in"
+            " flight; to go on, raise budget.max_usd and start again with --resume"
+        )
+        first.settle(0.1)
+        second.cancel()
+        purse.reserve("exa", 0.9)
+        spend = purse.snapshot()
+    assert spend.max_usd == 1.0
+    assert spend.services["exa"].usd == pytest.approx(1.0)
+    assert spend.services["judge"] == ServiceSpend(usd=0.0, calls=1)
+    assert (spend.total.usd, spend.total.calls) == (pytest.approx(1.0), 3)
+
+
+def test_a_limit_is_reached_exactly(run_folder: Path | None) -> None:
+    purse = Purse(run_folder, 0.5)
+    for _ in range(100):
+        purse.reserve("exa", 0.005).settle(0.005)
+    with pytest.raises(BudgetExceeded):
+        purse.reserve("exa", 0.005)
+    assert purse.snapshot().total.usd == pytest.approx(0.5)
+
+
+def test_what_is_free_needs_no_money(run_folder: Path | None) -> None:
+    purse = Purse(run_folder, 0.0)
+    purse.reserve("judge", 0.0).settle(0.0)
+    with pytest.raises(BudgetExceeded):
+        purse.reserve("judge", 1e-6)
+    assert purse.snapshot().services["judge"].calls == 1
+
+
+def test_without_a_limit_all_is_counted(run_folder: Path | None) -> None:
+    purse = Purse(run_folder)
+    purse.reserve("exa", 5.0).settle(7.0)
+    purse.note("exa", ServiceSpend(hits=2, saved_usd=0.5, failed=1))
+    expected = ServiceSpend(usd=7.0, saved_usd=0.5, calls=1, hits=2, failed=1)
+    assert purse.snapshot() == Spend({"exa": expected}, None)
+
+
+def test_a_snapshot_stays_as_it_was(run_folder: Path | None) -> None:
+    purse = Purse(run_folder)
+    purse.reserve("exa", 1.0)
+    before = purse.snapshot()
+    purse.reserve("exa", 1.0)
+    assert (before.total.usd, purse.snapshot().total.usd) == (1.0, 2.0)
+
+
+def test_threads_never_pass_the_limit(run_folder: Path | None) -> None:
+    purse = Purse(run_folder, 0.5)
+    taken: list[float] = []
+
+    def spend() -> None:
+        for _ in range(20):
+            try:
+                purse.reserve("exa", 0.01).settle(0.01)
+                taken.append(0.01)
+            except BudgetExceeded:
+                return
+
+    threads = [threading.Thread(target=spend) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(taken) == 50
+
+
+def test_a_resumed_run_goes_on_from_the_state(tmp_path: Path) -> None:
+    with Purse(tmp_path, 1.0) as purse:
+        purse.reserve("exa", 0.75).settle(0.75)
+        purse.note("exa", ServiceSpend(hits=3))
+    with Purse(tmp_path, 1.0) as purse:
+        assert purse.snapshot().services["exa"] == ServiceSpend(usd=0.75, calls=1, hits=3)
+        with pytest.raises(BudgetExceeded, match=r"\$0\.7500 of budget\.max_usd"):
+            purse.reserve("exa", 0.5)
+    Purse(tmp_path, 2.0).reserve("exa", 0.5)
+
+
+def test_the_state_is_one_json_document(tmp_path: Path) -> None:
+    purse = Purse(tmp_path)
+    purse.reserve("exa", 12345.0)
+    purse.reserve("judge", 0.5).settle(0.25)
+    state = json.loads((tmp_path / SPEND).read_text())
+    assert state["services"]["judge"]["usd"] == 0.25
+    assert state["services"]["exa"]["usd"] == 12345.0
+
+
+def test_looking_at_a_run_without_a_state_leaves_nothing(tmp_path: Path) -> None:
+    with Purse(tmp_path / "run", 1.0) as purse:
+        assert purse.snapshot() == Spend({}, 1.0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_state_that_was_just_begun_is_empty(tmp_path: Path) -> None:
+    (tmp_path / SPEND).touch()
+    assert Purse(tmp_path).snapshot().total == ServiceSpend()
+
+
+@pytest.mark.parametrize(
+    "state", ["{", "[]", '{"version": 2}', '{"version": 1, "services": {"exa": {"euro": 1}}}']
+)
+def test_a_damaged_state_is_no_license(tmp_path: Path, state: str) -> None:
+    (tmp_path / SPEND).write_text(state)
+    purse = Purse(tmp_path, 1.0)
+    with pytest.raises(RunFolderError, match=r"spend\.json does not say what the run has spent"):
+        purse.reserve("exa", 0.1)
+    assert (tmp_path / SPEND).read_text() == state
+
+
+def test_a_folder_that_cannot_be_written_stops_the_spending(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(RunFolderUnwritable, match=r"spend\.json, where the run keeps what it"):
+        Purse(tmp_path / "run").reserve("exa", 0.1)
+
+
+RESERVE = """
+import sys
+from pathlib import Path
+from rsearch_cli.services.purse import Purse
+purse = Purse(Path(sys.argv[1]), 1.0)
+purse.reserve("exa", 0.1).settle(0.1)
+purse.reserve("exa", 0.3)
+print("reserved", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_what_a_killed_process_had_in_flight_counts_as_spent(tmp_path: Path, start: Start) -> None:
+    process = start(RESERVE, tmp_path)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "reserved\n"
+    process.kill()
+    process.wait(30)
+    purse = Purse(tmp_path, 1.0)
+    assert purse.snapshot().total.usd == pytest.approx(0.4)
+    purse.reserve("exa", 0.6)
+
+
+SPENDING = """
+import sys
+from pathlib import Path
+from rsearch_cli.errors import BudgetExceeded
+from rsearch_cli.services.purse import Purse
+purse, taken = Purse(Path(sys.argv[1]), 1.0), 0
+sys.stdin.readline()
+try:
+    while True:
+        reservation = purse.reserve("exa", 0.01)
+        taken += 1
+        reservation.settle(0.005)
+except BudgetExceeded:
+    print(taken)
+"""
+
+
+def test_processes_share_one_limit(tmp_path: Path, start: Start) -> None:
+    processes = [start(SPENDING, tmp_path) for _ in range(3)]
+    ends = [process.communicate("go\n", timeout=60) for process in processes]
+    assert [err for _, err in ends] == [""] * 3
+    calls = sum(int(out) for out, _ in ends)
+    # The last one to stop has 0.995 behind it, and another call could cost 0.01.
+    assert calls == 199
+    total = Purse(tmp_path).snapshot().total
+    assert total.calls == calls
+    assert total.usd == pytest.approx(calls * 0.005)
