@@ -8,25 +8,27 @@ existing run is not touched before all of them are there.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rsearch_cli.commands.keys import keep_keys
 from rsearch_cli.commands.output import print_json, rich_stdout
+from rsearch_cli.commands.settings import takes_settings
 
 if TYPE_CHECKING:
     from rsearch_cli.commands.training import TrainingReport
 
 RECIPE_PANEL, RUN_PANEL, SERVICES_PANEL = "Recipe", "Run folder", "Services"
-DATA_PANEL, MODEL_PANEL, GRPO_PANEL = "Questions", "Model", "Training"
 
 
+@takes_settings
 def train(
     recipe: Annotated[
         str, typer.Option(help="A recipe's name or path.", rich_help_panel=RECIPE_PANEL)
-    ] = "quickstart",
+    ] = "hotpot-hard",
     overrides: Annotated[
         list[str] | None,
         typer.Option(
@@ -45,27 +47,6 @@ def train(
     resume: Annotated[
         bool, typer.Option(help="Go on from the last checkpoint.", rich_help_panel=RUN_PANEL)
     ] = False,
-    data_path: Annotated[
-        str | None, typer.Option(help="Question file.", rich_help_panel=DATA_PANEL)
-    ] = None,
-    max_samples: Annotated[
-        int | None, typer.Option(help="Most training questions.", rich_help_panel=DATA_PANEL)
-    ] = None,
-    model_name: Annotated[
-        str | None, typer.Option(help="Hub id or model folder.", rich_help_panel=MODEL_PANEL)
-    ] = None,
-    max_steps: Annotated[
-        int | None, typer.Option(help="Optimiser steps.", rich_help_panel=GRPO_PANEL)
-    ] = None,
-    num_generations: Annotated[
-        int | None, typer.Option(help="Completions a question.", rich_help_panel=GRPO_PANEL)
-    ] = None,
-    lr: Annotated[
-        float | None, typer.Option(help="Peak learning rate.", rich_help_panel=GRPO_PANEL)
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of the run.", rich_help_panel=GRPO_PANEL)
-    ] = None,
     exa_api_key: Annotated[
         str | None,
         typer.Option(help="Better: EXA_API_KEY.", rich_help_panel=SERVICES_PANEL),
@@ -83,8 +64,12 @@ def train(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead.")] = False,
+    *,
+    settings: Mapping[str, Any],
 ) -> None:
     """Train a search agent by GRPO, and measure it before and after.
+
+    A setting that is not given is the recipe's; in brackets: what it is in the recipe hotpot-hard.
 
     Example: rsearch train --recipe quickstart --max-steps 20 --output-dir runs/short
     """
@@ -94,16 +79,7 @@ def train(
     keep_keys({"--exa-api-key": exa_api_key, "--openai-api-key": openai_api_key})
     if cache_dir is not None:
         os.environ["RSEARCH_CACHE_DIR"] = str(cache_dir)
-    flags = {
-        "output_dir": output_dir,
-        "questions.path": data_path,
-        "questions.max_samples": max_samples,
-        "policy.model": model_name,
-        "train.max_steps": max_steps,
-        "train.num_generations": num_generations,
-        "train.learning_rate": lr,
-        "seed": seed,
-    }
+    flags = {"output_dir": output_dir, **settings}
     loaded = load_recipe(recipe, overrides or (), flags)
     folder = Path(loaded.recipe.output_dir.replace("{recipe}", loaded.name))
     # The run's own recipe must lead back to its folder, whatever name the file has there.

@@ -22,8 +22,16 @@ from rsearch_cli.recipe.schema import Recipe
 
 # Flags of `rsearch train` that are not called after the last part of the key they set.
 FLAG_NAMES = {
+    "policy.lora.alpha": "--lora-alpha",
+    "policy.lora.dropout": "--lora-dropout",
+    "policy.lora.r": "--lora-r",
+    "policy.lora.target_modules": "--lora-target-modules",
     "policy.model": "--model-name",
     "questions.path": "--data-path",
+    "questions.source": "--data-source",
+    "questions.train_split": "--data-split",
+    "reward.judge.mode": "--score-mode",
+    "reward.judge.model": "--reward-model",
     "train.learning_rate": "--lr",
 }
 

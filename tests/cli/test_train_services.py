@@ -105,7 +105,7 @@ def train(
             folder, cache_folder = base / name, base / f"cache-{cache or name}"
             patch.setenv("RSEARCH_CACHE_DIR", str(cache_folder))
             options = [word for setting in (*SETTINGS, *settings) for word in ("--set", setting)]
-            command = ["train", *options, "--output-dir", str(folder)]
+            command = ["train", "--recipe", "quickstart", *options, "--output-dir", str(folder)]
             result = CliRunner().invoke(app, [*command, *(["--resume"] if resume else [])])
             return Run(folder, cache_folder, result)
 

@@ -92,7 +92,16 @@ def train(
     """Train in a process of its own, with everything it might write to inside `folder`."""
     repository = str(Path(__file__).resolve().parents[2])
     options = [word for setting in SETTINGS for word in ("--set", setting)]
-    command = [sys.executable, "-m", "rsearch_cli", "--debug", "train", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "rsearch_cli",
+        "--debug",
+        "train",
+        "--recipe",
+        "quickstart",
+        *options,
+    ]
     keys = {"EXA_API_KEY": EXA_KEY, "OPENAI_API_KEY": openai_key}
     if by_flag:
         command += ["--exa-api-key", EXA_KEY, f"--openai-api-key={openai_key}"]

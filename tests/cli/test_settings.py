@@ -1,0 +1,111 @@
+"""Every flag of `rsearch train` that sets a key of the recipe: where it goes, and its default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from rsearch_cli.app import app
+from rsearch_cli.commands import training
+from rsearch_cli.commands.settings import SETTINGS
+from rsearch_cli.recipe.schema import Recipe
+
+# What is given, and what must stand in the recipe then; all differ from the defaults.
+GIVEN: dict[str, tuple[str, Any]] = {
+    "--data-source": ("custom", "custom"),
+    "--data-path": ("mine.jsonl", "mine.jsonl"),
+    "--max-samples": ("7", 7),
+    "--difficulty": ("easy,medium", ["easy", "medium"]),
+    "--data-split": ("validation", "validation"),
+    "--model-name": ("builtin:nano", "builtin:nano"),
+    "--lora-r": ("8", 8),
+    "--lora-alpha": ("64", 64),
+    "--lora-dropout": ("0.1", 0.1),
+    "--lora-target-modules": ("q_proj up_proj", ["q_proj", "up_proj"]),
+    "--batch-size": ("2", 2),
+    "--max-steps": ("9", 9),
+    "--lr": ("1e-4", 1e-4),
+    "--num-generations": ("2", 2),
+    "--gradient-accumulation-steps": ("8", 8),
+    "--save-steps": ("3", 3),
+    "--seed": ("5", 5),
+    "--curriculum-steps": ("4", 4),
+    "--reward-model": ("gpt-5-nano", "gpt-5-nano"),
+    "--score-mode": ("discrete", "discrete"),
+    "--max-turns": ("3", 3),
+    "--max-new-tokens": ("99", 99),
+}
+
+
+class Caught(Exception):
+    """The recipe has been resolved; nothing more is wanted."""
+
+
+@pytest.fixture
+def resolve(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs `rsearch train` up to the point where the resolved recipe is used, and gives it."""
+
+    def resolve(*arguments: str) -> Recipe:
+        recipes: list[Recipe] = []
+
+        def catch(recipe: Recipe, path: Path, **_: Any) -> None:
+            recipes.append(recipe)
+            raise Caught
+
+        monkeypatch.setattr(training, "run_training", catch)
+        result = CliRunner().invoke(app, ["train", *arguments])
+        assert recipes, result.output
+        return recipes[0]
+
+    return resolve
+
+
+def value_of(recipe: Recipe, key: str) -> Any:
+    value: Any = recipe
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def test_every_flag_is_tried() -> None:
+    assert set(GIVEN) == {setting.flag for setting in SETTINGS}
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.flag)
+def test_a_flag_reaches_its_place(setting: Any, resolve: Any) -> None:
+    text, value = GIVEN[setting.flag]
+    before = resolve()
+    after = resolve(setting.flag, text)
+    assert value_of(after, setting.key) == value != value_of(before, setting.key)
+    # And nothing else.
+    section, _, name = setting.key.rpartition(".")
+    if section:
+        changed = value_of(after, section).model_copy(update={name: value_of(before, setting.key)})
+        assert changed == value_of(before, section)
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.flag)
+def test_the_help_tells_the_default(setting: Any, resolve: Any) -> None:
+    value = value_of(resolve(), setting.key)
+    told = "from the Hub" if value is None else ",".join(value) if setting.kind is list else value
+    assert setting.default == str(told)
+
+
+def test_a_command_line_of_the_seed_works(resolve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("OPENAI_API_KEY", "EXA_API_KEY"):
+        monkeypatch.setenv(variable, "")
+    recipe = resolve(
+        "--data-source", "custom",
+        "--data-path", "your_data.json",
+        "--max-samples", "500",
+        "--openai-api-key", "YOUR_KEY",
+        "--exa-api-key", "YOUR_KEY",
+    )  # fmt: skip
+    assert (recipe.questions.source, recipe.questions.path) == ("custom", "your_data.json")
+    assert recipe.questions.max_samples == 500
+    assert recipe.policy.model == "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"
+    assert recipe.reward.answer == "judge"
+    assert {source.type for source in recipe.search.sources.values()} == {"exa"}
