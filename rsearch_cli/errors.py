@@ -97,6 +97,12 @@ class PolicyError(RsearchError):
     exit_code = 60
 
 
+class DoesNotFit(PolicyError):
+    """The memory plan of a run is larger than the card, and `--force` was not given."""
+
+    exit_code = 65
+
+
 class RunFolderError(RsearchError):
     """A run folder cannot be used."""
 

@@ -1,7 +1,9 @@
-"""`rsearch plan`: what a run will send and cost, before anything is sent.
+"""`rsearch plan`: what a run will send, cost and take of a card, before anything is started.
 
-Place in the path: a command over `services.estimate`. On failure: recipe errors pass through to
-`app`; so do those of the question set, which is opened only where the recipe evaluates all of it.
+Place in the path: a command over `services.estimate` and `memory`. On failure: recipe errors pass
+through to `app`; so do those of the question set, which is opened only where the recipe evaluates
+all of it. A model whose config is not at hand has no memory plan: that is told, and with `--vram`,
+which asks for it, it is an error.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import typer
 from rsearch_cli.commands.output import print_json, print_rich
 
 if TYPE_CHECKING:
+    from rsearch_cli.commands.memory import PlannedMemory
     from rsearch_cli.recipe.schema import Recipe
     from rsearch_cli.services.estimate import Assumptions, Bill, Estimate
 
@@ -44,9 +47,13 @@ def plan(
             "default 0.3.",
         ),
     ] = None,
+    vram: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Memory of the card in GB; default: what nvidia-smi says."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
 ) -> None:
-    """Print the searches, judge calls and dollars that a training run will take.
+    """Print the searches, judge calls, dollars and GPU memory that a training run will take.
 
     Example: rsearch plan --recipe quickstart --nodes 2 --hit-rate 0.5
     """
@@ -60,10 +67,48 @@ def plan(
         "without_cache": estimate_run(loaded, evaluated, assumptions, "none"),
         "with_cache": estimate_run(loaded, evaluated, assumptions, "empty"),
     }
+    memory = _plan_memory(loaded, vram)
     if as_json:
-        print_json(_describe(loaded, assumptions, estimates))
+        told = _describe_memory(memory)
+        print_json({**_describe(loaded, assumptions, estimates), **told})
     else:
         _print(loaded, assumptions, estimates)
+        _print_memory(memory)
+
+
+def _plan_memory(recipe: Recipe, vram: float | None) -> PlannedMemory | str:
+    """The memory plan, or why there is none.
+
+    Raises:
+        PolicyError: There is none, and `vram` asks for it.
+    """
+    from rsearch_cli.commands.memory import plan_for, presumed_backend
+    from rsearch_cli.errors import PolicyError
+    from rsearch_cli.memory.card import find_vram
+
+    try:
+        return plan_for(recipe, presumed_backend(recipe), find_vram() if vram is None else vram)
+    except PolicyError as unknown:
+        if vram is not None:
+            raise
+        return str(unknown)
+
+
+def _describe_memory(memory: PlannedMemory | str) -> dict[str, Any]:
+    from rsearch_cli.commands.memory import describe_memory
+
+    if isinstance(memory, str):
+        return {"fits": None, "total_gb": None, "memory_unknown": memory}
+    return describe_memory(memory)
+
+
+def _print_memory(memory: PlannedMemory | str) -> None:
+    from rsearch_cli.commands.memory import print_memory
+
+    if isinstance(memory, str):
+        typer.echo(f"\nno memory plan: {memory}")
+    else:
+        print_memory(memory)
 
 
 def _count_evaluated(recipe: Recipe) -> int:

@@ -47,6 +47,14 @@ def train(
     resume: Annotated[
         bool, typer.Option(help="Go on from the last checkpoint.", rich_help_panel=RUN_PANEL)
     ] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Go on where the memory plan says that the card is too small.",
+            rich_help_panel=RUN_PANEL,
+        ),
+    ] = False,
     exa_api_key: Annotated[
         str | None,
         typer.Option(help="Better: EXA_API_KEY.", rich_help_panel=SERVICES_PANEL),
@@ -73,6 +81,7 @@ def train(
 
     Example: rsearch train --recipe quickstart --max-steps 20 --output-dir runs/short
     """
+    from rsearch_cli.commands.memory import check_memory
     from rsearch_cli.commands.training import run_training
     from rsearch_cli.recipe.loading import load_recipe
 
@@ -84,6 +93,7 @@ def train(
     folder = Path(loaded.recipe.output_dir.replace("{recipe}", loaded.name))
     # The run's own recipe must lead back to its folder, whatever name the file has there.
     resolved = loaded.recipe.model_copy(update={"output_dir": str(folder)})
+    check_memory(resolved, force=force)
     report = run_training(resolved, folder, overwrite=overwrite, resume=resume)
     _print(report, as_json)
 

@@ -82,7 +82,7 @@ def test_where_the_budget_would_end_the_run() -> None:
 
 def test_an_offline_run_is_said_to_send_nothing() -> None:
     offline = [*PAID, "--set", "cache.mode=offline"]
-    assert plan(*offline).endswith("the run sends nothing, and stops at the first miss.\n")
+    assert "the run sends nothing, and stops at the first miss.\n" in plan(*offline)
     assert json.loads(plan(*offline, "--json"))["cache_mode"] == "offline"
 
 
@@ -115,6 +115,52 @@ def test_without_a_limit_the_questions_are_counted(tmp_path: Path) -> None:
     held_out = open_question_set(recipe.questions, recipe.seed).load(recipe.evaluate.split, None)
     assert 0 < len(held_out) < 30
     assert counted["without_cache"]["searches"] == 800 + 2 * len(held_out)
+
+
+def test_the_memory_of_a_card_is_planned_by_part() -> None:
+    shown = plan("--recipe", "hotpot-offline", "--vram", "24")
+    assert "MEMORY of each CUDA card, in GB, with unsloth, for rows of 2048 tokens" in shown
+    assert "\nKV cache                  0.22  rollout\n" in shown
+    assert "\nGB at the peak            1.17  in rollout; fits in 24 GB\n" in shown
+    assert "--set policy.max_seq_length=1024: 0.14 GB less, 1.03\n" in shown
+
+
+def test_the_memory_in_json() -> None:
+    arguments = ["--recipe", "hotpot-offline", "--vram", "1", "--json"]
+    told = json.loads(plan(*arguments))
+    assert (told["fits"], told["total_gb"], told["vram_gb"]) == (False, 1.17, 1.0)
+    assert told["parts"]["weights"] == {"gb": 0.104, "phases": ["always"]}
+    assert told["parts"]["layer_inputs"]["phases"] == ["loss", "backward"]
+    assert told["knobs"][0] == {
+        "set": ["policy.max_seq_length=1024"],
+        "saves_gb": 0.14,
+        "total_gb": 1.03,
+    }
+
+
+def test_without_a_card_only_the_total_is_told(monkeypatch) -> None:
+    monkeypatch.setattr("rsearch_cli.memory.card.find_vram", lambda: None)
+    shown = plan("--recipe", "hotpot-offline")
+    assert "GB at the peak            1.17  in rollout\nno card is seen here; --vram GB" in shown
+    assert json.loads(plan("--recipe", "hotpot-offline", "--json"))["fits"] is None
+
+
+def test_the_card_of_this_machine_is_taken(monkeypatch) -> None:
+    monkeypatch.setattr("rsearch_cli.memory.card.find_vram", lambda: 8.0)
+    assert json.loads(plan("--recipe", "hotpot-offline", "--json"))["fits"] is True
+
+
+def test_a_model_that_is_not_known_has_a_bill_but_no_memory_plan() -> None:
+    unknown = ["--recipe", "hotpot-offline", "--set", "policy.model=someone/model"]
+    shown = plan(*unknown)
+    assert rows(shown)["USD"] == ["0.00", "0.00"]
+    assert "no memory plan: policy.model: the memory of someone/model cannot be planned" in shown
+    told = json.loads(plan(*unknown, "--json"))
+    assert (told["fits"], told["total_gb"]) == (None, None)
+    assert "hf download someone/model" in told["memory_unknown"]
+    asked = call(*unknown, "--vram", "24")
+    assert asked.exit_code == 60
+    assert "its config.json is not on this machine" in asked.stderr
 
 
 @pytest.mark.parametrize(

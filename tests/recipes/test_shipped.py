@@ -10,10 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
+from rsearch_cli.commands.memory import memory_lines, plan_for, presumed_backend
 from rsearch_cli.recipe.loading import load_recipe, recipes_folder
 from rsearch_cli.recipe.schema import Recipe
 
 RECIPES = sorted(recipes_folder().glob("*.yaml"))
+WITHOUT_A_CARD = {"quickstart", "hotpot-offline"}
+"""Those that run on a CPU."""
+
 every_recipe = pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 
 
@@ -48,6 +52,81 @@ def test_the_settings_in_its_header_are_accepted(path: Path) -> None:
     settings = re.findall(r"--set (\S+)", path.read_text(encoding="utf-8"))
     assert settings
     load_recipe(path.stem, settings)
+
+
+@every_recipe
+def test_an_extending_recipe_repeats_nothing_of_its_base(path: Path) -> None:
+    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if "extends" not in data:
+        pytest.skip("it extends none")
+    base = dict(_leaves(load_recipe(data.pop("extends")).recipe.model_dump()))
+    introduced = ("hardware", "needs")
+    repeated = [k for k, v in _leaves(data) if k not in introduced and base.get(k) == v]
+    assert repeated == []
+
+
+def _memory_comment(path: Path) -> tuple[list[str], float] | None:
+    """The lines under `# Memory:` and the GB of the card that they name; None without them."""
+    text = path.read_text(encoding="utf-8").split("\n\n")[0]
+    _, found, block = text.partition(f"# Memory:   rsearch plan --recipe {path.stem} --vram ")
+    if not found:
+        return None
+    vram, *lines = block.splitlines()
+    return [line.removeprefix("#             ") for line in lines], float(vram)
+
+
+@every_recipe
+def test_it_opens_with_the_memory_plan_that_is_computed(path: Path) -> None:
+    comment = _memory_comment(path)
+    if comment is None:
+        assert path.stem in WITHOUT_A_CARD
+        return
+    written, vram = comment
+    recipe = load_recipe(path.stem).recipe
+    planned = plan_for(recipe, presumed_backend(recipe), vram)
+    assert written == memory_lines(planned)
+    assert planned.fits
+    assert f"{vram:g} GB GPU" in recipe.hardware
+
+
+@every_recipe
+def test_its_override_fits_the_card_too(path: Path) -> None:
+    comment = _memory_comment(path)
+    if comment is None:
+        pytest.skip("it is not for a card")
+    text = path.read_text(encoding="utf-8")
+    override = text.partition("# Override:")[2].splitlines()[0]
+    models = re.findall(r"--model-name (\S+)", override)
+    flags = {"policy.model": models[0]} if models else {}
+    recipe = load_recipe(path.stem, re.findall(r"--set (\S+)", override), flags).recipe
+    assert plan_for(recipe, presumed_backend(recipe), comment[1]).fits
+
+
+def test_there_is_one_for_every_size_of_card() -> None:
+    sizes = {comment[1] for path in RECIPES if (comment := _memory_comment(path))}
+    assert sizes == {8, 12, 16, 24, 48, 80}
+
+
+def test_the_flagship_is_the_run_that_is_promised() -> None:
+    recipe = load_recipe("hotpot-hard").recipe
+    policy, train = recipe.policy, recipe.train
+    assert policy.model == "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"
+    # Null is «on CUDA»: NF4, bfloat16 and, with Unsloth, its own gradient checkpointing.
+    assert (policy.load_in_4bit, policy.dtype, policy.gradient_checkpointing) == (
+        None,
+        "auto",
+        None,
+    )
+    assert (policy.lora.r, policy.lora.alpha) == (16, 32)
+    assert policy.lora.target_modules == ["q_proj", "k_proj", "v_proj", "o_proj"]
+    assert (train.num_generations, train.batch_size) == (4, 1)
+    assert (train.gradient_accumulation_steps, train.learning_rate) == (4, 5e-6)
+    assert (train.max_steps, recipe.reward.curriculum_steps) == (100, 30)
+    assert (recipe.questions.source, recipe.questions.difficulty) == ("hotpotqa", ["hard"])
+    assert {source.type for source in recipe.search.sources.values()} == {"exa"}
+    assert (recipe.reward.answer, recipe.reward.judge.model) == ("judge", "gpt-4o-mini")
+    planned = plan_for(recipe, presumed_backend(recipe), 24.0)
+    assert planned.plan.total_gb <= 20
 
 
 @every_recipe

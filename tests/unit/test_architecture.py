@@ -18,6 +18,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     {"errors", "types", "terminal"},
     {"recipe"},
+    {"memory"},
     {"services"},
     {"questions", "protocol", "reward"},
     {"search"},

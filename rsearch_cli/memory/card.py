@@ -1,0 +1,47 @@
+"""How much memory the graphics card of this machine has.
+
+Place in the path: where `rsearch plan` is given no `--vram`, and for the check that `rsearch train`
+makes first. nvidia-smi is asked, since importing torch costs seconds. On failure: no card is found;
+nothing is raised.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+_QUERY = ["nvidia-smi", "--query-gpu=uuid,memory.total", "--format=csv,noheader,nounits"]
+_MIB_PER_GB = 1024
+
+
+def find_vram() -> float | None:
+    """Memory of the largest card that this process may use, in GB of 2^30 bytes; None without one.
+
+    The largest, since which one CUDA counts as the first is not for nvidia-smi to say: what does
+    not fit there fits nowhere.
+    """
+    try:
+        done = subprocess.run(_QUERY, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    rows = [line.split(", ") for line in done.stdout.splitlines() if ", " in line]
+    sizes = {uuid: float(mib) for uuid, mib in rows if mib.replace(".", "", 1).isdigit()}
+    seen = select_visible(sizes, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return max(seen) / _MIB_PER_GB if seen else None
+
+
+def select_visible(sizes: dict[str, float], visible: str | None) -> list[float]:
+    """Sizes of the cards that `CUDA_VISIBLE_DEVICES` leaves, by index or by (part of) their UUID.
+
+    As in CUDA, the list ends at its first entry that names no card; unset, it leaves all.
+    """
+    if visible is None:
+        return list(sizes.values())
+    chosen: list[float] = []
+    for entry in (word.strip() for word in visible.split(",")):
+        by_index = list(sizes)[int(entry)] if entry.isdigit() and int(entry) < len(sizes) else None
+        named = by_index or next((u for u in sizes if entry and u.startswith(entry)), None)
+        if named is None:
+            break
+        chosen.append(sizes[named])
+    return chosen

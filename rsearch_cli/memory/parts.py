@@ -1,0 +1,224 @@
+"""The formulas: bytes of each thing that lies on the card, and when it lies there.
+
+Place in the path: `plan` adds them up. On failure: none but `PolicyError` for an adapter on a
+module that the formulas do not know. Each formula names the source that it was read from, of
+trl 1.14, transformers 5.17, peft 0.21, bitsandbytes 0.50 and unsloth 2026.10; B are rows, L tokens
+of a row, and widths are those of `ModelShape`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rsearch_cli.errors import PolicyError
+from rsearch_cli.memory.load import Load
+from rsearch_cli.memory.shape import ATTENTION, MLP, ModelShape
+from rsearch_cli.recipe.policy import Lora
+
+GIB = 2**30
+
+ALWAYS, ROLLOUT, LOSS, BACKWARD = "always", "rollout", "loss", "backward"
+PHASES = (ROLLOUT, LOSS, BACKWARD)
+"""One after the other, never together: what one frees, the next one takes."""
+
+NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Bytes of a weight in NF4: 4 bits, an 8-bit scale for each 64 weights and, quantised twice, a
+32-bit scale for each 256 of those (QLoRA, arXiv 2305.14314, section 3; bitsandbytes
+`quantize_4bit`). Both back ends load with double quantisation."""
+
+CONTEXT_BYTES = 0.7 * GIB
+"""CUDA context, kernels of torch, Triton and bitsandbytes, workspace of cuBLAS: what a process
+takes beside the allocator. An allowance, not a measurement."""
+
+SLACK = 0.05
+"""Share of all tensors that the caching allocator holds without using it. An allowance."""
+
+UNSLOTH_CACHE_STEP = 512
+"""Tokens by which Unsloth's KV cache grows (`KV_CACHE_INCREMENT` in its `models/llama.py`)."""
+
+UNSLOTH_LOGIT_CHUNKS = 4
+"""Least chunks that Unsloth's loss cuts a row's logits into (`autotune_batch_and_chunks`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One thing on the card.
+
+    Attributes:
+        name: What it is, as a key.
+        size: Bytes.
+        phases: When it lies there: `always`, or some of `PHASES`.
+    """
+
+    name: str
+    size: float
+    phases: tuple[str, ...]
+
+
+def list_parts(shape: ModelShape, load: Load, lora: Lora) -> tuple[Part, ...]:
+    """All parts but the allocator's slack.
+
+    Raises:
+        PolicyError: The adapter sits on a module that the formulas do not know.
+    """
+    adapter, number = count_adapter(shape, lora), adapter_bytes(load)
+    layer = Layer(shape, load, lora)
+    return (
+        Part("weights", weight_bytes(shape, load), (ALWAYS,)),
+        Part("adapter", adapter * number, (ALWAYS,)),
+        Part("gradients", adapter * number, (ALWAYS,)),
+        # AdamW's two moments, in the type of the weights (torch.optim.AdamW).
+        Part("optimiser", adapter * number * 2, (ALWAYS,)),
+        Part("dequantised", dequantised_bytes(shape, load), (ALWAYS,)),
+        Part("kv_cache", cache_bytes(shape, load), (ROLLOUT,)),
+        Part("prefill", prefill_bytes(shape, load), (ROLLOUT,)),
+        Part("layer_inputs", layer.kept(), (LOSS, BACKWARD)),
+        Part("logits", logit_bytes(shape, load), (LOSS,)),
+        Part("layer_recomputed", layer.in_backward(), (BACKWARD,)),
+        Part("cuda", CONTEXT_BYTES, (ALWAYS,)),
+    )
+
+
+def weight_bytes(shape: ModelShape, load: Load) -> float:
+    """The frozen model.
+
+    In 4 bit the projections alone are quantised; transformers leaves the head out, and embedding,
+    norms and biases are no projections. PEFT then casts what is left to float32 (see `Load`).
+    """
+    rest = shape.embeddings + shape.small
+    if not load.four_bit:
+        return float((shape.projections + rest) * load.width)
+    return shape.projections * NF4_BYTES + rest * load.stream
+
+
+def count_adapter(shape: ModelShape, lora: Lora) -> int:
+    """Parameters of the adapter: two matrices of `r` rows or columns for each adapted module.
+
+    Raises:
+        PolicyError: A module is none of attention and MLP.
+    """
+    unknown = [m for m in lora.target_modules if m not in ATTENTION + MLP]
+    if unknown:
+        raise PolicyError(
+            f"policy.lora.target_modules: memory cannot be planned with an adapter on {unknown[0]};"
+            f" known are {', '.join(ATTENTION + MLP)}"
+        )
+    return shape.layers * lora.r * sum(sum(shape.linear(m)) for m in lora.target_modules)
+
+
+def adapter_bytes(load: Load) -> int:
+    """Bytes of one of the adapter's parameters.
+
+    PEFT and Unsloth make them float32 over a 16-bit model; TRL's `GRPOTrainer` casts those of a
+    quantised model to bfloat16, and Unsloth takes that cast out of it (`models/rl.py`).
+    """
+    return 2 if load.four_bit and load.backend == "transformers" else 4
+
+
+def dequantised_bytes(shape: ModelShape, load: Load) -> float:
+    """The largest projection in 16 bit: both back ends dequantise one for each product."""
+    if not load.four_bit:
+        return 0.0
+    widths = [shape.linear(module) for module in (*ATTENTION, *MLP)]
+    return float(max(inner * outer for inner, outer in widths) * load.width)
+
+
+def cache_bytes(shape: ModelShape, load: Load) -> float:
+    """Keys and values of all layers for the rows that are generated at once, as long as they get.
+
+    transformers' `DynamicCache` grows by concatenation: the layer that grows is there twice.
+    """
+    per_token = shape.layers * 2 * shape.kv_width * load.stream
+    if load.backend == "unsloth":
+        return float(load.rollout_rows * (load.row.total + UNSLOTH_CACHE_STEP) * per_token)
+    return load.rollout_rows * load.row.total * per_token * (1 + 1 / shape.layers)
+
+
+def prefill_bytes(shape: ModelShape, load: Load) -> float:
+    """The widest moment of a forward pass over contexts of B x L tokens without gradients.
+
+    That is the MLP: gate after its activation, up and their product, with the residual stream, its
+    norm and their sum. The last position alone gets logits, in float32 with their softmax.
+    """
+    tokens = load.rollout_rows * load.row.total
+    widest = 3 * shape.intermediate + 3 * shape.hidden
+    return tokens * widest * load.stream + load.rollout_rows * shape.vocab * 8.0
+
+
+def logit_bytes(shape: ModelShape, load: Load) -> float:
+    """Logits of the completion and what the loss makes of them, at their widest.
+
+    TRL (`_full_logits_logps`): accelerate turns them into float32, and the gradient is as large:
+    8 bytes each. A float32 head is cast to 16 bit for the product, and kept for the backward pass.
+    Unsloth (`grpo_accumulated_loss`): 16-bit logits are kept, and float32 ones with a gradient in
+    16 bit exist for one chunk.
+    """
+    logits = load.update_rows * load.row.completion * shape.vocab
+    if load.backend == "transformers":
+        head = shape.vocab * shape.hidden * load.width if load.stream > load.width else 0
+        return float(logits * 8 + head)
+    chunks = max(UNSLOTH_LOGIT_CHUNKS, load.row.total // 4096)
+    chunk = load.row.completion * shape.vocab / chunks
+    return logits * load.width + chunk * (4 + load.width)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What one decoder layer keeps for its backward pass, B x L tokens of one update."""
+
+    shape: ModelShape
+    load: Load
+    lora: Lora
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one forward and backward pass."""
+        return self.load.update_rows * self.load.row.total
+
+    def saved(self) -> float:
+        """What autograd saves inside the layer.
+
+        Norms and residuals (4 h; unfused 6 h), queries before and after rotation with the output
+        of attention (3 q; with keys and values repeated to all heads 5 q), keys and values before
+        and after rotation (4 k), gate, its activation and up (3 f).
+        """
+        shape, fused = self.shape, self.load.backend == "unsloth"
+        numbers = (
+            (4 if fused else 6) * shape.hidden
+            + (3 if fused else 5) * shape.query_width
+            + 4 * shape.kv_width
+            + 3 * shape.intermediate
+        )
+        return self.tokens * numbers * self.load.stream + self.adapter_inputs()
+
+    def adapter_inputs(self) -> float:
+        """Inputs that the adapter saves for itself.
+
+        PEFT drops out and saves one for each module, with a mask of a byte a number; without
+        dropout it is the projection's own input. So it always is with Unsloth.
+        """
+        if self.load.backend == "unsloth" or not self.lora.dropout:
+            return 0.0
+        widths = [self.shape.linear(module)[0] for module in self.lora.target_modules]
+        return float(self.tokens * sum(widths) * (self.load.width + 1))
+
+    def gradients(self) -> float:
+        """Gradients that exist at once while the layer's MLP is gone through backwards."""
+        return (
+            self.tokens * (2 * self.shape.hidden + 3 * self.shape.intermediate) * self.load.stream
+        )
+
+    def kept(self) -> float:
+        """What stays from the forward to the backward pass, of all layers.
+
+        Checkpointed: each layer's input, which Unsloth moves to the CPU but for two buffers
+        (`unsloth_zoo/gradient_checkpointing.py`) and the last layer's own. Else all that is saved.
+        """
+        if not self.load.checkpointing:
+            return self.shape.layers * self.saved()
+        inputs = 3 if self.load.backend == "unsloth" else self.shape.layers
+        return float(inputs * self.tokens * self.shape.hidden * self.load.stream)
+
+    def in_backward(self) -> float:
+        """What the backward pass adds: the layer that is recomputed, and its gradients."""
+        return self.gradients() + (self.saved() if self.load.checkpointing else 0.0)

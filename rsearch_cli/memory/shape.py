@@ -1,0 +1,194 @@
+"""A model's dimensions, from its config alone.
+
+Place in the path: the first input of a memory plan; no weight is read and no library of the
+training stack is imported. On failure: `PolicyError` says why the dimensions are not known and what
+to do; a model that the Hub would serve is then merely not planned for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rsearch_cli.errors import PolicyError
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+MLP = ("gate_proj", "up_proj", "down_proj")
+
+_WITH_BIAS = frozenset({"qwen2"})
+"""Model types whose q, k and v projections have a bias that their config does not mention."""
+
+_REQUIRED = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "vocab_size",
+)
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """Dimensions of a dense decoder (the Llama and Qwen2 family).
+
+    Attributes:
+        hidden: Width of the residual stream.
+        layers: Decoder layers.
+        heads: Query heads.
+        kv_heads: Key and value heads; fewer than `heads` with grouped queries.
+        intermediate: Width inside the MLP.
+        vocab: Rows of the embedding, padding included.
+        head_dim: Width of one head.
+        tied: Whether the output head is the embedding.
+        qkv_bias: Whether q, k and v have a bias.
+    """
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    intermediate: int
+    vocab: int
+    head_dim: int
+    tied: bool
+    qkv_bias: bool
+
+    @property
+    def query_width(self) -> int:
+        """Width of all query heads together."""
+        return self.heads * self.head_dim
+
+    @property
+    def kv_width(self) -> int:
+        """Width of all key heads together; that of the values is the same."""
+        return self.kv_heads * self.head_dim
+
+    def linear(self, module: str) -> tuple[int, int]:
+        """`(in, out)` widths of a projection, by its name in the model.
+
+        Raises:
+            KeyError: The family has no projection of this name.
+        """
+        return {
+            "q_proj": (self.hidden, self.query_width),
+            "k_proj": (self.hidden, self.kv_width),
+            "v_proj": (self.hidden, self.kv_width),
+            "o_proj": (self.query_width, self.hidden),
+            "gate_proj": (self.hidden, self.intermediate),
+            "up_proj": (self.hidden, self.intermediate),
+            "down_proj": (self.intermediate, self.hidden),
+        }[module]
+
+    @property
+    def projections(self) -> int:
+        """Parameters of all projections: what 4-bit loading quantises."""
+        widths = [self.linear(module) for module in (*ATTENTION, *MLP)]
+        return self.layers * sum(inner * outer for inner, outer in widths)
+
+    @property
+    def embeddings(self) -> int:
+        """Parameters of embedding and output head; one matrix if they are tied."""
+        return self.vocab * self.hidden * (1 if self.tied else 2)
+
+    @property
+    def small(self) -> int:
+        """Parameters of norms and biases, which are never quantised."""
+        bias = self.query_width + 2 * self.kv_width if self.qkv_bias else 0
+        return self.layers * (2 * self.hidden + bias) + self.hidden
+
+    @property
+    def parameters(self) -> int:
+        """All parameters, as the model card counts them."""
+        return self.projections + self.embeddings + self.small
+
+
+def _qwen2(
+    hidden: int, layers: int, heads: int, kv: int, mlp: int, vocab: int, *, tied: bool
+) -> ModelShape:
+    return ModelShape(hidden, layers, heads, kv, mlp, vocab, hidden // heads, tied, qkv_bias=True)
+
+
+KNOWN: Mapping[str, ModelShape] = {
+    "Qwen/Qwen2.5-0.5B-Instruct": _qwen2(896, 24, 14, 2, 4864, 151936, tied=True),
+    "Qwen/Qwen2.5-1.5B-Instruct": _qwen2(1536, 28, 12, 2, 8960, 151936, tied=True),
+    "Qwen/Qwen2.5-3B-Instruct": _qwen2(2048, 36, 16, 2, 11008, 151936, tied=True),
+    "Qwen/Qwen2.5-7B-Instruct": _qwen2(3584, 28, 28, 4, 18944, 152064, tied=False),
+    "Qwen/Qwen2.5-14B-Instruct": _qwen2(5120, 48, 40, 8, 13824, 152064, tied=False),
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": _qwen2(1536, 28, 12, 2, 8960, 151936, tied=False),
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": _qwen2(3584, 28, 28, 4, 18944, 152064, tied=False),
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B": _qwen2(5120, 48, 40, 8, 13824, 152064, tied=False),
+    "HuggingFaceTB/SmolLM2-135M-Instruct": ModelShape(
+        576, 30, 9, 3, 1536, 49152, 64, tied=True, qkv_bias=False
+    ),
+}
+"""Models that recipes name, as their config.json on the Hub has them, so that planning a run needs
+no download; a test checks them against the parameter counts of the model cards."""
+
+
+def find_shape(model: str) -> ModelShape:
+    """The dimensions of a model.
+
+    Args:
+        model: A folder with a config.json, or a Hub id; for an id the table of known models is
+            asked, and then the Hub's cache on this machine.
+
+    Raises:
+        PolicyError: The config is not at hand, cannot be read, or is of no dense decoder.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return read_shape(folder / "config.json")
+    if model in KNOWN:
+        return KNOWN[model]
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(model, "config.json")
+    if isinstance(cached, str):
+        return read_shape(Path(cached))
+    raise PolicyError(
+        f"policy.model: the memory of {model} cannot be planned, its config.json is not on this "
+        "machine; give a model folder, or fetch it with: "
+        f"hf download {model} config.json"
+    )
+
+
+def read_shape(path: Path) -> ModelShape:
+    """The dimensions that a config.json gives.
+
+    Raises:
+        PolicyError: It cannot be read, or is of no dense decoder.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise PolicyError(f"policy.model: {path} cannot be read: {reason}") from error
+    config = config.get("text_config", config) if isinstance(config, dict) else {}
+    missing = [key for key in _REQUIRED if not isinstance(config.get(key), int)]
+    if missing or any(config.get(key) for key in _EXPERTS):
+        why = f"it has no {missing[0]}" if missing else "it mixes experts"
+        raise PolicyError(
+            f"policy.model: the memory of {path.parent} cannot be planned: {why}; plans are for "
+            "dense decoders such as Llama and Qwen2"
+        )
+    return _from_config(config)
+
+
+def _from_config(config: Mapping[str, Any]) -> ModelShape:
+    heads = config["num_attention_heads"]
+    return ModelShape(
+        hidden=config["hidden_size"],
+        layers=config["num_hidden_layers"],
+        heads=heads,
+        kv_heads=config.get("num_key_value_heads") or heads,
+        intermediate=config["intermediate_size"],
+        vocab=config["vocab_size"],
+        head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+        tied=bool(config.get("tie_word_embeddings", False)),
+        qkv_bias=config.get("model_type") in _WITH_BIAS
+        or bool(config.get("attention_bias", False)),
+    )

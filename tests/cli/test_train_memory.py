@@ -1,0 +1,73 @@
+"""`rsearch train` asks the memory plan before it loads anything."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from rsearch_cli.app import app
+
+SEVEN = [
+    "--recipe", "hotpot-offline",
+    "--model-name", "Qwen/Qwen2.5-7B-Instruct",
+    "--set", "policy.backend=transformers",
+    "--data-path", "none.jsonl",
+]  # fmt: skip
+
+LATER = 21
+"""The exit code of the missing question file, which is looked at next."""
+
+
+def call(*arguments: str):
+    return CliRunner().invoke(app, ["train", *arguments])
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """A card of so many GB, as far as nvidia-smi is concerned."""
+
+    def install(vram_gb: float | None) -> None:
+        monkeypatch.setattr("rsearch_cli.commands.memory.find_vram", lambda: vram_gb)
+
+    return install
+
+
+def test_a_run_that_cannot_fit_is_refused_in_one_line(card, tmp_path) -> None:
+    card(8.0)
+    run = tmp_path / "run"
+    result = call(*SEVEN, "--output-dir", str(run))
+    assert result.exit_code == 65
+    assert result.stderr.startswith("rsearch: the run takes 12.0 GB in its loss, by plan, and the ")
+    assert "card has 8.0 GB; try --set policy.backend=unsloth (8.1 GB), --set " in result.stderr
+    assert result.stderr.endswith("; or go on anyway with --force\n")
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not run.exists()
+
+
+def test_settings_that_suffice_are_named_first(card) -> None:
+    card(10.8)
+    hint = call(*SEVEN).stderr.partition("try ")[2]
+    size = float(hint.partition("(")[2].partition(" GB")[0])
+    assert size <= 10.8
+
+
+def test_force_goes_on_anyway(card) -> None:
+    card(8.0)
+    result = call(*SEVEN, "--force")
+    assert result.exit_code == LATER
+    assert "going on by --force: the run takes 12.0 GB" in result.stderr
+
+
+@pytest.mark.parametrize("vram_gb", [24.0, None])
+def test_a_run_that_fits_and_one_without_a_card_go_on_in_silence(card, vram_gb) -> None:
+    card(vram_gb)
+    result = call(*SEVEN)
+    assert result.exit_code == LATER
+    assert "GB" not in result.stderr
+
+
+def test_a_model_that_is_not_known_is_told_and_trained(card) -> None:
+    card(8.0)
+    result = call(*SEVEN, "--model-name", "someone/model")
+    assert result.exit_code == LATER
+    assert "going on without a memory plan: policy.model: the memory of someone" in result.stderr
