@@ -121,6 +121,12 @@ class RunFolderOccupied(RunFolderError):
     exit_code = 72
 
 
+class RunUnsaved(RunFolderError):
+    """A write to the run folder failed, as on a full disk; what was saved before is whole."""
+
+    exit_code = 73
+
+
 class BudgetExceeded(RsearchError):
     """The next call could cost more than is left of `budget.max_usd`."""
 
@@ -131,3 +137,15 @@ class FailureShareExceeded(RsearchError):
     """More of a step's searches or verdicts failed than `budget.max_failed_share` allows."""
 
     exit_code = 81
+
+
+class Interrupted(RsearchError):
+    """Ctrl-C (SIGINT) ended the run; the code is the one that shells give to that signal."""
+
+    exit_code = 130
+
+
+class Terminated(RsearchError):
+    """SIGTERM ended the run; the code is the one that shells give to that signal."""
+
+    exit_code = 143

@@ -33,6 +33,7 @@ from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.open import Services, open_services
 from rsearch_cli.services.purse import Purse
+from rsearch_cli.train.checkpoints import choose_checkpoint
 from rsearch_cli.train.display import TrainingDisplay, phase
 from rsearch_cli.train.environment import describe_environment
 from rsearch_cli.train.grpo import GrpoTraining
@@ -45,6 +46,7 @@ from rsearch_cli.train.run_folder import (
     RunFolder,
     checkpoint_step,
 )
+from rsearch_cli.train.signals import StopSignals
 from rsearch_cli.types import Question, Trajectory
 
 
@@ -78,6 +80,7 @@ def run_training(recipe: Recipe, path: Path, *, overwrite: bool, resume: bool) -
         question_set.load(recipe.questions.train_split, recipe.questions.max_samples)
     )
     with ExitStack() as stack:
+        signals = stack.enter_context(StopSignals(folder.describe_resume))
         say("opening the search sources")
         services = stack.enter_context(open_services(recipe, folder.path))
         executor = stack.enter_context(open_executor(recipe, question_set, services))
@@ -90,11 +93,13 @@ def run_training(recipe: Recipe, path: Path, *, overwrite: bool, resume: bool) -
         rollout = Rollout(policy, executor, recipe)
         folder.open(resume=resume)
         folder.write_text(RECIPE, dump_recipe(recipe))
-        if not resume:
+        if not (folder.path / ENVIRONMENT).exists():
             folder.write_json(ENVIRONMENT, describe_environment(recipe.seed, policy.backend))
         purse = services.purse
         before = evaluate_once(rollout, asked, recipe, folder, purse, "before", keep=resume)
-        train_once(policy, rollout, trained_on, recipe, folder, judge, purse, resume=resume)
+        train_once(
+            policy, rollout, trained_on, recipe, folder, judge, purse, signals, resume=resume
+        )
         after = evaluate_once(rollout, asked, recipe, folder, purse, "after", keep=False)
         spend = purse.snapshot()
     summary = {
@@ -147,7 +152,9 @@ def evaluate_once(
             kind: [Prediction.from_json(row) for row in folder.read_rows(file)]
             for kind, file in files.items()
         }
-        if len(kept["greedy"]) == len(questions):
+        wanted = {"greedy": len(questions)}
+        wanted["sampled"] = len(questions) if recipe.evaluate.sampled else 0
+        if all(len(kept[kind]) == count for kind, count in wanted.items()):
             return Evaluation(kept["greedy"], kept["sampled"] or None)
     total = len(questions) * (2 if recipe.evaluate.sampled else 1)
     with phase(f"evaluating {name} training", total, purse.snapshot) as advance:
@@ -166,20 +173,41 @@ def train_once(
     folder: RunFolder,
     judge: AnswerJudge | None,
     purse: Purse,
+    signals: StopSignals,
     *,
     resume: bool,
 ) -> None:
-    """Train under the live display; with `resume`, from the last checkpoint."""
-    checkpoint = folder.last_checkpoint() if resume else None
+    """Train under the live display; with `resume`, from the last whole checkpoint.
+
+    Raises:
+        Interrupted: Ctrl-C came; the step under way is finished and saved.
+        Terminated: The same for SIGTERM.
+    """
+    checkpoint = choose_checkpoint(folder, say) if resume else None
     if resume:
         folder.keep_rows_until(checkpoint_step(checkpoint) if checkpoint else 0)
-    with TrainingDisplay(recipe.train.max_steps, purse.snapshot) as display:
+    with (
+        TrainingDisplay(recipe.train.max_steps, purse.snapshot) as display,
+        signals.patiently(display.status),
+    ):
 
         def show(row: dict[str, Any], sample: Trajectory) -> None:
             display.update(row, sample.transcript)
 
-        training = GrpoTraining(policy, rollout, questions, recipe, folder, show, judge, purse)
+        training = GrpoTraining(
+            policy,
+            rollout,
+            questions,
+            recipe,
+            folder,
+            show,
+            judge,
+            purse,
+            stop_wanted=lambda: signals.received,
+        )
         training.run(checkpoint)
+    if signals.received:
+        raise signals.stop(f"after a whole step; {folder.describe_resume()}")
 
 
 def compare_evaluations(before: Evaluation, after: Evaluation) -> dict[str, Any]:
@@ -208,8 +236,8 @@ def distinct_questions(questions: Sequence[Question]) -> list[Question]:
 def check_same_recipe(folder: RunFolder, recipe: Recipe) -> None:
     """Refuse to resume with settings other than those the run was started with.
 
-    What a run may spend, how it uses the cache and how it calls services may change: none of them
-    alters a result, and a run that they stopped could not go on otherwise.
+    What a run may spend, how it uses the cache, how it calls services and where it lies may change:
+    none of them alters a result, and a run that they stopped could not go on otherwise.
 
     Raises:
         RunFolderError: Naming the first setting that differs.
@@ -229,6 +257,7 @@ def without_limits(recipe: Recipe) -> Recipe:
     """The recipe with all that a resumed run may change at its default."""
     judge = recipe.reward.judge.model_copy(update={"service": Service()})
     sections = {
+        "output_dir": "",
         "budget": Budget(),
         "cache": Cache(),
         "search": recipe.search.model_copy(update={"service": Service()}),

@@ -25,9 +25,17 @@ from rsearch_cli.reward.composite import score_trajectories, shuffle_answer_scor
 from rsearch_cli.reward.judge import AnswerJudge
 from rsearch_cli.rollout import Rollout
 from rsearch_cli.services.purse import Purse
+from rsearch_cli.train.checkpoints import drop_old_checkpoints, seal_checkpoint
 from rsearch_cli.train.guard import StepGuard
 from rsearch_cli.train.ledger import StepLedger
-from rsearch_cli.train.run_folder import METRICS, TRAJECTORIES, RunFolder, checkpoint_step
+from rsearch_cli.train.question_order import order_questions
+from rsearch_cli.train.run_folder import (
+    ADAPTER,
+    METRICS,
+    TRAJECTORIES,
+    RunFolder,
+    checkpoint_step,
+)
 from rsearch_cli.types import Question, RewardParts, Trajectory
 
 OnStep = Callable[[dict[str, Any], Trajectory], None]
@@ -45,6 +53,7 @@ class GrpoTraining:
         on_step: Told of every finished step: its metrics row and one of its trajectories.
         judge: Scores the answers, if the recipe's answer score is `judge`; the caller closes it.
         purse: Knows what the run has spent; without one nothing is.
+        stop_wanted: Asked after every step whether it shall be the last.
     """
 
     def __init__(
@@ -57,6 +66,7 @@ class GrpoTraining:
         on_step: OnStep,
         judge: AnswerJudge | None = None,
         purse: Purse | None = None,
+        stop_wanted: Callable[[], bool] = lambda: False,
     ) -> None:
         self.policy = policy
         self.rollout = rollout
@@ -67,19 +77,23 @@ class GrpoTraining:
         self.purse = purse or Purse()
         self.ledger = StepLedger(self.purse.snapshot())
         self.guard = StepGuard(folder, recipe.budget.max_failed_share)
+        self.stop_wanted = stop_wanted
         self._questions = {q.text: q for q in questions}
         self.trainer = self._make_trainer(questions)
 
     def run(self, resume_from: Path | None = None) -> None:
-        """Train to the last step and save the adapter."""
+        """Train to the last step and save the adapter, or stop after a step if that is wanted."""
         if resume_from and checkpoint_step(resume_from) >= self.recipe.train.max_steps:
             # Nothing is left to train, and the trainer would train one more step.
             model = self.policy.model
             model.load_adapter(str(resume_from), model.active_adapter, is_trainable=True)
         else:
             self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
-        self.policy.model.save_pretrained(self.folder.adapter)
-        self.policy.tokenizer.save_pretrained(self.folder.adapter)
+        if self.stop_wanted():
+            return
+        with self.folder.staged(ADAPTER) as adapter:
+            self.policy.model.save_pretrained(adapter)
+            self.policy.tokenizer.save_pretrained(adapter)
 
     def roll_out(self, prompts: list[list[dict[str, str]]], trainer: Any) -> dict[str, Any]:
         """TRL's `rollout_func`: `[B*G]` prompts in, ids, mask and rewards of as many rows out.
@@ -142,23 +156,14 @@ class GrpoTraining:
         return trajectory.model_mask
 
     def _make_trainer(self, questions: Sequence[Question]) -> Any:
-        from datasets import Dataset
         from transformers import PrinterCallback
-        from trl import GRPOTrainer
 
-        class Trainer(GRPOTrainer):
-            """GRPOTrainer without the model card that it leaves in every checkpoint."""
-
-            def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-                """Leave the card to `rsearch push`."""
-
-        trainer = Trainer(
+        config = build_config(self.recipe, self.folder.path)
+        trainer = make_trainer_class(self.folder, self.recipe.train.keep_checkpoints)(
             model=self.policy.model,
             processing_class=self.policy.tokenizer,
-            args=build_config(self.recipe, self.folder.path),
-            train_dataset=Dataset.from_list(
-                [{"prompt": [{"role": "user", "content": q.text}]} for q in questions]
-            ),
+            args=config,
+            train_dataset=make_dataset(questions, config),
             reward_funcs=[give_reward],
             rollout_func=self.roll_out,
             callbacks=[make_step_callback(self)],
@@ -171,19 +176,60 @@ class GrpoTraining:
         return trainer
 
 
+def make_trainer_class(folder: RunFolder, keep: int) -> Any:
+    """GRPOTrainer whose checkpoints are whole or not there, and carry no model card.
+
+    Args:
+        folder: Where the checkpoints go.
+        keep: How many of them stay.
+    """
+    from trl import GRPOTrainer
+
+    class Trainer(GRPOTrainer):
+        def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+            """Leave the card to `rsearch push`."""
+
+        def _get_output_dir(self, trial: Any) -> str:
+            return str(folder.staging)
+
+        def _save_checkpoint(self, model: Any, trial: Any) -> None:
+            with folder.staged(f"checkpoint-{self.state.global_step}") as checkpoint:
+                super()._save_checkpoint(model, trial)
+                seal_checkpoint(checkpoint)
+            drop_old_checkpoints(folder, keep)
+
+    return Trainer
+
+
+def make_dataset(questions: Sequence[Question], config: Any) -> Any:
+    """Every question of the whole run, in the order in which `config` will have it asked."""
+    from datasets import Dataset
+
+    a_step = config.generation_batch_size // config.num_generations
+    asked = order_questions(len(questions), config.max_steps * a_step, config.seed)
+    return Dataset.from_list(
+        [{"prompt": [{"role": "user", "content": questions[i].text}]} for i in asked]
+    )
+
+
 def give_reward(prompts: Any, completions: Any, reward: list[float | None], **_: Any) -> Any:
     """TRL's reward function: the totals that came with the rollouts, None for «unscored»."""
     return reward
 
 
 def make_step_callback(training: GrpoTraining) -> Any:
-    """A trainer callback that closes the ledger's step as soon as TRL has measured it."""
+    """A trainer callback that closes the ledger's step as soon as TRL has measured it.
+
+    The trainer saves after it logs, so a step that is to be the last is still saved.
+    """
     from transformers import TrainerCallback
 
     class StepCallback(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if training.ledger.trajectories:  # not for the summary that follows the last step
                 training.finish_step(state.global_step, logs)
+                if training.stop_wanted():
+                    control.should_save = control.should_training_stop = True
 
     return StepCallback()
 
@@ -229,7 +275,8 @@ def build_config(recipe: Recipe, output_dir: Path) -> Any:
         data_seed=recipe.seed,
         save_strategy="steps",
         save_steps=train.save_steps,
-        save_total_limit=train.keep_checkpoints,
+        save_total_limit=None,  # the trainer would go by the time of change, which a copy loses
+        shuffle_dataset=False,  # the questions come in the order in which they are asked
         logging_strategy="steps",
         logging_steps=1,
         report_to="none",

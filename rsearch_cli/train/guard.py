@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rsearch_cli.errors import FailureShareExceeded, RsearchError
+from rsearch_cli.errors import FailureShareExceeded, RsearchError, RunUnsaved
 from rsearch_cli.train.ledger import describe_failures
 from rsearch_cli.train.run_folder import RunFolder
 from rsearch_cli.types import RewardParts, Trajectory
@@ -86,8 +86,11 @@ class StepGuard:
             return "no step was finished; --resume starts with the first one"
         if self._random is not None and not saved.exists():
             self._random.restore()
-            # The trainer has no public way to save but at the end of a step.
-            trainer._save_checkpoint(trainer.model, trial=None)
+            try:
+                # The trainer has no public way to save but at the end of a step.
+                trainer._save_checkpoint(trainer.model, trial=None)
+            except RunUnsaved as unsaved:
+                return str(unsaved)
         return f"{step} steps are finished and saved in {saved}; --resume goes on from there"
 
 

@@ -2,8 +2,8 @@
 
 Place in the path: under training and evaluation, around what must happen once (files, the display)
 and what must happen together (the end of a step). In a training of one process everything here is
-that process alone. On failure: an exception in one process becomes the same exception in all, so
-that none waits for one that is gone.
+that process alone. On failure: what fails in one process ends all, so that none waits for one that
+is gone; the main one raises the error, the others leave without a word and with the same code.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
+
+from rsearch_cli.errors import RsearchError
 
 T = TypeVar("T")
 
@@ -53,20 +55,21 @@ def together() -> Iterator[None]:
     """Let the block succeed in all processes, or fail in all.
 
     Raises:
-        Exception: What the block raised, here or in the process with the lowest rank that failed.
+        RsearchError: What the block raised, here or in the process with the lowest rank that failed.
+        SystemExit: In the other processes, with the error's exit code.
     """
-    failure: Exception | None = None
+    failure: RsearchError | None = None
     try:
         yield
-    except Exception as error:
+    except RsearchError as error:
         if world_size() == 1:
             raise
         failure = error
     failures = [error for error in gather(failure) if error is not None]
-    if failure is not None:
-        raise failure
     if failures:
-        raise failures[0]
+        if is_main():
+            raise failures[0]
+        raise SystemExit(failures[0].exit_code)
 
 
 def share(items: list[T]) -> list[T]:

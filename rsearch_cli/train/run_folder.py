@@ -5,7 +5,9 @@
 
 Place in the path: train writes it. On failure: a folder that cannot be used raises a
 `RunFolderError` before anything slow starts, and an existing run is touched only by `open`, once
-questions and model are there. Single files are replaced whole, never half-written.
+questions and model are there. A kill or a full disk at any moment leaves every file and folder
+whole: they are written in `.partial`, flushed to the disk and then renamed; rows are appended, and
+a row that was cut short is no row. A write that fails is a `RunUnsaved`.
 """
 
 from __future__ import annotations
@@ -14,12 +16,19 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rsearch_cli.errors import RunFolderError, RunFolderOccupied, RunFolderUnwritable
+from rsearch_cli.errors import (
+    RunFolderError,
+    RunFolderOccupied,
+    RunFolderUnwritable,
+    RunUnsaved,
+)
 from rsearch_cli.services.purse import SPEND
+from rsearch_cli.train.rows import append_rows, cut_rows, read_rows, write_lines
 
 RECIPE = "recipe.yaml"
 ENVIRONMENT = "environment.json"
@@ -28,18 +37,28 @@ TRAJECTORIES = "trajectories.jsonl"
 SUMMARY = "summary.json"
 ADAPTER = "adapter"
 PREDICTIONS = "predictions"
-OURS = (RECIPE, ENVIRONMENT, METRICS, TRAJECTORIES, SUMMARY, ADAPTER, PREDICTIONS, SPEND)
+PARTIAL = ".partial"
+# The recipe comes last: it is what makes the folder a run, also one that is only half removed.
+OURS = (
+    *(PARTIAL, ENVIRONMENT, METRICS, TRAJECTORIES, SUMMARY, ADAPTER, PREDICTIONS, SPEND),
+    RECIPE,
+)
+
+# How safetensors and PyTorch, which raise no OSError, say that a write failed.
+_WRITE_FAILURES = ("I/O error", "iostream error", "inline_container")
 
 
 class RunFolder:
     """One run on disk.
 
-    Args:
+    Attributes:
         path: The folder; made by `open`.
+        opened: Whether `open` has made it ours.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.opened = False
 
     @property
     def holds_run(self) -> bool:
@@ -50,6 +69,11 @@ class RunFolder:
     def adapter(self) -> Path:
         """Where the trained adapter goes."""
         return self.path / ADAPTER
+
+    @property
+    def staging(self) -> Path:
+        """Where files and folders are written before they are put in their place."""
+        return self.path / PARTIAL
 
     def check(self, *, overwrite: bool, resume: bool) -> None:
         """See whether a run can be started or resumed here; changes nothing that stays.
@@ -69,7 +93,7 @@ class RunFolder:
                     f"output folder {self.path} holds no run to resume; "
                     "leave --resume out to start one"
                 )
-        elif self.path.exists() and any(self.path.iterdir()):
+        elif self.path.exists() and any(p != self.staging for p in self.path.iterdir()):
             if not self.holds_run:
                 raise RunFolderOccupied(
                     f"output folder {self.path} holds files that are no run of rsearch; "
@@ -97,10 +121,13 @@ class RunFolder:
     def open(self, *, resume: bool) -> None:
         """Make the folder; without `resume`, remove what an earlier run of ours left in it."""
         try:
+            left = [self.staging]
             if not resume and self.holds_run:
-                for path in [*(self.path / name for name in OURS), *self.checkpoints()]:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                left = [*self.path.glob("checkpoint-*"), *(self.path / name for name in OURS)]
+            for path in left:
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             self.path.mkdir(parents=True, exist_ok=True)
+            self.opened = True
         except OSError as error:
             raise RunFolderUnwritable(
                 f"output folder {self.path} cannot be made: {error.strerror}; "
@@ -117,39 +144,108 @@ class RunFolder:
         found = self.checkpoints()
         return found[-1] if found else None
 
+    def describe_resume(self) -> str:
+        """Say in a few words where a run that stops now can go on."""
+        if not self.opened:
+            return "nothing was changed"
+        last = self.last_checkpoint()
+        if last is None:
+            return "--resume starts with the first step"
+        return f"--resume goes on from {last}"
+
+    @contextmanager
+    def saving(self, name: str) -> Iterator[None]:
+        """Take a failed write in the block for what it is, whichever library made it.
+
+        Args:
+            name: What is written, for the message.
+
+        Raises:
+            RunUnsaved: With the reason and the room that is left on the disk.
+        """
+        try:
+            yield
+        except Exception as error:
+            if not isinstance(error, OSError) and not any(
+                words in str(error) for words in _WRITE_FAILURES
+            ):
+                raise
+            # Only an OSError names its reason in words that are fit for a person.
+            reason = getattr(error, "strerror", None) or "the write failed"
+            free = shutil.disk_usage(self.path).free / 1e6
+            raise RunUnsaved(
+                f"{name} could not be written in {self.path}: {reason} ({free:.1f} MB are free); "
+                f"make room, then {self.describe_resume()}"
+            ) from error
+
+    @contextmanager
+    def staged(self, name: str) -> Iterator[Path]:
+        """Let the block make a file or folder, and put it in its place once it is whole.
+
+        Args:
+            name: Its place in the run folder; what is there is replaced.
+
+        Yields:
+            Where the block makes it; the parent is there.
+
+        Raises:
+            RunUnsaved: A write failed; nothing has changed.
+        """
+        target, made = self.path / name, self.staging / name
+        try:
+            with self.saving(name):
+                made.parent.mkdir(parents=True, exist_ok=True)
+                yield made
+                flush_to_disk(made)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if target.is_dir():
+                    shutil.rmtree(target)
+                os.replace(made, target)
+                flush_to_disk(target.parent, deep=False)
+        finally:
+            shutil.rmtree(self.staging, ignore_errors=True)
+
+    def discard(self, path: Path) -> None:
+        """Remove a folder in the run folder; a kill leaves no half of it under its name."""
+        self.staging.mkdir(exist_ok=True)
+        os.replace(path, self.staging / path.name)
+        shutil.rmtree(self.staging)
+
     def write_text(self, name: str, text: str) -> None:
-        """Write a file whole: readers see the old one or the new one."""
-        target = self.path / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(target.name + ".partial")
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, target)
+        """Write a file whole: readers see the old one or the new one.
+
+        Raises:
+            RunUnsaved: The write failed; the old one is still there.
+        """
+        with self.staged(name) as file:
+            file.write_text(text, encoding="utf-8")
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a value as indented JSON, whole."""
         self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
     def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Append rows to a JSONL file, in one write."""
-        with (self.path / name).open("a", encoding="utf-8") as file:
-            file.write(_as_lines(rows))
+        """Append rows to a JSONL file, and flush them to the disk.
+
+        Raises:
+            RunUnsaved: The write failed; the file is as it was.
+        """
+        with self.saving(name):
+            append_rows(self.path / name, rows)
 
     def write_rows(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write a JSONL file, whole."""
-        self.write_text(name, _as_lines(rows))
+        self.write_text(name, write_lines(rows))
 
     def read_rows(self, name: str) -> list[dict[str, Any]]:
-        """The rows of a JSONL file, [] if it is not there; a last line cut short is left out."""
-        path = self.path / name
-        if not path.exists():
-            return []
-        lines = path.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines[:-1]]
+        """The rows of a JSONL file up to the first that is not whole, [] if it is not there."""
+        return read_rows(self.path / name)
 
     def keep_rows_until(self, step: int) -> None:
         """Drop the metrics and trajectories of steps after `step`: a resumed run repeats them."""
         for name in (METRICS, TRAJECTORIES):
-            self.write_rows(name, [row for row in self.read_rows(name) if row["step"] <= step])
+            with self.saving(name):
+                cut_rows(self.path / name, step)
 
 
 def checkpoint_step(path: Path) -> int:
@@ -157,5 +253,19 @@ def checkpoint_step(path: Path) -> int:
     return int(path.name.removeprefix("checkpoint-"))
 
 
-def _as_lines(rows: Iterable[Mapping[str, Any]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+def flush_to_disk(path: Path, *, deep: bool = True) -> None:
+    """Have the system write a file, or a folder and with `deep` all that is in it, to the disk."""
+    if os.name != "posix":
+        return  # a folder cannot be opened there, nor a file flushed that is open to be read
+    if path.is_dir():
+        for inner in path.iterdir() if deep else ():
+            flush_to_disk(inner)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        # Some network file systems cannot flush a folder; its files count, and they can be.
+        if not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)

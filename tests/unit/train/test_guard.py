@@ -8,7 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from rsearch_cli.errors import AccessDenied, BudgetExceeded, FailureShareExceeded, OfflineMiss
+from rsearch_cli.errors import (
+    AccessDenied,
+    BudgetExceeded,
+    FailureShareExceeded,
+    OfflineMiss,
+    RunUnsaved,
+)
 from rsearch_cli.train.guard import StepGuard
 from rsearch_cli.train.run_folder import RunFolder
 from rsearch_cli.types import (
@@ -101,6 +107,22 @@ def test_before_the_first_step_there_is_nothing_to_save(guard: StepGuard, tmp_pa
     with pytest.raises(BudgetExceeded, match=line), guard.watch(trainer):
         raise BudgetExceeded("no money")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_stopped_a_run_is_told_also_where_nothing_can_be_saved(
+    guard: StepGuard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: FakeTrainer, model: object, trial: None) -> None:
+        raise RunUnsaved("checkpoint-7 could not be written")
+
+    monkeypatch.setattr(FakeTrainer, "_save_checkpoint", fail)
+    guard.remember()
+    line = "^no money; checkpoint-7 could not be written$"
+    with (
+        pytest.raises(BudgetExceeded, match=line),
+        guard.watch(FakeTrainer(tmp_path, step=7)),
+    ):
+        raise BudgetExceeded("no money")
 
 
 def test_a_bug_is_not_dressed_up_as_a_stop(guard: StepGuard, tmp_path: Path) -> None:

@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from rsearch_cli.errors import RunFolderError, RunFolderOccupied, RunFolderUnwritable
+from rsearch_cli.errors import (
+    RunFolderError,
+    RunFolderOccupied,
+    RunFolderUnwritable,
+    RunUnsaved,
+)
 from rsearch_cli.services.purse import SPEND
 from rsearch_cli.train.run_folder import METRICS, RECIPE, TRAJECTORIES, RunFolder
 
@@ -109,3 +114,90 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     with pytest.raises(TypeError):
         folder.write_json(RECIPE, {"x": object()})
     assert (folder.path / RECIPE).read_text() == "purpose: x\n"
+
+
+def test_what_is_staged_is_not_there_before_it_is_whole(tmp_path):
+    folder = finished_run(tmp_path / "run")
+    with folder.staged("adapter") as adapter:
+        adapter.mkdir()
+        (adapter / "weights").write_text("new")
+        assert not (folder.path / "adapter").exists()
+    assert (folder.path / "adapter" / "weights").read_text() == "new"
+    assert not folder.staging.exists()
+
+
+def test_what_fails_while_it_is_staged_changes_nothing(tmp_path):
+    folder = finished_run(tmp_path / "run")
+    (folder.adapter).mkdir()
+    with pytest.raises(ZeroDivisionError), folder.staged("adapter") as adapter:
+        adapter.mkdir()
+        1 / 0  # noqa: B018
+    assert list(folder.adapter.iterdir()) == [] and not folder.staging.exists()
+
+
+def save_with_torch(path):
+    import torch
+
+    torch.save({"a": torch.zeros(100_000)}, path)
+
+
+def save_with_safetensors(path):
+    import torch
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(100_000)}, path)
+
+
+def save_by_hand(path):
+    path.write_bytes(bytes(400_000))
+
+
+@pytest.mark.parametrize("save", [save_with_torch, save_with_safetensors, save_by_hand])
+def test_a_write_that_fails_is_one_line_whichever_library_made_it(tmp_path, save):
+    resource = pytest.importorskip("resource", reason="limits need POSIX")
+    folder = finished_run(tmp_path / "run")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    line = rf"^weights could not be written in {folder.path}: .* MB are free\); make room, then "
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+        with (
+            pytest.raises(RunUnsaved, match=line + "--resume goes on from .*/checkpoint-10$"),
+            folder.staged("weights") as path,
+        ):
+            save(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not (folder.path / "weights").exists() and not folder.staging.exists()
+
+
+def test_an_error_that_is_no_failed_write_is_left_as_it_is(tmp_path):
+    folder = finished_run(tmp_path / "run")
+    with pytest.raises(RuntimeError, match="a bug"), folder.staged("weights"):
+        raise RuntimeError("a bug")
+
+
+def test_a_kill_before_the_first_file_does_not_occupy_the_folder(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.open(resume=False)
+    folder.staging.mkdir()
+    (folder.staging / RECIPE).write_text("purp")
+    RunFolder(tmp_path / "run").check(overwrite=False, resume=False)
+    folder.open(resume=False)
+    assert list(folder.path.iterdir()) == []
+
+
+def test_overwrite_also_removes_what_was_set_aside(tmp_path):
+    folder = finished_run(tmp_path / "run")
+    (folder.path / "checkpoint-4.damaged").mkdir()
+    folder.open(resume=False)
+    assert list(folder.path.iterdir()) == []
+
+
+def test_how_a_run_goes_on_is_said(tmp_path):
+    assert RunFolder(tmp_path).describe_resume() == "nothing was changed"
+    folder = RunFolder(tmp_path / "run")
+    folder.open(resume=False)
+    assert folder.describe_resume() == "--resume starts with the first step"
+    folder = finished_run(tmp_path / "other")
+    said = f"--resume goes on from {folder.path / 'checkpoint-10'}"
+    assert folder.describe_resume() == said

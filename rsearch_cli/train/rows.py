@@ -1,0 +1,72 @@
+"""Rows of JSON in a file that only grows: appended whole, read as far as they are whole.
+
+Place in the path: under the run folder's metrics, trajectories and predictions. On failure: an
+append that fails leaves the file as it was; a row that a kill cut short ends the file for readers,
+and cutting the file back takes no room on a disk that has none left.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def write_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The rows as text, a line each."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append rows, and flush them to the disk.
+
+    Raises:
+        OSError: The write failed.
+    """
+    data = write_lines(rows).encode()
+    with path.open("ab", buffering=0) as file:
+        size = file.tell()
+        try:
+            while data:  # a disk that fills up takes a part, and refuses only the next
+                data = data[file.write(data) :]
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(size)
+            raise
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a file up to the first that is not whole; [] if the file is not there."""
+    return [row for row, _ in _whole_rows(path)]
+
+
+def cut_rows(path: Path, step: int) -> None:
+    """Cut off everything behind the last whole row whose `step` is at most `step`.
+
+    Raises:
+        OSError: The file cannot be changed.
+    """
+    ends = [end for row, end in _whole_rows(path) if row["step"] <= step]
+    if path.exists():
+        os.truncate(path, max(ends, default=0))
+
+
+def _whole_rows(path: Path) -> Iterator[tuple[Row, int]]:
+    """Each whole row with the position of its end in bytes."""
+    if not path.exists():
+        return
+    end = 0
+    with path.open("rb") as file:
+        for line in file:
+            end += len(line)
+            try:
+                row = json.loads(line) if line.endswith(b"\n") else None
+            except ValueError:
+                row = None
+            if not isinstance(row, dict):
+                return
+            yield row, end

@@ -1,0 +1,85 @@
+"""Ctrl-C and SIGTERM: when they end a run at once, and when only after the step under way.
+
+Place in the path: around the whole of `rsearch train`; the trainer asks after every step whether it
+should stop. On failure: what a signal ends is raised as `Interrupted` or `Terminated`, with how the
+run goes on. The second signal ends at once whatever is under way.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from rsearch_cli.errors import Interrupted, Terminated
+
+_STOPPING = "finishing the step, then saving; press Ctrl-C again to stop now"
+
+
+class StopSignals:
+    """Takes SIGINT and SIGTERM while it is entered; outside the main thread it does nothing.
+
+    Args:
+        describe_resume: Says how the run goes on, for the message of what ends at once.
+    """
+
+    def __init__(self, describe_resume: Callable[[], str]) -> None:
+        self._describe_resume = describe_resume
+        self._received: signal.Signals | None = None
+        self._tell: Callable[[str], None] | None = None
+        self._handlers: dict[signal.Signals, Any] = {}
+
+    @property
+    def received(self) -> bool:
+        """Whether a signal has asked for the end of the run."""
+        return self._received is not None
+
+    @contextmanager
+    def patiently(self, tell: Callable[[str], None]) -> Iterator[None]:
+        """In the block, let the first signal only be noted; `received` is then to be asked for.
+
+        Args:
+            tell: Shows the person, at once, that the signal has come.
+        """
+        self._tell = tell
+        try:
+            yield
+        finally:
+            self._tell = None
+
+    def stop(self, where: str) -> Interrupted | Terminated:
+        """The exception that ends the run in good order.
+
+        Args:
+            where: What is done and saved, and how to go on.
+        """
+        if self._received == signal.SIGTERM:
+            return Terminated(f"stopped by SIGTERM {where}")
+        return Interrupted(f"stopped by Ctrl-C {where}")
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        first, self._received = self._received is None, signal.Signals(number)
+        if not (first and self._tell):
+            raise KeyboardInterrupt
+        # In a thread: the signal may have come while this one was in the midst of printing.
+        threading.Thread(target=self._tell, args=(_STOPPING,)).start()
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        if self.received and isinstance(error, KeyboardInterrupt):
+            raise self.stop(f"at once; {self._describe_resume()}") from error

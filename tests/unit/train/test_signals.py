@@ -1,0 +1,97 @@
+"""Signals: the first is noted where the run is patient, any other ends at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from rsearch_cli.errors import Interrupted, Terminated
+from rsearch_cli.train.signals import StopSignals
+
+
+def send(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+
+
+def hint() -> str:
+    return "--resume goes on from there"
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "name"),
+    [(signal.SIGINT, Interrupted, "Ctrl-C"), (signal.SIGTERM, Terminated, "SIGTERM")],
+)
+def test_a_signal_ends_at_once_what_is_not_patient(
+    number: signal.Signals, kind: type[Exception], name: str
+) -> None:
+    with (
+        pytest.raises(kind, match=f"^stopped by {name} at once; --resume goes on from there$"),
+        StopSignals(hint),
+    ):
+        send(number)
+        pytest.fail("it went on")
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_patience_takes_one_signal(first: signal.Signals) -> None:
+    said: list[str] = []
+    told = threading.Event()
+
+    def tell(line: str) -> None:
+        said.append(line)
+        told.set()
+
+    with pytest.raises(Interrupted, match="at once"), StopSignals(hint) as signals:  # noqa: SIM117
+        with signals.patiently(tell):
+            assert not signals.received
+            send(first)
+            assert signals.received
+            assert told.wait(10)
+            send(signal.SIGINT)
+            pytest.fail("it went on")
+    assert said == ["finishing the step, then saving; press Ctrl-C again to stop now"]
+
+
+def test_patience_ends_with_its_block() -> None:
+    with pytest.raises(Terminated, match="at once"), StopSignals(hint) as signals:
+        with signals.patiently(lambda line: None):
+            pass
+        send(signal.SIGTERM)
+        pytest.fail("it went on")
+
+
+def test_a_stop_in_good_order_has_the_class_of_its_signal() -> None:
+    with StopSignals(hint) as signals, signals.patiently(lambda line: None):
+        send(signal.SIGTERM)
+        stop = signals.stop("after a whole step")
+    assert isinstance(stop, Terminated) and str(stop) == "stopped by SIGTERM after a whole step"
+    assert (Interrupted.exit_code, Terminated.exit_code) == (130, 143)
+
+
+def test_handlers_are_put_back() -> None:
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    with StopSignals(hint):
+        assert signal.getsignal(signal.SIGTERM) != before[1]
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_an_interrupt_that_no_signal_made_is_left_as_it_is() -> None:
+    with pytest.raises(KeyboardInterrupt), StopSignals(hint):
+        raise KeyboardInterrupt
+
+
+def test_outside_the_main_thread_nothing_is_taken() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    seen: list[object] = []
+
+    def work() -> None:
+        with StopSignals(hint):
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [before]
