@@ -99,7 +99,8 @@ def recipes_folder() -> Path:
 
 
 def _shipped() -> dict[str, Path]:
-    return {path.stem: path for path in sorted(recipes_folder().glob("*.yaml"))}
+    paths = recipes_folder().glob("*.yaml")
+    return {path.stem: path for path in sorted(paths, key=lambda path: path.stem)}
 
 
 def _find(name_or_path: str, beside: Path | None = None, asker: str = "") -> Path:

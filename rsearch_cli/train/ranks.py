@@ -55,7 +55,7 @@ def together() -> Iterator[None]:
     """Let the block succeed in all processes, or fail in all.
 
     Raises:
-        RsearchError: What the block raised, here or in the process with the lowest rank that failed.
+        RsearchError: What the block raised, here or in the first other process that failed.
         SystemExit: In the other processes, with the error's exit code.
     """
     failure: RsearchError | None = None

@@ -106,8 +106,8 @@ def test_extends_must_be_text(write: Write) -> None:
     [
         ("zzz", "no recipe is called 'zzz'. List them with: rsearch recipes"),
         (
-            "hotpot-offlin",
-            "no recipe is called 'hotpot-offlin'; did you mean hotpot-offline? "
+            "hotpot-ofline",
+            "no recipe is called 'hotpot-ofline'; did you mean hotpot-offline? "
             "List them with: rsearch recipes",
         ),
         ("zzz.yaml", "no recipe file at zzz.yaml. List them with: rsearch recipes"),

@@ -1,0 +1,247 @@
+"""One measurement of `gpu_fit.py`, in a process of its own: GRPO steps with rows of a set length.
+
+A model of random weights never closes a tag by itself, so `ForcedPolicy` writes to the token what
+the setting says; everything else is what `rsearch train` runs: back end, rollout, search, trainer.
+The last line on stdout is the result as JSON.
+
+Usage:  python benchmarks/gpu_fit_run.py build FOLDER SHAPE | measure FOLDER SETTING   (both JSON)
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rsearch_cli.commands.training import quieten_libraries
+from rsearch_cli.memory.load import Row
+from rsearch_cli.memory.parts import GIB
+from rsearch_cli.memory.plan import plan_memory
+from rsearch_cli.memory.shape import find_shape
+from rsearch_cli.policy.generation import GREEDY, Generation, Sampling
+from rsearch_cli.policy.loading import choose_backend, load_policy, locate_model
+from rsearch_cli.policy.local import LocalPolicy
+from rsearch_cli.protocol.transcript import SEARCH_CLOSE
+from rsearch_cli.recipe.loading import load_recipe
+from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.rollout import Rollout
+from rsearch_cli.search.executor import PlanExecutor
+from rsearch_cli.search.sources import open_sources
+from rsearch_cli.services.open import open_services
+from rsearch_cli.train.grpo import GrpoTraining
+from rsearch_cli.train.run_folder import RunFolder
+from rsearch_cli.types import Question, Trajectory
+
+NEVER = "</never written>"
+PLAN = "<search>\nNodes:\nA: report (General)\nEdges:\n</search>"
+ANSWER = "<answer> x </answer>"
+WORD = " report"
+PASSAGE_WORDS = 2500
+QUESTIONS = 8
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured.
+
+    Attributes:
+        name: Its key in the results.
+        backend: What runs the weights.
+        overrides: Of the recipe `hotpot-hard`, as `--set` takes them.
+        prompt: Tokens before the model's first, about.
+        inserted: Tokens of the search results, about.
+        written: Tokens that the model writes, exactly.
+        steps: Optimiser steps.
+        cap_gb: Memory that the allocator may take, in GB; None for all.
+    """
+
+    name: str
+    backend: str
+    overrides: list[str] = field(default_factory=list)
+    prompt: int = 600
+    inserted: int = 900
+    written: int = 1024
+    steps: int = 3
+    cap_gb: float | None = 24.0
+
+
+class ForcedPolicy(LocalPolicy):
+    """Writes a plan after half of its tokens and an answer after the other half."""
+
+    written = 0
+
+    def generate(
+        self,
+        contexts: Sequence[Sequence[int]],
+        stops: Sequence[str],
+        max_new_tokens: Sequence[int],
+        sampling: Sampling = GREEDY,
+    ) -> list[Generation]:
+        """Sample as many tokens as are left beside the tag, and append it."""
+        searching = SEARCH_CLOSE in stops
+        half = self.written // 2 if searching else self.written - self.written // 2
+        tail = PLAN if searching else ANSWER
+        ids = tuple(self.encode_inserted(tail))
+        drafts = super().generate(contexts, [NEVER], [half - len(ids)] * len(contexts), sampling)
+        return [Generation(d.token_ids + ids, d.text + tail, "tag") for d in drafts]
+
+    def _generation_config(self, max_new_tokens: int, sampling: Sampling) -> Any:
+        config = super()._generation_config(max_new_tokens, sampling)
+        config.min_new_tokens = max_new_tokens
+        return config
+
+
+def main() -> None:
+    command, folder, given = sys.argv[1:]
+    quieten_libraries()
+    if command == "build":
+        build_model(Path(folder), json.loads(given))
+        return
+    setting = Setting(**json.loads(given))
+    # Before torch's CUDA is asked for anything: Unsloth wants to be imported first.
+    backend, passed_over = choose_backend(setting.backend)
+    result = {**asdict(setting), "ran_with": backend, "passed_over": passed_over}
+    print(json.dumps({**result, **measure(Path(folder), setting, backend)}))
+
+
+def build_model(folder: Path, shape: dict[str, Any]) -> None:
+    """Save a Qwen2 of random weights in bfloat16, with the nano model's tokenizer."""
+    import torch
+    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(locate_model("builtin:nano"))
+    special = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    config = Qwen2Config(**shape, **special, bos_token_id=None, max_position_embeddings=131072)
+    config.dtype = torch.bfloat16
+    torch.set_default_dtype(torch.bfloat16)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = Qwen2ForCausalLM(config)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def measure(folder: Path, setting: Setting, backend: str) -> dict[str, Any]:
+    """Train; seconds and memory by part, beside what was planned."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    if cuda and setting.cap_gb:
+        total = torch.cuda.get_device_properties(0).total_memory / GIB
+        torch.cuda.set_per_process_memory_fraction(min(1.0, setting.cap_gb / total))
+    rows: list[dict[str, Any]] = []
+    samples: list[Trajectory] = []
+
+    def remember(row: dict[str, Any], sample: Trajectory) -> None:
+        rows.append(row)
+        samples.append(sample)
+
+    with tempfile.TemporaryDirectory() as work:
+        recipe = make_recipe(folder, Path(work), setting, backend)
+        try:
+            train(recipe, Path(work), setting, remember)
+        except RuntimeError as error:  # torch's own kind, or that of a kernel's launcher
+            if "out of memory" not in str(error).lower():
+                raise
+            return {"out_of_memory": str(error).splitlines()[0], "steps_done": len(rows)}
+        row = longest(samples)
+        plan = plan_memory(find_shape(str(folder)), recipe, backend, row)
+        settled = rows[1:] or rows  # the first step compiles
+        written = setting.written * recipe.train.batch_size
+        written *= recipe.train.gradient_accumulation_steps
+        seconds = {
+            key: round(median(r[f"seconds/{key}"] for r in settled), 2)
+            for key in ("generate", "search", "reward", "update", "step")
+        }
+        return {
+            "row": asdict(row),
+            "seconds": seconds,
+            "written_tokens_per_second": round(written / seconds["generate"], 1),
+            "planned_gb": round(plan.total_gb, 2),
+            "planned_parts_gb": {p.name: round(p.size / GIB, 2) for p in plan.parts},
+            **(read_memory(plan.total_gb) if cuda else {"measured_gb": None}),
+        }
+
+
+def read_memory(planned_gb: float) -> dict[str, float]:
+    """What the process took of the card at its peak, in GB of 2^30 bytes.
+
+    The allocator's peak, and what the card lacks beside it: that is the CUDA context, if no other
+    process uses the card.
+    """
+    import torch
+
+    free, total = torch.cuda.mem_get_info()
+    beside = (total - free - torch.cuda.memory_reserved()) / GIB
+    reserved = torch.cuda.max_memory_reserved() / GIB
+    measured = reserved + beside
+    return {
+        "measured_gb": round(measured, 2),
+        "reserved_gb": round(reserved, 2),
+        "allocated_gb": round(torch.cuda.max_memory_allocated() / GIB, 2),
+        "beside_allocator_gb": round(beside, 2),
+        "planned_over_measured": round(planned_gb / measured, 3),
+    }
+
+
+def make_recipe(folder: Path, work: Path, setting: Setting, backend: str) -> Recipe:
+    """`hotpot-hard` with this model, a local corpus in place of the web, and rows of set length."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    per_word = len(tokenizer.encode(WORD * 100, add_special_tokens=False)) / 100
+    words = round(setting.inserted / per_word)
+    passages = -(-words // PASSAGE_WORDS)
+    text = (WORD * (words // passages)).strip()
+    corpus = work / "corpus.jsonl"
+    lines = [{"id": str(i), "title": "", "text": text} for i in range(passages)]
+    corpus.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    overrides = [
+        *(f"search.sources.{name}.type=bm25" for name in ("General", "News", "Academy")),
+        *(f"search.sources.{name}.corpus={corpus}" for name in ("General", "News", "Academy")),
+        f"search.top_k={passages}",
+        f"search.passage_chars={max(40, len(text))}",
+        "reward.answer=f1",
+        "evaluate.limit=1",
+        f"policy.backend={backend}",
+        f"policy.max_seq_length={2 * (setting.prompt + setting.inserted + setting.written)}",
+        f"rollout.max_new_tokens={setting.written}",
+        f"train.max_steps={setting.steps}",
+        "train.save_steps=1000000",
+        *setting.overrides,
+    ]
+    flags = {
+        "policy.model": str(folder),
+        "protocol.system_prompt": (WORD * round(setting.prompt / per_word)).strip(),
+    }
+    return load_recipe("hotpot-hard", overrides, flags).recipe
+
+
+def train(recipe: Recipe, work: Path, setting: Setting, on_step: Any) -> None:
+    """The steps, through the product's own policy, rollout, search and trainer."""
+    folder = RunFolder(work / "run")
+    folder.open(resume=False)
+    loaded = load_policy(recipe.policy, recipe.seed)
+    policy = ForcedPolicy(loaded.model, loaded.tokenizer, loaded.backend)
+    policy.written = setting.written
+    questions = [Question(str(i), f"Which report is {i}?", ("x",)) for i in range(QUESTIONS)]
+    with open_services(recipe, None, work / "cache") as services:
+        sources = open_sources(recipe.search, list, work / "index")
+        with PlanExecutor(sources, recipe.search, services) as executor:
+            rollout = Rollout(policy, executor, recipe)
+            GrpoTraining(policy, rollout, questions, recipe, folder, on_step).run()
+
+
+def longest(samples: Sequence[Trajectory]) -> Row:
+    """The longest of the rows that were seen."""
+    sample = max(samples, key=lambda t: len(t.prompt_ids) + len(t.completion_ids))
+    return Row(len(sample.prompt_ids), len(sample.completion_ids))
+
+
+if __name__ == "__main__":
+    main()
