@@ -97,10 +97,28 @@ class PolicyError(RsearchError):
     exit_code = 60
 
 
+class OutOfMemory(PolicyError):
+    """The device's memory does not hold a step, with half the rows at once either."""
+
+    exit_code = 64
+
+
+class TrainingIneffective(PolicyError):
+    """A run would look healthy and learn nothing: its samples do not come from what is trained."""
+
+    exit_code = 65
+
+
 class DoesNotFit(PolicyError):
     """The memory plan of a run is larger than the card, and `--force` was not given."""
 
-    exit_code = 65
+    exit_code = 67
+
+
+class EngineUnavailable(PolicyError):
+    """The engine that `rollout.engine` names cannot run here."""
+
+    exit_code = 66
 
 
 class RunFolderError(RsearchError):

@@ -6,21 +6,34 @@ carried out and inserts the results, until every question has an answer or no to
     context = prompt + what the model wrote + what the system inserted      (token ids throughout)
 
 Nothing that was generated is ever encoded again: a completion is the concatenation of the ids that
-were sampled and the ids that were inserted, and its mask tells them apart. On failure: a plan that
-cannot be read and a search that failed are told to the model in the result block and recorded in
-the trajectory; nothing is raised for them. A prompt that leaves no room to answer raises
-`PolicyError`.
+were sampled and the ids that were inserted, and its mask tells them apart. Two micro-batches are
+under way at a time and take turns, so that one is searched for while the other is generated:
+
+    generate A1   generate B1   generate A2   generate B2   generate C1 ...
+                  search A      search B
+
+Whose turn it is never depends on how long a search takes: the order in which random numbers are
+drawn is always the same. On failure: a plan that cannot be read and a search that failed are told
+to the model in the result block and recorded in the trajectory; nothing is raised for them. A
+prompt that leaves no room to answer raises `PolicyError`. Memory that runs out halves the
+micro-batches, once; the second time it raises `OutOfMemory`.
 """
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor as Workers
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
 
-from rsearch_cli.errors import PolicyError
-from rsearch_cli.policy.generation import GREEDY, Generation, Sampling
+from rsearch_cli.drafts import Draft, MicroBatch, PendingSearch, count_fitting
+from rsearch_cli.errors import OutOfMemory, PolicyError
+from rsearch_cli.policy.generation import Sampling, TextPolicy
+from rsearch_cli.policy.prefix_cache import PrefixCache
 from rsearch_cli.protocol.plan import read_plan
 from rsearch_cli.protocol.prompt import build_messages
 from rsearch_cli.protocol.results import render_invalid_plan, render_results
@@ -35,38 +48,8 @@ from rsearch_cli.types import (
     Trajectory,
 )
 
-
-class TextPolicy(Protocol):
-    """What a rollout needs of a policy (see `policy.local.LocalPolicy`)."""
-
-    forbidden: tuple[str, ...]
-
-    @property
-    def eos_id(self) -> int:
-        """The id that closes a finished row."""
-        ...
-
-    def encode_prompt(self, messages: list[dict[str, str]]) -> tuple[list[int], str]:
-        """Ids of a rendered chat, and what its template has opened for the model."""
-        ...
-
-    def encode_inserted(self, text: str) -> list[int]:
-        """Ids of text that the system writes."""
-        ...
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids, exactly."""
-        ...
-
-    def generate(
-        self,
-        contexts: Sequence[Sequence[int]],
-        stops: Sequence[str],
-        max_new_tokens: Sequence[int],
-        sampling: Sampling = GREEDY,
-    ) -> list[Generation]:
-        """Continue each of `[B]` contexts up to a stop, its end or its own limit."""
-        ...
+UNDER_WAY = 2
+"""Micro-batches that take turns; a third would hide no more of a search, and cost its cache."""
 
 
 class Executor(Protocol):
@@ -79,7 +62,13 @@ class Executor(Protocol):
 
 @dataclass(slots=True)
 class RolloutTimes:
-    """Seconds of wall-clock time that rollouts took, by part; added up over calls."""
+    """Seconds of wall-clock time that rollouts took, by part; added up over calls.
+
+    Attributes:
+        generate: In the policy.
+        search: Waiting for searches; what passes while another micro-batch is generated is not
+            counted.
+    """
 
     generate: float = 0.0
     search: float = 0.0
@@ -87,44 +76,6 @@ class RolloutTimes:
     def copy(self) -> RolloutTimes:
         """The state now, for a difference later."""
         return RolloutTimes(self.generate, self.search)
-
-
-@dataclass(slots=True)
-class Draft:
-    """A trajectory in the making."""
-
-    question: Question
-    prompt_ids: list[int]
-    opening: str
-    budget: int
-    segments: list[Segment] = field(default_factory=list)
-    rounds: list[SearchRound] = field(default_factory=list)
-    answer: str | None = None
-    stop: Literal["answer", "eos", "length"] | None = None
-
-    @property
-    def context(self) -> list[int]:
-        """`[p + l]` everything the model sees next."""
-        return self.prompt_ids + [i for segment in self.segments for i in segment.token_ids]
-
-    def finish(self, eos_id: int) -> Trajectory:
-        """Close the row: it ends in eos, which is masked unless the model wrote it itself.
-
-        TRL takes a completion whose last id is another for a truncated one; whether it really was
-        is kept in `Trajectory.stop`.
-        """
-        assert self.stop is not None
-        if not self.segments or self.segments[-1].token_ids[-1:] != (eos_id,):
-            self.segments.append(Segment("", (eos_id,), "system"))
-        return Trajectory(
-            question=self.question,
-            prompt_ids=tuple(self.prompt_ids),
-            opening=self.opening,
-            segments=tuple(self.segments),
-            rounds=tuple(self.rounds),
-            answer=self.answer,
-            stop=self.stop,
-        )
 
 
 class Rollout:
@@ -137,6 +88,7 @@ class Rollout:
 
     Attributes:
         times: Seconds by part since the rollout was made.
+        halved_to: Most rows of a micro-batch since memory ran out once; None before that.
     """
 
     def __init__(self, policy: TextPolicy, executor: Executor, recipe: Recipe) -> None:
@@ -144,6 +96,7 @@ class Rollout:
         self.executor = executor
         self.recipe = recipe
         self.times = RolloutTimes()
+        self.halved_to: int | None = None
 
     def run(
         self,
@@ -160,22 +113,41 @@ class Rollout:
 
         Returns:
             `[B]` trajectories, in order.
-        """
-        trajectories: list[Trajectory] = []
-        for batch in self._micro_batches(questions):
-            drafts = [self._draft(question) for question in batch]
-            while active := [draft for draft in drafts if draft.stop is None]:
-                self._write(active, sampling)
-                self._search([draft for draft in active if draft.stop is None])
-            trajectories += [draft.finish(self.policy.eos_id) for draft in drafts]
-            if on_done:
-                on_done(len(trajectories))
-        return trajectories
 
-    def _micro_batches(self, questions: Sequence[Question]) -> Iterator[Sequence[Question]]:
-        size = self.recipe.rollout.micro_batch
-        for start in range(0, len(questions), size):
-            yield questions[start : start + size]
+        Raises:
+            PolicyError: A prompt leaves no room to answer.
+            OutOfMemory: Memory ran out for the second time, or for a single completion.
+        """
+        drafts = [self._draft(question) for question in questions]
+        waiting, under_way = deque(drafts), deque[MicroBatch]()
+        done = 0
+        # Leaving the block waits for a search that is under way: what is paid for is kept.
+        with ThreadPoolExecutor(1, "search") as worker:
+            while waiting or under_way:
+                while waiting and len(under_way) < UNDER_WAY:
+                    under_way.append(self._next_batch(waiting))
+                batch = under_way.popleft()
+                self._receive(batch)
+                if batch.active and not self._write(batch, sampling):
+                    under_way = self._split([batch, *under_way])
+                elif batch.active:
+                    self._search(batch, worker)
+                    under_way.append(batch)
+                else:
+                    done += len(batch.drafts)
+                    if on_done:
+                        on_done(done)
+        return [draft.finish(self.policy.eos_id) for draft in drafts]
+
+    def _next_batch(self, waiting: deque[Draft]) -> MicroBatch:
+        """Take as many drafts as the recipe allows at once."""
+        settings = self.recipe.rollout
+        rows = min(settings.micro_batch, self.halved_to or settings.micro_batch)
+        count = count_fitting(waiting, rows, settings.micro_batch_tokens)
+        return self._open_batch([waiting.popleft() for _ in range(count)])
+
+    def _open_batch(self, drafts: list[Draft]) -> MicroBatch:
+        return MicroBatch(drafts, PrefixCache() if self.recipe.rollout.reuse_cache else None)
 
     def _draft(self, question: Question) -> Draft:
         recipe = self.recipe
@@ -195,18 +167,29 @@ class Rollout:
             )
         return Draft(question, prompt_ids, opening, min(recipe.rollout.max_new_tokens, room))
 
-    def _write(self, drafts: Sequence[Draft], sampling: Sampling) -> None:
-        """Let the model continue every draft up to its next tag; decide which ones are done.
+    def _write(self, batch: MicroBatch, sampling: Sampling) -> bool:
+        """Let the model continue every active draft up to its next tag; see which ones are done.
 
-        All drafts of a batch are in the same round: each round ends a draft or searches for it.
+        Returns:
+            Whether it did; if not, memory ran out for the first time, and nothing has changed.
         """
+        drafts = batch.active
         searches_left = self.recipe.rollout.max_turns - len(drafts[0].rounds)
         stops = [SEARCH_CLOSE, ANSWER_CLOSE] if searches_left else [ANSWER_CLOSE]
         started = time.perf_counter()
-        generations = self.policy.generate(
-            [d.context for d in drafts], stops, [d.budget for d in drafts], sampling
-        )
-        self.times.generate += time.perf_counter() - started
+        try:
+            generations = self.policy.generate(
+                [d.context for d in drafts],
+                stops,
+                [d.budget for d in drafts],
+                sampling,
+                batch.cache,
+            )
+        except OutOfMemory as error:
+            self._halve(batch, error)
+            return False
+        finally:
+            self.times.generate += time.perf_counter() - started
         for draft, written in zip(drafts, generations, strict=True):
             draft.segments.append(Segment(written.text, written.token_ids, "model"))
             draft.budget -= len(written.token_ids)
@@ -217,18 +200,60 @@ class Rollout:
             elif ANSWER_CLOSE in written.text:
                 draft.stop = "answer"
             draft.answer = answer_text(written.text) or draft.answer
+        return True
 
-    def _search(self, drafts: Sequence[Draft]) -> None:
-        """Carry out the plans that drafts have just closed, and insert the results."""
-        readings = [
-            read_plan(last_plan_text(d.segments[-1].text) or "", self.recipe.protocol)
-            for d in drafts
-        ]
+    def _halve(self, batch: MicroBatch, error: OutOfMemory) -> None:
+        """Halve all further micro-batches, unless that has been done or cannot be done.
+
+        Raises:
+            OutOfMemory: Naming the settings that take less memory.
+        """
+        rows = len(batch.active)
+        settings, again = self.recipe.rollout, " again" if self.halved_to else ""
+        were = "completions were" if rows > 1 else "completion was"
+        what = f"out of memory{again} while {rows} {were} generated"
+        if self.halved_to or rows == 1:
+            raise OutOfMemory(
+                f"{what} ({error}); lower rollout.micro_batch (now "
+                f"{settings.micro_batch}), rollout.micro_batch_tokens, rollout.max_new_tokens or "
+                "search.passage_chars, or set rollout.reuse_cache=false"
+            ) from error
+        self.halved_to = (len(batch.drafts) + 1) // 2
+        line = (
+            f"{what}; from now on at most {self.halved_to} are, as with rollout.micro_batch="
+            f"{self.halved_to}"
+        )
+        print(line, file=sys.stderr)
+
+    def _split(self, batches: Sequence[MicroBatch]) -> deque[MicroBatch]:
+        """Micro-batches in two halves each, after what they wait for; their caches are given up."""
+        halves = deque[MicroBatch]()
+        for batch in batches:
+            self._receive(batch)
+            active, finished = batch.active, [d for d in batch.drafts if d.stop is not None]
+            middle = (len(active) + 1) // 2
+            parts = (finished + active[:middle], active[middle:])
+            halves.extend(self._open_batch(part) for part in parts if part)
+        return halves
+
+    def _search(self, batch: MicroBatch, worker: Workers) -> None:
+        """Have the plans carried out that the active drafts have just closed."""
+        drafts, protocol = batch.active, self.recipe.protocol
+        readings = [read_plan(last_plan_text(d.segments[-1].text) or "", protocol) for d in drafts]
+        plans = [r.plan for r in readings if r.plan is not None]
+        found = worker.submit(self.executor.execute, plans)
+        batch.search = PendingSearch(drafts, readings, found)
+
+    def _receive(self, batch: MicroBatch) -> None:
+        """Wait for what a micro-batch has searched for, and insert it."""
+        search, batch.search = batch.search, None
+        if search is None:
+            return
         started = time.perf_counter()
-        found = iter(self.executor.execute([r.plan for r in readings if r.plan is not None]))
+        found = iter(search.found.result())
         self.times.search += time.perf_counter() - started
         protocol, forbidden = self.recipe.protocol, self.policy.forbidden
-        for draft, reading in zip(drafts, readings, strict=True):
+        for draft, reading in zip(search.drafts, search.readings, strict=True):
             if reading.plan is None:
                 results: tuple[NodeResult, ...] = ()
                 block = render_invalid_plan(reading.problems, protocol)

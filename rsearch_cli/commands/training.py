@@ -23,9 +23,11 @@ from rsearch_cli.evaluate.evaluation import Evaluation, evaluate_rollouts
 from rsearch_cli.evaluate.metrics import Prediction, compare, summarise
 from rsearch_cli.policy.loading import load_policy, locate_model
 from rsearch_cli.policy.local import LocalPolicy
+from rsearch_cli.policy.vllm_engine import check_engine
 from rsearch_cli.questions.sets import QuestionSet, open_question_set
 from rsearch_cli.recipe.loading import dump_recipe, load_recipe
 from rsearch_cli.recipe.outside import Budget, Cache, Service
+from rsearch_cli.recipe.policy import Rollout as RolloutSettings
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.reward.judge import AnswerJudge, open_judge
 from rsearch_cli.rollout import Rollout
@@ -74,6 +76,7 @@ def run_training(recipe: Recipe, path: Path, *, overwrite: bool, resume: bool) -
     if resume:
         check_same_recipe(folder, recipe)
     locate_model(recipe.policy.model)
+    check_engine(recipe.policy, recipe.rollout)
     question_set = open_question_set(recipe.questions, recipe.seed)
     asked = question_set.load(recipe.evaluate.split, recipe.evaluate.limit)
     trained_on = distinct_questions(
@@ -89,7 +92,7 @@ def run_training(recipe: Recipe, path: Path, *, overwrite: bool, resume: bool) -
             stack.enter_context(judge)
         say(f"loading {recipe.policy.model}")
         quieten_libraries()
-        policy = load_policy(recipe.policy, recipe.seed)
+        policy = load_policy(recipe.policy, recipe.seed, recipe.rollout)
         rollout = Rollout(policy, executor, recipe)
         folder.open(resume=resume)
         folder.write_text(RECIPE, dump_recipe(recipe))
@@ -236,8 +239,8 @@ def distinct_questions(questions: Sequence[Question]) -> list[Question]:
 def check_same_recipe(folder: RunFolder, recipe: Recipe) -> None:
     """Refuse to resume with settings other than those the run was started with.
 
-    What a run may spend, how it uses the cache, how it calls services and where it lies may change:
-    none of them alters a result, and a run that they stopped could not go on otherwise.
+    What a run may spend, how it uses the cache, how it calls services, how many completions it
+    generates at once and where it lies may change: a run that they stopped could not go on otherwise.
 
     Raises:
         RunFolderError: Naming the first setting that differs.
@@ -256,12 +259,18 @@ def check_same_recipe(folder: RunFolder, recipe: Recipe) -> None:
 def without_limits(recipe: Recipe) -> Recipe:
     """The recipe with all that a resumed run may change at its default."""
     judge = recipe.reward.judge.model_copy(update={"service": Service()})
+    defaults = RolloutSettings()
+    at_once = {
+        name: getattr(defaults, name)
+        for name in ("micro_batch", "micro_batch_tokens", "reuse_cache")
+    }
     sections = {
         "output_dir": "",
         "budget": Budget(),
         "cache": Cache(),
         "search": recipe.search.model_copy(update={"service": Service()}),
         "reward": recipe.reward.model_copy(update={"judge": judge}),
+        "rollout": recipe.rollout.model_copy(update=at_once),
     }
     return recipe.model_copy(update=sections)
 

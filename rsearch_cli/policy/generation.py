@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
+
+from rsearch_cli.policy.prefix_cache import PrefixCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,43 @@ class Generation:
     token_ids: tuple[int, ...]
     text: str
     stop: Literal["tag", "eos", "length"]
+
+
+class TextPolicy(Protocol):
+    """What a rollout needs of a policy (see `policy.local.LocalPolicy`)."""
+
+    forbidden: tuple[str, ...]
+
+    @property
+    def eos_id(self) -> int:
+        """The id that closes a finished row."""
+        ...
+
+    def encode_prompt(self, messages: list[dict[str, str]]) -> tuple[list[int], str]:
+        """Ids of a rendered chat, and what its template has opened for the model."""
+        ...
+
+    def encode_inserted(self, text: str) -> list[int]:
+        """Ids of text that the system writes."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, exactly."""
+        ...
+
+    def generate(
+        self,
+        contexts: Sequence[Sequence[int]],
+        stops: Sequence[str],
+        max_new_tokens: Sequence[int],
+        sampling: Sampling = GREEDY,
+        cache: PrefixCache | None = None,
+    ) -> list[Generation]:
+        """Continue each of `[B]` contexts up to a stop, its end or its own limit.
+
+        What is computed for them may be left in `cache`, for the call that continues them.
+        """
+        ...
 
 
 class TagStop:

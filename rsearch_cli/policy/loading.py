@@ -11,7 +11,8 @@ from typing import Any
 
 from rsearch_cli.errors import PolicyError
 from rsearch_cli.policy.local import LocalPolicy
-from rsearch_cli.recipe.policy import Policy
+from rsearch_cli.policy.vllm_engine import VllmPolicy, check_engine
+from rsearch_cli.recipe.policy import Policy, Rollout
 
 BUILTIN = "builtin:"
 BUILTIN_FOLDER = Path(__file__).parent.parent / "models"
@@ -62,28 +63,41 @@ def choose_backend(wanted: str) -> tuple[str, str | None]:
     return "transformers", reason
 
 
-def load_policy(recipe: Policy, seed: int) -> LocalPolicy:
+def load_policy(recipe: Policy, seed: int, rollout: Rollout | None = None) -> LocalPolicy:
     """Load the policy of a recipe, with a fresh adapter on it.
+
+    Args:
+        recipe: What to load.
+        seed: Decides the adapter.
+        rollout: Names the engine that generates; None is the model itself.
 
     Raises:
         PolicyError: If it cannot be loaded; the message names the model and what to do.
+        EngineUnavailable: The engine cannot run here.
     """
+    rollout = rollout or Rollout()
+    check_engine(recipe, rollout)
     path = locate_model(recipe.model)
-    backend, _ = choose_backend(recipe.backend)
+    backend, _ = choose_backend("unsloth" if rollout.engine == "vllm" else recipe.backend)
     try:
-        model, tokenizer = _load(backend, path, recipe, seed)
+        model, tokenizer = _load(backend, path, recipe, seed, rollout)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise PolicyError(
             f"policy.model: {recipe.model} could not be loaded with {backend}: {first} "
             "(give a model folder with --model-name DIR if the Hub cannot be reached)"
         ) from error
+    if rollout.engine == "vllm":
+        return VllmPolicy(model, tokenizer)
     return LocalPolicy(model, tokenizer, backend)
 
 
-def _load(backend: str, path: str, recipe: Policy, seed: int) -> tuple[Any, Any]:
+def _load(backend: str, path: str, recipe: Policy, seed: int, rollout: Rollout) -> tuple[Any, Any]:
     if backend == "unsloth":
-        from rsearch_cli.policy.unsloth_backend import load_model
-    else:
-        from rsearch_cli.policy.transformers_backend import load_model
+        from rsearch_cli.policy.unsloth_backend import load_model as load_with_unsloth
+
+        share = rollout.vllm_memory_share if rollout.engine == "vllm" else None
+        return load_with_unsloth(path, recipe, seed, share)
+    from rsearch_cli.policy.transformers_backend import load_model
+
     return load_model(path, recipe, seed)

@@ -2,7 +2,8 @@
 
 Place in the path: `rollout` hands it contexts as ids and gets ids back; text is decoded for reading
 only and never encoded again. On failure: a tokenizer that cannot serve (no chat template, no
-distinct pad token) raises `PolicyError` when the policy is made, before anything slow starts.
+distinct pad token) raises `PolicyError` when the policy is made, before anything slow starts; a
+device that runs out of memory raises `OutOfMemory`.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rsearch_cli.errors import PolicyError
+from rsearch_cli.errors import OutOfMemory, PolicyError
 from rsearch_cli.policy.generation import GREEDY, Generation, Sampling, TagStop
+from rsearch_cli.policy.prefix_cache import Inputs, PrefixCache, pad_left
 
 OPENINGS = ("<think>\n", "<think>")
 
@@ -37,6 +39,11 @@ def ensure_pad_token(tokenizer: Any) -> None:
         f"{tokenizer.name_or_path}: the tokenizer has no pad token apart from its end-of-sequence "
         f"token {tokenizer.eos_token!r}; set pad_token in its tokenizer_config.json"
     )
+
+
+def shortage(error: Exception) -> str:
+    """What an out-of-memory error of torch says first: that it is one, and how much was asked."""
+    return ". ".join(str(error).split(". ")[:2]).rstrip(".")
 
 
 class LocalPolicy:
@@ -105,6 +112,7 @@ class LocalPolicy:
         stops: Sequence[str],
         max_new_tokens: Sequence[int],
         sampling: Sampling = GREEDY,
+        cache: PrefixCache | None = None,
     ) -> list[Generation]:
         """Continue every context until a stop string, end of sequence or its own limit.
 
@@ -113,32 +121,63 @@ class LocalPolicy:
             stops: Strings such as `</search>`.
             max_new_tokens: `[B]` limits, each at least 1.
             sampling: Greedy unless said otherwise.
+            cache: What the last call has left for these rows; this call leaves its own. Unsloth's
+                own decoding on a GPU hands nothing back that could be kept.
 
         Returns:
             `[B]` generations, in the order of the contexts.
+
+        Raises:
+            OutOfMemory: The device's memory does not hold this many rows.
         """
         import torch
 
-        width = max(len(c) for c in contexts)
         pad = self.tokenizer.pad_token_id
-        device = self.model.device
-        ids = torch.tensor([[pad] * (width - len(c)) + list(c) for c in contexts], device=device)
-        mask = torch.tensor(
-            [[0] * (width - len(c)) + [1] * len(c) for c in contexts], device=device
-        )
-        tag_stop = TagStop(self.tokenizer, stops, width)
-        with self._inference():
-            output = self.model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                generation_config=self._generation_config(max(max_new_tokens), sampling),
-                stopping_criteria=[tag_stop],
-            )
-        rows = output[:, width:].tolist()
-        return [
+        try:
+            inputs = cache.resume(contexts, pad) if cache else None
+            inputs = inputs or pad_left(contexts, pad, self.model.device)
+            tag_stop = TagStop(self.tokenizer, stops, inputs.ids.shape[1])
+            config = self._generation_config(max(max_new_tokens), sampling)
+            output = self._run_model(inputs, config, [tag_stop])
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory(shortage(error)) from error
+        rows = output.sequences[:, inputs.ids.shape[1] :].tolist()
+        written = [
             self._cut(row, tag_stop.ends.get(i), limit)
             for i, (row, limit) in enumerate(zip(rows, max_new_tokens, strict=True))
         ]
+        if cache:
+            ids = [generation.token_ids for generation in written]
+            cache.keep(contexts, ids, inputs.mask, output.past_key_values)
+        return written
+
+    def sample_log_probs(self, context: Sequence[int], count: int) -> list[tuple[int, float]]:
+        """Greedily sampled ids with their log-probabilities, from the path that `generate` takes.
+
+        Args:
+            context: `[p]` ids.
+            count: Most ids to sample.
+        """
+        import torch
+
+        inputs = pad_left([context], self.tokenizer.pad_token_id, self.model.device)
+        config = self._generation_config(count, GREEDY)
+        config.output_logits = True
+        output = self._run_model(inputs, config, [])
+        logits = torch.cat(list(output.logits)).double()
+        ids = output.sequences[0, len(context) :]
+        chosen = logits.log_softmax(dim=-1).gather(1, ids[:, None].to(logits.device))
+        return list(zip(ids.tolist(), chosen[:, 0].tolist(), strict=True))
+
+    def _run_model(self, inputs: Inputs, config: Any, stopping: list[Any]) -> Any:
+        with self._inference():
+            return self.model.generate(
+                input_ids=inputs.ids,
+                attention_mask=inputs.mask,
+                past_key_values=inputs.past,
+                generation_config=config,
+                stopping_criteria=stopping,
+            )
 
     def _generation_config(self, max_new_tokens: int, sampling: Sampling) -> Any:
         """Make a configuration of our own.
@@ -161,6 +200,7 @@ class LocalPolicy:
             eos_token_id=list(self.eos_ids),
             pad_token_id=self.tokenizer.pad_token_id,
             use_cache=True,
+            return_dict_in_generate=True,
             **chosen,
         )
 

@@ -42,8 +42,17 @@ def unavailable() -> str | None:
     return None
 
 
-def load_model(path: str, recipe: Policy, seed: int) -> tuple[Any, Any]:
-    """Load model and tokenizer through `FastLanguageModel`, with a fresh adapter of zero effect."""
+def load_model(
+    path: str, recipe: Policy, seed: int, vllm_share: float | None = None
+) -> tuple[Any, Any]:
+    """Load model and tokenizer through `FastLanguageModel`, with a fresh adapter of zero effect.
+
+    Args:
+        path: Model folder or Hub id.
+        recipe: How to load it, and its adapter.
+        seed: Decides the adapter.
+        vllm_share: Share of the GPU's memory for a vLLM engine on the same weights; None has none.
+    """
     import torch
     from unsloth import FastLanguageModel  # first: it patches the next imports
 
@@ -57,6 +66,7 @@ def load_model(path: str, recipe: Policy, seed: int) -> tuple[Any, Any]:
         max_seq_length=recipe.max_seq_length,
         dtype=getattr(torch, compute_dtype(recipe)),
         load_in_4bit=recipe.load_in_4bit if recipe.load_in_4bit is not None else on_cuda,
+        **vllm_settings(recipe, vllm_share),
     )
     lora = recipe.lora
     model = FastLanguageModel.get_peft_model(
@@ -69,6 +79,18 @@ def load_model(path: str, recipe: Policy, seed: int) -> tuple[Any, Any]:
         random_state=seed,
     )
     return model, tokenizer
+
+
+def vllm_settings(recipe: Policy, share: float | None) -> dict[str, Any]:
+    """What `FastLanguageModel` must be told for a vLLM engine; nothing where there is none."""
+    if share is None:
+        return {}
+    return {
+        "fast_inference": True,
+        "gpu_memory_utilization": share,
+        # vLLM knows powers of two from 8 on.
+        "max_lora_rank": max(8, 1 << (recipe.lora.r - 1).bit_length()),
+    }
 
 
 @contextmanager

@@ -60,6 +60,18 @@ class Policy(Section):
 class Rollout(Section):
     """How a completion is generated."""
 
+    engine: Literal["local", "vllm"] = Field(
+        "local",
+        description="What generates: the training model itself, or vLLM on the same weights, "
+        "through Unsloth (one CUDA device; not yet run there).",
+    )
+    vllm_memory_share: float = Field(
+        0.5,
+        gt=0.0,
+        lt=1.0,
+        description="Share of the GPU's memory that vLLM may take, the weights it shares with "
+        "training included; only read by engine vllm.",
+    )
     max_turns: int = Field(1, ge=1, le=8, description="Most searches in one completion.")
     max_new_tokens: int = Field(
         1024, ge=8, le=32768, description="Most tokens the policy may write, over all turns."
@@ -73,4 +85,16 @@ class Rollout(Section):
     top_p: float = Field(1.0, gt=0.0, le=1.0, description="Nucleus of sampling; 1 keeps all.")
     micro_batch: int = Field(
         64, ge=1, le=4096, description="Most completions that are generated at once."
+    )
+    micro_batch_tokens: int | None = Field(
+        None,
+        ge=256,
+        le=2**24,
+        description="Most tokens of prompts and answers, padding included, that are generated at "
+        "once; results come on top. null leaves the bound to micro_batch.",
+    )
+    reuse_cache: bool = Field(
+        True,
+        description="Keep the keys and values of prompt and plan for the answer, of at most two "
+        "micro-batches; else the answer's context is encoded from its start.",
     )

@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rsearch_cli.errors import OutOfMemory, TrainingIneffective
+from rsearch_cli.policy.adapter_check import check_adapter
 from rsearch_cli.policy.generation import Sampling
-from rsearch_cli.policy.local import LocalPolicy
+from rsearch_cli.policy.local import LocalPolicy, shortage
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.reward.composite import score_trajectories, shuffle_answer_scores, weights_at
 from rsearch_cli.reward.judge import AnswerJudge
@@ -82,12 +85,17 @@ class GrpoTraining:
         self.trainer = self._make_trainer(questions)
 
     def run(self, resume_from: Path | None = None) -> None:
-        """Train to the last step and save the adapter, or stop after a step if that is wanted."""
+        """Train to the last step and save the adapter, or stop after a step if that is wanted.
+
+        Raises:
+            RsearchError: A step cannot go on; the one before it is saved.
+        """
         if resume_from and checkpoint_step(resume_from) >= self.recipe.train.max_steps:
             # Nothing is left to train, and the trainer would train one more step.
             model = self.policy.model
             model.load_adapter(str(resume_from), model.active_adapter, is_trainable=True)
         else:
+            check_adapter(self.policy)
             self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
         if self.stop_wanted():
             return
@@ -141,11 +149,27 @@ class GrpoTraining:
             parts = shuffle_answer_scores(parts, weights, recipe.reward, rng)
         return parts
 
+    @contextmanager
+    def watch_update(self, trainer: Any) -> Iterator[None]:
+        """Around a forward and backward pass, and the rollouts before it where they are due.
+
+        Raises:
+            OutOfMemory: The device's memory does not hold them; the last finished step is saved.
+        """
+        import torch
+
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            with self.guard.watch(trainer):
+                raise OutOfMemory(describe_shortage(self.recipe, error)) from error
+
     def finish_step(self, step: int, logs: dict[str, Any]) -> None:
         """Write the rows of a finished step and show it."""
         self.folder.append(TRAJECTORIES, self.ledger.rows(step))
         sample = self.ledger.trajectories[0]
         row = self.ledger.close(step, logs, self.purse.snapshot())
+        row["oom/halved"] = int(self.rollout.halved_to is not None)
         self.guard.remember()
         self.folder.append(METRICS, [row])
         self.on_step(row, sample)
@@ -159,7 +183,7 @@ class GrpoTraining:
         from transformers import PrinterCallback
 
         config = build_config(self.recipe, self.folder.path)
-        trainer = make_trainer_class(self.folder, self.recipe.train.keep_checkpoints)(
+        trainer = make_trainer_class(self)(
             model=self.policy.model,
             processing_class=self.policy.tokenizer,
             args=config,
@@ -176,16 +200,18 @@ class GrpoTraining:
         return trainer
 
 
-def make_trainer_class(folder: RunFolder, keep: int) -> Any:
-    """GRPOTrainer whose checkpoints are whole or not there, and carry no model card.
-
-    Args:
-        folder: Where the checkpoints go.
-        keep: How many of them stay.
-    """
+def make_trainer_class(training: GrpoTraining) -> Any:
+    """GRPOTrainer whose steps are watched, whose checkpoints are whole, and without a card."""
     from trl import GRPOTrainer
 
+    folder, keep = training.folder, training.recipe.train.keep_checkpoints
+
     class Trainer(GRPOTrainer):
+        def training_step(self, *args: Any, **kwargs: Any) -> Any:
+            """Make the rollouts where they are due, one forward and one backward pass."""
+            with training.watch_update(self):
+                return super().training_step(*args, **kwargs)
+
         def create_model_card(self, *args: Any, **kwargs: Any) -> None:
             """Leave the card to `rsearch push`."""
 
@@ -212,8 +238,30 @@ def make_dataset(questions: Sequence[Question], config: Any) -> Any:
     )
 
 
-def give_reward(prompts: Any, completions: Any, reward: list[float | None], **_: Any) -> Any:
-    """TRL's reward function: the totals that came with the rollouts, None for «unscored»."""
+def describe_shortage(recipe: Recipe, error: Exception) -> str:
+    """What to turn when a forward or backward pass does not fit, in one line."""
+    return (
+        f"memory ran out in the update ({shortage(error)}); lower train.batch_size (now "
+        f"{recipe.train.batch_size}; raise train.gradient_accumulation_steps in turn), "
+        f"rollout.max_new_tokens (now {recipe.rollout.max_new_tokens}) or search.passage_chars, "
+        "or set policy.gradient_checkpointing=true; `rsearch plan` shows what each saves"
+    )
+
+
+def give_reward(
+    prompts: Any, completions: Any, reward: list[float | None] | None = None, **_: Any
+) -> list[float | None]:
+    """TRL's reward function: the totals that came with the rollouts, None for «unscored».
+
+    Raises:
+        TrainingIneffective: No rollouts came; the trainer has made completions of its own.
+    """
+    if reward is None:
+        raise TrainingIneffective(
+            "the trainer made completions without asking for rollouts: they never searched, and "
+            "training on them would be for nothing; install the versions of trl and unsloth that "
+            "rsearch asks for"
+        )
     return reward
 
 
@@ -266,6 +314,8 @@ def build_config(recipe: Recipe, output_dir: Path) -> Any:
         max_completion_length=recipe.rollout.max_new_tokens,
         mask_truncated_completions=False,  # every row ends in eos; `mask_truncated` does it here
         use_vllm=False,
+        # Unsloth switches `use_vllm` on for a model with an engine, and we return no log-probs.
+        vllm_importance_sampling_correction=False,
         use_cpu=not cuda,
         bf16=cuda and compute_dtype(recipe.policy) == "bfloat16",
         fp16=cuda and compute_dtype(recipe.policy) == "float16",

@@ -9,7 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from rsearch_cli.app import app
+from rsearch_cli.commands.training import check_same_recipe
+from rsearch_cli.errors import RunFolderError
 from rsearch_cli.recipe.loading import load_recipe
+from rsearch_cli.train.run_folder import RunFolder
 
 SMALL = [
     "--set", "questions.world.train_regions=2",
@@ -167,3 +170,30 @@ def test_bad_input_is_one_clear_line_with_a_code_of_its_own(tmp_path, arguments,
     assert "Traceback" not in result.output
     assert not run.exists()
     assert [p.name for p in (tmp_path / "foreign").iterdir()] == ["mine.txt"]
+
+
+def test_a_run_may_be_resumed_with_fewer_completions_at_once(finished):
+    folder, _ = finished
+    recipe = load_recipe(str(folder / "recipe.yaml")).recipe
+    smaller = {"micro_batch": 1, "micro_batch_tokens": 512, "reuse_cache": False}
+    changed = recipe.model_copy(update={"rollout": recipe.rollout.model_copy(update=smaller)})
+    check_same_recipe(RunFolder(folder), changed)
+    longer = recipe.model_copy(
+        update={"rollout": recipe.rollout.model_copy(update={"max_new_tokens": 9})}
+    )
+    with pytest.raises(RunFolderError, match="max_new_tokens: 120' where this run has"):
+        check_same_recipe(RunFolder(folder), longer)
+
+
+def test_an_engine_that_cannot_run_is_refused_before_anything_is_loaded(tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    folder = tmp_path / "run"
+    result = call("--set", "rollout.engine=vllm", "--output-dir", str(folder))
+    assert result.exit_code == 66
+    assert result.stderr == (
+        "rsearch: rollout.engine: vllm: it needs a CUDA device, and torch sees none; "
+        "use --set rollout.engine=local\n"
+    )
+    assert not folder.exists()

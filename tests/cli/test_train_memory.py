@@ -36,7 +36,7 @@ def test_a_run_that_cannot_fit_is_refused_in_one_line(card, tmp_path) -> None:
     card(8.0)
     run = tmp_path / "run"
     result = call(*SEVEN, "--output-dir", str(run))
-    assert result.exit_code == 65
+    assert result.exit_code == 67
     assert result.stderr.startswith("rsearch: the run takes 12.0 GB in its loss, by plan, and the ")
     assert "card has 8.0 GB; try --set policy.backend=unsloth (8.1 GB), --set " in result.stderr
     assert result.stderr.endswith("; or go on anyway with --force\n")

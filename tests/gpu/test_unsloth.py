@@ -81,3 +81,30 @@ def test_a_perturbed_adapter_changes_what_is_sampled(quickstart):
             if "lora_B" in name:
                 weight.add_(0.2)
     assert policy.generate([prompt], ["</search>"], [40]) != before
+
+
+def test_a_kept_cache_changes_nothing_that_is_written(quickstart):
+    """Where Unsloth hands no cache back that could be kept, the two paths are one."""
+    from rsearch_cli.policy.loading import load_policy
+    from rsearch_cli.policy.prefix_cache import PrefixCache
+
+    recipe = quickstart.policy.model_copy(update={"backend": "unsloth"})
+    policy = load_policy(recipe, seed=0)
+    questions = ["Where was Giszos Nenfu born?", "Who wrote The Hedan Lantern?", "Who leads Klil?"]
+    prompts = [policy.encode_prompt([{"role": "user", "content": q}])[0] for q in questions]
+    block = policy.encode_inserted("\n<result>\nA: Giszos Nenfu was born in Klil.\n</result>\n")
+
+    def two_phases(cache):
+        plans = policy.generate(prompts, ["</search>"], [40] * 3, cache=cache)
+        contexts = [[*p, *g.token_ids, *block] for p, g in zip(prompts, plans, strict=True)]
+        return plans + policy.generate(contexts[1:], ["</answer>"], [40] * 2, cache=cache)
+
+    assert two_phases(PrefixCache()) == two_phases(None)
+
+
+def test_the_adapter_check_passes(quickstart):
+    from rsearch_cli.policy.adapter_check import check_adapter
+    from rsearch_cli.policy.loading import load_policy
+
+    recipe = quickstart.policy.model_copy(update={"backend": "unsloth"})
+    check_adapter(load_policy(recipe, seed=0))

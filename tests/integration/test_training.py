@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from rsearch_cli.errors import OutOfMemory, TrainingIneffective
 from rsearch_cli.policy.generation import GREEDY
 from rsearch_cli.questions.sets import open_question_set
 from rsearch_cli.rollout import Rollout
@@ -249,3 +250,67 @@ def test_training_moves_the_adapter(make_training, monkeypatch):
     training.run()
     after = [p for n, p in training.policy.model.named_parameters() if "lora_B" in n]
     assert all(not a.equal(b) for a, b in zip(after, before, strict=True))
+
+
+def fail_once_at(call: int, original):
+    """`original`, but its `call`-th call finds no memory."""
+    import torch
+
+    calls = 0
+
+    def failing(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0")
+        return original(*args, **kwargs)
+
+    return failing
+
+
+def test_memory_that_runs_out_in_a_rollout_is_noted_in_the_metrics(make_training, monkeypatch):
+    training, folder, _ = make_training()
+    model = training.policy.model
+    # Two calls are the adapter's check, two a step.
+    monkeypatch.setattr(model, "generate", fail_once_at(5, model.generate))
+    training.run()
+    assert [row["oom/halved"] for row in folder.read_rows(METRICS)] == [0, 1, 1]
+
+
+def test_memory_that_runs_out_in_the_update_leaves_the_last_step_saved(make_training, monkeypatch):
+    training, folder, _ = make_training(save_steps=3)
+    trainer = training.trainer
+    monkeypatch.setattr(trainer, "_compute_loss", fail_once_at(2, trainer._compute_loss))
+    with pytest.raises(OutOfMemory) as caught:
+        training.run()
+    assert str(caught.value) == (
+        "memory ran out in the update (CUDA out of memory. Tried to allocate 2.00 GiB); lower "
+        "train.batch_size (now 8; raise train.gradient_accumulation_steps in turn), "
+        "rollout.max_new_tokens (now 80) or search.passage_chars, or set "
+        "policy.gradient_checkpointing=true; `rsearch plan` shows what each saves; 1 steps are "
+        f"finished and saved in {folder.path}/checkpoint-1; --resume goes on from there"
+    )
+    assert [p.name for p in folder.checkpoints()] == ["checkpoint-1"]
+
+
+def test_a_trainer_that_asks_for_no_rollouts_is_found_out(make_training):
+    training, _, _ = make_training(max_steps=1)
+    training.trainer.rollout_func = None
+    with pytest.raises(TrainingIneffective, match="completions without asking for rollouts"):
+        training.run()
+
+
+def test_a_generation_without_the_adapter_is_found_out_before_the_first_step(
+    make_training, monkeypatch
+):
+    training, folder, _ = make_training(max_steps=1)
+    sample = training.policy.sample_log_probs
+
+    def without_adapter(context, count):
+        with training.policy.model.disable_adapter():
+            return sample(context, count)
+
+    monkeypatch.setattr(training.policy, "sample_log_probs", without_adapter)
+    with pytest.raises(TrainingIneffective, match="generation leaves the adapter out"):
+        training.run()
+    assert folder.read_rows(METRICS) == []

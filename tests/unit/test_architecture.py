@@ -23,6 +23,7 @@ LAYERS = (
     {"questions", "protocol", "reward"},
     {"search"},
     {"policy"},
+    {"drafts"},
     {"rollout"},
     {"train", "evaluate", "publish"},
     {"commands"},

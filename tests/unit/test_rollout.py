@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import Counter
 
 import pytest
 
-from rsearch_cli.errors import PolicyError
+from rsearch_cli.errors import BudgetExceeded, OutOfMemory, PolicyError
 from rsearch_cli.policy.generation import GREEDY, Generation, Sampling
 from rsearch_cli.questions.sets import open_question_set
 from rsearch_cli.rollout import Rollout
@@ -55,7 +57,7 @@ class Scripted:
     def decode(self, ids):
         return bytes(i for i in ids if i < 256).decode()
 
-    def generate(self, contexts, stops, max_new_tokens, sampling=GREEDY):
+    def generate(self, contexts, stops, max_new_tokens, sampling=GREEDY, cache=None):
         self.contexts.append(self.decode(contexts[0]))
         self.stops.append(list(stops))
         self.limits.append(max_new_tokens[0])
@@ -254,3 +256,184 @@ def test_real_rollouts_hold_together(quickstart, world, executor, nano_policy):
         assert sum(t.model_mask) <= recipe.rollout.max_new_tokens
     assert sum(len(t.rounds) for t in trajectories) >= 6, "the nano model searches as a rule"
     assert rollout.times.generate > 0 and rollout.times.search > 0
+
+
+def with_rollout(recipe, **settings):
+    return recipe.model_copy(update={"rollout": recipe.rollout.model_copy(update=settings)})
+
+
+def begin_a_plan(policy):
+    """Have every other result block end in a plan, which the nano model never begins itself."""
+    encode = policy.encode_inserted
+    plan = "<search>\nNodes:\nA: Giszos Nenfu (General)"
+    return lambda text: encode(text + plan if len(text) % 2 else text)
+
+
+@pytest.mark.parametrize("turns", [1, 2])
+def test_greedy_rollouts_do_not_depend_on_what_is_kept(
+    quickstart, world, executor, nano_policy, monkeypatch, turns
+):
+    if turns > 1:
+        monkeypatch.setattr(nano_policy, "encode_inserted", begin_a_plan(nano_policy))
+    questions = world.load("validation", 12)
+    recipe = with_rollout(quickstart, max_turns=turns, max_new_tokens=120)
+    kept = Rollout(nano_policy, executor, recipe).run(questions, GREEDY)
+    plain_recipe = with_rollout(recipe, reuse_cache=False)
+    plain = Rollout(nano_policy, executor, plain_recipe).run(questions, GREEDY)
+    assert [t.completion_ids for t in kept] == [t.completion_ids for t in plain]
+    rounds = {len(t.rounds) for t in kept}
+    assert rounds == set(range(1, turns + 1)), "some rows must go on while others have ended"
+
+
+def test_micro_batches_by_tokens_change_no_greedy_rollout(quickstart, world, executor, nano_policy):
+    questions = world.load("validation", 12)
+    done: list[int] = []
+    rows = []
+    generate = nano_policy.generate
+
+    def watched(contexts, *args):
+        rows.append(len(contexts))
+        return generate(contexts, *args)
+
+    nano_policy.generate = watched
+    recipe = with_rollout(quickstart, micro_batch_tokens=400)
+    bounded = Rollout(nano_policy, executor, recipe).run(questions, GREEDY, done.append)
+    assert max(rows) == 4, "400 tokens hold four rows of a short prompt and 80 new tokens"
+    assert done[-1] == 12
+    nano_policy.generate = generate
+    together = Rollout(nano_policy, executor, quickstart).run(questions, GREEDY)
+    assert [t.completion_ids for t in bounded] == [t.completion_ids for t in together]
+    assert [t.question for t in bounded] == list(questions)
+
+
+class Staged:
+    """A policy that searches once and then answers, for as many rows as it is given."""
+
+    forbidden = ()
+    eos_id = 256
+
+    def __init__(self, fails_at: tuple[int, ...] = ()) -> None:
+        self.fails_at = fails_at
+        self.calls: list[tuple[str, int]] = []
+        self.on_call = lambda: None
+
+    encode_prompt = Scripted.encode_prompt
+    encode_inserted = Scripted.encode_inserted
+    decode = Scripted.decode
+
+    def generate(self, contexts, stops, max_new_tokens, sampling, cache):
+        kind = "plan" if len(stops) == 2 else "answer"
+        self.calls.append((kind, len(contexts)))
+        self.on_call()
+        if len(self.calls) in self.fails_at:
+            raise OutOfMemory("CUDA out of memory. Tried to allocate 2.00 GiB")
+        text = SEARCH if kind == "plan" else ANSWER
+        ids = tuple(text.encode())
+        return [Generation(ids, text, "tag") for _ in contexts]
+
+
+def staged_run(recipe, policy, rows, executor=None, **settings):
+    recipe = with_rollout(recipe, max_new_tokens=500, **settings)
+    rollout = Rollout(policy, executor or OnePassage(), recipe)
+    questions = [Question(str(i), f"Which river, {i}?", ("Tiber",)) for i in range(rows)]
+    return rollout, rollout.run(questions, GREEDY)
+
+
+def test_a_micro_batch_is_searched_for_while_the_next_one_is_generated(quickstart):
+    policy, second_plan = Staged(), threading.Event()
+    policy.on_call = lambda: second_plan.set() if len(policy.calls) == 2 else None
+
+    class Waiting(OnePassage):
+        def execute(self, plans):
+            assert second_plan.wait(20), "the search must not hold up the next generation"
+            return super().execute(plans)
+
+    _, trajectories = staged_run(quickstart, policy, 4, Waiting(), micro_batch=2)
+    assert policy.calls == [("plan", 2), ("plan", 2), ("answer", 2), ("answer", 2)]
+    assert [t.question.id for t in trajectories] == ["0", "1", "2", "3"]
+    assert all(t.answer == "Tiber" for t in trajectories)
+
+
+def test_a_third_micro_batch_waits_until_one_is_done(quickstart):
+    policy = Staged()
+    staged_run(quickstart, policy, 5, micro_batch=2)
+    kinds = [kind for kind, _ in policy.calls]
+    assert kinds == ["plan", "plan", "answer", "answer", "plan", "answer"]
+
+
+def test_sampled_rollouts_do_not_depend_on_how_long_a_search_takes(
+    quickstart, world, executor, nano_policy
+):
+    import torch
+
+    class Slow:
+        def __init__(self, seconds: float) -> None:
+            self.seconds = seconds
+
+        def execute(self, plans):
+            time.sleep(self.seconds)
+            return executor.execute(plans)
+
+    recipe = with_rollout(quickstart, micro_batch=2)
+    questions = world.load("validation", 6)
+
+    def ids(seconds: float) -> list[list[int]]:
+        torch.manual_seed(3)
+        rollout = Rollout(nano_policy, Slow(seconds), recipe)
+        return [t.completion_ids for t in rollout.run(questions, WARM)]
+
+    assert ids(0.0) == ids(0.2)
+
+
+def test_what_stops_a_search_arrives_as_itself(quickstart):
+    class Broke:
+        def execute(self, plans):
+            raise BudgetExceeded("no money")
+
+    with pytest.raises(BudgetExceeded, match="no money"):
+        staged_run(quickstart, Staged(), 4, Broke(), micro_batch=2)
+
+
+def test_memory_that_runs_out_halves_the_micro_batches_once(quickstart, capsys):
+    policy = Staged(fails_at=(3,))
+    rollout, trajectories = staged_run(quickstart, policy, 10, micro_batch=4)
+    assert policy.calls == [
+        ("plan", 4), ("plan", 4), ("answer", 4),  # the third call fails
+        ("answer", 2), ("answer", 2), ("answer", 2), ("answer", 2),
+        ("plan", 2), ("answer", 2),
+    ]  # fmt: skip
+    assert rollout.halved_to == 2
+    assert [t.question.id for t in trajectories] == [str(i) for i in range(10)]
+    assert all(t.answer == "Tiber" and len(t.rounds) == 1 for t in trajectories)
+    line = (
+        "out of memory while 4 completions were generated; from now on at most 2 are, as with "
+        "rollout.micro_batch=2\n"
+    )
+    assert capsys.readouterr().err == line
+
+
+def test_memory_that_runs_out_again_ends_the_run_and_names_the_settings(quickstart):
+    with pytest.raises(OutOfMemory) as caught:
+        staged_run(quickstart, Staged(fails_at=(1, 2)), 4, micro_batch=4)
+    assert str(caught.value) == (
+        "out of memory again while 2 completions were generated (CUDA out of memory. "
+        "Tried to allocate 2.00 GiB); lower rollout.micro_batch (now 4), "
+        "rollout.micro_batch_tokens, rollout.max_new_tokens or search.passage_chars, or set "
+        "rollout.reuse_cache=false"
+    )
+    assert caught.value.exit_code == 64
+
+
+def test_the_half_is_taken_of_what_was_generated_not_of_a_larger_setting(quickstart):
+    policy = Staged(fails_at=(1,))
+    rollout, _ = staged_run(quickstart, policy, 4, micro_batch=64)
+    policy.calls.clear()
+    policy.fails_at = ()
+    rollout.run([QUESTION] * 4, GREEDY)
+    assert policy.calls == [("plan", 2), ("plan", 2), ("answer", 2), ("answer", 2)]
+
+
+def test_one_completion_cannot_be_halved(quickstart, capsys):
+    with pytest.raises(OutOfMemory, match="out of memory while 1 completion was generated \\(CUDA"):
+        staged_run(quickstart, Staged(fails_at=(1,)), 1)
+    assert capsys.readouterr().err == ""

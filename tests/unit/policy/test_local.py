@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rsearch_cli.errors import PolicyError
+from rsearch_cli.errors import OutOfMemory, PolicyError
 from rsearch_cli.policy.generation import Sampling, TagStop
 from rsearch_cli.policy.local import LocalPolicy, ensure_pad_token
 
@@ -161,3 +161,17 @@ def test_a_template_that_opens_the_thought_is_noticed(tiny_policy):
     ids, opening = policy.encode_prompt([{"role": "user", "content": "Why?"}])
     assert opening == "<think>\n"
     assert policy.decode(ids) == "Why?<think>\n"
+
+
+def test_memory_that_runs_out_is_named_as_what_it_is(nano_policy, monkeypatch):
+    import torch
+
+    def generate(**inputs):
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23 GiB."
+        )
+
+    monkeypatch.setattr(nano_policy.model, "generate", generate)
+    with pytest.raises(OutOfMemory) as caught:
+        nano_policy.generate(nano_prompts(nano_policy), ["</search>"], [60] * 4)
+    assert str(caught.value) == "CUDA out of memory. Tried to allocate 2.00 GiB"

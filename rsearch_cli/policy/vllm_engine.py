@@ -1,0 +1,125 @@
+"""Generation by vLLM inside the training process, on the weights that Unsloth trains.
+
+Place in the path: takes the place of `LocalPolicy` where `rollout.engine` is `vllm`. Unsloth's
+`fast_inference` loads the frozen weights once, for vLLM and for training; the adapter is not among
+them, so it goes along with every call. On failure: `check_engine` says in one line why vLLM cannot
+run here, before anything is loaded.
+
+Written against the interface of unsloth 2026.10 and tested against a stand-in for it: it has not
+been run on a GPU yet. The check of the adapter before the first step goes through here as well.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+from rsearch_cli.errors import EngineUnavailable
+from rsearch_cli.policy.generation import GREEDY, Generation, Sampling
+from rsearch_cli.policy.local import LocalPolicy
+from rsearch_cli.policy.prefix_cache import PrefixCache
+from rsearch_cli.recipe.policy import Policy, Rollout
+
+
+def check_engine(policy: Policy, rollout: Rollout) -> None:
+    """Refuse an engine that cannot run here.
+
+    Raises:
+        EngineUnavailable: vLLM is wanted, and it or something it needs is missing.
+    """
+    if rollout.engine != "vllm":
+        return
+    from importlib.util import find_spec
+
+    import torch
+
+    reason = None
+    if policy.backend == "transformers":
+        reason = "it shares its weights with Unsloth, and policy.backend is transformers"
+    elif not torch.cuda.is_available():
+        reason = "it needs a CUDA device, and torch sees none"
+    elif find_spec("vllm") is None:
+        reason = "vllm is not installed (pip install vllm, in the release that unsloth names)"
+    if reason:
+        raise EngineUnavailable(f"rollout.engine: vllm: {reason}; use --set rollout.engine=local")
+
+
+class VllmPolicy(LocalPolicy):
+    """A policy whose model was loaded by Unsloth with `fast_inference`.
+
+    Args:
+        model: The PEFT model; it has `fast_generate` and `load_lora`.
+        tokenizer: Its tokenizer.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        super().__init__(model, tokenizer, "unsloth")
+        self._folder = tempfile.TemporaryDirectory(prefix="rsearch-adapter-")
+
+    def generate(
+        self,
+        contexts: Sequence[Sequence[int]],
+        stops: Sequence[str],
+        max_new_tokens: Sequence[int],
+        sampling: Sampling = GREEDY,
+        cache: PrefixCache | None = None,
+    ) -> list[Generation]:
+        """Continue every context as `LocalPolicy.generate` does; vLLM keeps prefixes by itself."""
+        parameters = [self._parameters(stops, limit, sampling) for limit in max_new_tokens]
+        return [_read(self, completion) for completion in self._ask(contexts, parameters)]
+
+    def sample_log_probs(self, context: Sequence[int], count: int) -> list[tuple[int, float]]:
+        """Greedily sampled ids with their log-probabilities, from the path of `generate`."""
+        from vllm import SamplingParams
+
+        # 0 asks for the log-probability of the sampled id alone.
+        parameters = SamplingParams(temperature=0.0, max_tokens=count, logprobs=0)
+        completion = self._ask([context], [parameters])[0]
+        return [
+            (token, choices[token].logprob)
+            for token, choices in zip(completion.token_ids, completion.logprobs, strict=True)
+        ]
+
+    def _ask(self, contexts: Sequence[Sequence[int]], parameters: list[Any]) -> list[Any]:
+        # Without the request vLLM would sample from the base model, and nothing would say so.
+        adapter = self.model.load_lora(os.path.join(self._folder.name, "now"), load_tensors=True)
+        outputs = self.model.fast_generate(
+            [{"prompt_token_ids": list(context)} for context in contexts],
+            sampling_params=parameters,
+            lora_request=adapter,
+            use_tqdm=False,
+        )
+        return [output.outputs[0] for output in outputs]
+
+    def _parameters(self, stops: Sequence[str], limit: int, sampling: Sampling) -> Any:
+        import torch
+        from vllm import SamplingParams
+
+        seed = None
+        if sampling.temperature > 0:
+            # From the generator that a checkpoint holds: a resumed run samples what it would have.
+            seed = int(torch.randint(2**31 - 1, (1,)))
+        return SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=-1,
+            seed=seed,
+            max_tokens=limit,
+            stop=list(stops),
+            stop_token_ids=list(self.eos_ids),
+            include_stop_str_in_output=True,
+            skip_special_tokens=False,
+            spaces_between_special_tokens=False,
+        )
+
+
+def _read(policy: LocalPolicy, completion: Any) -> Generation:
+    """A completion of vLLM as ours: whole ids, a stop string's last one included."""
+    ids = tuple(completion.token_ids)
+    if isinstance(completion.stop_reason, str):
+        return Generation(ids, policy.decode(ids), "tag")
+    if ids and ids[-1] in policy.eos_ids:
+        return Generation(ids, policy.decode(ids[:-1]), "eos")
+    return Generation(ids, policy.decode(ids), "length")
