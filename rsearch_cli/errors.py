@@ -109,16 +109,22 @@ class TrainingIneffective(PolicyError):
     exit_code = 65
 
 
+class EngineUnavailable(PolicyError):
+    """The engine that `rollout.engine` names cannot run here."""
+
+    exit_code = 66
+
+
 class DoesNotFit(PolicyError):
     """The memory plan of a run is larger than the card, and `--force` was not given."""
 
     exit_code = 67
 
 
-class EngineUnavailable(PolicyError):
-    """The engine that `rollout.engine` names cannot run here."""
+class PolicyCollapsed(PolicyError):
+    """An alarm went off while training, and `alarms.stop_on_collapse` is set."""
 
-    exit_code = 66
+    exit_code = 68
 
 
 class RunFolderError(RsearchError):

@@ -105,5 +105,13 @@ def _print(report: TrainingReport, as_json: bool) -> None:
     from rsearch_cli.evaluate.report import print_report
 
     with rich_stdout() as console:
-        print_report(console, report.summary, report.rows, report.before, report.after, report.show)
+        print_report(
+            console,
+            report.summary,
+            report.rows,
+            report.validations,
+            report.before,
+            report.after,
+            report.show,
+        )
     typer.echo(f"run folder: {report.folder}")

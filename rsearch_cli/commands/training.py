@@ -21,12 +21,14 @@ import typer
 from rsearch_cli.errors import DataEmpty, RunFolderError
 from rsearch_cli.evaluate.evaluation import Evaluation, evaluate_rollouts
 from rsearch_cli.evaluate.metrics import Prediction, compare, summarise
+from rsearch_cli.evaluate.validation import load_slice, score_slice
 from rsearch_cli.policy.loading import load_policy, locate_model
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.policy.vllm_engine import check_engine
 from rsearch_cli.questions.sets import QuestionSet, open_question_set
+from rsearch_cli.recipe.alarms import Alarms
 from rsearch_cli.recipe.loading import dump_recipe, load_recipe
-from rsearch_cli.recipe.outside import Budget, Cache, Service
+from rsearch_cli.recipe.outside import Budget, Cache, Service, Wandb
 from rsearch_cli.recipe.policy import Rollout as RolloutSettings
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.reward.judge import AnswerJudge, open_judge
@@ -35,6 +37,7 @@ from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.open import Services, open_services
 from rsearch_cli.services.purse import Purse
+from rsearch_cli.train.alarms import Alarm, first_alarms
 from rsearch_cli.train.checkpoints import choose_checkpoint
 from rsearch_cli.train.display import TrainingDisplay, phase
 from rsearch_cli.train.environment import describe_environment
@@ -45,11 +48,14 @@ from rsearch_cli.train.run_folder import (
     PREDICTIONS,
     RECIPE,
     SUMMARY,
+    VALIDATION,
     RunFolder,
     checkpoint_step,
 )
 from rsearch_cli.train.signals import StopSignals
-from rsearch_cli.types import Question, Trajectory
+from rsearch_cli.train.tracking import Tracker, open_tracker
+from rsearch_cli.train.validation import Validation, read_best
+from rsearch_cli.types import Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,7 @@ class TrainingReport:
     folder: Path
     summary: dict[str, Any]
     rows: list[dict[str, Any]]
+    validations: list[dict[str, Any]]
     before: list[Prediction]
     after: list[Prediction]
     show: int
@@ -82,6 +89,7 @@ def run_training(recipe: Recipe, path: Path, *, overwrite: bool, resume: bool) -
     trained_on = distinct_questions(
         question_set.load(recipe.questions.train_split, recipe.questions.max_samples)
     )
+    validated_on = load_slice(question_set, recipe, asked)
     with ExitStack() as stack:
         signals = stack.enter_context(StopSignals(folder.describe_resume))
         say("opening the search sources")
@@ -98,29 +106,45 @@ def run_training(recipe: Recipe, path: Path, *, overwrite: bool, resume: bool) -
         folder.write_text(RECIPE, dump_recipe(recipe))
         if not (folder.path / ENVIRONMENT).exists():
             folder.write_json(ENVIRONMENT, describe_environment(recipe.seed, policy.backend))
+        tracker = stack.enter_context(open_tracker(recipe, folder, say))
         purse = services.purse
         before = evaluate_once(rollout, asked, recipe, folder, purse, "before", keep=resume)
         train_once(
-            policy, rollout, trained_on, recipe, folder, judge, purse, signals, resume=resume
+            policy,
+            rollout,
+            trained_on,
+            validated_on,
+            recipe,
+            folder,
+            judge,
+            purse,
+            tracker,
+            signals,
+            resume=resume,
         )
         after = evaluate_once(rollout, asked, recipe, folder, purse, "after", keep=False)
-        spend = purse.snapshot()
-    summary = {
-        **compare_evaluations(before, after),
-        "questions": question_set.description,
-        "split": recipe.evaluate.split,
-        "model": recipe.policy.model,
-        "backend": policy.backend,
-        "steps": recipe.train.max_steps,
-        "seed": recipe.seed,
-        "spend": {name: asdict(numbers) for name, numbers in spend.services.items()},
-        "seconds": round(time.monotonic() - started, 1),
-    }
-    folder.write_json(SUMMARY, summary)
+        rows = folder.read_rows(METRICS)
+        summary = {
+            **compare_evaluations(before, after),
+            "questions": question_set.description,
+            "split": recipe.evaluate.split,
+            "model": recipe.policy.model,
+            "backend": policy.backend,
+            "steps": recipe.train.max_steps,
+            "kept": recipe.train.keep,
+            "best": read_best(folder),
+            "alarms": first_alarms(rows),
+            "seed": recipe.seed,
+            "spend": {name: asdict(spent) for name, spent in purse.snapshot().services.items()},
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        folder.write_json(SUMMARY, summary)
+        tracker.log_summary(summary)
     return TrainingReport(
         folder=folder.path,
         summary=summary,
-        rows=folder.read_rows(METRICS),
+        rows=rows,
+        validations=folder.read_rows(VALIDATION),
         before=before.greedy,
         after=after.greedy,
         show=recipe.evaluate.show_trajectories,
@@ -172,10 +196,12 @@ def train_once(
     policy: LocalPolicy,
     rollout: Rollout,
     questions: Sequence[Question],
+    validated_on: Sequence[Question],
     recipe: Recipe,
     folder: RunFolder,
     judge: AnswerJudge | None,
     purse: Purse,
+    tracker: Tracker,
     signals: StopSignals,
     *,
     resume: bool,
@@ -194,9 +220,28 @@ def train_once(
         signals.patiently(display.status),
     ):
 
-        def show(row: dict[str, Any], sample: Trajectory) -> None:
-            display.update(row, sample.transcript)
+        def show(row: dict[str, Any], rollouts: list[dict[str, Any]]) -> None:
+            first = rollouts[0]
+            text = first["opening"] + "".join(segment["text"] for segment in first["segments"])
+            display.update(row, text)
+            tracker.log_step(row, rollouts)
 
+        def show_validation(row: dict[str, Any], best: dict[str, Any]) -> None:
+            display.validated(row, best)
+            tracker.log_validation(row, best)
+
+        def warn(step: int, alarm: Alarm) -> None:
+            display.warn(f"alarm after step {step}: {alarm.line} (alarms.{alarm.name})")
+
+        validation = None
+        if recipe.evaluate.every_steps:
+            validation = Validation(
+                lambda: score_slice(rollout, validated_on, recipe),
+                folder,
+                recipe.evaluate.every_steps,
+                recipe.train.max_steps,
+                show_validation,
+            )
         training = GrpoTraining(
             policy,
             rollout,
@@ -207,6 +252,8 @@ def train_once(
             judge,
             purse,
             stop_wanted=lambda: signals.received,
+            validation=validation,
+            on_alarm=warn,
         )
         training.run(checkpoint)
     if signals.received:
@@ -239,8 +286,9 @@ def distinct_questions(questions: Sequence[Question]) -> list[Question]:
 def check_same_recipe(folder: RunFolder, recipe: Recipe) -> None:
     """Refuse to resume with settings other than those the run was started with.
 
-    What a run may spend, how it uses the cache, how it calls services, how many completions it
-    generates at once and where it lies may change: a run that they stopped could not go on otherwise.
+    What alters no result may change, for a run that it stopped could not go on otherwise: what may
+    be spent, how cache and services are used, how many completions are generated at once, when an
+    alarm is raised, where the run is tracked and where it lies.
 
     Raises:
         RunFolderError: Naming the first setting that differs.
@@ -268,6 +316,8 @@ def without_limits(recipe: Recipe) -> Recipe:
         "output_dir": "",
         "budget": Budget(),
         "cache": Cache(),
+        "alarms": Alarms(),
+        "wandb": Wandb(),
         "search": recipe.search.model_copy(update={"service": Service()}),
         "reward": recipe.reward.model_copy(update={"judge": judge}),
         "rollout": recipe.rollout.model_copy(update=at_once),

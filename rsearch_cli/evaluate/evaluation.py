@@ -47,23 +47,43 @@ def evaluate_rollouts(
     """
     import torch
 
-    def answer(sampling: Sampling) -> list[Prediction]:
-        done = 0
-
-        def advance(total: int) -> None:
-            nonlocal done
-            on_done(total - done)
-            done = total
-
-        trajectories = rollout.run(questions, sampling, advance)
-        refuse_failures(trajectories, recipe.budget.max_failed_share)
-        return [measure(t, recipe.protocol) for t in trajectories]
-
-    greedy = answer(GREEDY)
+    greedy = answer_questions(rollout, questions, recipe, GREEDY, on_done)
     if not recipe.evaluate.sampled:
         return Evaluation(greedy, None)
     torch.manual_seed(recipe.seed)
-    return Evaluation(greedy, answer(Sampling(recipe.rollout.temperature, recipe.rollout.top_p)))
+    sampling = Sampling(recipe.rollout.temperature, recipe.rollout.top_p)
+    return Evaluation(greedy, answer_questions(rollout, questions, recipe, sampling, on_done))
+
+
+def answer_questions(
+    rollout: Rollout,
+    questions: Sequence[Question],
+    recipe: Recipe,
+    sampling: Sampling = GREEDY,
+    on_done: Callable[[int], None] = lambda count: None,
+) -> list[Prediction]:
+    """Answer every question once, and measure the answers.
+
+    Args:
+        rollout: Rolls out with the policy to be judged.
+        questions: What to ask.
+        recipe: Its protocol and budget sections are read.
+        sampling: How the next token is chosen.
+        on_done: Told of how many answers were added.
+
+    Raises:
+        FailureShareExceeded: More searches failed than `budget.max_failed_share` lets pass.
+    """
+    done = 0
+
+    def advance(total: int) -> None:
+        nonlocal done
+        on_done(total - done)
+        done = total
+
+    trajectories = rollout.run(questions, sampling, advance)
+    refuse_failures(trajectories, recipe.budget.max_failed_share)
+    return [measure(t, recipe.protocol) for t in trajectories]
 
 
 def refuse_failures(trajectories: Sequence[Trajectory], most: float) -> None:

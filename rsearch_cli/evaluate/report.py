@@ -33,6 +33,7 @@ _CURVES = {
     "reward/plan": ("p", "green"),
     "reward/format": ("f", "yellow"),
     "reward": ("•", "red"),
+    "validation": ("v", "magenta"),
 }
 _TAG = re.compile(r"</?(?:think|search|result|r|answer)>")
 # Characters of one stretch of a transcript that are shown; trajectories.jsonl has the rest.
@@ -43,6 +44,7 @@ def print_report(
     console: Console,
     summary: Mapping[str, Any],
     rows: Sequence[Mapping[str, object]],
+    validations: Sequence[Mapping[str, object]],
     before: Sequence[Prediction],
     after: Sequence[Prediction],
     show: int,
@@ -53,6 +55,7 @@ def print_report(
         console: Where to print.
         summary: `summary.json`: the blocks `before`, `after` and `difference`.
         rows: The rows of `metrics.jsonl`.
+        validations: The rows of `validation.jsonl`.
         before: Greedy predictions before training.
         after: Greedy predictions after it, of the same questions.
         show: Questions whose trajectories are shown; 0 shows none.
@@ -63,8 +66,11 @@ def print_report(
     from rich.text import Text
 
     console.print(comparison_table(summary))
-    plot = reward_plot(rows, min(console.width, 100), 18, colour=console.is_terminal)
+    points = [{"step": row["step"], "validation": row["f1"]} for row in validations]
+    plot = reward_plot([*rows, *points], min(console.width, 100), 18, colour=console.is_terminal)
     console.print(Text.from_ansi(plot), soft_wrap=True)
+    for line in describe_course(summary):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     for old, new in choose_trajectories(before, after, show):
         console.print(trajectory_panel(old, "before training"))
         console.print(trajectory_panel(new, "after training"))
@@ -108,11 +114,11 @@ def comparison_table(summary: Mapping[str, Any]) -> Table:
 def reward_plot(
     rows: Sequence[Mapping[str, object]], width: int, height: int, colour: bool = False
 ) -> str:
-    """The reward and its three parts over the steps, drawn with characters.
+    """The reward and its three parts over the steps, with any validations, drawn with characters.
 
     Args:
-        rows: Metrics rows with `step`, `reward`, `reward/answer`, `reward/plan`, `reward/format`;
-            what is missing or null in a row leaves a gap.
+        rows: Metrics rows with `step`, `reward`, `reward/answer`, `reward/plan`, `reward/format`
+            and `validation`; what is missing or null in a row leaves a gap.
         width: Columns of the plot.
         height: Lines of the plot.
         colour: Whether to add terminal colour codes; without them the string is plain text.
@@ -133,13 +139,29 @@ def reward_plot(
         marker = plotext.marker(symbol).fill(shade)
         xs, ys = zip(*curves[key], strict=True)
         figure.draw(figure.signal(list(xs), list(ys), marker=marker).lines(key == "reward"))
-    figure.title("• reward   a answer   p plan   f format").label("step", 0, 0)
+    validation = "   v validation F1" if curves["validation"] else ""
+    figure.title(f"• reward   a answer   p plan   f format{validation}").label("step", 0, 0)
     figure.ruler(1, 0).lim(0, 1).ticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
     ticks = sorted({steps[i * (len(steps) - 1) // 4] for i in range(5)})
     figure.ruler(0, 0).ticks(ticks, [f"{step:g}" for step in ticks])
     drawn = str(figure.build().string(colorless=not colour))
     figure.clear.all()
     return "\n".join(line.rstrip() for line in drawn.rstrip().splitlines())
+
+
+def describe_course(summary: Mapping[str, Any]) -> list[str]:
+    """What there is to say of the course of the training: the best adapter, and alarms."""
+    lines = []
+    if best := summary.get("best"):
+        kept = "kept" if summary["kept"] == "best" else "in best/; adapter/ is the last"
+        lines.append(
+            f"Best of the validations (v, {best['n']} other questions): F1 {best['f1']:.3f} after "
+            f"step {best['step']}; {kept}"
+        )
+    if alarms := summary.get("alarms"):
+        first = ", ".join(f"{name} after step {step}" for name, step in alarms.items())
+        lines.append(f"Alarms: {first}; see alarms in metrics.jsonl")
+    return lines
 
 
 def choose_trajectories(

@@ -45,7 +45,8 @@ writing nothing earns nothing.
 """
 
 # Bounded blanks keep the search linear: an unbounded run of them could be split in many ways.
-_TAG = re.compile(r"<\s{0,2}(/?)\s{0,2}(think|search|result|r|answer)\s{0,2}>", re.IGNORECASE)
+TAG = re.compile(r"<\s{0,2}(/?)\s{0,2}(think|search|result|r|answer)\s{0,2}>", re.IGNORECASE)
+"""A tag of the protocol: group 1 is its slash, if it has one, group 2 its name."""
 _KINDS = {"think": "T", "search": "S", "result": "r", "r": "r", "answer": "A"}
 _EXACT_TAGS = frozenset(f"<{slash}{name}>" for name in _KINDS for slash in ("", "/"))
 _ROUNDS = re.compile(r"TSR(T?SR)*T?A")
@@ -155,7 +156,7 @@ def _pieces(text: str) -> list[_Piece]:
     pieces: list[_Piece] = []
     opened: re.Match[str] | None = None
     position = 0
-    for tag in _TAG.finditer(text):
+    for tag in TAG.finditer(text):
         closing = bool(tag[1])
         if opened and closing and tag[2].lower() == opened[2].lower():
             exact = _is_exact(opened) and _is_exact(tag)

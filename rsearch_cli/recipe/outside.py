@@ -77,6 +77,25 @@ class Budget(Section):
     )
 
 
+class Wandb(Section):
+    """Weights & Biases; the key is taken from WANDB_API_KEY and from nowhere else."""
+
+    enabled: bool = Field(False, description="Whether the run is tracked there.")
+    project: str = Field("r-search-training", min_length=1, description="Project of the run.")
+    run_name: str | None = Field(None, description="Name of the run; null lets W&B choose one.")
+    mode: Literal["online", "offline"] = Field(
+        "online", description="Send while training, or only keep in the run folder."
+    )
+    timeout_seconds: float = Field(
+        30.0,
+        gt=0.0,
+        le=3600.0,
+        description="Longest wait for W&B at the start, and again at the end, in seconds.",
+    )
+    table_every_steps: int = Field(10, ge=1, description="Steps between tables of trajectories.")
+    table_rows: int = Field(4, ge=0, le=64, description="Trajectories in each; 0 sends none.")
+
+
 class Cache(Section):
     """How the answers that are kept on disk are used."""
 

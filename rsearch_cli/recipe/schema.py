@@ -11,7 +11,8 @@ from typing import Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
-from rsearch_cli.recipe.outside import Budget, Cache, Service
+from rsearch_cli.recipe.alarms import Alarms
+from rsearch_cli.recipe.outside import Budget, Cache, Service, Wandb
 from rsearch_cli.recipe.policy import Policy, Rollout
 from rsearch_cli.recipe.section import Section
 from rsearch_cli.recipe.training import Reward, Train
@@ -136,7 +137,7 @@ class Search(Section):
 
 
 class Evaluate(Section):
-    """The evaluation before and after training."""
+    """The evaluations before, after and, on a slice of other questions, during training."""
 
     split: str = Field("validation", description="Split to evaluate on.")
     limit: int | None = Field(200, ge=1, description="Most questions to evaluate; null takes all.")
@@ -146,6 +147,16 @@ class Evaluate(Section):
     show_trajectories: int = Field(
         3, ge=0, le=50, description="Trajectories printed before and after."
     )
+    every_steps: int | None = Field(
+        None,
+        ge=1,
+        description="Steps between evaluations on the slice, from step 0; the best adapter by "
+        "F1 is kept. null: none.",
+    )
+    slice: int = Field(
+        50, ge=1, description="Questions of the slice: none that are evaluated at the end."
+    )
+    slice_split: str = Field("validation", description="Split that the slice is taken from.")
 
 
 class Recipe(Section):
@@ -165,7 +176,9 @@ class Recipe(Section):
     rollout: Rollout = Field(default_factory=Rollout, description="Generation.")
     reward: Reward = Field(default_factory=Reward, description="Reward.")
     train: Train = Field(default_factory=Train, description="GRPO.")
-    evaluate: Evaluate = Field(default_factory=Evaluate, description="Before and after.")
+    evaluate: Evaluate = Field(default_factory=Evaluate, description="Before, after, meanwhile.")
+    alarms: Alarms = Field(default_factory=Alarms, description="Signs of a collapse.")
+    wandb: Wandb = Field(default_factory=Wandb, description="Weights & Biases.")
     budget: Budget = Field(default_factory=Budget, description="Money and failures.")
     cache: Cache = Field(default_factory=Cache, description="Kept answers.")
 
@@ -176,4 +189,10 @@ class Recipe(Section):
                 f"protocol.sources names {sorted(self.protocol.sources)} and search.sources "
                 f"{sorted(self.search.sources)}; both must name the same sources"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _best_is_known(self) -> Self:
+        if self.train.keep == "best" and self.evaluate.every_steps is None:
+            raise ValueError("train.keep best needs evaluate.every_steps, to know which is best")
         return self

@@ -88,6 +88,9 @@ class Train(Section):
     )
     save_steps: int = Field(50, ge=1, description="Steps between checkpoints.")
     keep_checkpoints: int = Field(2, ge=1, description="Checkpoints kept; older ones go.")
+    keep: Literal["last", "best"] = Field(
+        "last", description="Adapter of the run: the last, or the best on evaluate.slice."
+    )
 
     @model_validator(mode="after")
     def _whole_groups(self) -> Self:

@@ -102,6 +102,22 @@ class TrainingDisplay:
         if not self._live:
             self._log.write("  ".join(self._lines()))
 
+    def warn(self, line: str) -> None:
+        """Show a line that stays: above the live view, or as a line of the log."""
+        text = printable(line)
+        if self._live:
+            self._live.console.print(text, style="red", markup=False, highlight=False)
+        else:
+            self._log.flush()
+            self._log.write(text, now=True)
+
+    def validated(self, row: Mapping[str, object], best: Mapping[str, object]) -> None:
+        """Show a validation and the best one so far: rows of `validation.jsonl`."""
+        self.status(
+            f"validation after step {finite(row, 'step'):g}: F1 {finite(row, 'f1'):.3f}, "
+            f"best {finite(best, 'f1'):.3f} after step {finite(best, 'step'):g}"
+        )
+
     def status(self, text: str) -> None:
         """Show what is going on; meant for events, as a log gets a line for each new text."""
         if text == self._status:
@@ -117,10 +133,12 @@ class TrainingDisplay:
         parts = _figures(row, "reward/", ("answer", "plan", "format"), ".3f")
         seconds = [key.removeprefix("seconds/") for key in row if key.startswith("seconds/")]
         reward = finite(row, "reward")
+        alarms = row.get("alarms")
         words = [
             f"step {self._pace.step:g}/{self._total}",
             "reward unscored" if reward is None else f"reward {reward:.3f}",
             f"({parts})" if parts else "",
+            f"ALARM {', '.join(alarms)}" if isinstance(alarms, list) and alarms else "",
             _figures(row, "seconds/", seconds, ".1f", " s"),
             describe_spend(self._spend()),
             self._pace.left(),

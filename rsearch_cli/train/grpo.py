@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rsearch_cli.errors import OutOfMemory, TrainingIneffective
+from rsearch_cli.errors import OutOfMemory, PolicyCollapsed, TrainingIneffective
 from rsearch_cli.policy.adapter_check import check_adapter
 from rsearch_cli.policy.generation import Sampling
 from rsearch_cli.policy.local import LocalPolicy, shortage
@@ -28,6 +28,7 @@ from rsearch_cli.reward.composite import score_trajectories, shuffle_answer_scor
 from rsearch_cli.reward.judge import AnswerJudge
 from rsearch_cli.rollout import Rollout
 from rsearch_cli.services.purse import Purse
+from rsearch_cli.train.alarms import Alarm, CollapseWatch
 from rsearch_cli.train.checkpoints import drop_old_checkpoints, seal_checkpoint
 from rsearch_cli.train.guard import StepGuard
 from rsearch_cli.train.ledger import StepLedger
@@ -39,9 +40,11 @@ from rsearch_cli.train.run_folder import (
     RunFolder,
     checkpoint_step,
 )
+from rsearch_cli.train.validation import Validation
 from rsearch_cli.types import Question, RewardParts, Trajectory
 
-OnStep = Callable[[dict[str, Any], Trajectory], None]
+OnStep = Callable[[dict[str, Any], list[dict[str, Any]]], None]
+OnAlarm = Callable[[int, Alarm], None]
 
 
 class GrpoTraining:
@@ -53,10 +56,13 @@ class GrpoTraining:
         questions: Training questions; their texts are distinct.
         recipe: All of it is read.
         folder: Where metrics, trajectories and checkpoints go.
-        on_step: Told of every finished step: its metrics row and one of its trajectories.
+        on_step: Told of every finished step: its metrics row and its `[B*G]` rollouts, as they
+            are in `trajectories.jsonl`.
         judge: Scores the answers, if the recipe's answer score is `judge`; the caller closes it.
         purse: Knows what the run has spent; without one nothing is.
         stop_wanted: Asked after every step whether it shall be the last.
+        validation: Judges the policy every few steps and keeps the best adapter.
+        on_alarm: Told of every new sign of a collapse, with its step.
     """
 
     def __init__(
@@ -70,6 +76,8 @@ class GrpoTraining:
         judge: AnswerJudge | None = None,
         purse: Purse | None = None,
         stop_wanted: Callable[[], bool] = lambda: False,
+        validation: Validation | None = None,
+        on_alarm: OnAlarm = lambda step, alarm: None,
     ) -> None:
         self.policy = policy
         self.rollout = rollout
@@ -81,6 +89,11 @@ class GrpoTraining:
         self.ledger = StepLedger(self.purse.snapshot())
         self.guard = StepGuard(folder, recipe.budget.max_failed_share)
         self.stop_wanted = stop_wanted
+        self.validation = validation
+        self.on_alarm = on_alarm
+        self.collapse: tuple[int, Alarm] | None = None
+        rollouts = recipe.train.batch_size * recipe.train.gradient_accumulation_steps
+        self._watch = CollapseWatch(recipe.alarms, rollouts, folder.read_rows(METRICS))
         self._questions = {q.text: q for q in questions}
         self.trainer = self._make_trainer(questions)
 
@@ -89,19 +102,41 @@ class GrpoTraining:
 
         Raises:
             RsearchError: A step cannot go on; the one before it is saved.
+            PolicyCollapsed: An alarm went off, and the recipe wants the run to end then.
         """
         if resume_from and checkpoint_step(resume_from) >= self.recipe.train.max_steps:
             # Nothing is left to train, and the trainer would train one more step.
-            model = self.policy.model
-            model.load_adapter(str(resume_from), model.active_adapter, is_trainable=True)
+            self._load_adapter(resume_from)
         else:
             check_adapter(self.policy)
             self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        if self.collapse:
+            raise PolicyCollapsed(self._describe_collapse(*self.collapse))
         if self.stop_wanted():
             return
+        if self.recipe.train.keep == "best":
+            self._load_adapter(self.folder.best)
         with self.folder.staged(ADAPTER) as adapter:
-            self.policy.model.save_pretrained(adapter)
-            self.policy.tokenizer.save_pretrained(adapter)
+            self.save_adapter(adapter)
+
+    def save_adapter(self, path: Path) -> None:
+        """Write adapter and tokenizer as they are now."""
+        self.policy.model.save_pretrained(path)
+        self.policy.tokenizer.save_pretrained(path)
+
+    def _load_adapter(self, path: Path) -> None:
+        model = self.policy.model
+        model.load_adapter(str(path), model.active_adapter, is_trainable=True)
+
+    def _describe_collapse(self, step: int, alarm: Alarm) -> str:
+        kept = ""
+        if self.validation and (best := self.validation.best):
+            kept = f"; the best adapter, of step {best['step']}, is in {self.folder.best}"
+        return (
+            f"the policy collapses: after step {step}, {alarm.line} (alarms.{alarm.name}); the "
+            f"step is saved in {self.folder.path / f'checkpoint-{step}'}{kept}; --resume goes on "
+            "regardless, a lower --lr may help a new run"
+        )
 
     def roll_out(self, prompts: list[list[dict[str, str]]], trainer: Any) -> dict[str, Any]:
         """TRL's `rollout_func`: `[B*G]` prompts in, ids, mask and rewards of as many rows out.
@@ -165,14 +200,31 @@ class GrpoTraining:
                 raise OutOfMemory(describe_shortage(self.recipe, error)) from error
 
     def finish_step(self, step: int, logs: dict[str, Any]) -> None:
-        """Write the rows of a finished step and show it."""
-        self.folder.append(TRAJECTORIES, self.ledger.rows(step))
-        sample = self.ledger.trajectories[0]
+        """Write the rows of a finished step, show it, and tell of new signs of a collapse."""
+        rollouts = self.ledger.rows(step)
+        self.folder.append(TRAJECTORIES, rollouts)
         row = self.ledger.close(step, logs, self.purse.snapshot())
         row["oom/halved"] = int(self.rollout.halved_to is not None)
+        alarms = self._watch.check(row)
         self.guard.remember()
         self.folder.append(METRICS, [row])
-        self.on_step(row, sample)
+        self.on_step(row, rollouts)
+        for alarm in alarms:
+            self.on_alarm(step, alarm)
+        unfinished = step < self.recipe.train.max_steps
+        if alarms and unfinished and self.recipe.alarms.stop_on_collapse:
+            self.collapse = step, alarms[0]
+
+    def validate(self, step: int) -> None:
+        """Validate the policy after `step`, if it is time; no later step is charged for it.
+
+        Raises:
+            RsearchError: The evaluation cannot go on; the step is saved.
+        """
+        if self.validation and self.validation.is_due(step):
+            with self.guard.watch(self.trainer):
+                self.validation.run(step, self.save_adapter)
+            self.ledger.skip(self.purse.snapshot())
 
     def _loss_mask(self, trajectory: Trajectory) -> list[int]:
         if self.recipe.train.mask_truncated and trajectory.stop == "length":
@@ -273,10 +325,15 @@ def make_step_callback(training: GrpoTraining) -> Any:
     from transformers import TrainerCallback
 
     class StepCallback(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            # The policy it starts from; after a resume, a validation that the run did not reach.
+            training.validate(state.global_step)
+
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if training.ledger.trajectories:  # not for the summary that follows the last step
                 training.finish_step(state.global_step, logs)
-                if training.stop_wanted():
+                training.validate(state.global_step)
+                if training.collapse or training.stop_wanted():
                     control.should_save = control.should_training_stop = True
 
     return StepCallback()

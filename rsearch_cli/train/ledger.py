@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
 
+from rsearch_cli.protocol.repetition import repeated_ngrams, repeated_tags
 from rsearch_cli.services.open import JUDGE, LOCAL
 from rsearch_cli.services.purse import ServiceSpend, Spend
 from rsearch_cli.types import RewardParts, SearchRound, Trajectory
@@ -88,6 +89,8 @@ class StepLedger:
             "completion_length": _mean(lengths),
             "masked_tokens": sum(len(t.completion_ids) for t in self.trajectories) - sum(lengths),
             "truncated": _mean([float(t.stop == "length") for t in self.trajectories]),
+            "format_valid": _mean([float(p.format == 1.0) for p in self.parts]),
+            **describe_repetition(self.trajectories),
             "searches": len(searches),
             "unscored": sum(p.total is None for p in self.parts),
             **describe_failures(self.trajectories, self.parts),
@@ -98,6 +101,22 @@ class StepLedger:
         self.trajectories, self.parts, self.seconds = [], [], {}
         self.spend, self._started = spend, now
         return row
+
+    def skip(self, spend: Spend) -> None:
+        """Leave the time and the spend since the last step out of the next one.
+
+        Args:
+            spend: What the run has spent and sent up to now.
+        """
+        self.spend, self._started = spend, time.perf_counter()
+
+
+def describe_repetition(trajectories: Sequence[Trajectory]) -> dict[str, float | None]:
+    """How much the rollouts of a step go in circles, each a mean over them in [0, 1]."""
+    return {
+        "repeated/tags": _mean([repeated_tags(t.opening, t.segments) for t in trajectories]),
+        "repeated/ngrams": _mean([repeated_ngrams(t.opening, t.segments) for t in trajectories]),
+    }
 
 
 def describe_failures(

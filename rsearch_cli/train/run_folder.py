@@ -1,7 +1,7 @@
 """The run folder: everything that is needed to read, judge and rebuild a run.
 
-    recipe.yaml  environment.json  metrics.jsonl  trajectories.jsonl  predictions/  checkpoint-N/
-    adapter/  spend.json  summary.json
+    recipe.yaml  environment.json  metrics.jsonl  trajectories.jsonl  validation.jsonl
+    predictions/  checkpoint-N/  best/  adapter/  spend.json  summary.json  wandb.json  wandb/
 
 Place in the path: train writes it. On failure: a folder that cannot be used raises a
 `RunFolderError` before anything slow starts, and an existing run is touched only by `open`, once
@@ -34,13 +34,18 @@ RECIPE = "recipe.yaml"
 ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 TRAJECTORIES = "trajectories.jsonl"
+VALIDATION = "validation.jsonl"
 SUMMARY = "summary.json"
 ADAPTER = "adapter"
+BEST = "best"
 PREDICTIONS = "predictions"
 PARTIAL = ".partial"
+WANDB_RUN = "wandb.json"
+WANDB = "wandb"
+ROWS = (METRICS, TRAJECTORIES, VALIDATION)
 # The recipe comes last: it is what makes the folder a run, also one that is only half removed.
 OURS = (
-    *(PARTIAL, ENVIRONMENT, METRICS, TRAJECTORIES, SUMMARY, ADAPTER, PREDICTIONS, SPEND),
+    *(PARTIAL, ENVIRONMENT, *ROWS, SUMMARY, ADAPTER, BEST, PREDICTIONS, SPEND, WANDB_RUN, WANDB),
     RECIPE,
 )
 
@@ -69,6 +74,11 @@ class RunFolder:
     def adapter(self) -> Path:
         """Where the trained adapter goes."""
         return self.path / ADAPTER
+
+    @property
+    def best(self) -> Path:
+        """Where the adapter goes that did best on the validation slice."""
+        return self.path / BEST
 
     @property
     def staging(self) -> Path:
@@ -242,8 +252,8 @@ class RunFolder:
         return read_rows(self.path / name)
 
     def keep_rows_until(self, step: int) -> None:
-        """Drop the metrics and trajectories of steps after `step`: a resumed run repeats them."""
-        for name in (METRICS, TRAJECTORIES):
+        """Cut off the rows of steps after `step`: a resumed run repeats them."""
+        for name in ROWS:
             with self.saving(name):
                 cut_rows(self.path / name, step)
 

@@ -14,6 +14,7 @@ from rsearch_cli.evaluate.metrics import Prediction, compare, summarise
 from rsearch_cli.evaluate.report import (
     choose_trajectories,
     comparison_table,
+    describe_course,
     print_report,
     reward_plot,
     trajectory_panel,
@@ -232,8 +233,31 @@ def test_changed_questions_are_shown_first_and_in_order() -> None:
 def test_report_puts_everything_together(show: int) -> None:
     console = Console(file=StringIO(), width=100)
     before, after = predictions(0, 0, 0, 1), predictions(1, 1, 1, 1)
-    print_report(console, summary(), ROWS, before, after, show)
+    print_report(console, summary(), ROWS, [], before, after, show)
     text = console.file.getvalue()
     assert text.index("EM, greedy") < text.index("• reward   a answer")
     assert text.count("before training") == text.count("after training") == show
     assert "\x1b" not in text
+
+
+def test_report_shows_validations_the_best_one_and_alarms() -> None:
+    console = Console(file=StringIO(), width=80)
+    before, after = predictions(0, 0, 0, 1), predictions(1, 1, 1, 1)
+    course = {"best": {"step": 2, "f1": 0.5, "n": 20}, "kept": "last", "alarms": {"truncated": 3}}
+    validations = [{"step": 2, "f1": 0.5}, {"step": 3, "f1": 0.25}]
+    print_report(console, summary() | course, ROWS, validations, before, after, 0)
+    text = console.file.getvalue()
+    assert "f format   v validation F1" in text
+    assert text.count("v") > text.count("v validation") + 2
+    assert (
+        "Best of the validations (v, 20 other questions): F1 0.500 after step 2; in best/; "
+        "adapter/ is the last\nAlarms: truncated after step 3; see alarms in metrics.jsonl\n"
+    ) in text
+    assert describe_course(course | {"kept": "best", "alarms": {}}) == [
+        "Best of the validations (v, 20 other questions): F1 0.500 after step 2; kept"
+    ]
+
+
+def test_report_of_a_run_without_either_says_nothing_of_them() -> None:
+    assert describe_course(summary() | {"best": None, "kept": "last", "alarms": {}}) == []
+    assert "validation" not in reward_plot(ROWS, 80, 18)

@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 from pydantic import BaseModel
 
+from rsearch_cli.errors import RecipeValueError
+from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.outside import Service
 from rsearch_cli.recipe.problems import schema_fields
 from rsearch_cli.recipe.section import Section
@@ -29,3 +31,10 @@ def test_the_walk_over_the_schema_reaches_every_section() -> None:
     assert {"seed", "policy.lora.r", "search.sources.*.corpus", "questions.world.seed"} <= set(keys)
     twice = len(Weights.model_fields) + len(Service.model_fields)
     assert len(keys) == sum(len(section.model_fields) for section in SECTIONS) + twice
+
+
+def test_the_best_adapter_can_only_be_kept_where_there_is_a_validation() -> None:
+    with pytest.raises(RecipeValueError, match=r"train\.keep best needs evaluate\.every_steps"):
+        load_recipe("quickstart", ["train.keep=best"])
+    recipe = load_recipe("quickstart", ["train.keep=best", "evaluate.every_steps=5"]).recipe
+    assert (recipe.train.keep, recipe.evaluate.slice) == ("best", 50)

@@ -212,6 +212,30 @@ def test_a_terminal_shows_something_before_the_first_step() -> None:
     assert "loading [the model" in written(console)
 
 
+def test_a_log_keeps_the_step_and_the_alarm_that_follows_it() -> None:
+    console = log_console()
+    with TrainingDisplay(9, console=console, clock=Clock()) as display:
+        display.update(row(1), None)
+        display.update({**row(2), "alarms": ["truncated", "format_low"]}, None)
+        display.warn("alarm after step 2: [bold]95% of completions")
+        display.update(row(3), None)
+    lines = written(console).splitlines()
+    assert "ALARM truncated, format_low" in lines[1] and "ALARM" not in lines[0] + lines[3]
+    assert lines[2] == "alarm after step 2: [bold]95% of completions"
+
+
+def test_a_terminal_shows_alarms_and_validations() -> None:
+    console = terminal_console()
+    with TrainingDisplay(9, console=console, clock=Clock()) as display:
+        display.update({**row(2), "alarms": ["truncated"]}, None)
+        display.warn("alarm after step 2: [bold]95% of completions")
+        display.validated({"step": 4, "f1": 0.25}, {"step": 2, "f1": 0.5})
+    text = written(console)
+    assert text.count("alarm after step 2: [bold]95% of completions") == 1
+    assert "ALARM truncated" in text
+    assert "validation after step 4: F1 0.250, best 0.500 after step 2" in text
+
+
 def test_phase_in_a_log() -> None:
     console, clock = log_console(), Clock()
     with phase("evaluating [before]", 8, console=console, clock=clock) as advance:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from rsearch_cli.services.purse import ServiceSpend, Spend
 from rsearch_cli.train.ledger import StepLedger, describe_failures, describe_spend
 from rsearch_cli.types import (
@@ -101,3 +103,26 @@ def test_a_closed_step_has_a_row_and_the_next_one_counts_from_there() -> None:
     row = ledger.close(2, {}, third)
     assert (row["calls/search"], row["calls/judge"]) == (50, 4)
     assert (row["spend/usd"], row["failed/search"]) == (2.2, 0)
+
+
+def test_a_row_says_how_much_of_the_step_goes_in_circles_and_keeps_the_format() -> None:
+    ledger = StepLedger()
+    circles = Segment("<think> so so so so so so <think> ", (1, 2), "model")
+    rows = [trajectory(None), Trajectory(QUESTION, (5,), "", (circles,), (), None, "length")]
+    ledger.record(rows, [parts(), RewardParts(0.0, 0.0, 0.875, 0.0)], {})
+    row = ledger.close(1, {}, Spend())
+    assert row["repeated/tags"] == 0.25 and row["repeated/ngrams"] == pytest.approx(1 / 3)
+    assert (row["format_valid"], row["truncated"]) == (0.5, 0.5)
+
+
+def test_what_comes_between_two_steps_counts_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("rsearch_cli.train.ledger.time.perf_counter", lambda: now[0])
+    ledger = StepLedger()
+    now[0] += 50
+    ledger.skip(spend((1.0, 0.0, 200, 0), (0.0, 0.0, 0, 0)))
+    now[0] += 3
+    ledger.record([trajectory(None)], [parts()], {"generate": 1.0})
+    row = ledger.close(1, {}, spend((1.5, 0.0, 201, 0), (0.0, 0.0, 0, 0)))
+    assert (row["seconds/step"], row["seconds/update"], row["calls/search"]) == (3.0, 2.0, 1)
+    assert row["spend/usd"] == 1.5, "money is that of the whole run"

@@ -14,7 +14,7 @@ from rsearch_cli.errors import (
     RunUnsaved,
 )
 from rsearch_cli.services.purse import SPEND
-from rsearch_cli.train.run_folder import METRICS, RECIPE, TRAJECTORIES, RunFolder
+from rsearch_cli.train.run_folder import METRICS, RECIPE, TRAJECTORIES, VALIDATION, RunFolder
 
 
 def finished_run(path) -> RunFolder:
@@ -201,3 +201,12 @@ def test_how_a_run_goes_on_is_said(tmp_path):
     folder = finished_run(tmp_path / "other")
     said = f"--resume goes on from {folder.path / 'checkpoint-10'}"
     assert folder.describe_resume() == said
+
+
+def test_validations_after_a_checkpoint_are_dropped_and_none_are_made_up(tmp_path):
+    folder = finished_run(tmp_path / "run")
+    folder.keep_rows_until(2)
+    assert not (folder.path / VALIDATION).exists()
+    folder.append(VALIDATION, [{"step": 2}, {"step": 3}])
+    folder.keep_rows_until(2)
+    assert folder.read_rows(VALIDATION) == [{"step": 2}]
