@@ -14,7 +14,8 @@ world. Two figures come out:
   and without. The uninterrupted one reads the results at once, behind the prompt; against one that
   never reads them the ratio is given as well.
 
-The variants take turns, so that whatever else the machine does falls on all of them. The last line
+The variants take turns, so that whatever else the machine does falls on all of them; on a busy
+machine without a GPU, `--clock cpu` counts the seconds of this process alone. The last line
 on stdout is one JSON object; it also goes to `benchmarks/results/rollout_overhead.json`.
 """
 
@@ -24,6 +25,7 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -92,7 +94,7 @@ class Forced:
     def plan(self, row: int) -> list[int]:
         """A plan behind a thought; rows think for different lengths of time."""
         text = (
-            f"<think> {THOUGHT * (3 + row % 3)}</think>\n<search>\nNodes:\nA: seat of the company "
+            f"<think> {THOUGHT * (2 + row % 3)}</think>\n<search>\nNodes:\nA: seat of the company "
             f"{row} (General)\nB: mayor of the town (News)\nEdges:\nA -> B\n</search>"
         )
         return self.policy.encode_inserted(text)
@@ -145,20 +147,26 @@ class Canned:
         return [tuple(NodeResult(n, passages=passages) for n in plan.nodes) for plan in plans]
 
 
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
 class Clock:
     """Adds up the seconds that functions take, by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.now = now
         self.seconds: dict[str, float] = {}
+
+    def add(self, name: str, seconds: float) -> None:
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            started = time.perf_counter()
+            started = self.now()
             try:
                 return function(*args, **kwargs)
             finally:
-                passed = time.perf_counter() - started
-                self.seconds[name] = self.seconds.get(name, 0.0) + passed
+                self.add(name, self.now() - started)
 
         return call
 
@@ -176,8 +184,9 @@ def main() -> None:
     result = {
         "model": Path(args.model).name,
         "rows": args.rows,
-        **measure_phases(recipe, forced, args.rows, args.repeats),
-        **measure_step(recipe, forced),
+        "clock": args.clock,
+        **measure_phases(recipe, forced, args.rows, args.repeats, CLOCKS[args.clock]),
+        **measure_step(recipe, forced, Clock(CLOCKS[args.clock])),
         "cpu_cores": os.cpu_count(),
         "threads": thread_count(),
         "load": [round(load_before[0], 2), round(os.getloadavg()[0], 2)],
@@ -194,6 +203,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=4, help="completions of a step (default 4)")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each variant (default 5)")
     parser.add_argument("--steps", type=int, default=3, help="timed training steps (default 3)")
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
     parser.add_argument("--save", action="store_true", help="write the JSON file as well")
     return parser.parse_args()
 
@@ -204,7 +214,9 @@ def thread_count() -> int:
     return torch.get_num_threads()
 
 
-def measure_phases(recipe: Recipe, forced: Forced, rows: int, repeats: int) -> dict[str, Any]:
+def measure_phases(
+    recipe: Recipe, forced: Forced, rows: int, repeats: int, now: Callable[[], float]
+) -> dict[str, Any]:
     """Seconds of two-phase and of uninterrupted generation, taken in turns; medians and ratios."""
     questions = [Question(str(i), f"Who leads the town of company {i}?", ()) for i in range(rows)]
 
@@ -215,7 +227,6 @@ def measure_phases(recipe: Recipe, forced: Forced, rows: int, repeats: int) -> d
             return Rollout(forced.policy, Canned(), changed).run(questions, GREEDY)
 
     example = two_phases(True)
-    assert example == two_phases(False)
     prompts = [list(t.prompt_ids) for t in example]
     inserted = [list(t.segments[1].token_ids) for t in example]
     scripts = [[i for s in t.segments[::2] for i in s.token_ids] for t in example]
@@ -230,10 +241,11 @@ def measure_phases(recipe: Recipe, forced: Forced, rows: int, repeats: int) -> d
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for turn in range(repeats):
         names = list(variants)
-        for name in names[turn % 4 :] + names[: turn % 4]:
-            started = time.perf_counter()
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            started = now()
             variants[name]()
-            seconds[name].append(time.perf_counter() - started)
+            seconds[name].append(now() - started)
+            print(f"{name}: {seconds[name][-1]:.2f} s", file=sys.stderr)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     two, plain = medians["two_phases"], medians["two_phases_without_reuse"]
     return {
@@ -248,9 +260,8 @@ def measure_phases(recipe: Recipe, forced: Forced, rows: int, repeats: int) -> d
     }
 
 
-def measure_step(recipe: Recipe, forced: Forced) -> dict[str, Any]:
+def measure_step(recipe: Recipe, forced: Forced, clock: Clock) -> dict[str, Any]:
     """A few steps of GRPO; the first one warms up and does not count."""
-    clock = Clock()
     policy = forced.policy
     marks: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as name, open_services(recipe, None) as services:
@@ -265,7 +276,7 @@ def measure_step(recipe: Recipe, forced: Forced) -> dict[str, Any]:
                 questions.load("train", 8),
                 recipe,
                 folder,
-                lambda row, sample: marks.append(dict(clock.seconds)),
+                lambda row, sample: marks.append({**clock.seconds, "step": clock.now()}),
             )
             trainer = training.trainer
             trainer.rollout_func = clock.timed("rollout_and_reward", training.roll_out)
@@ -276,7 +287,7 @@ def measure_step(recipe: Recipe, forced: Forced) -> dict[str, Any]:
                 training.run()
             rows = folder.read_rows(METRICS)
     seconds = {name: marks[-1].get(name, 0.0) - marks[0].get(name, 0.0) for name in marks[-1]}
-    steps = sum(row["seconds/step"] for row in rows[1:])
+    steps = seconds["step"]
     ours = seconds["rollout_and_reward"] - seconds["forward"]
     seconds["other"] = ours - sum(seconds[n] for n in ("generation_loop", "search", "reward"))
     assert all(row["searches"] for row in rows), "every step must search"
@@ -300,14 +311,13 @@ def watched(clock: Clock, training: GrpoTraining, policy: LocalPolicy) -> Iterat
     def timed_run(*args: Any) -> Any:
         model.forward = clock.timed("forward", forward)
         before = clock.seconds.get("forward", 0.0)
-        started = time.perf_counter()
+        started = clock.now()
         try:
             return run_model(*args)
         finally:
             del model.forward
             inside = clock.seconds["forward"] - before
-            loop = time.perf_counter() - started - inside
-            clock.seconds["generation_loop"] = clock.seconds.get("generation_loop", 0.0) + loop
+            clock.add("generation_loop", clock.now() - started - inside)
 
     timed_stop = clock.timed("tag_stop", call)
     policy._run_model = timed_run

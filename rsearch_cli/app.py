@@ -21,6 +21,7 @@ from rsearch_cli.commands.plan import plan
 from rsearch_cli.commands.recipes import recipes_app
 from rsearch_cli.commands.train import train
 from rsearch_cli.errors import RsearchError
+from rsearch_cli.ranks import told_by_main
 
 INTERRUPTED = 130
 PIPE_CLOSED = 141
@@ -64,7 +65,8 @@ def _end(error: BaseException, debug: bool) -> NoReturn:
     else:
         line, code = f"unexpected: {type(error).__name__}: {_first_line(error)}", 1
         line += "" if debug else "; run again with --debug for the traceback"
-    typer.echo(f"rsearch: {line}", err=True)
+    if not told_by_main():
+        typer.echo(f"rsearch: {line}", err=True)
     raise typer.Exit(code)
 
 

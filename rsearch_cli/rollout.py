@@ -78,6 +78,18 @@ class RolloutTimes:
         return RolloutTimes(self.generate, self.search)
 
 
+def encode_question(
+    question: Question, policy: TextPolicy, recipe: Recipe
+) -> tuple[list[int], str]:
+    """Ids of the prompt that asks a question, and what it has opened for the model (or "")."""
+    messages = build_messages(question, recipe.protocol, recipe.rollout.max_turns, policy.forbidden)
+    prompt_ids, opening = policy.encode_prompt(messages)
+    if recipe.rollout.open_thought and not opening:
+        opening = "<think>"
+        prompt_ids = prompt_ids + policy.encode_inserted(opening)
+    return prompt_ids, opening
+
+
 class Rollout:
     """Rolls questions out to trajectories with one policy and one search layer.
 
@@ -151,13 +163,7 @@ class Rollout:
 
     def _draft(self, question: Question) -> Draft:
         recipe = self.recipe
-        messages = build_messages(
-            question, recipe.protocol, recipe.rollout.max_turns, self.policy.forbidden
-        )
-        prompt_ids, opening = self.policy.encode_prompt(messages)
-        if recipe.rollout.open_thought and not opening:
-            opening = "<think>"
-            prompt_ids = prompt_ids + self.policy.encode_inserted(opening)
+        prompt_ids, opening = encode_question(question, self.policy, recipe)
         room = recipe.policy.max_seq_length - len(prompt_ids) - 1  # one for eos
         if room < 1:
             raise PolicyError(

@@ -73,6 +73,7 @@ _TABLE: Mapping[str, Sequence[tuple[str, str, type, str, str]]] = {
         ),
     ),
     TRAINING_PANEL: (
+        ("--stage", "stage", str, "grpo; or sft, which learns traces first.", "grpo"),
         ("--batch-size", "train.batch_size", int, "Completions per forward pass.", "1"),
         ("--max-steps", "train.max_steps", int, "Optimiser steps.", "100"),
         ("--lr", "train.learning_rate", float, "Peak learning rate.", "5e-06"),
@@ -114,6 +115,20 @@ SETTINGS = tuple(
     for flag, key, kind, help_line, default in rows
 )
 """All flags that set one key of the recipe, in the order of the help."""
+
+
+_OF_SFT = ("max_steps", "learning_rate", "batch_size", "gradient_accumulation_steps")
+
+
+def settings_of_stage(settings: Mapping[str, Any], stage: object) -> dict[str, Any]:
+    """The settings with those flags that each stage has of its own turned to the stage's section.
+
+    Args:
+        settings: Dotted keys and values, as `takes_settings` gives them.
+        stage: The recipe's `stage`.
+    """
+    moved = {f"train.{name}": f"sft.{name}" for name in _OF_SFT} if stage == "sft" else {}
+    return {moved.get(key, key): value for key, value in settings.items()}
 
 
 def takes_settings(command: Callable[..., None]) -> Callable[..., None]:

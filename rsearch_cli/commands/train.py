@@ -8,6 +8,7 @@ existing run is not touched before all of them are there.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,8 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rsearch_cli.commands.keys import keep_keys
+from rsearch_cli.commands.launch import launch, without_launch_flags
 from rsearch_cli.commands.output import print_json, rich_stdout
-from rsearch_cli.commands.settings import takes_settings
+from rsearch_cli.commands.settings import settings_of_stage, takes_settings
+from rsearch_cli.ranks import is_main, world_size
 
 if TYPE_CHECKING:
     from rsearch_cli.commands.training import TrainingReport
@@ -71,11 +74,28 @@ def train(
             rich_help_panel=SERVICES_PANEL,
         ),
     ] = None,
+    num_processes: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Processes, one a GPU, that train together.", rich_help_panel=RUN_PANEL
+        ),
+    ] = 1,
+    accelerate_config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A file of `accelerate config`, for FSDP, DeepSpeed or several machines.",
+            rich_help_panel=RUN_PANEL,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead.")] = False,
     *,
     settings: Mapping[str, Any],
 ) -> None:
     """Train a search agent by GRPO, and measure it before and after.
+
+    With --stage sft it learns traces instead, as a start for GRPO (policy.adapter); --max-steps,
+    --lr, --batch-size and --gradient-accumulation-steps then set the recipe's section sft.
 
     A setting that is not given is the recipe's; in brackets: what it is in the recipe hotpot-hard.
 
@@ -83,19 +103,25 @@ def train(
     """
     from rsearch_cli.commands.memory import check_memory
     from rsearch_cli.commands.training import run_training
-    from rsearch_cli.recipe.loading import load_recipe
+    from rsearch_cli.recipe.loading import load_recipe, peek
 
     keep_keys({"--exa-api-key": exa_api_key, "--openai-api-key": openai_api_key})
     if cache_dir is not None:
         os.environ["RSEARCH_CACHE_DIR"] = str(cache_dir)
-    flags = {"output_dir": output_dir, **settings}
+    stage = peek("stage", recipe, overrides or (), settings)
+    flags = {"output_dir": output_dir, **settings_of_stage(settings, stage)}
     loaded = load_recipe(recipe, overrides or (), flags)
     folder = Path(loaded.recipe.output_dir.replace("{recipe}", loaded.name))
     # The run's own recipe must lead back to its folder, whatever name the file has there.
     resolved = loaded.recipe.model_copy(update={"output_dir": str(folder)})
-    check_memory(resolved, force=force)
+    if world_size() == 1:
+        check_memory(resolved, force=force)
+    if num_processes > 1 or accelerate_config:
+        line = without_launch_flags(sys.argv[1:])
+        raise typer.Exit(launch(line, num_processes, accelerate_config))
     report = run_training(resolved, folder, overwrite=overwrite, resume=resume)
-    _print(report, as_json)
+    if is_main():
+        _print(report, as_json)
 
 
 def _print(report: TrainingReport, as_json: bool) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from rsearch_cli.errors import FailureShareExceeded
 from rsearch_cli.evaluate.metrics import Prediction, measure
 from rsearch_cli.policy.generation import GREEDY, Sampling
+from rsearch_cli.ranks import collect, share, together
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.rollout import Rollout
 from rsearch_cli.types import Question, Trajectory
@@ -64,6 +65,8 @@ def answer_questions(
 ) -> list[Prediction]:
     """Answer every question once, and measure the answers.
 
+    Where several processes train together each answers its part, and all get all predictions.
+
     Args:
         rollout: Rolls out with the policy to be judged.
         questions: What to ask.
@@ -81,9 +84,10 @@ def answer_questions(
         on_done(total - done)
         done = total
 
-    trajectories = rollout.run(questions, sampling, advance)
-    refuse_failures(trajectories, recipe.budget.max_failed_share)
-    return [measure(t, recipe.protocol) for t in trajectories]
+    with together():
+        trajectories = rollout.run(share(questions), sampling, advance)
+        refuse_failures(trajectories, recipe.budget.max_failed_share)
+    return collect([measure(t, recipe.protocol) for t in trajectories])
 
 
 def refuse_failures(trajectories: Sequence[Trajectory], most: float) -> None:

@@ -51,6 +51,8 @@ def print_report(
 ) -> None:
     """Print the comparison table, the reward's plot and `show` trajectories before and after.
 
+    A supervised run has no reward to plot.
+
     Args:
         console: Where to print.
         summary: `summary.json`: the blocks `before`, `after` and `difference`.
@@ -66,9 +68,11 @@ def print_report(
     from rich.text import Text
 
     console.print(comparison_table(summary))
-    points = [{"step": row["step"], "validation": row["f1"]} for row in validations]
-    plot = reward_plot([*rows, *points], min(console.width, 100), 18, colour=console.is_terminal)
-    console.print(Text.from_ansi(plot), soft_wrap=True)
+    if summary.get("stage") != "sft":
+        points = [{"step": row["step"], "validation": row["f1"]} for row in validations]
+        size = min(console.width, 100), 18
+        plot = reward_plot([*rows, *points], *size, colour=console.is_terminal)
+        console.print(Text.from_ansi(plot), soft_wrap=True)
     for line in describe_course(summary):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     for old, new in choose_trajectories(before, after, show):

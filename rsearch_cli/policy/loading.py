@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rsearch_cli.errors import PolicyError
+from rsearch_cli.policy.adapter import find_adapter, load_adapter
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.policy.vllm_engine import VllmPolicy, check_engine
 from rsearch_cli.recipe.policy import Policy, Rollout
@@ -64,7 +65,7 @@ def choose_backend(wanted: str) -> tuple[str, str | None]:
 
 
 def load_policy(recipe: Policy, seed: int, rollout: Rollout | None = None) -> LocalPolicy:
-    """Load the policy of a recipe, with a fresh adapter on it.
+    """Load the policy of a recipe, with its adapter on it, or else with a fresh one.
 
     Args:
         recipe: What to load.
@@ -78,6 +79,7 @@ def load_policy(recipe: Policy, seed: int, rollout: Rollout | None = None) -> Lo
     rollout = rollout or Rollout()
     check_engine(recipe, rollout)
     path = locate_model(recipe.model)
+    adapter = find_adapter(recipe)
     backend, _ = choose_backend("unsloth" if rollout.engine == "vllm" else recipe.backend)
     try:
         model, tokenizer = _load(backend, path, recipe, seed, rollout)
@@ -87,6 +89,8 @@ def load_policy(recipe: Policy, seed: int, rollout: Rollout | None = None) -> Lo
             f"policy.model: {recipe.model} could not be loaded with {backend}: {first} "
             "(give a model folder with --model-name DIR if the Hub cannot be reached)"
         ) from error
+    if adapter:
+        load_adapter(model, adapter)
     if rollout.engine == "vllm":
         return VllmPolicy(model, tokenizer)
     return LocalPolicy(model, tokenizer, backend)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rsearch_cli.ranks import local_rank
 from rsearch_cli.recipe.policy import Policy
 
 
@@ -36,7 +37,7 @@ def load_model(path: str, recipe: Policy, seed: int) -> tuple[Any, Any]:
         path,
         dtype=dtype,
         quantization_config=quantisation if four_bit else None,
-        device_map={"": 0} if on_cuda else None,
+        device_map={"": local_rank()} if on_cuda else None,
     )
     if four_bit:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)

@@ -21,6 +21,8 @@ REASON_CHARS = 120
 # Also the forms that a tokenizer with NFKC would turn into `<` and `>`.
 _ANGLES = str.maketrans("<>\uff1c\uff1e\ufe64\ufe65", "‹›‹›‹›")
 
+_TAG_LINE = re.compile(r"\s*</?(?:result|r)>\s*")
+
 
 def neutralise(text: str, forbidden: Collection[str] = ()) -> str:
     """Make text from outside harmless: one line that holds no tag and no special token.
@@ -93,6 +95,18 @@ def render_invalid_plan(
     """
     line = f"plan not valid: {shorten(flatten(problems[0]), REASON_CHARS)}"
     return _block([neutralise(line, forbidden)], rules)
+
+
+def renew_block(text: str, rules: Protocol, forbidden: Collection[str] = ()) -> str:
+    """Write a stored block again, as these rules and this tokenizer want it.
+
+    Args:
+        text: A block that was inserted once, maybe for another model.
+        rules: Names the tag.
+        forbidden: See `neutralise`.
+    """
+    lines = (line for line in text.splitlines() if line.strip() and not _TAG_LINE.fullmatch(line))
+    return _block((neutralise(line, forbidden) for line in lines), rules)
 
 
 def _block(lines: Iterable[str], rules: Protocol) -> str:

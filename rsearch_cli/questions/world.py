@@ -98,6 +98,14 @@ def gold_plan(question: Question) -> SearchPlan:
     return SearchPlan(tuple(nodes), tuple(edges))
 
 
+def gold_evidence(question: Question) -> tuple[str, ...]:
+    """Ids of the passages that tell what is asked, one a node of the gold plan, in its order."""
+    chain, entities = question.metadata["chain"], question.metadata["entities"]
+    facts = [Fact(chain[0], subject, "") for subject in question.metadata["subjects"]]
+    facts += [Fact(key, holder, "") for key, holder in zip(chain[1:], entities[1:], strict=False)]
+    return tuple(fact.passage_id for fact in facts)
+
+
 class World:
     """The universe as a question set.
 

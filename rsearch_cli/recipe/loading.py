@@ -65,13 +65,7 @@ def load_recipe(
     files, flaws = _read_chain(path)
     options, mistakes = option_layers(overrides, flags or {})
     problems = [*flaws, *mistakes]
-    tree: dict[str, Any] = {}
-    for layer in files:
-        tree = merge(tree, layer.data)
-    defaults = Recipe(purpose="", hardware="").model_dump()
-    for layer in options:
-        tree = merge(fill_in(tree, layer.path[:-1], defaults), layer.data)
-    recipe, errors = _validate(tree)
+    recipe, errors = _validate(_merge_all(files, options))
     for error in errors:
         kind, sentence = explain(error)
         where = blame(involved_keys(error), [*files, *options], otherwise=files[-1].where)
@@ -79,6 +73,19 @@ def load_recipe(
     if problems or recipe is None:
         raise recipe_error(path.stem, problems)
     return LoadedRecipe(path.stem, path, recipe)
+
+
+def peek(
+    key: str, name_or_path: str, overrides: Sequence[str], flags: Mapping[str, object]
+) -> object:
+    """What all layers together say of a top-level key, unchecked; None if they say nothing.
+
+    Raises:
+        RecipeError: A layer cannot be read.
+    """
+    files, _ = _read_chain(_find(name_or_path))
+    options, _ = option_layers(overrides, flags)
+    return _merge_all(files, options).get(key)
 
 
 def list_recipes() -> list[LoadedRecipe]:
@@ -96,6 +103,16 @@ def recipes_folder() -> Path:
     package = Path(__file__).resolve().parent.parent
     installed = package / "_recipes"
     return installed if installed.is_dir() else package.parent / "recipes"
+
+
+def _merge_all(files: Sequence[Layer], options: Sequence[Layer]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for layer in files:
+        tree = merge(tree, layer.data)
+    defaults = Recipe(purpose="", hardware="").model_dump()
+    for layer in options:
+        tree = merge(fill_in(tree, layer.path[:-1], defaults), layer.data)
+    return tree
 
 
 def _shipped() -> dict[str, Path]:

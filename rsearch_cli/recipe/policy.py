@@ -55,6 +55,11 @@ class Policy(Section):
         description="Recompute activations in the backward pass; null does so on CUDA only.",
     )
     lora: Lora = Field(default_factory=Lora, description="The adapter that is trained.")
+    adapter: str | None = Field(
+        None,
+        description="Run folder or adapter folder to start from, also the reference of the KL "
+        "term; null starts from a new adapter, and the model itself is the reference.",
+    )
 
 
 class Rollout(Section):

@@ -32,6 +32,7 @@ FLAG_NAMES = {
     "questions.train_split": "--data-split",
     "reward.judge.mode": "--score-mode",
     "reward.judge.model": "--reward-model",
+    "sft.learning_rate": "--lr",
     "train.learning_rate": "--lr",
 }
 

@@ -15,7 +15,7 @@ from rsearch_cli.recipe.alarms import Alarms
 from rsearch_cli.recipe.outside import Budget, Cache, Service, Wandb
 from rsearch_cli.recipe.policy import Policy, Rollout
 from rsearch_cli.recipe.section import Section
-from rsearch_cli.recipe.training import Reward, Train
+from rsearch_cli.recipe.training import Reward, Sft, Train
 
 
 class World(Section):
@@ -165,6 +165,9 @@ class Recipe(Section):
     purpose: str = Field(description="What the recipe is for, in one line.")
     hardware: str = Field(description="What it needs to run on, in one line.")
     needs: str = Field("nothing", description="Keys, data and access it needs, in one line.")
+    stage: Literal["grpo", "sft"] = Field(
+        "grpo", description="Reinforcement learning, or a supervised cold start on traces."
+    )
     seed: int = Field(42, ge=0, le=2**31 - 1, description="Seed of sampling, order and adapters.")
     output_dir: str = Field(
         "runs/{recipe}", description="Run folder; {recipe} is the recipe's name."
@@ -176,6 +179,7 @@ class Recipe(Section):
     rollout: Rollout = Field(default_factory=Rollout, description="Generation.")
     reward: Reward = Field(default_factory=Reward, description="Reward.")
     train: Train = Field(default_factory=Train, description="GRPO.")
+    sft: Sft = Field(default_factory=Sft, description="Supervised cold start.")
     evaluate: Evaluate = Field(default_factory=Evaluate, description="Before, after, meanwhile.")
     alarms: Alarms = Field(default_factory=Alarms, description="Signs of a collapse.")
     wandb: Wandb = Field(default_factory=Wandb, description="Weights & Biases.")

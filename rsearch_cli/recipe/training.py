@@ -1,4 +1,4 @@
-"""The sections of a recipe that are about learning: what a trajectory earns, and how GRPO uses it.
+"""The sections of a recipe that are about learning: rewards, GRPO, and the supervised cold start.
 
 Place in the path: a part of the schema, read by `reward` and `train`. On failure: as in `section`.
 """
@@ -101,3 +101,31 @@ class Train(Section):
                 f"num_generations = {self.num_generations}, so that no group is cut"
             )
         return self
+
+
+class Sft(Section):
+    """The cold start of `stage: sft`; schedule, clipping and checkpoints are those of `train`."""
+
+    traces: str = Field(
+        "world",
+        description="`world`, or a JSONL file of predictions or trajectories to choose from.",
+    )
+    max_traces: int | None = Field(2000, ge=1, description="Most traces; null takes all.")
+    per_question: int = Field(
+        1, ge=1, description="Most traces of one question that are taken from a file."
+    )
+    min_f1: float = Field(
+        0.8,
+        ge=0.0,
+        le=1.0,
+        description="Least F1 of an answer from a file; one that matches exactly always counts.",
+    )
+    epochs: int = Field(2, ge=1, description="Passes through the traces.")
+    max_steps: int | None = Field(
+        None, ge=1, description="Most optimiser steps; null makes as many as the epochs need."
+    )
+    learning_rate: float = Field(2e-4, gt=0.0, le=1.0, description="Peak learning rate of AdamW.")
+    batch_size: int = Field(1, ge=1, description="Traces per forward pass and device.")
+    gradient_accumulation_steps: int = Field(
+        16, ge=1, description="Forward passes per optimiser step."
+    )

@@ -7,6 +7,7 @@ it. Where stderr is no terminal it writes plain lines, few enough for a log.
 
 from __future__ import annotations
 
+import io
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from rsearch_cli.ranks import is_main
 from rsearch_cli.services.open import LOCAL
 from rsearch_cli.services.purse import Spend
 from rsearch_cli.terminal import finite, printable, shorten
@@ -132,11 +134,10 @@ class TrainingDisplay:
         row = self._row
         parts = _figures(row, "reward/", ("answer", "plan", "format"), ".3f")
         seconds = [key.removeprefix("seconds/") for key in row if key.startswith("seconds/")]
-        reward = finite(row, "reward")
         alarms = row.get("alarms")
         words = [
             f"step {self._pace.step:g}/{self._total}",
-            "reward unscored" if reward is None else f"reward {reward:.3f}",
+            _describe_gain(row),
             f"({parts})" if parts else "",
             f"ALARM {', '.join(alarms)}" if isinstance(alarms, list) and alarms else "",
             _figures(row, "seconds/", seconds, ".1f", " s"),
@@ -302,7 +303,14 @@ class _Log:
 def _stderr() -> Console:
     from rich.console import Console
 
-    return Console(stderr=True)
+    return Console(stderr=True) if is_main() else Console(file=io.StringIO(), quiet=True)
+
+
+def _describe_gain(row: Mapping[str, object]) -> str:
+    """The reward of a step, or its loss where it is learnt without one."""
+    name = "reward" if "reward" in row else "loss"
+    value = finite(row, name)
+    return f"{name} unscored" if value is None else f"{name} {value:.3f}"
 
 
 def _figures(

@@ -14,31 +14,39 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rsearch_cli.errors import OutOfMemory, PolicyCollapsed, TrainingIneffective
+from rsearch_cli.errors import OutOfMemory, PolicyCollapsed
 from rsearch_cli.policy.adapter_check import check_adapter
 from rsearch_cli.policy.generation import Sampling
-from rsearch_cli.policy.local import LocalPolicy, shortage
+from rsearch_cli.policy.local import LocalPolicy
+from rsearch_cli.ranks import gather, is_main, together, wait_for_all, world_size
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.reward.composite import score_trajectories, shuffle_answer_scores, weights_at
 from rsearch_cli.reward.judge import AnswerJudge
 from rsearch_cli.rollout import Rollout
 from rsearch_cli.services.purse import Purse
 from rsearch_cli.train.alarms import Alarm, CollapseWatch
-from rsearch_cli.train.checkpoints import drop_old_checkpoints, seal_checkpoint
 from rsearch_cli.train.guard import StepGuard
 from rsearch_cli.train.ledger import StepLedger
-from rsearch_cli.train.question_order import order_questions
 from rsearch_cli.train.run_folder import (
     ADAPTER,
     METRICS,
     TRAJECTORIES,
     RunFolder,
     checkpoint_step,
+)
+from rsearch_cli.train.trainer import (
+    build_config,
+    describe_shortage,
+    give_reward,
+    make_dataset,
+    make_step_callback,
+    make_trainer_class,
+    settle_reference,
 )
 from rsearch_cli.train.validation import Validation
 from rsearch_cli.types import Question, RewardParts, Trajectory
@@ -92,7 +100,8 @@ class GrpoTraining:
         self.validation = validation
         self.on_alarm = on_alarm
         self.collapse: tuple[int, Alarm] | None = None
-        rollouts = recipe.train.batch_size * recipe.train.gradient_accumulation_steps
+        train = recipe.train
+        rollouts = train.batch_size * train.gradient_accumulation_steps * world_size()
         self._watch = CollapseWatch(recipe.alarms, rollouts, folder.read_rows(METRICS))
         self._questions = {q.text: q for q in questions}
         self.trainer = self._make_trainer(questions)
@@ -118,9 +127,12 @@ class GrpoTraining:
             self._load_adapter(self.folder.best)
         with self.folder.staged(ADAPTER) as adapter:
             self.save_adapter(adapter)
+        wait_for_all()
 
     def save_adapter(self, path: Path) -> None:
-        """Write adapter and tokenizer as they are now."""
+        """Write adapter and tokenizer as they are now; the main process does."""
+        if not is_main():
+            return
         self.policy.model.save_pretrained(path)
         self.policy.tokenizer.save_pretrained(path)
 
@@ -150,22 +162,19 @@ class GrpoTraining:
     def _roll_out(self, prompts: list[list[dict[str, str]]], step: int) -> dict[str, Any]:
         sampling = Sampling(self.recipe.rollout.temperature, self.recipe.rollout.top_p)
         before = self.rollout.times.copy()
-        trajectories = self.rollout.run(
-            [self._questions[prompt[-1]["content"]] for prompt in prompts], sampling
-        )
-        started = time.perf_counter()
-        parts = self.score(trajectories, step)
-        self.guard.check(trajectories, parts, self.judge.last_failure if self.judge else None)
+        with together():
+            trajectories = self.rollout.run(
+                [self._questions[prompt[-1]["content"]] for prompt in prompts], sampling
+            )
+            started = time.perf_counter()
+            parts = self.score(trajectories, step)
         spent = self.rollout.times
-        self.ledger.record(
-            trajectories,
-            parts,
-            {
-                "generate": spent.generate - before.generate,
-                "search": spent.search - before.search,
-                "reward": time.perf_counter() - started,
-            },
-        )
+        seconds = {
+            "generate": spent.generate - before.generate,
+            "search": spent.search - before.search,
+            "reward": time.perf_counter() - started,
+        }
+        self._record(trajectories, parts, seconds)
         return {
             "prompt_ids": [list(t.prompt_ids) for t in trajectories],
             "completion_ids": [t.completion_ids for t in trajectories],
@@ -173,6 +182,26 @@ class GrpoTraining:
             "env_mask": [self._loss_mask(t) for t in trajectories],
             "reward": [p.total for p in parts],
         }
+
+    def _record(
+        self,
+        trajectories: Sequence[Trajectory],
+        parts: Sequence[RewardParts],
+        seconds: Mapping[str, float],
+    ) -> None:
+        """Enter the rollouts of all processes, unless too much of them failed.
+
+        Raises:
+            FailureShareExceeded: It did.
+        """
+        reason = self.judge.last_failure if self.judge else None
+        everyone = gather((trajectories, parts, reason))
+        all_trajectories = [t for rolled_out, _, _ in everyone for t in rolled_out]
+        all_parts = [p for _, scored, _ in everyone for p in scored]
+        reasons = [reason for _, _, reason in everyone if reason]
+        with together():
+            self.guard.check(all_trajectories, all_parts, reasons[-1] if reasons else None)
+        self.ledger.record(all_trajectories, all_parts, seconds)
 
     def score(self, trajectories: Sequence[Trajectory], step: int) -> list[RewardParts]:
         """Rewards of a step's rollouts; `step` counts finished optimiser steps, the first is 0."""
@@ -198,6 +227,14 @@ class GrpoTraining:
         except torch.OutOfMemoryError as error:
             with self.guard.watch(trainer):
                 raise OutOfMemory(describe_shortage(self.recipe, error)) from error
+
+    def end_step(self, step: int, logs: dict[str, Any]) -> bool:
+        """Close a step with what the trainer measured; whether it shall be the last."""
+        if not self.ledger.trajectories:  # the summary that follows the last step
+            return False
+        self.finish_step(step, logs)
+        self.validate(step)
+        return self.collapse is not None or self.stop_wanted()
 
     def finish_step(self, step: int, logs: dict[str, Any]) -> None:
         """Write the rows of a finished step, show it, and tell of new signs of a collapse."""
@@ -245,147 +282,5 @@ class GrpoTraining:
             callbacks=[make_step_callback(self)],
         )
         trainer.remove_callback(PrinterCallback)  # it writes every log to stdout
-        if "ref" in self.policy.model.peft_config:
-            # A copy of our adapter, which has no effect yet: the base model is the same reference.
-            # With the copy in a checkpoint, the trainer would resume without our own adapter.
-            self.policy.model.delete_adapter("ref")
+        settle_reference(self.policy.model, self.recipe)
         return trainer
-
-
-def make_trainer_class(training: GrpoTraining) -> Any:
-    """GRPOTrainer whose steps are watched, whose checkpoints are whole, and without a card."""
-    from trl import GRPOTrainer
-
-    folder, keep = training.folder, training.recipe.train.keep_checkpoints
-
-    class Trainer(GRPOTrainer):
-        def training_step(self, *args: Any, **kwargs: Any) -> Any:
-            """Make the rollouts where they are due, one forward and one backward pass."""
-            with training.watch_update(self):
-                return super().training_step(*args, **kwargs)
-
-        def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-            """Leave the card to `rsearch push`."""
-
-        def _get_output_dir(self, trial: Any) -> str:
-            return str(folder.staging)
-
-        def _save_checkpoint(self, model: Any, trial: Any) -> None:
-            with folder.staged(f"checkpoint-{self.state.global_step}") as checkpoint:
-                super()._save_checkpoint(model, trial)
-                seal_checkpoint(checkpoint)
-            drop_old_checkpoints(folder, keep)
-
-    return Trainer
-
-
-def make_dataset(questions: Sequence[Question], config: Any) -> Any:
-    """Every question of the whole run, in the order in which `config` will have it asked."""
-    from datasets import Dataset
-
-    a_step = config.generation_batch_size // config.num_generations
-    asked = order_questions(len(questions), config.max_steps * a_step, config.seed)
-    return Dataset.from_list(
-        [{"prompt": [{"role": "user", "content": questions[i].text}]} for i in asked]
-    )
-
-
-def describe_shortage(recipe: Recipe, error: Exception) -> str:
-    """What to turn when a forward or backward pass does not fit, in one line."""
-    return (
-        f"memory ran out in the update ({shortage(error)}); lower train.batch_size (now "
-        f"{recipe.train.batch_size}; raise train.gradient_accumulation_steps in turn), "
-        f"rollout.max_new_tokens (now {recipe.rollout.max_new_tokens}) or search.passage_chars, "
-        "or set policy.gradient_checkpointing=true; `rsearch plan` shows what each saves"
-    )
-
-
-def give_reward(
-    prompts: Any, completions: Any, reward: list[float | None] | None = None, **_: Any
-) -> list[float | None]:
-    """TRL's reward function: the totals that came with the rollouts, None for «unscored».
-
-    Raises:
-        TrainingIneffective: No rollouts came; the trainer has made completions of its own.
-    """
-    if reward is None:
-        raise TrainingIneffective(
-            "the trainer made completions without asking for rollouts: they never searched, and "
-            "training on them would be for nothing; install the versions of trl and unsloth that "
-            "rsearch asks for"
-        )
-    return reward
-
-
-def make_step_callback(training: GrpoTraining) -> Any:
-    """A trainer callback that closes the ledger's step as soon as TRL has measured it.
-
-    The trainer saves after it logs, so a step that is to be the last is still saved.
-    """
-    from transformers import TrainerCallback
-
-    class StepCallback(TrainerCallback):
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            # The policy it starts from; after a resume, a validation that the run did not reach.
-            training.validate(state.global_step)
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            if training.ledger.trajectories:  # not for the summary that follows the last step
-                training.finish_step(state.global_step, logs)
-                training.validate(state.global_step)
-                if training.collapse or training.stop_wanted():
-                    control.should_save = control.should_training_stop = True
-
-    return StepCallback()
-
-
-def build_config(recipe: Recipe, output_dir: Path) -> Any:
-    """Translate the recipe into a `GRPOConfig`."""
-    import torch
-    from trl import GRPOConfig
-
-    from rsearch_cli.policy.transformers_backend import compute_dtype
-
-    train = recipe.train
-    cuda = torch.cuda.is_available()
-    checkpointing = recipe.policy.gradient_checkpointing
-    rows = train.batch_size * train.gradient_accumulation_steps
-    return GRPOConfig(
-        output_dir=str(output_dir),
-        max_steps=train.max_steps,
-        per_device_train_batch_size=train.batch_size,
-        gradient_accumulation_steps=train.gradient_accumulation_steps,
-        generation_batch_size=rows,
-        num_generations=train.num_generations,
-        learning_rate=train.learning_rate,
-        lr_scheduler_type=train.lr_scheduler,
-        warmup_steps=train.warmup_steps,
-        max_grad_norm=train.max_grad_norm,
-        beta=train.beta,
-        epsilon=train.epsilon,
-        epsilon_high=train.epsilon_high,
-        loss_type=train.loss_type,
-        scale_rewards=train.scale_rewards,
-        temperature=recipe.rollout.temperature,
-        top_p=recipe.rollout.top_p,
-        max_completion_length=recipe.rollout.max_new_tokens,
-        mask_truncated_completions=False,  # every row ends in eos; `mask_truncated` does it here
-        use_vllm=False,
-        # Unsloth switches `use_vllm` on for a model with an engine, and we return no log-probs.
-        vllm_importance_sampling_correction=False,
-        use_cpu=not cuda,
-        bf16=cuda and compute_dtype(recipe.policy) == "bfloat16",
-        fp16=cuda and compute_dtype(recipe.policy) == "float16",
-        gradient_checkpointing=cuda if checkpointing is None else checkpointing,
-        dataloader_pin_memory=cuda,
-        seed=recipe.seed,
-        data_seed=recipe.seed,
-        save_strategy="steps",
-        save_steps=train.save_steps,
-        save_total_limit=None,  # the trainer would go by the time of change, which a copy loses
-        shuffle_dataset=False,  # the questions come in the order in which they are asked
-        logging_strategy="steps",
-        logging_steps=1,
-        report_to="none",
-        disable_tqdm=True,
-    )

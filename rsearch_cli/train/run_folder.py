@@ -3,11 +3,15 @@
     recipe.yaml  environment.json  metrics.jsonl  trajectories.jsonl  validation.jsonl
     predictions/  checkpoint-N/  best/  adapter/  spend.json  summary.json  wandb.json  wandb/
 
+and of a supervised run `traces.jsonl` and `traces.json` in place of trajectories, of one that
+starts from a trained adapter `start/`.
+
 Place in the path: train writes it. On failure: a folder that cannot be used raises a
 `RunFolderError` before anything slow starts, and an existing run is touched only by `open`, once
 questions and model are there. A kill or a full disk at any moment leaves every file and folder
 whole: they are written in `.partial`, flushed to the disk and then renamed; rows are appended, and
-a row that was cut short is no row. A write that fails is a `RunUnsaved`.
+a row that was cut short is no row. A write that fails is a `RunUnsaved`. Where several processes
+train together only the main one writes.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from rsearch_cli.errors import (
     RunFolderUnwritable,
     RunUnsaved,
 )
+from rsearch_cli.ranks import is_main
 from rsearch_cli.services.purse import SPEND
 from rsearch_cli.train.rows import append_rows, cut_rows, read_rows, write_lines
 
@@ -42,11 +47,14 @@ PREDICTIONS = "predictions"
 PARTIAL = ".partial"
 WANDB_RUN = "wandb.json"
 WANDB = "wandb"
+START = "start"
+TRACES = "traces.jsonl"
+TALLY = "traces.json"
 ROWS = (METRICS, TRAJECTORIES, VALIDATION)
 # The recipe comes last: it is what makes the folder a run, also one that is only half removed.
 OURS = (
     *(PARTIAL, ENVIRONMENT, *ROWS, SUMMARY, ADAPTER, BEST, PREDICTIONS, SPEND, WANDB_RUN, WANDB),
-    RECIPE,
+    *(START, TRACES, TALLY, RECIPE),
 )
 
 # How safetensors and PyTorch, which raise no OSError, say that a write failed.
@@ -85,6 +93,11 @@ class RunFolder:
         """Where files and folders are written before they are put in their place."""
         return self.path / PARTIAL
 
+    @property
+    def start(self) -> Path:
+        """Where the adapter is kept that a run started from."""
+        return self.path / START
+
     def check(self, *, overwrite: bool, resume: bool) -> None:
         """See whether a run can be started or resumed here; changes nothing that stays.
 
@@ -93,6 +106,8 @@ class RunFolder:
             RunFolderUnwritable: If nothing can be written here.
             RunFolderError: If there is nothing to resume.
         """
+        if not is_main():
+            return
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderUnwritable(
                 f"output folder {self.path} is a file; choose another with --output-dir"
@@ -130,6 +145,9 @@ class RunFolder:
 
     def open(self, *, resume: bool) -> None:
         """Make the folder; without `resume`, remove what an earlier run of ours left in it."""
+        self.opened = True
+        if not is_main():
+            return
         try:
             left = [self.staging]
             if not resume and self.holds_run:
@@ -137,7 +155,6 @@ class RunFolder:
             for path in left:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             self.path.mkdir(parents=True, exist_ok=True)
-            self.opened = True
         except OSError as error:
             raise RunFolderUnwritable(
                 f"output folder {self.path} cannot be made: {error.strerror}; "
@@ -196,11 +213,16 @@ class RunFolder:
             name: Its place in the run folder; what is there is replaced.
 
         Yields:
-            Where the block makes it; the parent is there.
+            Where the block makes it; the parent is there. What another process than the main one
+            makes is thrown away.
 
         Raises:
             RunUnsaved: A write failed; nothing has changed.
         """
+        if not is_main():
+            with tempfile.TemporaryDirectory() as elsewhere:
+                yield Path(elsewhere) / Path(name).name
+            return
         target, made = self.path / name, self.staging / name
         try:
             with self.saving(name):
@@ -234,14 +256,19 @@ class RunFolder:
         """Write a value as indented JSON, whole."""
         self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
+    def read_json(self, name: str) -> Any:
+        """What `write_json` wrote."""
+        return json.loads((self.path / name).read_text(encoding="utf-8"))
+
     def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append rows to a JSONL file, and flush them to the disk.
 
         Raises:
             RunUnsaved: The write failed; the file is as it was.
         """
-        with self.saving(name):
-            append_rows(self.path / name, rows)
+        if is_main():
+            with self.saving(name):
+                append_rows(self.path / name, rows)
 
     def write_rows(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write a JSONL file, whole."""
@@ -253,7 +280,7 @@ class RunFolder:
 
     def keep_rows_until(self, step: int) -> None:
         """Cut off the rows of steps after `step`: a resumed run repeats them."""
-        for name in ROWS:
+        for name in ROWS if is_main() else ():
             with self.saving(name):
                 cut_rows(self.path / name, step)
 

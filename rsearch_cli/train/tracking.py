@@ -22,6 +22,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, Literal
 
+from rsearch_cli.ranks import is_main
 from rsearch_cli.recipe.outside import Wandb
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.terminal import finite, printable, shorten
@@ -140,7 +141,7 @@ def open_tracker(recipe: Recipe, folder: RunFolder, say: Say) -> Iterator[Tracke
         say: Told, in one line, what goes wrong.
     """
     settings = recipe.wandb
-    first_process = os.environ.get("RANK", "0") == "0"
+    first_process = is_main()
     run = _start(recipe, folder, say) if settings.enabled and first_process else None
     tracker = Tracker(settings, folder, run, say)
     try:

@@ -74,6 +74,7 @@ class Validation:
         row = {"step": step, **scores, "seconds": seconds}
         if self.best is None or row[SCORE] > self.best[SCORE]:
             with self._folder.staged(BEST) as path:
+                path.mkdir()
                 save(path)
                 (path / BEST_STEP).write_text(json.dumps(row, indent=2) + "\n", encoding="utf-8")
             self.best = row

@@ -10,50 +10,24 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from rsearch_cli.protocol.plan import read_plan, render_plan
-from rsearch_cli.protocol.results import render_invalid_plan, render_results
+from rsearch_cli.protocol.plan import render_plan
 from rsearch_cli.questions.world import World, gold_plan
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.search.executor import PlanExecutor
+from rsearch_cli.train.traces import Trace
+from rsearch_cli.train.world_traces import (
+    ONE_HOP,
+    TWO_HOPS,
+    Draft,
+    carry_out,
+    finish_trace,
+    write_draft,
+)
 from rsearch_cli.types import PlanNode, Question, SearchPlan
 
-ONE_HOP = "I look up one fact."
-TWO_HOPS = "I look up a first fact, then a second one."
 UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True)
-class Draft:
-    """What the model writes before its search: a thought and the text of its plan."""
-
-    thought: str
-    plan: str
-    template: str = "<think> {thought} </think>\n<search>\n{plan}\n</search>"
-
-    @property
-    def text(self) -> str:
-        """The first thing the model writes, up to its search."""
-        return self.template.format(thought=self.thought, plan=self.plan)
-
-
-@dataclass(frozen=True)
-class Trace:
-    """One supervised example; only `written` and `answered` are trained on."""
-
-    question: Question
-    written: str
-    inserted: str
-    answered: str
-    answer: str
-    clean: bool
-
-
-def clean_draft(question: Question) -> Draft:
-    """The gold plan, with a thought that fits it."""
-    plan = gold_plan(question)
-    return Draft(ONE_HOP if len(plan.nodes) == 1 else TWO_HOPS, render_plan(plan))
 
 
 def search_once(draft: Draft, plan: SearchPlan, rng: random.Random) -> Draft:
@@ -114,15 +88,15 @@ def weak_share(question: Question) -> float:
     return 0.7 if hard else 0.25
 
 
-def draft_for(question: Question, teacher: str, rng: random.Random) -> tuple[Draft, bool]:
-    """What a `clean` or `weak` teacher writes, and whether it is clean."""
-    draft = clean_draft(question)
+def draft_for(question: Question, teacher: str, rng: random.Random) -> Draft:
+    """What a `clean` or `weak` teacher writes."""
+    draft = write_draft(question)
     if teacher == "clean" or rng.random() >= weak_share(question):
-        return draft, True
+        return draft
     plan = gold_plan(question)
     choices = TWO_HOP_WEAKNESSES if len(plan.nodes) > 1 else ONE_HOP_WEAKNESSES
     weakness = rng.choices([c for c, _ in choices], [w for _, w in choices])[0]
-    return weakness(draft, plan, rng), False
+    return weakness(draft, plan, rng)
 
 
 def make_traces(
@@ -137,16 +111,9 @@ def make_traces(
     rng = random.Random(seed)
     told = {fact.passage_id: fact.object for fact in world.facts()}
     drafts = [draft_for(q, teacher, rng) for q in questions]
-    readings = [read_plan(d.plan, recipe.protocol) for d, _ in drafts]
-    found = iter(executor.execute([r.plan for r in readings if r.plan]))
-    for question, (draft, clean), reading in zip(questions, drafts, readings, strict=True):
+    searched = carry_out(drafts, executor, recipe)
+    for question, draft, (block, results) in zip(questions, drafts, searched, strict=True):
         answer = UNKNOWN
-        if reading.plan is None:
-            inserted = render_invalid_plan(reading.problems, recipe.protocol)
-        else:
-            results = next(found)
-            inserted = render_results(results, recipe.protocol, recipe.search.passage_chars)
-            if results[-1].passages:
-                answer = told[results[-1].passages[0].id]
-        answered = f"<answer> {answer} </answer>"
-        yield Trace(question, draft.text, inserted, answered, answer, clean)
+        if results and results[-1].passages:
+            answer = told[results[-1].passages[0].id]
+        yield finish_trace(question, draft, block, answer)

@@ -24,14 +24,16 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from traces import Trace, make_traces
+from traces import make_traces
 
-from rsearch_cli.protocol.prompt import build_messages
+from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.questions.world import World, count_regions
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
+from rsearch_cli.services.open import open_services
+from rsearch_cli.train.traces import IGNORED, Trace, encode_trace
 
 SEED = 20
 PRETRAIN_REGIONS = 400
@@ -47,7 +49,6 @@ CHAT_TEMPLATE = (
     "{% if m['role'] == 'assistant' %}<|end|>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-IGNORED = -100
 
 
 def main() -> None:
@@ -64,9 +65,10 @@ def main() -> None:
     tokenizer = train_tokenizer(clean, arguments.out)
     model = build_model(tokenizer)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
-    encode = lambda traces: [encode_trace(t, tokenizer, recipe) for t in traces]  # noqa: E731
+    policy = LocalPolicy(model, tokenizer)
+    encode = lambda traces: [encode_trace(t, policy, recipe) for t in traces]  # noqa: E731
     check = encode(held_out)
-    print(f"mean length {sum(len(i) for i, _ in check) / len(check):.0f} tokens", flush=True)
+    print(f"mean length {sum(len(e.ids) for e in check) / len(check):.0f} tokens", flush=True)
     log = []
     log += fit(model, encode(clean), check, arguments.clean_steps, (2e-3, 2e-4), "clean")
     log += fit(model, encode(weak), check, arguments.weak_steps, (1e-3, 1e-4), "weak")
@@ -81,7 +83,10 @@ def build_traces(recipe: Recipe) -> tuple[list[Trace], list[Trace], list[Trace]]
     asked = world.load("pretrain")
     unseen = world.load("validation", HELD_OUT_TRACES)
     sources = open_sources(recipe.search, world.corpus)
-    with PlanExecutor(sources, recipe.search, None) as executor:
+    with (
+        open_services(recipe, None) as services,
+        PlanExecutor(sources, recipe.search, services) as executor,
+    ):
         make = lambda q, teacher, seed: list(  # noqa: E731
             make_traces(q, teacher, world, executor, recipe, seed)
         )
@@ -100,7 +105,7 @@ def train_tokenizer(traces: Sequence[Trace], out: Path):
     def texts() -> Iterator[str]:
         for trace in traces:
             yield f" {trace.question.text}"
-            text = f"{trace.written}{trace.inserted}{trace.answered}"
+            text = "".join(segment.text for segment in trace.segments)
             for tag in TAGS:
                 text = text.replace(tag, "")
             yield text
@@ -150,23 +155,6 @@ def build_model(tokenizer):
     return LlamaForCausalLM(config)
 
 
-def encode_trace(trace: Trace, tokenizer, recipe: Recipe) -> tuple[list[int], list[int]]:
-    """Ids and labels of a trace, segment by segment as a rollout joins them."""
-    messages = build_messages(trace.question, recipe.protocol, recipe.rollout.max_turns)
-    prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    ids, labels = [], []
-    for text, trained in (
-        (prompt, False),
-        (trace.written, True),
-        (trace.inserted, False),
-        (trace.answered + tokenizer.eos_token, True),
-    ):
-        piece = tokenizer.encode(text, add_special_tokens=False)
-        ids += piece
-        labels += piece if trained else [IGNORED] * len(piece)
-    return ids, labels
-
-
 def fit(model, examples, check, steps: int, rates: tuple[float, float], phase: str) -> list:
     """Train for a number of steps, the rate falling from the first to the second by cosine."""
     # Muon is made for weight matrices; embeddings and norms stay with AdamW.
@@ -200,7 +188,7 @@ def shuffled_batches(examples, rows: int = 24) -> Iterator[list]:
     """Batches of similar length, in random order, for ever."""
     rng = random.Random(SEED)
     while True:
-        order = sorted(examples, key=lambda e: len(e[0]) + rng.random() * 8)
+        order = sorted(examples, key=lambda e: len(e.ids) + rng.random() * 8)
         batches = [order[i : i + rows] for i in range(0, len(order), rows)]
         rng.shuffle(batches)
         yield from batches
@@ -208,9 +196,9 @@ def shuffled_batches(examples, rows: int = 24) -> Iterator[list]:
 
 def pad_batch(batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Right-padded `[B, L]` ids and labels; causal attention needs no mask for padding behind."""
-    width = max(len(ids) for ids, _ in batch)
-    ids = torch.tensor([i + [0] * (width - len(i)) for i, _ in batch])
-    return ids, torch.tensor([lab + [IGNORED] * (width - len(lab)) for _, lab in batch])
+    width = max(len(e.ids) for e in batch)
+    ids = torch.tensor([[*e.ids, *[0] * (width - len(e.ids))] for e in batch])
+    return ids, torch.tensor([[*e.labels, *[IGNORED] * (width - len(e.labels))] for e in batch])
 
 
 def batch_loss(model, batch) -> torch.Tensor:
@@ -230,9 +218,9 @@ def answers_copied(model, check) -> float:
     for batch in (check[i : i + 50] for i in range(0, len(check), 50)):
         ids, labels = pad_batch(batch)
         predicted = model(input_ids=ids).logits[:, :-1].argmax(-1)
-        for row, (_, row_labels) in enumerate(batch):
-            last_gap = max(i for i, label in enumerate(row_labels) if label == IGNORED)
-            end = len(row_labels)
+        for row, example in enumerate(batch):
+            last_gap = max(i for i, label in enumerate(example.labels) if label == IGNORED)
+            end = len(example.labels)
             target = labels[row, last_gap + 1 : end]
             right += bool((predicted[row, last_gap : end - 1] == target).all())
     return right / len(check)

@@ -25,6 +25,7 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "--lora-alpha": ("64", 64),
     "--lora-dropout": ("0.1", 0.1),
     "--lora-target-modules": ("q_proj up_proj", ["q_proj", "up_proj"]),
+    "--stage": ("sft", "sft"),
     "--batch-size": ("2", 2),
     "--max-steps": ("9", 9),
     "--lr": ("1e-4", 1e-4),
@@ -109,3 +110,14 @@ def test_a_command_line_of_the_seed_works(resolve: Any, monkeypatch: pytest.Monk
     assert recipe.policy.model == "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"
     assert recipe.reward.answer == "judge"
     assert {source.type for source in recipe.search.sources.values()} == {"exa"}
+
+
+def test_the_flags_that_each_stage_has_of_its_own_follow_it(resolve: Any) -> None:
+    given = ("--max-steps", "9", "--lr", "1e-4", "--batch-size", "3")
+    given += ("--gradient-accumulation-steps", "8", "--save-steps", "7")
+    recipe = resolve("--stage", "sft", *given)
+    assert (recipe.sft.max_steps, recipe.sft.learning_rate) == (9, 1e-4)
+    assert (recipe.sft.batch_size, recipe.sft.gradient_accumulation_steps) == (3, 8)
+    default = resolve()
+    assert recipe.train == default.train.model_copy(update={"save_steps": 7})
+    assert resolve("--set", "stage=sft", "--max-steps", "9").sft.max_steps == 9

@@ -261,3 +261,12 @@ def test_report_shows_validations_the_best_one_and_alarms() -> None:
 def test_report_of_a_run_without_either_says_nothing_of_them() -> None:
     assert describe_course(summary() | {"best": None, "kept": "last", "alarms": {}}) == []
     assert "validation" not in reward_plot(ROWS, 80, 18)
+
+
+def test_report_of_a_supervised_run_has_no_reward_to_plot() -> None:
+    console = Console(file=StringIO(), width=100)
+    print_report(
+        console, summary() | {"stage": "sft"}, [], [], predictions(0, 1), predictions(1, 1), 0
+    )
+    assert "EM, greedy" in console.file.getvalue()
+    assert "reward" not in console.file.getvalue()

@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsearch_cli.protocol.results import neutralise, render_invalid_plan, render_results
+from rsearch_cli.protocol.results import (
+    neutralise,
+    render_invalid_plan,
+    render_results,
+    renew_block,
+)
 from rsearch_cli.protocol.transcript import read_transcript
 from rsearch_cli.recipe.schema import Protocol
 from rsearch_cli.types import NodeResult, Passage, PlanNode, Segment
@@ -189,3 +194,19 @@ def test_an_invalid_plan_is_told_with_its_first_problem():
     assert render_invalid_plan(problems, RULES, ("[PAD]",)) == (
         "\n<result>\nplan not valid: line 2: '‹answer›' has no label [ PAD]\n</result>\n"
     )
+
+
+def test_a_stored_block_comes_out_as_it_went_in():
+    found = NodeResult(PlanNode("A", "x", "General"), passages=(Passage("1", "T", "a ‹b› c."),))
+    missed = NodeResult(PlanNode("B", "y", "News"), error="timed out")
+    block = render_results([found, missed], Protocol(), 100)
+    assert renew_block(block, Protocol()) == block
+    assert renew_block(render_invalid_plan(["no"], Protocol()), Protocol()) == render_invalid_plan(
+        ["no"], Protocol()
+    )
+
+
+def test_a_stored_block_is_written_anew_for_other_rules_and_another_tokenizer():
+    stored = "\n<r>\nA: see [INST] and <answer>x</answer>\n\n</r>\n"
+    renewed = renew_block(stored, Protocol(result_tag="result"), ["[INST]"])
+    assert renewed == "\n<result>\nA: see [ INST] and ‹answer›x‹/answer›\n</result>\n"

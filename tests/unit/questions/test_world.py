@@ -8,7 +8,7 @@ import pytest
 
 from rsearch_cli.errors import DataEmpty, DataError
 from rsearch_cli.questions.sets import open_question_set
-from rsearch_cli.questions.world import World, gold_plan
+from rsearch_cli.questions.world import World, gold_evidence, gold_plan
 from rsearch_cli.questions.world_relations import QUESTION_TYPES, RELATIONS
 from rsearch_cli.recipe.schema import Questions, Search
 from rsearch_cli.recipe.schema import World as WorldRecipe
@@ -128,6 +128,18 @@ def test_a_gold_plan_asks_the_source_that_knows(world):
             sources *= 2
         assert [node.source for node in plan.nodes] == sources
         assert len(plan.waves()) == len(chain)
+
+
+def test_the_evidence_of_a_question_is_told_by_the_source_of_its_node(world):
+    told = {passage.id: passage for passage in world.corpus()}
+    for question in world.load("train"):
+        evidence = gold_evidence(question)
+        nodes = gold_plan(question).nodes
+        assert len(evidence) == len(nodes)
+        for passage_id, node in zip(evidence, nodes, strict=True):
+            assert told[passage_id].source == node.source
+        if len(question.metadata["subjects"]) == 1:
+            assert question.answers[0] in told[evidence[-1]].text
 
 
 def test_the_recipe_chooses_the_levels():

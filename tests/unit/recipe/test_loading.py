@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rsearch_cli.errors import RecipeError, RecipeKeyError, RecipeNotFound, RecipeValueError
-from rsearch_cli.recipe.loading import dump_recipe, list_recipes, load_recipe
+from rsearch_cli.recipe.loading import dump_recipe, list_recipes, load_recipe, peek
 from rsearch_cli.recipe.schema import Recipe
 
 Write = Callable[[str, str], None]
@@ -368,3 +368,12 @@ def test_any_prompt_and_rate_survive_the_round_trip(
     path = tmp_path / "recipe.yaml"
     path.write_bytes(dump_recipe(recipe).encode("utf-8"))
     assert load_recipe(str(path)).recipe == recipe
+
+
+def test_a_key_can_be_looked_up_before_anything_is_checked(write: Write) -> None:
+    write("base.yaml", "stage: sft")
+    write("own.yaml", "extends: base.yaml\ntrain: {max_steps: -1}")
+    assert peek("stage", "own.yaml", [], {}) == "sft"
+    assert peek("stage", "own.yaml", ["stage=grpo"], {"stage": None}) == "grpo"
+    assert peek("stage", "own.yaml", ["stage=grpo"], {"stage": "sft"}) == "sft"
+    assert peek("seed", "own.yaml", [], {}) is None

@@ -142,6 +142,14 @@ def test_a_step_without_a_score_is_named(reward: float | None) -> None:
     assert "step 1/9  reward unscored  (answer" in written(console)
 
 
+def test_a_step_that_is_learnt_without_a_reward_shows_its_loss() -> None:
+    console = log_console()
+    with TrainingDisplay(9, console=console, clock=Clock()) as display:
+        display.update({"step": 1, "loss": 0.5}, None)
+    assert "step 1/9  loss 0.500" in written(console)
+    assert "reward" not in written(console)
+
+
 def test_time_left_follows_the_steps_of_this_run_only() -> None:
     console, clock = log_console(), Clock()
     with TrainingDisplay(100, console=console, clock=clock) as display:

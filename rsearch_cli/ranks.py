@@ -3,19 +3,21 @@
 Place in the path: under training and evaluation, around what must happen once (files, the display)
 and what must happen together (the end of a step). In a training of one process everything here is
 that process alone. On failure: what fails in one process ends all, so that none waits for one that
-is gone; the main one raises the error, the others leave without a word and with the same code.
+is gone; the main one tells it, the others end with the same error and without a word.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 from rsearch_cli.errors import RsearchError
 
 T = TypeVar("T")
+
+_told_by_main = False
 
 
 def rank() -> int:
@@ -26,6 +28,11 @@ def rank() -> int:
 def world_size() -> int:
     """How many processes train together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_rank() -> int:
+    """Number of this process on its machine, from 0: the card that is its own."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def is_main() -> bool:
@@ -56,8 +63,8 @@ def together() -> Iterator[None]:
 
     Raises:
         RsearchError: What the block raised, here or in the first other process that failed.
-        SystemExit: In the other processes, with the error's exit code.
     """
+    global _told_by_main
     failure: RsearchError | None = None
     try:
         yield
@@ -67,14 +74,18 @@ def together() -> Iterator[None]:
         failure = error
     failures = [error for error in gather(failure) if error is not None]
     if failures:
-        if is_main():
-            raise failures[0]
-        raise SystemExit(failures[0].exit_code)
+        _told_by_main = not is_main()
+        raise failures[0]
 
 
-def share(items: list[T]) -> list[T]:
+def told_by_main() -> bool:
+    """Whether the error that ends this process is one that the main process tells."""
+    return _told_by_main
+
+
+def share(items: Sequence[T]) -> list[T]:
     """This process's part of a list that all of them have."""
-    return items[rank() :: world_size()]
+    return list(items[rank() :: world_size()])
 
 
 def collect(part: list[T]) -> list[T]:

@@ -1,0 +1,252 @@
+"""Everything a training needs, opened in the order in which it can fail.
+
+Place in the path: the first half of `rsearch train`; `training` takes the open run from here. On
+failure: whatever is wrong with the input is raised before the model is loaded; the run folder
+changes only after that.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import typer
+
+from rsearch_cli.commands.cold_start import Lessons, gather_lessons
+from rsearch_cli.errors import DataEmpty, RunFolderError
+from rsearch_cli.evaluate.validation import load_slice
+from rsearch_cli.policy.adapter import find_adapter
+from rsearch_cli.policy.loading import load_policy, locate_model
+from rsearch_cli.policy.local import LocalPolicy
+from rsearch_cli.policy.vllm_engine import check_engine
+from rsearch_cli.questions.sets import QuestionSet, open_question_set
+from rsearch_cli.ranks import is_main, together
+from rsearch_cli.recipe.alarms import Alarms
+from rsearch_cli.recipe.loading import dump_recipe, load_recipe
+from rsearch_cli.recipe.outside import Budget, Cache, Service, Wandb
+from rsearch_cli.recipe.policy import Policy
+from rsearch_cli.recipe.policy import Rollout as RolloutSettings
+from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.reward.judge import AnswerJudge, open_judge
+from rsearch_cli.rollout import Rollout
+from rsearch_cli.search.executor import PlanExecutor
+from rsearch_cli.search.sources import open_sources
+from rsearch_cli.services.open import Services, open_services
+from rsearch_cli.services.purse import Purse
+from rsearch_cli.train.environment import describe_environment
+from rsearch_cli.train.run_folder import ENVIRONMENT, RECIPE, RunFolder
+from rsearch_cli.train.signals import StopSignals
+from rsearch_cli.train.tracking import Tracker, open_tracker
+from rsearch_cli.types import Question
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRun:
+    """A run that is ready to train.
+
+    Attributes:
+        recipe: All of its settings.
+        folder: Where everything goes.
+        resume: Whether it goes on from where it stopped.
+        signals: Ctrl-C and SIGTERM.
+        questions: The set, described.
+        evaluated: What is asked before and after.
+        validated: What is asked meanwhile.
+        trained: What is trained on.
+        lessons: The traces of a cold start, or None.
+        policy: The model with its adapter.
+        rollout: Rolls out with it.
+        judge: Scores answers, or None.
+        purse: Knows what is spent.
+        tracker: Weights & Biases, or nothing.
+    """
+
+    recipe: Recipe
+    folder: RunFolder
+    resume: bool
+    signals: StopSignals
+    questions: QuestionSet
+    evaluated: Sequence[Question]
+    validated: Sequence[Question]
+    trained: Sequence[Question]
+    lessons: Lessons | None
+    policy: LocalPolicy
+    rollout: Rollout
+    judge: AnswerJudge | None
+    purse: Purse
+    tracker: Tracker
+
+
+@contextmanager
+def open_run(
+    recipe: Recipe, folder: RunFolder, *, overwrite: bool, resume: bool
+) -> Iterator[OpenRun]:
+    """Check everything, load the model, and make the folder.
+
+    Raises:
+        RsearchError: Any of its kinds; see the modules that are called.
+    """
+    with ExitStack() as stack:
+        with together():
+            run = _open(recipe, folder, stack, overwrite=overwrite, resume=resume)
+        yield run
+
+
+def _open(
+    recipe: Recipe, folder: RunFolder, stack: ExitStack, *, overwrite: bool, resume: bool
+) -> OpenRun:
+    folder.check(overwrite=overwrite, resume=resume)
+    if resume:
+        check_same_recipe(folder, recipe)
+    settings = choose_start(recipe.policy, folder, resume=resume)
+    locate_model(settings.model)
+    find_adapter(settings)
+    check_engine(settings, recipe.rollout)
+    question_set = open_question_set(recipe.questions, recipe.seed)
+    evaluated = question_set.load(recipe.evaluate.split, recipe.evaluate.limit)
+    trained = distinct_questions(
+        question_set.load(recipe.questions.train_split, recipe.questions.max_samples)
+    )
+    validated = load_slice(question_set, recipe, evaluated)
+    signals = stack.enter_context(StopSignals(folder.describe_resume))
+    say("opening the search sources")
+    services = stack.enter_context(open_services(recipe, folder.path))
+    executor = stack.enter_context(open_executor(recipe, question_set, services))
+    judge = open_judge(recipe, services) if recipe.stage == "grpo" else None
+    if judge:
+        stack.enter_context(judge)
+    lessons = None
+    if recipe.stage == "sft":
+        say("gathering traces")
+        lessons = gather_lessons(recipe, evaluated, services, folder, resume=resume)
+    say(f"loading {recipe.policy.model}")
+    quieten_libraries()
+    policy = load_policy(settings, recipe.seed, recipe.rollout)
+    if lessons:
+        lessons.encode(policy, recipe)
+        say(lessons.tally.describe())
+    folder.open(resume=resume)
+    folder.write_text(RECIPE, dump_recipe(recipe))
+    keep_start(policy, recipe.policy, folder)
+    if lessons:
+        lessons.store(folder)
+    if not (folder.path / ENVIRONMENT).exists():
+        folder.write_json(ENVIRONMENT, describe_environment(recipe.seed, policy.backend))
+    return OpenRun(
+        recipe=recipe,
+        folder=folder,
+        resume=resume,
+        signals=signals,
+        questions=question_set,
+        evaluated=evaluated,
+        validated=validated,
+        trained=trained,
+        lessons=lessons,
+        policy=policy,
+        rollout=Rollout(policy, executor, recipe),
+        judge=judge,
+        purse=services.purse,
+        tracker=stack.enter_context(open_tracker(recipe, folder, say)),
+    )
+
+
+@contextmanager
+def open_executor(
+    recipe: Recipe, question_set: QuestionSet, services: Services
+) -> Iterator[PlanExecutor]:
+    """The search layer of a recipe: its sources, and what carries plans out against them."""
+    offline = recipe.cache.mode == "offline"
+    sources = open_sources(recipe.search, question_set.corpus, offline=offline)
+    with PlanExecutor(sources, recipe.search, services) as executor:
+        yield executor
+
+
+def choose_start(recipe: Policy, folder: RunFolder, *, resume: bool) -> Policy:
+    """The policy section with the adapter to start from: a resumed run has kept its own."""
+    if resume and folder.start.is_dir():
+        return recipe.model_copy(update={"adapter": str(folder.start)})
+    return recipe
+
+
+def keep_start(policy: LocalPolicy, recipe: Policy, folder: RunFolder) -> None:
+    """Keep the adapter that the run starts from: a resumed one measures the KL term from it."""
+    if recipe.adapter and not folder.start.is_dir():
+        with folder.staged(folder.start.name) as start:
+            policy.model.save_pretrained(start)
+
+
+def distinct_questions(questions: Sequence[Question]) -> list[Question]:
+    """Drop questions whose text came before: TRL hands prompts back by their text alone.
+
+    Raises:
+        DataEmpty: If there is nothing to train on.
+    """
+    distinct = {q.text: q for q in reversed(questions)}
+    if not distinct:
+        raise DataEmpty("the training split holds no question; check questions.difficulty")
+    if len(distinct) < len(questions):
+        say(f"dropped {len(questions) - len(distinct)} training questions that were asked twice")
+    return [q for q in questions if distinct[q.text] is q]
+
+
+def check_same_recipe(folder: RunFolder, recipe: Recipe) -> None:
+    """Refuse to resume with settings other than those the run was started with.
+
+    What alters no result may change, for a run that it stopped could not go on otherwise: what may
+    be spent, how cache and services are used, how many completions are generated at once, when an
+    alarm is raised, where the run is tracked and where it lies.
+
+    Raises:
+        RunFolderError: Naming the first setting that differs.
+    """
+    path = folder.path / RECIPE
+    stored = dump_recipe(without_limits(load_recipe(str(path)).recipe)).splitlines()
+    given = dump_recipe(without_limits(recipe)).splitlines()
+    for old, new in zip(stored, given, strict=False):
+        if old != new:
+            raise RunFolderError(
+                f"{path} has {old.strip()!r} where this run has {new.strip()!r}; "
+                f"resume with --recipe {path}"
+            )
+
+
+def without_limits(recipe: Recipe) -> Recipe:
+    """The recipe with all that a resumed run may change at its default."""
+    judge = recipe.reward.judge.model_copy(update={"service": Service()})
+    defaults = RolloutSettings()
+    at_once = {
+        name: getattr(defaults, name)
+        for name in ("micro_batch", "micro_batch_tokens", "reuse_cache")
+    }
+    sections = {
+        "output_dir": "",
+        "budget": Budget(),
+        "cache": Cache(),
+        "alarms": Alarms(),
+        "wandb": Wandb(),
+        "search": recipe.search.model_copy(update={"service": Service()}),
+        "reward": recipe.reward.model_copy(update={"judge": judge}),
+        "rollout": recipe.rollout.model_copy(update=at_once),
+    }
+    return recipe.model_copy(update=sections)
+
+
+def quieten_libraries() -> None:
+    """Keep the progress bars and notices of other libraries out of ours."""
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for library in ("torch.utils._pytree", "bitsandbytes"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def say(line: str) -> None:
+    """Tell on stderr what is under way; where several processes train together, one does."""
+    if is_main():
+        typer.echo(line, err=True)

@@ -1,0 +1,209 @@
+"""The supervised cold start: the policy learns traces before it is rewarded.
+
+Place in the path: examples come in, an adapter and the rows of a run folder go out, as in `grpo`;
+`policy.adapter` takes a GRPO run on from there. On failure: an error inside a step leaves the last
+checkpoint and the rows of all finished steps in the run folder.
+
+The trainer gets ready ids and labels in the order in which they are learnt, for the whole run: its
+own shuffling could not be taken up again at a checkpoint in the midst of a later epoch.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rsearch_cli.policy.adapter import load_adapter
+from rsearch_cli.policy.local import LocalPolicy
+from rsearch_cli.ranks import wait_for_all, world_size
+from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.recipe.training import Sft
+from rsearch_cli.train.run_folder import ADAPTER, METRICS, RunFolder, checkpoint_step
+from rsearch_cli.train.traces import IGNORED, Example
+from rsearch_cli.train.trainer import keep_checkpoints_whole
+
+OnStep = Callable[[dict[str, Any]], None]
+
+
+class SftTraining:
+    """One supervised training run.
+
+    Args:
+        policy: Trained in place.
+        examples: What is learnt; at least one.
+        recipe: Its policy, sft and train sections are read.
+        folder: Where metrics and checkpoints go.
+        on_step: Told of every finished step: its metrics row.
+        stop_wanted: Asked after every step whether it shall be the last.
+
+    Attributes:
+        steps: Optimiser steps of the whole run.
+    """
+
+    def __init__(
+        self,
+        policy: LocalPolicy,
+        examples: Sequence[Example],
+        recipe: Recipe,
+        folder: RunFolder,
+        on_step: OnStep,
+        stop_wanted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.policy = policy
+        self.recipe = recipe
+        self.folder = folder
+        self.on_step = on_step
+        self.stop_wanted = stop_wanted
+        self.steps = count_steps(len(examples), recipe.sft)
+        rows = rows_per_step(recipe.sft)
+        self._examples = [
+            examples[i] for i in order_examples(len(examples), self.steps * rows, recipe.seed)
+        ]
+        self._step_started = time.perf_counter()
+        self.trainer = self._make_trainer()
+
+    def run(self, resume_from: Path | None = None) -> None:
+        """Train to the last step and save the adapter, or stop after a step if that is wanted."""
+        if resume_from and checkpoint_step(resume_from) >= self.steps:
+            # Nothing is left to train, and the trainer would train one more step.
+            load_adapter(self.policy.model, resume_from)
+        else:
+            self._step_started = time.perf_counter()
+            self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        if self.stop_wanted():
+            return
+        with self.folder.staged(ADAPTER) as adapter:
+            self.policy.model.save_pretrained(adapter)
+            self.policy.tokenizer.save_pretrained(adapter)
+        wait_for_all()
+
+    def finish_step(self, step: int, logs: dict[str, Any]) -> None:
+        """Write the row of a finished step and show it."""
+        rows, now = rows_per_step(self.recipe.sft), time.perf_counter()
+        batch = self._examples[(step - 1) * rows : step * rows]
+        row = {
+            "step": step,
+            "loss": logs.get("loss"),
+            "grad_norm": logs.get("grad_norm"),
+            "learning_rate": logs.get("learning_rate"),
+            "learnt_tokens": sum(example.learnt for example in batch),
+            "masked_tokens": sum(len(example.ids) - example.learnt for example in batch),
+            "seconds/step": round(now - self._step_started, 4),
+        }
+        self._step_started = now
+        self.folder.append(METRICS, [row])
+        self.on_step(row)
+
+    def _make_trainer(self) -> Any:
+        from transformers import PrinterCallback, Trainer
+
+        trainer = keep_checkpoints_whole(Trainer, self.folder, self.recipe.train.keep_checkpoints)(
+            model=self.policy.model,
+            processing_class=self.policy.tokenizer,
+            args=build_arguments(self.recipe, self.steps, self.folder.path),
+            train_dataset=self._examples,
+            data_collator=make_collator(self.policy.tokenizer.pad_token_id),
+            callbacks=[make_log_callback(self)],
+        )
+        trainer.remove_callback(PrinterCallback)  # it writes every log to stdout
+        return trainer
+
+
+def rows_per_step(recipe: Sft) -> int:
+    """Traces that one optimiser step learns from, in all processes together."""
+    return recipe.batch_size * recipe.gradient_accumulation_steps * world_size()
+
+
+def count_steps(examples: int, recipe: Sft) -> int:
+    """Optimiser steps of a run: all its epochs in whole steps, or fewer if the recipe says so."""
+    steps = -(-examples * recipe.epochs // rows_per_step(recipe))
+    return min(steps, recipe.max_steps or steps)
+
+
+def order_examples(examples: int, count: int, seed: int) -> list[int]:
+    """Positions of the examples to learn, one shuffled pass after another.
+
+    Args:
+        examples: Number of examples, at least 1.
+        count: Number of positions wanted.
+        seed: Of the run; the order follows from it alone.
+    """
+    rng = random.Random(f"{seed} traces")
+    order: list[int] = []
+    while len(order) < count:
+        order += rng.sample(range(examples), examples)
+    return order[:count]
+
+
+def make_collator(pad_id: int) -> Callable[[Sequence[Example]], dict[str, Any]]:
+    """Pads a batch on the right: `[B, L]` ids, mask and labels."""
+    import torch
+
+    def collate(batch: Sequence[Example]) -> dict[str, Any]:
+        width = max(len(example.ids) for example in batch)
+
+        def pad(rows: Sequence[Sequence[int]], filler: int) -> Any:
+            return torch.tensor([[*row, *[filler] * (width - len(row))] for row in rows])
+
+        return {
+            "input_ids": pad([e.ids for e in batch], pad_id),
+            "attention_mask": pad([[1] * len(e.ids) for e in batch], 0),
+            "labels": pad([e.labels for e in batch], IGNORED),
+        }
+
+    return collate
+
+
+def make_log_callback(training: SftTraining) -> Any:
+    """A trainer callback that writes a step's row as soon as it is measured."""
+    from transformers import TrainerCallback
+
+    class LogCallback(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if logs and "loss" in logs:  # not for the summary that follows the last step
+                training.finish_step(state.global_step, logs)
+                if training.stop_wanted():
+                    control.should_save = control.should_training_stop = True
+
+    return LogCallback()
+
+
+def build_arguments(recipe: Recipe, steps: int, output_dir: Path) -> Any:
+    """Translate the recipe into transformers' `TrainingArguments`."""
+    import torch
+    from transformers import TrainingArguments
+
+    from rsearch_cli.policy.transformers_backend import compute_dtype
+
+    sft, train = recipe.sft, recipe.train
+    cuda = torch.cuda.is_available()
+    checkpointing = recipe.policy.gradient_checkpointing
+    return TrainingArguments(
+        output_dir=str(output_dir),
+        max_steps=steps,
+        per_device_train_batch_size=sft.batch_size,
+        gradient_accumulation_steps=sft.gradient_accumulation_steps,
+        learning_rate=sft.learning_rate,
+        lr_scheduler_type=train.lr_scheduler,
+        warmup_steps=train.warmup_steps,
+        max_grad_norm=train.max_grad_norm,
+        use_cpu=not cuda,
+        bf16=cuda and compute_dtype(recipe.policy) == "bfloat16",
+        fp16=cuda and compute_dtype(recipe.policy) == "float16",
+        gradient_checkpointing=cuda if checkpointing is None else checkpointing,
+        dataloader_pin_memory=cuda,
+        remove_unused_columns=False,
+        train_sampling_strategy="sequential",
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        save_strategy="steps",
+        save_steps=train.save_steps,
+        save_total_limit=None,  # we drop the old ones, by step
+        logging_strategy="steps",
+        logging_steps=1,
+        report_to="none",
+        disable_tqdm=True,
+    )

@@ -1,0 +1,164 @@
+"""Traces from a file, by rejection sampling: only what was right in every respect is learnt.
+
+Place in the path: one of the two origins of traces for the cold start. It reads the predictions of
+an evaluation (maybe of a stronger model), the trajectories of a run, and the traces of one. On
+failure: `DataNotFound`, `DataMalformed` naming file and line, or `DataEmpty` with the reasons where
+no trace is left.
+
+Plans, format and answers are judged anew, by the rules of this recipe; what the file says of itself
+counts for failed searches only, which cannot be seen otherwise.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rsearch_cli.protocol.plan import read_plan
+from rsearch_cli.protocol.transcript import read_transcript
+from rsearch_cli.questions.rows import Row, read_rows
+from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.reward.lexical import exact_match, f1
+from rsearch_cli.train.traces import Tally, Trace, require_traces
+from rsearch_cli.types import Question, Segment
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A transcript of the file, and how many of its searches failed."""
+
+    trace: Trace
+    failed_searches: int
+
+
+def choose_traces(recipe: Recipe, held_out: Collection[str]) -> tuple[list[Trace], Tally]:
+    """Read the file of `sft.traces` and choose what is worth learning, in its order.
+
+    Args:
+        recipe: Its protocol, rollout and sft sections are read.
+        held_out: Texts of the questions that the run is evaluated on; none of them is learnt.
+
+    Raises:
+        DataError: The file cannot be read, or no trace is left.
+    """
+    traces: list[Trace] = []
+    tally = Tally()
+    taken: Counter[str] = Counter()
+    seen: set[tuple[str, str]] = set()
+    for candidate in read_candidates(Path(recipe.sft.traces).expanduser()):
+        trace = candidate.trace
+        tally.taken += 1
+        reason = "of evaluated questions" if trace.question.text in held_out else None
+        reason = reason or find_fault(candidate, recipe)
+        key = (trace.question.text, trace.written)
+        if not reason and key in seen:
+            reason = "written before"
+        elif not reason and taken[trace.question.text] >= recipe.sft.per_question:
+            reason = "over sft.per_question"
+        elif not reason and len(traces) == recipe.sft.max_traces:
+            reason = "over sft.max_traces"
+        if reason:
+            tally.reject(reason)
+            continue
+        seen.add(key)
+        taken[trace.question.text] += 1
+        traces.append(trace)
+    require_traces(traces, tally, recipe)
+    return traces, tally
+
+
+def find_fault(candidate: Candidate, recipe: Recipe) -> str | None:
+    """Why a transcript must not be learnt, in a few words; None if it may."""
+    trace = candidate.trace
+    references = trace.question.answers
+    reading = read_transcript("", trace.segments, recipe.protocol)
+    answer = reading.answer
+    if answer is None:
+        return "without an answer"
+    if not exact_match(answer, references) and f1(answer, references) < recipe.sft.min_f1:
+        return "with a wrong answer"
+    if not reading.format_valid:
+        return "with a broken format"
+    if any(read_plan(text, recipe.protocol).plan is None for text in reading.plan_texts):
+        return "with a plan that is not valid"
+    if candidate.failed_searches:
+        return "with a failed search"
+    if len(reading.plan_texts) > recipe.rollout.max_turns:
+        return "with more searches than rollout.max_turns"
+    return None
+
+
+def read_candidates(path: Path) -> Iterator[Candidate]:
+    """The transcripts of a file of predictions, trajectories or traces.
+
+    Raises:
+        DataError: The file is missing, empty, or one of its rows is none of them.
+    """
+    for row in read_rows(path):
+        try:
+            yield _read_row(row.fields)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise _malformed(row, error) from error
+
+
+def _read_row(row: dict[str, Any]) -> Candidate:
+    if "transcript" in row:
+        question = Question(row["id"], row["text"], _texts(row["references"]))
+        segments = _cut(_text(row["transcript"]), row["inserted"])
+        return Candidate(Trace(question, segments), int(row["failed_searches"]))
+    question = Question(row["question_id"], row["question"], _texts(row["answers"]))
+    segments = tuple(Segment(_text(s["text"]), (), s["author"]) for s in row["segments"])
+    if opening := row.get("opening", ""):
+        segments = (Segment(opening, (), "model"), *segments)
+    results = [r for round_ in row.get("rounds", ()) for r in round_["results"]]
+    failed = sum(result["error"] is not None for result in results)
+    return Candidate(Trace(question, _join(segments)), failed)
+
+
+def _cut(transcript: str, inserted: list[list[int]]) -> tuple[Segment, ...]:
+    """Segments of a transcript, by the character ranges that the system wrote."""
+    segments, position = [], 0
+    for start, end in [*inserted, [len(transcript), len(transcript)]]:
+        if not position <= start <= end <= len(transcript):
+            raise ValueError(f"the range {start} to {end} of 'inserted' is not in the transcript")
+        segments.append(Segment(transcript[position:start], (), "model"))
+        segments.append(Segment(transcript[start:end], (), "system"))
+        position = end
+    return tuple(segment for segment in segments if segment.text)
+
+
+def _join(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
+    """The segments without empty ones, and a stretch of one author in one piece."""
+    joined: list[Segment] = []
+    for segment in segments:
+        if segment.author not in ("model", "system"):
+            raise ValueError(f"a segment's author must be model or system, not {segment.author!r}")
+        if joined and joined[-1].author == segment.author:
+            segment = Segment(joined.pop().text + segment.text, (), segment.author)
+        if segment.text:
+            joined.append(segment)
+    return tuple(joined)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"expected text, got {type(value).__name__}")
+    return value
+
+
+def _texts(values: list[object]) -> tuple[str, ...]:
+    if not isinstance(values, list) or not values:
+        raise ValueError("the reference answers must be a list of at least one text")
+    return tuple(_text(value) for value in values)
+
+
+def _malformed(row: Row, error: Exception) -> Exception:
+    problem = str(error)
+    if isinstance(error, KeyError):
+        problem = f"{error} is missing"
+    elif not isinstance(error, ValueError):
+        problem = f"a field is of the wrong type ({error})"
+    return row.malformed(f"no prediction, trajectory or trace of rsearch: {problem}")

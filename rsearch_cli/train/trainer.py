@@ -1,0 +1,215 @@
+"""The trainers of transformers and TRL, set up for our runs.
+
+Place in the path: `grpo` and `sft` train with what is made here; nothing in here knows a rollout.
+On failure: a checkpoint is written whole or not at all, and the memory that a pass lacks is an
+`OutOfMemory` in our words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+from rsearch_cli.errors import TrainingIneffective
+from rsearch_cli.policy.adapter import REFERENCE, keep_reference
+from rsearch_cli.policy.local import shortage
+from rsearch_cli.ranks import is_main, wait_for_all, world_size
+from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.train.checkpoints import drop_old_checkpoints, seal_checkpoint
+from rsearch_cli.train.question_order import order_questions
+from rsearch_cli.train.run_folder import RunFolder
+from rsearch_cli.types import Question
+
+
+class WatchedTraining(Protocol):
+    """What a GRPO trainer asks of the training that it belongs to."""
+
+    folder: RunFolder
+    recipe: Recipe
+
+    def watch_update(self, trainer: Any) -> AbstractContextManager[None]:
+        """Around a forward and backward pass, and the rollouts before it where they are due."""
+        ...
+
+    def validate(self, step: int) -> None:
+        """Validate the policy after `step`, if it is time."""
+        ...
+
+    def end_step(self, step: int, logs: dict[str, Any]) -> bool:
+        """Close a step with what was measured; whether it shall be the last."""
+        ...
+
+
+def keep_checkpoints_whole(trainer_class: Any, folder: RunFolder, keep: int) -> Any:
+    """A trainer class whose checkpoints are whole and sealed, or not there.
+
+    All processes of a training write into one checkpoint; the main one puts it in its place.
+
+    Args:
+        trainer_class: Of transformers, or made from it.
+        folder: Where the checkpoints go.
+        keep: How many of them stay.
+    """
+
+    class Trainer(trainer_class):
+        def _get_output_dir(self, trial: Any) -> str:
+            return str(folder.staging)
+
+        def _save_checkpoint(self, model: Any, trial: Any) -> None:
+            with folder.staged(f"checkpoint-{self.state.global_step}") as checkpoint:
+                wait_for_all()  # the folder to write in is there
+                super()._save_checkpoint(model, trial)
+                wait_for_all()  # everything is written
+                if is_main():
+                    seal_checkpoint(checkpoint)
+            wait_for_all()
+            if is_main():
+                drop_old_checkpoints(folder, keep)
+
+    return Trainer
+
+
+def make_trainer_class(training: WatchedTraining) -> Any:
+    """GRPOTrainer whose steps are watched, whose checkpoints are whole, and without a card."""
+    from trl import GRPOTrainer
+
+    whole = keep_checkpoints_whole(
+        GRPOTrainer, training.folder, training.recipe.train.keep_checkpoints
+    )
+
+    class Trainer(whole):  # type: ignore[valid-type, misc]
+        def training_step(self, *args: Any, **kwargs: Any) -> Any:
+            """Make the rollouts where they are due, one forward and one backward pass."""
+            with training.watch_update(self):
+                return super().training_step(*args, **kwargs)
+
+        def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+            """Leave the card to `rsearch push`."""
+
+    return Trainer
+
+
+def make_dataset(questions: Sequence[Question], config: Any) -> Any:
+    """Every question of the whole run, in the order in which `config` will have it asked."""
+    from datasets import Dataset
+
+    a_step = config.generation_batch_size // config.num_generations
+    asked = order_questions(len(questions), config.max_steps * a_step, config.seed)
+    return Dataset.from_list(
+        [{"prompt": [{"role": "user", "content": questions[i].text}]} for i in asked]
+    )
+
+
+def settle_reference(model: Any, recipe: Recipe) -> None:
+    """Decide what the KL term is measured from: the policy as it was before the first step.
+
+    TRL adds a copy of our adapter for that. Where the run starts from a fresh adapter, which has no
+    effect yet, the base model is the same reference and costs no memory. Where it starts from a
+    trained one, the copy is that one even in a resumed run: the trainer is made before it loads a
+    checkpoint. It is made here, because Unsloth takes that part out of the trainer.
+    """
+    if recipe.policy.adapter and recipe.train.beta:
+        keep_reference(model)
+    elif REFERENCE in model.peft_config:
+        # With the copy in a checkpoint, the trainer would resume without our own adapter.
+        model.delete_adapter(REFERENCE)
+
+
+def describe_shortage(recipe: Recipe, error: Exception) -> str:
+    """What to turn when a forward or backward pass does not fit, in one line."""
+    return (
+        f"memory ran out in the update ({shortage(error)}); lower train.batch_size (now "
+        f"{recipe.train.batch_size}; raise train.gradient_accumulation_steps in turn), "
+        f"rollout.max_new_tokens (now {recipe.rollout.max_new_tokens}) or search.passage_chars, "
+        "or set policy.gradient_checkpointing=true; `rsearch plan` shows what each saves"
+    )
+
+
+def give_reward(
+    prompts: Any, completions: Any, reward: list[float | None] | None = None, **_: Any
+) -> list[float | None]:
+    """TRL's reward function: the totals that came with the rollouts, None for «unscored».
+
+    Raises:
+        TrainingIneffective: No rollouts came; the trainer has made completions of its own.
+    """
+    if reward is None:
+        raise TrainingIneffective(
+            "the trainer made completions without asking for rollouts: they never searched, and "
+            "training on them would be for nothing; install the versions of trl and unsloth that "
+            "rsearch asks for"
+        )
+    return reward
+
+
+def make_step_callback(training: WatchedTraining) -> Any:
+    """A trainer callback that closes the ledger's step as soon as TRL has measured it.
+
+    The trainer saves after it logs, so a step that is to be the last is still saved.
+    """
+    from transformers import TrainerCallback
+
+    class StepCallback(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            # The policy it starts from; after a resume, a validation that the run did not reach.
+            training.validate(state.global_step)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if training.end_step(state.global_step, logs):
+                control.should_save = control.should_training_stop = True
+
+    return StepCallback()
+
+
+def build_config(recipe: Recipe, output_dir: Path) -> Any:
+    """Translate the recipe into a `GRPOConfig`."""
+    import torch
+    from trl import GRPOConfig
+
+    from rsearch_cli.policy.transformers_backend import compute_dtype
+
+    train = recipe.train
+    cuda = torch.cuda.is_available()
+    checkpointing = recipe.policy.gradient_checkpointing
+    rows = train.batch_size * train.gradient_accumulation_steps * world_size()
+    return GRPOConfig(
+        output_dir=str(output_dir),
+        max_steps=train.max_steps,
+        per_device_train_batch_size=train.batch_size,
+        gradient_accumulation_steps=train.gradient_accumulation_steps,
+        generation_batch_size=rows,
+        num_generations=train.num_generations,
+        learning_rate=train.learning_rate,
+        lr_scheduler_type=train.lr_scheduler,
+        warmup_steps=train.warmup_steps,
+        max_grad_norm=train.max_grad_norm,
+        beta=train.beta,
+        epsilon=train.epsilon,
+        epsilon_high=train.epsilon_high,
+        loss_type=train.loss_type,
+        scale_rewards=train.scale_rewards,
+        temperature=recipe.rollout.temperature,
+        top_p=recipe.rollout.top_p,
+        max_completion_length=recipe.rollout.max_new_tokens,
+        mask_truncated_completions=False,  # every row ends in eos; `mask_truncated` does it here
+        use_vllm=False,
+        # Unsloth switches `use_vllm` on for a model with an engine, and we return no log-probs.
+        vllm_importance_sampling_correction=False,
+        use_cpu=not cuda,
+        bf16=cuda and compute_dtype(recipe.policy) == "bfloat16",
+        fp16=cuda and compute_dtype(recipe.policy) == "float16",
+        gradient_checkpointing=cuda if checkpointing is None else checkpointing,
+        dataloader_pin_memory=cuda,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        save_strategy="steps",
+        save_steps=train.save_steps,
+        save_total_limit=None,  # the trainer would go by the time of change, which a copy loses
+        shuffle_dataset=False,  # the questions come in the order in which they are asked
+        logging_strategy="steps",
+        logging_steps=1,
+        report_to="none",
+        disable_tqdm=True,
+    )

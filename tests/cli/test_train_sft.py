@@ -1,0 +1,163 @@
+"""`rsearch train --stage sft` as a person calls it, and a GRPO run that goes on from it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from rsearch_cli.app import app
+from rsearch_cli.train import grpo, sft
+
+SMALL = [
+    "--set", "questions.world.train_regions=2",
+    "--set", "questions.world.held_out_regions=1",
+    "--set", "policy.backend=transformers",
+    "--set", "rollout.max_new_tokens=80",
+    "--set", "evaluate.limit=3",
+    "--set", "evaluate.sampled=false",
+    "--set", "train.save_steps=2",
+]  # fmt: skip
+SFT = [*SMALL, "--stage", "sft", "--max-steps", "4", "--batch-size", "4", "--lr", "1e-2"]
+
+
+def call(*arguments: str):
+    return CliRunner().invoke(app, ["train", "--recipe", "quickstart", *arguments])
+
+
+def rows_of(folder: Path, *keys: str) -> list[tuple]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [tuple(json.loads(line)[key] for key in ("step", *keys)) for line in lines]
+
+
+def weights_of(folder: Path) -> bytes:
+    return (folder / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+def interrupt(patch, training: type, at: int) -> None:
+    """Have Ctrl-C come at the end of a step."""
+    finish_step = training.finish_step
+
+    def finish(self, step, logs):
+        finish_step(self, step, logs)
+        if step == at:
+            raise KeyboardInterrupt
+
+    patch.setattr(training, "finish_step", finish)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "sft"
+    result = call(*SFT, "--output-dir", str(folder))
+    assert result.exit_code == 0, result.output
+    return folder, result
+
+
+def test_a_cold_start_is_measured_before_and_after(finished):
+    folder, result = finished
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["stage"], summary["steps"]) == ("sft", 4)
+    assert summary["before"]["n"] == summary["after"]["n"] == 3
+    assert summary["traces"]["taken"] > 100
+    assert f"{summary['traces']['taken']} of" in result.stderr and "traces taken" in result.stderr
+    assert "loss 0." in result.stderr
+    assert "EM, greedy" in result.stdout and "reward" not in result.stdout
+    for name in ("recipe.yaml", "environment.json", "traces.jsonl", "checkpoint-4", "adapter"):
+        assert (folder / name).exists()
+
+
+def test_the_flags_set_the_section_of_the_stage(finished):
+    from rsearch_cli.recipe.loading import load_recipe
+
+    folder, _ = finished
+    recipe = load_recipe(str(folder / "recipe.yaml")).recipe
+    assert (recipe.sft.max_steps, recipe.sft.batch_size) == (4, 4)
+    assert (recipe.sft.learning_rate, recipe.train.learning_rate) == (1e-2, 5e-4)
+    # The folder's own recipe knows its stage, so its flags need no --stage.
+    result = call("--recipe", str(folder / "recipe.yaml"), "--resume", "--lr", "0.5")
+    assert result.exit_code == 70
+    assert "'learning_rate: 0.01' where this run has 'learning_rate: 0.5'" in result.stderr
+
+
+def test_a_bad_value_is_blamed_on_the_flag():
+    result = call("--stage", "sft", "--lr", "7")
+    assert result.exit_code == 13
+    assert "--lr: sft.learning_rate must be at most 1" in result.stderr
+
+
+def test_a_resumed_cold_start_ends_like_one_that_was_not_stopped(finished, tmp_path, monkeypatch):
+    whole, _ = finished
+    predictions = tmp_path / "mine.jsonl"
+    shutil.copy(whole / "traces.jsonl", predictions)
+    options = [*SFT, "--set", f"sft.traces={predictions}", "--set", "sft.epochs=2"]
+    options += ["--set", "sft.max_traces=6", "--output-dir"]
+    assert call(*options, str(tmp_path / "whole")).exit_code == 0
+    broken = tmp_path / "broken"
+    with monkeypatch.context() as patch:
+        interrupt(patch, sft.SftTraining, at=3)  # in the second epoch
+        assert call(*options, str(broken)).exit_code == 130
+    predictions.unlink()
+    resumed = call("--recipe", str(broken / "recipe.yaml"), "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    keys = ("loss", "grad_norm", "learning_rate", "learnt_tokens")
+    assert rows_of(broken, *keys) == rows_of(tmp_path / "whole", *keys)
+    assert len(rows_of(broken)) == 3
+    assert weights_of(broken) == weights_of(tmp_path / "whole")
+    tallies = [json.loads((f / "summary.json").read_text())["traces"] for f in (broken, whole)]
+    assert tallies[0]["taken"] == 6 and tallies[0]["rejected"]["over sft.max_traces"] > 10
+
+
+def test_grpo_from_a_cold_start_is_resumed_exactly(finished, tmp_path, monkeypatch):
+    start = tmp_path / "start"
+    shutil.copytree(finished[0], start)
+    options = [*SMALL, "--set", f"policy.adapter={start}", "--set", "train.beta=0.1"]
+    options += ["--set", "train.batch_size=4", "--num-generations", "4", "--max-steps", "4"]
+    options += ["--lr", "1e-2", "--output-dir"]
+    assert call(*options, str(tmp_path / "whole")).exit_code == 0
+    broken = tmp_path / "broken"
+    with monkeypatch.context() as patch:
+        interrupt(patch, grpo.GrpoTraining, at=3)
+        assert call(*options, str(broken)).exit_code == 130
+    assert not (broken / "checkpoint-2" / "ref").exists()
+    shutil.rmtree(start)  # the run has kept what it started from
+    resumed = call("--recipe", str(broken / "recipe.yaml"), "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    keys = ("reward", "kl", "entropy", "loss", "completion_length")
+    assert rows_of(broken, *keys) == rows_of(tmp_path / "whole", *keys)
+    assert weights_of(broken) == weights_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--set", "sft.traces={tmp}/none.jsonl"], 21, "none.jsonl"),
+        (["--set", "sft.traces={tmp}/bad.jsonl"], 22, "bad.jsonl, line 1"),
+        (
+            ["--set", "sft.traces={tmp}/wrong.jsonl"],
+            23,
+            "no trace is left to learn from (0 of 2 traces taken; left out: 2 without an answer)",
+        ),
+        (["--set", "policy.adapter={tmp}"], 60, "is no adapter folder and no finished run"),
+        (["--lora-r", "4", "--set", "policy.adapter={sft}"], 60, "has r 16, and policy.lora.r is"),
+        (["--stage", "dpo"], 13, '--stage: stage must be "grpo" or "sft", got "dpo"'),
+    ],
+)
+def test_bad_input_is_a_clear_line_with_a_code_of_its_own(
+    finished, tmp_path, arguments, code, message
+):
+    row = {"question_id": "1", "question": "x?", "answers": ["y"], "segments": []}
+    (tmp_path / "bad.jsonl").write_text('{"id": "1"}\n')
+    (tmp_path / "wrong.jsonl").write_text(2 * (json.dumps(row) + "\n"))
+    places = {"{tmp}": str(tmp_path), "{sft}": str(finished[0])}
+    for name, place in places.items():
+        arguments = [a.replace(name, place) for a in arguments]
+    run = tmp_path / "run"
+    result = call(*SFT, "--output-dir", str(run), *arguments)
+    assert result.exit_code == code, result.output
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+    assert not run.exists()
