@@ -64,7 +64,7 @@ SETTINGS = (
 THOUGHT = "First I need the place, then the person who is in charge there. "
 PASSAGE = (
     "The town lies on the river, a day's walk from the coast, and has been the seat of the company "
-    "since its second founding. Its mayor is elected for seven years, in autumn, by the guilds. "
+    "since its second founding. Its mayor is elected for seven years, in autumn. "
 )
 
 
@@ -140,11 +140,14 @@ class Forced:
 
 
 class Canned:
-    """A search layer that answers at once, with the same passages for everyone."""
+    """A search layer that answers at once; every other plan finds twice as much."""
 
     def execute(self, plans: Any) -> list[tuple[NodeResult, ...]]:
-        passages = tuple(Passage(str(i), "Town", PASSAGE) for i in range(2))
-        return [tuple(NodeResult(n, passages=passages) for n in plan.nodes) for plan in plans]
+        texts = [PASSAGE * (1 + row % 2) for row in range(len(plans))]
+        return [
+            tuple(NodeResult(n, passages=(Passage("1", "Town", text),) * 2) for n in plan.nodes)
+            for text, plan in zip(texts, plans, strict=True)
+        ]
 
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}

@@ -61,6 +61,7 @@ class Load:
         update_rows: Rows in one forward and backward pass.
         rollout_rows: Most rows that are generated at once.
         row: The longest row.
+        caches: Micro-batches whose keys and values are kept at once.
     """
 
     backend: Backend
@@ -70,6 +71,7 @@ class Load:
     update_rows: int
     rollout_rows: int
     row: Row
+    caches: int = 1
 
     @property
     def stream(self) -> int:
@@ -97,14 +99,18 @@ def describe_load(recipe: Recipe, backend: Backend, row: Row | None = None) -> L
     together = train.batch_size * train.gradient_accumulation_steps
     micro_batch = recipe.rollout.micro_batch
     asked = micro_batch if recipe.evaluate.limit is None else recipe.evaluate.limit
+    rows = max(together, asked)
+    # One is generated while another is searched for; Unsloth's generation keeps nothing.
+    keeps = recipe.rollout.reuse_cache and backend == "transformers" and rows > micro_batch
     return Load(
         backend=backend,
         four_bit=four_bit,
         width=4 if policy.dtype == "float32" else 2,
         checkpointing=checkpointing,
         update_rows=train.batch_size,
-        rollout_rows=min(micro_batch, max(together, asked)),
+        rollout_rows=min(micro_batch, rows),
         row=row or longest_row(recipe),
+        caches=2 if keeps else 1,
     )
 
 

@@ -124,14 +124,14 @@ def dequantised_bytes(shape: ModelShape, load: Load) -> float:
 
 
 def cache_bytes(shape: ModelShape, load: Load) -> float:
-    """Keys and values of all layers for the rows that are generated at once, as long as they get.
+    """Keys and values of all layers for the rows of a rollout, as long as they get.
 
     transformers' `DynamicCache` grows by concatenation: the layer that grows is there twice.
     """
     per_token = shape.layers * 2 * shape.kv_width * load.stream
     if load.backend == "unsloth":
         return float(load.rollout_rows * (load.row.total + UNSLOTH_CACHE_STEP) * per_token)
-    return load.rollout_rows * load.row.total * per_token * (1 + 1 / shape.layers)
+    return load.rollout_rows * load.row.total * per_token * (load.caches + 1 / shape.layers)
 
 
 def prefill_bytes(shape: ModelShape, load: Load) -> float:

@@ -1,1 +1,1 @@
-"""Training: GRPO around our rollouts, the run folder, and what a person sees meanwhile."""
+"""Training: a cold start on traces, GRPO around our rollouts, the run folder, the live view."""

@@ -208,6 +208,7 @@ def build_config(recipe: Recipe, output_dir: Path) -> Any:
         save_steps=train.save_steps,
         save_total_limit=None,  # the trainer would go by the time of change, which a copy loses
         shuffle_dataset=False,  # the questions come in the order in which they are asked
+        ddp_find_unused_parameters=False,  # every pass uses the whole adapter
         logging_strategy="steps",
         logging_steps=1,
         report_to="none",

@@ -109,8 +109,8 @@ def test_the_order_is_a_matter_of_the_seed():
 
 
 def grpo_from(folder, quickstart, world, executor, tmp_path, **train):
-    """A GRPO run of three steps whose policy starts from the adapter of `folder`."""
-    settings = {"max_steps": 3, "batch_size": 8, "num_generations": 4, "learning_rate": 1e-2}
+    """A GRPO run of two steps whose policy starts from the adapter of `folder`."""
+    settings = {"max_steps": 2, "batch_size": 8, "num_generations": 4, "learning_rate": 1e-2}
     recipe = quickstart.model_copy(
         update={
             "train": quickstart.train.model_copy(update=settings | train),
@@ -157,7 +157,7 @@ def test_grpo_begins_with_the_policy_that_the_cold_start_made(
     grpo.run()
     kl = [row["kl"] for row in run.read_rows(METRICS)]
     assert kl[0] == pytest.approx(0.0, abs=1e-6), "it is measured from the cold start's policy"
-    assert kl[2] > 1e-4
+    assert kl[1] > 1e-4
     grpo.policy.model.set_adapter("ref")
     with torch.no_grad():
         assert grpo.policy.model.eval()(ids).logits.equal(made), "the reference stays"

@@ -76,3 +76,21 @@ def test_null_settings_are_those_of_a_card() -> None:
 def test_only_peft_in_4_bit_computes_in_float32(backend, four_bit, stream) -> None:
     load = describe_load(recipe(policy={"load_in_4bit": four_bit}), backend)
     assert load.stream == stream
+
+
+@pytest.mark.parametrize(
+    ("backend", "reuse", "limit", "caches"),
+    [
+        ("transformers", True, 40, 2),
+        ("transformers", True, 8, 1),
+        ("transformers", False, 40, 1),
+        ("unsloth", True, 40, 1),
+    ],
+)
+def test_two_micro_batches_keep_their_caches_while_they_take_turns(
+    backend, reuse: bool, limit: int, caches: int
+) -> None:
+    rollout = {"micro_batch": 8, "reuse_cache": reuse}
+    assert (
+        describe_load(recipe(rollout=rollout, evaluate={"limit": limit}), backend).caches == caches
+    )
