@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from rsearch_cli import __version__
 from rsearch_cli.commands.cache import cache_app
+from rsearch_cli.commands.eval import eval_app
 from rsearch_cli.commands.keys import hide_keys
 from rsearch_cli.commands.plan import plan
 from rsearch_cli.commands.recipes import recipes_app
@@ -107,6 +108,7 @@ def _root(
 
 app.command()(train)
 app.command()(plan)
+app.add_typer(eval_app, name="eval")
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(cache_app, name="cache")
 

@@ -64,13 +64,17 @@ def choose_backend(wanted: str) -> tuple[str, str | None]:
     return "transformers", reason
 
 
-def load_policy(recipe: Policy, seed: int, rollout: Rollout | None = None) -> LocalPolicy:
+def load_policy(
+    recipe: Policy, seed: int, rollout: Rollout | None = None, trained: Path | None = None
+) -> LocalPolicy:
     """Load the policy of a recipe, with its adapter on it, or else with a fresh one.
 
     Args:
         recipe: What to load.
-        seed: Decides the adapter.
+        seed: Decides a fresh adapter.
         rollout: Names the engine that generates; None is the model itself.
+        trained: Folder of an adapter to be used as it is and not trained further, whatever shape
+            the recipe's has.
 
     Raises:
         PolicyError: If it cannot be loaded; the message names the model and what to do.
@@ -83,6 +87,8 @@ def load_policy(recipe: Policy, seed: int, rollout: Rollout | None = None) -> Lo
     backend, _ = choose_backend("unsloth" if rollout.engine == "vllm" else recipe.backend)
     try:
         model, tokenizer = _load(backend, path, recipe, seed, rollout)
+        if trained is not None:
+            _put_on(model, trained)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise PolicyError(
@@ -94,6 +100,14 @@ def load_policy(recipe: Policy, seed: int, rollout: Rollout | None = None) -> Lo
     if rollout.engine == "vllm":
         return VllmPolicy(model, tokenizer)
     return LocalPolicy(model, tokenizer, backend)
+
+
+def _put_on(model: Any, adapter: Path) -> None:
+    """Let a trained adapter take the place of the fresh one, whatever its shape."""
+    fresh = model.active_adapter
+    model.load_adapter(str(adapter), "trained", is_trainable=False)
+    model.set_adapter("trained")
+    model.delete_adapter(fresh)
 
 
 def _load(backend: str, path: str, recipe: Policy, seed: int, rollout: Rollout) -> tuple[Any, Any]:

@@ -31,6 +31,9 @@ QUESTION_SETS = {
 }
 ENTRY_POINT_GROUP = "rsearch.question_sets"
 
+WHOLE = "all"
+"""Split of a set from a file that holds every question of it."""
+
 
 class QuestionSet(Protocol):
     """Questions by split, with their corpus where they bring one."""
@@ -104,7 +107,13 @@ class FileQuestionSet:
     passages: Sequence[Passage] | None = None
 
     def load(self, split: str, limit: int | None) -> list[Question]:
-        """The first `limit` questions of a split; see `QuestionSet.load`."""
+        """The first `limit` questions of a split; see `QuestionSet.load`.
+
+        Split `all`, unless the file has one of that name, is every question of the file.
+        """
+        if split == WHOLE and WHOLE not in self.splits:
+            distinct = {q.id: q for questions in self.splits.values() for q in questions}
+            return list(distinct.values())[:limit]
         require_split(self.name, split, self.splits)
         if not self.splits[split]:
             raise DataEmpty(

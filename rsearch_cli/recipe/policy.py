@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from rsearch_cli.recipe.outside import Service
 from rsearch_cli.recipe.section import Section
 
 
@@ -28,6 +29,41 @@ class Lora(Section):
         ["q_proj", "k_proj", "v_proj", "o_proj"],
         min_length=1,
         description="Linear modules with an adapter; gate_proj, up_proj, down_proj are the MLP.",
+    )
+
+
+class Endpoint(Section):
+    """A server that writes in place of local weights, in evaluation; training always has weights.
+
+    It is any server with OpenAI's chat API: OpenAI's own, vLLM, SGLang, llama.cpp, Ollama, ...
+    """
+
+    url: str | None = Field(
+        None, description="Base URL such as http://localhost:8000/v1; null takes local weights."
+    )
+    model: str | None = Field(
+        None, description="Name of the model, as its server knows it; null takes policy.model."
+    )
+    results: Literal["user_turn", "same_turn"] = Field(
+        "user_turn",
+        description="Where results go: into a user message, which every server takes, or into the "
+        "model's own turn, as in training, which vLLM, SGLang and llama.cpp can go on with.",
+    )
+    usd_per_million_input_tokens: float = Field(
+        0.0, ge=0.0, description="Price of a million tokens that are sent, in USD."
+    )
+    usd_per_million_output_tokens: float = Field(
+        0.0, ge=0.0, description="Price of a million tokens that come back, in USD."
+    )
+    cache_days: float = Field(
+        0.0,
+        ge=0.0,
+        description="Days a greedy reply is used again; 0 asks anew, as a server may have got "
+        "other weights under the same name.",
+    )
+    service: Service = Field(
+        Service(concurrency=16, requests_per_second=200.0, timeout_seconds=300.0),
+        description="Calls to the server.",
     )
 
 
@@ -59,6 +95,9 @@ class Policy(Section):
         None,
         description="Run folder or adapter folder to start from, also the reference of the KL "
         "term; null starts from a new adapter, and the model itself is the reference.",
+    )
+    endpoint: Endpoint = Field(
+        default_factory=Endpoint, description="A server in place of weights, to evaluate it."
     )
 
 

@@ -19,7 +19,7 @@ from pydantic import JsonValue
 from rsearch_cli.errors import JudgeError, ServiceFailure
 from rsearch_cli.recipe.outside import Judge
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.reward.chat import ChatEndpoint, Completion, NothingThere
+from rsearch_cli.reward.chat import ChatEndpoint
 from rsearch_cli.reward.lexical import normalise_answer
 from rsearch_cli.reward.rubric import (
     PROMPT_VERSION,
@@ -34,6 +34,7 @@ from rsearch_cli.reward.rubric import (
 )
 from rsearch_cli.services.cache import make_key
 from rsearch_cli.services.call import PermanentFailure, Reply, TransientFailure
+from rsearch_cli.services.chat import Completion, NothingThere
 from rsearch_cli.services.gateway import Gateway
 from rsearch_cli.services.open import JUDGE, Services
 from rsearch_cli.types import Question

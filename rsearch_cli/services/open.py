@@ -18,7 +18,10 @@ from rsearch_cli.services.gateway import Gateway
 from rsearch_cli.services.purse import Purse
 
 JUDGE = "judge"
-"""Name of the judge's service; every other name is a search service."""
+"""Name of the judge's service."""
+
+POLICY = "policy"
+"""Name of the service of a policy on a server; every other name is a search service."""
 
 LOCAL = "local"
 """Name under which the purse counts searches that are answered within this process."""
@@ -51,7 +54,8 @@ class Services:
         if not service:
             return Gateway(LOCAL, self.cache, self.purse, flow=None)
         recipe = self._recipe
-        settings = recipe.reward.judge.service if service == JUDGE else recipe.search.service
+        outside = {JUDGE: recipe.reward.judge.service, POLICY: recipe.policy.endpoint.service}
+        settings = outside.get(service, recipe.search.service)
         return Gateway(service, self.cache, self.purse, Flow(service, settings))
 
 

@@ -173,7 +173,7 @@ class Purse:
             raise BudgetExceeded(
                 f"the next call could cost ${usd:.4f}, and ${spent:.4f} of budget.max_usd "
                 f"${self.max_usd:.4f} is spent or in flight; to go on, raise budget.max_usd and "
-                "start again with --resume"
+                "start again (rsearch train: with --resume)"
             )
 
     @contextmanager

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rsearch_cli.app import app
-from rsearch_cli.commands.training import check_same_recipe
+from rsearch_cli.commands.preparation import check_same_recipe
 from rsearch_cli.errors import RunFolderError
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.train.run_folder import RunFolder

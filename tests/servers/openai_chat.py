@@ -33,6 +33,8 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "model": str,
     "messages": list,
     "temperature": (int, float),
+    "top_p": (int, float),
+    "stop": list,
     "max_tokens": int,
     "response_format": dict,
 }
@@ -75,6 +77,7 @@ class ChatServer(LocalServer):
         *,
         api_key: str | None = API_KEY,
         formats: tuple[str, ...] = ("json_schema", "json_object", "text"),
+        extras: tuple[str, ...] = (),
         **settings: Any,
     ) -> None:
         """Describe the server.
@@ -83,6 +86,7 @@ class ChatServer(LocalServer):
             grade: Gives the reply; None compares the answer with the references.
             api_key: The key that a request must carry; None takes any.
             formats: Values of `response_format.type` that are accepted.
+            extras: Arguments beyond OpenAI's that are accepted, as vLLM has them.
             **settings: Those of `LocalServer`.
         """
         super().__init__(**settings)
@@ -90,6 +94,7 @@ class ChatServer(LocalServer):
         self.formats = formats
         self.usd = 0.0
         self._api_key = api_key
+        self._extras = extras
 
     @property
     def base_url(self) -> str:
@@ -112,7 +117,7 @@ class ChatServer(LocalServer):
         key = request.headers.get("authorization", "").removeprefix("Bearer ")
         if self._api_key is not None and key != self._api_key:
             return 401, self.describe_error(401, f"Incorrect API key provided: {key}.")
-        if (flaw := find_flaw(request.body, self.formats)) is not None:
+        if (flaw := find_flaw(request.body, self.formats, self._extras)) is not None:
             return 400, self.describe_error(400, flaw)
         said = self.grade(request.body)
         answer = make_completion(request.body, said if isinstance(said, Said) else Said(said))
@@ -126,14 +131,16 @@ class ChatServer(LocalServer):
         return {"error": error}
 
 
-def find_flaw(body: Any, formats: tuple[str, ...]) -> str | None:
-    """What OpenAI would refuse in the body of a request, or None."""
+def find_flaw(body: Any, formats: tuple[str, ...], extras: tuple[str, ...] = ()) -> str | None:
+    """What OpenAI would refuse in the body of a request, or None; it knows no `extras`."""
     if not isinstance(body, dict):
         return "We could not parse the JSON body of your request."
     for name in ("model", "messages"):
         if not body.get(name):
             return f"you must provide a {name} parameter"
     for name, value in body.items():
+        if name in extras:
+            continue
         if name not in _TYPES:
             return f"Unrecognized request argument supplied: {name}"
         if not isinstance(value, _TYPES[name]) or isinstance(value, bool):
@@ -143,6 +150,8 @@ def find_flaw(body: Any, formats: tuple[str, ...]) -> str | None:
             return "Invalid value for 'messages'."
         if message["role"] not in ("system", "user", "assistant"):
             return f"Invalid value: '{message['role']}'."
+    if len(body.get("stop", ())) > 4:
+        return "Invalid 'stop': array too long. Expected an array with maximum length 4."
     if body.get("max_tokens", 1) < 1:
         return "Invalid 'max_tokens': integer below minimum value."
     return _find_format_flaw(body.get("response_format", {"type": "text"}), formats)

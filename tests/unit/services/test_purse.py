@@ -26,7 +26,7 @@ def test_what_is_put_by_counts_until_it_is_settled(run_folder: Path | None) -> N
             purse.reserve("exa", 0.01)
         assert str(caught.value) == (
             "the next call could cost $0.0100, and $1.0000 of budget.max_usd $1.0000 is spent or in"
-            " flight; to go on, raise budget.max_usd and start again with --resume"
+            " flight; to go on, raise budget.max_usd and start again (rsearch train: with --resume)"
         )
         first.settle(0.1)
         second.cancel()

@@ -1,0 +1,188 @@
+"""`rsearch eval`: how good an agent is, and `rsearch eval compare`: whether another one is better.
+
+Place in the path: a command over `commands.evaluating` and `evaluate.comparison`. On failure:
+recipe, question file, corpus, model and output folder are checked before the model is loaded; what
+was answered before a failure is kept.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rsearch_cli.commands.keys import keep_keys
+from rsearch_cli.commands.output import print_json, rich_stdout
+
+eval_app = typer.Typer()
+
+POLICY_PANEL, QUESTION_PANEL, SERVICES_PANEL = "Policy", "Questions", "Services"
+
+
+@eval_app.callback(invoke_without_command=True)
+def evaluate(
+    context: typer.Context,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="A recipe's name or path; default: the run's own, else quickstart."),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; may be repeated."),
+    ] = None,
+    output_dir: Annotated[
+        Path | None, typer.Option(help="Where it goes; default evals/NAME. It is gone on with.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Start the evaluation there anew.")] = False,
+    method: Annotated[
+        str, typer.Option(help="rsearch, rag (one search), direct (none), or several: a,b.")
+    ] = "rsearch",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Run folder, adapter, model folder, Hub id or builtin:nano.",
+            rich_help_panel=POLICY_PANEL,
+        ),
+    ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Ask this OpenAI-compatible server instead of local weights.",
+            rich_help_panel=POLICY_PANEL,
+        ),
+    ] = None,
+    endpoint_model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The model's name on that server.", rich_help_panel=POLICY_PANEL
+        ),
+    ] = None,
+    data_path: Annotated[
+        str | None,
+        typer.Option(
+            help="Question file; all of it unless --split is given.",
+            rich_help_panel=QUESTION_PANEL,
+        ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Default: the recipe's evaluate.split.", rich_help_panel=QUESTION_PANEL),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Most questions; default the recipe's evaluate.limit, for a file all of it.",
+            rich_help_panel=QUESTION_PANEL,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Decides which rows are held out.", rich_help_panel=QUESTION_PANEL),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Questions asked at once; default rollout.micro_batch, at most 32.",
+            rich_help_panel=QUESTION_PANEL,
+        ),
+    ] = None,
+    judge: Annotated[
+        bool | None,
+        typer.Option(
+            "--judge/--no-judge",
+            help="Default: if the recipe's reward.answer is judge.",
+            rich_help_panel=SERVICES_PANEL,
+        ),
+    ] = None,
+    exa_api_key: Annotated[
+        str | None, typer.Option(help="Better: EXA_API_KEY.", rich_help_panel=SERVICES_PANEL)
+    ] = None,
+    openai_api_key: Annotated[
+        str | None, typer.Option(help="Better: OPENAI_API_KEY.", rich_help_panel=SERVICES_PANEL)
+    ] = None,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The cache folder; default RSEARCH_CACHE_DIR, else the one of the user.",
+            rich_help_panel=SERVICES_PANEL,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead.")] = False,
+) -> None:
+    """Measure a search agent, and the same model with one search or none.
+
+    Cut off and started again with the same options, it goes on where it was.
+
+    Example: rsearch eval --model runs/quickstart --method rsearch,rag,direct
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from rsearch_cli.commands.eval_options import EvalOptions, plan_evaluation
+    from rsearch_cli.commands.evaluating import run_evaluation
+
+    keep_keys({"--exa-api-key": exa_api_key, "--openai-api-key": openai_api_key})
+    if cache_dir is not None:
+        os.environ["RSEARCH_CACHE_DIR"] = str(cache_dir)
+    options = EvalOptions(
+        recipe=recipe,
+        overrides=overrides or [],
+        methods=method,
+        model=model,
+        endpoint=endpoint,
+        endpoint_model=endpoint_model,
+        data_path=data_path,
+        split=split,
+        limit=limit,
+        seed=seed,
+        batch_size=batch_size,
+        judge=judge,
+        output_dir=output_dir,
+    )
+    wanted = plan_evaluation(options)
+    results = run_evaluation(wanted, overwrite=overwrite)
+    if as_json:
+        print_json(results)
+    else:
+        _print_results(results, wanted.output)
+
+
+@eval_app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="Folder, or FOLDER:METHOD.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Folder, or FOLDER:METHOD.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+) -> None:
+    """Compare two evaluations of the same questions: differences, tests, and what flipped.
+
+    Example: rsearch eval compare evals/before evals/after
+    """
+    from rsearch_cli.commands.eval_options import compare_evaluations
+    from rsearch_cli.evaluate.sheets import as_table, comparison_sheets
+
+    comparisons = compare_evaluations(first, second)
+    if as_json:
+        print_json(comparisons)
+        return
+    with rich_stdout() as console:
+        for comparison in comparisons["methods"]:
+            for sheet in comparison_sheets(comparison):
+                console.print(as_table(sheet))
+    for line in comparisons["settings"]:
+        typer.echo(f"differs: {line}")
+
+
+def _print_results(results: dict[str, Any], folder: Path) -> None:
+    from rsearch_cli.evaluate.sheets import as_table, describe_context, result_sheets
+
+    with rich_stdout() as console:
+        for sheet in result_sheets(results):
+            console.print(as_table(sheet))
+    for line in describe_context(results["context"]):
+        typer.echo(line)
+    typer.echo(f"report: {folder / 'report.md'}")

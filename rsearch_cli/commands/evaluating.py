@@ -1,0 +1,181 @@
+"""The course of `rsearch eval`, from checks to report.
+
+Place in the path: the command's body; it opens what can fail first, asks batch by batch, and works
+the figures out from what is stored. On failure: whatever is wrong with the input is raised before
+the model is loaded; a run that was cut off goes on from its last whole batch.
+
+Latency of a question is the time its whole batch took for local weights, because the batch is
+generated at once; for a server it is the time of the question's own calls, and of the searches of
+its batch. Waiting in line for a free call is not in it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rsearch_cli.commands.evaluated import (
+    Evaluating,
+    describe_policy,
+    describe_settings,
+    make_results,
+)
+from rsearch_cli.commands.preparation import quieten_libraries, say
+from rsearch_cli.evaluate.baselines import DIRECT, answer_by
+from rsearch_cli.evaluate.folder import REPORT, RESULTS, EvaluationFolder, whole_batches
+from rsearch_cli.evaluate.records import Record, measure_record, refuse_failed
+from rsearch_cli.evaluate.sheets import report_markdown
+from rsearch_cli.policy.endpoint import EndpointPolicy, call_seconds, failure_of
+from rsearch_cli.policy.loading import load_policy
+from rsearch_cli.policy.local import LocalPolicy
+from rsearch_cli.questions.sets import QuestionSet, open_question_set
+from rsearch_cli.recipe.loading import dump_recipe
+from rsearch_cli.reward.judge import AnswerJudge, open_judge
+from rsearch_cli.rollout import Rollout
+from rsearch_cli.search.executor import PlanExecutor
+from rsearch_cli.search.sources import SearchSource, open_sources
+from rsearch_cli.services.open import POLICY, Services, open_services
+from rsearch_cli.services.purse import Purse
+from rsearch_cli.train.display import phase
+from rsearch_cli.types import Question
+
+MOST_AT_ONCE = 32
+"""Questions of a batch unless the user says otherwise; a kill costs at most one batch."""
+
+Batch = tuple[str, list[Question]]
+
+
+@dataclass(slots=True)
+class _Bench:
+    """What one batch needs."""
+
+    rollout: Rollout
+    executor: PlanExecutor
+    judge: AnswerJudge | None
+    purse: Purse
+
+
+def run_evaluation(wanted: Evaluating, *, overwrite: bool = False) -> dict[str, Any]:
+    """Check, go on from what is stored, ask the rest, and write the report.
+
+    Returns:
+        `results.json`.
+
+    Raises:
+        RsearchError: Any of its kinds; see the modules that are called.
+    """
+    recipe = wanted.recipe
+    folder = EvaluationFolder(wanted.output)
+    folder.check()
+    question_set = open_question_set(recipe.questions, recipe.seed)
+    questions = question_set.load(wanted.split, wanted.limit)
+    weights = describe_policy(wanted)
+    with ExitStack() as stack:
+        say("opening the search sources")
+        services = stack.enter_context(open_services(recipe, folder.path))
+        sources = _open_sources(wanted, question_set)
+        settings = describe_settings(wanted, questions, sources, weights)
+        stack.enter_context(folder.open(settings, dump_recipe(recipe), overwrite=overwrite))
+        batches = plan_batches(wanted, questions)
+        ids = [(method, [q.id for q in asked]) for method, asked in batches]
+        records, done = whole_batches(folder.read_records(), ids)
+        folder.keep(records)
+        if records:
+            say(f"going on in {folder.path}: {len(records)} answers are there")
+        if done < len(batches):
+            bench = stack.enter_context(_open_bench(wanted, sources, services))
+            records += _ask(bench, batches[done:], records, folder)
+        results = make_results(wanted, records, question_set, sources, services.purse)
+        folder.write_json(RESULTS, results)
+        folder.write_text(REPORT, report_markdown(results))
+    return results
+
+
+def plan_batches(wanted: Evaluating, questions: Sequence[Question]) -> list[Batch]:
+    """Every batch in the order of asking: the same for the same settings, whatever is stored."""
+    starts = range(0, len(questions), wanted.batch_size)
+    return [
+        (method, list(questions[start : start + wanted.batch_size]))
+        for method in wanted.methods
+        for start in starts
+    ]
+
+
+def _open_sources(wanted: Evaluating, question_set: QuestionSet) -> dict[str, SearchSource]:
+    recipe = wanted.recipe
+    # Who searches nothing needs no key to do so.
+    keyless = recipe.cache.mode == "offline" or wanted.methods == (DIRECT,)
+    return open_sources(recipe.search, question_set.corpus, offline=keyless)
+
+
+@contextmanager
+def _open_bench(
+    wanted: Evaluating, sources: Mapping[str, SearchSource], services: Services
+) -> Iterator[_Bench]:
+    """The policy, the search layer and the judge."""
+    recipe = wanted.recipe
+    with ExitStack() as stack:
+        executor = stack.enter_context(PlanExecutor(sources, recipe.search, services))
+        judge = open_judge(recipe, services)
+        if judge:
+            stack.enter_context(judge)
+        policy: EndpointPolicy | LocalPolicy
+        if recipe.policy.endpoint.url is not None:
+            endpoint = EndpointPolicy(recipe.policy, services.gateway(POLICY))
+            policy = stack.enter_context(endpoint)
+            if recipe.cache.mode != "offline":
+                policy.check_key()
+        else:
+            say(f"loading {recipe.policy.model}")
+            quieten_libraries()
+            policy = load_policy(recipe.policy, recipe.seed, recipe.rollout, wanted.adapter)
+        rollout = Rollout(policy, executor, recipe)
+        yield _Bench(rollout, executor, judge, services.purse)
+
+
+def _ask(
+    bench: _Bench, batches: Sequence[Batch], stored: Sequence[Record], folder: EvaluationFolder
+) -> list[Record]:
+    """Ask the batches that are missing; each is stored before the next is asked."""
+    fresh: list[Record] = []
+    most = bench.rollout.recipe.budget.max_failed_share
+    for method in dict.fromkeys(method for method, _ in batches):
+        mine = [asked for name, asked in batches if name == method]
+        with phase(f"evaluating {method}", sum(map(len, mine)), bench.purse.snapshot) as advance:
+            for asked in mine:
+                rows = _ask_batch(bench, method, asked)
+                so_far = [r for r in (*stored, *fresh, *rows) if r.method == method]
+                refuse_failed(so_far, most, bench.judge.last_failure if bench.judge else None)
+                folder.append(rows)
+                fresh += rows
+                advance(len(rows))
+    return fresh
+
+
+def _ask_batch(bench: _Bench, method: str, questions: Sequence[Question]) -> list[Record]:
+    recipe, on_server = bench.rollout.recipe, isinstance(bench.rollout.policy, EndpointPolicy)
+    paid = bench.purse.snapshot().total.usd
+    started, searched = time.perf_counter(), bench.executor.counts.seconds
+    trajectories = answer_by(method, bench.rollout, questions)
+    whole = time.perf_counter() - started
+    searching = bench.executor.counts.seconds - searched
+    rows = [
+        measure_record(
+            method,
+            trajectory,
+            recipe.protocol,
+            call_seconds(trajectory) + searching if on_server else whole,
+            failure_of(trajectory),
+        )
+        for trajectory in trajectories
+    ]
+    if bench.judge:
+        wanted = [position for position, row in enumerate(rows) if row.failure is None]
+        pairs = [(questions[i], rows[i].prediction.answer) for i in wanted]
+        for i, score in zip(wanted, bench.judge.score_batch(pairs), strict=True):
+            rows[i] = replace(rows[i], judge=score, judged=True)
+    share = (bench.purse.snapshot().total.usd - paid) / len(rows)
+    return [replace(row, usd=share) for row in rows]

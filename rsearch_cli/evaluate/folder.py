@@ -1,0 +1,241 @@
+"""The folder of an evaluation: what was asked with which settings, and what came of it.
+
+    evaluation.json  recipe.yaml  predictions.jsonl  spend.json  results.json  report.md
+
+Place in the path: `rsearch eval` writes it batch by batch and goes on from it, `compare` reads two.
+On failure: a folder of something else is `RunFolderOccupied`, one of an evaluation with other
+settings `RunFolderError` naming the first that differs, one that cannot be written
+`RunFolderUnwritable`. A kill at any moment leaves whole batches and at most one cut short, which is
+dropped and asked again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from rsearch_cli.errors import (
+    DataMalformed,
+    RunFolderError,
+    RunFolderOccupied,
+    RunFolderUnwritable,
+)
+from rsearch_cli.evaluate.records import Record
+from rsearch_cli.services.purse import LOCK as SPEND_LOCK
+from rsearch_cli.services.purse import SPEND
+
+SETTINGS = "evaluation.json"
+RECIPE = "recipe.yaml"
+PREDICTIONS = "predictions.jsonl"
+RESULTS = "results.json"
+REPORT = "report.md"
+LOCK = ".lock"
+OURS = (SETTINGS, RECIPE, PREDICTIONS, RESULTS, REPORT, SPEND, SPEND_LOCK, LOCK)
+
+
+class EvaluationFolder:
+    """One evaluation on disk.
+
+    Args:
+        path: The folder; made by `open`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def holds_evaluation(self) -> bool:
+        """Whether an evaluation was started here."""
+        return (self.path / SETTINGS).exists()
+
+    def check(self) -> None:
+        """See whether an evaluation can be kept here; changes nothing.
+
+        Raises:
+            RunFolderOccupied: There are files of something else.
+            RunFolderUnwritable: It is a file, or nothing can be written here.
+        """
+        nearest = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
+        try:
+            with tempfile.TemporaryFile(dir=nearest):
+                pass
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+        if self.holds_evaluation or not self.path.exists():
+            return
+        strangers = [p.name for p in self.path.iterdir() if p.name not in OURS]
+        if strangers:
+            raise RunFolderOccupied(
+                f"output folder {self.path} holds files that are no evaluation, such as "
+                f"{strangers[0]}; choose another with --output-dir"
+            )
+
+    @contextmanager
+    def open(
+        self, settings: Mapping[str, Any], recipe: str, *, overwrite: bool = False
+    ) -> Iterator[None]:
+        """Make the folder, or go on with it, and keep other processes out in the `with` block.
+
+        Args:
+            settings: All that the predictions depend on, as JSON values.
+            recipe: The recipe as YAML.
+            overwrite: Remove what an earlier evaluation left.
+
+        Raises:
+            RunFolderError: It holds an evaluation with other settings.
+            RunFolderOccupied: Another process is at work in it.
+            RunFolderUnwritable: It cannot be made.
+        """
+        if self.holds_evaluation and not overwrite:
+            self._require_same(settings)
+        lock = self._lock()
+        try:
+            if overwrite:
+                for name in (PREDICTIONS, RESULTS, REPORT, SPEND, SETTINGS):
+                    (self.path / name).unlink(missing_ok=True)
+            self.write_text(RECIPE, recipe)
+            self.write_json(SETTINGS, settings)
+            yield
+        finally:
+            lock.release()
+
+    def read_settings(self) -> dict[str, Any]:
+        """What the evaluation was made with.
+
+        Raises:
+            RunFolderError: There is none here, or its settings cannot be read.
+        """
+        try:
+            settings: dict[str, Any] = json.loads((self.path / SETTINGS).read_text("utf-8"))
+            return settings
+        except FileNotFoundError:
+            raise RunFolderError(
+                f"{self.path} holds no evaluation (no {SETTINGS}); make one with rsearch eval "
+                f"--output-dir {self.path}"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise RunFolderError(
+                f"{self.path / SETTINGS} cannot be read ({error}); start anew with --overwrite"
+            ) from error
+
+    def read_records(self) -> list[Record]:
+        """All rows that were stored whole, in order.
+
+        Raises:
+            DataMalformed: A row is not what is stored; the line is named.
+        """
+        path = self.path / PREDICTIONS
+        if not path.exists():
+            return []
+        # By bytes: a line that was cut short may end inside of a character.
+        lines = path.read_bytes().split(b"\n")[:-1]
+        return [_read_line(path, number, line) for number, line in enumerate(lines, 1)]
+
+    def keep(self, records: Sequence[Record]) -> None:
+        """Store these rows and no others."""
+        self.write_text(PREDICTIONS, _as_lines(records))
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Store further rows, on disk when this returns."""
+        with (self.path / PREDICTIONS).open("ab", buffering=0) as file:
+            file.write(_as_lines(records).encode("utf-8"))
+            os.fsync(file.fileno())
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file whole: readers see the old one or the new one."""
+        partial = self.path / f".{name}.partial"
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, self.path / name)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a value as indented JSON, whole."""
+        self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    def _lock(self) -> filelock.BaseFileLock:
+        """Make the folder and keep others out; the system frees what a killed process held."""
+        lock = filelock.FileLock(self.path / LOCK)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise RunFolderOccupied(
+                f"another process is evaluating into {self.path}; wait for it, or choose another "
+                "--output-dir"
+            ) from None
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+        return lock
+
+    def _require_same(self, settings: Mapping[str, Any]) -> None:
+        stored = flatten(self.read_settings())
+        given = flatten(json.loads(json.dumps(settings)))
+        for key in [*stored, *(k for k in given if k not in stored)]:
+            old, new = stored.get(key), given.get(key)
+            if old != new:
+                raise RunFolderError(
+                    f"{self.path} holds an evaluation with {key} = {json.dumps(old)}, and this one "
+                    f"has {json.dumps(new)}; choose another --output-dir, or start anew with "
+                    "--overwrite"
+                )
+
+
+def _unwritable(path: Path, error: OSError) -> RunFolderUnwritable:
+    return RunFolderUnwritable(
+        f"output folder {path} cannot be written: {error.strerror}; choose another with "
+        "--output-dir"
+    )
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted key."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def whole_batches(
+    records: Sequence[Record], batches: Sequence[tuple[str, Sequence[str]]]
+) -> tuple[list[Record], int]:
+    """The stored rows that can be gone on from.
+
+    A batch that is not whole is asked again as a whole: greedy decoding in half precision may
+    depend on what else is in the batch.
+
+    Args:
+        records: What was stored.
+        batches: `(method, question ids)` of every batch, in the order of asking.
+
+    Returns:
+        The rows of the leading batches that are whole, and how many batches those are.
+    """
+    kept: list[Record] = []
+    for done, (method, ids) in enumerate(batches):
+        rows = records[len(kept) : len(kept) + len(ids)]
+        if [(r.method, r.prediction.id) for r in rows] != [(method, i) for i in ids]:
+            return kept, done
+        kept += rows
+    return kept, len(batches)
+
+
+def _read_line(path: Path, number: int, line: bytes) -> Record:
+    try:
+        return Record.from_json(json.loads(line))
+    except (ValueError, TypeError, KeyError, AttributeError, DataMalformed) as error:
+        raise DataMalformed(
+            f"{path}, line {number}: {error}; start anew with --overwrite"
+        ) from error
+
+
+def _as_lines(records: Sequence[Record]) -> str:
+    return "".join(json.dumps(r.as_json(), ensure_ascii=False) + "\n" for r in records)

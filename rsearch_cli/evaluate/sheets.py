@@ -1,0 +1,205 @@
+"""Results and comparisons as sheets of text, for a terminal and for Markdown alike.
+
+Place in the path: behind `results` and `comparison`; commands print sheets with rich, the report is
+made of the same. On failure: none; what was not measured is a dash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rsearch_cli.evaluate.results import GROUPED, LABELS
+from rsearch_cli.terminal import printable, shorten
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+DASH = "–"
+_FLIP_CHARS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A small table of text.
+
+    Attributes:
+        title: What it is about.
+        columns: Headings; the first is of the rows' names.
+        rows: Cells, as many as columns.
+        prose: Whether the cells are sentences and not figures, which are set to the right.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    prose: bool = False
+
+
+def result_sheets(results: Mapping[str, Any]) -> list[Sheet]:
+    """The sheets of `results.json`: metrics by method, differences, types and levels."""
+    methods: Mapping[str, Any] = results["methods"]
+    sheets = [_metrics_sheet(methods)]
+    if results["differences"]:
+        sheets += [
+            _difference_sheet(f"{name}, paired by question", comparison, name.split(" against "))
+            for name, comparison in results["differences"].items()
+        ]
+    for key, title in (("by_type", "By type"), ("by_level", "By level")):
+        sheets += _group_sheets(methods, key, title)
+    return sheets
+
+
+def comparison_sheets(comparison: Mapping[str, Any]) -> list[Sheet]:
+    """The sheets of one comparison: differences with their tests, and the flipped questions."""
+    title = f"{comparison['first']} (A) and {comparison['second']} (B), {comparison['n']} questions"
+    sheets = [_difference_sheet(title, comparison, ("B", "A"))]
+    for key, words in (("gained", "Right in B only"), ("lost", "Right in A only")):
+        rows = tuple(
+            (
+                flip["id"],
+                _short(flip["question"]),
+                _short(" | ".join(flip["references"])),
+                _short(flip["first"]),
+                _short(flip["second"]),
+            )
+            for flip in comparison[key]
+        )
+        columns = ("id", "question", "reference", "A", "B")
+        if rows:
+            sheets.append(Sheet(f"{words}: {len(rows)}", columns, rows, prose=True))
+    return sheets
+
+
+def describe_context(context: Mapping[str, Any]) -> list[str]:
+    """What a score means nothing without, a line each: questions, model, provider, judge."""
+    alike: dict[str, list[str]] = {}
+    for name, source in context["sources"].items():
+        alike.setdefault(f"{source['kind']} {source['corpus']}", []).append(name)
+    provider = "; ".join(f"{kind} for {', '.join(names)}" for kind, names in alike.items())
+    return [
+        f"questions: {context['n']} of {context['questions']}, split {context['split']}",
+        f"policy: {context['policy']}",
+        f"provider: {provider}",
+        f"top-k: {context['top_k']}; dependents expanded by: {context['expand_dependents']}",
+        f"judge: {context['judge'] or 'none'}",
+        f"decoding: greedy, {context['batch_size']} questions at once; {context['latency']}",
+    ]
+
+
+def as_table(sheet: Sheet) -> Table:
+    """The sheet for a terminal."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(sheet.title), title_justify="left", box=box.SIMPLE, pad_edge=False)
+    for number, column in enumerate(sheet.columns):
+        figures = bool(number) and not sheet.prose
+        table.add_column(column, justify="right" if figures else "left", no_wrap=not sheet.prose)
+    for row in sheet.rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    return table
+
+
+def as_markdown(sheet: Sheet) -> str:
+    """The sheet for a report."""
+    rule = ["---", *(["---" if sheet.prose else "---:"] * (len(sheet.columns) - 1))]
+    lines = [_line(row) for row in (sheet.columns, rule, *sheet.rows)]
+    return "\n".join([f"## {sheet.title}", "", *lines, ""])
+
+
+def report_markdown(results: Mapping[str, Any]) -> str:
+    """`report.md`: the context first, then every sheet."""
+    context = [f"- {_escape(line)}" for line in describe_context(results["context"])]
+    note = (
+        "In brackets 95 % bootstrap intervals over questions. Questions whose search or verdict "
+        "failed are counted below and taken for nothing else; an answer that the policy's server "
+        "did not give is in no mean."
+    )
+    sheets = [as_markdown(sheet) for sheet in result_sheets(results)]
+    return "\n".join(["# Evaluation", "", *context, "", note, "", *sheets])
+
+
+def _metrics_sheet(methods: Mapping[str, Any]) -> Sheet:
+    blocks = list(methods.values())
+    rows: list[tuple[str, ...]] = [
+        (label, *(_estimate(block, metric) for block in blocks))
+        for metric, label in LABELS.items()
+        if any(block[metric] is not None for block in blocks)
+    ]
+    rows += [
+        ("searches a question", *(_number(b["searches_per_question"], ".2f") for b in blocks)),
+        ("tokens a question", *(_number(b["tokens_per_question"], ".1f") for b in blocks)),
+        ("latency p50, s", *(_number(b["latency_seconds"]["p50"], ".2f") for b in blocks)),
+        ("latency p95, s", *(_number(b["latency_seconds"]["p95"], ".2f") for b in blocks)),
+        ("USD", *(f"{b['usd']:.4f}" for b in blocks)),
+        ("questions", *(str(b["n"]) for b in blocks)),
+        ("failed searches", *(f"{b['failed_searches']} of {b['searches']}" for b in blocks)),
+        ("failed answers", *(str(b["failed_answers"]) for b in blocks)),
+        ("without a verdict", *(str(b["unscored"]) for b in blocks)),
+    ]
+    return Sheet("Metrics", ("", *methods), tuple(rows))
+
+
+def _difference_sheet(title: str, comparison: Mapping[str, Any], names: Sequence[str]) -> Sheet:
+    """Rows of metrics; `names` are those of the second and of the first side, as in "B - A"."""
+    second, first = names
+    rows = tuple(
+        (
+            LABELS[metric],
+            f"{row['first']:.3f}",
+            f"{row['second']:.3f}",
+            f"{row['difference']:+z.3f} [{row['interval'][0]:+z.2f}, {row['interval'][1]:+z.2f}]",
+            f"{row['p']:.4f}",
+            row["test"],
+            str(row["n"]),
+        )
+        for metric, row in comparison["metrics"].items()
+    )
+    return Sheet(title, ("", first, second, "difference", "p", "test", "n"), rows)
+
+
+def _group_sheets(methods: Mapping[str, Any], key: str, title: str) -> list[Sheet]:
+    groups = [
+        (f"{name}, {method}", block[key][name])
+        for name in sorted({name for block in methods.values() for name in block[key]})
+        for method, block in methods.items()
+        if name in block[key]
+    ]
+    if not groups:
+        return []
+    told = [m for m in GROUPED if any(group[m] is not None for _, group in groups)]
+    rows = tuple(
+        (name, str(group["n"]), *(_estimate(group, metric) for metric in told))
+        for name, group in groups
+    )
+    return [Sheet(title, ("", "n", *(LABELS[metric] for metric in told)), rows)]
+
+
+def _estimate(block: Mapping[str, Any], metric: str) -> str:
+    if block[metric] is None:
+        return DASH
+    low, high = block["intervals"][metric]
+    return f"{block[metric]:.3f} [{low:.2f}, {high:.2f}]"
+
+
+def _number(value: float | None, form: str) -> str:
+    return DASH if value is None else format(value, form)
+
+
+def _short(text: str | None) -> str:
+    return DASH if text is None else shorten(" ".join(text.split()), _FLIP_CHARS)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(_escape(cell) for cell in cells) + " |"
+
+
+def _escape(text: str) -> str:
+    """Keep text of models and sources from being read as markup."""
+    flat = " ".join(printable(text).split())
+    for mark in ("\\", "|", "<", "`", "*", "_", "[", "]"):
+        flat = flat.replace(mark, f"\\{mark}")
+    return flat

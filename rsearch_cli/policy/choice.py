@@ -1,0 +1,106 @@
+"""What `--model` means: a run, an adapter, a model folder, a Hub id or a built-in model.
+
+Place in the path: `commands` ask before a recipe is loaded, because a run brings its own. On
+failure: a folder that is none of these, or an adapter that does not say what it belongs to, raises
+`PolicyError`; nothing is loaded here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from rsearch_cli.errors import PolicyError
+
+RUN_RECIPE, RUN_ADAPTER = "recipe.yaml", "adapter"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """Where a policy's weights come from.
+
+    Attributes:
+        base: Model folder, Hub id or built-in name; None leaves it to the recipe.
+        adapter: Folder of an adapter on top of it, or None.
+        recipe: The recipe of the run that it comes from, or None.
+    """
+
+    base: str | None = None
+    adapter: Path | None = None
+    recipe: Path | None = None
+
+
+def choose_model(name: str) -> ModelChoice:
+    """Find out what a name stands for.
+
+    A run stands for its base model with its final adapter; a checkpoint inside of it for that
+    checkpoint's.
+
+    Raises:
+        PolicyError: A folder holds no model, or a run no adapter.
+    """
+    path = Path(name).expanduser()
+    if (path / ADAPTER_CONFIG).is_file():
+        run = path.parent / RUN_RECIPE
+        return ModelChoice(None, path, run) if run.is_file() else ModelChoice(_base(path), path)
+    if (path / RUN_RECIPE).is_file():
+        adapter = path / RUN_ADAPTER
+        if not (adapter / ADAPTER_CONFIG).is_file():
+            raise PolicyError(
+                f"--model: the run {name} has no adapter yet; finish it with --resume, or name one "
+                "of its checkpoint-N folders"
+            )
+        return ModelChoice(None, adapter, path / RUN_RECIPE)
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise PolicyError(
+            f"--model: {name} is no run (no {RUN_RECIPE}), no adapter (no {ADAPTER_CONFIG}) and no "
+            "model folder (no config.json)"
+        )
+    return ModelChoice(name)
+
+
+def describe_weights(model: str, adapter: Path | None) -> dict[str, str | None]:
+    """Name the weights, so that others are not taken for them later.
+
+    Args:
+        model: Model folder (as `locate_model` gives it) or Hub id.
+        adapter: Folder of the adapter, or None.
+
+    Returns:
+        `weights`: hash over names, sizes and times of the model's files (null for a Hub id);
+        `adapter`: hash of the adapter's weights, or null.
+    """
+    folder = Path(model)
+    listing = None
+    if folder.is_dir():
+        files = sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.bin"))
+        facts = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+        listing = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+    return {"weights": listing, "adapter": None if adapter is None else _hash_adapter(adapter)}
+
+
+def _hash_adapter(adapter: Path) -> str:
+    try:
+        with (adapter / ADAPTER_WEIGHTS).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as error:
+        raise PolicyError(
+            f"--model: the adapter {adapter} cannot be read: {error.strerror} ({ADAPTER_WEIGHTS})"
+        ) from error
+
+
+def _base(adapter: Path) -> str:
+    try:
+        base = json.loads((adapter / ADAPTER_CONFIG).read_text("utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError):
+        base = None
+    if not isinstance(base, str) or not base:
+        raise PolicyError(
+            f"--model: {adapter / ADAPTER_CONFIG} does not say which model it belongs to; name the "
+            "run folder that it comes from"
+        )
+    return base

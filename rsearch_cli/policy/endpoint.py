@@ -1,0 +1,246 @@
+"""A policy on a server: text through OpenAI's chat API, for the same rollout as local weights.
+
+Place in the path: where `LocalPolicy` stands, in evaluation; calls go through the gateway, so they
+are bounded, paced, tried again, paid for and, if wanted, cached. On failure: a request that got no
+answer gives an empty generation, and `failure_of` finds it in the trajectory, so that it is counted
+and never scored. A refused key, a spent budget and an unknown model stop the run, once the calls in
+flight have ended. Ids are those of `texts`; what is sent is estimated at four bytes a token,
+because no count comes before the reply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from pydantic import JsonValue
+
+from rsearch_cli.errors import PolicyError, RecipeValueError, ServiceFailure
+from rsearch_cli.policy.generation import GREEDY, Generation, Sampling
+from rsearch_cli.policy.prefix_cache import PrefixCache
+from rsearch_cli.policy.texts import (
+    THINK,
+    TextToken,
+    build_chat,
+    count_tokens,
+    ends_opened,
+    fill,
+    find_stop,
+)
+from rsearch_cli.recipe.policy import Policy
+from rsearch_cli.services.cache import make_key
+from rsearch_cli.services.call import Reply
+from rsearch_cli.services.chat import ChatLine, Completion, NothingThere
+from rsearch_cli.services.gateway import Gateway
+from rsearch_cli.types import Trajectory
+
+END = -1
+"""Stands for the end of a turn, which has no id of ours."""
+
+# Roles and the marks between them, a message.
+_FRAME_TOKENS = 16
+_DAY_SECONDS = 86400.0
+
+
+class EndpointPolicy:
+    """A model behind an OpenAI-compatible server.
+
+    One event loop lives as long as the policy, so that its client keeps its connections: no
+    instance in two threads. Close it when done; the gateway belongs to the caller.
+
+    Attributes:
+        forbidden: Marks between turns that hold no angle bracket; servers may read them anywhere.
+        eos_id: Stands for the end of a turn.
+        line: The server that is asked.
+    """
+
+    forbidden: tuple[str, ...] = ("[INST]", "[/INST]")
+    eos_id = END
+
+    def __init__(self, policy: Policy, gateway: Gateway) -> None:
+        """Take the recipe's section and the gateway of the service `policy`; nothing is sent.
+
+        Raises:
+            RecipeValueError: OpenAI's own server is asked, and its price is not given.
+        """
+        endpoint = policy.endpoint
+        self._endpoint = endpoint
+        self._model = endpoint.model or policy.model
+        timeout = endpoint.service.timeout_seconds
+        self.line = ChatLine(
+            "the policy", self._model, "--endpoint-model", endpoint.url or "", timeout
+        )
+        self._gateway = gateway
+        self._runner = asyncio.Runner()
+        if self.line.is_public and not endpoint.usd_per_million_output_tokens:
+            raise RecipeValueError(
+                "policy.endpoint.usd_per_million_output_tokens is 0, and OpenAI charges for its "
+                "tokens; give both prices with --set, so that the bill and budget.max_usd hold"
+            )
+
+    def check_key(self) -> None:
+        """Check that there is a key where one is needed.
+
+        Raises:
+            AccessDenied: OpenAI's own server is asked, and there is no key.
+        """
+        self.line.check_key("name a server of your own with --endpoint")
+
+    def encode_prompt(self, messages: list[dict[str, str]]) -> tuple[list[int], str]:
+        """Take a chat; what its template opens, the server does not tell."""
+        size = sum(count_tokens(m["content"]) + _FRAME_TOKENS for m in messages)
+        return [TextToken(messages=messages), *fill(size)], ""
+
+    def encode_inserted(self, text: str) -> list[int]:
+        """Take text that the system writes."""
+        return [TextToken(text), *fill(count_tokens(text))]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of tokens, exactly."""
+        return "".join(i.text for i in ids if isinstance(i, TextToken))
+
+    def generate(
+        self,
+        contexts: Sequence[Sequence[int]],
+        stops: Sequence[str],
+        max_new_tokens: Sequence[int],
+        sampling: Sampling = GREEDY,
+        cache: PrefixCache | None = None,
+    ) -> list[Generation]:
+        """Continue every context, as many at once as the recipe's service allows.
+
+        The server keeps its own cache of what it has computed; `cache` is not used.
+
+        Raises:
+            AccessDenied: The key or the account is refused.
+            BudgetExceeded: A call could pass the budget.
+            OfflineMiss: A reply is not in the cache, and nothing may be sent.
+            PolicyError: The server does not know the model or the address.
+        """
+        asked = zip(contexts, max_new_tokens, strict=True)
+        return self._runner.run(self._generate_all(list(asked), list(stops), sampling))
+
+    def close(self) -> None:
+        """Close connections and event loop; the policy cannot be used afterwards."""
+        self._runner.run(self.line.close())
+        self._runner.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def _generate_all(
+        self, asked: list[tuple[Sequence[int], int]], stops: list[str], sampling: Sampling
+    ) -> list[Generation]:
+        replies = await asyncio.gather(
+            *(self._continue(context, stops, most, sampling) for context, most in asked),
+            return_exceptions=True,
+        )
+        return [_unwrap(reply) for reply in replies]
+
+    async def _continue(
+        self, context: Sequence[int], stops: list[str], most: int, sampling: Sampling
+    ) -> Generation:
+        messages = build_chat(context, self._endpoint)
+        try:
+            value = await self._fetch(messages, stops, most, sampling)
+            return _read_reply(value, stops, most, opened=ends_opened(context))
+        except ServiceFailure as failure:
+            if isinstance(failure.__cause__, NothingThere):
+                raise PolicyError(str(failure)) from None
+            line = " ".join(str(failure).split())
+            return Generation((TextToken(author="model", failure=line),), "", "eos")
+
+    async def _fetch(
+        self, messages: list[dict[str, str]], stops: list[str], most: int, sampling: Sampling
+    ) -> JsonValue:
+        options: dict[str, Any] = {"temperature": sampling.temperature, "stop": stops}
+        options |= {"max_tokens": most} | ({"top_p": sampling.top_p} if sampling.top_p < 1 else {})
+        if messages[-1]["role"] == "assistant":
+            # vLLM and SGLang must be told; llama.cpp does so by itself.
+            options["extra_body"] = {"continue_final_message": True, "add_generation_prompt": False}
+        # No tokenizer that falls back to bytes makes more tokens than there are bytes.
+        sent = sum(len(m["content"].encode()) + _FRAME_TOKENS for m in messages)
+        worst = self._price(sent, most)
+
+        async def ask() -> Reply:
+            started = time.perf_counter()
+            completion = await self.line.complete(messages, **options)
+            return Reply(
+                {
+                    "text": completion.text,
+                    "finish": completion.finish,
+                    "stop_string": completion.stop_string,
+                    "tokens": completion.output_tokens,
+                    "seconds": time.perf_counter() - started,
+                },
+                self._price_of(completion, worst),
+            )
+
+        greedy = sampling.temperature == 0
+        key = make_key(
+            self._gateway.service,
+            endpoint=self.line.url,
+            model=self._model,
+            messages=messages,
+            options=options,
+            draw=None if greedy else uuid.uuid4().hex,  # a sample answers no other request
+        )
+        answer = await self._gateway.fetch(
+            key,
+            ask,
+            worst_usd=worst,
+            ttl_seconds=self._endpoint.cache_days * _DAY_SECONDS if greedy else 0.0,
+        )
+        return answer.value
+
+    def _price_of(self, completion: Completion, worst: float) -> float:
+        """What a call cost by the server's own count, in USD; the worst if it does not count."""
+        if completion.input_tokens is None or completion.output_tokens is None:
+            return worst
+        return self._price(completion.input_tokens, completion.output_tokens)
+
+    def _price(self, input_tokens: int, output_tokens: int) -> float:
+        sent = input_tokens * self._endpoint.usd_per_million_input_tokens
+        return (sent + output_tokens * self._endpoint.usd_per_million_output_tokens) / 1e6
+
+
+def call_seconds(trajectory: Trajectory) -> float:
+    """How long the server took for all replies of a trajectory, without any waiting in line."""
+    return sum(token.seconds for token in _tokens(trajectory))
+
+
+def failure_of(trajectory: Trajectory) -> str | None:
+    """Why a trajectory has no end, if a request for it got no answer."""
+    return next((token.failure for token in _tokens(trajectory) if token.failure), None)
+
+
+def _read_reply(value: Any, stops: Sequence[str], most: int, *, opened: bool) -> Generation:
+    text, stop = find_stop(value["text"], stops, value["finish"], value["stop_string"])
+    if opened:
+        text = text.removeprefix(THINK)
+    # A server that does not know stop strings has written, and counted, what was cut off.
+    tokens = value["tokens"] if value["tokens"] is not None else count_tokens(text)
+    first = TextToken(text, "model", seconds=value["seconds"])
+    return Generation((first, *fill(min(tokens, most))), text, stop)
+
+
+def _tokens(trajectory: Trajectory) -> list[TextToken]:
+    return [i for s in trajectory.segments for i in s.token_ids if isinstance(i, TextToken)]
+
+
+def _unwrap(reply: Generation | BaseException) -> Generation:
+    if isinstance(reply, BaseException):
+        raise reply
+    return reply

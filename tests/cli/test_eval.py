@@ -1,0 +1,300 @@
+"""`rsearch eval` as a person calls it: local weights, a server, going on, comparing, bad input."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faults import Fault, Faults
+from openai_chat import API_KEY, ChatServer, grade_by_text
+from openai_policy import SETTINGS, write_as_agent, write_files
+from typer.testing import CliRunner, Result
+
+from rsearch_cli.app import app
+
+SMALL = [
+    "--set", "questions.world.train_regions=2",
+    "--set", "questions.world.held_out_regions=1",
+    "--set", "policy.backend=transformers",
+    "--set", "rollout.max_new_tokens=80",
+    "--limit", "6",
+    "--batch-size", "4",
+]  # fmt: skip
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["eval", *map(str, arguments)])
+
+
+def read(folder: Path, name: str = "results.json") -> Any:
+    return json.loads((folder / name).read_text())
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """The predictions without what depends on the clock."""
+    lines = (folder / "predictions.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+
+
+def figures(folder: Path) -> Any:
+    """The results without what depends on the clock."""
+    results = read(folder)
+    for block in results["methods"].values():
+        del block["latency_seconds"]
+    del results["spend"]
+    return results
+
+
+@pytest.fixture(scope="module")
+def nano(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    folder = tmp_path_factory.mktemp("evals") / "nano"
+    result = call(*SMALL, "--method", "rsearch,rag,direct", "--output-dir", folder)
+    assert result.exit_code == 0, result.output
+    return folder, result
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ChatServer]:
+    with ChatServer(write_as_agent) as server:
+        yield server
+
+
+@pytest.fixture
+def ask_server(
+    server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Result]:
+    """Evaluates the scripted agent behind the server on 20 questions."""
+    monkeypatch.setenv("OPENAI_API_KEY", API_KEY)
+    monkeypatch.setenv("RSEARCH_CACHE_DIR", str(tmp_path / "cache"))
+    questions, corpus = write_files(tmp_path, 20)
+    settings = (*SETTINGS, f"search.sources.General.corpus={corpus}")
+
+    def ask(*arguments: object) -> Result:
+        options = [word for setting in settings for word in ("--set", setting)]
+        return call(
+            *("--recipe", "hotpot-offline", "--endpoint", server.base_url),
+            *("--endpoint-model", "agent", "--data-path", questions, *options, *arguments),
+        )
+
+    return ask
+
+
+def test_the_table_stands_with_its_context(nano):
+    folder, result = nano
+    for words in (
+        "exact match",
+        "title recall",
+        "latency p95, s",
+        "rsearch against direct, paired by question",
+        "questions: 6 of fictional world",
+        "split test",
+        "provider: bm25 ",
+        "top-k: 1",
+        "judge: none",
+    ):
+        assert words in result.stdout
+    assert "evaluating rag: 6/6 answers" in result.stderr
+    assert (folder / "report.md").read_text().startswith("# Evaluation\n")
+
+
+def test_results_hold_every_method_with_intervals(nano):
+    results = read(nano[0])
+    assert list(results["methods"]) == ["rsearch", "rag", "direct"]
+    for block in results["methods"].values():
+        assert block["n"] == 6 and block["failed_answers"] == 0
+        low, high = block["intervals"]["em"]
+        assert low <= block["em"] <= high
+        assert block["latency_seconds"]["p50"] > 0
+    assert results["methods"]["rsearch"]["plan_valid"] is not None
+    assert results["methods"]["direct"]["title_recall"] is None
+    assert re.fullmatch(r"[0-9a-f]{32}-v\d+-.*", results["context"]["sources"]["News"]["corpus"])
+
+
+def test_a_finished_evaluation_is_only_told_again(nano, monkeypatch):
+    from rsearch_cli.commands import evaluating
+
+    def never(*arguments: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    folder, first = nano
+    before = figures(folder)
+    monkeypatch.setattr(evaluating, "load_policy", never)
+    again = call(*SMALL, "--method", "rsearch,rag,direct", "--output-dir", folder)
+    assert again.exit_code == 0, again.output
+    assert "18 answers are there" in again.stderr
+    assert again.stdout == first.stdout and figures(folder) == before
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.55, 0.99])
+def test_an_evaluation_that_was_cut_off_ends_as_if_it_had_not_been(nano, tmp_path, keep):
+    whole = nano[0]
+    broken = tmp_path / "nano"
+    broken.mkdir()
+    for name in ("evaluation.json", "recipe.yaml", "spend.json"):
+        (broken / name).write_bytes((whole / name).read_bytes())
+    stored = (whole / "predictions.jsonl").read_bytes()
+    (broken / "predictions.jsonl").write_bytes(stored[: int(len(stored) * keep)])
+    result = call(*SMALL, "--method", "rsearch,rag,direct", "--output-dir", broken)
+    assert result.exit_code == 0, result.output
+    assert rows(broken) == rows(whole)
+    assert figures(broken) == figures(whole)
+
+
+def test_other_settings_in_the_same_folder_are_refused(nano):
+    folder = nano[0]
+    result = call(*SMALL, "--set", "search.top_k=2", "--method", "rag", "--output-dir", folder)
+    assert result.exit_code == 70
+    assert 'with methods = ["rsearch", "rag", "direct"], and this one has ["rag"]' in result.stderr
+    assert "choose another --output-dir, or start anew with --overwrite" in result.stderr
+
+
+def test_a_run_brings_its_recipe_and_its_adapter(tmp_path):
+    run = tmp_path / "run"
+    train = [*SMALL[:8], "--set", "train.batch_size=8", "--set", "evaluate.limit=6"]
+    train += ["--num-generations", "4", "--max-steps", "1", "--lr", "0.05"]
+    trained = CliRunner().invoke(app, ["train", *train, "--output-dir", str(run)])
+    assert trained.exit_code == 0, trained.output
+    result = call("--model", run, "--json", "--output-dir", tmp_path / "e")
+    assert result.exit_code == 0, result.output
+    block = json.loads(result.stdout)["methods"]["rsearch"]
+    after = read(run, "summary.json")["after"]
+    assert [block[k] for k in ("n", "em", "f1", "plan_valid", "format_valid")] == [
+        after[k] for k in ("n", "em", "f1", "plan_valid", "format_valid")
+    ]
+    plain = call(*SMALL, "--json", "--output-dir", tmp_path / "plain")
+    assert json.loads(plain.stdout)["methods"]["rsearch"]["f1"] != block["f1"]
+
+
+def test_a_server_is_evaluated_on_the_whole_file(ask_server, tmp_path):
+    result = ask_server("--method", "rsearch,rag,direct", "--output-dir", tmp_path / "e")
+    assert result.exit_code == 0, result.output
+    methods = read(tmp_path / "e")["methods"]
+    assert [methods[name]["n"] for name in methods] == [20] * 3
+    # City 0, 5, 10 and 15 are looked up wrongly; 0, 7 and 14 are answered without tags.
+    assert methods["rsearch"]["em"] == pytest.approx(14 / 20)
+    assert methods["rag"]["em"] == pytest.approx(17 / 20)
+    assert methods["direct"]["em"] == 0.0
+    assert methods["rsearch"]["by_type"]["odd"]["n"] == 10
+    assert "policy: model agent, url http://127.0.0.1" in result.stdout
+
+
+def test_many_at_once_answer_like_one_at_a_time(ask_server, tmp_path):
+    for name, at_once in (("one", 1), ("many", 16)):
+        service = f"policy.endpoint.service.concurrency={at_once}"
+        assert ask_server("--set", service, "--output-dir", tmp_path / name).exit_code == 0
+    assert rows(tmp_path / "one") == rows(tmp_path / "many")
+
+
+def test_a_judge_scores_what_was_answered(server, ask_server, tmp_path):
+    def both(body):
+        return grade_by_text(body) if body["model"] == "gpt-4o-mini" else write_as_agent(body)
+
+    server.grade = both
+    address = f"reward.judge.base_url={server.base_url}"
+    arguments = ["--judge", "--set", address, "--output-dir", tmp_path / "e"]
+    result = ask_server(*arguments)
+    server.grade = write_as_agent
+    assert result.exit_code == 0, result.output
+    block = read(tmp_path / "e")["methods"]["rsearch"]
+    assert block["judge"] == pytest.approx(14 / 20) and block["unscored"] == 0
+    assert block["usd"] > 0
+    assert "judge: gpt-4o-mini, continuous" in result.stdout
+
+
+def test_a_dead_server_stops_the_evaluation_and_what_was_answered_is_kept(
+    server, ask_server, tmp_path
+):
+    arguments = ["--batch-size", "5", "--set", "policy.endpoint.service.retries=0"]
+    arguments += ["--output-dir", tmp_path / "e"]
+    first = len(server.requests)
+
+    def break_down(body):
+        if len(server.requests) >= first + 11:
+            server.faults = Faults([Fault.SERVER_ERROR])
+        return write_as_agent(body)
+
+    server.grade = break_down
+    stopped = ask_server(*arguments)
+    server.grade, server.faults = write_as_agent, Faults()
+    assert stopped.exit_code == 81, stopped.output
+    assert "answers of the evaluation failed" in stopped.stderr
+    assert "start again: what was answered before is kept" in stopped.stderr
+    assert not (tmp_path / "e" / "results.json").exists()
+    assert len(rows(tmp_path / "e")) == 5
+    assert ask_server(*arguments).exit_code == 0
+    assert read(tmp_path / "e")["methods"]["rsearch"]["em"] == pytest.approx(14 / 20)
+
+
+def test_a_spent_budget_stops_the_evaluation_and_a_larger_one_goes_on(ask_server, tmp_path):
+    arguments = ["--batch-size", "5", "--output-dir", tmp_path / "e"]
+    arguments += ["--set", "policy.endpoint.usd_per_million_input_tokens=1"]
+    stopped = ask_server(*arguments, "--set", "budget.max_usd=0.01")
+    assert stopped.exit_code == 80, stopped.output
+    assert "to go on, raise budget.max_usd and start again" in stopped.stderr
+    stored = len(rows(tmp_path / "e"))
+    assert 0 < stored < 20 and stored % 5 == 0
+    assert ask_server(*arguments, "--set", "budget.max_usd=1").exit_code == 0
+    results = read(tmp_path / "e")
+    block, spend = results["methods"]["rsearch"], results["spend"]["policy"]
+    assert block["em"] == pytest.approx(14 / 20)
+    assert 0.0 < block["usd"] <= spend["usd"] < 1.0
+
+
+def test_compare_tells_differences_and_flips(nano, tmp_path):
+    folder = nano[0]
+    printed = call("compare", f"{folder}:direct", f"{folder}:rsearch")
+    assert printed.exit_code == 0, printed.output
+    assert f"{folder}:direct (A) and" in printed.stdout.replace("\n", "")
+    assert "McNemar" in printed.stdout
+    told = call("compare", folder, folder, "--json")
+    compared = json.loads(told.stdout)
+    assert [m["first"] for m in compared["methods"]] == [
+        f"{folder}:{name}" for name in ("rsearch", "rag", "direct")
+    ]
+    assert all(m["metrics"]["em"]["p"] == 1.0 for m in compared["methods"])
+    assert compared["settings"] == []
+
+
+def test_compare_names_the_settings_that_differ(ask_server, tmp_path):
+    for name, settings in (("a", []), ("b", ["--set", "search.passage_chars=200"])):
+        assert ask_server(*settings, "--output-dir", tmp_path / name).exit_code == 0
+    printed = call("compare", tmp_path / "a", tmp_path / "b")
+    assert "differs: recipe.search.passage_chars: 300 and 200" in printed.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--method", "rsearch,rags"], 2, "got 'rags'"),
+        (["--endpoint-model", "m"], 2, "names a model on --endpoint URL"),
+        (["--recipe", "quikstart"], 11, "quickstart"),
+        (["--set", "search.topk=3"], 12, "search.top_k"),
+        (["--data-path", "{tmp}/bad.jsonl"], 13, "questions.source is world, which reads no file"),
+        (["--data-path", "{tmp}/none.jsonl", "--recipe", "hotpot-offline"], 21, "none.jsonl"),
+        (["--data-path", "{tmp}/bad.jsonl", "--recipe", "hotpot-offline"], 22, "line 1"),
+        (["--split", "dev"], 20, "no split 'dev'; this world has"),
+        (["--model", "{tmp}"], 60, "is no run"),
+        (["--model", "./no-such-model"], 60, "the folder ./no-such-model does not exist"),
+        (["--output-dir", "/proc/e"], 71, "/proc/e cannot be written"),
+        (["--output-dir", "{tmp}"], 72, "holds files that are no evaluation"),
+        (["compare", "{tmp}", "{tmp}"], 70, "holds no evaluation"),
+        (["compare", "{nano}:rag", "{tmp}"], 70, "holds no evaluation"),
+    ],
+)
+def test_bad_input_is_one_clear_line_with_a_code_of_its_own(
+    nano, tmp_path, arguments, code, message
+):
+    (tmp_path / "bad.jsonl").write_text('{"id": "1", "question": "a?", "answer": ""}\n')
+    arguments = [
+        a.replace("{tmp}", str(tmp_path)).replace("{nano}", str(nano[0])) for a in arguments
+    ]
+    defaults = [] if arguments[0] == "compare" else ["--output-dir", str(tmp_path / "e")]
+    result = call(*defaults, *arguments)
+    assert result.exit_code == code, result.output
+    assert message in " ".join(re.sub("[│╭╮╰╯─]", " ", result.stderr).split())
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "e").exists()

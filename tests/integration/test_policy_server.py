@@ -1,0 +1,212 @@
+"""A policy on a server: the real client against a local server that speaks OpenAI's chat API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from faults import Fault, Faults
+from openai_chat import ChatServer, Said
+from openai_policy import SETTINGS, write_as_agent
+
+from rsearch_cli.errors import AccessDenied, BudgetExceeded, PolicyError, RecipeValueError
+from rsearch_cli.policy.endpoint import EndpointPolicy, call_seconds, failure_of
+from rsearch_cli.policy.generation import Sampling
+from rsearch_cli.questions.sets import open_question_set
+from rsearch_cli.recipe.loading import load_recipe
+from rsearch_cli.recipe.policy import Endpoint
+from rsearch_cli.rollout import Rollout
+from rsearch_cli.search.executor import PlanExecutor
+from rsearch_cli.search.sources import open_sources
+from rsearch_cli.services.open import POLICY, open_services
+from rsearch_cli.types import NodeResult, Passage, Question
+
+MESSAGES = [{"role": "user", "content": "What is the number of city 3?"}]
+PRICES = (
+    "policy.endpoint.usd_per_million_input_tokens=1000",
+    "policy.endpoint.usd_per_million_output_tokens=1000",
+)
+VLLM = ("continue_final_message", "add_generation_prompt")
+
+
+class Cities:
+    """A search layer that knows the number of city 3."""
+
+    def execute(self, plans):
+        passage = Passage("3", "City 3", "It has the number Nr 51.")
+        return [tuple(NodeResult(n, passages=(passage,)) for n in p.nodes) for p in plans]
+
+
+@pytest.fixture
+def server() -> Iterator[ChatServer]:
+    with ChatServer(write_as_agent, retry_after="0", extras=VLLM) as server:
+        yield server
+
+
+Open = Callable[..., EndpointPolicy]
+
+
+@pytest.fixture
+def open_policy(server: ChatServer, tmp_path: Path) -> Iterator[Open]:
+    """Opens the policy with settings on top; several share the test's cache."""
+    with ExitStack() as stack:
+
+        def open_policy(*settings: str) -> EndpointPolicy:
+            address = f"policy.endpoint.url={server.base_url}"
+            recipe = load_recipe("hotpot-offline", (*SETTINGS, address, *settings)).recipe
+            services = stack.enter_context(open_services(recipe, None, tmp_path / "answers"))
+            policy = EndpointPolicy(recipe.policy, services.gateway(POLICY))
+            return stack.enter_context(policy)
+
+        yield open_policy
+
+
+def ask(policy: EndpointPolicy, count: int = 1, sampling: Sampling | None = None):
+    prompt, _ = policy.encode_prompt(MESSAGES)
+    stops = ["</search>", "</answer>"]
+    return policy.generate([prompt] * count, stops, [50] * count, sampling or Sampling())
+
+
+def roll_out(policy: EndpointPolicy, *settings: str):
+    recipe = load_recipe("hotpot-offline", (*SETTINGS, *settings)).recipe
+    question = Question("c3", MESSAGES[0]["content"], ("Nr 51",))
+    return Rollout(policy, Cities(), recipe).run([question], Sampling())[0]
+
+
+def test_a_rollout_through_a_server_is_a_rollout(server, open_policy):
+    trajectory = roll_out(open_policy())
+    assert (trajectory.answer, trajectory.stop) == ("Nr 51", "answer")
+    assert trajectory.transcript == (
+        "<think> I look up city 3. </think>\n<search>\nNodes:\nA: number of city 3 (General)\n"
+        "Edges:\n</search>\n<result>\nA: City 3: It has the number Nr 51.\n</result>\n"
+        "<answer> Nr 51 </answer>"
+    )
+    first, second = (request.body for request in server.requests)
+    assert (first["temperature"], first["stop"]) == (0, ["</search>", "</answer>"])
+    assert second["stop"] == ["</answer>"]
+    assert [m["role"] for m in second["messages"][-3:]] == ["user", "assistant", "user"]
+    assert failure_of(trajectory) is None and call_seconds(trajectory) > 0
+
+
+def test_limits_hold_in_the_tokens_that_the_server_counts(server, open_policy):
+    trajectory = roll_out(open_policy())
+    sent = [request.body["max_tokens"] for request in server.requests]
+    written = len(trajectory.segments[0].token_ids)
+    assert sent == [200, 200 - written]
+    assert sum(trajectory.model_mask) == written + len(trajectory.segments[2].token_ids)
+
+
+def test_a_server_that_can_goes_on_in_the_same_turn(server, open_policy):
+    trajectory = roll_out(open_policy("policy.endpoint.results=same_turn"))
+    assert trajectory.answer == "Nr 51"
+    body = server.requests[1].body
+    assert body["messages"][-1]["role"] == "assistant"
+    assert body["messages"][-1]["content"].startswith("<think>")
+    assert body["continue_final_message"] is True and body["add_generation_prompt"] is False
+
+
+def test_a_reply_that_never_comes_is_counted_and_not_scored(server, open_policy):
+    server.faults = Faults([Fault.SERVER_ERROR])
+    trajectory = roll_out(open_policy())
+    assert trajectory.answer is None
+    assert "the policy at" in failure_of(trajectory)
+    assert "(tried 3 times)" in failure_of(trajectory)
+
+
+def test_a_server_that_counts_no_tokens_is_estimated(server, open_policy):
+    server.grade = lambda body: Said("12345678", usage=False)
+    assert [len(g.token_ids) for g in ask(open_policy())] == [2]
+
+
+def test_requests_go_out_at_once_and_no_more_than_allowed(server, open_policy):
+    server._latency = 0.05
+    policy = open_policy("policy.endpoint.service.concurrency=4")
+    prompts = [
+        policy.encode_prompt([{"role": "user", "content": f"What is the number of city {i}?"}])[0]
+        for i in range(12)
+    ]
+    policy.generate(prompts, ["</search>"], [50] * 12)
+    assert server.most_at_once == 4
+
+
+@pytest.mark.parametrize(("days", "sent"), [(0, 2), (1, 1)])
+def test_greedy_replies_are_kept_where_the_recipe_says_so(server, open_policy, days, sent):
+    policy = open_policy(f"policy.endpoint.cache_days={days}")
+    assert ask(policy) == ask(policy)
+    assert len(server.requests) == sent
+
+
+def test_samples_are_never_taken_for_each_other(server, open_policy):
+    policy = open_policy("policy.endpoint.cache_days=1")
+    ask(policy, 3, Sampling(temperature=0.7, top_p=0.9))
+    assert len(server.requests) == 3
+    assert server.requests[0].body["top_p"] == 0.9
+
+
+def test_an_unknown_model_stops_the_run(server, open_policy):
+    server.faults = Faults([Fault.NOT_FOUND])
+    with pytest.raises(PolicyError, match=r"answered 404 .* check --endpoint-model"):
+        ask(open_policy())
+
+
+def test_a_refused_key_stops_the_run(open_policy, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-other")
+    with pytest.raises(AccessDenied, match=r"the policy .* OPENAI_API_KEY is refused"):
+        ask(open_policy())
+
+
+def test_a_call_that_could_pass_the_budget_is_not_sent(server, open_policy):
+    with pytest.raises(BudgetExceeded, match=r"budget.max_usd"):
+        ask(open_policy(*PRICES, "budget.max_usd=0.01"))
+    assert server.requests == []
+
+
+def test_tokens_are_paid_at_the_recipes_price(server, open_policy):
+    policy = open_policy(*PRICES)
+    (written,) = ask(policy)
+    sent = -(-len(MESSAGES[0]["content"]) // 4)
+    paid = policy._gateway.purse.snapshot().services[POLICY].usd
+    assert paid == pytest.approx((sent + len(written.token_ids)) * 1000 / 1e6)
+
+
+def test_openai_without_a_price_or_a_key_is_refused_before_anything_is_sent(
+    open_policy, monkeypatch
+):
+    public = "policy.endpoint.url=https://api.openai.com/v1"
+    with pytest.raises(RecipeValueError, match="usd_per_million_output_tokens is 0"):
+        open_policy(public)
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(AccessDenied, match=r"needs a key .* or name a server of your own with"):
+        open_policy(public, *PRICES).check_key()
+
+
+def test_a_served_model_answers_like_its_own_weights(quickstart, nano_policy, tmp_path):
+    world = open_question_set(quickstart.questions, seed=0)
+    questions = world.load("test", 6)
+
+    def serve(body):
+        """Greedy decoding of the nano model, which goes on with the assistant's own turn."""
+        *messages, last = body["messages"]
+        opened = last["content"] if last["role"] == "assistant" else ""
+        prompt, _ = nano_policy.encode_prompt(messages if opened else body["messages"])
+        context = [*prompt, *nano_policy.encode_inserted(opened)]
+        (written,) = nano_policy.generate([context], body["stop"], [body["max_tokens"]])
+        text = next((written.text.removesuffix(s) for s in body["stop"] if s in written.text), "")
+        return Said(text or written.text, "length" if written.stop == "length" else "stop")
+
+    with ExitStack() as stack:
+        server = stack.enter_context(ChatServer(serve, extras=VLLM))
+        policy = quickstart.policy.model_copy(
+            update={"endpoint": Endpoint(url=server.base_url, results="same_turn")}
+        )
+        recipe = quickstart.model_copy(update={"policy": policy})
+        services = stack.enter_context(open_services(recipe, None, tmp_path / "answers"))
+        sources = open_sources(recipe.search, world.corpus, tmp_path / "index")
+        executor = stack.enter_context(PlanExecutor(sources, recipe.search, services))
+        remote = stack.enter_context(EndpointPolicy(policy, services.gateway(POLICY)))
+        served = Rollout(remote, executor, recipe).run(questions, Sampling())
+        own = Rollout(nano_policy, executor, recipe).run(questions, Sampling())
+    assert [t.transcript for t in served] == [t.transcript for t in own]
+    assert [t.rounds for t in served] != [()] * 6

@@ -1,0 +1,110 @@
+"""The folder of an evaluation: going on, starting anew, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from rsearch_cli.errors import (
+    DataMalformed,
+    RunFolderError,
+    RunFolderOccupied,
+    RunFolderUnwritable,
+)
+from rsearch_cli.evaluate.folder import PREDICTIONS, EvaluationFolder, whole_batches
+
+SETTINGS = {"version": 1, "recipe": {"search": {"top_k": 3}}, "methods": ["rsearch"]}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = EvaluationFolder(tmp_path / "e")
+    with folder.open(SETTINGS, "purpose: x\n"):
+        pass
+    return folder
+
+
+def test_rows_are_read_back_and_one_that_was_cut_short_is_left_out(folder, record):
+    rows = [record("a", answer="É"), record("b")]
+    folder.append(rows)
+    path = folder.path / PREDICTIONS
+    whole = path.read_bytes()
+    for end in range(len(whole)):
+        path.write_bytes(whole[:end])
+        assert folder.read_records() == rows[: whole[:end].count(b"\n")]
+
+
+def test_keeping_rows_drops_all_others(folder, record):
+    folder.append([record("a"), record("b")])
+    folder.keep([record("b")])
+    folder.append([record("c")])
+    assert [r.prediction.id for r in folder.read_records()] == ["b", "c"]
+
+
+def test_a_row_that_is_none_is_named(folder, record):
+    folder.append([record("a")])
+    with (folder.path / PREDICTIONS).open("a") as file:
+        file.write("{oops}\n")
+    with pytest.raises(DataMalformed, match=r"predictions.jsonl, line 2: .*--overwrite"):
+        folder.read_records()
+
+
+def test_other_settings_are_refused_by_name(folder):
+    other = {**SETTINGS, "recipe": {"search": {"top_k": 5}}}
+    with (
+        pytest.raises(RunFolderError, match=r"with recipe.search.top_k = 3, and this one has 5; "),
+        folder.open(other, ""),
+    ):
+        pass
+
+
+def test_starting_anew_removes_what_was_there(folder, record):
+    folder.append([record("a")])
+    with folder.open({**SETTINGS, "methods": ["rag"]}, "", overwrite=True):
+        assert folder.read_records() == []
+    assert folder.read_settings()["methods"] == ["rag"]
+
+
+def test_two_processes_do_not_write_into_one_folder(folder):
+    with (
+        folder.open(SETTINGS, ""),
+        pytest.raises(RunFolderOccupied, match="another process is evaluating into"),
+        EvaluationFolder(folder.path).open(SETTINGS, ""),
+    ):
+        pass
+
+
+def test_foreign_files_are_left_alone(tmp_path):
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(RunFolderOccupied, match=r"that are no evaluation, such as mine\.txt"):
+        EvaluationFolder(tmp_path).check()
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RunFolderUnwritable, match="cannot be written"):
+        EvaluationFolder(tmp_path / "file").check()
+
+
+def test_a_folder_without_an_evaluation_says_how_to_make_one(tmp_path):
+    with pytest.raises(RunFolderError, match=r"holds no evaluation .* rsearch eval --output-dir"):
+        EvaluationFolder(tmp_path).read_settings()
+
+
+@pytest.mark.parametrize(
+    ("stored", "rows", "batches"),
+    [
+        ("", 0, 0),
+        ("a", 0, 0),
+        ("ab", 2, 1),
+        ("abc", 3, 2),
+        ("abcx", 3, 2),
+        ("abca", 3, 2),
+        ("abcab", 5, 3),
+        ("ba", 0, 0),
+    ],
+)
+def test_only_whole_batches_are_gone_on_from(record, stored, rows, batches):
+    plan = [("rsearch", "ab"), ("rsearch", "c"), ("rag", "ab")]
+    methods = ["rsearch"] * 3 + ["rag"] * 2
+    records = [record(id, method=m) for id, m in zip(stored, methods, strict=False)]
+    assert whole_batches(records, plan) == (records[:rows], batches)

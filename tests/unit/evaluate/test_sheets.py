@@ -1,0 +1,83 @@
+"""Results as tables for a terminal and for Markdown."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from rsearch_cli.evaluate.comparison import compare_records
+from rsearch_cli.evaluate.results import summarise_method
+from rsearch_cli.evaluate.sheets import (
+    Sheet,
+    as_markdown,
+    as_table,
+    comparison_sheets,
+    describe_context,
+    report_markdown,
+)
+
+CONTEXT = {
+    "n": 2,
+    "questions": "some set",
+    "split": "test",
+    "policy": "model m",
+    "sources": {
+        "General": {"kind": "bm25", "corpus": "abc"},
+        "News": {"kind": "bm25", "corpus": "abc"},
+        "Web": {"kind": "exa", "corpus": "url"},
+    },
+    "top_k": 3,
+    "expand_dependents": "entities",
+    "judge": None,
+    "batch_size": 8,
+    "latency": "latency is that of such a batch",
+}
+
+
+def results(record):
+    agent = [record("a", 1.0, type="bridge", title_recall=0.5), record("b", 0.0, type="bridge")]
+    direct = [record(id, 0.0, method="direct") for id in "ab"]
+    return {
+        "context": CONTEXT,
+        "methods": {"rsearch": summarise_method(agent), "direct": summarise_method(direct)},
+        "differences": {"rsearch against direct": compare_records(direct, agent)},
+    }
+
+
+def test_a_score_never_stands_without_its_context(record):
+    report = report_markdown(results(record))
+    for words in (
+        "questions: 2 of some set, split test",
+        "provider: bm25 abc for General, News; exa url for Web",
+        "top-k: 3",
+        "judge: none",
+        "| exact match | 0.500 \\[0.00, 1.00\\] | 0.000 \\[0.00, 0.00\\] |",
+        "| plan valid | 1.000 \\[1.00, 1.00\\] | – |",
+        "## rsearch against direct, paired by question",
+        "|  | direct | rsearch | difference | p | test | n |",
+        "| bridge, rsearch | 2 |",
+    ):
+        assert words in report
+    assert report.index("provider:") < report.index("exact match")
+
+
+def test_flipped_questions_are_listed(record):
+    compared = compare_records([record("a", 1.0)], [record("a", 0.0, answer="Lyon | \x1b[2J")])
+    sheets = comparison_sheets({"first": "x:rsearch", "second": "y:rsearch", **compared})
+    assert [sheet.title for sheet in sheets] == [
+        "x:rsearch (A) and y:rsearch (B), 1 questions",
+        "Right in A only: 1",
+    ]
+    assert "Lyon \\| �\\[2J |" in as_markdown(sheets[1])
+
+
+def test_text_of_a_model_is_no_markup_in_a_terminal():
+    console = Console(file=io.StringIO(), width=80)
+    console.print(as_table(Sheet("T", ("", "A"), (("[red]x[/red]", "\x1b[2J"),), prose=True)))
+    printed = console.file.getvalue()
+    assert "[red]x[/red]" in printed and "\x1b" not in printed
+
+
+def test_a_judge_is_named_with_its_scores():
+    assert "judge: gpt, continuous" in describe_context({**CONTEXT, "judge": "gpt, continuous"})
