@@ -16,9 +16,12 @@ from typer.core import TyperGroup
 
 from rsearch_cli import __version__
 from rsearch_cli.commands.cache import cache_app
+from rsearch_cli.commands.data import data
 from rsearch_cli.commands.eval import eval_app
+from rsearch_cli.commands.index import index
 from rsearch_cli.commands.keys import hide_keys
 from rsearch_cli.commands.plan import plan
+from rsearch_cli.commands.preview import preview
 from rsearch_cli.commands.recipes import recipes_app
 from rsearch_cli.commands.train import train
 from rsearch_cli.errors import RsearchError
@@ -106,6 +109,9 @@ def _root(
     """
 
 
+app.command()(data)
+app.command()(index)
+app.command()(preview)
 app.command()(train)
 app.command()(plan)
 app.add_typer(eval_app, name="eval")

@@ -32,7 +32,7 @@ from typing import Protocol
 
 from rsearch_cli.drafts import Draft, MicroBatch, PendingSearch, count_fitting
 from rsearch_cli.errors import OutOfMemory, PolicyError
-from rsearch_cli.policy.generation import Sampling, TextPolicy
+from rsearch_cli.policy.generation import PromptPolicy, Sampling, TextPolicy
 from rsearch_cli.policy.prefix_cache import PrefixCache
 from rsearch_cli.protocol.plan import read_plan
 from rsearch_cli.protocol.prompt import build_messages
@@ -79,9 +79,13 @@ class RolloutTimes:
 
 
 def encode_question(
-    question: Question, policy: TextPolicy, recipe: Recipe
+    question: Question, policy: PromptPolicy, recipe: Recipe
 ) -> tuple[list[int], str]:
-    """Ids of the prompt that asks a question, and what it has opened for the model (or "")."""
+    """The prompt that a rollout starts from.
+
+    Returns:
+        `[p]` ids, unpadded, and what they have already opened for the model (`<think>`), or "".
+    """
     messages = build_messages(question, recipe.protocol, recipe.rollout.max_turns, policy.forbidden)
     prompt_ids, opening = policy.encode_prompt(messages)
     if recipe.rollout.open_thought and not opening:

@@ -44,15 +44,10 @@ class Generation:
     stop: Literal["tag", "eos", "length"]
 
 
-class TextPolicy(Protocol):
-    """What a rollout needs of a policy (see `policy.local.LocalPolicy`)."""
+class PromptPolicy(Protocol):
+    """What a prompt needs of a policy (see `policy.tokenizing.Tokenizing`)."""
 
     forbidden: tuple[str, ...]
-
-    @property
-    def eos_id(self) -> int:
-        """The id that closes a finished row."""
-        ...
 
     def encode_prompt(self, messages: list[dict[str, str]]) -> tuple[list[int], str]:
         """Ids of a rendered chat, and what its template has opened for the model."""
@@ -60,6 +55,15 @@ class TextPolicy(Protocol):
 
     def encode_inserted(self, text: str) -> list[int]:
         """Ids of text that the system writes."""
+        ...
+
+
+class TextPolicy(PromptPolicy, Protocol):
+    """What a rollout needs of a policy (see `policy.local.LocalPolicy`)."""
+
+    @property
+    def eos_id(self) -> int:
+        """The id that closes a finished row."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:

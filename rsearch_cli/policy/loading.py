@@ -12,6 +12,7 @@ from typing import Any
 from rsearch_cli.errors import PolicyError
 from rsearch_cli.policy.adapter import find_adapter, load_adapter
 from rsearch_cli.policy.local import LocalPolicy
+from rsearch_cli.policy.tokenizing import Tokenizing
 from rsearch_cli.policy.vllm_engine import VllmPolicy, check_engine
 from rsearch_cli.recipe.policy import Policy, Rollout
 
@@ -90,16 +91,34 @@ def load_policy(
         if trained is not None:
             _put_on(model, trained)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise PolicyError(
-            f"policy.model: {recipe.model} could not be loaded with {backend}: {first} "
-            "(give a model folder with --model-name DIR if the Hub cannot be reached)"
-        ) from error
+        raise _unloadable(f"{recipe.model} could not be loaded with {backend}", error) from error
     if adapter:
         load_adapter(model, adapter)
     if rollout.engine == "vllm":
         return VllmPolicy(model, tokenizer)
     return LocalPolicy(model, tokenizer, backend)
+
+
+def load_tokenizing(recipe: Policy) -> Tokenizing:
+    """Load the tokenizer of a recipe's model alone.
+
+    Raises:
+        PolicyError: If it cannot be loaded; the message names the model and what to do.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return Tokenizing(AutoTokenizer.from_pretrained(locate_model(recipe.model)))
+    except (OSError, ValueError) as error:
+        raise _unloadable(f"the tokenizer of {recipe.model} could not be loaded", error) from error
+
+
+def _unloadable(what: str, error: Exception) -> PolicyError:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return PolicyError(
+        f"policy.model: {what}: {first} "
+        "(give a model folder with --model-name DIR if the Hub cannot be reached)"
+    )
 
 
 def _put_on(model: Any, adapter: Path) -> None:

@@ -1,24 +1,27 @@
-"""Your own questions: `{"question", "answer"}` rows in a JSON or JSONL file.
+"""Your own questions: `{"question", "answer"}` rows in a JSON, JSONL or parquet file.
 
 Place in the path: a question set without a corpus. On failure: `DataMalformed` names the row.
 
     {"question": "Who wrote Dune?", "answer": "Frank Herbert", "split": "train"}
     {"id": "q2", "question": "Is Pluto a planet?", "answer": ["no", "dwarf"], "split": "test"}
 
-`id`, `type`, `level` and `split` may be left out; all other fields are kept as metadata.
+`id`, `type`, `level`, `supporting_titles` and `split` may be left out; all other fields are kept as
+metadata.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from rsearch_cli.errors import RecipeValueError
+from rsearch_cli.questions.records import Record, keep_row
 from rsearch_cli.questions.rows import Row, read_rows, require_unique, shorten
 from rsearch_cli.questions.sets import FileQuestionSet, QuestionSet, deal_splits, keep_levels
 from rsearch_cli.recipe.schema import Questions
 from rsearch_cli.types import Question
 
-_FIELDS = {"id", "question", "answer", "type", "level", "split"}
+_FIELDS = {"id", "question", "answer", "type", "level", "supporting_titles", "split"}
 
 
 def open_custom(recipe: Questions, seed: int) -> QuestionSet:
@@ -38,7 +41,8 @@ def open_custom(recipe: Questions, seed: int) -> QuestionSet:
             "questions.path is required for questions.source 'custom'; set it to a JSON or JSONL "
             'file of {"question", "answer"} rows'
         )
-    rows = read_rows(Path(recipe.path).expanduser())
+    path = Path(recipe.path).expanduser()
+    rows = read_rows(path)
     questions = [parse_question(row) for row in rows]
     require_unique(zip((q.id for q in questions), rows, strict=True))
     kept = keep_levels(questions, recipe.difficulty, recipe.path)
@@ -47,7 +51,12 @@ def open_custom(recipe: Questions, seed: int) -> QuestionSet:
         splits = {name: [q for q in kept if split_of[q.id] == name] for name in split_of.values()}
     else:
         splits = deal_splits(kept, recipe.held_out_share, seed)
-    return FileQuestionSet(recipe.path, f"questions from {recipe.path}", splits)
+    return FileQuestionSet(
+        recipe.path,
+        f"questions from {recipe.path}",
+        splits,
+        reread=lambda: _read_records(path),
+    )
 
 
 def parse_question(row: Row) -> Question:
@@ -62,8 +71,13 @@ def parse_question(row: Row) -> Question:
         answers=_read_answers(row),
         type=row.text("type", default=""),
         level=row.text("level", default=""),
+        supporting_titles=_read_titles(row),
         metadata=row.extras(_FIELDS),
     )
+
+
+def _read_records(path: Path) -> Iterator[Record]:
+    return (keep_row(parse_question(row), row.fields) for row in read_rows(path))
 
 
 def _read_id(row: Row) -> str:
@@ -83,6 +97,13 @@ def _read_answers(row: Row) -> tuple[str, ...]:
             f"not {shorten(value)}"
         )
     return tuple(a.strip() for a in value)
+
+
+def _read_titles(row: Row) -> tuple[str, ...]:
+    value = row.fields.get("supporting_titles") or []
+    if not isinstance(value, list) or not all(isinstance(title, str) for title in value):
+        raise row.malformed(f"'supporting_titles' must be a list of strings, not {shorten(value)}")
+    return tuple(value)
 
 
 def _read_splits(questions: list[Question], rows: list[Row]) -> dict[str, str]:

@@ -6,14 +6,15 @@ set without a corpus, `DataEmpty` where no question is left.
 
 A new set is one module and one line in `QUESTION_SETS`; another package adds its own through the
 entry point group `rsearch.question_sets`. Either way the target is called with the recipe's
-`questions` section and its seed, and returns a `QuestionSet`.
+`questions` section and its seed, and returns a `QuestionSet`. What stands behind a colon in
+`questions.source`, as in `flashrag:nq`, is the set's own business.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import entry_points
@@ -21,6 +22,7 @@ from pkgutil import resolve_name
 from typing import Protocol
 
 from rsearch_cli.errors import DataEmpty, DataError, RecipeValueError
+from rsearch_cli.questions.records import Record, write_rows_of
 from rsearch_cli.recipe.schema import Questions
 from rsearch_cli.types import Passage, Question
 
@@ -28,15 +30,27 @@ QUESTION_SETS = {
     "world": "rsearch_cli.questions.world:open_world",
     "hotpotqa": "rsearch_cli.questions.hotpotqa:open_hotpotqa",
     "custom": "rsearch_cli.questions.custom:open_custom",
+    "flashrag": "rsearch_cli.questions.flashrag:open_flashrag",
 }
 ENTRY_POINT_GROUP = "rsearch.question_sets"
 
 WHOLE = "all"
 """Split of a set from a file that holds every question of it."""
+NO_CORPUS = (
+    "brings no corpus; set search.sources.<name>.corpus to a JSONL file of passages, one "
+    '{"id", "title", "text"} a line'
+)
+"""How a message goes on that begins with the name of a set without passages."""
+
+_WITHOUT_VARIANT = ("world", "custom")
 
 
 class QuestionSet(Protocol):
-    """Questions by split, with their corpus where they bring one."""
+    """Questions by split, with their corpus where they bring one.
+
+    It may have a method `records(split)`, which gives the questions of a split (of the whole file
+    for None, or of `train`) with the rows that they are kept as; see `load_records`.
+    """
 
     @property
     def name(self) -> str:
@@ -79,15 +93,36 @@ def open_question_set(recipe: Questions, seed: int) -> QuestionSet:
     """
     plugins = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
     targets = plugins | QUESTION_SETS
-    if recipe.source not in targets:
-        near = get_close_matches(recipe.source, targets, n=1)
+    name, _, variant = recipe.source.partition(":")
+    if variant and name in _WITHOUT_VARIANT:
+        raise RecipeValueError(
+            f"questions.source: '{name}' has no variants, got '{recipe.source}'; write {name}"
+        )
+    if name not in targets:
+        near = get_close_matches(name, targets, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else "."
         raise RecipeValueError(
             f"questions.source: no question set is called '{recipe.source}'{hint} "
             f"There are {', '.join(sorted(targets))}"
         )
-    opened: QuestionSet = resolve_name(targets[recipe.source])(recipe, seed)
+    opened: QuestionSet = resolve_name(targets[name])(recipe, seed)
     return opened
+
+
+def load_records(opened: QuestionSet, split: str | None) -> list[Record]:
+    """The questions of a split with the rows that they are kept as in a file.
+
+    Args:
+        opened: A set that does not tell its rows gets such as custom sets have.
+        split: None is the whole of a file, and `train` of any other set.
+
+    Raises:
+        DataError: There is no such split, or it cannot be read.
+    """
+    records = getattr(opened, "records", None)
+    if records is not None:
+        return list(records(split))
+    return write_rows_of(opened.load(split or "train", None))
 
 
 @dataclass(frozen=True)
@@ -99,12 +134,14 @@ class FileQuestionSet:
         description: One line on where it comes from.
         splits: Questions by split, in the order of the file.
         passages: The corpus that comes with them, or None.
+        reread: Reads the file again, for `records`; rows would fill the memory of every run.
     """
 
     name: str
     description: str
     splits: Mapping[str, Sequence[Question]]
     passages: Sequence[Passage] | None = None
+    reread: Callable[[], Iterable[Record]] | None = None
 
     def load(self, split: str, limit: int | None) -> list[Question]:
         """The first `limit` questions of a split; see `QuestionSet.load`.
@@ -122,13 +159,18 @@ class FileQuestionSet:
             )
         return list(self.splits[split][:limit])
 
+    def records(self, split: str | None) -> list[Record]:
+        """The questions of a split, or of the whole file, with their rows, in its order."""
+        splits = self.splits if split is None else {split: self.load(split, None)}
+        questions = {q.id: q for kept in splits.values() for q in kept}
+        if self.reread is None:
+            return write_rows_of(questions.values())
+        return [record for record in self.reread() if record.question.id in questions]
+
     def corpus(self) -> Iterator[Passage]:
         """The passages of the file; see `QuestionSet.corpus`."""
         if self.passages is None:
-            raise DataError(
-                f"{self.name} brings no corpus; set search.sources.<name>.corpus to a JSONL file "
-                'of passages, one {"id", "title", "text"} a line'
-            )
+            raise DataError(f"{self.name} {NO_CORPUS}")
         return iter(self.passages)
 
 

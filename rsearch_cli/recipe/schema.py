@@ -40,11 +40,14 @@ class Questions(Section):
     """Where questions, reference answers and the corpus that comes with them are taken from."""
 
     source: str = Field(
-        "hotpotqa", description="`world`, `hotpotqa` or `custom` (see `rsearch_cli/questions`)."
+        "hotpotqa",
+        description="`world`, `custom`, `hotpotqa` (or `hotpotqa:fullwiki`), or `flashrag:NAME`, "
+        "such as flashrag:nq (see `rsearch_cli/questions`).",
     )
     path: str | None = Field(
         None,
-        description="JSON or JSONL file; null takes the Hub set for hotpotqa. Required for custom.",
+        description="JSON, JSONL or parquet file, for flashrag a folder too; null takes the Hub "
+        "set for hotpotqa and flashrag. Required for custom.",
     )
     difficulty: list[Literal["easy", "medium", "hard"]] | None = Field(
         None, min_length=1, description="Levels to keep; null keeps all."
@@ -97,7 +100,8 @@ class Source(Section):
     type: str = Field("bm25", description="Kind of source (see `rsearch_cli/search/sources.py`).")
     corpus: str = Field(
         "questions",
-        description="JSONL file of passages; `questions` is the corpus that comes with the set.",
+        description="JSONL file of passages, or a folder that `rsearch index` made; `questions` is "
+        "the corpus that comes with the set.",
     )
     options: dict[str, JsonValue] = Field(
         default_factory=dict, description="Settings of this kind of source; each checks its own."

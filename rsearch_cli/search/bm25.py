@@ -1,28 +1,33 @@
 """BM25 over a corpus: the source that needs no key and no network.
 
 Place in the path: behind the executor, for every recipe source of type `bm25`. The index is built
-once per content of the corpus and kept on disk. On failure: a corpus that cannot be used raises
-`DataError`; a damaged index is built again; a folder that cannot be written costs a line on stderr
-and the time to build again next time.
+once per content of the corpus and kept on disk; the passages of a corpus file are read from there
+too, one by one. On failure: a corpus that cannot be used raises `DataError`; a damaged index is
+built again; a folder that cannot be written costs a line on stderr and the time to build again.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rsearch_cli.errors import DataEmpty, RecipeKeyError
+from rsearch_cli.errors import DataEmpty, DataMalformed, RecipeKeyError
 from rsearch_cli.recipe.schema import Source
-from rsearch_cli.search.corpus import hash_corpus, read_corpus
+from rsearch_cli.search.corpus import hash_corpus, hash_file, read_corpus, stream_corpus
+from rsearch_cli.search.prepared import (
+    StoredPassages,
+    build_scorer,
+    describe_folder,
+    draft_folder,
+    is_whole,
+    read_key,
+    store_passages,
+)
 from rsearch_cli.search.sources import SearchRequest
-from rsearch_cli.search.words import split_query, split_words
+from rsearch_cli.search.words import split_query
 from rsearch_cli.services.cache import cache_root
 from rsearch_cli.types import Passage
 
@@ -32,11 +37,6 @@ if TYPE_CHECKING:
 
 INDEX_VERSION = 1
 """Raise it when the words of a passage or the scoring change."""
-
-TITLE_WEIGHT = 2
-"""Times a title counts: it names the subject, and that is what queries ask for."""
-
-_CHECKSUMS = "checksums.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Bm25Index:
         scorer: The `bm25s.BM25` over `passages`.
     """
 
-    passages: tuple[Passage, ...]
+    passages: Sequence[Passage]
     key: str
     scorer: Any
 
@@ -61,6 +61,16 @@ class Bm25Index:
         ids = self.scorer.get_tokens_ids(words)
         scores: NDArray[np.float32] = self.scorer.get_scores_from_ids(ids)
         return scores
+
+    def mask(self, name: str) -> NDArray[np.float32]:
+        """Tell which passages answer for a source name: `[n]`, 1 or 0."""
+        import numpy as np
+
+        if isinstance(self.passages, StoredPassages):
+            sources: Iterable[str] = self.passages.sources
+        else:
+            sources = (passage.source for passage in self.passages)
+        return np.array([source in ("", name) for source in sources], dtype=np.float32)
 
 
 class Bm25Source:
@@ -76,11 +86,9 @@ class Bm25Source:
 
     def __init__(self, name: str, index: Bm25Index) -> None:
         """Let `index` answer for the source `name`."""
-        import numpy as np
-
         self.fingerprint = f"bm25/{index.key}/{name}"
         self._index = index
-        self._mask = np.array([p.source in ("", name) for p in index.passages], dtype=np.float32)
+        self._mask = index.mask(name)
         self.size = int(self._mask.sum())
 
     async def search(self, request: SearchRequest) -> list[Passage]:
@@ -116,7 +124,7 @@ def open_bm25(
         DataError: A corpus cannot be read or has nothing to search.
         RecipeKeyError: A source has options.
     """
-    folder = cache_root() / "indexes" if index_dir is None else index_dir
+    folder = indexes_folder() if index_dir is None else index_dir
     indexes: dict[str, Bm25Index] = {}
     sources = {}
     for name, config in configs.items():
@@ -126,8 +134,7 @@ def open_bm25(
                 f"{', '.join(config.options)}"
             )
         if config.corpus not in indexes:
-            passages = _read_passages(config.corpus, corpus)
-            indexes[config.corpus] = open_index(passages, folder)
+            indexes[config.corpus] = _open(config.corpus, corpus, folder)
         sources[name] = Bm25Source(name, indexes[config.corpus])
         if not sources[name].size:
             _say(f"search source {name} has no passage in corpus {config.corpus}: it finds nothing")
@@ -143,76 +150,112 @@ def open_index(passages: Sequence[Passage], folder: Path) -> Bm25Index:
     import bm25s
 
     key = f"{hash_corpus(passages)[:32]}-v{INDEX_VERSION}-{bm25s.__version__}"
-    scorer = _load(folder / key)
-    if scorer is None:
-        scorer = _build(passages)
-        _keep(scorer, folder / key)
+    if _is_kept(folder / key):
+        return Bm25Index(tuple(passages), key, _load_scorer(folder / key))
+    scorer = build_scorer(passages)
+    try:
+        with draft_folder(folder / key) as draft:
+            scorer.save(draft, show_progress=False)
+    except OSError as error:
+        _say_not_kept(folder / key, error)
     return Bm25Index(tuple(passages), key, scorer)
 
 
-def _read_passages(corpus: str, from_questions: Callable[[], Iterable[Passage]]) -> list[Passage]:
-    if corpus != "questions":
-        return read_corpus(Path(corpus).expanduser())
+def open_corpus(corpus: Path, folder: Path) -> Bm25Index:
+    """Open a corpus file of any size through its prepared index in `folder`, made where it lacks.
+
+    Args:
+        corpus: JSONL file, or a folder that `prepare_corpus` made.
+        folder: Folder of the indexes.
+
+    Raises:
+        DataError: The corpus cannot be used.
+    """
+    if corpus.is_dir():
+        if not is_whole(corpus):
+            raise DataMalformed(
+                f"corpus {corpus} is a folder without a whole index; make it with: rsearch index "
+                f"CORPUS.jsonl --output {corpus}"
+            )
+        return _map(corpus)
+    target = folder / corpus_key(corpus)
+    try:
+        if not _is_kept(target):
+            prepare_corpus(corpus, target)
+        return _map(target)
+    except OSError as error:
+        _say_not_kept(target, error)
+        return open_index(read_corpus(corpus), folder)
+
+
+def prepare_corpus(
+    corpus: Path, target: Path, on_read: Callable[[int], None] = lambda count: None
+) -> None:
+    """Build the index of a corpus file, with its passages, in a folder of its own.
+
+    The passages go to the folder one by one; their words as numbers and the scores of the index
+    are what memory has to hold, about three times the size of the file.
+
+    Args:
+        corpus: JSONL file.
+        target: The folder; what stands there is replaced.
+        on_read: Told how many passages have been read after each.
+
+    Raises:
+        DataError: The corpus cannot be used.
+        OSError: The folder cannot be written.
+    """
+    with draft_folder(target) as draft:
+        scorer = build_scorer(store_passages(stream_corpus(corpus), draft, on_read))
+        scorer.save(draft, show_progress=False)
+        describe_folder(draft, corpus_key(corpus))
+
+
+def corpus_key(corpus: Path) -> str:
+    """The key of a corpus file's index: its bytes, and the versions of what reads them.
+
+    Raises:
+        DataNotFound: There is no such file, or it cannot be read.
+    """
+    import bm25s
+
+    return f"{hash_file(corpus)[:32]}-f{INDEX_VERSION}-{bm25s.__version__}"
+
+
+def indexes_folder() -> Path:
+    """Where indexes are kept: `indexes` in the cache folder."""
+    return cache_root() / "indexes"
+
+
+def _open(name: str, from_questions: Callable[[], Iterable[Passage]], folder: Path) -> Bm25Index:
+    if name != "questions":
+        return open_corpus(Path(name).expanduser(), folder)
     passages = list(from_questions())
     if not passages:
         raise DataEmpty(
             "the question set brings no passages along; set search.sources.<name>.corpus to a "
             "JSONL file"
         )
-    return passages
+    return open_index(passages, folder)
 
 
-def _build(passages: Sequence[Passage]) -> Any:
+def _is_kept(folder: Path) -> bool:
+    """Whether there is a whole index, byte for byte; one that is damaged is told."""
+    whole = is_whole(folder)
+    if whole is False:
+        _say(f"BM25 index {folder} is damaged; building it again")
+    return bool(whole)
+
+
+def _map(folder: Path) -> Bm25Index:
+    """Map a whole prepared corpus into memory."""
+    return Bm25Index(StoredPassages(folder), read_key(folder), _load_scorer(folder))
+
+
+def _load_scorer(folder: Path) -> Any:
     import bm25s
 
-    words = [split_words(p.title) * TITLE_WEIGHT + split_words(p.text) for p in passages]
-    if not any(words):
-        raise DataEmpty(f"none of the {len(passages)} passages of the corpus holds a word")
-    scorer = bm25s.BM25(backend="numpy")
-    scorer.index(words, create_empty_token=False, show_progress=False)
-    return scorer
-
-
-def _keep(scorer: Any, folder: Path) -> None:
-    """Write the index beside its place and rename it: a killed build leaves no half index."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as temporary:
-            draft = Path(temporary) / "index"
-            scorer.save(draft, show_progress=False)
-            checksums = json.dumps(_checksum(draft))
-            (draft / _CHECKSUMS).write_text(checksums, encoding="utf-8")
-            # Only a damaged index can stand here, or the same one from another process.
-            shutil.rmtree(folder, ignore_errors=True)
-            draft.rename(folder)
-    except OSError as error:
-        _say(f"BM25 index {folder} cannot be kept ({error}); it is built again next time")
-
-
-def _load(folder: Path) -> Any | None:
-    """Map the index in `folder` into memory; None unless it is whole, byte for byte."""
-    import bm25s
-
-    try:
-        expected = json.loads((folder / _CHECKSUMS).read_text(encoding="utf-8"))
-        if expected == _checksum(folder):
-            return bm25s.BM25.load(folder, mmap=True, show_progress=False)
-    except FileNotFoundError:
-        if not folder.exists():
-            return None
-    except (OSError, ValueError):
-        pass
-    _say(f"BM25 index {folder} is damaged; building it again")
-    return None
-
-
-def _checksum(folder: Path) -> dict[str, str]:
-    sums = {}
-    for path in sorted(folder.iterdir()):
-        if path.name != _CHECKSUMS:
-            with path.open("rb") as file:
-                sums[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return sums
+    return bm25s.BM25.load(folder, mmap=True, show_progress=False)
 
 
 def _pick_best(scores: NDArray[np.float32], top_k: int) -> list[int]:
@@ -226,6 +269,10 @@ def _pick_best(scores: NDArray[np.float32], top_k: int) -> list[int]:
     best_first = np.argsort(-scores[candidates], kind="stable")
     best: list[int] = candidates[best_first[:top_k]].tolist()
     return best
+
+
+def _say_not_kept(folder: Path, error: OSError) -> None:
+    _say(f"BM25 index {folder} cannot be kept ({error}); it is built again next time")
 
 
 def _say(line: str) -> None:

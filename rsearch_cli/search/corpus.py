@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from rsearch_cli.errors import DataEmpty, DataMalformed, DataNotFound
-from rsearch_cli.questions.rows import shorten
+from rsearch_cli.errors import DataEmpty, DataNotFound
+from rsearch_cli.questions.rows import Row, shorten, stream_rows
 from rsearch_cli.types import Passage
 
 _REQUIRED = ("id", "title", "text")
 _FIELDS = (*_REQUIRED, "source")
-_SHAPE = '{"id": "...", "title": "...", "text": "...", "source": "..." (may be left out)}'
+_SHAPE = 'expected {"id": "...", "title": "...", "text": "...", "source": "..." (may be left out)}'
 
 
 def read_corpus(path: Path) -> list[Passage]:
-    """Read all passages of a JSONL file, in the order of the file.
+    """Read all passages of a JSONL file at once; see `stream_corpus`."""
+    return list(stream_corpus(path))
+
+
+def stream_corpus(path: Path) -> Iterator[Passage]:
+    """Yield the passages of a JSONL file one by one, in the order of the file.
 
     Args:
         path: UTF-8 file with one object a line, of the fields `id`, `title`, `text` and, where a
@@ -33,25 +38,18 @@ def read_corpus(path: Path) -> list[Passage]:
         DataMalformed: A line is not a passage, or two lines have the same id.
         DataEmpty: The file holds no passage.
     """
-    passages = []
-    first_line: dict[str, int] = {}
-    for number, raw in enumerate(_read_lines(path), start=1):
-        if not raw.strip():
-            continue
-        try:
-            passage = _parse_passage(raw)
-        except ValueError as error:
-            raise DataMalformed(f"corpus {path}, line {number}: {error}") from None
-        if passage.id in first_line:
-            raise DataMalformed(
-                f"corpus {path}, line {number}: id {shorten(passage.id)} is already that of line "
-                f"{first_line[passage.id]}; ids must be unique"
+    origin, remedy = f"corpus {path}", "set search.sources.<name>.corpus to a JSONL file"
+    places: dict[str, str] = {}
+    for row in stream_rows(path, origin=origin, expected=_SHAPE, remedy=remedy):
+        passage = _parse_passage(row)
+        if passage.id in places:
+            raise row.malformed(
+                f"this id is already that of {places[passage.id]}; ids must be unique"
             )
-        first_line[passage.id] = number
-        passages.append(passage)
-    if not passages:
-        raise DataEmpty(f"corpus {path} holds no passage; write one a line: {_SHAPE}")
-    return passages
+        places[passage.id] = row.place
+        yield passage
+    if not places:
+        raise DataEmpty(f"{origin} holds no passage; write one a line, {_SHAPE}")
 
 
 def hash_corpus(passages: Iterable[Passage]) -> str:
@@ -63,39 +61,36 @@ def hash_corpus(passages: Iterable[Passage]) -> str:
     return digest.hexdigest()
 
 
-def _read_lines(path: Path) -> list[bytes]:
+def hash_file(path: Path) -> str:
+    """Name the content of a corpus file: sha256, in hex, over its bytes.
+
+    Raises:
+        DataNotFound: There is no such file, or it cannot be read.
+    """
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         raise DataNotFound(
             f"corpus {path} does not exist; set search.sources.<name>.corpus to a JSONL file"
         ) from None
     except OSError as error:
         raise DataNotFound(f"corpus {path} cannot be read: {error.strerror}") from None
-    return content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
 
 
-def _parse_passage(raw: bytes) -> Passage:
-    """Turn one line into a passage, or raise ValueError saying what is wrong with it."""
-    try:
-        row = json.loads(raw.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 at byte {error.start + 1}; save the file as UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from None
-    except RecursionError:
-        raise ValueError("not a passage: nested too deeply") from None
-    if not isinstance(row, dict):
-        raise ValueError(f"{shorten(row)} is not an object; expected {_SHAPE}")
-    if unknown := [key for key in row if key not in _FIELDS]:
-        raise ValueError(f"unknown field {shorten(unknown[0])}; a passage has {', '.join(_FIELDS)}")
-    if missing := [key for key in _REQUIRED if key not in row]:
-        raise ValueError(f"{missing[0]!r} is missing; expected {_SHAPE}")
-    for key, value in row.items():
+def _parse_passage(row: Row) -> Passage:
+    """Turn a row into a passage, or say what is wrong with it."""
+    fields = row.fields
+    if unknown := [key for key in fields if key not in _FIELDS]:
+        known = ", ".join(_FIELDS)
+        raise row.malformed(f"unknown field {shorten(unknown[0])}; a passage has {known}")
+    if missing := [key for key in _REQUIRED if key not in fields]:
+        raise row.malformed(f"{missing[0]!r} is missing; {_SHAPE}")
+    for key, value in fields.items():
         if not isinstance(value, str):
-            raise ValueError(f"{key!r} is {shorten(value)}, not a string")
-    if not row["id"]:
-        raise ValueError("'id' is empty")
-    if not row["title"].strip() and not row["text"].strip():
-        raise ValueError("'title' and 'text' are both empty")
-    return Passage(**row)
+            raise row.malformed(f"{key!r} is {shorten(value)}, not a string")
+    if not fields["id"]:
+        raise row.malformed("'id' is empty")
+    if not fields["title"].strip() and not fields["text"].strip():
+        raise row.malformed("'title' and 'text' are both empty")
+    return Passage(**fields)

@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 
 HEAVY = """accelerate bitsandbytes bm25s datasets diskcache exa_py huggingface_hub numpy openai peft
-plotext pydantic tokenizers torch transformers trl unsloth wandb yaml""".split()
+plotext pyarrow pydantic tokenizers torch transformers trl unsloth wandb yaml""".split()
 
 
 def test_version() -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from rsearch_cli.errors import OutOfMemory, PolicyError
 from rsearch_cli.policy.generation import Sampling, TagStop
-from rsearch_cli.policy.local import LocalPolicy, ensure_pad_token
+from rsearch_cli.policy.local import LocalPolicy
+from rsearch_cli.policy.tokenizing import ensure_pad_token
 
 WARM = Sampling(temperature=1.0)
 

@@ -31,12 +31,19 @@ def test_rows_become_questions(write: Callable[..., Questions]) -> None:
     recipe = write(
         row(split="train"),
         row(id=7, answer=[" Ann ", "Anne"], split="train"),
-        row(id="x", type="bridge", level="easy", origin={"page": 3}, split="train"),
+        row(
+            id="x",
+            type="bridge",
+            level="easy",
+            origin={"page": 3},
+            split="train",
+            supporting_titles=["A", "B"],
+        ),
     )
     assert open_custom(recipe, seed=1).load("train", None) == [
         Question("line-1", "Who?", ("Ann",)),
         Question("7", "Who?", ("Ann", "Anne")),
-        Question("x", "Who?", ("Ann",), "bridge", "easy", metadata={"origin": {"page": 3}}),
+        Question("x", "Who?", ("Ann",), "bridge", "easy", ("A", "B"), {"origin": {"page": 3}}),
     ]
 
 
@@ -86,6 +93,10 @@ def test_levels_are_filtered(write: Callable[..., Questions]) -> None:
             row(answer=["a", 1]),
             ": 'answer' must be a string or a list of strings, none of them emp",
         ),
+        (
+            row(supporting_titles="A"),
+            ": 'supporting_titles' must be a list of strings, not \"A\"",
+        ),
         (row(id=True), " (id true): 'id' must be a string, not true"),
     ],
 )
@@ -96,6 +107,17 @@ def test_a_bad_row_is_named(
     with pytest.raises(DataMalformed) as caught:
         open_custom(recipe, seed=1)
     assert str(caught.value).startswith(f"{recipe.path}, line 2{problem}")
+
+
+def test_records_keep_the_rows_and_give_every_one_an_id(write: Callable[..., Questions]) -> None:
+    rows = [row(id=7, origin=[1], split="train"), row(split="dev"), row(id="x", split="train")]
+    opened = open_custom(write(*rows), seed=1)
+    assert [dict(r.fields) for r in opened.records(None)] == [
+        rows[0], {"id": "line-2", **rows[1]}, rows[2],
+    ]  # fmt: skip
+    assert [r.question.id for r in opened.records("train")] == ["7", "x"]
+    with pytest.raises(DataError, match=r"has no split 'test'; it has train, dev$"):
+        opened.records("test")
 
 
 def test_a_split_for_some_rows_only(write: Callable[..., Questions]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rsearch_cli.errors import DataEmpty, DataError, DataMalformed, DataNotFound
+from rsearch_cli.errors import DataEmpty, DataError, DataMalformed, DataNotFound, RecipeValueError
 from rsearch_cli.questions.hotpotqa import open_hotpotqa
 from rsearch_cli.recipe.schema import Questions
 from rsearch_cli.types import Passage, Question
@@ -155,6 +155,39 @@ def test_a_hub_out_of_reach_says_how_to_go_on() -> None:
         opened.load("train", 1)
     assert str(caught.value).startswith("hotpotqa/hotpot_qa cannot be had from the Hub (")
     assert str(caught.value).endswith("set questions.path to a HotpotQA file that you have")
+
+
+def test_an_unknown_variant() -> None:
+    with pytest.raises(RecipeValueError) as caught:
+        open_hotpotqa(Questions(source="hotpotqa:wiki"), seed=1)
+    assert str(caught.value) == (
+        "questions.source: HotpotQA has no variant 'wiki'; it has distractor, fullwiki"
+    )
+
+
+@pytest.mark.parametrize("row", [HUB_ROW, AUTHORS_ROW], ids=["hub", "authors"])
+def test_records_are_the_rows_as_they_came(
+    row: dict[str, Any], write: Callable[..., Questions]
+) -> None:
+    (record,) = open_hotpotqa(write(row | {"note": 1}), seed=1).records(None)
+    assert record.fields == row | {"note": 1}
+    assert record.question.supporting_titles == ("Alpha", "Beta")
+
+
+def test_the_hub_set_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def load_dataset(name: str, config: str, split: str) -> datasets.Dataset:
+        assert (name, config) == ("hotpotqa/hotpot_qa", "fullwiki")
+        return datasets.Dataset.from_list([HUB_ROW | {"id": split}])
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    opened = open_hotpotqa(Questions(source="hotpotqa:fullwiki"), seed=1)
+    assert opened.description == "hotpotqa/hotpot_qa (fullwiki) from the Hub, all levels"
+    assert [dict(r.fields) for r in opened.records(None)] == [HUB_ROW | {"id": "train"}]
+    assert [r.question.id for r in opened.records("validation")] == ["validation"]
+    with pytest.raises(DataError, match=r"^HotpotQA has no split 'test'"):
+        opened.records("test")
 
 
 def test_the_hub_set_keeps_its_own_splits(monkeypatch: pytest.MonkeyPatch) -> None:

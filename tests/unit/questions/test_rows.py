@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from rsearch_cli.errors import DataEmpty, DataMalformed, DataNotFound
-from rsearch_cli.questions.rows import Row, read_rows, require_unique
+from rsearch_cli.questions.parquet import write_parquet
+from rsearch_cli.questions.rows import Row, read_rows, require_unique, stream_rows
 
 SHAPES = "expected JSONL (one object a line) or one JSON list of objects"
 
@@ -117,3 +118,36 @@ def test_two_rows_of_one_id_are_both_named() -> None:
     message = 'f, line 5: id "a" is already that of line 1; every question needs an id of its own'
     with pytest.raises(DataMalformed, match=f"^{re.escape(message)}$"):
         require_unique(zip("aba", rows, strict=True))
+
+
+def test_parquet_rows_carry_their_number(tmp_path: Path) -> None:
+    path = tmp_path / "questions.jsonl"  # the content counts, not the name
+    write_parquet([{"a": 1}, {"b": "x"}], path)
+    rows = read_rows(path)
+    assert [(row.place, row.fields) for row in rows] == [
+        ("row 1", {"a": 1}),
+        ("row 2", {"b": "x"}),
+    ]
+
+
+def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "questions.parquet"
+    write_parquet([{"a": 1}], path)
+    path.write_bytes(path.read_bytes()[:-9])
+    assert failing(path, DataMalformed).startswith(f"{path}: not a whole parquet file (")
+
+
+def test_a_stream_reads_no_further_than_it_is_asked(tmp_path: Path) -> None:
+    path = write(tmp_path, '\ufeff{"a": 1}\r\n\n{"a": }\n')
+    rows = stream_rows(path, origin="things", expected="expected things", remedy="get some")
+    assert next(rows) == Row("things", "line 1", {"a": 1})
+    with pytest.raises(DataMalformed) as caught:
+        next(rows)
+    assert str(caught.value) == (
+        "things, line 3: not JSON (Expecting value at column 7); expected things"
+    )
+
+
+def test_a_stream_of_no_file(tmp_path: Path) -> None:
+    with pytest.raises(DataNotFound, match=r"^things does not exist; get some$"):
+        list(stream_rows(tmp_path / "no", origin="things", expected="", remedy="get some"))

@@ -10,6 +10,7 @@ from rsearch_cli.questions.sets import (
     FileQuestionSet,
     deal_splits,
     keep_levels,
+    load_records,
     open_question_set,
 )
 from rsearch_cli.recipe.schema import Questions
@@ -28,11 +29,12 @@ def ids(questions: list[Question]) -> list[str]:
 
 @pytest.fixture
 def one_row_file(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One row that is in the schema of HotpotQA and, as it happens, in that of custom sets."""
+    """One row that is in the schema of every set that lives in a file."""
     path = tmp_path_factory.mktemp("sets") / "one.jsonl"
     path.write_text(
         '{"id": "a", "question": "Who?", "answer": "Ann", "level": "hard", '
-        '"supporting_facts": [["Ann", 0]], "context": [["Ann", ["It was Ann."]]]}'
+        '"golden_answers": ["Ann"], "supporting_facts": [["Ann", 0]], '
+        '"context": [["Ann", ["It was Ann."]]]}'
     )
     return str(path)
 
@@ -55,13 +57,41 @@ def test_an_unknown_set_gets_the_nearest_name(source: str, hint: str) -> None:
     with pytest.raises(RecipeValueError) as caught:
         open_question_set(Questions(source=source), seed=1)
     assert str(caught.value) == (
-        f"questions.source: no question set is called '{source}'{hint} are custom, hotpotqa, world"
+        f"questions.source: no question set is called '{source}'{hint} are "
+        "custom, flashrag, hotpotqa, world"
     )
 
 
 def test_an_unknown_set_with_no_near_name_lists_all() -> None:
-    with pytest.raises(RecipeValueError, match=r"'xyz'\. There are custom, hotpotqa, world$"):
+    with pytest.raises(
+        RecipeValueError, match=r"'xyz'\. There are custom, flashrag, hotpotqa, world$"
+    ):
         open_question_set(Questions(source="xyz"), seed=1)
+
+
+@pytest.mark.parametrize("source", ["world:7", "custom:x"])
+def test_a_set_without_variants_says_so(source: str) -> None:
+    name = source.partition(":")[0]
+    with pytest.raises(RecipeValueError) as caught:
+        open_question_set(Questions(source=source), seed=1)
+    assert str(caught.value) == (
+        f"questions.source: '{name}' has no variants, got '{source}'; write {name}"
+    )
+
+
+def test_a_set_of_questions_alone_gets_rows_of_custom_sets() -> None:
+    class Bare:
+        name = description = "bare"
+
+        def load(self, split: str, limit: int | None) -> list[Question]:
+            assert (split, limit) == ("train", None)
+            return ask(1, "hard")
+
+    (record,) = load_records(Bare(), None)  # type: ignore[arg-type]
+    assert record.question == ask(1, "hard")[0]
+    assert record.fields == {
+        "id": "q0", "question": "Question 0?", "answer": "answer 0", "level": "hard",
+    }  # fmt: skip
 
 
 def test_other_packages_add_sets_but_replace_none(

@@ -34,18 +34,21 @@ def test_passages_come_in_the_order_of_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        (b'{"id": "2", ', "not JSON: Expecting property name"),
-        (b'{"id": "\xff"}', "not UTF-8 at byte 9; save the file as UTF-8"),
-        (b"[" * 100_000, "nested too deeply"),
-        (b"[1, 2]", "[1, 2] is not an object; expected {"),
-        (b'{"id": "2", "text": "x"}', "'title' is missing; expected {"),
-        (b'{"id": 2, "title": "", "text": "x"}', "'id' is 2, not a string"),
-        (b'{"id": "2", "title": null, "text": "x"}', "'title' is null, not a string"),
-        (b'{"id": "", "title": "", "text": "x"}', "'id' is empty"),
-        (b'{"id": "2", "title": " ", "text": ""}', "'title' and 'text' are both empty"),
+        (b'{"id": "2", ', ": not JSON (Expecting property name"),
+        (b'{"id": "\xff"}', ": not UTF-8 (byte 0xff); save the file as UTF-8"),
+        (b"[" * 100_000, " or below: nested too deeply"),
+        (b"[1, 2]", ": [1, 2] is no object; expected {"),
+        (b'{"id": "2", "text": "x"}', " (id \"2\"): 'title' is missing; expected {"),
+        (b'{"id": 2, "title": "", "text": "x"}', " (id 2): 'id' is 2, not a string"),
+        (b'{"id": "2", "title": null, "text": "x"}', " (id \"2\"): 'title' is null, not a string"),
+        (b'{"id": "", "title": "", "text": "x"}', " (id \"\"): 'id' is empty"),
+        (
+            b'{"id": "2", "title": " ", "text": ""}',
+            " (id \"2\"): 'title' and 'text' are both empty",
+        ),
         (
             b'{"id": "2", "title": "", "text": "x", "sorce": "News"}',
-            'unknown field "sorce"; a passage has id, title, text, source',
+            ' (id "2"): unknown field "sorce"; a passage has id, title, text, source',
         ),
     ],
 )
@@ -53,14 +56,15 @@ def test_a_bad_line_is_named(tmp_path: Path, line: bytes, problem: str) -> None:
     path = write(tmp_path, GOOD.encode() + b"\n\n" + line + b"\n")
     with pytest.raises(DataMalformed) as caught:
         read_corpus(path)
-    assert str(caught.value).startswith(f"corpus {path}, line 3: ")
-    assert problem in str(caught.value)
+    assert str(caught.value).startswith(f"corpus {path}, line 3{problem}")
     assert "\n" not in str(caught.value)
 
 
 def test_duplicate_ids_are_refused_with_both_lines(tmp_path: Path) -> None:
     path = write(tmp_path, f"{GOOD}\n\n{GOOD}\n")
-    with pytest.raises(DataMalformed, match=r'line 3: id "1" is already that of line 1'):
+    with pytest.raises(
+        DataMalformed, match=r'line 3 \(id "1"\): this id is already that of line 1'
+    ):
         read_corpus(path)
 
 

@@ -1,0 +1,159 @@
+"""`rsearch preview`: what a recipe will train on, before it does.
+
+Place in the path: a command over `previewing`. On failure: the errors of `rsearch train`, which
+opens the same things.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rsearch_cli.commands.output import print_json, rich_stdout
+from rsearch_cli.terminal import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+TRAINED, INSERTED = "green", "cyan"
+MARKS = ("⟦", "⟧")
+"""What stands around inserted text where there is no colour."""
+
+
+def preview(
+    recipe: Annotated[str, typer.Option(help="A recipe's name or path.")] = "quickstart",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; may be repeated."),
+    ] = None,
+    data_path: Annotated[str | None, typer.Option(help="Question file.")] = None,
+    model_name: Annotated[str | None, typer.Option(help="Hub id or model folder.")] = None,
+    samples: Annotated[int, typer.Option(min=0, help="Questions to list.")] = 5,
+    rollout: Annotated[
+        bool, typer.Option(help="Load the model and sample one completion; it may search.")
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+) -> None:
+    """Show a recipe's questions, their lengths, the exact prompt and one rollout with its mask.
+
+    Example: rsearch preview --recipe quickstart
+    """
+    from rsearch_cli.commands.previewing import make_preview
+    from rsearch_cli.recipe.loading import load_recipe
+
+    flags = {"questions.path": data_path, "policy.model": model_name}
+    loaded = load_recipe(recipe, overrides or (), flags)
+    result = {
+        "recipe": loaded.name,
+        **make_preview(loaded.recipe, samples, with_rollout=rollout),
+    }
+    if as_json:
+        print_json(result)
+        return
+    with rich_stdout() as console:
+        _print(console, result)
+
+
+def _print(console: Console, result: dict[str, Any]) -> None:
+    from rich.text import Text
+
+    console.print(Text(f"{result['recipe']}: {result['questions']}; model {result['model']}\n"))
+    console.print(_counts_table(result), "")
+    console.print(_lengths_table(result["tokens"]))
+    console.print(Text(_room(result["tokens"])))
+    if result["samples"]:
+        console.print(_samples_table(result["samples"]), "")
+    prompt = result["prompt"]
+    console.rule(Text(f"prompt of {prompt['question']}, {prompt['tokens']} tokens"))
+    # Wrapped by the terminal, if at all: this is the prompt to the letter.
+    console.print(Text(printable(prompt["text"])), soft_wrap=True)
+    if result["rollout"] is not None:
+        _print_rollout(console, result["rollout"])
+
+
+def _counts_table(result: dict[str, Any]) -> Table:
+    table = _table("", "TRAINING", "EVALUATION")
+    sides = [result["training"], result["evaluation"]]
+    table.add_row("split", *(side["split"] for side in sides))
+    table.add_row("questions", *(f"{side['n']:,}" for side in sides))
+    for group in ("type", "level"):
+        names = sorted({name for side in sides for name in side[f"by_{group}"]})
+        for name in names:
+            counts = (f"{side[f'by_{group}'].get(name, 0):,}" for side in sides)
+            table.add_row(f"{group} {name}", *counts)
+    return table
+
+
+def _lengths_table(tokens: dict[str, Any]) -> Table:
+    table = _table("TOKENS", "LEAST", "MEDIAN", "95 %", "MOST")
+    for name in ("question", "prompt"):
+        table.add_row(name, *(f"{tokens[name][key]:,}" for key in ("min", "p50", "p95", "max")))
+    return table
+
+
+def _room(tokens: dict[str, Any]) -> str:
+    return (
+        f"of {tokens['measured']:,} training questions; {tokens['cramped']:,} prompts leave less "
+        f"than rollout.max_new_tokens={tokens['max_new_tokens']:,} of "
+        f"policy.max_seq_length={tokens['max_seq_length']:,}\n"
+    )
+
+
+def _samples_table(samples: list[dict[str, Any]]) -> Table:
+    from rich.text import Text
+
+    table = _table("TYPE", "LEVEL")
+    table.add_column("QUESTION")
+    table.add_column("ANSWER")
+    for sample in samples:
+        texts = (printable(sample["question"]), printable(" | ".join(sample["answers"])))
+        table.add_row(sample["type"], sample["level"], *map(Text, texts))
+    return table
+
+
+def _table(*headings: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in headings:
+        numbers = heading not in ("", "TOKENS", "TYPE", "LEVEL")
+        table.add_column(heading, justify="right" if numbers else "left", no_wrap=True)
+    return table
+
+
+def _print_rollout(console: Console, rollout: dict[str, Any]) -> None:
+    from rich.text import Text
+
+    coloured = console.is_terminal and not console.no_color
+    console.rule(Text("its rollout"))
+    console.print(_masked(rollout["segments"], coloured), soft_wrap=True)
+    console.rule()
+    trained = f"{rollout['trained_tokens']} tokens trained"
+    inserted = f"{rollout['inserted_tokens']} inserted, masked out of the loss"
+    if coloured:
+        legend = Text.assemble((trained, TRAINED), ", ", (inserted, INSERTED))
+    else:
+        legend = Text(f"{trained}, {MARKS[0]}{inserted}{MARKS[1]}")
+    console.print(legend)
+    for problem in rollout["problems"]:
+        console.print(Text(f"plan not valid: {printable(problem)}"))
+    answer = "none" if rollout["answer"] is None else printable(rollout["answer"])
+    references = printable(" | ".join(rollout["references"]))
+    console.print(Text(f"answer {answer}   reference {references}   ended by {rollout['stop']}"))
+
+
+def _masked(segments: list[dict[str, Any]], coloured: bool) -> Text:
+    """The completion, with what the system inserted told apart by colour or by marks."""
+    from rich.text import Text
+
+    text = Text()
+    for segment in segments:
+        shown = printable(segment["text"])
+        if coloured:
+            text.append(shown, style=TRAINED if segment["trained"] else INSERTED)
+        else:
+            text.append(shown if segment["trained"] else shown.join(MARKS))
+    return text

@@ -1,0 +1,88 @@
+"""Parquet: rows of any JSON shape in a columnar file, and back again with nothing changed.
+
+Place in the path: below `rows`, which reads such files, and `files`, which writes them. On failure:
+a file that is no whole parquet file is `DataMalformed`; rows always fit.
+
+A column whose values Arrow can hold exactly is an ordinary column. Any other one, such as answers
+that are now a string and now a list, is a column of JSON texts and says so in its metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rsearch_cli.errors import DataMalformed
+
+PARQUET_MAGIC = b"PAR1"
+"""How every parquet file begins."""
+
+_JSON = {b"rsearch": b"json"}
+
+
+def read_parquet(origin: str, content: bytes) -> list[dict[str, Any]]:
+    """Read the rows of a parquet file; a null counts as a field that is not there.
+
+    Args:
+        origin: Name of the file, for messages.
+        content: The whole file.
+
+    Raises:
+        DataMalformed: It is damaged.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(pyarrow.BufferReader(content))
+        columns = {
+            field.name: _decode(column.to_pylist(), field.metadata)
+            for field, column in zip(table.schema, table.columns, strict=True)
+        }
+    except (pyarrow.ArrowException, ValueError, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise DataMalformed(f"{origin}: not a whole parquet file ({first})") from error
+    rows = zip(*columns.values(), strict=True)
+    return [{k: v for k, v in zip(columns, row, strict=True) if v is not None} for row in rows]
+
+
+def write_parquet(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write rows of JSON values; a field that some rows lack is null there.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = [_encode([row.get(name) for row in rows]) for name in names]
+    fields = [
+        pyarrow.field(name, column.type, metadata=metadata)
+        for name, (column, metadata) in zip(names, columns, strict=True)
+    ]
+    arrays = [column for column, _ in columns]
+    parquet.write_table(pyarrow.Table.from_arrays(arrays, schema=pyarrow.schema(fields)), path)
+
+
+def _encode(values: list[Any]) -> tuple[Any, Mapping[bytes, bytes] | None]:
+    """The Arrow column that holds the values exactly, and its metadata."""
+    import pyarrow
+
+    try:
+        column = pyarrow.array(values)
+        # Arrow fills objects up to the same keys and turns whole numbers into fractions.
+        if json.dumps(column.to_pylist()) == json.dumps(values):
+            return column, None
+    except (pyarrow.ArrowException, OverflowError):
+        pass
+    texts = [None if value is None else json.dumps(value) for value in values]
+    return pyarrow.array(texts, type=pyarrow.string()), _JSON
+
+
+def _decode(values: list[Any], metadata: Mapping[bytes, bytes] | None) -> list[Any]:
+    if (metadata or {}).get(b"rsearch") != b"json":
+        return values
+    return [None if value is None else json.loads(value) for value in values]

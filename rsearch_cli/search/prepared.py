@@ -1,0 +1,238 @@
+"""Prepared corpora: passages and their BM25 index in one folder, read from disk as they are asked.
+
+Place in the path: below `bm25`, for corpora of any size; `rsearch index` makes the same folders
+ahead of time. On failure: `DataEmpty` for passages without a word, `OSError` where a folder cannot
+be written; whether one is whole is told by `is_whole`.
+
+    passages.jsonl   one passage a line        offsets.npy   [n + 1] where each line begins
+    sources.json     source name of each       index.json    key and size
+    *.npy, *.json    the index of bm25s        checksums.json  written last: without it, no index
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import shutil
+import tempfile
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from rsearch_cli.errors import DataEmpty
+from rsearch_cli.search.words import split_words
+from rsearch_cli.types import Passage
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+TITLE_WEIGHT = 2
+"""Times a title counts: it names the subject, and that is what queries ask for."""
+
+_CHECKSUMS = "checksums.json"
+_PASSAGES, _OFFSETS, _SOURCES, _ABOUT = (
+    "passages.jsonl",
+    "offsets.npy",
+    "sources.json",
+    "index.json",
+)
+
+
+class StoredPassages(Sequence[Passage]):
+    """The passages of a prepared corpus; only those that are asked for are in memory.
+
+    Args:
+        folder: A whole folder; it must not change while this is in use.
+
+    Attributes:
+        sources: `[n]` source name of each passage, "" for those that answer for every source.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        import numpy as np
+
+        self._offsets = np.load(folder / _OFFSETS, mmap_mode="r")
+        with (folder / _PASSAGES).open("rb") as file:
+            self._lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        named = json.loads((folder / _SOURCES).read_text(encoding="utf-8"))
+        self.sources: Sequence[str] = [name for name, count in named for _ in range(count)]
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> Passage: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Passage]: ...
+    def __getitem__(self, index: int | slice) -> Passage | list[Passage]:
+        """The passage at an index of 0 or more, or the passages of a slice."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        start, end = self._offsets[index], self._offsets[index + 1]
+        return Passage(**json.loads(self._lines[int(start) : int(end)]))
+
+
+class WordIds(Sequence[list[int]]):
+    """The words of many passages as numbers, in one flat array: 4 bytes a word.
+
+    Attributes:
+        vocabulary: Word to number.
+    """
+
+    def __init__(self) -> None:
+        self.vocabulary: dict[str, int] = {}
+        self._ids = array("i")
+        self._ends = array("q", [0])
+
+    def add(self, words: Iterable[str]) -> None:
+        """Append the words of the next passage."""
+        known = self.vocabulary
+        self._ids.extend([known.setdefault(word, len(known)) for word in words])
+        self._ends.append(len(self._ids))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> list[int]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[list[int]]: ...
+    def __getitem__(self, index: int | slice) -> list[int] | list[list[int]]:
+        """The words of the passage at an index of 0 or more, or those of a slice."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self._ids[self._ends[index] : self._ends[index + 1]].tolist()
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (self[i] for i in range(len(self)))
+
+
+def build_scorer(passages: Iterable[Passage]) -> Any:
+    """Build the `bm25s.BM25` over passages, of which only one at a time has to be in memory.
+
+    Raises:
+        DataEmpty: No passage holds a word.
+    """
+    import bm25s
+
+    words = WordIds()
+    for passage in passages:
+        words.add(split_words(passage.title) * TITLE_WEIGHT + split_words(passage.text))
+    if not words.vocabulary:
+        raise DataEmpty(f"none of the {len(words)} passages of the corpus holds a word")
+    numbered = bm25s.tokenization.Tokenized(ids=words, vocab=words.vocabulary)
+    scorer = bm25s.BM25(backend="numpy")
+    scorer._np_csc = _sort_by_word  # its own takes half as much memory again as all the rest
+    scorer.index(numbered, create_empty_token=False, show_progress=False)
+    return scorer
+
+
+def _sort_by_word(
+    data: NDArray[np.float32],
+    rows: NDArray[np.int32],
+    cols: NDArray[np.int32],
+    shape: Sequence[int],
+) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.int64]]:
+    """Put the scores of all passages, `[z]` in the order of passages, into that of words.
+
+    Returns:
+        Scores `[z]`, their passages `[z]`, and where each word begins `[words + 1]`.
+    """
+    import numpy as np
+
+    begins: NDArray[np.int64] = np.zeros(shape[1] + 1, dtype=np.int64)
+    np.cumsum(np.bincount(cols, minlength=shape[1]), out=begins[1:])
+    order = np.argsort(cols, kind="stable")  # keeps the passages of a word in their order
+    return data[order], rows[order], begins
+
+
+def store_passages(
+    passages: Iterable[Passage], folder: Path, on_read: Callable[[int], None]
+) -> Iterator[Passage]:
+    """Write passages into a folder as they go by.
+
+    Args:
+        passages: Read once.
+        folder: Exists.
+        on_read: Told how many have gone by after each.
+    """
+    import numpy as np
+
+    offsets = array("q", [0])
+    runs: list[list[Any]] = []
+    with (folder / _PASSAGES).open("wb") as file:
+        for passage in passages:
+            fields = {"id": passage.id, "title": passage.title, "text": passage.text}
+            fields |= {"source": passage.source} if passage.source else {}
+            line = json.dumps(fields).encode("ascii")
+            file.write(line + b"\n")
+            offsets.append(offsets[-1] + len(line) + 1)
+            if runs and runs[-1][0] == passage.source:
+                runs[-1][1] += 1
+            else:
+                runs.append([passage.source, 1])
+            on_read(len(offsets) - 1)
+            yield passage
+    np.save(folder / _OFFSETS, np.frombuffer(offsets, dtype=np.int64))
+    (folder / _SOURCES).write_text(json.dumps(runs), encoding="utf-8")
+
+
+def describe_folder(folder: Path, key: str) -> None:
+    """Write down the key of the index that a folder holds."""
+    (folder / _ABOUT).write_text(json.dumps({"key": key}), encoding="utf-8")
+
+
+def read_key(folder: Path) -> str:
+    """The key of the index that a folder holds, as `describe_folder` wrote it."""
+    key: str = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))["key"]
+    return key
+
+
+@contextmanager
+def draft_folder(folder: Path) -> Iterator[Path]:
+    """Give a draft beside a folder that takes its place at the end: a killed build leaves no half.
+
+    Raises:
+        OSError: Something cannot be written.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as temporary:
+        draft = Path(temporary) / "index"
+        draft.mkdir()
+        yield draft
+        checksums = json.dumps(_checksum(draft))
+        (draft / _CHECKSUMS).write_text(checksums, encoding="utf-8")
+        # Only a damaged index can stand here, or the same one from another process.
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.rename(folder)
+
+
+def is_whole(folder: Path) -> bool | None:
+    """Whether an index is as it was written, byte for byte; None if there is no folder."""
+    try:
+        expected = json.loads((folder / _CHECKSUMS).read_text(encoding="utf-8"))
+        return bool(expected == _checksum(folder))
+    except FileNotFoundError:
+        return False if folder.exists() else None
+    except (OSError, ValueError):
+        return False
+
+
+def is_free(folder: Path) -> bool:
+    """Whether an index may be put here: there is nothing, or an index, whole or damaged."""
+    if not folder.exists():
+        return True
+    return folder.is_dir() and ((folder / _CHECKSUMS).is_file() or not any(folder.iterdir()))
+
+
+def _checksum(folder: Path) -> dict[str, str]:
+    sums = {}
+    for path in sorted(folder.iterdir()):
+        if path.name != _CHECKSUMS:
+            with path.open("rb") as file:
+                sums[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return sums

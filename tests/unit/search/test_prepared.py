@@ -1,0 +1,178 @@
+"""Corpora of any size: stored passages, and the indexes over them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import bm25s
+import numpy as np
+import pytest
+
+from rsearch_cli.errors import DataEmpty, DataMalformed, DataNotFound
+from rsearch_cli.recipe.schema import Source
+from rsearch_cli.search.bm25 import (
+    Bm25Source,
+    corpus_key,
+    open_bm25,
+    open_corpus,
+    open_index,
+    prepare_corpus,
+)
+from rsearch_cli.search.prepared import StoredPassages, WordIds, is_free, is_whole
+from rsearch_cli.search.sources import SearchRequest
+from rsearch_cli.types import Passage
+
+QUERIES = ("Who founded the lamp maker Brindle Works?", "mayor of Port Ellow", "zeppelin", "glass")
+
+
+def write(folder: Path, passages: list[Passage]) -> Path:
+    path = folder / "corpus.jsonl"
+    rows = ({"id": p.id, "title": p.title, "text": p.text, "source": p.source} for p in passages)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def find(source: Bm25Source, query: str) -> list[Passage]:
+    return asyncio.run(source.search(SearchRequest(query, ("Port Ellow",))))
+
+
+def test_a_file_is_searched_like_its_passages_in_memory(
+    corpus: list[Passage], tmp_path: Path
+) -> None:
+    stored = open_corpus(write(tmp_path, corpus), tmp_path / "indexes")
+    held = open_index(corpus, tmp_path / "indexes")
+    assert list(stored.passages) == corpus
+    for name in ("General", "News", "Academy"):
+        on_disk, in_memory = Bm25Source(name, stored), Bm25Source(name, held)
+        assert on_disk.size == in_memory.size
+        for query in QUERIES:
+            assert find(on_disk, query) == find(in_memory, query)
+
+
+def test_the_arrays_are_mapped_not_read(corpus: list[Passage], tmp_path: Path) -> None:
+    index = open_corpus(write(tmp_path, corpus), tmp_path / "indexes")
+    for name in ("data", "indices", "indptr"):
+        assert isinstance(index.scorer.scores[name], np.memmap)
+
+
+def test_odd_passages_are_stored_as_they_are(tmp_path: Path) -> None:
+    odd = [
+        Passage("a\u0000", "𝄞 e\u0301", "two\nlines \u2028 \ud800"),
+        Passage("b", "", "x", "News"),
+        Passage("c", "y", ""),
+    ]
+    prepare_corpus(write(tmp_path, odd), tmp_path / "index")
+    stored = StoredPassages(tmp_path / "index")
+    assert (list(stored), stored[1:], list(stored.sources)) == (odd, odd[1:], ["", "News", ""])
+
+
+def test_a_prepared_corpus_is_not_built_again(
+    corpus: list[Passage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, corpus)
+    prepare_corpus(path, tmp_path / "indexes" / corpus_key(path))
+
+    def fail(*args: Any, **options: Any) -> None:
+        raise AssertionError("the index was built again")
+
+    monkeypatch.setattr(bm25s.BM25, "index", fail)
+    configs = {"General": Source(corpus=str(path)), "News": Source(corpus=str(path))}
+    opened = open_bm25(configs, list, tmp_path / "indexes")
+    assert find(opened["News"], "storm")[0].title == "Storm at Port Ellow"
+    assert opened["General"].fingerprint == f"bm25/{corpus_key(path)}/General"
+
+
+def test_a_folder_stands_for_its_corpus(corpus: list[Passage], tmp_path: Path) -> None:
+    path = write(tmp_path, corpus)
+    key = corpus_key(path)
+    prepare_corpus(path, tmp_path / "index")
+    path.unlink()
+    configs = {"General": Source(corpus=str(tmp_path / "index"))}
+    opened = open_bm25(configs, list, tmp_path / "indexes")
+    assert find(opened["General"], QUERIES[0])[0].title == "Brindle Works"
+    assert opened["General"].fingerprint == f"bm25/{key}/General"
+
+
+def test_a_changed_file_gets_an_index_of_its_own(corpus: list[Passage], tmp_path: Path) -> None:
+    before = corpus_key(write(tmp_path, corpus))
+    assert corpus_key(write(tmp_path, corpus[1:])) != before
+
+
+def test_a_damaged_index_is_built_again(
+    corpus: list[Passage], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, corpus)
+    index = open_corpus(path, tmp_path / "indexes")
+    folder = tmp_path / "indexes" / index.key
+    (folder / "passages.jsonl").write_text("{}")
+    assert list(open_corpus(path, tmp_path / "indexes").passages) == corpus
+    assert capsys.readouterr().err == f"BM25 index {folder} is damaged; building it again\n"
+    assert is_whole(folder)
+
+
+def test_a_folder_that_is_no_whole_index_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(DataMalformed) as caught:
+        open_corpus(tmp_path, tmp_path)
+    assert str(caught.value) == (
+        f"corpus {tmp_path} is a folder without a whole index; make it with: rsearch index "
+        f"CORPUS.jsonl --output {tmp_path}"
+    )
+
+
+def test_a_cache_that_cannot_be_written_costs_one_line(
+    corpus: list[Passage], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    index = open_corpus(write(tmp_path, corpus), blocked)
+    assert find(Bm25Source("News", index), "storm")[0].title == "Storm at Port Ellow"
+    assert "cannot be kept (" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "problem"),
+    [
+        (None, DataNotFound, "does not exist; set search.sources.<name>.corpus to a JSONL file"),
+        ("\n", DataEmpty, "holds no passage; write one a line, expected {"),
+        ('{"id": "1", "title": "?", "text": "!"}', DataEmpty, "none of the 1 passages of the cor"),
+        ('{"id": "1", "text": "a"}', DataMalformed, "line 1 (id \"1\"): 'title' is missing"),
+    ],
+)
+def test_a_corpus_that_cannot_be_used_leaves_nothing(
+    content: str | None, error: type[Exception], problem: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "corpus.jsonl"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(error) as caught:
+        open_corpus(path, tmp_path / "indexes")
+    assert problem in str(caught.value)
+    assert not (tmp_path / "indexes").exists() or not list((tmp_path / "indexes").iterdir())
+
+
+def test_only_an_index_or_nothing_may_be_replaced(corpus: list[Passage], tmp_path: Path) -> None:
+    path = write(tmp_path, corpus)
+    assert is_free(tmp_path / "new")
+    (tmp_path / "empty").mkdir()
+    assert is_free(tmp_path / "empty")
+    assert not is_free(tmp_path) and not is_free(path)
+    prepare_corpus(path, tmp_path / "new")
+    assert is_free(tmp_path / "new")
+
+
+def test_words_are_numbered_once() -> None:
+    words = WordIds()
+    for passage in (["a", "b", "a"], [], ["b", "c"]):
+        words.add(passage)
+    assert words.vocabulary == {"a": 0, "b": 1, "c": 2}
+    assert list(words) == words[:] == [[0, 1, 0], [], [1, 2]]
+    assert (len(words), words[2]) == (3, [1, 2])
+
+
+def test_progress_counts_the_passages(corpus: list[Passage], tmp_path: Path) -> None:
+    counts: list[int] = []
+    prepare_corpus(write(tmp_path, corpus), tmp_path / "index", counts.append)
+    assert counts == list(range(1, len(corpus) + 1))
