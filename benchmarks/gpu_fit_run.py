@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from rsearch_cli.commands.training import quieten_libraries
+from rsearch_cli.commands.preparation import quieten_libraries
 from rsearch_cli.memory.load import Row
 from rsearch_cli.memory.parts import GIB
 from rsearch_cli.memory.plan import plan_memory

@@ -33,7 +33,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rsearch_cli.commands.training import open_executor, quieten_libraries
+from rsearch_cli.commands.preparation import open_executor, quieten_libraries
 from rsearch_cli.policy.generation import GREEDY, TagStop
 from rsearch_cli.policy.loading import load_policy
 from rsearch_cli.policy.local import LocalPolicy

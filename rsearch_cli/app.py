@@ -22,6 +22,7 @@ from rsearch_cli.commands.index import index
 from rsearch_cli.commands.keys import hide_keys
 from rsearch_cli.commands.plan import plan
 from rsearch_cli.commands.preview import preview
+from rsearch_cli.commands.push import push
 from rsearch_cli.commands.recipes import recipes_app
 from rsearch_cli.commands.train import train
 from rsearch_cli.errors import RsearchError
@@ -115,6 +116,7 @@ app.command()(preview)
 app.command()(train)
 app.command()(plan)
 app.add_typer(eval_app, name="eval")
+app.command()(push)
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(cache_app, name="cache")
 

@@ -173,3 +173,63 @@ class Terminated(RsearchError):
     """SIGTERM ended the run; the code is the one that shells give to that signal."""
 
     exit_code = 143
+
+
+class PublishError(RsearchError):
+    """A run could not be published, for a reason of no narrower kind; nothing became visible."""
+
+    exit_code = 90
+
+
+class PublishDenied(PublishError):
+    """The Hub does not know the token (401), or there is none."""
+
+    exit_code = 91
+
+
+class PublishForbidden(PublishError):
+    """The token may not write to that repository (403)."""
+
+    exit_code = 92
+
+
+class PublishConflict(PublishError):
+    """What is on the Hub already stands in the way (409, 412)."""
+
+    exit_code = 93
+
+
+class PublishThrottled(PublishError):
+    """The Hub asks to wait (429), after all retries."""
+
+    exit_code = 94
+
+
+class PublishUnreachable(PublishError):
+    """The Hub cannot be reached, or the connection broke, after all retries."""
+
+    exit_code = 95
+
+
+class MergeBroken(PublishError):
+    """Merged weights do not answer as base and adapter do."""
+
+    exit_code = 96
+
+
+class NothingToPush(PublishError):
+    """The run folder holds no trained adapter."""
+
+    exit_code = 97
+
+
+class PublishUnsafe(PublishError):
+    """A file that would be uploaded holds a key, a path or a pickle, or a needed one is missing."""
+
+    exit_code = 98
+
+
+class ConverterMissing(PublishError):
+    """GGUF was asked for, and llama.cpp's converter is not installed."""
+
+    exit_code = 99

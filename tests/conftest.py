@@ -72,6 +72,15 @@ def hotpot_file() -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct as a model folder; see `../shared/tools/get_smollm2.py`."""
+    folder = Path(os.environ.get("RSEARCH_SMOLLM2", SHARED_DATA.parent / "smollm2"))
+    if not (folder / "model.safetensors").exists():
+        pytest.skip("set RSEARCH_SMOLLM2 to a folder with SmolLM2-135M-Instruct")
+    return folder
+
+
 SMALL = (
     "questions.world.train_regions=2",
     "questions.world.held_out_regions=1",
@@ -129,3 +138,17 @@ def tiny_policy():
         bos_token_id=None,
     )
     return LocalPolicy(LlamaForCausalLM(config).eval(), tokenizer)
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory) -> Path:
+    """A run folder as the quickstart leaves it, after two steps; copy it before changing it."""
+    from rsearch_cli.commands.training import run_training
+    from rsearch_cli.recipe.loading import load_recipe
+
+    settings = ("train.max_steps=2", "train.batch_size=8", "train.num_generations=4")
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    flags = {"output_dir": str(folder), "evaluate.limit": 24}
+    recipe = load_recipe("quickstart", (*SMALL, *settings), flags).recipe
+    run_training(recipe, folder, overwrite=False, resume=False)
+    return folder

@@ -26,7 +26,7 @@ from rsearch_cli.questions.sets import QuestionSet, open_question_set
 from rsearch_cli.ranks import is_main, together
 from rsearch_cli.recipe.alarms import Alarms
 from rsearch_cli.recipe.loading import dump_recipe, load_recipe
-from rsearch_cli.recipe.outside import Budget, Cache, Service, Wandb
+from rsearch_cli.recipe.outside import Budget, Cache, Hub, Service, Wandb
 from rsearch_cli.recipe.policy import Policy
 from rsearch_cli.recipe.policy import Rollout as RolloutSettings
 from rsearch_cli.recipe.schema import Recipe
@@ -197,7 +197,7 @@ def check_same_recipe(folder: RunFolder, recipe: Recipe) -> None:
 
     What alters no result may change, for a run that it stopped could not go on otherwise: what may
     be spent, how cache and services are used, how many completions are generated at once, when an
-    alarm is raised, where the run is tracked and where it lies.
+    alarm is raised, where the run is tracked and published and where it lies.
 
     Raises:
         RunFolderError: Naming the first setting that differs.
@@ -227,6 +227,7 @@ def without_limits(recipe: Recipe) -> Recipe:
         "cache": Cache(),
         "alarms": Alarms(),
         "wandb": Wandb(),
+        "hub": Hub(),
         "search": recipe.search.model_copy(update={"service": Service()}),
         "reward": recipe.reward.model_copy(update={"judge": judge}),
         "rollout": recipe.rollout.model_copy(update=at_once),

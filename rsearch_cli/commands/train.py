@@ -102,6 +102,7 @@ def train(
     Example: rsearch train --recipe quickstart --max-steps 20 --output-dir runs/short
     """
     from rsearch_cli.commands.memory import check_memory
+    from rsearch_cli.commands.pushing import check_push, push_if_asked
     from rsearch_cli.commands.training import run_training
     from rsearch_cli.recipe.loading import load_recipe, peek
 
@@ -116,12 +117,14 @@ def train(
     resolved = loaded.recipe.model_copy(update={"output_dir": str(folder)})
     if world_size() == 1:
         check_memory(resolved, force=force)
+        check_push(resolved)
     if num_processes > 1 or accelerate_config:
         line = without_launch_flags(sys.argv[1:])
         raise typer.Exit(launch(line, num_processes, accelerate_config))
     report = run_training(resolved, folder, overwrite=overwrite, resume=resume)
     if is_main():
         _print(report, as_json)
+        push_if_asked(resolved, folder)
 
 
 def _print(report: TrainingReport, as_json: bool) -> None:

@@ -152,7 +152,7 @@ def _difference_sheet(title: str, comparison: Mapping[str, Any], names: Sequence
             f"{row['first']:.3f}",
             f"{row['second']:.3f}",
             f"{row['difference']:+z.3f} [{row['interval'][0]:+z.2f}, {row['interval'][1]:+z.2f}]",
-            f"{row['p']:.4f}",
+            "<0.0001" if row["p"] < 0.0001 else f"{row['p']:.4f}",
             row["test"],
             str(row["n"]),
         )

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rsearch_cli.errors import PolicyError
+from rsearch_cli.policy.loading import BUILTIN
+from rsearch_cli.policy.published import published_recipe
 
 RUN_RECIPE, RUN_ADAPTER = "recipe.yaml", "adapter"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -38,7 +40,7 @@ def choose_model(name: str) -> ModelChoice:
     """Find out what a name stands for.
 
     A run stands for its base model with its final adapter; a checkpoint inside of it for that
-    checkpoint's.
+    checkpoint's. What was published brings its recipe too.
 
     Raises:
         PolicyError: A folder holds no model, or a run no adapter.
@@ -46,7 +48,9 @@ def choose_model(name: str) -> ModelChoice:
     path = Path(name).expanduser()
     if (path / ADAPTER_CONFIG).is_file():
         run = path.parent / RUN_RECIPE
-        return ModelChoice(None, path, run) if run.is_file() else ModelChoice(_base(path), path)
+        if run.is_file():
+            return ModelChoice(None, path, run)
+        return ModelChoice(_base(path), path, published_recipe(name))
     if (path / RUN_RECIPE).is_file():
         adapter = path / RUN_ADAPTER
         if not (adapter / ADAPTER_CONFIG).is_file():
@@ -60,7 +64,7 @@ def choose_model(name: str) -> ModelChoice:
             f"--model: {name} is no run (no {RUN_RECIPE}), no adapter (no {ADAPTER_CONFIG}) and no "
             "model folder (no config.json)"
         )
-    return ModelChoice(name)
+    return ModelChoice(name, recipe=None if name.startswith(BUILTIN) else published_recipe(name))
 
 
 def describe_weights(model: str, adapter: Path | None) -> dict[str, str | None]:

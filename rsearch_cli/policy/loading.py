@@ -12,6 +12,7 @@ from typing import Any
 from rsearch_cli.errors import PolicyError
 from rsearch_cli.policy.adapter import find_adapter, load_adapter
 from rsearch_cli.policy.local import LocalPolicy
+from rsearch_cli.policy.published import BASE, SETTINGS, find_weights, match_adapter
 from rsearch_cli.policy.tokenizing import Tokenizing
 from rsearch_cli.policy.vllm_engine import VllmPolicy, check_engine
 from rsearch_cli.recipe.policy import Policy, Rollout
@@ -34,7 +35,7 @@ def locate_model(name: str) -> str:
         return str(folder)
     path = Path(name).expanduser()
     if path.is_dir():
-        if not (path / "config.json").is_file():
+        if not any((path / n).is_file() for n in ("config.json", SETTINGS, f"{BASE}/config.json")):
             raise PolicyError(f"policy.model: {name} is no model folder, it has no config.json")
         return str(path)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
@@ -68,7 +69,7 @@ def choose_backend(wanted: str) -> tuple[str, str | None]:
 def load_policy(
     recipe: Policy, seed: int, rollout: Rollout | None = None, trained: Path | None = None
 ) -> LocalPolicy:
-    """Load the policy of a recipe, with its adapter on it, or else with a fresh one.
+    """Load the policy of a recipe, with the adapter that it starts from, or else with a fresh one.
 
     Args:
         recipe: What to load.
@@ -83,11 +84,13 @@ def load_policy(
     """
     rollout = rollout or Rollout()
     check_engine(recipe, rollout)
-    path = locate_model(recipe.model)
-    adapter = find_adapter(recipe)
+    weights = find_weights(locate_model(recipe.model))
+    if weights.adapter is not None:
+        recipe = match_adapter(recipe, weights.adapter)
+    adapter = find_adapter(recipe) or weights.adapter
     backend, _ = choose_backend("unsloth" if rollout.engine == "vllm" else recipe.backend)
     try:
-        model, tokenizer = _load(backend, path, recipe, seed, rollout)
+        model, tokenizer = _load(backend, weights.base, recipe, seed, rollout)
         if trained is not None:
             _put_on(model, trained)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
@@ -108,7 +111,8 @@ def load_tokenizing(recipe: Policy) -> Tokenizing:
     from transformers import AutoTokenizer
 
     try:
-        return Tokenizing(AutoTokenizer.from_pretrained(locate_model(recipe.model)))
+        base = find_weights(locate_model(recipe.model)).base
+        return Tokenizing(AutoTokenizer.from_pretrained(base))
     except (OSError, ValueError) as error:
         raise _unloadable(f"the tokenizer of {recipe.model} could not be loaded", error) from error
 

@@ -1,14 +1,14 @@
-"""The sections of a recipe that are about the outside world: services, judge, money, cache.
+"""The sections of a recipe that are about the outside world: services, judge, money, cache, Hub.
 
-Place in the path: a part of the schema, read by `services` and the judge. On failure: as in
-`section`.
+Place in the path: a part of the schema, read by `services`, the judge and `publish`. On failure: as
+in `section`.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rsearch_cli.recipe.section import Section
 
@@ -103,3 +103,22 @@ class Cache(Section):
         "read-write",
         description="Take and keep answers; ask anew and keep; or take only, and send nothing.",
     )
+
+
+class Hub(Section):
+    """What is published on the Hugging Face Hub when training is done."""
+
+    push: bool = Field(False, description="Push the adapter at the end of the run.")
+    model_id: str | None = Field(
+        None, description="Repository to push to, as in user/name; it is made if it is not there."
+    )
+    private: bool = Field(False, description="Only its owner can see the repository.")
+    base_model: str | None = Field(
+        None, description="Hub id of the base, where policy.model is a folder; strangers load it."
+    )
+
+    @model_validator(mode="after")
+    def _somewhere_to_push(self) -> Self:
+        if self.push and self.model_id is None:
+            raise ValueError("push needs model_id, as in user/name")
+        return self

@@ -12,7 +12,7 @@ from typing import Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from rsearch_cli.recipe.alarms import Alarms
-from rsearch_cli.recipe.outside import Budget, Cache, Service, Wandb
+from rsearch_cli.recipe.outside import Budget, Cache, Hub, Service, Wandb
 from rsearch_cli.recipe.policy import Policy, Rollout
 from rsearch_cli.recipe.section import Section
 from rsearch_cli.recipe.training import Reward, Sft, Train
@@ -189,6 +189,7 @@ class Recipe(Section):
     wandb: Wandb = Field(default_factory=Wandb, description="Weights & Biases.")
     budget: Budget = Field(default_factory=Budget, description="Money and failures.")
     cache: Cache = Field(default_factory=Cache, description="Kept answers.")
+    hub: Hub = Field(default_factory=Hub, description="Publishing.")
 
     @model_validator(mode="after")
     def _sources_match(self) -> Self:

@@ -50,11 +50,12 @@ WANDB = "wandb"
 START = "start"
 TRACES = "traces.jsonl"
 TALLY = "traces.json"
+PUSH = "push"
 ROWS = (METRICS, TRAJECTORIES, VALIDATION)
 # The recipe comes last: it is what makes the folder a run, also one that is only half removed.
 OURS = (
     *(PARTIAL, ENVIRONMENT, *ROWS, SUMMARY, ADAPTER, BEST, PREDICTIONS, SPEND, WANDB_RUN, WANDB),
-    *(START, TRACES, TALLY, RECIPE),
+    *(START, TRACES, TALLY, PUSH, RECIPE),
 )
 
 # How safetensors and PyTorch, which raise no OSError, say that a write failed.

@@ -1,13 +1,15 @@
-"""What the tests of the judge share: a server, and judges that ask it."""
+"""What the tests of judge and Hub share: servers, and the real clients that ask them."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hub import TOKEN, HubServer
 from openai_chat import API_KEY, ChatServer
 
 from rsearch_cli.recipe.loading import load_recipe
@@ -71,3 +73,27 @@ def make_judge(
             return stack.enter_context(judge)
 
         yield make
+
+
+@pytest.fixture
+def hub_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
+    """A local Hub; the client in this process asks it, without its waits between attempts."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import _http
+
+    with HubServer() as server:
+        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+        monkeypatch.setattr(_http.time, "sleep", lambda seconds: None)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield server
+
+
+@pytest.fixture
+def run(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy of a short quickstart run."""
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))

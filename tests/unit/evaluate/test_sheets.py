@@ -72,6 +72,14 @@ def test_flipped_questions_are_listed(record):
     assert "Lyon \\| �\\[2J |" in as_markdown(sheets[1])
 
 
+def test_a_tiny_p_value_is_no_zero(record):
+    compared = compare_records(
+        [record(str(i), 0.0) for i in range(20)], [record(str(i), 1.0) for i in range(20)]
+    )
+    (sheet, _) = comparison_sheets({"first": "x", "second": "y", **compared})
+    assert sheet.rows[0][4] == "<0.0001"
+
+
 def test_text_of_a_model_is_no_markup_in_a_terminal():
     console = Console(file=io.StringIO(), width=80)
     console.print(as_table(Sheet("T", ("", "A"), (("[red]x[/red]", "\x1b[2J"),), prose=True)))

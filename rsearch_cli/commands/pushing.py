@@ -1,0 +1,184 @@
+"""The course of a push, from the run folder to the commit.
+
+Place in the path: the body of `rsearch push`, and the last step of a training run that asks for it.
+What can be refused at once (no adapter, no token, a base nobody can load, no converter) is refused
+before weights are merged; files are checked before the first byte leaves. On failure: a
+`PublishError` of the narrowest kind; the run folder stays as it is, and the push can be repeated.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rsearch_cli.commands.preparation import quieten_libraries, say
+from rsearch_cli.errors import NothingToPush, PublishError
+from rsearch_cli.publish.base import locate_base, require_loadable
+from rsearch_cli.publish.hub import Target, check_access, find_token, upload
+from rsearch_cli.publish.record import RunRecord
+from rsearch_cli.publish.scan import scan_files
+from rsearch_cli.publish.staging import Staged, check_request, stage
+from rsearch_cli.recipe.loading import load_recipe
+from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.services.purse import Purse
+from rsearch_cli.train.run_folder import (
+    ADAPTER,
+    ENVIRONMENT,
+    METRICS,
+    PREDICTIONS,
+    PUSH,
+    RECIPE,
+    SUMMARY,
+    TRAJECTORIES,
+    RunFolder,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PushReport:
+    """What was pushed, or would be.
+
+    Attributes:
+        repo_id: `user/name`.
+        staged: The files and the card.
+        url: Of the repository; None after a dry run.
+        commit: The commit's id; None after a dry run.
+        pr_url: Of the pull request, if one was asked for.
+    """
+
+    repo_id: str
+    staged: Staged
+    url: str | None = None
+    commit: str | None = None
+    pr_url: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`: repository, commit, files with their sizes in bytes, checks and card."""
+        staged = self.staged
+        return {
+            "repo_id": self.repo_id,
+            "url": self.url,
+            "commit": self.commit,
+            "pr_url": self.pr_url,
+            "files": staged.files,
+            "merge": asdict(staged.merge) if staged.merge else None,
+            "card": staged.card,
+        }
+
+
+def push_run(
+    path: Path,
+    target: Target | None = None,
+    kinds: Collection[str] = ("adapter",),
+    *,
+    base_model: str | None = None,
+    dry_run: bool = False,
+) -> PushReport:
+    """Stage, check and upload a run.
+
+    Args:
+        path: The run folder.
+        target: Where to; None takes what the run's own recipe says.
+        kinds: Some of `adapter`, `merged` and `gguf`.
+        base_model: Hub id of the base, where the run took it from a folder; None takes the one in
+            the recipe.
+        dry_run: Do all of it but the upload; no token is needed, and the files stay to be seen.
+
+    Raises:
+        PublishError: Of the narrowest kind.
+    """
+    quieten_libraries()
+    record = read_record(RunFolder(path))
+    target = target or own_target(record.recipe)
+    base = locate_base(record.recipe.policy, base_model or record.recipe.hub.base_model)
+    check_request(kinds, base)
+    account = "" if dry_run else check_access(target.repo_id)
+    staged = stage(record, kinds, base, target.repo_id, path / PUSH, say)
+    say(f"looking through {len(staged.files)} files for keys, paths and pickles")
+    scan_files(staged.folder, list(staged.files), find_token(), target.repo_id.partition("/")[0])
+    if dry_run:
+        return PushReport(target.repo_id, staged)
+    say(f"uploading to {target.repo_id}")
+    pushed = upload(staged.folder, list(staged.files), target, account)
+    shutil.rmtree(staged.folder)
+    return PushReport(target.repo_id, staged, pushed.url, pushed.commit, pushed.pr_url)
+
+
+def check_push(recipe: Recipe) -> None:
+    """Before training: see that the push at its end has a chance; nothing to do without one.
+
+    Raises:
+        PublishError: No token, a refused one, no connection, or a base that nobody could load.
+    """
+    if recipe.hub.push:
+        require_loadable(locate_base(recipe.policy, recipe.hub.base_model))
+        check_access(own_target(recipe).repo_id)
+
+
+def push_if_asked(recipe: Recipe, path: Path) -> None:
+    """After training: push the adapter if the recipe says so.
+
+    Raises:
+        PublishError: With the command that repeats it; the run folder is whole.
+    """
+    if not recipe.hub.push:
+        return
+    try:
+        report = push_run(path)
+    except PublishError as error:
+        raise type(error)(
+            f"{error} (the run in {path} is complete; to push it: rsearch push {path})"
+        ) from error
+    say(f"pushed to {report.url}")
+
+
+def own_target(recipe: Recipe) -> Target:
+    """Where the run's own recipe sends it.
+
+    Raises:
+        PublishError: It does not say.
+    """
+    if recipe.hub.model_id is None:
+        raise PublishError("where to? Give --hub-model-id USER/NAME")
+    return Target(recipe.hub.model_id, private=recipe.hub.private)
+
+
+def read_record(folder: RunFolder) -> RunRecord:
+    """Read a run folder into what it proves.
+
+    Raises:
+        NothingToPush: It holds no run, or one without a trained adapter.
+        RecipeError: Its recipe cannot be read.
+    """
+    if not folder.holds_run:
+        raise NothingToPush(
+            f"{folder.path} holds no run; give the folder that `rsearch train` wrote"
+        )
+    if not (folder.adapter / "adapter_config.json").is_file():
+        raise NothingToPush(
+            f"{folder.path} holds no {ADAPTER}/: the run has not reached its last step; go on "
+            f"with it: rsearch train --recipe {folder.path / RECIPE} --resume"
+        )
+    evaluated = [row["text"] for row in folder.read_rows(f"{PREDICTIONS}/after-greedy.jsonl")]
+    trained = [row["question"] for row in folder.read_rows(TRAJECTORIES)]
+    return RunRecord(
+        folder=folder.path,
+        recipe=load_recipe(str(folder.path / RECIPE)).recipe,
+        environment=_read_json(folder.path / ENVIRONMENT),
+        summary=_read_json(folder.path / SUMMARY),
+        rows=folder.read_rows(METRICS),
+        questions=list(dict.fromkeys([*evaluated, *trained])),
+        services=Purse(folder.path).snapshot().services,
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A JSON file of the run; {} if the run did not come to write it."""
+    if not path.exists():
+        return {}
+    loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return loaded

@@ -1,0 +1,91 @@
+"""The reward curve as a picture, for the card.
+
+Place in the path: the rows of `metrics.jsonl` come in, a PNG goes out. The Hub serves PNG from a
+repository as a picture; it is drawn with Pillow, which the training stack brings anyway. On
+failure: a run without a single reward gives no picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rsearch_cli.terminal import finite
+
+CURVES = {
+    "reward/answer": ("answer", "#4c72b0"),
+    "reward/plan": ("plan", "#55a868"),
+    "reward/format": ("format", "#dd9b2b"),
+    "reward": ("reward", "#c44e52"),
+}
+_WIDTH, _HEIGHT = 960, 480
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 140, 30, 60
+_INK, _GRID = "#333333", "#dddddd"
+
+Point = tuple[float, float]
+
+
+def draw_curve(rows: Sequence[Mapping[str, object]], target: Path) -> bool:
+    """Draw the reward and its parts over the optimiser steps.
+
+    Args:
+        rows: Metrics rows; what is missing or null in a row leaves a gap.
+        target: The PNG file to write.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    curves = {key: _points(rows, key) for key in CURVES}
+    steps = [step for points in curves.values() for step, _ in points]
+    if not steps:
+        return False
+    picture = Image.new("RGB", (_WIDTH, _HEIGHT), "white")
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(size=15)
+    first, last = min(steps), max(steps)
+    _draw_axes(draw, font, first, last)
+    for key, points in curves.items():
+        name, colour = CURVES[key]
+        places = [_place(step, value, first, last) for step, value in points]
+        width = 3 if key == "reward" else 2
+        if len(places) > 1:
+            draw.line(places, fill=colour, width=width, joint="curve")
+        for x, y in places if len(places) < 30 else ():
+            draw.ellipse((x - width, y - width, x + width, y + width), fill=colour)
+        line = list(CURVES).index(key)
+        y = _TOP + 24 * (len(CURVES) - line)
+        draw.line((_WIDTH - _RIGHT + 20, y, _WIDTH - _RIGHT + 45, y), fill=colour, width=width)
+        draw.text((_WIDTH - _RIGHT + 52, y), name, fill=_INK, font=font, anchor="lm")
+    picture.save(target, optimize=True)
+    return True
+
+
+def _draw_axes(draw: Any, font: Any, first: float, last: float) -> None:
+    for value in (0.0, 0.25, 0.5, 0.75, 1.0):
+        (x, y), (end, _) = _place(first, value, first, last), (_WIDTH - _RIGHT, 0)
+        draw.line((_LEFT, y, end, y), fill=_GRID)
+        draw.text((_LEFT - 10, y), f"{value:g}", fill=_INK, font=font, anchor="rm")
+    bottom = _HEIGHT - _BOTTOM
+    draw.line((_LEFT, _TOP, _LEFT, bottom, _WIDTH - _RIGHT, bottom), fill=_INK)
+    for step in sorted({round(first + (last - first) * i / 4) for i in range(5)}):
+        x, _ = _place(step, 0, first, last)
+        draw.line((x, bottom, x, bottom + 5), fill=_INK)
+        draw.text((x, bottom + 10), f"{step:g}", fill=_INK, font=font, anchor="mt")
+    middle = (_LEFT + _WIDTH - _RIGHT) / 2
+    draw.text((middle, _HEIGHT - 12), "optimiser step", fill=_INK, font=font, anchor="mb")
+
+
+def _place(step: float, value: float, first: float, last: float) -> Point:
+    """Pixel of a value in [0, 1] at a step; a single step stands in the middle."""
+    share = (step - first) / (last - first) if last > first else 0.5
+    x = _LEFT + share * (_WIDTH - _LEFT - _RIGHT)
+    y = _HEIGHT - _BOTTOM - min(max(value, 0.0), 1.0) * (_HEIGHT - _TOP - _BOTTOM)
+    return x, y
+
+
+def _points(rows: Sequence[Mapping[str, object]], key: str) -> list[Point]:
+    points = [(finite(row, "step"), finite(row, key)) for row in rows]
+    return [(step, value) for step, value in points if step is not None and value is not None]

@@ -1,0 +1,176 @@
+"""The card says what the run proves: checked by the Hub's rules and by the run's own files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from hub_repository import find_metadata_errors
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
+
+from rsearch_cli.commands.pushing import read_record
+from rsearch_cli.publish.base import Base, locate_base, read_licence
+from rsearch_cli.publish.card import write_card
+from rsearch_cli.publish.contents import Contents, Findings
+from rsearch_cli.publish.merging import MergeCheck
+from rsearch_cli.publish.record import public_recipe
+from rsearch_cli.publish.usage import fenced
+from rsearch_cli.services.purse import ServiceSpend
+from rsearch_cli.train.run_folder import RunFolder
+
+HUB_BASE = Base("maker/base", "maker/base", "maker/base")
+
+
+@pytest.fixture(scope="module")
+def record(finished_run):
+    return read_record(RunFolder(finished_run))
+
+
+def find(kinds: str = "adapter", base: Base = HUB_BASE, **fields) -> Findings:
+    contents = Contents(
+        "me/agent",
+        adapter="adapter" in kinds,
+        merged="merged" in kinds,
+        gguf="agent-F16.gguf" if "gguf" in kinds else None,
+        rank=16,
+        base=base.goes_along,
+    )
+    merge = None if kinds == "adapter" else MergeCheck(20, 19, 1)
+    found = {"licence": {"license": "apache-2.0"}, "merge": merge, "has_curve": True} | fields
+    return Findings(contents, base, **found)
+
+
+@pytest.mark.parametrize("kinds", ["adapter", "merged", "gguf", "adapter,merged,gguf"])
+def test_the_metadata_pass_the_hub_s_rules(record, kinds):
+    card = write_card(record, find(kinds))
+    assert find_metadata_errors(card) == []
+    data = ModelCard(card).data
+    assert data.base_model == "maker/base"
+    assert data.license == "apache-2.0"
+    assert data.library_name == {"adapter": "peft", "gguf": "gguf"}.get(kinds, "transformers")
+
+
+def test_the_figures_are_those_of_the_summary_with_all_their_conditions(record):
+    after = record.summary["after"]
+    index = ModelCard(write_card(record, find())).data.to_dict()["model-index"]
+    name, results = model_index_to_eval_results(index)
+    assert eval_results_to_model_index(name, results) == index
+    metrics = {result.metric_name: result for result in results}
+    assert len(metrics) == 6
+    greedy = metrics["Exact match, greedy"]
+    assert greedy.metric_value == round(after["em"], 4)
+    assert greedy.metric_args == {
+        "decoding": "greedy",
+        "interval_95": [round(bound, 4) for bound in after["intervals"]["em"]],
+        "n": 24,
+        "search_provider": "General, News, Academy: bm25 over the passages that come with rsearch "
+        "world",
+        "top_k": 1,
+        "judge": "none: answers are compared with the references as text",
+    }
+    sampled = metrics["Exact match, sampled"].metric_args["decoding"]
+    assert sampled == "sampled once, temperature 1, top_p 1"
+
+
+def test_it_renders(record):
+    from markdown_it import MarkdownIt
+
+    body = write_card(record, find()).split("\n---\n", 1)[1]
+    tokens = MarkdownIt("commonmark").enable("table").parse(body)
+    kinds = [token.type for token in tokens]
+    assert kinds.count("table_open") == 1
+    assert kinds.count("tr_open") == 7
+    assert sum(token.tag == "h2" for token in tokens) == 2 * 9
+    images = [c.attrs["src"] for t in tokens for c in t.children or () if c.type == "image"]
+    assert images == ["reward.png"]
+    assert all(token.level == 0 for token in tokens if token.type == "fence")
+
+
+def test_what_was_not_measured_says_so(record):
+    bare = replace(record, summary={}, rows=[], environment={}, services={})
+    card = write_card(bare, find(has_curve=False, licence={"license": "unknown"}))
+    assert "Not measured: the run was not evaluated to its end." in card
+    assert "not recorded in training steps" in card
+    assert "**Hardware:** not recorded" in card
+    assert "unknown: no card of the base says it" in card
+    assert "reward.png" not in card
+    assert "model-index" not in card
+    assert find_metadata_errors(card) == []
+
+
+def test_spend_hours_and_hardware_are_the_run_s_own(record):
+    spent = {"exa": ServiceSpend(usd=1.25), "judge": ServiceSpend(usd=0.5)}
+    rows = [{"step": 1, "seconds/step": 5400.0}, {"step": 2, "seconds/step": 1800.0}]
+    environment = {"device": "RTX 4090", "device_memory_gb": 23.6}
+    run = replace(record, services=spent, rows=rows, environment=environment)
+    card = write_card(run, find())
+    assert "**Hardware:** RTX 4090, 23.6 GB." in card
+    assert "**Hours:** 2.00 in training steps" in card
+    assert "**Paid to outside services:** $1.7500 (exa $1.2500, judge $0.5000)." in card
+
+
+def test_a_merge_into_full_precision_is_told_as_what_it_is(record):
+    policy = record.recipe.policy.model_copy(update={"load_in_4bit": True})
+    quantised = replace(record, recipe=record.recipe.model_copy(update={"policy": policy}))
+    card = write_card(quantised, find("merged"))
+    assert "4 bit (NF4)" in card
+    assert "Trained and evaluated on 4-bit weights, merged into full-precision ones" in card
+    assert "19 of 20 prompts answered with the very same tokens, 1 part where rounding" in card
+
+
+def test_the_base_inside_rsearch_goes_along_with_its_licence(record):
+    base = locate_base(record.recipe.policy, None)
+    licence = read_licence(base)
+    assert licence == {"license": "apache-2.0"}
+    card = write_card(record, find(base=base, licence=licence))
+    assert "builtin:nano of rsearch. Its weights lie in `base/`." in card
+    assert ModelCard(card).data.base_model is None
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("---\nlicense: other\nlicense_name: x\n---\n", {"license": "other", "license_name": "x"}),
+        ("---\nlicense_link: x\n---\n", {"license": "unknown"}),
+        ("no metadata", {"license": "unknown"}),
+        ("---\nlicense: [broken\n---\n", {"license": "unknown"}),
+        (None, {"license": "unknown"}),
+    ],
+)
+def test_the_licence_is_the_one_of_the_base_s_own_card(tmp_path, card, licence):
+    if card is not None:
+        (tmp_path / "README.md").write_text(card)
+    assert read_licence(Base(str(tmp_path), None, "x")) == licence
+
+
+def test_a_base_that_cannot_be_asked_has_an_unknown_licence():
+    assert read_licence(HUB_BASE) == {"license": "unknown"}
+
+
+def test_no_path_of_the_run_stays_in_the_recipe(record, tmp_path):
+    corpus = {
+        name: source.model_copy(update={"corpus": str(tmp_path / "passages.jsonl")})
+        for name, source in record.recipe.search.sources.items()
+    }
+    recipe = record.recipe.model_copy(
+        update={
+            "questions": record.recipe.questions.model_copy(
+                update={"source": "custom", "path": str(tmp_path / "mine.jsonl")}
+            ),
+            "search": record.recipe.search.model_copy(update={"sources": corpus}),
+            "policy": record.recipe.policy.model_copy(update={"model": str(tmp_path)}),
+        }
+    )
+    told = json.dumps(public_recipe(recipe, "maker/base").model_dump())
+    assert str(tmp_path) not in told
+    for kept in ("mine.jsonl", "passages.jsonl", "maker/base"):
+        assert kept in told
+    card = write_card(replace(record, recipe=recipe), find())
+    assert "Licence of the questions: not recorded in the run." in card
+    assert str(tmp_path) not in card
+
+
+def test_backticks_in_a_prompt_do_not_end_its_block():
+    assert fenced("a\n```\nb") == "````\na\n```\nb\n````"
