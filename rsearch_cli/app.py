@@ -19,6 +19,7 @@ from rsearch_cli.commands.cache import cache_app
 from rsearch_cli.commands.data import data
 from rsearch_cli.commands.eval import eval_app
 from rsearch_cli.commands.index import index
+from rsearch_cli.commands.infer import infer
 from rsearch_cli.commands.keys import hide_keys
 from rsearch_cli.commands.plan import plan
 from rsearch_cli.commands.preview import preview
@@ -117,6 +118,7 @@ app.command()(train)
 app.command()(plan)
 app.add_typer(eval_app, name="eval")
 app.command()(push)
+app.command()(infer)
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(cache_app, name="cache")
 

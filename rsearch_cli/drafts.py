@@ -1,4 +1,4 @@
-"""Trajectories in the making, and the micro-batches in which they are made.
+"""Trajectories in the making, the micro-batches in which they are made, and who looks on.
 
 Place in the path: `rollout` moves drafts from question to answer; here is what it moves. On
 failure: nothing here fails; a draft that fits no bound makes a micro-batch of its own.
@@ -10,11 +10,31 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Literal
+from typing import Literal, Protocol
 
 from rsearch_cli.policy.prefix_cache import PrefixCache
 from rsearch_cli.protocol.plan import PlanReading
 from rsearch_cli.types import NodeResult, Question, SearchRound, Segment, Trajectory
+
+
+class Observer(Protocol):
+    """Who looks on while one question is answered, such as a person's screen."""
+
+    def wrote(self, text: str) -> None:
+        """Told all that the model has written since the last results, again and again.
+
+        Each text continues the one before, unless a server had to be asked anew. The last one is
+        what the trajectory keeps.
+        """
+        ...
+
+    def planned(self, reading: PlanReading) -> None:
+        """Told once that a `<search>` is closed; the search starts now, if there is a plan."""
+        ...
+
+    def found(self, result: NodeResult) -> None:
+        """Told as soon as a node of the plan is done; comes from another thread."""
+        ...
 
 
 @dataclass(slots=True)

@@ -30,7 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
-from rsearch_cli.drafts import Draft, MicroBatch, PendingSearch, count_fitting
+from rsearch_cli.drafts import Draft, MicroBatch, Observer, PendingSearch, count_fitting
 from rsearch_cli.errors import OutOfMemory, PolicyError
 from rsearch_cli.policy.generation import PromptPolicy, Sampling, TextPolicy
 from rsearch_cli.policy.prefix_cache import PrefixCache
@@ -55,8 +55,16 @@ UNDER_WAY = 2
 class Executor(Protocol):
     """What a rollout needs of the search layer (see `search.executor.PlanExecutor`)."""
 
-    def execute(self, plans: Sequence[SearchPlan]) -> list[tuple[NodeResult, ...]]:
-        """Carry plans out; one tuple a plan, one result a node."""
+    def execute(
+        self,
+        plans: Sequence[SearchPlan],
+        on_result: Callable[[NodeResult], None] | None = None,
+    ) -> list[tuple[NodeResult, ...]]:
+        """Carry plans out; one tuple a plan, one result a node, which `on_result` is told first."""
+        ...
+
+    def cancel(self) -> None:
+        """Give up what is being carried out in another thread."""
         ...
 
 
@@ -101,16 +109,25 @@ class Rollout:
         policy: Writes.
         executor: Searches.
         recipe: Its protocol, search, rollout and policy sections are read.
+        observer: Who looks on; then one question can be asked at a time, and Ctrl-C gives up the
+            search that is under way instead of waiting for what is paid for.
 
     Attributes:
         times: Seconds by part since the rollout was made.
         halved_to: Most rows of a micro-batch since memory ran out once; None before that.
     """
 
-    def __init__(self, policy: TextPolicy, executor: Executor, recipe: Recipe) -> None:
+    def __init__(
+        self,
+        policy: TextPolicy,
+        executor: Executor,
+        recipe: Recipe,
+        observer: Observer | None = None,
+    ) -> None:
         self.policy = policy
         self.executor = executor
         self.recipe = recipe
+        self.observer = observer
         self.times = RolloutTimes()
         self.halved_to: int | None = None
 
@@ -133,7 +150,10 @@ class Rollout:
         Raises:
             PolicyError: A prompt leaves no room to answer.
             OutOfMemory: Memory ran out for the second time, or for a single completion.
+            ValueError: An observer cannot look on at several questions at once.
         """
+        if self.observer and len(questions) > 1:
+            raise ValueError(f"an observer follows one question, not {len(questions)}")
         drafts = [self._draft(question) for question in questions]
         waiting, under_way = deque(drafts), deque[MicroBatch]()
         done = 0
@@ -186,6 +206,7 @@ class Rollout:
         drafts = batch.active
         searches_left = self.recipe.rollout.max_turns - len(drafts[0].rounds)
         stops = [SEARCH_CLOSE, ANSWER_CLOSE] if searches_left else [ANSWER_CLOSE]
+        tell = self._teller(drafts[0])
         started = time.perf_counter()
         try:
             generations = self.policy.generate(
@@ -194,6 +215,7 @@ class Rollout:
                 [d.budget for d in drafts],
                 sampling,
                 batch.cache,
+                **({"on_text": tell} if tell else {}),
             )
         except OutOfMemory as error:
             self._halve(batch, error)
@@ -201,6 +223,8 @@ class Rollout:
         finally:
             self.times.generate += time.perf_counter() - started
         for draft, written in zip(drafts, generations, strict=True):
+            if tell:
+                tell(written.text)
             draft.segments.append(Segment(written.text, written.token_ids, "model"))
             draft.budget -= len(written.token_ids)
             if written.stop == "eos":
@@ -211,6 +235,13 @@ class Rollout:
                 draft.stop = "answer"
             draft.answer = answer_text(written.text) or draft.answer
         return True
+
+    def _teller(self, draft: Draft) -> Callable[[str], None] | None:
+        """What tells the observer about a draft's next text, with what was opened for it."""
+        if (observer := self.observer) is None:
+            return None
+        opening = "" if draft.segments else draft.opening
+        return lambda text: observer.wrote(opening + text)
 
     def _halve(self, batch: MicroBatch, error: OutOfMemory) -> None:
         """Halve all further micro-batches, unless that has been done or cannot be done.
@@ -251,7 +282,11 @@ class Rollout:
         drafts, protocol = batch.active, self.recipe.protocol
         readings = [read_plan(last_plan_text(d.segments[-1].text) or "", protocol) for d in drafts]
         plans = [r.plan for r in readings if r.plan is not None]
-        found = worker.submit(self.executor.execute, plans)
+        if self.observer:
+            self.observer.planned(readings[0])
+            found = worker.submit(self.executor.execute, plans, self.observer.found)
+        else:
+            found = worker.submit(self.executor.execute, plans)
         batch.search = PendingSearch(drafts, readings, found)
 
     def _receive(self, batch: MicroBatch) -> None:
@@ -260,7 +295,12 @@ class Rollout:
         if search is None:
             return
         started = time.perf_counter()
-        found = iter(search.found.result())
+        try:
+            found = iter(search.found.result())
+        except KeyboardInterrupt:
+            if self.observer:
+                self.executor.cancel()
+            raise
         self.times.search += time.perf_counter() - started
         protocol, forbidden = self.recipe.protocol, self.policy.forbidden
         for draft, reading in zip(search.drafts, search.readings, strict=True):

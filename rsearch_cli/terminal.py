@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from numbers import Real
 
 # C0 and C1 without tab and newline. An escape sequence in a passage or a completion would otherwise
-# be obeyed by the terminal: clear it, recolour it, set its title.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# be obeyed by the terminal: clear it, recolour it, set its title. Half a surrogate pair, which a
+# server's JSON can hold, cannot be written at all.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
-    """`text` with every control character but tab and newline replaced by U+FFFD."""
+    """`text` with every control character but tab and newline, and what is none, as U+FFFD."""
     return _CONTROL.sub("\ufffd", text.replace("\r\n", "\n"))
 
 

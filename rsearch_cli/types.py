@@ -18,7 +18,7 @@ class Question:
     Attributes:
         id: Unique in its set.
         text: The question as asked.
-        answers: Accepted reference answers; the best match counts. Never empty.
+        answers: Accepted reference answers; the best match counts. Empty only where a person asks.
         type: Kind of reasoning (`bridge`, `comparison`, `one-hop`, ...), or "" if the set has none.
         level: `easy`, `medium`, `hard`, or "" if the set has none.
         supporting_titles: Titles of the passages that hold the evidence, where the set names them.

@@ -16,17 +16,14 @@ import typer
 
 from rsearch_cli.commands.evaluated import Evaluating
 from rsearch_cli.commands.evaluating import MOST_AT_ONCE
+from rsearch_cli.commands.policies import choose_policy
 from rsearch_cli.errors import DataError, RecipeValueError
 from rsearch_cli.evaluate.baselines import METHODS
 from rsearch_cli.evaluate.comparison import compare_records
 from rsearch_cli.evaluate.folder import EvaluationFolder, flatten
 from rsearch_cli.evaluate.records import Record
-from rsearch_cli.policy.choice import ModelChoice, choose_model
 from rsearch_cli.questions.sets import WHOLE
-from rsearch_cli.recipe.loading import load_recipe
-from rsearch_cli.recipe.schema import Recipe
 
-DEFAULT_RECIPE = "quickstart"
 DEFAULT_FOLDER = Path("evals")
 
 
@@ -58,10 +55,20 @@ def plan_evaluation(options: EvalOptions) -> Evaluating:
         BadParameter: Options contradict each other.
     """
     methods = read_methods(options.methods)
-    chosen = ModelChoice() if options.model is None else choose_model(options.model)
-    recipe, name = _load(options, chosen)
-    if options.endpoint_model is not None and recipe.policy.endpoint.url is None:
-        raise typer.BadParameter("--endpoint-model names a model on --endpoint URL; give that too")
+    flags = {
+        "questions.path": options.data_path,
+        "seed": options.seed,
+        "reward.answer": "judge" if options.judge else None,
+    }
+    loaded, adapter = choose_policy(
+        options.recipe,
+        options.overrides,
+        options.model,
+        options.endpoint,
+        options.endpoint_model,
+        flags,
+    )
+    recipe, name = loaded.recipe, loaded.name
     if options.data_path is not None and recipe.questions.source == "world":
         raise RecipeValueError(
             "questions.source is world, which reads no file; with --data-path give --recipe "
@@ -76,7 +83,7 @@ def plan_evaluation(options: EvalOptions) -> Evaluating:
         limit = recipe.evaluate.limit
     return Evaluating(
         recipe=recipe,
-        adapter=None if recipe.policy.endpoint.url else chosen.adapter,
+        adapter=adapter,
         methods=methods,
         split=options.split or (WHOLE if whole else recipe.evaluate.split),
         limit=limit,
@@ -149,24 +156,6 @@ def compare_evaluations(first: str, second: str) -> dict[str, Any]:
         ],
         "settings": _differences(folder_a, folder_b),
     }
-
-
-def _load(options: EvalOptions, chosen: ModelChoice) -> tuple[Recipe, str]:
-    """The recipe with all flags in it, and its name."""
-    base = chosen.base
-    if chosen.recipe is not None and options.recipe is not None:
-        base = load_recipe(str(chosen.recipe)).recipe.policy.model
-    path = options.recipe or (str(chosen.recipe) if chosen.recipe else DEFAULT_RECIPE)
-    flags = {
-        "questions.path": options.data_path,
-        "policy.model": base,
-        "policy.endpoint.url": options.endpoint,
-        "policy.endpoint.model": options.endpoint_model,
-        "seed": options.seed,
-        "reward.answer": "judge" if options.judge else None,
-    }
-    loaded = load_recipe(path, options.overrides, flags)
-    return loaded.recipe, loaded.name
 
 
 def _name_output(options: EvalOptions, recipe_name: str) -> str:

@@ -23,21 +23,20 @@ from rsearch_cli.commands.evaluated import (
     describe_settings,
     make_results,
 )
-from rsearch_cli.commands.preparation import quieten_libraries, say
+from rsearch_cli.commands.policies import open_policy
+from rsearch_cli.commands.preparation import say
 from rsearch_cli.evaluate.baselines import DIRECT, answer_by
 from rsearch_cli.evaluate.folder import REPORT, RESULTS, EvaluationFolder, whole_batches
 from rsearch_cli.evaluate.records import Record, measure_record, refuse_failed
 from rsearch_cli.evaluate.sheets import report_markdown
 from rsearch_cli.policy.endpoint import EndpointPolicy, call_seconds, failure_of
-from rsearch_cli.policy.loading import load_policy
-from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.questions.sets import QuestionSet, open_question_set
 from rsearch_cli.recipe.loading import dump_recipe
 from rsearch_cli.reward.judge import AnswerJudge, open_judge
 from rsearch_cli.rollout import Rollout
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import SearchSource, open_sources
-from rsearch_cli.services.open import POLICY, Services, open_services
+from rsearch_cli.services.open import Services, open_services
 from rsearch_cli.services.purse import Purse
 from rsearch_cli.train.display import phase
 from rsearch_cli.types import Question
@@ -122,16 +121,7 @@ def _open_bench(
         judge = open_judge(recipe, services)
         if judge:
             stack.enter_context(judge)
-        policy: EndpointPolicy | LocalPolicy
-        if recipe.policy.endpoint.url is not None:
-            endpoint = EndpointPolicy(recipe.policy, services.gateway(POLICY))
-            policy = stack.enter_context(endpoint)
-            if recipe.cache.mode != "offline":
-                policy.check_key()
-        else:
-            say(f"loading {recipe.policy.model}")
-            quieten_libraries()
-            policy = load_policy(recipe.policy, recipe.seed, recipe.rollout, wanted.adapter)
+        policy = stack.enter_context(open_policy(recipe, wanted.adapter, services))
         rollout = Rollout(policy, executor, recipe)
         yield _Bench(rollout, executor, judge, services.purse)
 

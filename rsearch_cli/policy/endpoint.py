@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,6 +27,7 @@ from rsearch_cli.policy.texts import (
     TextToken,
     build_chat,
     count_tokens,
+    cut_behind,
     ends_opened,
     fill,
     find_stop,
@@ -110,10 +111,12 @@ class EndpointPolicy:
         max_new_tokens: Sequence[int],
         sampling: Sampling = GREEDY,
         cache: PrefixCache | None = None,
+        on_text: Callable[[str], None] | None = None,
     ) -> list[Generation]:
         """Continue every context, as many at once as the recipe's service allows.
 
-        The server keeps its own cache of what it has computed; `cache` is not used.
+        The server keeps its own cache of what it has computed; `cache` is not used. With `on_text`
+        replies are streamed; if one breaks off and is asked for again, its text begins anew.
 
         Raises:
             AccessDenied: The key or the account is refused.
@@ -122,7 +125,7 @@ class EndpointPolicy:
             PolicyError: The server does not know the model or the address.
         """
         asked = zip(contexts, max_new_tokens, strict=True)
-        return self._runner.run(self._generate_all(list(asked), list(stops), sampling))
+        return self._runner.run(self._generate_all(list(asked), list(stops), sampling, on_text))
 
     def close(self) -> None:
         """Close connections and event loop; the policy cannot be used afterwards."""
@@ -141,21 +144,36 @@ class EndpointPolicy:
         self.close()
 
     async def _generate_all(
-        self, asked: list[tuple[Sequence[int], int]], stops: list[str], sampling: Sampling
+        self,
+        asked: list[tuple[Sequence[int], int]],
+        stops: list[str],
+        sampling: Sampling,
+        on_text: Callable[[str], None] | None,
     ) -> list[Generation]:
         replies = await asyncio.gather(
-            *(self._continue(context, stops, most, sampling) for context, most in asked),
+            *(self._continue(context, stops, most, sampling, on_text) for context, most in asked),
             return_exceptions=True,
         )
         return [_unwrap(reply) for reply in replies]
 
     async def _continue(
-        self, context: Sequence[int], stops: list[str], most: int, sampling: Sampling
+        self,
+        context: Sequence[int],
+        stops: list[str],
+        most: int,
+        sampling: Sampling,
+        on_text: Callable[[str], None] | None,
     ) -> Generation:
         messages = build_chat(context, self._endpoint)
+        opened = ends_opened(context)
+
+        def tell(text: str) -> None:
+            if on_text and not (opened and THINK.startswith(text)):
+                on_text(_read_text(cut_behind(text, stops) or text, opened=opened))
+
         try:
-            value = await self._fetch(messages, stops, most, sampling)
-            return _read_reply(value, stops, most, opened=ends_opened(context))
+            value = await self._fetch(messages, stops, most, sampling, tell if on_text else None)
+            return _read_reply(value, stops, most, opened=opened)
         except ServiceFailure as failure:
             if isinstance(failure.__cause__, NothingThere):
                 raise PolicyError(str(failure)) from None
@@ -163,7 +181,12 @@ class EndpointPolicy:
             return Generation((TextToken(author="model", failure=line),), "", "eos")
 
     async def _fetch(
-        self, messages: list[dict[str, str]], stops: list[str], most: int, sampling: Sampling
+        self,
+        messages: list[dict[str, str]],
+        stops: list[str],
+        most: int,
+        sampling: Sampling,
+        on_text: Callable[[str], None] | None,
     ) -> JsonValue:
         options: dict[str, Any] = {"temperature": sampling.temperature, "stop": stops}
         options |= {"max_tokens": most} | ({"top_p": sampling.top_p} if sampling.top_p < 1 else {})
@@ -176,7 +199,7 @@ class EndpointPolicy:
 
         async def ask() -> Reply:
             started = time.perf_counter()
-            completion = await self.line.complete(messages, **options)
+            completion = await self.line.complete(messages, on_text, **options)
             return Reply(
                 {
                     "text": completion.text,
@@ -226,10 +249,14 @@ def failure_of(trajectory: Trajectory) -> str | None:
     return next((token.failure for token in _tokens(trajectory) if token.failure), None)
 
 
+def _read_text(text: str, *, opened: bool) -> str:
+    """A reply without the tag that had been opened for it, and that some servers repeat."""
+    return text.removeprefix(THINK) if opened else text
+
+
 def _read_reply(value: Any, stops: Sequence[str], most: int, *, opened: bool) -> Generation:
     text, stop = find_stop(value["text"], stops, value["finish"], value["stop_string"])
-    if opened:
-        text = text.removeprefix(THINK)
+    text = _read_text(text, opened=opened)
     # A server that does not know stop strings has written, and counted, what was cut off.
     tokens = value["tokens"] if value["tokens"] is not None else count_tokens(text)
     first = TextToken(text, "model", seconds=value["seconds"])

@@ -6,7 +6,7 @@ nothing here fails; a row that meets no stop ends at its token limit and says so
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -77,10 +77,12 @@ class TextPolicy(PromptPolicy, Protocol):
         max_new_tokens: Sequence[int],
         sampling: Sampling = GREEDY,
         cache: PrefixCache | None = None,
+        on_text: Callable[[str], None] | None = None,
     ) -> list[Generation]:
         """Continue each of `[B]` contexts up to a stop, its end or its own limit.
 
-        What is computed for them may be left in `cache`, for the call that continues them.
+        What is computed for them may be left in `cache`, for the call that continues them. Where
+        there is one context, `on_text` may be told all of its text so far, any number of times.
         """
         ...
 
@@ -124,3 +126,40 @@ class TagStop:
         now = self._tokenizer.decode(tail, skip_special_tokens=False)
         before = self._tokenizer.decode(tail[:-1], skip_special_tokens=False)
         return any(now.count(stop) > before.count(stop) for stop in self._stops)
+
+
+class TextWatch:
+    """Tells what the only row of a batch has written so far, token by token.
+
+    It is a stopping criterion that never stops: every back end takes one, and not every one takes
+    a streamer.
+
+    Args:
+        decode: From ids to text.
+        on_text: Told the whole text whenever it has grown by whole characters.
+        width: `[1, width]` ids of the prompt precede the new ones.
+        ends: Ids that close a turn; they are no text.
+    """
+
+    def __init__(
+        self,
+        decode: Callable[[Sequence[int]], str],
+        on_text: Callable[[str], None],
+        width: int,
+        ends: Sequence[int],
+    ) -> None:
+        self._decode = decode
+        self._on_text = on_text
+        self._width = width
+        self._ends = frozenset(ends)
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        """Tell the text, and that nothing is done (transformers' StoppingCriteria)."""
+        import torch
+
+        ids = [i for i in input_ids[0, self._width :].tolist() if i not in self._ends]
+        text = self._decode(ids)
+        # Half a character decodes to this mark; the rest of it comes with the next token.
+        if not text.endswith("\ufffd"):
+            self._on_text(text)
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)

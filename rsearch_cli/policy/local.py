@@ -7,11 +7,11 @@ raises `OutOfMemory`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rsearch_cli.errors import OutOfMemory
-from rsearch_cli.policy.generation import GREEDY, Generation, Sampling, TagStop
+from rsearch_cli.policy.generation import GREEDY, Generation, Sampling, TagStop, TextWatch
 from rsearch_cli.policy.prefix_cache import Inputs, PrefixCache, pad_left
 from rsearch_cli.policy.tokenizing import Tokenizing
 
@@ -50,6 +50,7 @@ class LocalPolicy(Tokenizing):
         max_new_tokens: Sequence[int],
         sampling: Sampling = GREEDY,
         cache: PrefixCache | None = None,
+        on_text: Callable[[str], None] | None = None,
     ) -> list[Generation]:
         """Continue every context until a stop string, end of sequence or its own limit.
 
@@ -60,6 +61,7 @@ class LocalPolicy(Tokenizing):
             sampling: Greedy unless said otherwise.
             cache: What the last call has left for these rows; this call leaves its own. Unsloth's
                 own decoding on a GPU hands nothing back that could be kept.
+            on_text: Told all that the only row has written, after every token.
 
         Returns:
             `[B]` generations, in the order of the contexts.
@@ -73,12 +75,14 @@ class LocalPolicy(Tokenizing):
         try:
             inputs = cache.resume(contexts, pad) if cache else None
             inputs = inputs or pad_left(contexts, pad, self.model.device)
-            tag_stop = TagStop(self.tokenizer, stops, inputs.ids.shape[1])
+            width = inputs.ids.shape[1]
+            tag_stop = TagStop(self.tokenizer, stops, width)
+            watch = [TextWatch(self.decode, on_text, width, self.eos_ids)] if on_text else []
             config = self._generation_config(max(max_new_tokens), sampling)
-            output = self._run_model(inputs, config, [tag_stop])
+            output = self._run_model(inputs, config, [tag_stop, *watch])
         except torch.OutOfMemoryError as error:
             raise OutOfMemory(shortage(error)) from error
-        rows = output.sequences[:, inputs.ids.shape[1] :].tolist()
+        rows = output.sequences[:, width:].tolist()
         written = [
             self._cut(row, tag_stop.ends.get(i), limit)
             for i, (row, limit) in enumerate(zip(rows, max_new_tokens, strict=True))

@@ -119,9 +119,8 @@ def find_stop(
     Returns:
         The text with the stop string at its end, if there is one, and why it ended.
     """
-    ends = [text.find(stop) + len(stop) for stop in stops if stop in text]
-    if ends:
-        return text[: min(ends)], "tag"
+    if (cut := cut_behind(text, stops)) is not None:
+        return cut, "tag"
     if finish == "length":
         return text, "length"
     if stop_string in stops:
@@ -131,3 +130,9 @@ def find_stop(
     if stop_string is None and finish == "stop" and opened[last] >= 0:
         return text + last, "tag"
     return text, "eos"
+
+
+def cut_behind(text: str, stops: Sequence[str]) -> str | None:
+    """The text up to the end of its first stop string; None if it has none."""
+    ends = [text.find(stop) + len(stop) for stop in stops if stop in text]
+    return text[: min(ends)] if ends else None

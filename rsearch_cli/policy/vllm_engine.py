@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rsearch_cli.errors import EngineUnavailable
@@ -65,8 +65,12 @@ class VllmPolicy(LocalPolicy):
         max_new_tokens: Sequence[int],
         sampling: Sampling = GREEDY,
         cache: PrefixCache | None = None,
+        on_text: Callable[[str], None] | None = None,
     ) -> list[Generation]:
-        """Continue every context as `LocalPolicy.generate` does; vLLM keeps prefixes by itself."""
+        """Continue every context as `LocalPolicy.generate` does; vLLM keeps prefixes by itself.
+
+        It gives whole texts: `on_text` is not told of parts.
+        """
         parameters = [self._parameters(stops, limit, sampling) for limit in max_new_tokens]
         return [_read(self, completion) for completion in self._ask(contexts, parameters)]
 

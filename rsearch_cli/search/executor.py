@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rsearch_cli.errors import AccessDenied, BudgetExceeded, OfflineMiss, SourceError
 from rsearch_cli.recipe.schema import Search, Source
@@ -62,10 +62,13 @@ class _Outcome:
 
 
 class _Batch:
-    """The tasks of one batch, and what has put an end to it."""
+    """The tasks of one batch, who is told of its results, and what has put an end to it."""
 
-    def __init__(self, group: asyncio.TaskGroup) -> None:
+    def __init__(
+        self, group: asyncio.TaskGroup, on_result: Callable[[NodeResult], None] | None
+    ) -> None:
         self.group = group
+        self.on_result = on_result
         self.stop: AccessDenied | BudgetExceeded | OfflineMiss | None = None
 
 
@@ -85,17 +88,23 @@ class PlanExecutor:
         self._services = services
         self._runner = asyncio.Runner()
         self._counts = SearchCounts()
+        self._under_way: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
 
     @property
     def counts(self) -> SearchCounts:
         """Totals over all batches so far."""
         return self._counts
 
-    def execute(self, plans: Sequence[SearchPlan]) -> list[tuple[NodeResult, ...]]:
+    def execute(
+        self,
+        plans: Sequence[SearchPlan],
+        on_result: Callable[[NodeResult], None] | None = None,
+    ) -> list[tuple[NodeResult, ...]]:
         """Carry out the plans of a batch at once.
 
         Args:
             plans: Valid plans: acyclic, and naming open sources only.
+            on_result: Told every result as soon as it is there, in the thread of this call.
 
         Returns:
             One tuple a plan, in order, with one result a node, in plan order.
@@ -104,11 +113,21 @@ class PlanExecutor:
             AccessDenied: A service refuses the key or the account.
             BudgetExceeded: A search could pass the budget.
             OfflineMiss: A search is not in the cache, and nothing may be sent.
+            CancelledError: `cancel` was called.
         """
         started = time.perf_counter()
-        results = self._runner.run(self._run_batch(plans))
+        results = self._runner.run(self._run_batch(plans, on_result))
         self._count([r for plan in results for r in plan], time.perf_counter() - started)
         return results
+
+    def cancel(self) -> None:
+        """Give up the batch that another thread is carrying out, if there is one.
+
+        Calls in flight are cut off; the purse takes them for paid.
+        """
+        if self._under_way is not None:
+            loop, task = self._under_way
+            loop.call_soon_threadsafe(task.cancel)
 
     def close(self) -> None:
         """Close the event loop; the executor cannot be used afterwards."""
@@ -125,13 +144,20 @@ class PlanExecutor:
     ) -> None:
         self.close()
 
-    async def _run_batch(self, plans: Sequence[SearchPlan]) -> list[tuple[NodeResult, ...]]:
+    async def _run_batch(
+        self, plans: Sequence[SearchPlan], on_result: Callable[[NodeResult], None] | None
+    ) -> list[tuple[NodeResult, ...]]:
+        task = asyncio.current_task()
+        assert task is not None
+        self._under_way = (asyncio.get_running_loop(), task)
         try:
             async with asyncio.TaskGroup() as group:
-                batch = _Batch(group)
+                batch = _Batch(group, on_result)
                 tasks = [self._start_plan(batch, plan) for plan in plans]
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
+        finally:
+            self._under_way = None
         if batch.stop is not None:
             raise batch.stop
         return [tuple(task.result() for task in nodes) for nodes in tasks]
@@ -153,7 +179,10 @@ class PlanExecutor:
         expansion = expand(node.query, found, settings.expand_dependents, settings.expand_from_top)
         request = SearchRequest(node.query, expansion, settings.top_k, settings.own_words_weight)
         outcome = await self._find(batch, node.source, request)
-        return NodeResult(node, expansion, outcome.passages, outcome.error, outcome.cached)
+        result = NodeResult(node, expansion, outcome.passages, outcome.error, outcome.cached)
+        if batch.on_result and batch.stop is None:
+            batch.on_result(result)
+        return result
 
     async def _find(self, batch: _Batch, name: str, request: SearchRequest) -> _Outcome:
         if batch.stop is not None:

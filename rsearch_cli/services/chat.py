@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from base64 import b64encode
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -119,11 +120,17 @@ class ChatLine:
                 f" set; get one at {KEY_PAGE}, or {otherwise}"
             )
 
-    async def complete(self, messages: list[dict[str, str]], **options: Any) -> Completion:
+    async def complete(
+        self,
+        messages: list[dict[str, str]],
+        on_text: Callable[[str], None] | None = None,
+        **options: Any,
+    ) -> Completion:
         """Ask for one reply.
 
         Args:
             messages: The chat.
+            on_text: Told the text so far, part by part; None takes the reply as a whole.
             **options: Further arguments of `chat.completions.create`.
 
         Raises:
@@ -133,7 +140,11 @@ class ChatLine:
             NothingThere: It does not know the model or the address.
             AccessDenied: It refuses the key or the account.
         """
-        completion = _read_completion(await self._send(messages, options), self)
+        if on_text is None:
+            completion = _read_completion(await self._send(messages, options), self)
+        else:
+            told = {"stream": True, "stream_options": {"include_usage": True}}
+            completion = await self._follow(await self._send(messages, options | told), on_text)
         self.answered = True
         return completion
 
@@ -165,6 +176,32 @@ class ChatLine:
         except (openai.OpenAIError, ValueError) as error:  # a body that is no JSON, or half of it
             words = self._quote(error)
             raise TransientFailure(f"{self.who} at {self.url} sent no JSON ({words})") from None
+
+    async def _follow(self, stream: Any, on_text: Callable[[str], None]) -> Completion:
+        """Put a reply together from its parts."""
+        text, finish, stop_string, usage, choices = "", "", None, None, 0
+        async with stream:
+            while (part := await self._next_part(stream)) is not None:
+                usage = getattr(part, "usage", None) or usage
+                for choice in getattr(part, "choices", None) or ():
+                    choices += 1
+                    finish = choice.finish_reason or finish
+                    read = _read_stop(choice)
+                    stop_string = stop_string if read is None else read
+                    if new := getattr(choice.delta, "content", None):
+                        text += new
+                        on_text(text)
+        if not choices:
+            raise TransientFailure(f"{self.who} at {self.url} sent no chat completion")
+        sent, came = _read_count(usage, "prompt_tokens"), _read_count(usage, "completion_tokens")
+        return Completion(text, finish, sent, came, stop_string)
+
+    async def _next_part(self, stream: Any) -> Any:
+        try:
+            return await anext(stream, None)
+        except Exception as error:  # the client lets those of its HTTP library through
+            words = self._quote(error)
+            raise TransientFailure(f"{self.who} at {self.url} broke off ({words})") from None
 
     def _open(self) -> Any:
         if self._client is None:

@@ -115,14 +115,14 @@ def test_results_hold_every_method_with_intervals(nano):
 
 
 def test_a_finished_evaluation_is_only_told_again(nano, monkeypatch):
-    from rsearch_cli.commands import evaluating
+    from rsearch_cli.commands import policies
 
     def never(*arguments: object) -> None:
         raise AssertionError("the model was loaded")
 
     folder, first = nano
     before = figures(folder)
-    monkeypatch.setattr(evaluating, "load_policy", never)
+    monkeypatch.setattr(policies, "load_policy", never)
     again = call(*SMALL, "--method", "rsearch,rag,direct", "--output-dir", folder)
     assert again.exit_code == 0, again.output
     assert "18 answers are there" in again.stderr

@@ -62,6 +62,7 @@ class LocalServer:
         most_at_once: Most requests that were under way at the same time.
         connections: Connections that were ever opened.
         open_connections: Those that are open now.
+        hold_after: Parts of a streamed answer after which it stands still until this is None.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class LocalServer:
         self._port = port
         self._random = random.Random(0)
         self._under_way = 0
+        self.hold_after: int | None = None
         self._ready = threading.Event()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -108,6 +110,10 @@ class LocalServer:
     def describe_error(self, status: int, message: str) -> Any:
         """The JSON body of an error, in the service's own shape."""
         raise NotImplementedError
+
+    def split(self, request: Received, value: Any) -> list[str] | None:
+        """The server-sent events of a good answer; None sends it as a whole."""
+        return None
 
     @property
     def url(self) -> str:
@@ -214,11 +220,28 @@ class LocalServer:
             return await _send(writer, 200, _HTML, {"Content-Type": "text/html"})
         if fault is Fault.BAD_JSON:
             return await _send(writer, 200, body[: len(body) // 2])
+        events = self.split(request, value) if status == 200 else None
+        if events is not None:
+            return await self._stream(writer, events, cut=fault is Fault.CUT)
         if fault is Fault.CUT:
             writer.write(_head(200, len(body), {}) + body[: len(body) // 2])
             await writer.drain()
             return False
         return await _send(writer, status, body, headers)
+
+    async def _stream(self, writer: asyncio.StreamWriter, events: list[str], cut: bool) -> bool:
+        """Send server-sent events in chunks; with `cut`, break off in the middle."""
+        fields = "Content-Type: text/event-stream\r\nTransfer-Encoding: chunked"
+        writer.write(f"HTTP/1.1 200 .\r\n{fields}\r\n\r\n".encode())
+        for sent, event in enumerate(events[: len(events) // 2] if cut else events):
+            while self.hold_after is not None and sent >= self.hold_after:
+                await asyncio.sleep(0.01)
+            data = f"data: {event}\n\n".encode()
+            writer.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+            await writer.drain()
+        writer.write(b"" if cut else b"0\r\n\r\n")
+        await writer.drain()
+        return not cut
 
 
 async def _read_request(reader: asyncio.StreamReader) -> Received | None:

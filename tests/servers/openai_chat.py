@@ -37,6 +37,8 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "stop": list,
     "max_tokens": int,
     "response_format": dict,
+    "stream": bool,
+    "stream_options": dict,
 }
 _CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded", 404: "model_not_found"}
 _BLOCK = re.compile(r"^<(\w+)-([0-9a-f]{16})>\n(.*?)\n</\1-\2>$", re.DOTALL | re.MULTILINE)
@@ -124,6 +126,10 @@ class ChatServer(LocalServer):
         self.usd += price(request.body, answer["choices"][0]["message"]["content"])
         return 200, answer
 
+    def split(self, request: Received, value: Any) -> list[str] | None:
+        """OpenAI's chunks, a word each, where the request asks for a stream."""
+        return split_completion(value) if request.body.get("stream") else None
+
     def describe_error(self, status: int, message: str) -> dict[str, Any]:
         """OpenAI's error body."""
         kind = "server_error" if status >= 500 else "invalid_request_error"
@@ -143,7 +149,7 @@ def find_flaw(body: Any, formats: tuple[str, ...], extras: tuple[str, ...] = ())
             continue
         if name not in _TYPES:
             return f"Unrecognized request argument supplied: {name}"
-        if not isinstance(value, _TYPES[name]) or isinstance(value, bool):
+        if not isinstance(value, _TYPES[name]) or (isinstance(value, bool) and name != "stream"):
             return f"Invalid type for '{name}'."
     for message in body["messages"]:
         if message.keys() != {"role", "content"} or not isinstance(message["content"], str):
@@ -191,6 +197,22 @@ def make_completion(body: dict[str, Any], said: Said) -> dict[str, Any]:
         "choices": [choice],
     }
     return completion | ({"usage": usage} if said.usage else {})
+
+
+def split_completion(completion: dict[str, Any]) -> list[str]:
+    """An answer as the events of a stream: its words, why it ended, the count, the end."""
+    choice = completion["choices"][0]
+    deltas = [{"content": word} for word in re.findall(r"\s*\S+|\s+", choice["message"]["content"])]
+    head = completion | {"object": "chat.completion.chunk", "usage": None}
+    parts = [
+        head | {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+        for delta in deltas
+    ]
+    end = {"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}
+    parts.append(head | {"choices": [end]})
+    if "usage" in completion:
+        parts.append(head | {"choices": [], "usage": completion["usage"]})
+    return [*(json.dumps(part) for part in parts), "[DONE]"]
 
 
 def count_tokens(text: str) -> int:

@@ -26,7 +26,7 @@ LAYERS = (
     {"policy"},
     {"drafts"},
     {"rollout"},
-    {"train", "evaluate", "publish"},
+    {"train", "evaluate", "publish", "session"},
     {"commands"},
     {"app"},
     {"__main__"},

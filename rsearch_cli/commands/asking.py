@@ -1,0 +1,114 @@
+"""The course of `rsearch infer`: from its options to an agent that can be asked.
+
+Place in the path: the command's body; it opens sources and policy in the order in which they can
+fail. On failure: what cannot be used is raised before the model is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+from rsearch_cli.commands.policies import choose_policy, open_policy
+from rsearch_cli.commands.preparation import say
+from rsearch_cli.policy.endpoint import EndpointPolicy
+from rsearch_cli.policy.generation import Sampling
+from rsearch_cli.policy.loading import locate_model
+from rsearch_cli.questions.sets import open_question_set
+from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.search.executor import PlanExecutor
+from rsearch_cli.search.sources import open_sources
+from rsearch_cli.services.http import hide_credentials
+from rsearch_cli.services.open import open_services
+from rsearch_cli.session.agent import Agent
+from rsearch_cli.types import Passage
+
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class InferOptions:
+    """The options as they were given; None is «not given». See `rsearch infer --help`."""
+
+    recipe: str | None = None
+    overrides: Sequence[str] = field(default_factory=list)
+    model: str | None = None
+    endpoint: str | None = None
+    endpoint_model: str | None = None
+    max_turns: int | None = None
+    temperature: float = 0.0
+    seed: int | None = None
+
+
+@contextmanager
+def open_agent(options: InferOptions) -> Iterator[Agent]:
+    """Open everything that answers need.
+
+    Raises:
+        RecipeError: The recipe or a setting cannot be used.
+        DataError: The corpus cannot be used.
+        SourceError: A source cannot be set up.
+        PolicyError: The model cannot be found or loaded.
+        AccessDenied: There is no key where one is needed.
+        BadParameter: Options contradict each other.
+    """
+    flags = {"rollout.max_turns": options.max_turns, "seed": options.seed}
+    loaded, adapter = choose_policy(
+        options.recipe,
+        options.overrides,
+        options.model,
+        options.endpoint,
+        options.endpoint_model,
+        flags,
+    )
+    recipe = loaded.recipe
+    if recipe.policy.endpoint.url is None:
+        locate_model(recipe.policy.model)
+    if recipe.protocol.system_prompt == "" and recipe.policy.model != "builtin:nano":
+        say(
+            f"recipe {loaded.name} tells the model nothing of how to search; for one that was not "
+            "trained with it, name another: --recipe hotpot-offline"
+        )
+    with ExitStack() as stack:
+        say("opening the search sources")
+        services = stack.enter_context(open_services(recipe, None))
+        sources = open_sources(
+            recipe.search, lambda: _read_corpus(recipe), offline=recipe.cache.mode == "offline"
+        )
+        executor = stack.enter_context(PlanExecutor(sources, recipe.search, services))
+        policy = stack.enter_context(open_policy(recipe, adapter, services))
+        if not isinstance(policy, EndpointPolicy) and options.temperature:
+            import torch
+
+            torch.manual_seed(recipe.seed)
+        top_p = recipe.rollout.top_p if options.temperature else 1.0
+        yield Agent(
+            policy=policy,
+            executor=executor,
+            recipe=recipe,
+            purse=services.purse,
+            sampling=Sampling(options.temperature, top_p),
+            name=_name_model(recipe, options.model),
+            examples=_find_examples(recipe),
+        )
+
+
+def _read_corpus(recipe: Recipe) -> Iterator[Passage]:
+    """The passages that come with the question set, which is opened only if a source wants them."""
+    return open_question_set(recipe.questions, recipe.seed).corpus()
+
+
+def _name_model(recipe: Recipe, given: str | None) -> str:
+    endpoint = recipe.policy.endpoint
+    if endpoint.url is not None:
+        return f"{endpoint.model or recipe.policy.model} at {hide_credentials(endpoint.url)}"
+    return given or recipe.policy.model
+
+
+def _find_examples(recipe: Recipe) -> tuple[str, ...]:
+    """Questions about an invented world, which nobody could think of."""
+    if recipe.questions.source != "world":
+        return ()
+    world = open_question_set(recipe.questions, recipe.seed)
+    return tuple(question.text for question in world.load("test", _EXAMPLES))

@@ -1,0 +1,88 @@
+"""The policy that a command asks: which recipe and weights it has, and how it is opened.
+
+Place in the path: shared by `eval` and `infer`. On failure: a recipe or a model that cannot be used
+raises what its module raises, before anything is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+
+from rsearch_cli.commands.preparation import quieten_libraries, say
+from rsearch_cli.policy.choice import ModelChoice, choose_model
+from rsearch_cli.policy.endpoint import EndpointPolicy
+from rsearch_cli.policy.loading import load_policy
+from rsearch_cli.policy.local import LocalPolicy
+from rsearch_cli.recipe.loading import LoadedRecipe, load_recipe
+from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.services.open import POLICY, Services
+
+DEFAULT_RECIPE = "quickstart"
+
+
+def choose_policy(
+    recipe: str | None,
+    overrides: Sequence[str],
+    model: str | None,
+    endpoint: str | None,
+    endpoint_model: str | None,
+    flags: Mapping[str, object],
+) -> tuple[LoadedRecipe, Path | None]:
+    """Put recipe and model together, where either may bring the other.
+
+    Args:
+        recipe: Name or path; None takes the one of the run that `model` names, else the quickstart.
+        overrides: `--set` settings.
+        model: See `choose_model`; None leaves it to the recipe.
+        endpoint: URL of a server that is asked instead of local weights.
+        endpoint_model: The model's name there.
+        flags: Further flags, as `load_recipe` takes them.
+
+    Returns:
+        The recipe with all flags in it, and the folder of an adapter for local weights, or None.
+
+    Raises:
+        RecipeError: The recipe or a setting cannot be used.
+        PolicyError: `model` names nothing that can be used.
+        BadParameter: Options contradict each other.
+    """
+    chosen = ModelChoice() if model is None else choose_model(model)
+    base = chosen.base
+    if chosen.recipe is not None and recipe is not None:
+        base = load_recipe(str(chosen.recipe)).recipe.policy.model
+    path = recipe or (str(chosen.recipe) if chosen.recipe else DEFAULT_RECIPE)
+    own = {
+        "policy.model": base,
+        "policy.endpoint.url": endpoint,
+        "policy.endpoint.model": endpoint_model,
+    }
+    loaded = load_recipe(path, overrides, {**flags, **own})
+    on_server = loaded.recipe.policy.endpoint.url is not None
+    if endpoint_model is not None and not on_server:
+        raise typer.BadParameter("--endpoint-model names a model on --endpoint URL; give that too")
+    return loaded, None if on_server else chosen.adapter
+
+
+@contextmanager
+def open_policy(
+    recipe: Recipe, adapter: Path | None, services: Services
+) -> Iterator[EndpointPolicy | LocalPolicy]:
+    """Open the server that the recipe names, or load its weights.
+
+    Raises:
+        PolicyError: The weights cannot be loaded.
+        AccessDenied: The server needs a key, and there is none.
+    """
+    if recipe.policy.endpoint.url is not None:
+        with EndpointPolicy(recipe.policy, services.gateway(POLICY)) as policy:
+            if recipe.cache.mode != "offline":
+                policy.check_key()
+            yield policy
+        return
+    say(f"loading {recipe.policy.model}")
+    quieten_libraries()
+    yield load_policy(recipe.policy, recipe.seed, recipe.rollout, adapter)

@@ -1,0 +1,185 @@
+"""One question with its answer, and the forms in which it leaves the terminal.
+
+Place in the path: made by `Agent.ask`; shown by `Screen`, printed as JSON, saved by the session. On
+failure: a file that cannot be written whole is not written at all, and the reason is the reply.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rsearch_cli.protocol.characters import flatten
+from rsearch_cli.protocol.plan import render_plan
+from rsearch_cli.protocol.transcript import read_transcript
+from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.session.citations import Citation, cite
+from rsearch_cli.types import NodeResult, SearchPlan, SearchRound, Trajectory
+
+_MARKS = re.compile(r"([\\`*_{}\[\]<>#|~])")
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A question and all that came of it.
+
+    Attributes:
+        trajectory: The rollout.
+        recipe: The settings it was made with.
+        seconds: Wall-clock time it took.
+        usd: What was paid for it.
+    """
+
+    trajectory: Trajectory
+    recipe: Recipe
+    seconds: float
+    usd: float
+
+    @property
+    def question(self) -> str:
+        """What was asked."""
+        return self.trajectory.question.text
+
+    @property
+    def thoughts(self) -> tuple[str, ...]:
+        """Texts of the <think> blocks."""
+        trajectory = self.trajectory
+        protocol = self.recipe.protocol
+        return read_transcript(trajectory.opening, trajectory.segments, protocol).thoughts
+
+    @property
+    def citations(self) -> list[Citation]:
+        """The passages that the model had, numbered."""
+        chars = self.recipe.search.passage_chars
+        return cite(self.trajectory.rounds, self.trajectory.answer, chars)
+
+    @property
+    def searches(self) -> int:
+        """Plan nodes that were carried out."""
+        return sum(len(round_.results) for round_ in self.trajectory.rounds)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the model wrote."""
+        return sum(self.trajectory.model_mask)
+
+    @property
+    def cost(self) -> str:
+        """What it took, in words; dollars only where there were any."""
+        failed = self.trajectory.failed_searches
+        words = [
+            count(self.searches, "search", "searches") + (f" ({failed} failed)" if failed else ""),
+            count(self.tokens, "token", "tokens"),
+            f"{self.seconds:.1f} s",
+        ]
+        return ", ".join([*words, f"${self.usd:.4f}"] if self.usd else words)
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, JSON-ready; see `rsearch infer --json`."""
+        return {
+            "question": self.question,
+            "thinking": list(self.thoughts),
+            "plans": [_round_as_json(round_) for round_ in self.trajectory.rounds],
+            "answer": self.trajectory.answer,
+            "citations": [citation.as_json() for citation in self.citations],
+            "stop": self.trajectory.stop,
+            "searches": self.searches,
+            "failed_searches": self.trajectory.failed_searches,
+            "tokens": self.tokens,
+            "seconds": round(self.seconds, 3),
+            "usd": self.usd,
+        }
+
+    def as_markdown(self) -> str:
+        """All of it for a person; what models and sources wrote is escaped."""
+        parts = [f"## {escape(self.question)}"]
+        parts += [f"> {escape(thought)}" for thought in self.thoughts]
+        for round_ in self.trajectory.rounds:
+            parts.append(_plan_as_markdown(round_))
+            parts += ["\n".join(_result_as_markdown(result)) for result in round_.results]
+        cited = self.citations
+        marks = "".join(f"\\[{c.number}\\]" for c in cited if c.holds_answer)
+        answer = self.trajectory.answer
+        parts.append("No answer." if answer is None else f"**{escape(answer)}** {marks}".rstrip())
+        listed = (f"{c.number}. {escape(c.passage.title)} ({escape(c.passage.id)})" for c in cited)
+        parts.append("\n".join(listed))
+        parts.append(self.cost)
+        return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def save_exchanges(path: Path, exchanges: Sequence[Exchange]) -> str | None:
+    """Write exchanges to a file, whole or not at all: JSON for `.json`, Markdown for `.md`.
+
+    Returns:
+        Why it could not be written, in one line; None if it was.
+    """
+    if path.suffix == ".json":
+        text = json.dumps([e.as_json() for e in exchanges], indent=2, ensure_ascii=False) + "\n"
+    elif path.suffix == ".md":
+        text = "\n".join(exchange.as_markdown() for exchange in exchanges)
+    else:
+        return f"{path}: the name must end in .json or .md"
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        # A server may send half of a surrogate pair.
+        partial.write_text(text, encoding="utf-8", errors="replace")
+        os.replace(partial, path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        return f"{path} cannot be written: {error.strerror}"
+    return None
+
+
+def count(number: int, one: str, many: str) -> str:
+    """A number with its noun."""
+    return f"{number} {one if number == 1 else many}"
+
+
+def escape(text: str) -> str:
+    """Foreign text as one line that Markdown takes literally."""
+    return _MARKS.sub(r"\\\1", flatten(text))
+
+
+def _round_as_json(round_: SearchRound) -> dict[str, Any]:
+    plan = round_.plan or SearchPlan(())
+    return {
+        "valid": round_.plan is not None,
+        "problems": list(round_.problems),
+        "nodes": [{"label": n.label, "query": n.query, "source": n.source} for n in plan.nodes],
+        "edges": [list(edge) for edge in plan.edges],
+        "results": [_result_as_json(result) for result in round_.results],
+    }
+
+
+def _result_as_json(result: NodeResult) -> dict[str, Any]:
+    return {
+        "node": result.node.label,
+        "expansion": list(result.expansion),
+        "error": result.error,
+        "cached": result.cached,
+        "passages": [
+            {"id": p.id, "title": p.title, "text": p.text, "score": p.score}
+            for p in result.passages
+        ],
+    }
+
+
+def _plan_as_markdown(round_: SearchRound) -> str:
+    if round_.plan is None:
+        return f"Plan not valid: {escape(round_.problems[0])}"
+    return "\n".join(f"    {line}" for line in render_plan(round_.plan).splitlines())
+
+
+def _result_as_markdown(result: NodeResult) -> list[str]:
+    label = f"- {result.node.label}: "
+    if result.error is not None:
+        return [f"{label}search failed ({escape(result.error)})"]
+    found = [f"{label}{escape(p.title)}: {escape(p.text)}" for p in result.passages]
+    return found or [f"{label}nothing found"]
