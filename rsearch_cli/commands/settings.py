@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 DATA_PANEL, MODEL_PANEL, TRAINING_PANEL = "Questions", "Model and adapter", "Training"
-REWARD_PANEL = "Rollout and reward"
+REWARD_PANEL, WANDB_PANEL, HUB_PANEL = "Rollout and reward", "Weights & Biases", "Hugging Face Hub"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,16 @@ _TABLE: Mapping[str, Sequence[tuple[str, str, type, str, str]]] = {
             "1024",
         ),
     ),
+    WANDB_PANEL: (
+        ("--use-wandb", "wandb.enabled", bool, "Track the run.", "no"),
+        ("--wandb-project", "wandb.project", str, "Project.", "r-search-training"),
+        ("--wandb-run-name", "wandb.run_name", str, "Name of the run.", "one that W&B chooses"),
+    ),
+    HUB_PANEL: (
+        ("--push-to-hub", "hub.push", bool, "Publish the run when it is done.", "no"),
+        ("--hub-model-id", "hub.model_id", str, "Repository, as in user/name.", "none"),
+        ("--hub-private", "hub.private", bool, "Only its owner sees it.", "no"),
+    ),
 }
 
 SETTINGS = tuple(
@@ -152,7 +162,7 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 def _as_parameter(setting: Setting) -> inspect.Parameter:
     option = typer.Option(
-        setting.flag,
+        f"{setting.flag}/--no-{setting.flag[2:]}" if setting.kind is bool else setting.flag,
         help=setting.help,
         show_default=setting.default,
         rich_help_panel=setting.panel,

@@ -18,7 +18,7 @@ import typer
 from rsearch_cli.commands.keys import keep_keys
 from rsearch_cli.commands.launch import launch, without_launch_flags
 from rsearch_cli.commands.output import print_json, rich_stdout
-from rsearch_cli.commands.settings import settings_of_stage, takes_settings
+from rsearch_cli.commands.settings import HUB_PANEL, WANDB_PANEL, settings_of_stage, takes_settings
 from rsearch_cli.ranks import is_main, world_size
 
 if TYPE_CHECKING:
@@ -66,6 +66,13 @@ def train(
         str | None,
         typer.Option(help="Better: OPENAI_API_KEY.", rich_help_panel=SERVICES_PANEL),
     ] = None,
+    wandb_api_key: Annotated[
+        str | None,
+        typer.Option(help="Better: WANDB_API_KEY.", rich_help_panel=WANDB_PANEL),
+    ] = None,
+    hub_token: Annotated[
+        str | None, typer.Option(help="Better: HF_TOKEN.", rich_help_panel=HUB_PANEL)
+    ] = None,
     cache_dir: Annotated[
         Path | None,
         typer.Option(
@@ -106,7 +113,14 @@ def train(
     from rsearch_cli.commands.training import run_training
     from rsearch_cli.recipe.loading import load_recipe, peek
 
-    keep_keys({"--exa-api-key": exa_api_key, "--openai-api-key": openai_api_key})
+    keep_keys(
+        {
+            "--exa-api-key": exa_api_key,
+            "--openai-api-key": openai_api_key,
+            "--wandb-api-key": wandb_api_key,
+            "--hub-token": hub_token,
+        }
+    )
     if cache_dir is not None:
         os.environ["RSEARCH_CACHE_DIR"] = str(cache_dir)
     stage = peek("stage", recipe, overrides or (), settings)

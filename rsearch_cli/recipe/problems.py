@@ -22,6 +22,9 @@ from rsearch_cli.recipe.schema import Recipe
 
 # Flags of `rsearch train` that are not called after the last part of the key they set.
 FLAG_NAMES = {
+    "hub.model_id": "--hub-model-id",
+    "hub.private": "--hub-private",
+    "hub.push": "--push-to-hub",
     "policy.lora.alpha": "--lora-alpha",
     "policy.lora.dropout": "--lora-dropout",
     "policy.lora.r": "--lora-r",
@@ -34,6 +37,9 @@ FLAG_NAMES = {
     "reward.judge.model": "--reward-model",
     "sft.learning_rate": "--lr",
     "train.learning_rate": "--lr",
+    "wandb.enabled": "--use-wandb",
+    "wandb.project": "--wandb-project",
+    "wandb.run_name": "--wandb-run-name",
 }
 
 # Pydantic's error types in our words; a type that is missing here keeps pydantic's own sentence.

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rsearch_cli.app import app
-from rsearch_cli.commands import training
+from rsearch_cli.commands import pushing, training
 from rsearch_cli.commands.settings import SETTINGS
 from rsearch_cli.recipe.schema import Recipe
 
@@ -38,6 +38,12 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "--score-mode": ("discrete", "discrete"),
     "--max-turns": ("3", 3),
     "--max-new-tokens": ("99", 99),
+    "--use-wandb": ("", True),
+    "--wandb-project": ("mine", "mine"),
+    "--wandb-run-name": ("first", "first"),
+    "--push-to-hub": ("", True),
+    "--hub-model-id": ("me/agent", "me/agent"),
+    "--hub-private": ("", True),
 }
 
 
@@ -57,6 +63,7 @@ def resolve(monkeypatch: pytest.MonkeyPatch) -> Any:
             raise Caught
 
         monkeypatch.setattr(training, "run_training", catch)
+        monkeypatch.setattr(pushing, "check_push", lambda recipe: None)
         result = CliRunner().invoke(app, ["train", *arguments])
         assert recipes, result.output
         return recipes[0]
@@ -78,8 +85,9 @@ def test_every_flag_is_tried() -> None:
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.flag)
 def test_a_flag_reaches_its_place(setting: Any, resolve: Any) -> None:
     text, value = GIVEN[setting.flag]
-    before = resolve()
-    after = resolve(setting.flag, text)
+    needed = ["--hub-model-id", "me/agent"] if setting.flag == "--push-to-hub" else []
+    before = resolve(*needed)
+    after = resolve(*needed, setting.flag, *([text] if text else []))
     assert value_of(after, setting.key) == value != value_of(before, setting.key)
     # And nothing else.
     section, _, name = setting.key.rpartition(".")
@@ -91,8 +99,12 @@ def test_a_flag_reaches_its_place(setting: Any, resolve: Any) -> None:
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.flag)
 def test_the_help_tells_the_default(setting: Any, resolve: Any) -> None:
     value = value_of(resolve(), setting.key)
-    told = "from the Hub" if value is None else ",".join(value) if setting.kind is list else value
-    assert setting.default == str(told)
+    if value is None:
+        assert setting.default in ("from the Hub", "one that W&B chooses", "none")
+    elif setting.kind is bool:
+        assert setting.default == ("yes" if value else "no")
+    else:
+        assert setting.default == (",".join(value) if setting.kind is list else str(value))
 
 
 def test_a_command_line_of_the_seed_works(resolve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,11 +114,14 @@ def test_a_command_line_of_the_seed_works(resolve: Any, monkeypatch: pytest.Monk
         "--data-source", "custom",
         "--data-path", "your_data.json",
         "--max-samples", "500",
+        "--use-wandb",
         "--openai-api-key", "YOUR_KEY",
         "--exa-api-key", "YOUR_KEY",
     )  # fmt: skip
     assert (recipe.questions.source, recipe.questions.path) == ("custom", "your_data.json")
     assert recipe.questions.max_samples == 500
+    assert recipe.wandb.enabled
+    assert recipe.output_dir == "output"
     assert recipe.policy.model == "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"
     assert recipe.reward.answer == "judge"
     assert {source.type for source in recipe.search.sources.values()} == {"exa"}
