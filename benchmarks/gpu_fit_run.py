@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -26,6 +26,7 @@ from rsearch_cli.memory.shape import find_shape
 from rsearch_cli.policy.generation import GREEDY, Generation, Sampling
 from rsearch_cli.policy.loading import choose_backend, load_policy, locate_model
 from rsearch_cli.policy.local import LocalPolicy
+from rsearch_cli.policy.prefix_cache import PrefixCache
 from rsearch_cli.protocol.transcript import SEARCH_CLOSE
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.schema import Recipe
@@ -81,13 +82,16 @@ class ForcedPolicy(LocalPolicy):
         stops: Sequence[str],
         max_new_tokens: Sequence[int],
         sampling: Sampling = GREEDY,
+        cache: PrefixCache | None = None,
+        on_text: Callable[[str], None] | None = None,
     ) -> list[Generation]:
         """Sample as many tokens as are left beside the tag, and append it."""
         searching = SEARCH_CLOSE in stops
         half = self.written // 2 if searching else self.written - self.written // 2
         tail = PLAN if searching else ANSWER
         ids = tuple(self.encode_inserted(tail))
-        drafts = super().generate(contexts, [NEVER], [half - len(ids)] * len(contexts), sampling)
+        room = [half - len(ids)] * len(contexts)
+        drafts = super().generate(contexts, [NEVER], room, sampling)
         return [Generation(d.token_ids + ids, d.text + tail, "tag") for d in drafts]
 
     def _generation_config(self, max_new_tokens: int, sampling: Sampling) -> Any:

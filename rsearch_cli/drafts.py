@@ -1,4 +1,4 @@
-"""Trajectories in the making, the micro-batches in which they are made, and who looks on.
+"""Trajectories in the making, their micro-batches, who searches for them and who looks on.
 
 Place in the path: `rollout` moves drafts from question to answer; here is what it moves. On
 failure: nothing here fails; a draft that fits no bound makes a micro-batch of its own.
@@ -6,7 +6,7 @@ failure: nothing here fails; a draft that fits no bound makes a micro-batch of i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import islice
@@ -14,7 +14,30 @@ from typing import Literal, Protocol
 
 from rsearch_cli.policy.prefix_cache import PrefixCache
 from rsearch_cli.protocol.plan import PlanReading
-from rsearch_cli.types import NodeResult, Question, SearchRound, Segment, Trajectory
+from rsearch_cli.types import (
+    NodeResult,
+    Question,
+    SearchPlan,
+    SearchRound,
+    Segment,
+    Trajectory,
+)
+
+
+class Executor(Protocol):
+    """What a rollout needs of the search layer (see `search.executor.PlanExecutor`)."""
+
+    def execute(
+        self,
+        plans: Sequence[SearchPlan],
+        on_result: Callable[[NodeResult], None] | None = None,
+    ) -> list[tuple[NodeResult, ...]]:
+        """Carry plans out; one tuple a plan, one result a node, which `on_result` is told first."""
+        ...
+
+    def cancel(self) -> None:
+        """Give up what is being carried out in another thread."""
+        ...
 
 
 class Observer(Protocol):

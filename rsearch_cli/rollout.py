@@ -28,9 +28,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor as Workers
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
 
-from rsearch_cli.drafts import Draft, MicroBatch, Observer, PendingSearch, count_fitting
+from rsearch_cli.drafts import (
+    Draft,
+    Executor,
+    MicroBatch,
+    Observer,
+    PendingSearch,
+    count_fitting,
+)
 from rsearch_cli.errors import OutOfMemory, PolicyError
 from rsearch_cli.policy.generation import PromptPolicy, Sampling, TextPolicy
 from rsearch_cli.policy.prefix_cache import PrefixCache
@@ -42,7 +48,6 @@ from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.types import (
     NodeResult,
     Question,
-    SearchPlan,
     SearchRound,
     Segment,
     Trajectory,
@@ -50,22 +55,6 @@ from rsearch_cli.types import (
 
 UNDER_WAY = 2
 """Micro-batches that take turns; a third would hide no more of a search, and cost its cache."""
-
-
-class Executor(Protocol):
-    """What a rollout needs of the search layer (see `search.executor.PlanExecutor`)."""
-
-    def execute(
-        self,
-        plans: Sequence[SearchPlan],
-        on_result: Callable[[NodeResult], None] | None = None,
-    ) -> list[tuple[NodeResult, ...]]:
-        """Carry plans out; one tuple a plan, one result a node, which `on_result` is told first."""
-        ...
-
-    def cancel(self) -> None:
-        """Give up what is being carried out in another thread."""
-        ...
 
 
 @dataclass(slots=True)
@@ -155,25 +144,40 @@ class Rollout:
         if self.observer and len(questions) > 1:
             raise ValueError(f"an observer follows one question, not {len(questions)}")
         drafts = [self._draft(question) for question in questions]
-        waiting, under_way = deque(drafts), deque[MicroBatch]()
-        done = 0
         # Leaving the block waits for a search that is under way: what is paid for is kept.
         with ThreadPoolExecutor(1, "search") as worker:
-            while waiting or under_way:
-                while waiting and len(under_way) < UNDER_WAY:
-                    under_way.append(self._next_batch(waiting))
-                batch = under_way.popleft()
-                self._receive(batch)
-                if batch.active and not self._write(batch, sampling):
-                    under_way = self._split([batch, *under_way])
-                elif batch.active:
-                    self._search(batch, worker)
-                    under_way.append(batch)
-                else:
-                    done += len(batch.drafts)
-                    if on_done:
-                        on_done(done)
+            try:
+                self._take_turns(drafts, sampling, worker, on_done)
+            except KeyboardInterrupt:
+                if self.observer:
+                    self.executor.cancel()
+                raise
         return [draft.finish(self.policy.eos_id) for draft in drafts]
+
+    def _take_turns(
+        self,
+        drafts: Sequence[Draft],
+        sampling: Sampling,
+        worker: Workers,
+        on_done: Callable[[int], None] | None,
+    ) -> None:
+        """Bring all drafts to their end, in micro-batches."""
+        waiting, under_way = deque(drafts), deque[MicroBatch]()
+        done = 0
+        while waiting or under_way:
+            while waiting and len(under_way) < UNDER_WAY:
+                under_way.append(self._next_batch(waiting))
+            batch = under_way.popleft()
+            self._receive(batch)
+            if batch.active and not self._write(batch, sampling):
+                under_way = self._split([batch, *under_way])
+            elif batch.active:
+                self._search(batch, worker)
+                under_way.append(batch)
+            else:
+                done += len(batch.drafts)
+                if on_done:
+                    on_done(done)
 
     def _next_batch(self, waiting: deque[Draft]) -> MicroBatch:
         """Take as many drafts as the recipe allows at once."""
@@ -295,12 +299,7 @@ class Rollout:
         if search is None:
             return
         started = time.perf_counter()
-        try:
-            found = iter(search.found.result())
-        except KeyboardInterrupt:
-            if self.observer:
-                self.executor.cancel()
-            raise
+        found = iter(search.found.result())
         self.times.search += time.perf_counter() - started
         protocol, forbidden = self.recipe.protocol, self.policy.forbidden
         for draft, reading in zip(search.drafts, search.readings, strict=True):

@@ -24,6 +24,12 @@ from rsearch_cli.services.open import open_services
 from rsearch_cli.session.agent import Agent
 from rsearch_cli.types import Passage
 
+NANO = "builtin:nano"
+"""The model that knows the protocol without being told."""
+
+PERSON = ("policy.endpoint.service.retries=1",)
+"""Settings for someone who waits, below any `--set`: they would rather ask again than sit still."""
+
 _EXAMPLES = 3
 
 
@@ -56,16 +62,18 @@ def open_agent(options: InferOptions) -> Iterator[Agent]:
     flags = {"rollout.max_turns": options.max_turns, "seed": options.seed}
     loaded, adapter = choose_policy(
         options.recipe,
-        options.overrides,
+        [*PERSON, *options.overrides],
         options.model,
         options.endpoint,
         options.endpoint_model,
         flags,
     )
     recipe = loaded.recipe
-    if recipe.policy.endpoint.url is None:
+    on_server = recipe.policy.endpoint.url is not None
+    if not on_server:
         locate_model(recipe.policy.model)
-    if recipe.protocol.system_prompt == "" and recipe.policy.model != "builtin:nano":
+    untrained = adapter is None and (on_server or recipe.policy.model != NANO)
+    if untrained and recipe.protocol.system_prompt == "":
         say(
             f"recipe {loaded.name} tells the model nothing of how to search; for one that was not "
             "trained with it, name another: --recipe hotpot-offline"

@@ -10,12 +10,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from rsearch_cli.drafts import Observer
+from rsearch_cli.drafts import Executor, Observer
 from rsearch_cli.errors import ServiceFailure
 from rsearch_cli.policy.endpoint import failure_of
 from rsearch_cli.policy.generation import GREEDY, Sampling, TextPolicy
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.rollout import Executor, Rollout
+from rsearch_cli.rollout import Rollout
 from rsearch_cli.services.purse import Purse
 from rsearch_cli.session.exchange import Exchange
 from rsearch_cli.types import Question

@@ -136,13 +136,13 @@ class Session:
         if not argument:
             self._screen.say("/save needs a file: /save answers.json, or answers.md", fg="yellow")
         elif self._last():
-            path = Path(argument).expanduser().absolute()
-            if path.exists() and path not in self._saved:
+            path = Path(argument).expanduser()
+            if path.exists() and path.absolute() not in self._saved:
                 self._screen.say(f"{path} exists; give another name", fg="yellow")
             elif problem := save_exchanges(path, self._exchanges):
                 self._screen.say(problem, fg="yellow")
             else:
-                self._saved.add(path)
+                self._saved.add(path.absolute())
                 answers = count(len(self._exchanges), "answer", "answers")
                 self._screen.say(f"saved {answers} to {path}")
 

@@ -194,10 +194,11 @@ def result_lines(result: NodeResult) -> Iterator[str]:
 
 
 def citation_line(citation: Citation) -> str:
-    """Number, title and address of a passage."""
+    """Number, title and address of a passage; some corpora have titles for addresses."""
     passage = citation.passage
     title = flatten(passage.title) or shorten(citation.shown, _SNIPPET_CHARS)
-    return f"[{citation.number}] {title} ({flatten(passage.id)})"
+    place = "" if passage.id == passage.title else f" ({flatten(passage.id)})"
+    return f"[{citation.number}] {title}{place}"
 
 
 def trace_lines(exchange: Exchange) -> list[tuple[str, str]]:
@@ -218,5 +219,9 @@ def trace_lines(exchange: Exchange) -> list[tuple[str, str]]:
 def _say_why_none(exchange: Exchange) -> str:
     if exchange.trajectory.stop == "length":
         most = exchange.recipe.rollout.max_new_tokens
-        return f"no answer: the tokens ran out (--set rollout.max_new_tokens={2 * most} for more)"
+        room = exchange.recipe.policy.max_seq_length
+        return (
+            "no answer: the tokens ran out; rollout.max_new_tokens is "
+            f"{most}, policy.max_seq_length {room}"
+        )
     return "no answer: the model ended without an <answer> block"

@@ -12,11 +12,11 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from rsearch_cli.drafts import Executor
 from rsearch_cli.protocol.plan import read_plan, render_plan
 from rsearch_cli.protocol.results import render_invalid_plan, render_results
 from rsearch_cli.questions.world import gold_evidence, gold_plan
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.rollout import Executor
 from rsearch_cli.train.traces import Tally, Trace, require_traces
 from rsearch_cli.types import NodeResult, Question, SearchPlan, Segment
 

@@ -154,9 +154,19 @@ def test_other_settings_in_the_same_folder_are_refused(nano):
 
 def test_a_run_brings_its_recipe_and_its_adapter(tmp_path):
     run = tmp_path / "run"
-    train = [*SMALL[:8], "--set", "train.batch_size=8", "--set", "evaluate.limit=6"]
+    train = [
+        "--recipe",
+        "quickstart",
+        *SMALL[:8],
+        "--set",
+        "train.batch_size=8",
+        "--set",
+        "evaluate.limit=6",
+    ]
     train += ["--num-generations", "4", "--max-steps", "1", "--lr", "0.05"]
-    trained = CliRunner().invoke(app, ["train", *train, "--output-dir", str(run)])
+    trained = CliRunner().invoke(
+        app, ["train", "--recipe", "quickstart", *train, "--output-dir", str(run)]
+    )
     assert trained.exit_code == 0, trained.output
     result = call("--model", run, "--json", "--output-dir", tmp_path / "e")
     assert result.exit_code == 0, result.output

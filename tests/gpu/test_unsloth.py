@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 pytestmark = pytest.mark.unsloth
 
 SMALL = [
+    "--recipe", "quickstart",
     "--set", "questions.world.train_regions=2",
     "--set", "questions.world.held_out_regions=1",
     "--set", "policy.backend=unsloth",
@@ -39,7 +40,16 @@ def test_two_steps_through_fast_language_model(tmp_path, four_bit):
 
     width = ["--set", f"policy.load_in_4bit={str(four_bit).lower()}"]
     precision = ["--set", "policy.dtype=bfloat16"]
-    run = ["train", *SMALL, *width, *precision, "--output-dir", str(tmp_path / "run")]
+    run = [
+        "train",
+        "--recipe",
+        "quickstart",
+        *SMALL,
+        *width,
+        *precision,
+        "--output-dir",
+        str(tmp_path / "run"),
+    ]
     result = CliRunner().invoke(app, run)
     assert result.exit_code == 0, result.output
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())

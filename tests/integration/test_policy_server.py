@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -210,3 +211,62 @@ def test_a_served_model_answers_like_its_own_weights(quickstart, nano_policy, tm
         own = Rollout(nano_policy, executor, recipe).run(questions, Sampling())
     assert [t.transcript for t in served] == [t.transcript for t in own]
     assert [t.rounds for t in served] != [()] * 6
+
+
+def watch(policy: EndpointPolicy, context: list[int] | None = None):
+    """Ask as `ask` does, and note what is told on the way."""
+    told: list[str] = []
+    prompt, _ = policy.encode_prompt(MESSAGES)
+    stops = ["</search>", "</answer>"]
+    prompt += context or []
+    (written,) = policy.generate([prompt], stops, [50], on_text=told.append)
+    return written, told
+
+
+def test_a_streamed_reply_is_the_reply(server, open_policy):
+    policy = open_policy(*PRICES)
+    (whole,) = ask(policy)
+    first = policy._gateway.purse.snapshot().total.usd
+    streamed, told = watch(policy)
+    assert (streamed.text, streamed.stop, len(streamed.token_ids)) == (
+        whole.text, whole.stop, len(whole.token_ids),
+    )  # fmt: skip
+    assert told[0] == "<think>" and streamed.text == told[-1] + "</search>"
+    assert all(late.startswith(early) for early, late in pairwise(told))
+    both = policy._gateway.purse.snapshot().total.usd
+    assert both == pytest.approx(2 * first) and first > 0
+    assert [r.body.get("stream") for r in server.requests] == [None, True]
+
+
+def test_a_stream_that_breaks_off_is_asked_for_again(server, open_policy):
+    server.faults = Faults([Fault.CUT], first=1)
+    written, told = watch(open_policy())
+    assert written.stop == "tag" and len(server.requests) == 2
+    assert told.count("<think>") == 2  # the text begins anew
+
+
+def test_a_stream_that_always_breaks_off_is_a_failure(server, open_policy):
+    server.faults = Faults([Fault.CUT])
+    written, _ = watch(open_policy("policy.endpoint.service.retries=1"))
+    assert "broke off" in written.token_ids[0].failure
+    assert "(tried 2 times)" in written.token_ids[0].failure
+
+
+def test_what_a_server_streams_behind_a_stop_string_is_not_told(server, open_policy):
+    server.grade = lambda body: "<answer> Nr 51 </answer> and more of it"
+    written, told = watch(open_policy())
+    assert written.text == told[-1] == "<answer> Nr 51 </answer>"
+
+
+def test_a_repeated_opening_is_not_told(server, open_policy):
+    policy = open_policy()
+    server.grade = lambda body: "<think> I know. </think>"
+    written, told = watch(policy, policy.encode_inserted("<think>"))
+    assert written.text == told[-1] == " I know. </think>"
+    assert told[0] == " I"
+
+
+def test_a_server_that_counts_no_streamed_tokens_is_estimated(server, open_policy):
+    server.grade = lambda body: Said("<answer> Nr 51 ", usage=False)
+    written, _ = watch(open_policy())
+    assert (written.text, len(written.token_ids)) == ("<answer> Nr 51 </answer>", 6)

@@ -26,7 +26,17 @@ SETTINGS = (
 def train(folder, *options: str):
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
     return CliRunner().invoke(
-        app, ["train", *settings, "--output-dir", str(folder), "--json", *options]
+        app,
+        [
+            "train",
+            "--recipe",
+            "quickstart",
+            *settings,
+            "--output-dir",
+            str(folder),
+            "--json",
+            *options,
+        ],
     )
 
 

@@ -27,7 +27,7 @@ RUINOUS = ("train.learning_rate=0.05", "alarms.window=8")
 def train(folder: Path, *settings: str, resume: bool = False):
     options = [word for setting in (*SETTINGS, *settings) for word in ("--set", setting)]
     options += ["--output-dir", str(folder), *(["--resume"] if resume else [])]
-    return CliRunner().invoke(app, ["train", *options])
+    return CliRunner().invoke(app, ["train", "--recipe", "quickstart", *options])
 
 
 def rows(folder: Path, name: str) -> list[dict]:

@@ -210,7 +210,16 @@ def test_a_training_is_tracked_from_its_first_step_to_its_outcome(tmp_path: Path
         "wandb.table_rows=3",
     )
     options = [word for setting in settings for word in ("--set", setting)]
-    command = ("-m", "rsearch_cli", "train", *options, "--output-dir", str(tmp_path / "run"))
+    command = (
+        "-m",
+        "rsearch_cli",
+        "train",
+        "--recipe",
+        "quickstart",
+        *options,
+        "--output-dir",
+        str(tmp_path / "run"),
+    )
     call(tmp_path, *command, url=closed_port())
     (run,) = offline_runs(tmp_path)
     log = transaction_log(run)

@@ -138,6 +138,7 @@ class ScriptedAgents:
         stops: Sequence[str],
         max_new_tokens: Sequence[int],
         sampling: Sampling = GREEDY,
+        cache: object = None,
     ) -> list[Generation]:
         """Write the plan first, the answer once there is a result."""
         return [self._write(context) for context in contexts]

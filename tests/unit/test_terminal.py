@@ -12,6 +12,7 @@ from rsearch_cli.terminal import finite, printable, shorten
 def test_control_characters_are_replaced_and_layout_stays() -> None:
     assert printable("a\tb\nc\r\nd") == "a\tb\nc\nd"
     assert printable("\x1b[2Jx\x07\x00\x7f\x9b1m\r") == "\ufffd[2Jx" + "\ufffd" * 4 + "1m\ufffd"
+    assert printable("half a pair: \ud83d") == "half a pair: \ufffd"
     assert printable("Zürich → 東京 [bold]") == "Zürich → 東京 [bold]"
 
 

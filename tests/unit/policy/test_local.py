@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from rsearch_cli.errors import OutOfMemory, PolicyError
-from rsearch_cli.policy.generation import Sampling, TagStop
+from rsearch_cli.policy.generation import Sampling, TagStop, TextWatch
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.policy.tokenizing import ensure_pad_token
 
@@ -176,3 +177,15 @@ def test_memory_that_runs_out_is_named_as_what_it_is(nano_policy, monkeypatch):
     with pytest.raises(OutOfMemory) as caught:
         nano_policy.generate(nano_prompts(nano_policy), ["</search>"], [60] * 4)
     assert str(caught.value) == "CUDA out of memory. Tried to allocate 2.00 GiB"
+
+
+def test_text_is_told_in_whole_characters_and_without_the_end(tiny_policy):
+    told: list[str] = []
+    watch = TextWatch(tiny_policy.decode, told.append, 2, tiny_policy.eos_ids)
+    ids = tiny_policy.encode_inserted("aé→")
+    assert len(ids) > 3, "the tokenizer splits characters"
+    ids.append(tiny_policy.eos_id)
+    for end in range(1, len(ids) + 1):
+        done = watch(torch.tensor([[7, 7, *ids[:end]]]), None)
+        assert done.tolist() == [False]
+    assert list(dict.fromkeys(told)) == ["a", "aé", "aé→"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -242,6 +243,39 @@ def test_what_stops_the_run_comes_after_what_is_in_flight(
     with executor(Recorder(), "cache.mode=offline") as runner:
         ((result,),) = runner.execute([plan("long")])
         assert (result.cached, result.passages[0].id) == (True, "long")
+
+
+def test_a_result_is_told_as_soon_as_it_is_there(executor: Opener) -> None:
+    told: list[str] = []
+
+    class Ordered(Recorder):
+        async def work(self, request: SearchRequest) -> None:
+            while request.query == "slow" and told != ["B", "C"]:
+                await asyncio.sleep(0)
+
+    with executor(Ordered()) as runner:
+        (results,) = runner.execute(
+            [plan("slow", "quick", "child fail", edges="BC")],
+            lambda result: told.append(result.node.label),
+        )
+    assert told == ["B", "C", "A"]
+    assert [r.node.label for r in results] == ["A", "B", "C"]
+
+
+def test_another_thread_can_give_a_batch_up(executor: Opener) -> None:
+    class Endless(Recorder):
+        async def work(self, request: SearchRequest) -> None:
+            if request.query == "endless":
+                threading.Thread(target=runner.cancel).start()
+                await asyncio.sleep(PATIENCE)
+
+    with executor(Endless()) as runner:
+        with pytest.raises(asyncio.CancelledError):
+            runner.execute([plan("endless", "child", edges="AB")])
+        runner.cancel()  # with nothing under way it does nothing
+        ((result,),) = runner.execute([plan("a")])
+        assert result.passages[0].id == "a"
+        assert runner.counts.searches == 1
 
 
 def test_searches_are_paid_from_the_budget(executor: Opener) -> None:

@@ -1,0 +1,159 @@
+"""A session: what is a command, what is a question, and that nothing ends it but leaving."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from rsearch_cli.errors import BudgetExceeded, PolicyError
+from rsearch_cli.session.loop import COMMANDS, Session
+from rsearch_cli.session.reader import PipeReader, open_reader
+from rsearch_cli.session.screen import Screen
+
+
+class Answering:
+    """Answers everything with the same exchange, and fails when it is told to."""
+
+    name = "builtin:nano"
+    examples = ("Who wrote it?",)
+
+    def __init__(self, exchange) -> None:
+        self.exchange = exchange
+        self.recipe = exchange.recipe
+        self.asked: list[str] = []
+
+    def ask(self, text, observer=None):
+        self.asked.append(text)
+        observer.wrote("<answer> Dub")
+        if text in FAILURES:
+            raise FAILURES[text]
+        observer.wrote("<answer> Dublin </answer>")
+        return self.exchange
+
+
+FAILURES = {
+    "broke?": BudgetExceeded("no \x1b[1mmoney"),
+    "long?": PolicyError("too long"),
+    "slow?": KeyboardInterrupt(),
+}
+
+
+class Lines:
+    def __init__(self, *lines: str) -> None:
+        self.lines = list(lines)
+
+    def read(self):
+        return self.lines.pop(0) if self.lines else None
+
+
+@pytest.fixture
+def talk(make_exchange, capsys):
+    """Runs a session over the lines; gives what was asked, stdout and stderr."""
+
+    def run(*lines: str):
+        agent = Answering(make_exchange())
+        Session(agent, Screen()).run(Lines(*lines))
+        captured = capsys.readouterr()
+        return agent.asked, captured.out.split("\n", 2)[-1], captured.err
+
+    return run
+
+
+def test_it_begins_with_who_answers_and_what_to_ask(make_exchange, capsys):
+    Session(Answering(make_exchange()), Screen()).run(Lines())
+    assert capsys.readouterr().out == (
+        "builtin:nano, searching General, News, Academy. /help tells the commands, /quit leaves\n"
+        "It knows nothing but an invented world. Try: Who wrote it?\n"
+    )
+
+
+def test_questions_are_asked_one_by_one_and_stripped(talk):
+    asked, out, _ = talk("  Who?\n", "", "   \n", "/etc/hosts is what?", "two\nlines?")
+    assert asked == ["Who?", "/etc/hosts is what?", "two\nlines?"]
+    assert out.count("answer  Dublin [1]\n") == 3
+
+
+@pytest.mark.parametrize(
+    ("question", "line"),
+    [("broke?", "rsearch: no \ufffd[1mmoney\n"), ("long?", "rsearch: too long\n")],
+)
+def test_an_error_is_one_line_and_the_session_goes_on(talk, question, line):
+    asked, out, err = talk(question, "Who?")
+    assert (asked, err) == ([question, "Who?"], line)
+    assert out.startswith("answer  Dub\nanswer  Dublin [1]\n")
+
+
+def test_control_c_ends_the_question_alone(talk):
+    asked, out, err = talk("slow?", "Who?", "/plan")
+    assert asked == ["slow?", "Who?"]
+    assert out.startswith("answer  Dub\nstopped\nanswer  Dublin [1]\n") and err == ""
+
+
+def test_a_bug_is_not_hidden(talk, monkeypatch):
+    monkeypatch.setitem(FAILURES, "bug?", ZeroDivisionError("x"))
+    with pytest.raises(ZeroDivisionError):
+        talk("bug?")
+
+
+@pytest.mark.parametrize("command", ["/sources", "/plan", "/trace", "/save x.json"])
+def test_before_the_first_answer_there_is_nothing_to_tell(talk, command):
+    assert talk(command)[1] == "nothing has been answered yet\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("/soruces", "there is no command /soruces; did you mean /sources?\n"),
+        ("/xyz", "there is no command /xyz; /help lists them\n"),
+        ("/", "there is no command /; /help lists them\n"),
+    ],
+)
+def test_an_unknown_command_names_the_nearest(talk, command, line):
+    assert talk(command)[1] == line
+
+
+def test_commands_tell_about_the_last_answer(talk):
+    def told(command):
+        return talk("Who?", command)[1].partition("1.2 s\n")[2]
+
+    assert told("/sources") == (
+        "[1] Bram Stoker (https://x.org/s)\n    Irish author, born in Dublin.\n"
+        "[2] Dracula (n)\n    A novel by Bram Stoker.\n"
+    )
+    assert told("/plan") == "A: author of Dracula (General)\n└─ B: author birthplace (General)\n"
+    trace = told("/trace")
+    assert trace.startswith("model  │ <think> First [who]. </think>\nmodel  │ <search>\n")
+    assert "system │ A: x\n" in trace and trace.endswith("model  │ <answer> Dublin </answer>\n")
+
+
+def test_help_has_a_line_for_every_command(talk):
+    lines = talk("/help")[1].splitlines()
+    assert [line.split()[0] for line in lines[: len(COMMANDS)]] == [f"/{n}" for n in COMMANDS]
+    assert all(len(line.split()) > 1 for line in lines)
+
+
+def test_leaving_leaves(talk):
+    assert talk("/quit", "Who?")[0] == []
+
+
+def test_a_session_is_saved_again_and_again_but_over_nothing_else(talk, tmp_path):
+    path, other = tmp_path / "s.json", tmp_path / "other.json"
+    other.write_text("mine")
+    _, out, _ = talk(
+        "Who?", f"/save {path}", "Who?", f"/save  {path} ", f"/save {other}", "/save",
+        f"/save {tmp_path}/s.txt",
+    )  # fmt: skip
+    assert f"saved 1 answer to {path}\n" in out and f"saved 2 answers to {path}\n" in out
+    assert len(json.loads(path.read_text())) == 2
+    assert f"{other} exists; give another name\n" in out and other.read_text() == "mine"
+    assert "/save needs a file: /save answers.json, or answers.md\n" in out
+    assert "s.txt: the name must end in .json or .md\n" in out
+
+
+def test_without_a_terminal_every_line_is_an_entry(monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("Who?\n\n/quit"))
+    reader = open_reader()
+    assert isinstance(reader, PipeReader)
+    assert [reader.read() for _ in range(4)] == ["Who?\n", "\n", "/quit", None]

@@ -1,0 +1,124 @@
+"""Looking on while a question is answered: what is told, and that it changes nothing."""
+
+from __future__ import annotations
+
+import _thread
+import threading
+from itertools import pairwise
+
+import pytest
+
+from rsearch_cli.policy.generation import GREEDY
+from rsearch_cli.questions.sets import open_question_set
+from rsearch_cli.rollout import Rollout
+from rsearch_cli.search.executor import PlanExecutor
+from rsearch_cli.search.sources import open_sources
+from rsearch_cli.services.open import open_services
+
+
+class Watcher:
+    """Notes what it is told; may interrupt at the n-th text."""
+
+    def __init__(self, interrupt_at: int | None = None) -> None:
+        self.turns: list[list[str]] = [[]]
+        self.plans: list = []
+        self.results: list = []
+        self.interrupt_at = interrupt_at
+
+    def wrote(self, text):
+        self.turns[-1].append(text)
+        if len(self.turns[-1]) == self.interrupt_at:
+            raise KeyboardInterrupt
+
+    def planned(self, reading):
+        self.plans.append(reading)
+        self.turns.append([])
+
+    def found(self, result):
+        self.results.append(result)
+
+
+@pytest.fixture(scope="module")
+def world(quickstart):
+    return open_question_set(quickstart.questions, seed=0)
+
+
+@pytest.fixture(scope="module")
+def executor(quickstart, world, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("search")
+    sources = open_sources(quickstart.search, world.corpus, folder / "index")
+    with (
+        open_services(quickstart, None, folder / "answers") as services,
+        PlanExecutor(sources, quickstart.search, services) as executor,
+    ):
+        yield executor
+
+
+@pytest.fixture(scope="module")
+def policy(quickstart):
+    from rsearch_cli.policy.loading import load_policy
+
+    return load_policy(quickstart.policy, seed=0)
+
+
+@pytest.fixture
+def question(world):
+    return world.load("test", 1)[0]
+
+
+def strip_scores(trajectory):
+    return (trajectory.segments, trajectory.answer, trajectory.stop)
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_it_is_told_everything_and_changes_nothing(quickstart, policy, executor, question, opened):
+    settings = quickstart.rollout.model_copy(update={"open_thought": opened})
+    recipe = quickstart.model_copy(update={"rollout": settings})
+    watcher = Watcher()
+    watched = Rollout(policy, executor, recipe, watcher).run([question], GREEDY)[0]
+    alone = Rollout(policy, executor, recipe).run([question], GREEDY)[0]
+    assert strip_scores(watched) == strip_scores(alone)
+    written = [s.text for s in watched.segments if s.author == "model"]
+    assert [turn[-1] for turn in watcher.turns] == [watched.opening + written[0], *written[1:]]
+    for turn in watcher.turns:
+        assert len(turn) > 5, "it should be told token by token"
+        assert all(b.startswith(a) for a, b in pairwise(turn))
+    assert [r.plan for r in watcher.plans] == [r.plan for r in watched.rounds]
+    assert tuple(watcher.results) == watched.rounds[0].results
+
+
+def test_an_interruption_leaves_policy_and_search_fit_for_the_next(
+    quickstart, policy, executor, question
+):
+    with pytest.raises(KeyboardInterrupt):
+        Rollout(policy, executor, quickstart, Watcher(interrupt_at=4)).run([question], GREEDY)
+    first = Rollout(policy, executor, quickstart, Watcher()).run([question], GREEDY)[0]
+    assert first.stop == "answer"
+    assert strip_scores(first) == strip_scores(
+        Rollout(policy, executor, quickstart).run([question], GREEDY)[0]
+    )
+
+
+def test_an_interruption_gives_up_the_search_that_is_under_way(quickstart, policy, question):
+    class Endless:
+        def __init__(self) -> None:
+            self.cancelled = threading.Event()
+
+        def execute(self, plans, on_result=None):
+            _thread.interrupt_main()
+            assert self.cancelled.wait(10), "nobody gave it up"
+            return []
+
+        def cancel(self):
+            self.cancelled.set()
+
+    endless = Endless()
+    with pytest.raises(KeyboardInterrupt):
+        Rollout(policy, endless, quickstart, Watcher()).run([question], GREEDY)
+    assert endless.cancelled.is_set()
+
+
+def test_an_observer_follows_one_question(quickstart, policy, executor, question):
+    rollout = Rollout(policy, executor, quickstart, Watcher())
+    with pytest.raises(ValueError, match="follows one question, not 2"):
+        rollout.run([question] * 2, GREEDY)
