@@ -19,6 +19,7 @@ from statistics import median
 from typing import Any
 
 from rsearch_cli.commands.preparation import quieten_libraries
+from rsearch_cli.errors import OutOfMemory
 from rsearch_cli.memory.load import Row
 from rsearch_cli.memory.parts import GIB
 from rsearch_cli.memory.plan import plan_memory
@@ -36,7 +37,7 @@ from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.open import open_services
 from rsearch_cli.train.grpo import GrpoTraining
 from rsearch_cli.train.run_folder import RunFolder
-from rsearch_cli.types import Question, Trajectory
+from rsearch_cli.types import Question
 
 NEVER = "</never written>"
 PLAN = "<search>\nNodes:\nA: report (General)\nEdges:\n</search>"
@@ -139,18 +140,18 @@ def measure(folder: Path, setting: Setting, backend: str) -> dict[str, Any]:
         total = torch.cuda.get_device_properties(0).total_memory / GIB
         torch.cuda.set_per_process_memory_fraction(min(1.0, setting.cap_gb / total))
     rows: list[dict[str, Any]] = []
-    samples: list[Trajectory] = []
+    samples: list[dict[str, Any]] = []
 
-    def remember(row: dict[str, Any], sample: Trajectory) -> None:
+    def remember(row: dict[str, Any], rollouts: list[dict[str, Any]]) -> None:
         rows.append(row)
-        samples.append(sample)
+        samples.extend(rollouts)
 
     with tempfile.TemporaryDirectory() as work:
         recipe = make_recipe(folder, Path(work), setting, backend)
         try:
             train(recipe, Path(work), setting, remember)
-        except RuntimeError as error:  # torch's own kind, or that of a kernel's launcher
-            if "out of memory" not in str(error).lower():
+        except (OutOfMemory, RuntimeError) as error:  # ours, torch's, or a kernel's launcher's
+            if not isinstance(error, OutOfMemory) and "out of memory" not in str(error).lower():
                 raise
             return {"out_of_memory": str(error).splitlines()[0], "steps_done": len(rows)}
         row = longest(samples)
@@ -164,6 +165,7 @@ def measure(folder: Path, setting: Setting, backend: str) -> dict[str, Any]:
         }
         return {
             "row": asdict(row),
+            "halved": bool(rows[-1]["oom/halved"]),
             "seconds": seconds,
             "written_tokens_per_second": round(written / seconds["generate"], 1),
             "planned_gb": round(plan.total_gb, 2),
@@ -241,10 +243,13 @@ def train(recipe: Recipe, work: Path, setting: Setting, on_step: Any) -> None:
             GrpoTraining(policy, rollout, questions, recipe, folder, on_step).run()
 
 
-def longest(samples: Sequence[Trajectory]) -> Row:
-    """The longest of the rows that were seen."""
-    sample = max(samples, key=lambda t: len(t.prompt_ids) + len(t.completion_ids))
-    return Row(len(sample.prompt_ids), len(sample.completion_ids))
+def longest(samples: Sequence[dict[str, Any]]) -> Row:
+    """The longest of the rows that were seen, as `trajectories.jsonl` has them."""
+    rows = [
+        Row(sample["prompt_tokens"], sum(segment["tokens"] for segment in sample["segments"]))
+        for sample in samples
+    ]
+    return max(rows, key=lambda row: row.total)
 
 
 if __name__ == "__main__":
