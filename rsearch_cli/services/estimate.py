@@ -126,13 +126,22 @@ def estimate_run(
     if recipe.questions.max_samples is not None:
         trained_on = min(trained_on, recipe.questions.max_samples)
     once = evaluated * (2 if recipe.evaluate.sampled else 1)
+    validated = count_validations(recipe) * recipe.evaluate.slice
+    first = min(validated, recipe.evaluate.slice)
     phases = (
         _bill(recipe, assumptions, _sent(once, evaluated, hit_rate), judged=False),
-        _bill(recipe, assumptions, _sent(answers, trained_on, hit_rate), judged=True),
+        _bill(recipe, assumptions, _sent(answers, trained_on, hit_rate), judged=True)
+        + _bill(recipe, assumptions, _sent(validated, first, hit_rate), judged=False),
         # The same questions as before: every answer to them is a further one.
         _bill(recipe, assumptions, _sent(once, 0, hit_rate), judged=False),
     )
     return Estimate(phases, find_stop(phases, train.max_steps, recipe.budget.max_usd))
+
+
+def count_validations(recipe: Recipe) -> int:
+    """How often the policy is validated while it trains: from step 0 to the last one."""
+    every, steps = recipe.evaluate.every_steps, recipe.train.max_steps
+    return 0 if every is None else 1 + -(-steps // every)
 
 
 def find_stop(phases: tuple[Bill, ...], steps: int, max_usd: float | None) -> Stop | None:

@@ -142,3 +142,12 @@ def test_a_free_run_never_meets_its_budget() -> None:
 def test_a_stop_is_told_in_words() -> None:
     assert str(Stop("training", 7)) == "step 7"
     assert str(Stop("evaluation after")) == "evaluation after"
+
+
+@pytest.mark.parametrize(("every", "times"), [("null", 0), ("5", 3), ("4", 4), ("100", 2)])
+def test_validations_are_part_of_the_training(every: str, times: int) -> None:
+    def searches(*overrides: str) -> float:
+        settings = recipe("evaluate.slice=7", *overrides)
+        return estimate_run(settings, 10, Assumptions(nodes=2), "none").phases[1].searches
+
+    assert searches(f"evaluate.every_steps={every}") - searches() == 2 * 7 * times
