@@ -219,7 +219,7 @@ def without_limits(recipe: Recipe) -> Recipe:
     defaults = RolloutSettings()
     at_once = {
         name: getattr(defaults, name)
-        for name in ("micro_batch", "micro_batch_tokens", "reuse_cache")
+        for name in ("micro_batch", "micro_batch_tokens", "reuse_cache", "vllm_url", "vllm_folder")
     }
     sections = {
         "output_dir": "",

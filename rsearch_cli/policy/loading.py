@@ -15,6 +15,7 @@ from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.policy.published import BASE, SETTINGS, find_weights, match_adapter
 from rsearch_cli.policy.tokenizing import Tokenizing
 from rsearch_cli.policy.vllm_engine import VllmPolicy, check_engine
+from rsearch_cli.policy.vllm_server import VllmServerPolicy
 from rsearch_cli.recipe.policy import Policy, Rollout
 
 BUILTIN = "builtin:"
@@ -99,6 +100,8 @@ def load_policy(
         load_adapter(model, adapter)
     if rollout.engine == "vllm":
         return VllmPolicy(model, tokenizer)
+    if rollout.engine == "vllm-server":
+        return VllmServerPolicy(model, tokenizer, backend, rollout)
     return LocalPolicy(model, tokenizer, backend)
 
 

@@ -6,9 +6,9 @@ Place in the path: a part of the schema, read by `policy` and `rollout`. On fail
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rsearch_cli.recipe.outside import Service
 from rsearch_cli.recipe.section import Section
@@ -104,10 +104,19 @@ class Policy(Section):
 class Rollout(Section):
     """How a completion is generated."""
 
-    engine: Literal["local", "vllm"] = Field(
+    engine: Literal["local", "vllm", "vllm-server"] = Field(
         "local",
-        description="What generates: the training model itself, or vLLM on the same weights, "
-        "through Unsloth (one CUDA device; not yet run there).",
+        description="What generates: the training model itself, vLLM on the same weights through "
+        "Unsloth (one CUDA device), or a vLLM server on other cards. The last two were not yet run "
+        "on a GPU.",
+    )
+    vllm_url: str | None = Field(
+        None, description="The server of engine vllm-server, as in http://host:8000."
+    )
+    vllm_folder: str | None = Field(
+        None,
+        description="Folder in which engine vllm-server hands adapters over; the server sees it "
+        "under the same path. null takes the system's folder for temporary files.",
     )
     vllm_memory_share: float = Field(
         0.5,
@@ -142,3 +151,9 @@ class Rollout(Section):
         description="Keep the keys and values of prompt and plan for the answer, of at most two "
         "micro-batches; else the answer's context is encoded from its start.",
     )
+
+    @model_validator(mode="after")
+    def _server_has_an_address(self) -> Self:
+        if self.engine == "vllm-server" and self.vllm_url is None:
+            raise ValueError("engine vllm-server needs vllm_url, as in http://host:8000")
+        return self

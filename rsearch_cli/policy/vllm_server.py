@@ -1,0 +1,185 @@
+"""Generation by a vLLM server, on cards of its own, while this process trains.
+
+Place in the path: in the place of `LocalPolicy.generate` where `rollout.engine` is `vllm-server`.
+The server holds the frozen base model; the adapter goes to it by a folder that both see, under a
+new name whenever it has changed, so that no text comes from an older one. On failure: a server that
+is not there, or refuses what it is sent, raises `EngineUnavailable`; before the first step it ends
+the run, later the last finished step is saved.
+
+The server is started as
+
+    VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 vllm serve BASE --enable-lora --max-lora-rank R
+
+Written against vLLM's documented HTTP interface and tested against a server of our own that speaks
+it: it has not been run with vLLM yet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from rsearch_cli.errors import EngineUnavailable
+from rsearch_cli.policy.generation import GREEDY, Generation, Sampling
+from rsearch_cli.policy.local import LocalPolicy
+from rsearch_cli.policy.prefix_cache import PrefixCache
+from rsearch_cli.recipe.policy import Rollout
+from rsearch_cli.services.http import hide_credentials
+
+TIMEOUT_SECONDS = 1800.0
+"""Longest wait for one completion; a full server takes its time."""
+
+MOST_AT_ONCE = 256
+"""Requests under way; vLLM batches what it has."""
+
+
+class VllmServerPolicy(LocalPolicy):
+    """A policy that is trained here and writes on a vLLM server.
+
+    Args:
+        model: The PEFT model that is trained.
+        tokenizer: Its tokenizer, which is also the server's.
+        backend: Name of the back end that loaded it.
+        rollout: Its `vllm_url` and `vllm_folder` are read.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, backend: str, rollout: Rollout) -> None:
+        import httpx
+
+        super().__init__(model, tokenizer, backend)
+        assert rollout.vllm_url is not None
+        self._url = rollout.vllm_url.rstrip("/")
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="rsearch-adapters-", dir=rollout.vllm_folder
+        )
+        self._http = httpx.Client(
+            timeout=TIMEOUT_SECONDS, transport=httpx.HTTPTransport(retries=3), trust_env=False
+        )
+        self._served: str | None = None
+        self._count = 0
+
+    def generate(
+        self,
+        contexts: Sequence[Sequence[int]],
+        stops: Sequence[str],
+        max_new_tokens: Sequence[int],
+        sampling: Sampling = GREEDY,
+        cache: PrefixCache | None = None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> list[Generation]:
+        """Continue every context as `LocalPolicy.generate` does; vLLM keeps prefixes by itself.
+
+        It gives whole texts: `on_text` is not told of parts.
+
+        Raises:
+            EngineUnavailable: The server cannot be reached, or refuses a request.
+        """
+        self._serve_adapter()
+        asked = zip(contexts, max_new_tokens, strict=True)
+        bodies = [self._body(ids, stops, limit, sampling) for ids, limit in asked]
+        with ThreadPoolExecutor(min(MOST_AT_ONCE, max(1, len(bodies)))) as senders:
+            choices = list(senders.map(self._complete, bodies))
+        return [self._read(choice) for choice in choices]
+
+    def sample_log_probs(self, context: Sequence[int], count: int) -> list[tuple[int, float]]:
+        """Greedily sampled ids with their log-probabilities, from the path of `generate`."""
+        self._serve_adapter()
+        choice = self._complete({**self._body(context, [], count, GREEDY), "logprobs": 0})
+        ids, values = choice["token_ids"], choice["logprobs"]["token_logprobs"]
+        return list(zip(ids, values, strict=True))
+
+    @property
+    def _name(self) -> str:
+        return f"rsearch-{os.getpid()}-{self._count}"
+
+    def _serve_adapter(self) -> None:
+        """Let the server take the adapter as it is now, unless it has it."""
+        digest = _digest_adapter(self.model)
+        if digest == self._served:
+            return
+        old, self._count = self._name, self._count + 1
+        folder = Path(self._folder.name) / self._name
+        self.model.save_pretrained(folder)
+        self._post("/v1/load_lora_adapter", {"lora_name": self._name, "lora_path": str(folder)})
+        if self._served is not None:
+            self._post("/v1/unload_lora_adapter", {"lora_name": old})
+        self._served = digest
+
+    def _body(
+        self, context: Sequence[int], stops: Sequence[str], limit: int, sampling: Sampling
+    ) -> dict[str, Any]:
+        import torch
+
+        body: dict[str, Any] = {
+            "model": self._name,
+            "prompt": list(context),
+            "max_tokens": limit,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "stop": list(stops),
+            "stop_token_ids": list(self.eos_ids),
+            "include_stop_str_in_output": True,
+            "skip_special_tokens": False,
+            "spaces_between_special_tokens": False,
+            "return_token_ids": True,
+        }
+        if sampling.temperature > 0:
+            # From the generator that a checkpoint holds: a resumed run samples what it would have.
+            body["seed"] = int(torch.randint(2**31 - 1, (1,)))
+        return body
+
+    def _complete(self, body: dict[str, Any]) -> dict[str, Any]:
+        reply = self._post("/v1/completions", body)
+        try:
+            choice: dict[str, Any] = reply.json()["choices"][0]
+            choice["token_ids"] = list(choice["token_ids"])
+        except (ValueError, LookupError, TypeError) as error:
+            raise EngineUnavailable(
+                f"rollout.vllm_url: {hide_credentials(self._url)} sent a completion without token "
+                "ids; it must be a vLLM server that knows return_token_ids"
+            ) from error
+        return choice
+
+    def _read(self, choice: dict[str, Any]) -> Generation:
+        """A completion of vLLM as ours: whole ids, a stop string's last one included."""
+        ids = tuple(choice["token_ids"])
+        if isinstance(choice.get("stop_reason"), str):
+            return Generation(ids, self.decode(ids), "tag")
+        if ids and ids[-1] in self.eos_ids:
+            return Generation(ids, self.decode(ids[:-1]), "eos")
+        return Generation(ids, self.decode(ids), "length")
+
+    def _post(self, path: str, body: dict[str, Any]) -> Any:
+        import httpx
+
+        try:
+            reply = self._http.post(self._url + path, json=body)
+        except httpx.HTTPError as error:
+            raise EngineUnavailable(
+                f"rollout.vllm_url: no answer from {hide_credentials(self._url)} "
+                f"({type(error).__name__}); start the server, or use --set rollout.engine=local"
+            ) from error
+        if not reply.is_success:
+            words = " ".join(reply.text.split())[:200]
+            raise EngineUnavailable(
+                f"rollout.vllm_url: {hide_credentials(self._url)}{path} answered "
+                f"{reply.status_code} ({words}); it needs --enable-lora, a --max-lora-rank of at "
+                "least policy.lora.r, and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"
+            )
+        return reply
+
+
+def _digest_adapter(model: Any) -> str:
+    """A hash of the adapter's weights: fused optimisers change them without leaving a trace."""
+    import torch
+
+    digest = hashlib.blake2b(digest_size=16)
+    for name, weight in model.named_parameters():
+        if "lora_" in name:
+            digest.update(weight.detach().contiguous().view(torch.uint8).cpu().numpy())
+    return digest.hexdigest()
