@@ -107,5 +107,9 @@ def _join() -> None:
         import torch
         from accelerate import PartialState
 
+        on_cpu = not torch.cuda.is_available()
+        if on_cpu:
+            # Accelerate would number the CPU, and torch loads no checkpoint saved on «cpu:0».
+            os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
         # An evaluation, or a service that is down, may keep one process busy for long.
-        PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=6))
+        PartialState(cpu=on_cpu, timeout=timedelta(hours=6))

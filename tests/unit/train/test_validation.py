@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from rsearch_cli.errors import RunUnsaved
 from rsearch_cli.train.run_folder import VALIDATION, RunFolder
 from rsearch_cli.train.validation import Validation, read_best
 
@@ -89,7 +90,7 @@ def test_an_adapter_that_cannot_be_written_leaves_the_best_one(folder: RunFolder
         raise OSError(28, "No space left on device")
 
     validation = Validation(lambda: {"f1": 0.9}, folder, 2, 9, lambda row, best: None)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(RunUnsaved, match=r"best could not be written in .*No space left"):
         validation.run(2, fail)
     assert (folder.best / "adapter").read_text() == "step 0"
     assert json.loads((folder.best / "validation.json").read_text())["f1"] == 0.2
