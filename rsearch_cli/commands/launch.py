@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+import typer
+
 from rsearch_cli.errors import RecipeNotFound
 
 POLL_SECONDS = 0.2
@@ -91,10 +93,22 @@ def _watch(started: Sequence[subprocess.Popen[bytes]]) -> int:
             if failed:
                 _end(started)
                 # A process that lost its partner dies of a signal or with a bug's code.
-                return max(failed, key=lambda code: (code > 1, code))
+                return _as_exit_code(max(failed, key=lambda code: (code > 1, code)))
             if all(code == 0 for code in codes):
                 return 0
             time.sleep(POLL_SECONDS)
+
+
+def _as_exit_code(code: int) -> int:
+    """The exit code of a process, and for one that a signal ended the code that shells give."""
+    if code > 0:
+        return code
+    typer.echo(
+        f"rsearch: one of the processes was ended by signal {-code}; the last checkpoint is whole, "
+        "and --resume goes on from there",
+        err=True,
+    )
+    return 128 - code
 
 
 def _end(started: Sequence[subprocess.Popen[bytes]]) -> None:
