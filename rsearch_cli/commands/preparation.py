@@ -106,18 +106,19 @@ def _open(
     find_adapter(settings)
     check_engine(settings, recipe.rollout)
     question_set = open_question_set(recipe.questions, recipe.seed)
+    signals = stack.enter_context(StopSignals(folder.describe_resume))
+    services = stack.enter_context(open_services(recipe, folder.path))
+    # Keys are asked for before questions: a set from the Hub takes minutes to come.
+    judge = open_judge(recipe, services) if recipe.stage == "grpo" else None
+    if judge:
+        stack.enter_context(judge)
+    say("opening the search sources")
+    executor = stack.enter_context(open_executor(recipe, question_set, services))
     evaluated = question_set.load(recipe.evaluate.split, recipe.evaluate.limit)
     trained = distinct_questions(
         question_set.load(recipe.questions.train_split, recipe.questions.max_samples)
     )
     validated = load_slice(question_set, recipe, evaluated)
-    signals = stack.enter_context(StopSignals(folder.describe_resume))
-    say("opening the search sources")
-    services = stack.enter_context(open_services(recipe, folder.path))
-    executor = stack.enter_context(open_executor(recipe, question_set, services))
-    judge = open_judge(recipe, services) if recipe.stage == "grpo" else None
-    if judge:
-        stack.enter_context(judge)
     lessons = None
     if recipe.stage == "sft":
         say("gathering traces")
