@@ -7,31 +7,35 @@ was answered before a failure is kept.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from rsearch_cli.commands.keys import keep_keys
+from rsearch_cli.commands.options import (
+    SERVICES_PANEL,
+    CacheDir,
+    EndpointModel,
+    EndpointUrl,
+    ExaKey,
+    Model,
+    OpenaiKey,
+    OptionalRecipe,
+    Overrides,
+    use_services,
+)
 from rsearch_cli.commands.output import print_json, rich_stdout
 
 eval_app = typer.Typer()
 
-POLICY_PANEL, QUESTION_PANEL, SERVICES_PANEL = "Policy", "Questions", "Services"
+QUESTION_PANEL = "Questions"
 
 
 @eval_app.callback(invoke_without_command=True)
 def evaluate(
     context: typer.Context,
-    recipe: Annotated[
-        str | None,
-        typer.Option(help="A recipe's name or path; default: the run's own, else quickstart."),
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; may be repeated."),
-    ] = None,
+    recipe: OptionalRecipe = None,
+    overrides: Overrides = None,
     output_dir: Annotated[
         Path | None, typer.Option(help="Where it goes; default evals/NAME. It is gone on with.")
     ] = None,
@@ -39,27 +43,9 @@ def evaluate(
     method: Annotated[
         str, typer.Option(help="rsearch, rag (one search), direct (none), or several: a,b.")
     ] = "rsearch",
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Run folder, adapter, model folder, Hub id or builtin:nano.",
-            rich_help_panel=POLICY_PANEL,
-        ),
-    ] = None,
-    endpoint: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="Ask this OpenAI-compatible server instead of local weights.",
-            rich_help_panel=POLICY_PANEL,
-        ),
-    ] = None,
-    endpoint_model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="The model's name on that server.", rich_help_panel=POLICY_PANEL
-        ),
-    ] = None,
+    model: Model = None,
+    endpoint: EndpointUrl = None,
+    endpoint_model: EndpointModel = None,
     data_path: Annotated[
         str | None,
         typer.Option(
@@ -99,20 +85,9 @@ def evaluate(
             rich_help_panel=SERVICES_PANEL,
         ),
     ] = None,
-    exa_api_key: Annotated[
-        str | None, typer.Option(help="Better: EXA_API_KEY.", rich_help_panel=SERVICES_PANEL)
-    ] = None,
-    openai_api_key: Annotated[
-        str | None, typer.Option(help="Better: OPENAI_API_KEY.", rich_help_panel=SERVICES_PANEL)
-    ] = None,
-    cache_dir: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="The cache folder; default RSEARCH_CACHE_DIR, else the one of the user.",
-            rich_help_panel=SERVICES_PANEL,
-        ),
-    ] = None,
+    exa_api_key: ExaKey = None,
+    openai_api_key: OpenaiKey = None,
+    cache_dir: CacheDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead.")] = False,
 ) -> None:
     """Measure a search agent, and the same model with one search or none.
@@ -126,9 +101,7 @@ def evaluate(
     from rsearch_cli.commands.eval_options import EvalOptions, plan_evaluation
     from rsearch_cli.commands.evaluating import run_evaluation
 
-    keep_keys({"--exa-api-key": exa_api_key, "--openai-api-key": openai_api_key})
-    if cache_dir is not None:
-        os.environ["RSEARCH_CACHE_DIR"] = str(cache_dir)
+    use_services(exa_api_key=exa_api_key, openai_api_key=openai_api_key, cache_dir=cache_dir)
     options = EvalOptions(
         recipe=recipe,
         overrides=overrides or [],

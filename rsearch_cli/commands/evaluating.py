@@ -70,12 +70,13 @@ def run_evaluation(wanted: Evaluating, *, overwrite: bool = False) -> dict[str, 
     folder = EvaluationFolder(wanted.output)
     folder.check()
     question_set = open_question_set(recipe.questions, recipe.seed)
-    questions = question_set.load(wanted.split, wanted.limit)
     weights = describe_policy(wanted)
     with ExitStack() as stack:
         say("opening the search sources")
         services = stack.enter_context(open_services(recipe, folder.path))
+        # Sources ask for their keys; a question set from the Hub takes minutes to come.
         sources = _open_sources(wanted, question_set)
+        questions = question_set.load(wanted.split, wanted.limit)
         settings = describe_settings(wanted, questions, sources, weights)
         stack.enter_context(folder.open(settings, dump_recipe(recipe), overwrite=overwrite))
         batches = plan_batches(wanted, questions)

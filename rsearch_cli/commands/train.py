@@ -7,7 +7,6 @@ existing run is not touched before all of them are there.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rsearch_cli.commands.keys import keep_keys
 from rsearch_cli.commands.launch import launch, without_launch_flags
+from rsearch_cli.commands.options import CacheDir, ExaKey, OpenaiKey, use_services
 from rsearch_cli.commands.output import print_json, rich_stdout
 from rsearch_cli.commands.settings import HUB_PANEL, WANDB_PANEL, settings_of_stage, takes_settings
 from rsearch_cli.ranks import is_main, world_size
@@ -24,7 +23,7 @@ from rsearch_cli.ranks import is_main, world_size
 if TYPE_CHECKING:
     from rsearch_cli.commands.training import TrainingReport
 
-RECIPE_PANEL, RUN_PANEL, SERVICES_PANEL = "Recipe", "Run folder", "Services"
+RECIPE_PANEL, RUN_PANEL = "Recipe", "Run folder"
 
 
 @takes_settings
@@ -58,14 +57,8 @@ def train(
             rich_help_panel=RUN_PANEL,
         ),
     ] = False,
-    exa_api_key: Annotated[
-        str | None,
-        typer.Option(help="Better: EXA_API_KEY.", rich_help_panel=SERVICES_PANEL),
-    ] = None,
-    openai_api_key: Annotated[
-        str | None,
-        typer.Option(help="Better: OPENAI_API_KEY.", rich_help_panel=SERVICES_PANEL),
-    ] = None,
+    exa_api_key: ExaKey = None,
+    openai_api_key: OpenaiKey = None,
     wandb_api_key: Annotated[
         str | None,
         typer.Option(help="Better: WANDB_API_KEY.", rich_help_panel=WANDB_PANEL),
@@ -73,14 +66,7 @@ def train(
     hub_token: Annotated[
         str | None, typer.Option(help="Better: HF_TOKEN.", rich_help_panel=HUB_PANEL)
     ] = None,
-    cache_dir: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="The cache folder; default RSEARCH_CACHE_DIR, else the one of the user.",
-            rich_help_panel=SERVICES_PANEL,
-        ),
-    ] = None,
+    cache_dir: CacheDir = None,
     num_processes: Annotated[
         int,
         typer.Option(
@@ -113,16 +99,13 @@ def train(
     from rsearch_cli.commands.training import run_training
     from rsearch_cli.recipe.loading import load_recipe, peek
 
-    keep_keys(
-        {
-            "--exa-api-key": exa_api_key,
-            "--openai-api-key": openai_api_key,
-            "--wandb-api-key": wandb_api_key,
-            "--hub-token": hub_token,
-        }
+    use_services(
+        exa_api_key=exa_api_key,
+        openai_api_key=openai_api_key,
+        wandb_api_key=wandb_api_key,
+        hub_token=hub_token,
+        cache_dir=cache_dir,
     )
-    if cache_dir is not None:
-        os.environ["RSEARCH_CACHE_DIR"] = str(cache_dir)
     stage = peek("stage", recipe, overrides or (), settings)
     flags = {"output_dir": output_dir, **settings_of_stage(settings, stage)}
     loaded = load_recipe(recipe, overrides or (), flags)
