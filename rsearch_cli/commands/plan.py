@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rsearch_cli.commands.options import Overrides
 from rsearch_cli.commands.output import print_json, print_rich
 
 if TYPE_CHECKING:
@@ -33,10 +34,7 @@ _FIGURES = (
 
 def plan(
     recipe: Annotated[str, typer.Option(help="A recipe's name or path.")] = "quickstart",
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; may be repeated."),
-    ] = None,
+    overrides: Overrides = None,
     nodes: Annotated[int | None, typer.Option(min=1, help="Nodes of a plan; default 3.")] = None,
     hit_rate: Annotated[
         float | None,

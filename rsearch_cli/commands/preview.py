@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rsearch_cli.commands.options import Overrides
 from rsearch_cli.commands.output import print_json, rich_stdout
 from rsearch_cli.terminal import printable
 
@@ -25,10 +26,7 @@ MARKS = ("⟦", "⟧")
 
 def preview(
     recipe: Annotated[str, typer.Option(help="A recipe's name or path.")] = "quickstart",
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; may be repeated."),
-    ] = None,
+    overrides: Overrides = None,
     data_path: Annotated[str | None, typer.Option(help="Question file.")] = None,
     model_name: Annotated[str | None, typer.Option(help="Hub id or model folder.")] = None,
     samples: Annotated[int, typer.Option(min=0, help="Questions to list.")] = 5,

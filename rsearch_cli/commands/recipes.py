@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rsearch_cli.commands.options import Overrides
 from rsearch_cli.commands.output import print_json, print_rich
 
 if TYPE_CHECKING:
@@ -39,10 +40,7 @@ def show_all(context: typer.Context, as_json: Json = False) -> None:
 @recipes_app.command()
 def show(
     recipe: Annotated[str, typer.Argument(help="A recipe's name or the path of its file.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; may be repeated."),
-    ] = None,
+    overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
     """Print a recipe with every setting spelt out, as YAML.

@@ -14,8 +14,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from pydantic import JsonValue
 
@@ -37,6 +36,7 @@ from rsearch_cli.services.cache import make_key
 from rsearch_cli.services.call import Reply
 from rsearch_cli.services.chat import ChatLine, Completion, NothingThere
 from rsearch_cli.services.gateway import Gateway
+from rsearch_cli.services.lifetime import Closing, finish_all
 from rsearch_cli.types import Trajectory
 
 END = -1
@@ -47,7 +47,7 @@ _FRAME_TOKENS = 16
 _DAY_SECONDS = 86400.0
 
 
-class EndpointPolicy:
+class EndpointPolicy(Closing):
     """A model behind an OpenAI-compatible server.
 
     One event loop lives as long as the policy, so that its client keeps its connections: no
@@ -132,17 +132,6 @@ class EndpointPolicy:
         self._runner.run(self.line.close())
         self._runner.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     async def _generate_all(
         self,
         asked: list[tuple[Sequence[int], int]],
@@ -150,11 +139,9 @@ class EndpointPolicy:
         sampling: Sampling,
         on_text: Callable[[str], None] | None,
     ) -> list[Generation]:
-        replies = await asyncio.gather(
-            *(self._continue(context, stops, most, sampling, on_text) for context, most in asked),
-            return_exceptions=True,
+        return await finish_all(
+            self._continue(context, stops, most, sampling, on_text) for context, most in asked
         )
-        return [_unwrap(reply) for reply in replies]
 
     async def _continue(
         self,
@@ -265,9 +252,3 @@ def _read_reply(value: Any, stops: Sequence[str], most: int, *, opened: bool) ->
 
 def _tokens(trajectory: Trajectory) -> list[TextToken]:
     return [i for s in trajectory.segments for i in s.token_ids if isinstance(i, TextToken)]
-
-
-def _unwrap(reply: Generation | BaseException) -> Generation:
-    if isinstance(reply, BaseException):
-        raise reply
-    return reply

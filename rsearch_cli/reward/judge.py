@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Self
 
 from pydantic import JsonValue
 
@@ -36,6 +34,7 @@ from rsearch_cli.services.cache import make_key
 from rsearch_cli.services.call import PermanentFailure, Reply, TransientFailure
 from rsearch_cli.services.chat import Completion, NothingThere
 from rsearch_cli.services.gateway import Gateway
+from rsearch_cli.services.lifetime import Closing, finish_all
 from rsearch_cli.services.open import JUDGE, Services
 from rsearch_cli.types import Question
 
@@ -61,7 +60,7 @@ def open_judge(recipe: Recipe, services: Services) -> AnswerJudge | None:
     return judge
 
 
-class AnswerJudge:
+class AnswerJudge(Closing):
     """Scores answers by a model's verdict, each distinct one bought once.
 
     One event loop lives as long as the judge, so that its client keeps its connections: use either
@@ -130,22 +129,8 @@ class AnswerJudge:
         self._runner.run(self.endpoint.close())
         self._runner.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     async def _score_all(self, pairs: Sequence[tuple[Question, str | None]]) -> list[float | None]:
-        scores = await asyncio.gather(
-            *(self.score(question, answer) for question, answer in pairs), return_exceptions=True
-        )
-        return [_unwrap(score) for score in scores]
+        return await finish_all(self.score(question, answer) for question, answer in pairs)
 
     async def _fetch(self, question: Question, given: str) -> JsonValue:
         mode = self._judge.mode
@@ -229,9 +214,3 @@ def actual_usd(
 def _usd(judge: Judge, input_tokens: int, output_tokens: int) -> float:
     sent = input_tokens * judge.usd_per_million_input_tokens
     return (sent + output_tokens * judge.usd_per_million_output_tokens) / 1e6
-
-
-def _unwrap(score: float | BaseException | None) -> float | None:
-    if isinstance(score, BaseException):
-        raise score
-    return score

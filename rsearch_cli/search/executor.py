@@ -14,8 +14,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rsearch_cli.errors import AccessDenied, BudgetExceeded, OfflineMiss, SourceError
 from rsearch_cli.recipe.schema import Search, Source
@@ -29,6 +28,7 @@ from rsearch_cli.search.expansion import expand
 from rsearch_cli.search.sources import SearchRequest, SearchSource
 from rsearch_cli.services.call import Reply
 from rsearch_cli.services.gateway import Answer
+from rsearch_cli.services.lifetime import Closing
 from rsearch_cli.services.open import Services
 from rsearch_cli.types import NodeResult, Passage, PlanNode, SearchPlan
 
@@ -72,7 +72,7 @@ class _Batch:
         self.stop: AccessDenied | BudgetExceeded | OfflineMiss | None = None
 
 
-class PlanExecutor:
+class PlanExecutor(Closing):
     """Carries plans out against open sources, through the services of the run.
 
     One event loop lives as long as the executor, so that a source's client can keep its
@@ -132,17 +132,6 @@ class PlanExecutor:
     def close(self) -> None:
         """Close the event loop; the executor cannot be used afterwards."""
         self._runner.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     async def _run_batch(
         self, plans: Sequence[SearchPlan], on_result: Callable[[NodeResult], None] | None

@@ -16,13 +16,13 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import platformdirs
 from pydantic import JsonValue
 
 from rsearch_cli.errors import DataMalformed
+from rsearch_cli.services.lifetime import Closing
 from rsearch_cli.services.store import TextStore
 
 ENTRY_VERSION = 1
@@ -118,7 +118,7 @@ class ServiceStats:
     newest: float = 0.0
 
 
-class AnswerCache:
+class AnswerCache(Closing):
     """Answers by key, on disk; any number of threads and processes may use one folder.
 
     Attributes:
@@ -223,17 +223,6 @@ class AnswerCache:
     def close(self) -> None:
         """Close the files; the next use opens them again."""
         self._store.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _keep(self, key: str, text: str) -> bool:
         return self._store.put(key, text, str(read_key(key).get("service", "")))

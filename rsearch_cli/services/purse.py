@@ -15,12 +15,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import filelock
 
 from rsearch_cli.errors import BudgetExceeded, RunFolderError, RunFolderUnwritable
+from rsearch_cli.services.lifetime import Closing
 
 SPEND = "spend.json"
 """Name of the state in the run folder."""
@@ -100,7 +100,7 @@ class Reservation:
         self.settle(0.0)
 
 
-class Purse:
+class Purse(Closing):
     """The money of a run: safe between threads, and between processes that share its folder."""
 
     def __init__(self, run_folder: Path | None = None, max_usd: float | None = None) -> None:
@@ -155,17 +155,6 @@ class Purse:
         with self._guard:
             if self._unstored:
                 self.snapshot()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _check(self, usd: float) -> None:
         spent = sum(s.usd for s in self._stored.values())
