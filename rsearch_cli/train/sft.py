@@ -23,7 +23,7 @@ from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.recipe.training import Sft
 from rsearch_cli.train.run_folder import ADAPTER, METRICS, RunFolder, checkpoint_step
 from rsearch_cli.train.traces import IGNORED, Example
-from rsearch_cli.train.trainer import keep_checkpoints_whole
+from rsearch_cli.train.trainer import keep_checkpoints_whole, shared_arguments
 
 OnStep = Callable[[dict[str, Any]], None]
 
@@ -173,37 +173,14 @@ def make_log_callback(training: SftTraining) -> Any:
 
 def build_arguments(recipe: Recipe, steps: int, output_dir: Path) -> Any:
     """Translate the recipe into transformers' `TrainingArguments`."""
-    import torch
     from transformers import TrainingArguments
 
-    from rsearch_cli.policy.transformers_backend import compute_dtype
-
-    sft, train = recipe.sft, recipe.train
-    cuda = torch.cuda.is_available()
-    checkpointing = recipe.policy.gradient_checkpointing
+    sft = recipe.sft
     return TrainingArguments(
-        output_dir=str(output_dir),
-        max_steps=steps,
+        **shared_arguments(recipe, steps, output_dir),
         per_device_train_batch_size=sft.batch_size,
         gradient_accumulation_steps=sft.gradient_accumulation_steps,
         learning_rate=sft.learning_rate,
-        lr_scheduler_type=train.lr_scheduler,
-        warmup_steps=train.warmup_steps,
-        max_grad_norm=train.max_grad_norm,
-        use_cpu=not cuda,
-        bf16=cuda and compute_dtype(recipe.policy) == "bfloat16",
-        fp16=cuda and compute_dtype(recipe.policy) == "float16",
-        gradient_checkpointing=cuda if checkpointing is None else checkpointing,
-        dataloader_pin_memory=cuda,
         remove_unused_columns=False,
         train_sampling_strategy="sequential",
-        seed=recipe.seed,
-        data_seed=recipe.seed,
-        save_strategy="steps",
-        save_steps=train.save_steps,
-        save_total_limit=None,  # we drop the old ones, by step
-        logging_strategy="steps",
-        logging_steps=1,
-        report_to="none",
-        disable_tqdm=True,
     )

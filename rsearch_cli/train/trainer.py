@@ -163,28 +163,59 @@ def make_step_callback(training: WatchedTraining) -> Any:
     return StepCallback()
 
 
-def build_config(recipe: Recipe, output_dir: Path) -> Any:
-    """Translate the recipe into a `GRPOConfig`."""
+def shared_arguments(recipe: Recipe, steps: int, output_dir: Path) -> dict[str, Any]:
+    """What every trainer of ours is told, in the names of transformers' `TrainingArguments`.
+
+    Args:
+        recipe: Its policy and train sections are read.
+        steps: Optimiser steps of the whole run.
+        output_dir: Where the trainer may write.
+    """
     import torch
-    from trl import GRPOConfig
 
     from rsearch_cli.policy.transformers_backend import compute_dtype
 
     train = recipe.train
     cuda = torch.cuda.is_available()
     checkpointing = recipe.policy.gradient_checkpointing
+    return {
+        "output_dir": str(output_dir),
+        "max_steps": steps,
+        "lr_scheduler_type": train.lr_scheduler,
+        "warmup_steps": train.warmup_steps,
+        "max_grad_norm": train.max_grad_norm,
+        "use_cpu": not cuda,
+        "bf16": cuda and compute_dtype(recipe.policy) == "bfloat16",
+        "fp16": cuda and compute_dtype(recipe.policy) == "float16",
+        "gradient_checkpointing": cuda if checkpointing is None else checkpointing,
+        "dataloader_pin_memory": cuda,
+        "seed": recipe.seed,
+        "data_seed": recipe.seed,
+        "save_strategy": "steps",
+        "save_steps": train.save_steps,
+        # The trainer would go by the time of change, which a copy loses; we drop the old ones.
+        "save_total_limit": None,
+        "ddp_find_unused_parameters": False,  # every pass uses the whole adapter
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+def build_config(recipe: Recipe, output_dir: Path) -> Any:
+    """Translate the recipe into a `GRPOConfig`."""
+    from trl import GRPOConfig
+
+    train = recipe.train
     rows = train.batch_size * train.gradient_accumulation_steps * world_size()
     return GRPOConfig(
-        output_dir=str(output_dir),
-        max_steps=train.max_steps,
+        **shared_arguments(recipe, train.max_steps, output_dir),
         per_device_train_batch_size=train.batch_size,
         gradient_accumulation_steps=train.gradient_accumulation_steps,
         generation_batch_size=rows,
         num_generations=train.num_generations,
         learning_rate=train.learning_rate,
-        lr_scheduler_type=train.lr_scheduler,
-        warmup_steps=train.warmup_steps,
-        max_grad_norm=train.max_grad_norm,
         beta=train.beta,
         epsilon=train.epsilon,
         epsilon_high=train.epsilon_high,
@@ -197,20 +228,5 @@ def build_config(recipe: Recipe, output_dir: Path) -> Any:
         use_vllm=False,
         # Unsloth switches `use_vllm` on for a model with an engine, and we return no log-probs.
         vllm_importance_sampling_correction=False,
-        use_cpu=not cuda,
-        bf16=cuda and compute_dtype(recipe.policy) == "bfloat16",
-        fp16=cuda and compute_dtype(recipe.policy) == "float16",
-        gradient_checkpointing=cuda if checkpointing is None else checkpointing,
-        dataloader_pin_memory=cuda,
-        seed=recipe.seed,
-        data_seed=recipe.seed,
-        save_strategy="steps",
-        save_steps=train.save_steps,
-        save_total_limit=None,  # the trainer would go by the time of change, which a copy loses
         shuffle_dataset=False,  # the questions come in the order in which they are asked
-        ddp_find_unused_parameters=False,  # every pass uses the whole adapter
-        logging_strategy="steps",
-        logging_steps=1,
-        report_to="none",
-        disable_tqdm=True,
     )
