@@ -128,8 +128,10 @@ def test_a_run_trains_on_what_the_server_writes(
     line = ["train", "--recipe", "quickstart", *options, "--output-dir", str(tmp_path / "run")]
     result = CliRunner().invoke(app, line)
     assert result.exit_code == 0, result.output
-    rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(row)["step"] for row in rows] == [1, 2]
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["step"] for row in rows] == [1, 2]
+    assert rows[0]["grad_norm"] > 0, "a step that moves nothing would show nothing here"
     loaded = sum(r.path == "/v1/load_lora_adapter" for r in served.requests)
     # As it was, nudged, put back; and after each of the two steps.
     assert loaded == 5

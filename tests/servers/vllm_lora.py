@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import torch
 from local_http import Answer, LocalServer, Received
 
 from rsearch_cli.policy.generation import Sampling
@@ -59,7 +60,12 @@ class VllmServer(LocalServer):
             ids = [token for token, _ in sampled]
             return {"token_ids": ids, "logprobs": {"token_logprobs": values}, "stop_reason": None}
         sampling = Sampling(body["temperature"], body["top_p"])
-        [written] = policy.generate([body["prompt"]], body["stop"], [body["max_tokens"]], sampling)
+        with torch.random.fork_rng(devices=[]):
+            # As vLLM: a request's seed alone decides, in whatever order the requests arrive.
+            torch.manual_seed(body.get("seed", 0))
+            [written] = policy.generate(
+                [body["prompt"]], body["stop"], [body["max_tokens"]], sampling
+            )
         ended = [stop for stop in body["stop"] if written.text.endswith(stop)]
         return {
             "text": written.text,
