@@ -7,8 +7,9 @@ was answered before a failure is kept.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,6 +26,9 @@ from rsearch_cli.commands.options import (
     use_services,
 )
 from rsearch_cli.commands.output import print_json, rich_stdout
+
+if TYPE_CHECKING:
+    from rsearch_cli.evaluate.sheets import Sheet
 
 eval_app = typer.Typer()
 
@@ -136,26 +140,30 @@ def compare(
     Example: rsearch eval compare evals/before evals/after
     """
     from rsearch_cli.commands.eval_options import compare_evaluations
-    from rsearch_cli.evaluate.sheets import as_table, comparison_sheets
+    from rsearch_cli.evaluate.sheets import comparison_sheets
 
     comparisons = compare_evaluations(first, second)
     if as_json:
         print_json(comparisons)
         return
-    with rich_stdout() as console:
-        for comparison in comparisons["methods"]:
-            for sheet in comparison_sheets(comparison):
-                console.print(as_table(sheet))
+    _print_sheets([s for each in comparisons["methods"] for s in comparison_sheets(each)])
     for line in comparisons["settings"]:
         typer.echo(f"differs: {line}")
 
 
 def _print_results(results: dict[str, Any], folder: Path) -> None:
-    from rsearch_cli.evaluate.sheets import as_table, describe_context, result_sheets
+    from rsearch_cli.evaluate.sheets import describe_context, result_sheets
 
-    with rich_stdout() as console:
-        for sheet in result_sheets(results):
-            console.print(as_table(sheet))
+    _print_sheets(result_sheets(results))
     for line in describe_context(results["context"]):
         typer.echo(line)
     typer.echo(f"report: {folder / 'report.md'}")
+
+
+def _print_sheets(sheets: Sequence[Sheet]) -> None:
+    from rsearch_cli.evaluate.sheets import as_table
+
+    with rich_stdout() as console:
+        for sheet in sheets:
+            console.print(as_table(sheet))
+            console.print()

@@ -89,15 +89,22 @@ def describe_context(context: Mapping[str, Any]) -> list[str]:
 
 
 def as_table(sheet: Sheet) -> Table:
-    """The sheet for a terminal."""
+    """The sheet for a terminal; where that is narrow cells are wrapped, and nothing is cut off."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(sheet.title), title_justify="left", box=box.SIMPLE, pad_edge=False)
+    table = Table(
+        title=Text(sheet.title),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1 if sheet.prose else 0, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+    )
     for number, column in enumerate(sheet.columns):
         figures = bool(number) and not sheet.prose
-        table.add_column(column, justify="right" if figures else "left", no_wrap=not sheet.prose)
+        table.add_column(column, justify="right" if figures else "left", overflow="fold")
     for row in sheet.rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     return table

@@ -15,6 +15,7 @@ from rsearch_cli.evaluate.sheets import (
     comparison_sheets,
     describe_context,
     report_markdown,
+    result_sheets,
 )
 
 CONTEXT = {
@@ -85,6 +86,23 @@ def test_text_of_a_model_is_no_markup_in_a_terminal():
     console.print(as_table(Sheet("T", ("", "A"), (("[red]x[/red]", "\x1b[2J"),), prose=True)))
     printed = console.file.getvalue()
     assert "[red]x[/red]" in printed and "\x1b" not in printed
+
+
+def test_in_a_narrow_terminal_every_figure_stays_whole(record):
+    long = {"type": "discoverer-employer", "title_recall": 0.5}
+    told = {name: summarise_method([record("a", 1.0, **long)]) for name in ("rsearch", "rag")}
+    ids = [str(number) for number in range(99)]
+    compared = compare_records([record(i, 0.0) for i in ids], [record(i, 1.0) for i in ids])
+    sheets = result_sheets(
+        {"context": CONTEXT, "methods": told, "differences": {"rsearch against rag": compared}}
+    )
+    for sheet in sheets:
+        console = Console(file=io.StringIO(), width=80)
+        console.print(as_table(sheet))
+        printed = console.file.getvalue()
+        assert "…" not in printed
+        for cell in (cell for row in sheet.rows for cell in row[1:]):
+            assert cell in printed
 
 
 def test_a_judge_is_named_with_its_scores():
