@@ -162,11 +162,13 @@ def _print_stats(result: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("SERVICE", "ANSWERS", "EXPIRED", "USD", "OLDEST", "NEWEST"):
-        table.add_column(heading, no_wrap=True)
+    for heading in ("SERVICE", "ANSWERS", "EXPIRED", "USD", "OLDEST (UTC)", "NEWEST (UTC)"):
+        table.add_column(heading, overflow="fold")
     for name, s in result["services"].items():
         numbers = (str(s["answers"]), str(s["expired"]), f"{s['usd']:.4f}")
-        table.add_row(name, *numbers, s["oldest"], s["newest"])
+        # To the minute: six columns have to fit in 80.
+        times = (s[key][:16].replace("T", " ") for key in ("oldest", "newest"))
+        table.add_row(name, *numbers, *times)
     print_rich(table)
     typer.echo(
         f"\n{_count(result['answers'])}, {result['bytes'] / 2**20:.1f} MiB, in {result['folder']}"

@@ -64,7 +64,20 @@ def choose_model(name: str) -> ModelChoice:
             f"--model: {name} is no run (no {RUN_RECIPE}), no adapter (no {ADAPTER_CONFIG}) and no "
             "model folder (no config.json)"
         )
-    return ModelChoice(name, recipe=None if name.startswith(BUILTIN) else published_recipe(name))
+    if name.startswith(BUILTIN):
+        return ModelChoice(name)
+    if not path.is_dir():
+        _require_no_sibling(name, path)
+    return ModelChoice(name, recipe=published_recipe(name))
+
+
+def _require_no_sibling(name: str, missing: Path) -> None:
+    """Tell a run that is not there from a Hub id, which `runs/typo` could be too."""
+    beside = sorted(recipe.parent.name for recipe in missing.parent.glob(f"*/{RUN_RECIPE}"))
+    if "/" in name and beside:
+        raise PolicyError(
+            f"--model: there is no run {name}; {missing.parent} holds {', '.join(beside)}"
+        )
 
 
 def describe_weights(model: str, adapter: Path | None) -> dict[str, str | None]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from rsearch_cli.errors import PolicyError
 from rsearch_cli.recipe.policy import Lora, Policy
+from rsearch_cli.services.hub import ask_hub
 
 SETTINGS = "adapter_config.json"
 ADAPTER = "adapter"
@@ -56,6 +57,8 @@ def find_weights(path: str) -> Weights:
         base = _settings(root).get("base_model_name_or_path")
         if not base:
             raise PolicyError(f"policy.model: the adapter {path} does not name its base model")
+        if not Path(base).is_dir():
+            ask_hub()
         return Weights(str(base), root)
     if (root / BASE / "config.json").is_file() and not (root / "config.json").is_file():
         return Weights(str(root / BASE), root / ADAPTER)
@@ -114,6 +117,7 @@ def _download(repo: str, name: str) -> Path | None:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
+    ask_hub()
     try:
         return Path(hf_hub_download(repo, name))
     except (OSError, ValueError, EntryNotFoundError):

@@ -180,7 +180,8 @@ def clear_errors(repo_id: str, doing: str) -> Iterator[None]:
         raise PublishError(f"{repo_id!r} is no repository id: {_first_line(error)}") from error
     except OfflineModeIsEnabled as error:
         raise PublishUnreachable(
-            "HF_HUB_OFFLINE is set, so nothing can be pushed; unset it and push again"
+            "the Hub's client is offline, so nothing can be pushed: HF_HUB_OFFLINE is set, or the "
+            "Hub could not be reached before; mend that and push again"
         ) from error
     except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
         # The client wraps what went wrong with one of several files.

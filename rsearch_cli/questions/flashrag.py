@@ -29,6 +29,7 @@ from rsearch_cli.questions.sets import (
     require_split,
 )
 from rsearch_cli.recipe.schema import Questions
+from rsearch_cli.services.hub import ask_hub
 from rsearch_cli.types import Passage, Question
 
 HUB_ID = "RUC-NLPIR/FlashRAG_datasets"
@@ -194,6 +195,7 @@ def _download(name: str, split: str) -> Path:
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     file = f"{name}/{_FILES[split]}"
+    ask_hub()
     try:
         return Path(hf_hub_download(HUB_ID, file, repo_type="dataset"))
     except Exception as error:  # the client lets the errors of several libraries through

@@ -29,6 +29,7 @@ from rsearch_cli.questions.sets import (
     require_split,
 )
 from rsearch_cli.recipe.schema import Questions
+from rsearch_cli.services.hub import ask_hub
 from rsearch_cli.types import Passage, Question
 
 HUB_ID = "hotpotqa/hotpot_qa"
@@ -188,6 +189,7 @@ def _hub_rows(config: str, split: str, columns: list[str]) -> Iterator[Row]:
     """Rows of a split of the Hub set with only the named columns decoded."""
     from datasets import load_dataset
 
+    ask_hub()
     try:
         table = load_dataset(HUB_ID, config, split=split)
     except Exception as error:  # datasets lets the errors of several libraries through

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -37,10 +38,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_stats_as_a_table(folder: Path) -> None:
     heading, exa, judge, _, total, *rest = run_well("stats").splitlines()
-    assert heading.split() == ["SERVICE", "ANSWERS", "EXPIRED", "USD", "OLDEST", "NEWEST"]
-    time = "2023-11-14T22:13:20+00:00"
-    assert exa.split() == ["exa", "2", "1", "0.0100", time, time]
-    assert judge.split() == ["judge", "1", "0", "0.0001", time, time]
+    assert re.split(" {2,}", heading.strip()) == [
+        "SERVICE", "ANSWERS", "EXPIRED", "USD", "OLDEST (UTC)", "NEWEST (UTC)"
+    ]  # fmt: skip
+    time = ["2023-11-14", "22:13"]
+    assert exa.split() == ["exa", "2", "1", "0.0100", *time, *time]
+    assert judge.split() == ["judge", "1", "0", "0.0001", *time, *time]
+    assert len(heading) <= 80
     assert total.startswith("3 answers, ")
     assert total.endswith(f" MiB, in {folder / 'answers'}")
     assert rest == []

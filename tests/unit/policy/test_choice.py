@@ -46,6 +46,12 @@ def test_what_is_no_folder_is_left_to_the_recipe():
     assert choose_model("Qwen/Qwen2.5-7B-Instruct") == ModelChoice("Qwen/Qwen2.5-7B-Instruct")
 
 
+def test_a_run_that_is_misspelt_is_no_hub_id(run):
+    missing = run.parent / "rnu"
+    with pytest.raises(PolicyError, match=f"there is no run {missing}; {run.parent} holds run"):
+        choose_model(str(missing))
+
+
 def test_an_adapter_without_a_base_is_refused(tmp_path):
     with pytest.raises(PolicyError, match="does not say which model it belongs to"):
         choose_model(str(adapter(tmp_path / "mine", base=None)))

@@ -1,0 +1,48 @@
+"""Whether the Hugging Face Hub can be reached, asked once and not once a file.
+
+Place in the path: before models and question sets are read from the Hub. Its client tries each file
+six times over half a minute, also where there is no network at all. On failure: without an answer
+from the Hub the client goes on with what is stored on this machine, and one line says so.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from rsearch_cli.ranks import is_main
+
+TIMEOUT_SECONDS = 10.0
+
+_answered: set[str] = set()
+
+
+def ask_hub() -> None:
+    """Let the Hub's clients read only what is stored here, if the Hub does not answer."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE or constants.ENDPOINT in _answered:
+        return
+    import httpx
+    from huggingface_hub import get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=TIMEOUT_SECONDS)
+    except httpx.TransportError as error:
+        _go_offline()
+        if is_main():
+            print(
+                f"{constants.ENDPOINT} cannot be reached ({type(error).__name__}); going on with "
+                "what is stored on this machine",
+                file=sys.stderr,
+            )
+    else:
+        _answered.add(constants.ENDPOINT)
+
+
+def _go_offline() -> None:
+    """As HF_HUB_OFFLINE=1 does; datasets has a copy of it, taken when it is imported."""
+    from huggingface_hub import constants
+
+    constants.HF_HUB_OFFLINE = True
+    if datasets := sys.modules.get("datasets"):
+        datasets.config.HF_HUB_OFFLINE = True
