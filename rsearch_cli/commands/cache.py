@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rsearch_cli.commands.options import CacheDir, Json
 from rsearch_cli.commands.output import print_json, print_rich
 from rsearch_cli.errors import DataError, DataMalformed, DataNotFound
 
@@ -26,15 +27,6 @@ cache_app = typer.Typer(
     no_args_is_help=True, help="Look at the answers that are kept on disk, remove or share them."
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
-CacheDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--cache-dir",
-        metavar="DIR",
-        help="The cache folder; default RSEARCH_CACHE_DIR, else the one of the user.",
-    ),
-]
 Service = Annotated[
     str | None, typer.Option(metavar="NAME", help="Only this service's, such as exa or judge.")
 ]

@@ -19,6 +19,7 @@ from rsearch_cli.commands.options import (
     EndpointModel,
     EndpointUrl,
     ExaKey,
+    Json,
     Model,
     OpenaiKey,
     OptionalRecipe,
@@ -133,7 +134,7 @@ def evaluate(
 def compare(
     first: Annotated[str, typer.Argument(metavar="A", help="Folder, or FOLDER:METHOD.")],
     second: Annotated[str, typer.Argument(metavar="B", help="Folder, or FOLDER:METHOD.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Compare two evaluations of the same questions: differences, tests, and what flipped.
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rsearch_cli.commands.options import Json
 from rsearch_cli.commands.output import print_json
 from rsearch_cli.errors import DataError
 
@@ -36,7 +37,7 @@ def index(
         Path | None,
         typer.Option(help="Folder of the index; default in the cache folder. Or the corpus file."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Build the BM25 index of a corpus, or a corpus out of questions.
 

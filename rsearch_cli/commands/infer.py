@@ -16,6 +16,7 @@ from rsearch_cli.commands.options import (
     EndpointModel,
     EndpointUrl,
     ExaKey,
+    Json,
     Model,
     OpenaiKey,
     OptionalRecipe,
@@ -53,7 +54,7 @@ def infer(
     exa_api_key: ExaKey = None,
     openai_api_key: OpenaiKey = None,
     cache_dir: CacheDir = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Ask a search agent, and watch it think, search and answer.
 

@@ -58,6 +58,7 @@ CacheDir = Annotated[
         rich_help_panel=SERVICES_PANEL,
     ),
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
 
 def use_services(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rsearch_cli.commands.options import Overrides
+from rsearch_cli.commands.options import Json, Overrides
 from rsearch_cli.commands.output import print_json, print_rich
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def plan(
         float | None,
         typer.Option(min=0.0, help="Memory of the card in GB; default: what nvidia-smi says."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Print the searches, judge calls, dollars and GPU memory that a training run will take.
 

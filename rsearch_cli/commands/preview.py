@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rsearch_cli.commands.options import Overrides
+from rsearch_cli.commands.options import Json, Overrides
 from rsearch_cli.commands.output import print_json, rich_stdout
 from rsearch_cli.terminal import printable
 
@@ -33,7 +33,7 @@ def preview(
     rollout: Annotated[
         bool, typer.Option(help="Load the model and sample one completion; it may search.")
     ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show a recipe's questions, their lengths, the exact prompt and one rollout with its mask.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rsearch_cli.commands.keys import keep_keys
+from rsearch_cli.commands.options import Json
 from rsearch_cli.commands.output import print_json
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def push(
         bool, typer.Option("--dry-run", help="Show files, sizes and card; upload nothing.")
     ] = False,
     hub_token: Annotated[str | None, typer.Option(help="Better: HF_TOKEN.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Publish a trained agent: weights, tokenizer, recipe and a card that the run proves.
 

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rsearch_cli.commands.options import Overrides
+from rsearch_cli.commands.options import Json, Overrides
 from rsearch_cli.commands.output import print_json, print_rich
 
 if TYPE_CHECKING:
     from rsearch_cli.recipe.loading import LoadedRecipe
 
 recipes_app = typer.Typer()
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
 
 @recipes_app.callback(invoke_without_command=True)
