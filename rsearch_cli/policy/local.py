@@ -37,6 +37,7 @@ class LocalPolicy(Tokenizing):
         eos = model.generation_config.eos_token_id
         eos = [eos] if isinstance(eos, int) else list(eos or [])
         self.eos_ids = tuple(dict.fromkeys([tokenizer.eos_token_id, *eos]))
+        _drop_shipped_settings(model, list(self.eos_ids), tokenizer.pad_token_id)
 
     @property
     def eos_id(self) -> int:
@@ -121,11 +122,7 @@ class LocalPolicy(Tokenizing):
             )
 
     def _generation_config(self, max_new_tokens: int, sampling: Sampling) -> Any:
-        """Make a configuration of our own.
-
-        A model's shipped top-k or repetition penalty would make the samples come from another
-        distribution than the one the loss assumes.
-        """
+        """Make a configuration of our own; what it leaves out is off."""
         from transformers import GenerationConfig
 
         chosen: dict[str, Any] = {"do_sample": False}
@@ -162,3 +159,17 @@ class LocalPolicy(Tokenizing):
         else:
             from rsearch_cli.policy.transformers_backend import inference_mode
         return inference_mode(self.model)
+
+
+def _drop_shipped_settings(model: Any, eos_ids: list[int], pad_id: int) -> None:
+    """Take away the sampling settings that a model ships, such as its repetition penalty.
+
+    `generate` fills whatever its caller left open from them; samples would come from another
+    distribution than the one that the loss assumes, and greedy decoding would not be greedy.
+    """
+    from transformers import GenerationConfig
+
+    config = GenerationConfig(eos_token_id=eos_ids, pad_token_id=pad_id)
+    model.generation_config = config
+    if hasattr(model, "get_base_model"):
+        model.get_base_model().generation_config = config

@@ -121,6 +121,10 @@ class VllmServerPolicy(LocalPolicy):
             "max_tokens": limit,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
+            # A server takes what it is not told from the settings that the model ships.
+            "top_k": -1,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
             "stop": list(stops),
             "stop_token_ids": list(self.eos_ids),
             "include_stop_str_in_output": True,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from rsearch_cli.errors import OutOfMemory, PolicyError
-from rsearch_cli.policy.generation import Sampling, TagStop, TextWatch
+from rsearch_cli.policy.generation import GREEDY, Sampling, TagStop, TextWatch
+from rsearch_cli.policy.loading import load_policy
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.policy.tokenizing import ensure_pad_token
 
@@ -99,12 +101,24 @@ def test_generation_leaves_the_model_in_the_mode_it_was_in(nano_policy):
         assert nano_policy.model.training is training
 
 
-def test_sampling_ignores_what_the_model_ships_as_its_own_settings(tiny_policy):
-    tiny_policy.model.generation_config.top_k = 1  # would make every sample the greedy one
-    tiny_policy.model.generation_config.repetition_penalty = 5.0
-    config = tiny_policy._generation_config(10, WARM)
-    assert (config.top_k, config.top_p, config.temperature) == (0, 1.0, 1.0)
-    assert config.repetition_penalty in (None, 1.0)
+@pytest.mark.parametrize("sampling", [GREEDY, WARM])
+def test_what_the_model_ships_as_its_own_settings_is_left_out(quickstart, sampling):
+    loaded = load_policy(quickstart.policy, seed=0)
+    asked = nano_prompts(loaded)[:2], ["</search>"], [30, 30], sampling
+    torch.manual_seed(0)
+    plain = loaded.generate(*asked)
+    shipped = GenerationConfig(
+        eos_token_id=list(loaded.eos_ids),
+        do_sample=True,
+        top_k=1,
+        repetition_penalty=5.0,
+        min_length=25,
+        suppress_tokens=[g.token_ids[0] for g in plain],
+    )
+    loaded.model.generation_config = loaded.model.get_base_model().generation_config = shipped
+    policy = LocalPolicy(loaded.model, loaded.tokenizer)
+    torch.manual_seed(0)
+    assert policy.generate(*asked) == plain
 
 
 def test_inserted_text_brings_no_control_token(nano_policy):
