@@ -77,7 +77,7 @@ def load_policy(
         seed: Decides a fresh adapter.
         rollout: Names the engine that generates; None is the model itself.
         trained: Folder of an adapter to be used as it is and not trained further, whatever shape
-            the recipe's has.
+            the recipe's has; what its own training started from is left alone.
 
     Raises:
         PolicyError: If it cannot be loaded; the message names the model and what to do.
@@ -88,7 +88,7 @@ def load_policy(
     weights = find_weights(locate_model(recipe.model))
     if weights.adapter is not None:
         recipe = match_adapter(recipe, weights.adapter)
-    adapter = find_adapter(recipe) or weights.adapter
+    start = None if trained else find_adapter(recipe) or weights.adapter
     backend, _ = choose_backend("unsloth" if rollout.engine == "vllm" else recipe.backend)
     try:
         model, tokenizer = _load(backend, weights.base, recipe, seed, rollout)
@@ -96,8 +96,8 @@ def load_policy(
             _put_on(model, trained)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise _unloadable(f"{recipe.model} could not be loaded with {backend}", error) from error
-    if adapter:
-        load_adapter(model, adapter)
+    if start:
+        load_adapter(model, start)
     if rollout.engine == "vllm":
         return VllmPolicy(model, tokenizer)
     if rollout.engine == "vllm-server":

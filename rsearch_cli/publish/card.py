@@ -18,11 +18,11 @@ from rsearch_cli.publish.figures import (
 )
 from rsearch_cli.publish.merging import MergeCheck
 from rsearch_cli.publish.metadata import check_metadata, write_metadata
+from rsearch_cli.publish.method import describe_training
 from rsearch_cli.publish.record import RunRecord, public_recipe
 from rsearch_cli.publish.usage import describe_usage, fenced, system_prompt
 from rsearch_cli.recipe.loading import dump_recipe
 
-CURVE = "reward.png"
 _CITATION = """\
 @article{shi2025rsearch,
   title={Reinforcement Fine-Tuning for Reasoning towards Multi-Step Multi-Source Search in Large \
@@ -50,7 +50,7 @@ def write_card(record: RunRecord, findings: Findings) -> str:
         None: _opening(record, findings),
         "How to use it": describe_usage(findings.contents, findings.base, record.recipe),
         "Evaluation": _evaluation(record),
-        "Training": _training(record, findings),
+        "Training": describe_training(record, findings),
         "Data": _data(record),
         "Cost": _cost(record),
         "Limits and known failures": _limits(record, findings),
@@ -113,37 +113,6 @@ def _evaluation(record: RunRecord) -> str:
         f"- **Judge:** {NO_JUDGE}.\n"
         f"- **Failed searches:** {after.get('failed_searches', 'not recorded')} of "
         f"{after.get('searches', 'not recorded')} after training."
-    )
-
-
-def _training(record: RunRecord, findings: Findings) -> str:
-    recipe = record.recipe
-    train, reward, lora = recipe.train, recipe.reward, recipe.policy.lora
-    weights, early = reward.weights, reward.curriculum_weights
-    answer = {"f1": "token F1", "em": "exact match"}.get(
-        reward.answer, f"the verdict of `{reward.judge.model}`"
-    )
-    control = (
-        "\n- **This run is a control:** answer scores were dealt out at random."
-        if reward.shuffle_answers
-        else ""
-    )
-    precision = "4 bit (NF4)" if record.four_bit else "16 bit or more"
-    picture = f"\n\n![Reward per optimiser step]({CURVE})" if findings.has_curve else ""
-    return (
-        "R-Search (Shi and Shen, [arXiv 2506.08352](https://arxiv.org/abs/2506.08352)): GRPO "
-        "([arXiv 2402.03300](https://arxiv.org/abs/2402.03300)) on whole search trajectories; "
-        "results that the system inserted get no gradient.\n\n"
-        f"- **Reward:** answer ({answer}), plan validity and format validity, weighted "
-        f"{weights.answer:g} / {weights.plan:g} / {weights.format:g}; in the first "
-        f"{reward.curriculum_steps} steps {early.answer:g} / {early.plan:g} / {early.format:g}.\n"
-        f"- **Steps:** {record.steps} of {train.max_steps}, each of "
-        f"{train.batch_size * train.gradient_accumulation_steps} completions, "
-        f"{train.num_generations} a question; loss `{train.loss_type}`, KL weight {train.beta:g}.\n"
-        f"- **Adapter:** LoRA, rank {lora.r}, alpha {lora.alpha}, on "
-        f"{', '.join(lora.target_modules)}; learning rate {train.learning_rate:g}.\n"
-        f"- **Precision:** frozen weights in {precision}, computed in {record.dtype}.\n"
-        f"- **Seed:** {recipe.seed}.{control}{picture}"
     )
 
 

@@ -18,7 +18,8 @@ def write_metadata(record: RunRecord, findings: Findings) -> str:
 
     contents, base = findings.contents, findings.base
     library = "transformers" if contents.merged else "peft" if contents.adapter else "gguf"
-    tags = ["rsearch", "search-agent", "grpo", "reinforcement-learning", "arxiv:2506.08352"]
+    method = ["sft"] if record.supervised else ["grpo", "reinforcement-learning"]
+    tags = ["rsearch", "search-agent", *method, "arxiv:2506.08352"]
     relation = {"transformers": "finetune", "peft": "adapter", "gguf": "quantized"}[library]
     results = eval_results(record)
     data = ModelCardData(

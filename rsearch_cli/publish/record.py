@@ -70,6 +70,11 @@ class RunRecord:
         return self.folder / "adapter"
 
     @property
+    def supervised(self) -> bool:
+        """Whether it was a cold start, and no reinforcement learning."""
+        return self.recipe.stage == "sft"
+
+    @property
     def on_cpu(self) -> bool:
         """Whether the run had no accelerator."""
         return self.environment.get("device", "cpu") == "cpu"
@@ -130,7 +135,8 @@ class RunRecord:
 def public_recipe(recipe: Recipe, base: str | None) -> Recipe:
     """The recipe without what only means something on the machine of the run.
 
-    Paths become file names; the base gets its public name.
+    Paths become file names; the base gets its public name. What the training started from is part
+    of what is published, and whoever downloads it has no server of ours to generate.
     """
     questions = recipe.questions
     if questions.path is not None:
@@ -139,6 +145,7 @@ def public_recipe(recipe: Recipe, base: str | None) -> Recipe:
         name: source.model_copy(update={"corpus": Path(source.corpus).name})
         for name, source in recipe.search.sources.items()
     }
+    traces = Path(recipe.sft.traces).name
     model = recipe.policy.model
     if Path(model).expanduser().is_dir():
         model = base or Path(model).name
@@ -147,6 +154,10 @@ def public_recipe(recipe: Recipe, base: str | None) -> Recipe:
             "output_dir": Recipe.model_fields["output_dir"].default,
             "questions": questions,
             "search": recipe.search.model_copy(update={"sources": sources}),
-            "policy": recipe.policy.model_copy(update={"model": model}),
+            "policy": recipe.policy.model_copy(update={"model": model, "adapter": None}),
+            "rollout": recipe.rollout.model_copy(
+                update={"engine": "local", "vllm_url": None, "vllm_folder": None}
+            ),
+            "sft": recipe.sft.model_copy(update={"traces": traces}),
         }
     )

@@ -29,11 +29,12 @@ from rsearch_cli.publish.base import (
     require_full_precision,
     require_loadable,
 )
-from rsearch_cli.publish.card import CURVE, write_card
+from rsearch_cli.publish.card import write_card
 from rsearch_cli.publish.contents import Contents, Findings
 from rsearch_cli.publish.curve import draw_curve
 from rsearch_cli.publish.gguf import convert, find_converter
 from rsearch_cli.publish.merging import PROMPTS, MergeCheck, check_merge, merge_adapter
+from rsearch_cli.publish.method import CURVE
 from rsearch_cli.publish.record import RunRecord, public_recipe
 from rsearch_cli.recipe.loading import dump_recipe
 from rsearch_cli.types import Question

@@ -72,6 +72,26 @@ def test_a_fresh_adapter_changes_nothing_and_a_perturbed_one_does(nano_policy):
     assert (perturbed - base).abs().max() > 1e-3
 
 
+def test_a_trained_adapter_stands_whatever_its_training_started_from(quickstart, tmp_path):
+    import torch
+    from safetensors.torch import load_file
+
+    folders = tmp_path / "start", tmp_path / "trained"
+    policy = load_policy(quickstart.policy, seed=0)
+    for folder in folders:
+        with torch.no_grad():
+            for name, weight in policy.model.named_parameters():
+                if "lora_B" in name:
+                    weight.add_(0.01)
+        policy.model.save_pretrained(folder)
+    start, trained = folders
+    recipe = quickstart.policy.model_copy(update={"adapter": str(start)})
+    model = load_policy(recipe, seed=0, trained=trained).model
+    held = dict(model.named_parameters())
+    for key, value in load_file(trained / "adapter_model.safetensors").items():
+        assert held[key.replace(".weight", f".{model.active_adapter}.weight")].equal(value)
+
+
 def test_only_the_adapter_is_trained(nano_policy):
     trained = [n for n, p in nano_policy.model.named_parameters() if p.requires_grad]
     assert trained and all("lora_" in name for name in trained)

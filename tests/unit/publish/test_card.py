@@ -160,9 +160,18 @@ def test_no_path_of_the_run_stays_in_the_recipe(record, tmp_path):
                 update={"source": "custom", "path": str(tmp_path / "mine.jsonl")}
             ),
             "search": record.recipe.search.model_copy(update={"sources": corpus}),
-            "policy": record.recipe.policy.model_copy(update={"model": str(tmp_path)}),
+            "policy": record.recipe.policy.model_copy(
+                update={"model": str(tmp_path), "adapter": str(tmp_path / "cold-start")}
+            ),
+            "rollout": record.recipe.rollout.model_copy(
+                update={"engine": "vllm-server", "vllm_url": "http://mine:8000"}
+            ),
+            "sft": record.recipe.sft.model_copy(update={"traces": str(tmp_path / "mine.jsonl")}),
         }
     )
+    public = public_recipe(recipe, "maker/base")
+    assert public.policy.adapter is None, "what is published holds it"
+    assert (public.rollout.engine, public.rollout.vllm_url) == ("local", None)
     told = json.dumps(public_recipe(recipe, "maker/base").model_dump())
     assert str(tmp_path) not in told
     for kept in ("mine.jsonl", "passages.jsonl", "maker/base"):
@@ -170,6 +179,25 @@ def test_no_path_of_the_run_stays_in_the_recipe(record, tmp_path):
     card = write_card(replace(record, recipe=recipe), find())
     assert "Licence of the questions: not recorded in the run." in card
     assert str(tmp_path) not in card
+
+
+def test_a_cold_start_is_not_called_reinforcement_learning(record):
+    recipe = record.recipe.model_copy(update={"stage": "sft"})
+    summary = {**record.summary, "traces": {"taken": 480, "rejected": {}}}
+    card = write_card(replace(record, recipe=recipe, summary=summary), find(has_curve=False))
+    assert "- **Traces:** 480, from the fictional world." in card
+    assert "no reinforcement learning in this run" in card
+    tags = ModelCard(card).data.tags
+    assert "sft" in tags and "grpo" not in tags
+    assert "grpo" in ModelCard(write_card(record, find())).data.tags
+
+
+def test_a_training_that_went_on_from_another_says_so(record):
+    policy = record.recipe.policy.model_copy(update={"adapter": "/home/me/runs/sft"})
+    recipe = record.recipe.model_copy(update={"policy": policy})
+    card = write_card(replace(record, recipe=recipe), find())
+    assert "**Started from:** the trained adapter `sft`" in card
+    assert "/home/me" not in card
 
 
 def test_backticks_in_a_prompt_do_not_end_its_block():
