@@ -18,7 +18,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from rsearch_cli.commands.preparation import quieten_libraries
 from rsearch_cli.errors import OutOfMemory
 from rsearch_cli.memory.load import Row
 from rsearch_cli.memory.parts import GIB
@@ -103,7 +102,6 @@ class ForcedPolicy(LocalPolicy):
 
 def main() -> None:
     command, folder, given = sys.argv[1:]
-    quieten_libraries()
     if command == "build":
         build_model(Path(folder), json.loads(given))
         return

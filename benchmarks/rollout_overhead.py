@@ -33,7 +33,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rsearch_cli.commands.preparation import open_executor, quieten_libraries
+from rsearch_cli.commands.preparation import open_executor
 from rsearch_cli.policy.generation import GREEDY, TagStop
 from rsearch_cli.policy.loading import load_policy
 from rsearch_cli.policy.local import LocalPolicy
@@ -176,7 +176,6 @@ class Clock:
 
 def main() -> None:
     args = parse_args()
-    quieten_libraries()
     load_before = os.getloadavg()
     settings = [*SETTINGS, f"train.gradient_accumulation_steps={args.rows}"]
     settings += [f"train.num_generations={args.rows}", f"train.max_steps={args.steps + 1}"]

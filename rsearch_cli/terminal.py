@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from numbers import Real
 
 # C0 and C1 without tab and newline. An escape sequence in a passage or a completion would otherwise
@@ -28,6 +30,13 @@ def shorten(text: str, limit: int) -> str:
         return text
     half = limit // 2
     return f"{text[:half].rstrip()} […] {text[-half:].lstrip()}"
+
+
+@contextmanager
+def talk_on_stderr() -> Iterator[None]:
+    """Send what libraries print to stderr for a `with` block; stdout is for results alone."""
+    with redirect_stdout(sys.stderr):
+        yield
 
 
 def finite(row: Mapping[str, object], key: str) -> float | None:

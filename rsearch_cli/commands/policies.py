@@ -12,7 +12,7 @@ from pathlib import Path
 
 import typer
 
-from rsearch_cli.commands.preparation import quieten_libraries, say
+from rsearch_cli.commands.preparation import say
 from rsearch_cli.policy.choice import ModelChoice, choose_model
 from rsearch_cli.policy.endpoint import EndpointPolicy
 from rsearch_cli.policy.loading import load_policy
@@ -84,5 +84,4 @@ def open_policy(
             yield policy
         return
     say(f"loading {recipe.policy.model}")
-    quieten_libraries()
     yield load_policy(recipe.policy, recipe.seed, recipe.rollout, adapter)

@@ -7,8 +7,6 @@ changes only after that.
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -124,7 +122,6 @@ def _open(
         say("gathering traces")
         lessons = gather_lessons(recipe, evaluated, services, folder, resume=resume)
     say(f"loading {recipe.policy.model}")
-    quieten_libraries()
     policy = load_policy(settings, recipe.seed, recipe.rollout)
     if lessons:
         lessons.encode(policy, recipe)
@@ -234,18 +231,6 @@ def without_limits(recipe: Recipe) -> Recipe:
         "rollout": recipe.rollout.model_copy(update=at_once),
     }
     return recipe.model_copy(update=sections)
-
-
-def quieten_libraries() -> None:
-    """Keep the progress bars and notices of other libraries out of ours."""
-    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    for library in ("torch.utils._pytree", "bitsandbytes"):
-        logging.getLogger(library).setLevel(logging.ERROR)
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
 
 
 def say(line: str) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 from rsearch_cli.commands.preparation import (
     distinct_questions,
     open_executor,
-    quieten_libraries,
     say,
 )
 from rsearch_cli.policy.generation import Sampling
@@ -46,7 +45,6 @@ def make_preview(recipe: Recipe, samples: int, *, with_rollout: bool) -> dict[st
     trained_on = distinct_questions(
         question_set.load(recipe.questions.train_split, recipe.questions.max_samples)
     )
-    quieten_libraries()
     tokenizing = load_tokenizing(recipe.policy)
     first = trained_on[0]
     prompt_ids, opening = encode_question(first, tokenizing, recipe)

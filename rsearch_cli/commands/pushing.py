@@ -15,8 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rsearch_cli.commands.preparation import quieten_libraries, say
+from rsearch_cli.commands.preparation import say
 from rsearch_cli.errors import NothingToPush, PublishError
+from rsearch_cli.policy.loading import quieten_libraries
 from rsearch_cli.publish.base import locate_base, require_loadable
 from rsearch_cli.publish.hub import Target, check_access, find_token, upload
 from rsearch_cli.publish.record import RunRecord

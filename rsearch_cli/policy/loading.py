@@ -6,6 +6,8 @@ cannot be found, a back end that cannot run here and a bad module name raise `Po
 
 from __future__ import annotations
 
+import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from rsearch_cli.policy.adapter import find_adapter, load_adapter
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.policy.published import BASE, SETTINGS, find_weights, match_adapter
 from rsearch_cli.policy.tokenizing import Tokenizing
+from rsearch_cli.policy.transformers_backend import check_dtype, count_positions
 from rsearch_cli.policy.vllm_engine import VllmPolicy, check_engine
 from rsearch_cli.policy.vllm_server import VllmServerPolicy
 from rsearch_cli.recipe.policy import Policy, Rollout
@@ -67,6 +70,18 @@ def choose_backend(wanted: str) -> tuple[str, str | None]:
     return "transformers", reason
 
 
+def quieten_libraries() -> None:
+    """Keep the progress bars and notices of other libraries out of ours.
+
+    It imports transformers: where Unsloth runs, it has to be chosen before.
+    """
+    _quieten_imports()
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
 def load_policy(
     recipe: Policy, seed: int, rollout: Rollout | None = None, trained: Path | None = None
 ) -> LocalPolicy:
@@ -89,8 +104,12 @@ def load_policy(
     if weights.adapter is not None:
         recipe = match_adapter(recipe, weights.adapter)
     start = None if trained else find_adapter(recipe) or weights.adapter
+    _quieten_imports()
     backend, _ = choose_backend("unsloth" if rollout.engine == "vllm" else recipe.backend)
+    quieten_libraries()
+    check_dtype(recipe)
     try:
+        _check_positions(weights.base, recipe)
         model, tokenizer = _load(backend, weights.base, recipe, seed, rollout)
         if trained is not None:
             _put_on(model, trained)
@@ -111,6 +130,7 @@ def load_tokenizing(recipe: Policy) -> Tokenizing:
     Raises:
         PolicyError: If it cannot be loaded; the message names the model and what to do.
     """
+    quieten_libraries()
     from transformers import AutoTokenizer
 
     try:
@@ -118,6 +138,28 @@ def load_tokenizing(recipe: Policy) -> Tokenizing:
         return Tokenizing(AutoTokenizer.from_pretrained(base))
     except (OSError, ValueError) as error:
         raise _unloadable(f"the tokenizer of {recipe.model} could not be loaded", error) from error
+
+
+def _quieten_imports() -> None:
+    """What libraries say while they are imported."""
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for library in ("torch.utils._pytree", "bitsandbytes"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+
+
+def _check_positions(base: str, recipe: Policy) -> None:
+    """Refuse rows longer than the model has positions.
+
+    Unsloth would stretch all of them, also for short rows; transformers would go on with positions
+    that the model has never seen.
+    """
+    most = count_positions(base)
+    if most and recipe.max_seq_length > most:
+        raise PolicyError(
+            f"policy.max_seq_length is {recipe.max_seq_length}, and {recipe.model} has positions "
+            f"for {most} tokens; use --set policy.max_seq_length={most}, or less"
+        )
 
 
 def _unloadable(what: str, error: Exception) -> PolicyError:

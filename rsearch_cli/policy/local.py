@@ -16,6 +16,13 @@ from rsearch_cli.policy.prefix_cache import Inputs, PrefixCache, pad_left
 from rsearch_cli.policy.tokenizing import Tokenizing
 
 
+def is_shortage(error: RuntimeError) -> bool:
+    """Whether a device ran out of memory; kernels of Triton and cuBLAS say so in their own way."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error).lower()
+
+
 def shortage(error: Exception) -> str:
     """What an out-of-memory error of torch says first: that it is one, and how much was asked."""
     return ". ".join(str(error).split(". ")[:2]).rstrip(".")
@@ -70,8 +77,6 @@ class LocalPolicy(Tokenizing):
         Raises:
             OutOfMemory: The device's memory does not hold this many rows.
         """
-        import torch
-
         pad = self.tokenizer.pad_token_id
         try:
             inputs = cache.resume(contexts, pad) if cache else None
@@ -81,7 +86,9 @@ class LocalPolicy(Tokenizing):
             watch = [TextWatch(self.decode, on_text, width, self.eos_ids)] if on_text else []
             config = self._generation_config(max(max_new_tokens), sampling)
             output = self._run_model(inputs, config, [tag_stop, *watch])
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not is_shortage(error):
+                raise
             raise OutOfMemory(shortage(error)) from error
         rows = output.sequences[:, width:].tolist()
         written = [

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rsearch_cli.errors import PolicyError
 from rsearch_cli.ranks import local_rank
 from rsearch_cli.recipe.policy import Policy
 
@@ -53,13 +54,45 @@ def load_model(path: str, recipe: Policy, seed: int) -> tuple[Any, Any]:
     return get_peft_model(model, config), AutoTokenizer.from_pretrained(path)
 
 
+def count_positions(path: str) -> int | None:
+    """How many tokens a model has positions for; None if its config does not say."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(path).get_text_config()
+    return getattr(config, "max_position_embeddings", None)
+
+
 def compute_dtype(recipe: Policy) -> str:
     """Name of the compute type: the recipe's, or what the device is good at."""
     import torch
 
     if recipe.dtype != "auto":
         return recipe.dtype
-    return "bfloat16" if torch.cuda.is_available() else "float32"
+    if not torch.cuda.is_available():
+        return "float32"
+    return "bfloat16" if _has_bfloat16() else "float16"
+
+
+def check_dtype(recipe: Policy) -> None:
+    """Refuse a compute type that the card could only emulate.
+
+    Raises:
+        PolicyError: bfloat16 is wanted, and the card has none.
+    """
+    import torch
+
+    if recipe.dtype == "bfloat16" and torch.cuda.is_available() and not _has_bfloat16():
+        raise PolicyError(
+            f"policy.dtype is bfloat16, which {torch.cuda.get_device_name()} does not compute in "
+            "(cards from Ampere on do); use --set policy.dtype=auto, which takes float16 there"
+        )
+
+
+def _has_bfloat16() -> bool:
+    """Whether the card computes in bfloat16 itself."""
+    import torch
+
+    return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 @contextmanager

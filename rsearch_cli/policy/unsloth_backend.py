@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from rsearch_cli.recipe.policy import Policy
+from rsearch_cli.services.cache import cache_root
+from rsearch_cli.terminal import talk_on_stderr
 
 CPU_BACKEND_SINCE = (2026, 10, 9)
 
@@ -35,8 +37,11 @@ def unavailable() -> str | None:
     if not torch.accelerator.is_available() and numbers < CPU_BACKEND_SINCE:
         return f"unsloth {installed} needs a GPU (2026.10.9 and later also run on a CPU)"
     os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
+    # It writes the code that it generates, by default into the folder the user is in.
+    os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(cache_root() / "unsloth"))
     try:
-        import unsloth  # noqa: F401
+        with talk_on_stderr():
+            import unsloth  # noqa: F401
     except (ImportError, NotImplementedError, RuntimeError) as error:
         return f"unsloth {installed} does not import here: {str(error).splitlines()[0]}"
     return None
@@ -61,24 +66,39 @@ def load_model(
     on_cuda = torch.cuda.is_available()
     checkpointing = recipe.gradient_checkpointing
     checkpointing = on_cuda if checkpointing is None else checkpointing
-    model, tokenizer = FastLanguageModel.from_pretrained(
-        model_name=path,
-        max_seq_length=recipe.max_seq_length,
-        dtype=getattr(torch, compute_dtype(recipe)),
-        load_in_4bit=recipe.load_in_4bit if recipe.load_in_4bit is not None else on_cuda,
-        **vllm_settings(recipe, vllm_share),
-    )
     lora = recipe.lora
-    model = FastLanguageModel.get_peft_model(
-        model,
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=list(lora.target_modules),
-        use_gradient_checkpointing="unsloth" if checkpointing else False,
-        random_state=seed,
-    )
+    with talk_on_stderr():
+        model, tokenizer = FastLanguageModel.from_pretrained(
+            model_name=path,
+            # What is named is what is trained, and not Unsloth's own quantisation of it.
+            use_exact_model_name=True,
+            max_seq_length=recipe.max_seq_length if vllm_share else room_of_a_batch(path, recipe),
+            dtype=getattr(torch, compute_dtype(recipe)),
+            load_in_4bit=recipe.load_in_4bit if recipe.load_in_4bit is not None else on_cuda,
+            **vllm_settings(recipe, vllm_share),
+        )
+        model = FastLanguageModel.get_peft_model(
+            model,
+            r=lora.r,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=list(lora.target_modules),
+            use_gradient_checkpointing="unsloth" if checkpointing else False,
+            random_state=seed,
+        )
     return model, tokenizer
+
+
+def room_of_a_batch(path: str, recipe: Policy) -> int:
+    """Longest padded row of an update: the longest prompt with the longest completion.
+
+    Unsloth's forward pass cuts what is longer than it was told, and its loss would then pair the
+    states that are left with the wrong tokens. Beyond the model's positions it would stretch them.
+    """
+    from rsearch_cli.policy.transformers_backend import count_positions
+
+    wanted = 2 * recipe.max_seq_length
+    return min(wanted, count_positions(path) or wanted)
 
 
 def vllm_settings(recipe: Policy, share: float | None) -> dict[str, Any]:

@@ -81,10 +81,16 @@ class Policy(Section):
         None, description="Quantise the frozen weights to NF4; null does so on CUDA only."
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Compute type; auto is bfloat16 on CUDA and float32 on a CPU."
+        "auto",
+        description="Compute type; auto is bfloat16 on CUDA (float16 on cards older than Ampere) "
+        "and float32 on a CPU.",
     )
     max_seq_length: int = Field(
-        4096, ge=128, le=131072, description="Longest prompt plus completion, in tokens."
+        4096,
+        ge=128,
+        le=131072,
+        description="Longest prompt plus completion, in tokens; at most what the model was made "
+        "for.",
     )
     gradient_checkpointing: bool | None = Field(
         None,

@@ -93,6 +93,15 @@ class Train(Section):
     )
 
     @model_validator(mode="after")
+    def _no_deviation_with_dr_grpo(self) -> Self:
+        if self.loss_type == "dr_grpo" and self.scale_rewards == "group":
+            raise ValueError(
+                "loss_type dr_grpo is meant without the deviation of a group, and Unsloth leaves "
+                "it out without a word; set scale_rewards to none"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _whole_groups(self) -> Self:
         rows = self.batch_size * self.gradient_accumulation_steps
         if rows % self.num_generations:

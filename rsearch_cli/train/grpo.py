@@ -22,7 +22,7 @@ from typing import Any
 from rsearch_cli.errors import OutOfMemory, PolicyCollapsed
 from rsearch_cli.policy.adapter_check import check_adapter
 from rsearch_cli.policy.generation import Sampling
-from rsearch_cli.policy.local import LocalPolicy
+from rsearch_cli.policy.local import LocalPolicy, is_shortage
 from rsearch_cli.ranks import gather, is_main, together, wait_for_all, world_size
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.reward.composite import score_trajectories, shuffle_answer_scores, weights_at
@@ -220,11 +220,11 @@ class GrpoTraining:
         Raises:
             OutOfMemory: The device's memory does not hold them; the last finished step is saved.
         """
-        import torch
-
         try:
             yield
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not is_shortage(error):
+                raise
             with self.guard.watch(trainer):
                 raise OutOfMemory(describe_shortage(self.recipe, error)) from error
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from rsearch_cli.terminal import finite, printable, shorten
+from rsearch_cli.terminal import finite, printable, shorten, talk_on_stderr
 
 
 def test_control_characters_are_replaced_and_layout_stays() -> None:
@@ -37,3 +37,12 @@ def test_a_missing_figure_is_none() -> None:
 def test_numbers_of_numpy_count() -> None:
     numpy = pytest.importorskip("numpy")
     assert finite({"reward": numpy.float32(0.5)}, "reward") == 0.5
+
+
+def test_what_libraries_print_is_no_result(capsys):
+    with talk_on_stderr():
+        print("==((====))==  Unsloth")
+    print("{}")
+    out, err = capsys.readouterr()
+    assert out == "{}\n"
+    assert err == "==((====))==  Unsloth\n"

@@ -7,6 +7,8 @@ import pytest
 from rsearch_cli.errors import PolicyError
 from rsearch_cli.policy import loading, unsloth_backend
 from rsearch_cli.policy.loading import choose_backend, load_policy, locate_model
+from rsearch_cli.policy.transformers_backend import check_dtype, compute_dtype
+from rsearch_cli.recipe.policy import Policy
 
 
 def test_the_builtin_model_is_found_inside_the_package():
@@ -53,6 +55,35 @@ def test_a_broken_model_folder_is_one_clear_line(tmp_path, quickstart):
     with pytest.raises(PolicyError, match="could not be loaded with transformers: ") as caught:
         load_policy(recipe, seed=0)
     assert "\n" not in str(caught.value)
+
+
+def test_rows_longer_than_the_model_has_positions_are_refused(quickstart):
+    assert quickstart.policy.max_seq_length == 512, "all that the nano model has positions for"
+    recipe = quickstart.policy.model_copy(update={"max_seq_length": 513})
+    with pytest.raises(PolicyError, match=r"max_seq_length is 513, .*for 512 tokens; .*=512, or"):
+        load_policy(recipe, seed=0)
+
+
+def test_an_older_card_computes_in_float16(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    for native, chosen in ((True, "bfloat16"), (False, "float16")):
+        monkeypatch.setattr(
+            torch.cuda, "is_bf16_supported", lambda including_emulation, native=native: native
+        )
+        assert compute_dtype(Policy()) == chosen
+        check_dtype(Policy(dtype="float16"))
+    with pytest.raises(PolicyError, match=r"dtype is bfloat16, which Tesla T4 does not compute in"):
+        check_dtype(Policy(dtype="bfloat16"))
+
+
+def test_unsloth_is_told_of_the_longest_padded_row(quickstart):
+    folder = locate_model("builtin:nano")
+    for length, room in ((200, 400), (512, 512)):
+        recipe = quickstart.policy.model_copy(update={"max_seq_length": length})
+        assert unsloth_backend.room_of_a_batch(folder, recipe) == room
 
 
 def test_a_fresh_adapter_changes_nothing_and_a_perturbed_one_does(nano_policy):

@@ -179,11 +179,10 @@ def test_a_template_that_opens_the_thought_is_noticed(tiny_policy):
     assert policy.decode(ids) == "Why?<think>\n"
 
 
-def test_memory_that_runs_out_is_named_as_what_it_is(nano_policy, monkeypatch):
-    import torch
-
+@pytest.mark.parametrize("kind", [torch.OutOfMemoryError, RuntimeError])
+def test_memory_that_runs_out_is_named_as_what_it_is(nano_policy, monkeypatch, kind):
     def generate(**inputs):
-        raise torch.OutOfMemoryError(
+        raise kind(
             "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23 GiB."
         )
 
@@ -191,6 +190,15 @@ def test_memory_that_runs_out_is_named_as_what_it_is(nano_policy, monkeypatch):
     with pytest.raises(OutOfMemory) as caught:
         nano_policy.generate(nano_prompts(nano_policy), ["</search>"], [60] * 4)
     assert str(caught.value) == "CUDA out of memory. Tried to allocate 2.00 GiB"
+
+
+def test_any_other_failure_of_a_device_stays_what_it_is(nano_policy, monkeypatch):
+    def generate(**inputs):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(nano_policy.model, "generate", generate)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        nano_policy.generate(nano_prompts(nano_policy), ["</search>"], [60] * 4)
 
 
 def test_text_is_told_in_whole_characters_and_without_the_end(tiny_policy):

@@ -38,3 +38,9 @@ def test_the_best_adapter_can_only_be_kept_where_there_is_a_validation() -> None
         load_recipe("quickstart", ["train.keep=best"])
     recipe = load_recipe("quickstart", ["train.keep=best", "evaluate.every_steps=5"]).recipe
     assert (recipe.train.keep, recipe.evaluate.slice) == ("best", 50)
+
+
+def test_dr_grpo_does_not_go_with_the_deviation_of_a_group() -> None:
+    with pytest.raises(RecipeValueError, match=r"train\.?.*dr_grpo .*set scale_rewards to none"):
+        load_recipe("quickstart", ["train.loss_type=dr_grpo"])
+    load_recipe("quickstart", ["train.loss_type=dr_grpo", "train.scale_rewards=none"])

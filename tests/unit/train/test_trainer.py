@@ -1,0 +1,11 @@
+"""What TRL's trainer is told; none of it is left to another library's defaults."""
+
+from __future__ import annotations
+
+from rsearch_cli.train.trainer import shared_arguments
+
+
+def test_the_optimiser_is_plain_adamw_without_decay(quickstart, tmp_path) -> None:
+    told = shared_arguments(quickstart, 3, tmp_path)
+    assert (told["optim"], told["weight_decay"]) == ("adamw_torch_fused", 0.0)
+    assert told["max_steps"] == 3
