@@ -166,7 +166,7 @@ def summarise(runs: dict[str, Any]) -> dict[str, Any]:
     }
     within = sum(abs(ratio - 1) <= 0.1 for ratio in ratios.values())
     return {
-        "environment": describe_environment(42, "see each run"),
+        "environment": describe_environment(42, "see each run", "bfloat16"),
         "unsloth_against_plain": compared,
         "planned_over_measured": ratios,
         "plans_within_10_percent": within,

@@ -19,6 +19,7 @@ from rsearch_cli.evaluate.validation import load_slice
 from rsearch_cli.policy.adapter import find_adapter
 from rsearch_cli.policy.loading import load_policy, locate_model
 from rsearch_cli.policy.local import LocalPolicy
+from rsearch_cli.policy.transformers_backend import compute_dtype
 from rsearch_cli.policy.vllm_engine import check_engine
 from rsearch_cli.questions.sets import QuestionSet, open_question_set
 from rsearch_cli.ranks import is_main, together
@@ -132,7 +133,8 @@ def _open(
     if lessons:
         lessons.store(folder)
     if not (folder.path / ENVIRONMENT).exists():
-        folder.write_json(ENVIRONMENT, describe_environment(recipe.seed, policy.backend))
+        dtype = compute_dtype(settings)
+        folder.write_json(ENVIRONMENT, describe_environment(recipe.seed, policy.backend, dtype))
     return OpenRun(
         recipe=recipe,
         folder=folder,

@@ -87,9 +87,8 @@ class RunRecord:
 
     @property
     def dtype(self) -> str:
-        """Name of the type the policy computed in, as `policy.dtype` decides it."""
-        wanted = self.recipe.policy.dtype
-        return wanted if wanted != "auto" else "float32" if self.on_cpu else "bfloat16"
+        """Name of the type the policy computed in; a run that kept none is taken for a CPU's."""
+        return str(self.environment.get("dtype", "float32"))
 
     @property
     def steps(self) -> int:
