@@ -33,11 +33,13 @@ takes beside the allocator. An allowance, not a measurement."""
 SLACK = 0.05
 """Share of all tensors that the caching allocator holds without using it. An allowance."""
 
-UNSLOTH_CACHE_STEP = 512
-"""Tokens by which Unsloth's KV cache grows (`KV_CACHE_INCREMENT` in its `models/llama.py`)."""
+UNSLOTH_CACHE_STEP = 513
+"""Tokens that Unsloth's own cache has to spare when it is made (`alloc_decode_buffers` in its
+`models/_decode_graphs.py`: `KV_CACHE_INCREMENT` and one); it grows by as many less one."""
 
-UNSLOTH_LOGIT_CHUNKS = 4
-"""Least chunks that Unsloth's loss cuts a row's logits into (`autotune_batch_and_chunks`)."""
+UNSLOTH_CHUNK_LOGITS = 512 * 151_936
+"""Logits that Unsloth's loss has at once, as long as that is less than a number for each number of
+the hidden states (`fused_linear_rows` in `unsloth_zoo/fused_losses/fused_linear.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,15 +129,36 @@ def cache_bytes(shape: ModelShape, load: Load) -> float:
     """Keys and values of all layers for the rows of a rollout, as long as they get.
 
     transformers' `DynamicCache` grows by concatenation: the layer that grows is there twice.
+    Unsloth makes a cache of its own at the first token after the context; what its layers hold of
+    the last rollout goes only as the next context is read.
     """
-    per_token = shape.layers * 2 * shape.kv_width * load.stream
+    length = load.row.total
     if load.backend == "unsloth":
-        return float(load.rollout_rows * (load.row.total + UNSLOTH_CACHE_STEP) * per_token)
-    return load.rollout_rows * load.row.total * per_token * (load.caches + 1 / shape.layers)
+        return key_value_bytes(shape, load, length + UNSLOTH_CACHE_STEP)
+    return key_value_bytes(shape, load, length) * (load.caches + 1 / shape.layers)
+
+
+def key_value_bytes(shape: ModelShape, load: Load, length: int) -> float:
+    """Keys and values of all layers for the rows of a rollout, of so many tokens each."""
+    return float(load.rollout_rows * length * shape.layers * 2 * shape.kv_width * load.stream)
 
 
 def prefill_bytes(shape: ModelShape, load: Load) -> float:
-    """The widest moment of a forward pass over contexts of B x L tokens without gradients.
+    """What reading contexts of B x L tokens takes beside one cache, without gradients.
+
+    At first that is the forward pass. Then, with Unsloth, it is the keys and values that the pass
+    has left: they are copied into Unsloth's own cache, and transformers' `_sample` holds on to them
+    (its `cache`) until the last token is written. The larger counts: the one goes before the other
+    is made.
+    """
+    forward = forward_bytes(shape, load)
+    if load.backend == "transformers":
+        return forward
+    return max(forward + mask_bytes(load), key_value_bytes(shape, load, load.row.total))
+
+
+def forward_bytes(shape: ModelShape, load: Load) -> float:
+    """The widest moment of a forward pass over B x L tokens without gradients.
 
     That is the MLP: gate after its activation, up and their product, with the residual stream, its
     norm and their sum. The last position alone gets logits, in float32 with their softmax.
@@ -145,21 +168,31 @@ def prefill_bytes(shape: ModelShape, load: Load) -> float:
     return tokens * widest * load.stream + load.rollout_rows * shape.vocab * 8.0
 
 
+def mask_bytes(load: Load) -> float:
+    """Unsloth's mask B x L x L, in the compute type, for rows that differ in length.
+
+    One row alone is not padded, and needs none (`_prepare_4d_causal_attention_mask_for_sdpa`).
+    """
+    rows = load.rollout_rows
+    return float(rows * load.row.total**2 * load.width) if rows > 1 else 0.0
+
+
 def logit_bytes(shape: ModelShape, load: Load) -> float:
     """Logits of the completion and what the loss makes of them, at their widest.
 
     TRL (`_full_logits_logps`): accelerate turns them into float32, and the gradient is as large:
     8 bytes each. A float32 head is cast to 16 bit for the product, and kept for the backward pass.
-    Unsloth (`grpo_accumulated_loss`): 16-bit logits are kept, and float32 ones with a gradient in
-    16 bit exist for one chunk.
+    Unsloth (`fused_linear_logprobs`) keeps none: a chunk of them is there at once, in float32 and
+    overwritten by its own gradient, with the gradient of the hidden states before and after its
+    scaling. The entropies that a mask of high-entropy tokens asks for come out of the same chunk.
     """
-    logits = load.update_rows * load.row.completion * shape.vocab
+    tokens = load.update_rows * load.row.completion
+    logits = tokens * shape.vocab
     if load.backend == "transformers":
         head = shape.vocab * shape.hidden * load.width if load.stream > load.width else 0
         return float(logits * 8 + head)
-    chunks = max(UNSLOTH_LOGIT_CHUNKS, load.row.total // 4096)
-    chunk = load.row.completion * shape.vocab / chunks
-    return logits * load.width + chunk * (4 + load.width)
+    hidden = tokens * shape.hidden
+    return float(min(logits, max(UNSLOTH_CHUNK_LOGITS, hidden)) * 4 + 2 * hidden * load.width)
 
 
 @dataclass(frozen=True, slots=True)

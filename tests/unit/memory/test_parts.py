@@ -22,6 +22,9 @@ SHAPE = ModelShape(512, 4, 4, 1, 2688, 4096, 128, tied=False, qkv_bias=True)
 
 PROMPT, COMPLETION = 380, 20
 
+FOURTEEN = KNOWN["deepseek-ai/DeepSeek-R1-Distill-Qwen-14B"]
+SEVEN = KNOWN["deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"]
+
 
 class Allocations(TorchDispatchMode):
     """Bytes of all tensors that are made inside the block: now, and at most."""
@@ -174,10 +177,49 @@ def test_an_adapter_on_an_unknown_module_is_told() -> None:
 
 
 def test_the_7b_model_in_4_bit_is_five_gigabytes() -> None:
-    shape = KNOWN["deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"]
     recipe = Recipe(purpose="p", hardware="h")
-    assert plan_memory(shape, recipe, "unsloth").part_gb("weights") == pytest.approx(5.17, abs=0.01)
+    assert plan_memory(SEVEN, recipe, "unsloth").part_gb("weights") == pytest.approx(5.17, abs=0.01)
     # PEFT's float32 copies of embedding and head.
-    assert plan_memory(shape, recipe, "transformers").part_gb("weights") == pytest.approx(
+    assert plan_memory(SEVEN, recipe, "transformers").part_gb("weights") == pytest.approx(
         7.20, abs=0.01
     )
+
+
+def plan_rollouts(shape: ModelShape, rows: int, row: Row) -> MemoryPlan:
+    sections = {"rollout": {"micro_batch": rows}, "evaluate": {"limit": None}}
+    recipe = Recipe.model_validate({"purpose": "p", "hardware": "h", **sections})
+    return plan_memory(shape, recipe, "unsloth", row)
+
+
+def test_unsloth_holds_the_keys_and_values_of_the_context_twice() -> None:
+    # 48 layers x 2 x 8 heads x 128 numbers x 2 bytes a token.
+    per_token = 196_608 * 16 / GIB
+    planned = plan_rollouts(FOURTEEN, 16, Row(1000, 3000))
+    assert planned.part_gb("kv_cache") == pytest.approx(per_token * (4000 + 513))
+    assert planned.part_gb("prefill") == pytest.approx(per_token * 4000)
+
+
+def test_where_the_forward_pass_is_wider_than_a_cache_it_counts() -> None:
+    planned = plan_rollouts(SEVEN, 16, Row(1000, 3000))
+    second_cache = 57_344 * 16 * 4000 / GIB
+    mlp = 16 * 4000 * 3 * (18_944 + 3584) * 2 / GIB
+    mask = 16 * 4000 * 4000 * 2 / GIB
+    logits = 16 * 152_064 * 8 / GIB
+    assert planned.part_gb("prefill") == pytest.approx(mlp + mask + logits)
+    assert planned.part_gb("prefill") > second_cache
+
+
+def test_one_row_alone_is_not_padded_and_needs_no_mask() -> None:
+    one, two = (plan_rollouts(SEVEN, rows, Row(1000, 3000)).part_gb("prefill") for rows in (1, 2))
+    assert two - 2 * one == pytest.approx(2 * 4000 * 4000 * 2 / GIB)
+
+
+@pytest.mark.parametrize(
+    ("completion", "logits"),
+    [(100, 100 * 152_064), (1000, 512 * 151_936), (30_000, 30_000 * 3584)],
+    ids=["all of a short row", "a chunk", "as many as hidden states"],
+)
+def test_unsloths_loss_has_a_chunk_of_its_logits_at_once(completion: int, logits: int) -> None:
+    planned = plan_rollouts(SEVEN, 4, Row(500, completion))
+    hidden = 2 * completion * 3584 * 2
+    assert planned.part_gb("logits") == pytest.approx((logits * 4 + hidden) / GIB)

@@ -55,7 +55,7 @@ def test_it_fits_where_the_card_is_as_large(seven) -> None:
     [
         ("rollout.micro_batch=32", "kv_cache", 0.5),
         ("policy.lora.r=8", "optimiser", 0.5),
-        ("policy.dtype=float32", "logits", 6 / 3.5),
+        ("policy.dtype=float32", "kv_cache", 2),
         ("train.batch_size=4", "layer_recomputed", 4),
     ],
 )
