@@ -7,6 +7,7 @@ On failure: a checkpoint is written whole or not at all, and the memory that a p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -21,6 +22,9 @@ from rsearch_cli.train.checkpoints import drop_old_checkpoints, seal_checkpoint
 from rsearch_cli.train.question_order import order_questions
 from rsearch_cli.train.run_folder import RunFolder
 from rsearch_cli.types import Question
+
+# Just under 1. Unsloth's loss measures the entropy of tokens only where it is to choose by it.
+_SHARE_BY_ENTROPY = math.nextafter(1.0, 0.0)
 
 
 class WatchedTraining(Protocol):
@@ -72,14 +76,45 @@ def keep_checkpoints_whole(trainer_class: Any, folder: RunFolder, keep: int) -> 
 
 
 def make_trainer_class(training: WatchedTraining) -> Any:
-    """GRPOTrainer whose steps are watched, whose checkpoints are whole, and without a card."""
+    """GRPOTrainer whose steps are watched, whose checkpoints are whole, and without a card.
+
+    Under Unsloth, whose rewritten GRPOTrainer logs no entropy, it logs it as TRL's own does.
+    """
+    import torch
     from trl import GRPOTrainer
+
+    by_unsloth = GRPOTrainer.__name__.startswith("Unsloth")
 
     whole = keep_checkpoints_whole(
         GRPOTrainer, training.folder, training.recipe.train.keep_checkpoints
     )
 
     class Trainer(whole):  # type: ignore[valid-type, misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            if by_unsloth:
+                self.args.top_entropy_quantile = _SHARE_BY_ENTROPY
+
+        def get_high_entropy_mask(self, entropies: Any, mask: Any, threshold: float) -> Any:
+            """Log the mean entropy of the tokens that are trained on, and leave none of them out.
+
+            Args:
+                entropies: `[B, T]` of the whole distribution at each token, in nats.
+                mask: `[B, T]` 1 for a token that the policy wrote, else 0.
+                threshold: Quantile under which a token would be left out; not used.
+
+            Returns:
+                `[B, T]` bool, true for every token of `mask`.
+            """
+            # Unsloth reads this source and, on several ranks, leaves out a method that gathers.
+            learnt = mask.bool()
+            sums = torch.stack([entropies[learnt].sum(), learnt.sum()])
+            total, tokens = self.accelerator.reduce(sums, reduction="sum").tolist()
+            if tokens:  # else all of them are cut off, and «0 nats» would raise an alarm
+                mode = "train" if self.model.training else "eval"
+                self._metrics[mode]["entropy"].append(total / tokens)
+            return learnt
+
         def training_step(self, *args: Any, **kwargs: Any) -> Any:
             """Make the rollouts where they are due, one forward and one backward pass."""
             with training.watch_update(self):
