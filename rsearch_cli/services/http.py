@@ -46,7 +46,7 @@ def _read_number(value: str | None, per_second: float = 1.0) -> float | None:
 def _seconds_until(moment: str) -> float | None:
     try:
         then = parsedate_to_datetime(moment)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter for a year of twenty digits
         return None
     # «-0000» means UTC without a place, and comes out without a zone.
     then = then if then.tzinfo else then.replace(tzinfo=UTC)

@@ -19,6 +19,8 @@ from rsearch_cli.services.http import hide_credentials, read_retry_after
         ({"retry-after": "soon"}, None),
         ({"retry-after": "inf"}, None),
         ({"retry-after": "Fri, 32 Foo 2024 10:00:00 GMT"}, None),
+        ({"retry-after": "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"}, None),
+        ({"retry-after": "Mon, 01 Jan 2024 00:00:00 +99999999999999"}, None),
         ({"retry-after": "Wed, 01 May 2024 10:00:00 GMT"}, 0.0),
         ({"retry-after": "Wed, 01 May 2024 10:00:00 -0000"}, 0.0),
         ({"retry-after-ms": "250", "retry-after": "1"}, 0.25),
