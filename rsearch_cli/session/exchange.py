@@ -130,11 +130,17 @@ def save_exchanges(path: Path, exchanges: Sequence[Exchange]) -> str | None:
         # A server may send half of a surrogate pair.
         partial.write_text(text, encoding="utf-8", errors="replace")
         os.replace(partial, path)
-    except OSError as error:
-        with suppress(OSError):
+    except (OSError, ValueError) as error:  # the latter for a null byte in the name
+        with suppress(OSError, ValueError):
             partial.unlink()
-        return f"{path} cannot be written: {error.strerror}"
+        return cannot_write(path, error)
     return None
+
+
+def cannot_write(path: Path | str, error: Exception) -> str:
+    """Why a file cannot be written, in one line."""
+    reason = error.strerror if isinstance(error, OSError) else str(error).rstrip(".")
+    return f"{path} cannot be written: {reason}"
 
 
 def count(number: int, one: str, many: str) -> str:

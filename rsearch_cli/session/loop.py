@@ -18,7 +18,7 @@ import typer
 
 from rsearch_cli.errors import RsearchError
 from rsearch_cli.session.agent import Agent
-from rsearch_cli.session.exchange import Exchange, count, save_exchanges
+from rsearch_cli.session.exchange import Exchange, cannot_write, count, save_exchanges
 from rsearch_cli.session.reader import Reader
 from rsearch_cli.session.screen import Screen, citation_line, plan_lines, trace_lines
 from rsearch_cli.terminal import printable
@@ -136,13 +136,18 @@ class Session:
         if not argument:
             self._screen.say("/save needs a file: /save answers.json, or answers.md", fg="yellow")
         elif self._last():
-            path = Path(argument).expanduser()
-            if path.exists() and path.absolute() not in self._saved:
+            try:
+                path = Path(argument).expanduser()
+                absolute, exists = path.absolute(), path.exists()
+            except (OSError, RuntimeError) as error:  # the latter for a ~user who is not there
+                self._screen.say(printable(cannot_write(argument, error)), fg="yellow")
+                return
+            if exists and absolute not in self._saved:
                 self._screen.say(f"{path} exists; give another name", fg="yellow")
             elif problem := save_exchanges(path, self._exchanges):
-                self._screen.say(problem, fg="yellow")
+                self._screen.say(printable(problem), fg="yellow")
             else:
-                self._saved.add(path.absolute())
+                self._saved.add(absolute)
                 answers = count(len(self._exchanges), "answer", "answers")
                 self._screen.say(f"saved {answers} to {path}")
 

@@ -11,6 +11,7 @@ from rsearch_cli.errors import BudgetExceeded, PolicyError
 from rsearch_cli.session.loop import COMMANDS, Session
 from rsearch_cli.session.reader import PipeReader, open_reader
 from rsearch_cli.session.screen import Screen
+from rsearch_cli.terminal import printable
 
 
 class Answering:
@@ -150,6 +151,26 @@ def test_a_session_is_saved_again_and_again_but_over_nothing_else(talk, tmp_path
     assert f"{other} exists; give another name\n" in out and other.read_text() == "mine"
     assert "/save needs a file: /save answers.json, or answers.md\n" in out
     assert "s.txt: the name must end in .json or .md\n" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("~nosuchuser/b.json", "Could not determine home directory"),
+        (f"{'x' * 300}.json", "File name too long"),
+        (f"{'x' * 250}.json", "File name too long"),
+        ("a\0b.json", "embedded null byte"),
+    ],
+    ids=["no such user", "too long", "too long once it has a suffix more", "null"],
+)
+def test_a_name_that_no_file_can_have_is_said_and_the_session_goes_on(
+    talk, tmp_path, monkeypatch, name, reason
+):
+    monkeypatch.chdir(tmp_path)
+    asked, out, err = talk("Who?", f"/save {name}", "Why?")
+    assert asked == ["Who?", "Why?"]
+    assert f"{printable(name)} cannot be written: {reason}\n" in out and err == ""
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_a_terminal_every_line_is_an_entry(monkeypatch):
