@@ -7,6 +7,7 @@ said once, and the session keeps its history to itself.
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,7 +34,12 @@ def open_reader() -> Reader:
 
 
 class PipeReader:
-    """Takes a line of stdin as an entry."""
+    """Takes a line of stdin as an entry; bytes that are no text become U+FFFD."""
+
+    def __init__(self) -> None:
+        if isinstance(sys.stdin, TextIOWrapper):
+            # It reads ahead: else one bad byte would also cost the lines before it.
+            sys.stdin.reconfigure(errors="replace")
 
     def read(self) -> str | None:
         """The next line; None at the end."""

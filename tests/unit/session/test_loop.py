@@ -178,3 +178,12 @@ def test_without_a_terminal_every_line_is_an_entry(monkeypatch):
     reader = open_reader()
     assert isinstance(reader, PipeReader)
     assert [reader.read() for _ in range(4)] == ["Who?\n", "\n", "/quit", None]
+
+
+def test_bytes_that_are_no_text_cost_nothing_but_themselves(monkeypatch):
+    piped = io.TextIOWrapper(
+        io.BytesIO(b"Who?\n\xff what\nWhy?"), encoding="utf-8", errors="strict"
+    )
+    monkeypatch.setattr("sys.stdin", piped)
+    reader = open_reader()
+    assert [reader.read() for _ in range(4)] == ["Who?\n", "\ufffd what\n", "Why?", None]
