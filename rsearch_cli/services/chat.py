@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from base64 import b64encode
+from codecs import getincrementaldecoder
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,7 @@ BILLING_PAGE = "https://platform.openai.com/settings/organization/billing"
 MESSAGE_CHARS = 200
 """Longest part of a server's own words in a message of ours, in characters."""
 
+_UTF16 = getincrementaldecoder("utf-16-le")
 _REFUSES_REQUEST = (400, 422, 501)
 _WORTH_RETRYING = (408, 409, 425, 429)
 
@@ -178,8 +180,9 @@ class ChatLine:
             raise TransientFailure(f"{self.who} at {self.url} sent no JSON ({words})") from None
 
     async def _follow(self, stream: Any, on_text: Callable[[str], None]) -> Completion:
-        """Put a reply together from its parts."""
+        """Put a reply together from its parts, which may cut a surrogate pair in two."""
         text, finish, stop_string, usage, choices = "", "", None, None, 0
+        decoder = _UTF16(errors="replace")
         async with stream:
             while (part := await self._next_part(stream)) is not None:
                 usage = getattr(part, "usage", None) or usage
@@ -188,13 +191,14 @@ class ChatLine:
                     finish = choice.finish_reason or finish
                     read = _read_stop(choice)
                     stop_string = stop_string if read is None else read
-                    if new := getattr(choice.delta, "content", None):
-                        text += new
+                    new = getattr(choice.delta, "content", None)
+                    if isinstance(new, str) and new:
+                        text += decoder.decode(_encode(new))
                         on_text(text)
         if not choices:
             raise TransientFailure(f"{self.who} at {self.url} sent no chat completion")
         sent, came = _read_count(usage, "prompt_tokens"), _read_count(usage, "completion_tokens")
-        return Completion(text, finish, sent, came, stop_string)
+        return Completion(text + decoder.decode(b"", final=True), finish, sent, came, stop_string)
 
     async def _next_part(self, stream: Any) -> Any:
         try:
@@ -240,7 +244,7 @@ class ChatLine:
 
     def _quote(self, error: object) -> str:
         """A few words of the server's or the library's, on one line; servers may echo the key."""
-        words = " ".join(str(error).split())
+        words = " ".join(_mend(str(error)).split())
         for secret in self._secrets:
             words = words.replace(secret, "***")
         return words if len(words) <= MESSAGE_CHARS else words[:MESSAGE_CHARS] + "…"
@@ -269,12 +273,24 @@ def _read_completion(reply: Any, line: ChatLine) -> Completion:
         raise TransientFailure(f"{line.who} at {line.url} sent no chat completion") from None
     usage = getattr(reply, "usage", None)
     return Completion(
-        text=text if isinstance(text, str) else "",
+        text=_mend(text) if isinstance(text, str) else "",
         finish=finish if isinstance(finish, str) else "",
         input_tokens=_read_count(usage, "prompt_tokens"),
         output_tokens=_read_count(usage, "completion_tokens"),
         stop_string=_read_stop(choice),
     )
+
+
+def _mend(text: str) -> str:
+    """Text with U+FFFD for every half of a surrogate pair, which no file and no request can hold.
+
+    JSON has an escape for such halves, and servers send them where a limit cuts an emoji in two.
+    """
+    return _encode(text).decode("utf-16-le", "replace")
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-16-le", "surrogatepass")
 
 
 def _read_count(usage: Any, name: str) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import pairwise
@@ -256,6 +257,45 @@ def test_what_a_server_streams_behind_a_stop_string_is_not_told(server, open_pol
     server.grade = lambda body: "<answer> Nr 51 </answer> and more of it"
     written, told = watch(open_policy())
     assert written.text == told[-1] == "<answer> Nr 51 </answer>"
+
+
+def test_half_a_surrogate_pair_is_a_mark_and_the_rollout_goes_on(server, open_policy):
+    def write(body):
+        said = write_as_agent(body)
+        return Said(said.text.replace("I look", "I \ud83d look").replace("Nr 51", "Nr 51 \ude00"))
+
+    server.grade = write
+    trajectory = roll_out(open_policy())
+    assert trajectory.answer == "Nr 51 \ufffd" and failure_of(trajectory) is None
+    assert trajectory.transcript.startswith("<think> I \ufffd look up")
+    assert "I \ufffd look up" in server.requests[1].body["messages"][-2]["content"]
+
+
+def test_half_a_surrogate_pair_in_a_refusal_is_a_mark(server, open_policy, monkeypatch):
+    refusal = server.describe_error(400, "not \ud83d")
+    monkeypatch.setattr(server, "respond", lambda request: (400, refusal))
+    assert "answered 400 (not \ufffd)" in failure_of(roll_out(open_policy()))
+
+
+def test_a_pair_that_a_stream_cuts_in_two_is_whole_again(server, open_policy, monkeypatch):
+    server.grade = lambda body: "<answer> 1 2 3 "
+
+    def split(request, value):
+        pieces = ChatServer.split(server, request, value)
+        halves = {" 1": " \ud83d", " 2": "\ude00 \ude00", " 3": " \ud83d"}
+        for plain, half in halves.items():
+            pieces = [piece.replace(json.dumps(plain), json.dumps(half)) for piece in pieces]
+        return [piece for piece in pieces if '"content": " "' not in piece]
+
+    monkeypatch.setattr(server, "split", split)
+    written, told = watch(open_policy())
+    assert written.text == "<answer> \U0001f600 \ufffd \ufffd</answer>"
+    assert told == [
+        "<answer>",
+        "<answer> ",
+        "<answer> \U0001f600 \ufffd",
+        "<answer> \U0001f600 \ufffd ",
+    ]
 
 
 def test_a_repeated_opening_is_not_told(server, open_policy):

@@ -217,7 +217,7 @@ def split_completion(completion: dict[str, Any]) -> list[str]:
 
 def count_tokens(text: str) -> int:
     """Tokens of a text, at four bytes each."""
-    return -(-len(text.encode()) // 4)
+    return -(-len(text.encode(errors="surrogatepass")) // 4)
 
 
 def count_prompt_tokens(body: dict[str, Any]) -> int:
