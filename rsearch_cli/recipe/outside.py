@@ -10,6 +10,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from rsearch_cli.recipe.addresses import Address
 from rsearch_cli.recipe.section import Section
 
 
@@ -42,7 +43,7 @@ class Judge(Section):
     """The model that scores answers where `reward.answer` is `judge`."""
 
     model: str = Field("gpt-4o-mini", description="Name of the model, as its server knows it.")
-    base_url: str | None = Field(
+    base_url: Address | None = Field(
         None,
         description="OpenAI-compatible server; null takes OPENAI_BASE_URL, or else OpenAI's own.",
     )

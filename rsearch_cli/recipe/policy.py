@@ -10,6 +10,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from rsearch_cli.recipe.addresses import Address
 from rsearch_cli.recipe.outside import Service
 from rsearch_cli.recipe.section import Section
 
@@ -38,7 +39,7 @@ class Endpoint(Section):
     It is any server with OpenAI's chat API: OpenAI's own, vLLM, SGLang, llama.cpp, Ollama, ...
     """
 
-    url: str | None = Field(
+    url: Address | None = Field(
         None, description="Base URL such as http://localhost:8000/v1; null takes local weights."
     )
     model: str | None = Field(
@@ -116,7 +117,7 @@ class Rollout(Section):
         "Unsloth (one CUDA device), or a vLLM server on other cards. The last two were not yet run "
         "on a GPU.",
     )
-    vllm_url: str | None = Field(
+    vllm_url: Address | None = Field(
         None, description="The server of engine vllm-server, as in http://host:8000."
     )
     vllm_folder: str | None = Field(

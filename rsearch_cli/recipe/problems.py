@@ -20,11 +20,13 @@ from pydantic_core import ErrorDetails
 from rsearch_cli.errors import RecipeError, RecipeKeyError, RecipeValueError
 from rsearch_cli.recipe.schema import Recipe
 
-# Flags of `rsearch train` that are not called after the last part of the key they set.
+# Flags that are not called after the last part of the key they set.
 FLAG_NAMES = {
     "hub.model_id": "--hub-model-id",
     "hub.private": "--hub-private",
     "hub.push": "--push-to-hub",
+    "policy.endpoint.model": "--endpoint-model",
+    "policy.endpoint.url": "--endpoint",
     "policy.lora.alpha": "--lora-alpha",
     "policy.lora.dropout": "--lora-dropout",
     "policy.lora.r": "--lora-r",
@@ -118,13 +120,13 @@ def key_path(error: ErrorDetails) -> tuple[str | int, ...]:
 
 
 def involved_keys(error: ErrorDetails) -> list[tuple[str | int, ...]]:
-    """Keys to blame: those that a rule over several keys names, else the one in question."""
+    """Keys to blame: those that a rule over several keys names, else those in question."""
     keys = key_path(error)
     if error["type"] != "value_error":
         return [keys]
     named = re.findall(r"[a-z_]+(?:\.[a-z_]+)*", str(error["ctx"]["error"]))
     paths = [(*keys, *name.split(".")) for name in named]
-    return [path for path in paths if _schema_key(path) in schema_fields()]
+    return [path for path in paths if _schema_key(path) in schema_fields()] or [keys]
 
 
 def show_value(value: object) -> str:

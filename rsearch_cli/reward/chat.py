@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from rsearch_cli.errors import JudgeError
+from rsearch_cli.recipe.addresses import hide_login, is_http
 from rsearch_cli.recipe.outside import Judge
 from rsearch_cli.services.call import PermanentFailure
 from rsearch_cli.services.chat import OPENAI_URL, ChatLine, Completion, RequestRefused
@@ -30,9 +32,17 @@ class ChatEndpoint:
 
         Args:
             judge: Model, address (else OPENAI_BASE_URL), length of a reply and time-out are read.
+
+        Raises:
+            JudgeError: OPENAI_BASE_URL is needed, and is no address.
         """
         self._judge = judge
         url = judge.base_url or os.environ.get(URL_VARIABLE) or OPENAI_URL
+        if not is_http(url):
+            raise JudgeError(
+                f"{URL_VARIABLE} is no http address, got {hide_login(url)!r}; unset it to use "
+                f"{OPENAI_URL}, or set reward.judge.base_url"
+            )
         timeout = judge.service.timeout_seconds
         self._line = ChatLine("the judge", judge.model, "reward.judge.model", url, timeout)
         self._format = 0  # position in FORMATS

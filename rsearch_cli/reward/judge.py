@@ -51,6 +51,7 @@ def open_judge(recipe: Recipe, services: Services) -> AnswerJudge | None:
 
     Raises:
         AccessDenied: The judge needs a key and there is none; an offline run needs none.
+        JudgeError: Its address is none.
     """
     if recipe.reward.answer != "judge":
         return None
@@ -75,7 +76,11 @@ class AnswerJudge(Closing):
     """
 
     def __init__(self, judge: Judge, gateway: Gateway) -> None:
-        """Take the recipe's section and the gateway of the service `judge`; nothing is sent."""
+        """Take the recipe's section and the gateway of the service `judge`; nothing is sent.
+
+        Raises:
+            JudgeError: The judge's address is none.
+        """
         self.endpoint = ChatEndpoint(judge)
         self.judged = 0
         self.failed = 0

@@ -13,12 +13,12 @@ import re
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from rsearch_cli.errors import AccessDenied, SourceError
 from rsearch_cli.protocol.characters import flatten, shorten
+from rsearch_cli.recipe.addresses import hide_login, is_http
 from rsearch_cli.services.call import PermanentFailure, TransientFailure
 from rsearch_cli.services.http import hide_credentials, read_retry_after
 
@@ -61,10 +61,10 @@ class ExaService:
         Raises:
             SourceError: The address is none.
         """
-        if not _is_http(base_url):
-            shown = base_url.rpartition("@")[2]
+        if not is_http(base_url):
             raise SourceError(
-                f"EXA_BASE_URL is no http address, got {shown!r}; unset it to use {API_URL}"
+                f"EXA_BASE_URL is no http address, got {hide_login(base_url)!r}; unset it to use "
+                f"{API_URL}"
             )
         self._full_url = base_url.rstrip("/")
         self.url = hide_credentials(self._full_url)
@@ -228,14 +228,6 @@ def _check_page(result: Any) -> Any:
     ):
         raise TypeError("not one of Exa's results")
     return result
-
-
-def _is_http(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # brackets that do not match, or a port that is no number
-        return False
 
 
 def _read_error(response: httpx.Response) -> str | None:

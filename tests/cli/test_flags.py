@@ -24,7 +24,7 @@ def test_a_flag_beats_set_and_is_blamed_by_its_name(flag: str, value: str, sente
     assert (result.exit_code, result.stderr) == (13, f"rsearch: {flag}: {sentence}\n")
 
 
-def test_the_named_flags_are_options_of_train() -> None:
-    train = get_command(app).commands["train"]  # type: ignore[attr-defined]
-    options = {option for parameter in train.params for option in parameter.opts}
+def test_the_named_flags_are_options_of_train_or_eval() -> None:
+    commands = [get_command(app).commands[name] for name in ("train", "eval")]  # type: ignore[attr-defined]
+    options = {option for c in commands for parameter in c.params for option in parameter.opts}
     assert set(FLAG_NAMES.values()) <= options

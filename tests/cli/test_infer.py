@@ -210,6 +210,11 @@ def test_a_server_that_fails_is_one_line_and_a_code(server, ask_server) -> None:
         (["  "], 2, "the question is empty"),
         (["Who?", "--temperature", "-1"], 2, "--temperature"),
         (["Who?", "--endpoint-model", "m"], 2, "names a model on --endpoint URL"),
+        (
+            ["Who?", "--endpoint", "localhost:8000"],
+            13,
+            "http address such as http://localhost:8000",
+        ),
         (["Who?", "--recipe", "quikstart"], 11, "quickstart"),
         (["Who?", "--set", "search.topk=3"], 12, "search.top_k"),
         (["Who?", "--max-turns", "9"], 13, "--max-turns: rollout.max_turns must be at most 8"),

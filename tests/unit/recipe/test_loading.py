@@ -220,12 +220,34 @@ def test_a_value_that_is_not_allowed_is_told_in_plain_words(override: str, sente
             5,
             "--data-path: questions.path must be text (put it in quotes) or null",
         ),
+        ("policy.endpoint.url", "localhost:8000", "--endpoint: policy.endpoint.url: it must be"),
     ],
 )
 def test_a_flag_is_called_by_its_name(key: str, value: object, line: str) -> None:
     with pytest.raises(RecipeValueError) as caught:
         load_recipe("quickstart", ["train.max_steps=5"], {key: value})
     assert str(caught.value).startswith(line)
+
+
+@pytest.mark.parametrize(
+    "key", ["policy.endpoint.url", "reward.judge.base_url", "rollout.vllm_url"]
+)
+@pytest.mark.parametrize(
+    ("url", "shown"), [("localhost:8000", "localhost:8000"), ("http://me:secret@[x", "http://[x")]
+)
+def test_an_address_that_is_none_is_refused_where_it_stands(key: str, url: str, shown: str) -> None:
+    with pytest.raises(RecipeValueError) as caught:
+        load_recipe("quickstart", ["seed=1", f'{key}="{url}"'])
+    assert str(caught.value) == (
+        f"--set: {key}: it must be an http address such as http://localhost:8000/v1, without ? "
+        f'and #, got "{shown}"'
+    )
+
+
+def test_an_address_in_a_file_is_refused_with_its_line(write: Write) -> None:
+    write("a.yaml", "seed: 1\nreward:\n  judge:\n    base_url: localhost")
+    with pytest.raises(RecipeValueError, match=r"^a\.yaml:4: reward\.judge\.base_url: it must be"):
+        load_recipe("a.yaml", ["seed=2"])
 
 
 def test_the_highest_layer_among_the_involved_keys_is_to_blame(write: Write) -> None:

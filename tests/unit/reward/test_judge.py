@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsearch_cli.errors import AccessDenied
+from rsearch_cli.errors import AccessDenied, JudgeError
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.outside import Judge
 from rsearch_cli.reward.chat import ChatEndpoint
@@ -103,6 +103,18 @@ def test_the_address(
     if environment:
         monkeypatch.setenv("OPENAI_BASE_URL", environment)
     assert ChatEndpoint(Judge(base_url=recipe)).url == url
+
+
+def test_an_address_in_the_environment_that_is_none_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://me:secret@[x")
+    with pytest.raises(JudgeError) as caught:
+        ChatEndpoint(Judge())
+    assert str(caught.value) == (
+        "OPENAI_BASE_URL is no http address, got 'http://[x'; unset it to use "
+        "https://api.openai.com/v1, or set reward.judge.base_url"
+    )
 
 
 @pytest.mark.parametrize("key", [None, "", "  "])
