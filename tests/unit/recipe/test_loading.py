@@ -380,7 +380,9 @@ def test_a_dumped_recipe_loads_again_identically(name: str, tmp_path: Path) -> N
     assert dump_recipe(again) == dump_recipe(recipe)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50
+)
 @given(prompt=st.text(), rate=st.floats(1e-12, 1.0))
 def test_any_prompt_and_rate_survive_the_round_trip(
     prompt: str, rate: float, tmp_path: Path
