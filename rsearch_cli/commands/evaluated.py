@@ -30,7 +30,7 @@ from rsearch_cli.types import Question
 VERSION = 1
 """Raise it when the same settings would give other predictions."""
 
-# What changes no prediction, or might hold a password (`policy` names the server).
+# What changes no prediction, or stands elsewhere: `policy` names the server.
 _LEFT_OUT = frozenset(
     {
         "service",

@@ -45,7 +45,8 @@ class Judge(Section):
     model: str = Field("gpt-4o-mini", description="Name of the model, as its server knows it.")
     base_url: Address | None = Field(
         None,
-        description="OpenAI-compatible server; null takes OPENAI_BASE_URL, or else OpenAI's own.",
+        description="OpenAI-compatible server; null takes OPENAI_BASE_URL, which may hold a "
+        "password, or else OpenAI's own. Its key is taken from OPENAI_API_KEY.",
     )
     mode: Literal["continuous", "discrete", "multi"] = Field(
         "continuous",

@@ -40,7 +40,9 @@ class Endpoint(Section):
     """
 
     url: Address | None = Field(
-        None, description="Base URL such as http://localhost:8000/v1; null takes local weights."
+        None,
+        description="Base URL such as http://localhost:8000/v1; null takes local weights. Its key "
+        "is taken from OPENAI_API_KEY.",
     )
     model: str | None = Field(
         None, description="Name of the model, as its server knows it; null takes policy.model."

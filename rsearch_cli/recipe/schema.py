@@ -11,6 +11,7 @@ from typing import Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
+from rsearch_cli.recipe.addresses import refuse_logins
 from rsearch_cli.recipe.alarms import Alarms
 from rsearch_cli.recipe.outside import Budget, Cache, Hub, Service, Wandb
 from rsearch_cli.recipe.policy import Policy, Rollout
@@ -198,6 +199,11 @@ class Recipe(Section):
                 f"protocol.sources names {sorted(self.protocol.sources)} and search.sources "
                 f"{sorted(self.search.sources)}; both must name the same sources"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _no_login_is_stored(self) -> Self:
+        refuse_logins(self.model_dump())
         return self
 
     @model_validator(mode="after")

@@ -192,6 +192,17 @@ def test_a_server_is_evaluated_on_the_whole_file(ask_server, tmp_path):
     assert "policy: model agent, url http://127.0.0.1" in result.stdout
 
 
+def test_a_password_in_an_address_is_refused_and_never_stored(server, ask_server, tmp_path):
+    asked = len(server.requests)
+    address = server.base_url.replace("://", "://me:hunter2@")
+    for words in (("--endpoint", address), ("--set", f"reward.judge.base_url={address}")):
+        result = ask_server(*words, "--output-dir", tmp_path / "e")
+        assert result.exit_code == 13
+        assert "holds a user name or a password" in result.stderr
+        assert "hunter2" not in result.output
+    assert not (tmp_path / "e").exists() and len(server.requests) == asked
+
+
 def test_many_at_once_answer_like_one_at_a_time(ask_server, tmp_path):
     for name, at_once in (("one", 1), ("many", 16)):
         service = f"policy.endpoint.service.concurrency={at_once}"

@@ -444,11 +444,12 @@ def test_no_message_holds_the_key(make_judge: MakeJudge, capfd: pytest.CaptureFi
 
 
 def test_credentials_in_the_address_work_and_stay_out_of_keys_and_messages(
-    make_judge: MakeJudge, tmp_path: Path
+    make_judge: MakeJudge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with ChatServer(api_key=None, retry_after="0") as server:
         address = server.base_url.replace("://", "://someone:hunter2@")
-        judge = make_judge(f"reward.judge.base_url={address}")
+        monkeypatch.setenv("OPENAI_BASE_URL", address)
+        judge = make_judge("reward.judge.base_url=null")
         assert judge.score_batch([(CAPITAL, "Sydney")]) == [0.0]
         sent = server.requests[0].headers["authorization"].removeprefix("Basic ")
         server.respond = lambda request: (400, {"error": {"message": f"{sent} or {address}"}})

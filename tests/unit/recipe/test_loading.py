@@ -250,6 +250,31 @@ def test_an_address_in_a_file_is_refused_with_its_line(write: Write) -> None:
         load_recipe("a.yaml", ["seed=2"])
 
 
+@pytest.mark.parametrize(
+    ("key", "text", "shown"),
+    [
+        ("policy.endpoint.url", "http://me:hunter2@host/v1", "http://***@host/v1"),
+        ("reward.judge.base_url", "https://hunter2@host", "https://***@host"),
+        ("rollout.vllm_url", "http://:hunter2@host:8000", "http://***@host:8000"),
+        ("search.sources.General.options.url", "http://me:hun@ter2@host", "http://***@host"),
+        ("protocol.system_prompt", "Ask http://me:hunter2@host/ first.", "http://***@host/"),
+    ],
+)
+def test_a_login_in_an_address_never_comes_into_a_recipe(key: str, text: str, shown: str) -> None:
+    with pytest.raises(RecipeValueError) as caught:
+        load_recipe("quickstart", ["seed=1", f'{key}="{text}"'], {"train.max_steps": 5})
+    assert str(caught.value) == (
+        f"--set: {key} holds a user name or a password, and run folders keep recipes in clear; "
+        "take it out, and give a key in the environment (OPENAI_API_KEY for an OpenAI-compatible "
+        f'server), got "{shown}"'
+    )
+
+
+def test_an_at_sign_alone_is_no_login() -> None:
+    prompt = "See https://example.org/@me?a=b@c or mail me@example.org."
+    assert load_recipe("quickstart", flags={"protocol.system_prompt": prompt})
+
+
 def test_the_highest_layer_among_the_involved_keys_is_to_blame(write: Write) -> None:
     write("a.yaml", "train:\n  num_generations: 3\n  batch_size: 1")
     with pytest.raises(RecipeValueError) as caught:
