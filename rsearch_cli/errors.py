@@ -140,7 +140,7 @@ class RunFolderUnwritable(RunFolderError):
 
 
 class RunFolderOccupied(RunFolderError):
-    """The output folder already holds a run, and neither --overwrite nor --resume was given."""
+    """The output folder holds a run already, or files of another kind, or is being worked in."""
 
     exit_code = 72
 

@@ -97,7 +97,7 @@ def open_run(
 def _open(
     recipe: Recipe, folder: RunFolder, stack: ExitStack, *, overwrite: bool, resume: bool
 ) -> OpenRun:
-    folder.check(overwrite=overwrite, resume=resume)
+    stack.enter_context(folder.claimed(overwrite=overwrite, resume=resume))
     if resume:
         check_same_recipe(folder, recipe)
     settings = choose_start(recipe.policy, folder, resume=resume)

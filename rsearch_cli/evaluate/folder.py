@@ -19,24 +19,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from rsearch_cli.errors import (
     DataMalformed,
     RunFolderError,
     RunFolderOccupied,
-    RunFolderUnwritable,
 )
 from rsearch_cli.evaluate.records import Record
 from rsearch_cli.services.purse import LOCK as SPEND_LOCK
 from rsearch_cli.services.purse import SPEND
+from rsearch_cli.storage.claim import LOCK, claim_folder, unwritable
 
 SETTINGS = "evaluation.json"
 RECIPE = "recipe.yaml"
 PREDICTIONS = "predictions.jsonl"
 RESULTS = "results.json"
 REPORT = "report.md"
-LOCK = ".lock"
 OURS = (SETTINGS, RECIPE, PREDICTIONS, RESULTS, REPORT, SPEND, SPEND_LOCK, LOCK)
 
 
@@ -67,7 +64,7 @@ class EvaluationFolder:
             with tempfile.TemporaryFile(dir=nearest):
                 pass
         except OSError as error:
-            raise _unwritable(self.path, error) from error
+            raise unwritable(self.path, error) from error
         if self.holds_evaluation or not self.path.exists():
             return
         strangers = [p.name for p in self.path.iterdir() if p.name not in OURS]
@@ -95,16 +92,13 @@ class EvaluationFolder:
         """
         if self.holds_evaluation and not overwrite:
             self._require_same(settings)
-        lock = self._lock()
-        try:
+        with claim_folder(self.path, "evaluating"):
             if overwrite:
                 for name in (PREDICTIONS, RESULTS, REPORT, SPEND, SETTINGS):
                     (self.path / name).unlink(missing_ok=True)
             self.write_text(RECIPE, recipe)
             self.write_json(SETTINGS, settings)
             yield
-        finally:
-            lock.release()
 
     def read_settings(self) -> dict[str, Any]:
         """What the evaluation was made with.
@@ -158,21 +152,6 @@ class EvaluationFolder:
         """Write a value as indented JSON, whole."""
         self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
-    def _lock(self) -> filelock.BaseFileLock:
-        """Make the folder and keep others out; the system frees what a killed process held."""
-        lock = filelock.FileLock(self.path / LOCK)
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise RunFolderOccupied(
-                f"another process is evaluating into {self.path}; wait for it, or choose another "
-                "--output-dir"
-            ) from None
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
-        return lock
-
     def _require_same(self, settings: Mapping[str, Any]) -> None:
         stored = flatten(self.read_settings())
         given = flatten(json.loads(json.dumps(settings)))
@@ -184,13 +163,6 @@ class EvaluationFolder:
                     f"has {json.dumps(new)}; choose another --output-dir, or start anew with "
                     "--overwrite"
                 )
-
-
-def _unwritable(path: Path, error: OSError) -> RunFolderUnwritable:
-    return RunFolderUnwritable(
-        f"output folder {path} cannot be written: {error.strerror}; choose another with "
-        "--output-dir"
-    )
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

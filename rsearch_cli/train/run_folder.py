@@ -21,7 +21,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from rsearch_cli.errors import (
 )
 from rsearch_cli.ranks import is_main
 from rsearch_cli.services.purse import SPEND
+from rsearch_cli.storage.claim import LOCK, claim_folder
 from rsearch_cli.train.rows import append_rows, cut_rows, read_rows, write_lines
 
 RECIPE = "recipe.yaml"
@@ -57,6 +58,8 @@ OURS = (
     *(PARTIAL, ENVIRONMENT, *ROWS, SUMMARY, ADAPTER, BEST, PREDICTIONS, SPEND, WANDB_RUN, WANDB),
     *(START, TRACES, TALLY, PUSH, RECIPE),
 )
+# What a kill leaves in a folder that is no run yet.
+LEFT = (PARTIAL, LOCK)
 
 # How safetensors and PyTorch, which raise no OSError, say that a write failed.
 _WRITE_FAILURES = ("I/O error", "iostream error", "inline_container")
@@ -99,6 +102,21 @@ class RunFolder:
         """Where the adapter is kept that a run started from."""
         return self.path / START
 
+    @contextmanager
+    def claimed(self, *, overwrite: bool, resume: bool) -> Iterator[None]:
+        """Check that a run can be started or resumed here, and keep others out in the block.
+
+        Raises:
+            RunFolderOccupied: A run or foreign files are in the way, or another process trains.
+            RunFolderUnwritable: Nothing can be written here.
+            RunFolderError: There is nothing to resume.
+        """
+        self.check(overwrite=overwrite, resume=resume)
+        with claim_folder(self.path, "training") if is_main() else nullcontext():
+            # Again: another process may have begun and ended a run since.
+            self.check(overwrite=overwrite, resume=resume)
+            yield
+
     def check(self, *, overwrite: bool, resume: bool) -> None:
         """See whether a run can be started or resumed here; changes nothing that stays.
 
@@ -119,7 +137,7 @@ class RunFolder:
                     f"output folder {self.path} holds no run to resume; "
                     "leave --resume out to start one"
                 )
-        elif self.path.exists() and any(p != self.staging for p in self.path.iterdir()):
+        elif self.path.exists() and any(p.name not in LEFT for p in self.path.iterdir()):
             if not self.holds_run:
                 raise RunFolderOccupied(
                     f"output folder {self.path} holds files that are no run of rsearch; "

@@ -12,6 +12,7 @@ from rsearch_cli.app import app
 from rsearch_cli.commands.preparation import check_same_recipe
 from rsearch_cli.errors import RunFolderError
 from rsearch_cli.recipe.loading import load_recipe
+from rsearch_cli.storage.claim import claim_folder
 from rsearch_cli.train.run_folder import RunFolder
 
 SMALL = [
@@ -99,6 +100,18 @@ def test_a_second_run_in_the_folder_is_refused(finished):
     assert result.exit_code == 72
     assert "already holds a run; add --resume to go on with it, --overwrite" in result.stderr
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
+
+
+@pytest.mark.parametrize("how", ["--resume", "--overwrite"])
+def test_a_folder_in_which_another_process_trains_is_left_alone(finished, how):
+    folder, _ = finished
+    with claim_folder(folder, "training"):
+        before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+        result = call("--recipe", str(folder / "recipe.yaml"), how)
+        assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
+    assert result.exit_code == 72
+    assert f"rsearch: another process is training into {folder}; wait for its" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_resume_with_other_settings_is_refused(finished):

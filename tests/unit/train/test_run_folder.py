@@ -14,6 +14,8 @@ from rsearch_cli.errors import (
     RunUnsaved,
 )
 from rsearch_cli.services.purse import SPEND
+from rsearch_cli.storage.claim import LOCK
+from rsearch_cli.train import run_folder
 from rsearch_cli.train.run_folder import METRICS, RECIPE, TRAJECTORIES, VALIDATION, RunFolder
 
 
@@ -184,6 +186,44 @@ def test_a_kill_before_the_first_file_does_not_occupy_the_folder(tmp_path):
     RunFolder(tmp_path / "run").check(overwrite=False, resume=False)
     folder.open(resume=False)
     assert list(folder.path.iterdir()) == []
+
+
+def test_one_process_at_a_time_trains_in_a_folder(tmp_path, monkeypatch):
+    folder, other = finished_run(tmp_path / "run"), RunFolder(tmp_path / "run")
+    with folder.claimed(overwrite=False, resume=True):
+        with (
+            pytest.raises(RunFolderOccupied, match="another process is training into"),
+            other.claimed(overwrite=True, resume=False),
+        ):
+            pass
+        # The other processes of the same training leave that to the main one.
+        monkeypatch.setenv("RANK", "1")
+        with other.claimed(overwrite=False, resume=True):
+            pass
+    monkeypatch.delenv("RANK")
+    with other.claimed(overwrite=False, resume=True):
+        pass
+
+
+def test_what_another_process_has_made_meanwhile_is_seen(tmp_path, monkeypatch):
+    claim = run_folder.claim_folder
+
+    def come_late(path, doing):
+        finished_run(path)
+        return claim(path, doing)
+
+    monkeypatch.setattr(run_folder, "claim_folder", come_late)
+    folder = RunFolder(tmp_path / "run")
+    with (
+        pytest.raises(RunFolderOccupied, match="already holds a run"),
+        folder.claimed(overwrite=False, resume=False),
+    ):
+        pass
+
+
+def test_the_lock_of_a_killed_process_does_not_occupy_the_folder(tmp_path):
+    (tmp_path / LOCK).touch()
+    RunFolder(tmp_path).check(overwrite=False, resume=False)
 
 
 def test_overwrite_also_removes_what_was_set_aside(tmp_path):

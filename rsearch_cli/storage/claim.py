@@ -1,0 +1,64 @@
+"""A folder that one process at a time works in.
+
+Place in the path: under the folders of a run and of an evaluation, around everything that changes
+them. On failure: a folder that another process holds is `RunFolderOccupied`, one that cannot be
+made or locked `RunFolderUnwritable`. What a killed process held is free at once, because the system
+itself holds the lock; the file that it leaves behind stands in nobody's way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import filelock
+
+from rsearch_cli.errors import RunFolderOccupied, RunFolderUnwritable
+
+LOCK = ".lock"
+"""Name of the lock in the folder, which is there while a process holds it."""
+
+
+@contextmanager
+def claim_folder(folder: Path, doing: str) -> Iterator[None]:
+    """Keep other processes out of a folder while the block runs.
+
+    Args:
+        folder: Made if it is not there; if it was made here and is empty at the end, it goes.
+        doing: What processes do into it, for the message: `training`, `evaluating`.
+
+    Raises:
+        RunFolderOccupied: Another process holds it.
+        RunFolderUnwritable: It cannot be made or locked.
+    """
+    lock = filelock.FileLock(folder / LOCK)
+    try:
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise RunFolderOccupied(
+            f"another process is {doing} into {folder}; wait for its end, or choose another with "
+            "--output-dir"
+        ) from None
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    try:
+        yield
+    finally:
+        # Before the release: a process that gets the lock of a file without a name tries again.
+        with suppress(OSError):
+            (folder / LOCK).unlink()
+        lock.release()
+        with suppress(OSError):
+            for path in made:
+                path.rmdir()
+
+
+def unwritable(folder: Path, error: OSError) -> RunFolderUnwritable:
+    """The error of an output folder that the system refuses."""
+    return RunFolderUnwritable(
+        f"output folder {folder} cannot be written: {error.strerror}; choose another with "
+        "--output-dir"
+    )
