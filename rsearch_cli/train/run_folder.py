@@ -32,6 +32,7 @@ from rsearch_cli.errors import (
     RunUnsaved,
 )
 from rsearch_cli.ranks import is_main
+from rsearch_cli.services.purse import LOCK as SPEND_LOCK
 from rsearch_cli.services.purse import SPEND
 from rsearch_cli.storage.claim import LOCK, claim_folder
 from rsearch_cli.train.rows import append_rows, cut_rows, read_rows, write_lines
@@ -58,8 +59,9 @@ OURS = (
     *(PARTIAL, ENVIRONMENT, *ROWS, SUMMARY, ADAPTER, BEST, PREDICTIONS, SPEND, WANDB_RUN, WANDB),
     *(START, TRACES, TALLY, PUSH, RECIPE),
 )
-# What a kill leaves in a folder that is no run yet.
-LEFT = (PARTIAL, LOCK)
+# What a start that failed or was killed leaves in a folder that is no run yet. A run that is then
+# started there goes on from what was spent.
+LEFT = (PARTIAL, LOCK, SPEND, SPEND_LOCK)
 
 # How safetensors and PyTorch, which raise no OSError, say that a write failed.
 _WRITE_FAILURES = ("I/O error", "iostream error", "inline_container")

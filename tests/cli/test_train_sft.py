@@ -89,6 +89,15 @@ def test_a_bad_value_is_blamed_on_the_flag():
     assert "--lr: sft.learning_rate must be at most 1" in result.stderr
 
 
+def test_a_start_that_failed_does_not_block_its_folder(tmp_path):
+    folder = tmp_path / "run"
+    failed = call(*SFT, "--set", "rollout.max_new_tokens=8", "--output-dir", str(folder))
+    assert failed.exit_code == 23, failed.output
+    assert not (folder / "recipe.yaml").exists()
+    result = call(*SFT, "--output-dir", str(folder))
+    assert result.exit_code == 0, result.output
+
+
 def test_a_resumed_cold_start_ends_like_one_that_was_not_stopped(finished, tmp_path, monkeypatch):
     whole, _ = finished
     predictions = tmp_path / "mine.jsonl"

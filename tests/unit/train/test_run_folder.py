@@ -13,7 +13,7 @@ from rsearch_cli.errors import (
     RunFolderUnwritable,
     RunUnsaved,
 )
-from rsearch_cli.services.purse import SPEND
+from rsearch_cli.services.purse import SPEND, Purse
 from rsearch_cli.storage.claim import LOCK
 from rsearch_cli.train import run_folder
 from rsearch_cli.train.run_folder import METRICS, RECIPE, TRAJECTORIES, VALIDATION, RunFolder
@@ -224,6 +224,17 @@ def test_what_another_process_has_made_meanwhile_is_seen(tmp_path, monkeypatch):
 def test_the_lock_of_a_killed_process_does_not_occupy_the_folder(tmp_path):
     (tmp_path / LOCK).touch()
     RunFolder(tmp_path).check(overwrite=False, resume=False)
+
+
+def test_what_a_failed_start_spent_neither_occupies_the_folder_nor_is_forgotten(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    Purse(folder.path).reserve("exa", 0.01)
+    folder.check(overwrite=False, resume=False)
+    folder.open(resume=False)
+    assert Purse(folder.path).snapshot().total.usd == 0.01
+    (folder.path / "notes.md").write_text("mine")
+    with pytest.raises(RunFolderOccupied, match="holds files that are no run of rsearch"):
+        folder.check(overwrite=False, resume=False)
 
 
 def test_overwrite_also_removes_what_was_set_aside(tmp_path):
