@@ -9,9 +9,10 @@ starts from a trained adapter `start/`.
 Place in the path: train writes it. On failure: a folder that cannot be used raises a
 `RunFolderError` before anything slow starts, and an existing run is touched only by `open`, once
 questions and model are there. A kill or a full disk at any moment leaves every file and folder
-whole: they are written in `.partial`, flushed to the disk and then renamed; rows are appended, and
-a row that was cut short is no row. A write that fails is a `RunUnsaved`. Where several processes
-train together only the main one writes.
+whole: they are written in `.partial`, flushed to the disk and then renamed, which `open` finishes
+where a kill came between; rows are appended, and a row that was cut short is no row. A write that
+fails is a `RunUnsaved`. One training at a time has the folder, and of its processes only the main
+one writes.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from rsearch_cli.ranks import is_main
 from rsearch_cli.services.purse import LOCK as SPEND_LOCK
 from rsearch_cli.services.purse import SPEND
 from rsearch_cli.storage.claim import LOCK, claim_folder
+from rsearch_cli.storage.staging import PARTIAL, finish_swaps, put_in_place
 from rsearch_cli.train.rows import append_rows, cut_rows, read_rows, write_lines
 
 RECIPE = "recipe.yaml"
@@ -46,7 +48,6 @@ SUMMARY = "summary.json"
 ADAPTER = "adapter"
 BEST = "best"
 PREDICTIONS = "predictions"
-PARTIAL = ".partial"
 WANDB_RUN = "wandb.json"
 WANDB = "wandb"
 START = "start"
@@ -165,11 +166,16 @@ class RunFolder:
             ) from error
 
     def open(self, *, resume: bool) -> None:
-        """Make the folder; without `resume`, remove what an earlier run of ours left in it."""
+        """Make the folder; without `resume`, remove what an earlier run of ours left in it.
+
+        Raises:
+            RunFolderUnwritable: The folder cannot be made or cleared.
+        """
         self.opened = True
         if not is_main():
             return
         try:
+            finish_swaps(self.path)
             left = [self.staging]
             if not resume and self.holds_run:
                 left = [*self.path.glob("checkpoint-*"), *(self.path / name for name in OURS)]
@@ -231,31 +237,27 @@ class RunFolder:
         """Let the block make a file or folder, and put it in its place once it is whole.
 
         Args:
-            name: Its place in the run folder; what is there is replaced.
+            name: Its place in the run folder, at the top for a folder; what is there is replaced.
 
         Yields:
             Where the block makes it; the parent is there. What another process than the main one
             makes is thrown away.
 
         Raises:
-            RunUnsaved: A write failed; nothing has changed.
+            RunUnsaved: A write failed; the old one is still there, or the new one is, whole.
         """
         if not is_main():
             with tempfile.TemporaryDirectory() as elsewhere:
                 yield Path(elsewhere) / Path(name).name
             return
-        target, made = self.path / name, self.staging / name
+        made = self.staging / name
         try:
             with self.saving(name):
                 made.parent.mkdir(parents=True, exist_ok=True)
                 yield made
-                flush_to_disk(made)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if target.is_dir():
-                    shutil.rmtree(target)
-                os.replace(made, target)
-                flush_to_disk(target.parent, deep=False)
+                put_in_place(self.path, name)
         finally:
+            finish_swaps(self.path)
             shutil.rmtree(self.staging, ignore_errors=True)
 
     def discard(self, path: Path) -> None:
@@ -309,21 +311,3 @@ class RunFolder:
 def checkpoint_step(path: Path) -> int:
     """The optimiser step that a checkpoint folder was saved after."""
     return int(path.name.removeprefix("checkpoint-"))
-
-
-def flush_to_disk(path: Path, *, deep: bool = True) -> None:
-    """Have the system write a file, or a folder and with `deep` all that is in it, to the disk."""
-    if os.name != "posix":
-        return  # a folder cannot be opened there, nor a file flushed that is open to be read
-    if path.is_dir():
-        for inner in path.iterdir() if deep else ():
-            flush_to_disk(inner)
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        # Some network file systems cannot flush a folder; its files count, and they can be.
-        if not path.is_dir():
-            raise
-    finally:
-        os.close(descriptor)
