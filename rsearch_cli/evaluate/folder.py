@@ -5,14 +5,14 @@
 Place in the path: `rsearch eval` writes it batch by batch and goes on from it, `compare` reads two.
 On failure: a folder of something else is `RunFolderOccupied`, one of an evaluation with other
 settings `RunFolderError` naming the first that differs, one that cannot be written
-`RunFolderUnwritable`. A kill at any moment leaves whole batches and at most one cut short, which is
-dropped and asked again.
+`RunFolderUnwritable`. A write that fails, as on a full disk, is a `RunUnsaved` and leaves the file
+as it was. A kill at any moment leaves whole batches and at most one cut short, which is dropped and
+asked again.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,13 +28,15 @@ from rsearch_cli.evaluate.records import Record
 from rsearch_cli.services.purse import LOCK as SPEND_LOCK
 from rsearch_cli.services.purse import SPEND
 from rsearch_cli.storage.claim import LOCK, claim_folder, unwritable
+from rsearch_cli.storage.rows import append_rows, write_lines
+from rsearch_cli.storage.staging import PARTIAL, saving, staged
 
 SETTINGS = "evaluation.json"
 RECIPE = "recipe.yaml"
 PREDICTIONS = "predictions.jsonl"
 RESULTS = "results.json"
 REPORT = "report.md"
-OURS = (SETTINGS, RECIPE, PREDICTIONS, RESULTS, REPORT, SPEND, SPEND_LOCK, LOCK)
+OURS = (SETTINGS, RECIPE, PREDICTIONS, RESULTS, REPORT, SPEND, SPEND_LOCK, LOCK, PARTIAL)
 
 
 class EvaluationFolder:
@@ -134,23 +136,33 @@ class EvaluationFolder:
 
     def keep(self, records: Sequence[Record]) -> None:
         """Store these rows and no others."""
-        self.write_text(PREDICTIONS, _as_lines(records))
+        self.write_text(PREDICTIONS, write_lines(r.as_json() for r in records))
 
     def append(self, records: Sequence[Record]) -> None:
-        """Store further rows, on disk when this returns."""
-        with (self.path / PREDICTIONS).open("ab", buffering=0) as file:
-            file.write(_as_lines(records).encode("utf-8"))
-            os.fsync(file.fileno())
+        """Store further rows, on disk when this returns.
+
+        Raises:
+            RunUnsaved: The write failed; the file is as it was.
+        """
+        with saving(self.path, PREDICTIONS, self.describe_resume):
+            append_rows(self.path / PREDICTIONS, (r.as_json() for r in records))
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a file whole: readers see the old one or the new one."""
-        partial = self.path / f".{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, self.path / name)
+        """Write a file whole: readers see the old one or the new one.
+
+        Raises:
+            RunUnsaved: The write failed; the old one is still there.
+        """
+        with staged(self.path, name, self.describe_resume) as file:
+            file.write_text(text, encoding="utf-8")
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a value as indented JSON, whole."""
         self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    def describe_resume(self) -> str:
+        """Say in a few words how an evaluation that stops now can go on."""
+        return "the same command without --overwrite goes on from the answers that are there"
 
     def _require_same(self, settings: Mapping[str, Any]) -> None:
         stored = flatten(self.read_settings())
@@ -207,7 +219,3 @@ def _read_line(path: Path, number: int, line: bytes) -> Record:
         raise DataMalformed(
             f"{path}, line {number}: {error}; start anew with --overwrite"
         ) from error
-
-
-def _as_lines(records: Sequence[Record]) -> str:
-    return "".join(json.dumps(r.as_json(), ensure_ascii=False) + "\n" for r in records)

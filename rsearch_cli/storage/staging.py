@@ -1,21 +1,83 @@
 """Files and folders that are made beside their place, and put there once they are whole.
 
-Place in the path: under the folder of a run. A file is replaced by a file in one go, a folder by a
-folder is not: the old one is moved out first. On failure: a kill between the two leaves both of
-them whole in the staging area, and `finish_swaps` puts the new one where it belongs.
+Place in the path: under the folders of a run and of an evaluation. A file is replaced by a file in
+one go, a folder by a folder is not: the old one is moved out first. On failure: a write that fails
+is a `RunUnsaved`, whichever library made it; a kill between the two moves leaves both folders whole
+in the staging area, and `finish_swaps` puts the new one where it belongs.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from rsearch_cli.errors import RunUnsaved
 
 PARTIAL = ".partial"
 """Name of the staging area in a folder."""
 
 REPLACED = ".replaced"
 """Where in the staging area a folder waits for its removal once a new one has its place."""
+
+# How safetensors and PyTorch, which raise no OSError, say that a write failed.
+_WRITE_FAILURES = ("I/O error", "iostream error", "inline_container")
+
+
+@contextmanager
+def saving(folder: Path, name: str, describe_resume: Callable[[], str]) -> Iterator[None]:
+    """Take a failed write in the block for what it is, whichever library made it.
+
+    Args:
+        folder: Of the run.
+        name: What is written, for the message.
+        describe_resume: Says, for the message, how the run goes on once there is room.
+
+    Raises:
+        RunUnsaved: With the reason and the room that is left on the disk.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, OSError) and not any(
+            words in str(error) for words in _WRITE_FAILURES
+        ):
+            raise
+        # Only an OSError names its reason in words that are fit for a person.
+        reason = getattr(error, "strerror", None) or "the write failed"
+        free = shutil.disk_usage(folder).free / 1e6
+        raise RunUnsaved(
+            f"{name} could not be written in {folder}: {reason} ({free:.1f} MB are free); "
+            f"make room, then {describe_resume()}"
+        ) from error
+
+
+@contextmanager
+def staged(folder: Path, name: str, describe_resume: Callable[[], str]) -> Iterator[Path]:
+    """Let the block make a file or folder, and put it in its place once it is whole.
+
+    Args:
+        folder: Of the run.
+        name: Its place in the folder, at the top for a folder; what is there is replaced.
+        describe_resume: As for `saving`.
+
+    Yields:
+        Where the block makes it; the parent is there.
+
+    Raises:
+        RunUnsaved: A write failed; the old one is still there, or the new one is, whole.
+    """
+    made = folder / PARTIAL / name
+    try:
+        with saving(folder, name, describe_resume):
+            made.parent.mkdir(parents=True, exist_ok=True)
+            yield made
+            put_in_place(folder, name)
+    finally:
+        finish_swaps(folder)
+        shutil.rmtree(folder / PARTIAL, ignore_errors=True)
 
 
 def put_in_place(folder: Path, name: str) -> None:

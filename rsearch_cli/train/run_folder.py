@@ -22,7 +22,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,13 @@ from rsearch_cli.errors import (
     RunFolderError,
     RunFolderOccupied,
     RunFolderUnwritable,
-    RunUnsaved,
 )
 from rsearch_cli.ranks import is_main
 from rsearch_cli.services.purse import LOCK as SPEND_LOCK
 from rsearch_cli.services.purse import SPEND
 from rsearch_cli.storage.claim import LOCK, claim_folder
-from rsearch_cli.storage.staging import PARTIAL, finish_swaps, put_in_place
-from rsearch_cli.train.rows import append_rows, cut_rows, read_rows, write_lines
+from rsearch_cli.storage.rows import append_rows, cut_rows, read_rows, write_lines
+from rsearch_cli.storage.staging import PARTIAL, finish_swaps, saving, staged
 
 RECIPE = "recipe.yaml"
 ENVIRONMENT = "environment.json"
@@ -63,9 +62,6 @@ OURS = (
 # What a start that failed or was killed leaves in a folder that is no run yet. A run that is then
 # started there goes on from what was spent.
 LEFT = (PARTIAL, LOCK, SPEND, SPEND_LOCK)
-
-# How safetensors and PyTorch, which raise no OSError, say that a write failed.
-_WRITE_FAILURES = ("I/O error", "iostream error", "inline_container")
 
 
 class RunFolder:
@@ -207,30 +203,13 @@ class RunFolder:
             return "--resume starts with the first step"
         return f"--resume goes on from {last}"
 
-    @contextmanager
-    def saving(self, name: str) -> Iterator[None]:
-        """Take a failed write in the block for what it is, whichever library made it.
-
-        Args:
-            name: What is written, for the message.
+    def saving(self, name: str) -> AbstractContextManager[None]:
+        """Take a failed write in the block for what it is (see `storage.staging.saving`).
 
         Raises:
             RunUnsaved: With the reason and the room that is left on the disk.
         """
-        try:
-            yield
-        except Exception as error:
-            if not isinstance(error, OSError) and not any(
-                words in str(error) for words in _WRITE_FAILURES
-            ):
-                raise
-            # Only an OSError names its reason in words that are fit for a person.
-            reason = getattr(error, "strerror", None) or "the write failed"
-            free = shutil.disk_usage(self.path).free / 1e6
-            raise RunUnsaved(
-                f"{name} could not be written in {self.path}: {reason} ({free:.1f} MB are free); "
-                f"make room, then {self.describe_resume()}"
-            ) from error
+        return saving(self.path, name, self.describe_resume)
 
     @contextmanager
     def staged(self, name: str) -> Iterator[Path]:
@@ -246,19 +225,12 @@ class RunFolder:
         Raises:
             RunUnsaved: A write failed; the old one is still there, or the new one is, whole.
         """
-        if not is_main():
-            with tempfile.TemporaryDirectory() as elsewhere:
-                yield Path(elsewhere) / Path(name).name
-            return
-        made = self.staging / name
-        try:
-            with self.saving(name):
-                made.parent.mkdir(parents=True, exist_ok=True)
+        if is_main():
+            with staged(self.path, name, self.describe_resume) as made:
                 yield made
-                put_in_place(self.path, name)
-        finally:
-            finish_swaps(self.path)
-            shutil.rmtree(self.staging, ignore_errors=True)
+            return
+        with tempfile.TemporaryDirectory() as elsewhere:
+            yield Path(elsewhere) / Path(name).name
 
     def discard(self, path: Path) -> None:
         """Remove a folder in the run folder; a kill leaves no half of it under its name."""

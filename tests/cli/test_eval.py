@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,8 @@ from openai_policy import SETTINGS, write_as_agent, write_files
 from typer.testing import CliRunner, Result
 
 from rsearch_cli.app import app
+from rsearch_cli.evaluate import folder as evaluate_folder
+from rsearch_cli.storage.rows import append_rows
 
 SMALL = [
     "--set", "questions.world.train_regions=2",
@@ -142,6 +146,31 @@ def test_an_evaluation_that_was_cut_off_ends_as_if_it_had_not_been(nano, tmp_pat
     assert result.exit_code == 0, result.output
     assert rows(broken) == rows(whole)
     assert figures(broken) == figures(whole)
+
+
+def test_a_full_disk_ends_an_evaluation_that_goes_on_when_there_is_room(
+    nano, tmp_path, monkeypatch
+):
+    whole, _ = nano
+    arguments = (*SMALL, "--output-dir", tmp_path / "e")
+    appended = []
+
+    def append(path: Path, rows: Any) -> None:
+        appended.append(path)
+        if len(appended) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        append_rows(path, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate_folder, "append_rows", append)
+        full = call(*arguments)
+    assert full.exit_code == 73
+    told = full.stderr.splitlines()[-1]
+    assert told.startswith("rsearch: predictions.jsonl could not be written in ")
+    assert "No space left on device" in told and "without --overwrite goes on" in told
+    assert rows(tmp_path / "e") == rows(whole)[:4]
+    assert call(*arguments).exit_code == 0
+    assert rows(tmp_path / "e") == rows(whole)[:6]
 
 
 def test_other_settings_in_the_same_folder_are_refused(nano):

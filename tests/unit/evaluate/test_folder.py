@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
 from rsearch_cli.errors import (
@@ -9,6 +12,7 @@ from rsearch_cli.errors import (
     RunFolderError,
     RunFolderOccupied,
     RunFolderUnwritable,
+    RunUnsaved,
 )
 from rsearch_cli.evaluate.folder import PREDICTIONS, EvaluationFolder, whole_batches
 
@@ -55,6 +59,48 @@ def test_other_settings_are_refused_by_name(folder):
         folder.open(other, ""),
     ):
         pass
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Refuse what goes beyond `size` bytes, in the way of a disk that fills up."""
+    resource = pytest.importorskip("resource", reason="limits need POSIX")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_rows_that_the_disk_does_not_hold_leave_those_before_them(folder, record):
+    folder.append([record("a")])
+    size = (folder.path / PREDICTIONS).stat().st_size
+    line = rf"^{PREDICTIONS} could not be written in {folder.path}: File too large \(.* MB are free"
+    line += r"\); make room, then the same command without --overwrite goes on from the answers "
+    with pytest.raises(RunUnsaved, match=line + "that are there$"), largest_file(size + 200):
+        folder.append([record("b")])
+    folder.append([record("c")])
+    assert [r.prediction.id for r in folder.read_records()] == ["a", "c"]
+
+
+def test_a_file_that_the_disk_does_not_hold_leaves_the_old_one_and_no_other(folder, record):
+    folder.keep([record("a")])
+    before = sorted(folder.path.iterdir())
+    with pytest.raises(RunUnsaved, match=f"^{PREDICTIONS} could not"), largest_file(100):
+        folder.keep([record("b")])
+    assert [r.prediction.id for r in folder.read_records()] == ["a"]
+    assert sorted(folder.path.iterdir()) == before
+
+
+def test_a_kill_before_the_first_file_does_not_occupy_the_folder(tmp_path):
+    folder = EvaluationFolder(tmp_path)
+    (tmp_path / ".partial").mkdir()
+    (tmp_path / ".partial" / "recipe.yaml").write_text("purp")
+    folder.check()
+    with folder.open(SETTINGS, "purpose: x\n"):
+        pass
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["evaluation.json", "recipe.yaml"]
 
 
 def test_starting_anew_removes_what_was_there(folder, record):

@@ -1,8 +1,8 @@
 """Rows of JSON in a file that only grows: appended whole, read as far as they are whole.
 
-Place in the path: under the run folder's metrics, trajectories and predictions. On failure: an
-append that fails leaves the file as it was; a row that a kill cut short ends the file for readers,
-and cutting the file back takes no room on a disk that has none left.
+Place in the path: under metrics, trajectories and predictions, of runs and of evaluations. On
+failure: an append that fails leaves the file as it was; a row that a kill cut short ends the file
+for readers, and cutting the file back takes no room on a disk that has none left.
 """
 
 from __future__ import annotations

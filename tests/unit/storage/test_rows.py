@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rsearch_cli.train.rows import append_rows, cut_rows, read_rows
+from rsearch_cli.storage.rows import append_rows, cut_rows, read_rows
 
 ROWS = [{"step": 1, "text": "Zürich"}, {"step": 2, "text": "a\nb"}, {"step": 2}, {"step": 3}]
 
