@@ -13,7 +13,6 @@ asked again.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +26,7 @@ from rsearch_cli.errors import (
 from rsearch_cli.evaluate.records import Record
 from rsearch_cli.services.purse import LOCK as SPEND_LOCK
 from rsearch_cli.services.purse import SPEND
-from rsearch_cli.storage.claim import LOCK, claim_folder, unwritable
+from rsearch_cli.storage.claim import LOCK, claim_folder, require_writable
 from rsearch_cli.storage.rows import append_rows, write_lines
 from rsearch_cli.storage.staging import PARTIAL, saving, staged
 
@@ -61,12 +60,7 @@ class EvaluationFolder:
             RunFolderOccupied: There are files of something else.
             RunFolderUnwritable: It is a file, or nothing can be written here.
         """
-        nearest = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
-        try:
-            with tempfile.TemporaryFile(dir=nearest):
-                pass
-        except OSError as error:
-            raise unwritable(self.path, error) from error
+        require_writable(self.path)
         if self.holds_evaluation or not self.path.exists():
             return
         strangers = [p.name for p in self.path.iterdir() if p.name not in OURS]

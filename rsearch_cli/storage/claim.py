@@ -8,6 +8,7 @@ itself holds the lock; the file that it leaves behind stands in nobody's way.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,7 +44,7 @@ def claim_folder(folder: Path, doing: str) -> Iterator[None]:
             "--output-dir"
         ) from None
     except OSError as error:
-        raise unwritable(folder, error) from error
+        raise _unwritable(folder, error, folder) from error
     try:
         yield
     finally:
@@ -56,9 +57,28 @@ def claim_folder(folder: Path, doing: str) -> Iterator[None]:
                 path.rmdir()
 
 
-def unwritable(folder: Path, error: OSError) -> RunFolderUnwritable:
-    """The error of an output folder that the system refuses."""
+def require_writable(folder: Path) -> None:
+    """See whether files can be written in a folder, which may not be there yet; nothing stays.
+
+    Raises:
+        RunFolderUnwritable: It is a file, or the system refuses it or the nearest one that exists.
+    """
+    nearest = folder
+    try:
+        if folder.is_file():
+            raise RunFolderUnwritable(
+                f"output folder {folder} is a file; choose another with --output-dir"
+            )
+        nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise _unwritable(folder, error, nearest) from error
+
+
+def _unwritable(folder: Path, error: OSError, nearest: Path) -> RunFolderUnwritable:
+    where = "" if nearest == folder else f" at {nearest}"
     return RunFolderUnwritable(
-        f"output folder {folder} cannot be written: {error.strerror}; choose another with "
+        f"output folder {folder} cannot be written: {error.strerror}{where}; choose another with "
         "--output-dir"
     )

@@ -34,7 +34,7 @@ from rsearch_cli.errors import (
 from rsearch_cli.ranks import is_main
 from rsearch_cli.services.purse import LOCK as SPEND_LOCK
 from rsearch_cli.services.purse import SPEND
-from rsearch_cli.storage.claim import LOCK, claim_folder
+from rsearch_cli.storage.claim import LOCK, claim_folder, require_writable
 from rsearch_cli.storage.rows import append_rows, cut_rows, read_rows, write_lines
 from rsearch_cli.storage.staging import PARTIAL, finish_swaps, saving, staged
 
@@ -126,10 +126,7 @@ class RunFolder:
         """
         if not is_main():
             return
-        if self.path.exists() and not self.path.is_dir():
-            raise RunFolderUnwritable(
-                f"output folder {self.path} is a file; choose another with --output-dir"
-            )
+        require_writable(self.path)
         if resume:
             if not self.holds_run:
                 raise RunFolderError(
@@ -147,19 +144,6 @@ class RunFolder:
                     f"output folder {self.path} already holds a run; add --resume to go on with "
                     "it, --overwrite to replace it, or choose another with --output-dir"
                 )
-        self._check_writable()
-
-    def _check_writable(self) -> None:
-        """Write and remove a file in the nearest folder that exists."""
-        nearest = next(p for p in [self.path, *self.path.absolute().parents] if p.is_dir())
-        try:
-            with tempfile.TemporaryFile(dir=nearest):
-                pass
-        except OSError as error:
-            raise RunFolderUnwritable(
-                f"output folder {self.path} cannot be written: {error.strerror} at {nearest}; "
-                "choose another with --output-dir"
-            ) from error
 
     def open(self, *, resume: bool) -> None:
         """Make the folder; without `resume`, remove what an earlier run of ours left in it.

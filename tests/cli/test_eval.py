@@ -330,6 +330,7 @@ def test_compare_names_the_settings_that_differ(ask_server, tmp_path):
         (["--model", "{tmp}"], 60, "is no run"),
         (["--model", "./no-such-model"], 60, "the folder ./no-such-model does not exist"),
         (["--output-dir", "/proc/e"], 71, "/proc/e cannot be written"),
+        (["--output-dir", "n" * 300], 71, "cannot be written: File name too long; choose another"),
         (["--output-dir", "{tmp}"], 72, "holds files that are no evaluation"),
         (["compare", "{tmp}", "{tmp}"], 70, "holds no evaluation"),
         (["compare", "{nano}:rag", "{tmp}"], 70, "holds no evaluation"),

@@ -164,6 +164,7 @@ def test_resume_goes_on_from_the_last_checkpoint_as_if_nothing_had_happened(tmp_
         (["--data-path", "{tmp}/empty.jsonl"], 23, "empty.jsonl"),
         (["--model-name", "./no-such-model"], 60, "the folder ./no-such-model does not exist"),
         (["--output-dir", "/proc/run"], 71, "/proc/run cannot be written"),
+        (["--output-dir", "n" * 300], 71, "cannot be written: File name too long; choose another"),
         (["--output-dir", "{tmp}/foreign"], 72, "holds files that are no run of rsearch"),
     ],
 )

@@ -127,7 +127,7 @@ def test_foreign_files_are_left_alone(tmp_path):
 
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(RunFolderUnwritable, match="cannot be written"):
+    with pytest.raises(RunFolderUnwritable, match="is a file; choose another with --output-dir"):
         EvaluationFolder(tmp_path / "file").check()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rsearch_cli.errors import RunFolderOccupied, RunFolderUnwritable
-from rsearch_cli.storage.claim import LOCK, claim_folder
+from rsearch_cli.storage.claim import LOCK, claim_folder, require_writable
 
 HOLD = """
 import sys
@@ -87,3 +87,24 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     line = rf"^output folder {tmp_path / 'file'} cannot be written: File exists; choose another "
     with pytest.raises(RunFolderUnwritable, match=line + "with --output-dir$"):
         claim(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("file", "is a file"),
+        ("file/run", "cannot be written: Not a directory at {tmp}/file"),
+        ("n" * 300, "cannot be written: File name too long"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, name: str, problem: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunFolderUnwritable) as raised:
+        require_writable(tmp_path / name)
+    line = f"output folder {tmp_path / name} {problem.replace('{tmp}', str(tmp_path))}"
+    assert str(raised.value) == f"{line}; choose another with --output-dir"
+
+
+def test_to_see_whether_a_folder_can_be_written_leaves_nothing(tmp_path: Path) -> None:
+    require_writable(tmp_path / "runs" / "run")
+    assert list(tmp_path.iterdir()) == []
