@@ -27,7 +27,7 @@ from rsearch_cli.services.http import hide_credentials
 from rsearch_cli.services.purse import Purse
 from rsearch_cli.types import Question
 
-VERSION = 1
+VERSION = 2
 """Raise it when the same settings would give other predictions."""
 
 # What changes no prediction, or stands elsewhere: `policy` names the server.
