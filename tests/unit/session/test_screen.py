@@ -77,7 +77,7 @@ def test_many_passages_are_cut_short(screen, capsys, make_exchange):
         (
             "length",
             "no answer: the tokens ran out; rollout.max_new_tokens is 80, policy.max_seq_length "
-            "4096\n",
+            "512\n",
         ),
     ],
 )
