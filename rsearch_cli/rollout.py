@@ -14,9 +14,10 @@ under way at a time and take turns, so that one is searched for while the other 
 
 Whose turn it is never depends on how long a search takes: the order in which random numbers are
 drawn is always the same. On failure: a plan that cannot be read and a search that failed are told
-to the model in the result block and recorded in the trajectory; nothing is raised for them. A
-prompt that leaves no room to answer raises `PolicyError`. Memory that runs out halves the
-micro-batches, once; the second time it raises `OutOfMemory`.
+to the model in the result block and recorded in the trajectory; nothing is raised for them. Results
+that would outgrow `policy.max_seq_length` are cut off, and end the row for length. A prompt that
+leaves no room to answer raises `PolicyError`. Memory that runs out halves the micro-batches, once;
+the second time it raises `OutOfMemory`.
 """
 
 from __future__ import annotations
@@ -192,7 +193,7 @@ class Rollout:
     def _draft(self, question: Question) -> Draft:
         recipe = self.recipe
         prompt_ids, opening = encode_question(question, self.policy, recipe)
-        room = recipe.policy.max_seq_length - len(prompt_ids) - 1  # one for eos
+        room = self._room(prompt_ids)
         if room < 1:
             raise PolicyError(
                 f"question {question.id}: its prompt has {len(prompt_ids)} tokens, and "
@@ -314,10 +315,16 @@ class Rollout:
             self._insert(draft, block)
 
     def _insert(self, draft: Draft, block: str) -> None:
-        """Append a result block; a draft without room or budget to go on ends here."""
+        """Append what fits of a result block; a draft that cannot go on after it ends here."""
         ids = self.policy.encode_inserted(block)
-        draft.segments.append(Segment(self.policy.decode(ids), tuple(ids), "system"))
-        room = self.recipe.policy.max_seq_length - len(draft.context) - 1  # one for eos
-        draft.budget = min(draft.budget, room)
+        room = self._room(draft.context)
+        if kept := ids[:room]:
+            draft.segments.append(Segment(self.policy.decode(kept), tuple(kept), "system"))
+        draft.budget = min(draft.budget, room - len(kept))
+        # A block that was cut leaves no room, and so is never answered.
         if draft.budget < 1:
             draft.stop = "length"
+
+    def _room(self, context: Sequence[int]) -> int:
+        """Tokens that a row can still take; one more is put by for the eos that closes it."""
+        return self.recipe.policy.max_seq_length - len(context) - 1

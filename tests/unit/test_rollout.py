@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections import Counter
@@ -34,6 +35,14 @@ def executor(quickstart, world, tmp_path_factory):
         PlanExecutor(sources, quickstart.search, services) as executor,
     ):
         yield executor
+
+
+@pytest.fixture(scope="module")
+def nano_policy_once(quickstart):
+    """The model inside the package, for tests that leave it as it is."""
+    from rsearch_cli.policy.loading import load_policy
+
+    return load_policy(quickstart.policy, seed=0)
 
 
 class Scripted:
@@ -170,6 +179,67 @@ def test_results_that_leave_no_room_end_the_rollout(quickstart):
     trajectory = roll_out(recipe, policy, max_new_tokens=500)
     assert trajectory.stop == "length"
     assert len(policy.contexts) == 1
+
+
+def with_length(recipe, most: int):
+    policy = recipe.policy.model_copy(update={"max_seq_length": most})
+    return recipe.model_copy(update={"policy": policy})
+
+
+@pytest.mark.parametrize("room", [0, 1, 30])
+def test_of_results_that_do_not_fit_only_so_much_is_inserted(quickstart, room):
+    block = "\n<result>\nA: Rome lies on the Tiber.\n</result>\n"
+    most = len(QUESTION.text) + len(SEARCH) + room + 1
+    trajectory = roll_out(with_length(quickstart, most), Scripted(SEARCH), max_new_tokens=500)
+    assert trajectory.transcript == SEARCH + block[:room]
+    assert trajectory.model_mask == [1] * len(SEARCH) + [0] * (room + 1)
+    assert trajectory.completion_ids[-1] == Scripted.eos_id
+    assert len(trajectory.prompt_ids) + len(trajectory.completion_ids) == most
+    assert (trajectory.stop, trajectory.answer) == ("length", None)
+    assert trajectory.rounds[0].results[0].passages, "what was found is recorded all the same"
+
+
+PASSAGES = ("漢字" * 250, "🧭🏛️" * 125, "Rome lies on the Tiber. " * 20, "é" * 3)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_row_never_outgrows_its_limit(quickstart, nano_policy_once, monkeypatch, seed):
+    """Whatever is found, however often it searches, and wherever the limit falls."""
+    rng = random.Random(seed)
+    policy = nano_policy_once
+    turns = rng.choice((1, 2, 3))
+    monkeypatch.setattr(policy, "generate", Wilful(policy, rng).generate)
+    recipe = with_rollout(
+        with_length(quickstart, rng.randint(60, 2000)),
+        max_turns=turns,
+        max_new_tokens=rng.choice((60, 400, 3000)),
+        open_thought=rng.random() < 0.5,
+    )
+    questions = [Question(str(i), f"Which river, {i}?", ("Tiber",)) for i in range(6)]
+    found = OnePassage("".join(rng.choices(PASSAGES, k=rng.randint(1, 3))))
+    for t in Rollout(policy, found, recipe).run(questions, GREEDY):
+        assert len(t.prompt_ids) + len(t.completion_ids) <= recipe.policy.max_seq_length
+        assert len(t.completion_ids) == len(t.model_mask)
+        assert t.completion_ids[-1] == policy.eos_id
+        assert sum(t.model_mask) <= recipe.rollout.max_new_tokens
+        assert all(s.text == policy.decode(s.token_ids) for s in t.segments if s.text)
+        assert (t.stop == "answer") == (t.answer is not None)
+
+
+class Wilful:
+    """Searches or answers as it likes, in the ids of a real tokenizer."""
+
+    def __init__(self, policy, rng: random.Random) -> None:
+        self.policy, self.rng = policy, rng
+
+    def generate(self, contexts, stops, max_new_tokens, sampling=GREEDY, cache=None):
+        return [self.write(len(stops) == 2, limit) for limit in max_new_tokens]
+
+    def write(self, may_search: bool, limit: int) -> Generation:
+        text = SEARCH if may_search and self.rng.random() < 0.9 else ANSWER
+        ids = self.policy.encode_inserted(text)
+        kept = tuple(ids[:limit])
+        return Generation(kept, self.policy.decode(kept), "tag" if kept == tuple(ids) else "length")
 
 
 def test_a_prompt_that_leaves_no_room_is_refused(quickstart):
