@@ -7,13 +7,15 @@ failure: nothing here fails; a draft that fits no bound makes a micro-batch of i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Literal, Protocol
+from types import TracebackType
+from typing import Literal, Protocol, Self
 
 from rsearch_cli.policy.prefix_cache import PrefixCache
 from rsearch_cli.protocol.plan import PlanReading
+from rsearch_cli.services.loop import PATIENCE_SECONDS, StopNow, wait_for
 from rsearch_cli.types import (
     NodeResult,
     Question,
@@ -22,6 +24,8 @@ from rsearch_cli.types import (
     Segment,
     Trajectory,
 )
+
+_CANCEL_AGAIN_SECONDS = 0.05
 
 
 class Executor(Protocol):
@@ -35,8 +39,8 @@ class Executor(Protocol):
         """Carry plans out; one tuple a plan, one result a node, which `on_result` is told first."""
         ...
 
-    def cancel(self) -> None:
-        """Give up what is being carried out in another thread."""
+    def cancel(self, patience: float = 0.0) -> None:
+        """Give up what is being carried out in another thread, after `patience` seconds."""
         ...
 
 
@@ -100,6 +104,59 @@ class Draft:
             answer=self.answer,
             stop=self.stop,
         )
+
+
+class Searches:
+    """The thread that searches while the policy writes, for one micro-batch after another.
+
+    Leaving its block waits for the search under way, because what is paid for is kept; none is
+    begun any more. Ctrl-C leaves it some seconds, and none if a person looks on.
+
+    Args:
+        executor: Carries the plans out.
+        observer: Told of the results, if there is one.
+    """
+
+    def __init__(self, executor: Executor, observer: Observer | None) -> None:
+        self._executor = executor
+        self._observer = observer
+        self._thread = ThreadPoolExecutor(1, "search")
+        self._over = False
+
+    def begin(self, plans: Sequence[SearchPlan]) -> Future[list[tuple[NodeResult, ...]]]:
+        """Have plans carried out, after those that were begun before."""
+        return self._thread.submit(self._search, plans)
+
+    def _search(self, plans: Sequence[SearchPlan]) -> list[tuple[NodeResult, ...]]:
+        if self._over:
+            return []  # nobody asks for it any more
+        if self._observer:
+            return self._executor.execute(plans, self._observer.found)
+        return self._executor.execute(plans)
+
+    def __enter__(self) -> Self:
+        # An interrupt while it starts its thread makes a pool forget the thread and what it does.
+        self._thread.submit(int).result()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over = True
+        last = self._thread.submit(int)
+        try:
+            if not isinstance(error, KeyboardInterrupt):
+                wait_for(last)
+            elif not self._observer and not isinstance(error, StopNow):
+                self._executor.cancel(PATIENCE_SECONDS)
+        finally:
+            # Once is not enough for a search that is only about to begin.
+            while wait([last], _CANCEL_AGAIN_SECONDS).not_done:
+                self._executor.cancel()
+            self._thread.shutdown()
 
 
 @dataclass(slots=True)

@@ -26,8 +26,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor as Workers
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from rsearch_cli.drafts import (
@@ -36,6 +34,7 @@ from rsearch_cli.drafts import (
     MicroBatch,
     Observer,
     PendingSearch,
+    Searches,
     count_fitting,
 )
 from rsearch_cli.errors import OutOfMemory, PolicyError
@@ -46,6 +45,7 @@ from rsearch_cli.protocol.prompt import build_messages
 from rsearch_cli.protocol.results import render_invalid_plan, render_results
 from rsearch_cli.protocol.transcript import ANSWER_CLOSE, SEARCH_CLOSE, answer_text, last_plan_text
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.services.loop import wait_for
 from rsearch_cli.types import (
     NodeResult,
     Question,
@@ -141,25 +141,20 @@ class Rollout:
             PolicyError: A prompt leaves no room to answer.
             OutOfMemory: Memory ran out for the second time, or for a single completion.
             ValueError: An observer cannot look on at several questions at once.
+            KeyboardInterrupt: Ctrl-C; a search under way had some seconds, see `Searches`.
         """
         if self.observer and len(questions) > 1:
             raise ValueError(f"an observer follows one question, not {len(questions)}")
         drafts = [self._draft(question) for question in questions]
-        # Leaving the block waits for a search that is under way: what is paid for is kept.
-        with ThreadPoolExecutor(1, "search") as worker:
-            try:
-                self._take_turns(drafts, sampling, worker, on_done)
-            except KeyboardInterrupt:
-                if self.observer:
-                    self.executor.cancel()
-                raise
+        with Searches(self.executor, self.observer) as searches:
+            self._take_turns(drafts, sampling, searches, on_done)
         return [draft.finish(self.policy.eos_id) for draft in drafts]
 
     def _take_turns(
         self,
         drafts: Sequence[Draft],
         sampling: Sampling,
-        worker: Workers,
+        searches: Searches,
         on_done: Callable[[int], None] | None,
     ) -> None:
         """Bring all drafts to their end, in micro-batches."""
@@ -173,7 +168,7 @@ class Rollout:
             if batch.active and not self._write(batch, sampling):
                 under_way = self._split([batch, *under_way])
             elif batch.active:
-                self._search(batch, worker)
+                self._search(batch, searches)
                 under_way.append(batch)
             else:
                 done += len(batch.drafts)
@@ -282,17 +277,14 @@ class Rollout:
             halves.extend(self._open_batch(part) for part in parts if part)
         return halves
 
-    def _search(self, batch: MicroBatch, worker: Workers) -> None:
+    def _search(self, batch: MicroBatch, searches: Searches) -> None:
         """Have the plans carried out that the active drafts have just closed."""
         drafts, protocol = batch.active, self.recipe.protocol
         readings = [read_plan(last_plan_text(d.segments[-1].text) or "", protocol) for d in drafts]
         plans = [r.plan for r in readings if r.plan is not None]
         if self.observer:
             self.observer.planned(readings[0])
-            found = worker.submit(self.executor.execute, plans, self.observer.found)
-        else:
-            found = worker.submit(self.executor.execute, plans)
-        batch.search = PendingSearch(drafts, readings, found)
+        batch.search = PendingSearch(drafts, readings, searches.begin(plans))
 
     def _receive(self, batch: MicroBatch) -> None:
         """Wait for what a micro-batch has searched for, and insert it."""
@@ -300,7 +292,8 @@ class Rollout:
         if search is None:
             return
         started = time.perf_counter()
-        found = iter(search.found.result())
+        searched = wait_for(search.found)
+        found = iter(searched)
         self.times.search += time.perf_counter() - started
         protocol, forbidden = self.recipe.protocol, self.policy.forbidden
         for draft, reading in zip(search.drafts, search.readings, strict=True):

@@ -39,6 +39,7 @@ from rsearch_cli.search.sources import SearchSource, open_sources
 from rsearch_cli.services.open import Services, open_services
 from rsearch_cli.services.purse import Purse
 from rsearch_cli.train.display import phase
+from rsearch_cli.train.signals import StopSignals
 from rsearch_cli.types import Question
 
 MOST_AT_ONCE = 32
@@ -64,6 +65,8 @@ def run_evaluation(wanted: Evaluating, *, overwrite: bool = False) -> dict[str, 
         `results.json`.
 
     Raises:
+        Interrupted: Ctrl-C; calls under way had a few seconds to end.
+        Terminated: The same for SIGTERM.
         RsearchError: Any of its kinds; see the modules that are called.
     """
     recipe = wanted.recipe
@@ -72,6 +75,7 @@ def run_evaluation(wanted: Evaluating, *, overwrite: bool = False) -> dict[str, 
     question_set = open_question_set(recipe.questions, recipe.seed)
     weights = describe_policy(wanted)
     with ExitStack() as stack:
+        stack.enter_context(StopSignals(lambda: describe_rest(folder, overwrite=overwrite)))
         say("opening the search sources")
         services = stack.enter_context(open_services(recipe, folder.path))
         # Sources ask for their keys; a question set from the Hub takes minutes to come.
@@ -92,6 +96,14 @@ def run_evaluation(wanted: Evaluating, *, overwrite: bool = False) -> dict[str, 
         folder.write_json(RESULTS, results)
         folder.write_text(REPORT, report_markdown(results))
     return results
+
+
+def describe_rest(folder: EvaluationFolder, *, overwrite: bool) -> str:
+    """Say in a few words how an evaluation that stops now goes on."""
+    if not folder.holds_evaluation:
+        return "nothing was changed"
+    but_for = ", but for --overwrite," if overwrite else ""
+    return f"the same command{but_for} goes on in {folder.path}"
 
 
 def plan_batches(wanted: Evaluating, questions: Sequence[Question]) -> list[Batch]:

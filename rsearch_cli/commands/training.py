@@ -7,6 +7,7 @@ finished stays in the run folder, and `--resume` goes on from there.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -157,10 +158,14 @@ def reinforce(run: OpenRun, checkpoint: Path | None) -> None:
         def warn(step: int, alarm: Alarm) -> None:
             display.warn(f"alarm after step {step}: {alarm.line} (alarms.{alarm.name})")
 
+        def score() -> Mapping[str, Any]:
+            with run.signals.at_once():
+                return score_slice(run.rollout, run.validated, recipe)
+
         validation = None
         if recipe.evaluate.every_steps:
             validation = Validation(
-                lambda: score_slice(run.rollout, run.validated, recipe),
+                score,
                 folder,
                 recipe.evaluate.every_steps,
                 recipe.train.max_steps,

@@ -10,7 +10,6 @@ because no count comes before the reply.
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -37,6 +36,7 @@ from rsearch_cli.services.call import Reply
 from rsearch_cli.services.chat import ChatLine, Completion, NothingThere
 from rsearch_cli.services.gateway import Gateway
 from rsearch_cli.services.lifetime import Closing, finish_all
+from rsearch_cli.services.loop import PATIENCE_SECONDS, CallLoop
 from rsearch_cli.types import Trajectory
 
 END = -1
@@ -76,7 +76,7 @@ class EndpointPolicy(Closing):
             "the policy", self._model, "--endpoint-model", endpoint.url or "", timeout
         )
         self._gateway = gateway
-        self._runner = asyncio.Runner()
+        self._loop = CallLoop("replies of the policy's server")
         if self.line.is_public and not endpoint.usd_per_million_output_tokens:
             raise RecipeValueError(
                 "policy.endpoint.usd_per_million_output_tokens is 0, and OpenAI charges for its "
@@ -116,21 +116,27 @@ class EndpointPolicy(Closing):
         """Continue every context, as many at once as the recipe's service allows.
 
         The server keeps its own cache of what it has computed; `cache` is not used. With `on_text`
-        replies are streamed; if one breaks off and is asked for again, its text begins anew.
+        replies are streamed, and told in another thread while this one waits; if one breaks off and
+        is asked for again, its text begins anew.
 
         Raises:
             AccessDenied: The key or the account is refused.
             BudgetExceeded: A call could pass the budget.
             OfflineMiss: A reply is not in the cache, and nothing may be sent.
             PolicyError: The server does not know the model or the address.
+            KeyboardInterrupt: Ctrl-C; without `on_text` what was under way had
+                `services.loop.PATIENCE_SECONDS`.
         """
         asked = zip(contexts, max_new_tokens, strict=True)
-        return self._runner.run(self._generate_all(list(asked), list(stops), sampling, on_text))
+        # A person who looks on and presses Ctrl-C wants the next question.
+        patience = 0.0 if on_text else PATIENCE_SECONDS
+        replies = self._generate_all(list(asked), list(stops), sampling, on_text)
+        return self._loop.run(replies, patience)
 
     def close(self) -> None:
         """Close connections and event loop; the policy cannot be used afterwards."""
-        self._runner.run(self.line.close())
-        self._runner.close()
+        with self._loop as loop:
+            loop.run(self.line.close(), patience=0.0)
 
     async def _generate_all(
         self,

@@ -9,7 +9,6 @@ the verdict stops the run.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 
 from pydantic import JsonValue
@@ -35,6 +34,7 @@ from rsearch_cli.services.call import PermanentFailure, Reply, TransientFailure
 from rsearch_cli.services.chat import Completion, NothingThere
 from rsearch_cli.services.gateway import Gateway
 from rsearch_cli.services.lifetime import Closing, finish_all
+from rsearch_cli.services.loop import CallLoop
 from rsearch_cli.services.open import JUDGE, Services
 from rsearch_cli.types import Question
 
@@ -87,7 +87,7 @@ class AnswerJudge(Closing):
         self.last_failure: str | None = None
         self._judge = judge
         self._gateway = gateway
-        self._runner = asyncio.Runner()
+        self._loop = CallLoop("verdicts")
 
     async def score(self, question: Question, answer: str | None) -> float | None:
         """Score one answer in [0, 1], or None if no verdict could be had.
@@ -126,13 +126,14 @@ class AnswerJudge(Closing):
 
         Raises:
             RsearchError: As `score` does, once all calls in flight have ended.
+            KeyboardInterrupt: Ctrl-C; what was under way had `services.loop.PATIENCE_SECONDS`.
         """
-        return self._runner.run(self._score_all(pairs))
+        return self._loop.run(self._score_all(pairs))
 
     def close(self) -> None:
         """Close connections and event loop; the judge cannot be used afterwards."""
-        self._runner.run(self.endpoint.close())
-        self._runner.close()
+        with self._loop as loop:
+            loop.run(self.endpoint.close(), patience=0.0)
 
     async def _score_all(self, pairs: Sequence[tuple[Question, str | None]]) -> list[float | None]:
         return await finish_all(self.score(question, answer) for question, answer in pairs)

@@ -14,7 +14,6 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rsearch_cli.errors import AccessDenied, BudgetExceeded, OfflineMiss, SourceError
 from rsearch_cli.recipe.schema import Search, Source
@@ -29,6 +28,7 @@ from rsearch_cli.search.sources import SearchRequest, SearchSource
 from rsearch_cli.services.call import Reply
 from rsearch_cli.services.gateway import Answer
 from rsearch_cli.services.lifetime import Closing
+from rsearch_cli.services.loop import CallLoop
 from rsearch_cli.services.open import Services
 from rsearch_cli.types import NodeResult, Passage, PlanNode, SearchPlan
 
@@ -86,9 +86,8 @@ class PlanExecutor(Closing):
         self._sources = sources
         self._settings = search
         self._services = services
-        self._runner = asyncio.Runner()
+        self._loop = CallLoop("searches")
         self._counts = SearchCounts()
-        self._under_way: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
 
     @property
     def counts(self) -> SearchCounts:
@@ -104,7 +103,7 @@ class PlanExecutor(Closing):
 
         Args:
             plans: Valid plans: acyclic, and naming open sources only.
-            on_result: Told every result as soon as it is there, in the thread of this call.
+            on_result: Told every result as soon as it is there, in another thread.
 
         Returns:
             One tuple a plan, in order, with one result a node, in plan order.
@@ -114,39 +113,36 @@ class PlanExecutor(Closing):
             BudgetExceeded: A search could pass the budget.
             OfflineMiss: A search is not in the cache, and nothing may be sent.
             CancelledError: `cancel` was called.
+            KeyboardInterrupt: Ctrl-C; what was under way had `services.loop.PATIENCE_SECONDS`.
         """
         started = time.perf_counter()
-        results = self._runner.run(self._run_batch(plans, on_result))
+        results = self._loop.run(self._run_batch(plans, on_result))
         self._count([r for plan in results for r in plan], time.perf_counter() - started)
         return results
 
-    def cancel(self) -> None:
+    def cancel(self, patience: float = 0.0) -> None:
         """Give up the batch that another thread is carrying out, if there is one.
 
         Calls in flight are cut off; the purse takes them for paid.
+
+        Args:
+            patience: Seconds that it may go on; the person is told of that.
         """
-        if self._under_way is not None:
-            loop, task = self._under_way
-            loop.call_soon_threadsafe(task.cancel)
+        self._loop.cancel(patience)
 
     def close(self) -> None:
         """Close the event loop; the executor cannot be used afterwards."""
-        self._runner.close()
+        self._loop.close()
 
     async def _run_batch(
         self, plans: Sequence[SearchPlan], on_result: Callable[[NodeResult], None] | None
     ) -> list[tuple[NodeResult, ...]]:
-        task = asyncio.current_task()
-        assert task is not None
-        self._under_way = (asyncio.get_running_loop(), task)
         try:
             async with asyncio.TaskGroup() as group:
                 batch = _Batch(group, on_result)
                 tasks = [self._start_plan(batch, plan) for plan in plans]
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
-        finally:
-            self._under_way = None
         if batch.stop is not None:
             raise batch.stop
         return [tuple(task.result() for task in nodes) for nodes in tasks]

@@ -116,6 +116,8 @@ class GrpoTraining:
         if resume_from and checkpoint_step(resume_from) >= self.recipe.train.max_steps:
             # Nothing is left to train, and the trainer would train one more step.
             self._load_adapter(resume_from)
+            self.trainer.state.global_step = self.recipe.train.max_steps
+            self.validate(self.recipe.train.max_steps)
         else:
             check_adapter(self.policy)
             self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
@@ -233,6 +235,8 @@ class GrpoTraining:
         if not self.ledger.trajectories:  # the summary that follows the last step
             return False
         self.finish_step(step, logs)
+        if self.stop_wanted():
+            return True  # the resumed run begins with the validation
         self.validate(step)
         return self.collapse is not None or self.stop_wanted()
 

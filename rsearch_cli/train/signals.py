@@ -15,6 +15,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from rsearch_cli.errors import Interrupted, Terminated
+from rsearch_cli.services.loop import StopNow
 
 _STOPPING = "finishing the step, then saving; press Ctrl-C again to stop now"
 
@@ -50,6 +51,24 @@ class StopSignals:
         finally:
             self._tell = None
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """In the block, even if it is within `patiently`, let the first signal end what it does.
+
+        Raises:
+            Interrupted: Ctrl-C ended it; who watches over the step adds how the run goes on.
+            Terminated: The same for SIGTERM.
+        """
+        tell, self._tell = self._tell, None
+        try:
+            yield
+        except StopNow:
+            raise
+        except KeyboardInterrupt as error:
+            raise self.stop("at once") from error
+        finally:
+            self._tell = tell
+
     def stop(self, where: str) -> Interrupted | Terminated:
         """The exception that ends the run in good order.
 
@@ -62,7 +81,9 @@ class StopSignals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         first, self._received = self._received is None, signal.Signals(number)
-        if not (first and self._tell):
+        if not first:
+            raise StopNow
+        if not self._tell:
             raise KeyboardInterrupt
         # In a thread: the signal may have come while this one was in the midst of printing.
         threading.Thread(target=self._tell, args=(_STOPPING,)).start()

@@ -18,6 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rsearch_cli.app import app
+from rsearch_cli.commands import training
 from rsearch_cli.evaluate import evaluation
 from rsearch_cli.train import grpo
 from rsearch_cli.train.checkpoints import find_damage
@@ -178,6 +179,51 @@ def test_a_signal_in_the_last_step_leaves_the_evaluation_to_the_resumed_run(
         assert train(folder, *OPTIONS).exit_code == 143
     assert checkpoints(folder)[-1] == f"checkpoint-{STEPS}"
     assert "evaluating before" not in resume(folder)
+    assert outcome(folder) == whole
+
+
+VALIDATED = [*OPTIONS, "--set", "evaluate.every_steps=2", "--set", "evaluate.slice=4"]
+
+
+def validated_steps(folder: Path) -> list[int]:
+    return [row["step"] for row in read_rows(folder, "validation.jsonl")]
+
+
+def test_a_validation_ends_at_once_and_the_step_before_it_is_saved(tmp_path, monkeypatch, whole):
+    folder, score = tmp_path / "run", training.score_slice
+
+    def interrupted(*arguments):
+        if checkpoints(folder):  # of step 1: the validation after step 2 is under way
+            send(signal.SIGINT)
+        return score(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "score_slice", interrupted)
+        result = train(folder, *VALIDATED)
+    assert result.exit_code == 130
+    said = (
+        f"rsearch: stopped by Ctrl-C at once; 2 steps are finished and saved in "
+        f"{folder / 'checkpoint-2'}; --resume goes on from there"
+    )
+    assert result.stderr.splitlines()[-1] == said
+    assert validated_steps(folder) == [0]
+    resume(folder)
+    assert validated_steps(folder) == [0, 2, 4]
+    assert outcome(folder) == whole
+
+
+@pytest.mark.parametrize(("step", "done"), [(2, [0]), (STEPS, [0, 2])])
+def test_a_signal_in_a_step_leaves_its_validation_to_the_resumed_run(
+    tmp_path, monkeypatch, whole, step, done
+):
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        at_step(patch, "roll_out", step, signal.SIGTERM)
+        assert train(folder, *VALIDATED).exit_code == 143
+    assert checkpoints(folder)[-1] == f"checkpoint-{step}"
+    assert validated_steps(folder) == done
+    resume(folder)
+    assert validated_steps(folder) == [0, 2, 4]
     assert outcome(folder) == whole
 
 

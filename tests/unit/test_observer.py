@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _thread
+import signal
 import threading
 from itertools import pairwise
 
@@ -105,11 +105,11 @@ def test_an_interruption_gives_up_the_search_that_is_under_way(quickstart, polic
             self.cancelled = threading.Event()
 
         def execute(self, plans, on_result=None):
-            _thread.interrupt_main()
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
             assert self.cancelled.wait(10), "nobody gave it up"
             return []
 
-        def cancel(self):
+        def cancel(self, patience=0.0):
             self.cancelled.set()
 
     endless = Endless()

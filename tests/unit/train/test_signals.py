@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from rsearch_cli.errors import Interrupted, Terminated
+from rsearch_cli.services.loop import StopNow
 from rsearch_cli.train.signals import StopSignals
 
 
@@ -53,6 +54,42 @@ def test_patience_takes_one_signal(first: signal.Signals) -> None:
             send(signal.SIGINT)
             pytest.fail("it went on")
     assert said == ["finishing the step, then saving; press Ctrl-C again to stop now"]
+
+
+def test_the_second_signal_says_that_nothing_is_to_be_waited_for() -> None:
+    raised: list[type[BaseException]] = []
+    with pytest.raises(Interrupted), StopSignals(hint):
+        try:
+            send(signal.SIGINT)
+        except KeyboardInterrupt as first:
+            raised.append(type(first))
+            try:
+                send(signal.SIGINT)
+            except KeyboardInterrupt as second:
+                raised.append(type(second))
+                raise
+    assert raised == [KeyboardInterrupt, StopNow]
+
+
+def test_within_patience_a_block_can_end_at_once() -> None:
+    with pytest.raises(Terminated, match=r"^stopped by SIGTERM at once; and saved$"):  # noqa: SIM117
+        with StopSignals(hint) as signals, signals.patiently(pytest.fail):
+            try:
+                with signals.at_once():
+                    send(signal.SIGTERM)
+                    pytest.fail("it went on")
+            except Terminated as stop:  # as who saves the step does
+                raise Terminated(f"{stop}; and saved") from stop
+
+
+def test_after_a_block_that_ends_at_once_patience_is_back() -> None:
+    told = threading.Event()
+    with StopSignals(hint) as signals, signals.patiently(lambda line: told.set()):
+        with signals.at_once():
+            pass
+        send(signal.SIGINT)
+        assert signals.received
+        assert told.wait(10)
 
 
 def test_patience_ends_with_its_block() -> None:
