@@ -7,6 +7,7 @@ imported. Processes that tests start inherit the variables, but not the network 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -29,6 +30,9 @@ os.environ |= {
     "WANDB_DIR": _CACHES.name,
     "WANDB_MODE": "disabled",
 }
+
+# As in a terminal: what a shell starts in the background ignores Ctrl-C, and so do its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
