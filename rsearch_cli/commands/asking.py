@@ -16,10 +16,10 @@ from rsearch_cli.policy.endpoint import EndpointPolicy
 from rsearch_cli.policy.generation import Sampling
 from rsearch_cli.policy.loading import locate_model
 from rsearch_cli.questions.sets import open_question_set
+from rsearch_cli.recipe.addresses import hide_login
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
-from rsearch_cli.services.http import hide_credentials
 from rsearch_cli.services.open import open_services
 from rsearch_cli.session.agent import Agent
 from rsearch_cli.types import Passage
@@ -110,7 +110,7 @@ def _read_corpus(recipe: Recipe) -> Iterator[Passage]:
 def _name_model(recipe: Recipe, given: str | None) -> str:
     endpoint = recipe.policy.endpoint
     if endpoint.url is not None:
-        return f"{endpoint.model or recipe.policy.model} at {hide_credentials(endpoint.url)}"
+        return f"{endpoint.model or recipe.policy.model} at {hide_login(endpoint.url)}"
     return given or recipe.policy.model
 
 

@@ -21,9 +21,9 @@ from rsearch_cli.evaluate.results import summarise_method
 from rsearch_cli.policy.choice import describe_weights
 from rsearch_cli.policy.loading import locate_model
 from rsearch_cli.questions.sets import QuestionSet
+from rsearch_cli.recipe.addresses import hide_login
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.search.sources import SearchSource
-from rsearch_cli.services.http import hide_credentials
 from rsearch_cli.services.purse import Purse
 from rsearch_cli.types import Question
 
@@ -79,7 +79,7 @@ def describe_policy(wanted: Evaluating) -> dict[str, str | None]:
     """
     policy = wanted.recipe.policy
     if policy.endpoint.url is not None:
-        url = hide_credentials(policy.endpoint.url)
+        url = hide_login(policy.endpoint.url)
         return {"model": policy.endpoint.model or policy.model, "url": url}
     weights = describe_weights(locate_model(policy.model), wanted.adapter)
     return {"model": policy.model, **weights}

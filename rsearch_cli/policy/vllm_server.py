@@ -28,8 +28,8 @@ from rsearch_cli.errors import EngineUnavailable
 from rsearch_cli.policy.generation import GREEDY, Generation, Sampling
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.policy.prefix_cache import PrefixCache
+from rsearch_cli.recipe.addresses import hide_login
 from rsearch_cli.recipe.policy import Rollout
-from rsearch_cli.services.http import hide_credentials
 
 TIMEOUT_SECONDS = 1800.0
 """Longest wait for one completion; a full server takes its time."""
@@ -144,7 +144,7 @@ class VllmServerPolicy(LocalPolicy):
             choice["token_ids"] = list(choice["token_ids"])
         except (ValueError, LookupError, TypeError) as error:
             raise EngineUnavailable(
-                f"rollout.vllm_url: {hide_credentials(self._url)} sent a completion without token "
+                f"rollout.vllm_url: {hide_login(self._url)} sent a completion without token "
                 "ids; it must be a vLLM server that knows return_token_ids"
             ) from error
         return choice
@@ -165,13 +165,13 @@ class VllmServerPolicy(LocalPolicy):
             reply = self._http.post(self._url + path, json=body)
         except httpx.HTTPError as error:
             raise EngineUnavailable(
-                f"rollout.vllm_url: no answer from {hide_credentials(self._url)} "
+                f"rollout.vllm_url: no answer from {hide_login(self._url)} "
                 f"({type(error).__name__}); start the server, or use --set rollout.engine=local"
             ) from error
         if not reply.is_success:
             words = " ".join(reply.text.split())[:200]
             raise EngineUnavailable(
-                f"rollout.vllm_url: {hide_credentials(self._url)}{path} answered "
+                f"rollout.vllm_url: {hide_login(self._url)}{path} answered "
                 f"{reply.status_code} ({words}); it needs --enable-lora, a --max-lora-rank of at "
                 "least policy.lora.r, and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"
             )

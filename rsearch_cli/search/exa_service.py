@@ -20,7 +20,7 @@ from rsearch_cli.errors import AccessDenied, SourceError
 from rsearch_cli.protocol.characters import flatten, shorten
 from rsearch_cli.recipe.addresses import hide_login, is_http
 from rsearch_cli.services.call import PermanentFailure, TransientFailure
-from rsearch_cli.services.http import hide_credentials, read_retry_after
+from rsearch_cli.services.http import read_retry_after
 
 if TYPE_CHECKING:
     import ssl
@@ -67,7 +67,7 @@ class ExaService:
                 f"{API_URL}"
             )
         self._full_url = base_url.rstrip("/")
-        self.url = hide_credentials(self._full_url)
+        self.url = hide_login(self._full_url)
         self._key = SecretStr(key)
         self._clients: dict[asyncio.AbstractEventLoop, tuple[_Clients, _Keeper]] = {}
 

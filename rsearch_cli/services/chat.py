@@ -18,8 +18,9 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from rsearch_cli.errors import AccessDenied
+from rsearch_cli.recipe.addresses import hide_login
 from rsearch_cli.services.call import PermanentFailure, TransientFailure
-from rsearch_cli.services.http import hide_credentials, read_retry_after
+from rsearch_cli.services.http import read_retry_after
 
 OPENAI_URL = "https://api.openai.com/v1"
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -97,7 +98,7 @@ class ChatLine:
         self._timeout = timeout_seconds
         self._full_url = base_url.rstrip("/")
         self._key = os.environ.get(KEY_VARIABLE, "").strip()
-        self.url = hide_credentials(self._full_url)
+        self.url = hide_login(self._full_url)
         self._secrets = _find_secrets(self._full_url, self._key)
         self._client: Any = None
         self.answered = False

@@ -1,4 +1,4 @@
-"""HTTP: what the clients of services read out of headers and addresses alike.
+"""HTTP: what the clients of services read out of headers alike.
 
 Place in the path: below the Exa source and the judge's line. On failure: none; a header that makes
 no sense is as good as none.
@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from math import isfinite
-from urllib.parse import urlsplit
 
 
 def read_retry_after(headers: Mapping[str, str]) -> float | None:
@@ -27,12 +26,6 @@ def read_retry_after(headers: Mapping[str, str]) -> float | None:
     if seconds is None and value is not None:
         seconds = _seconds_until(value)
     return None if seconds is None else max(0.0, seconds)
-
-
-def hide_credentials(url: str) -> str:
-    """Take user name and password out of a URL, for messages and cache keys."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _read_number(value: str | None, per_second: float = 1.0) -> float | None:

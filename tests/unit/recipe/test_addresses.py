@@ -53,6 +53,8 @@ def test_what_no_client_could_call_is_none(url: str) -> None:
         ("localhost:8000", "localhost:8000"),
         ("http://me:pass/w@rd@[x", "http://[x"),
         ("me:secret@host", "host"),
+        ("https://api.exa.ai", "https://api.exa.ai"),
+        ("http://me:p@ss@a.example:81/v1", "http://a.example:81/v1"),
     ],
 )
 def test_what_might_be_a_password_is_hidden(url: str, shown: str) -> None:

@@ -5,7 +5,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from rsearch_cli.services.http import hide_credentials, read_retry_after
+from rsearch_cli.services.http import read_retry_after
 
 
 @pytest.mark.parametrize(
@@ -36,14 +36,3 @@ def test_a_date_to_come_is_waited_for() -> None:
     seconds = read_retry_after({"retry-after": later})
     assert seconds is not None
     assert 0 < seconds <= 90
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("https://api.exa.ai", "https://api.exa.ai"),
-        ("http://me:p@ss@a.example:81/v1", "http://a.example:81/v1"),
-    ],
-)
-def test_a_shown_address_holds_no_password(url: str, shown: str) -> None:
-    assert hide_credentials(url) == shown
