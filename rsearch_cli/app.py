@@ -28,6 +28,7 @@ from rsearch_cli.commands.recipes import recipes_app
 from rsearch_cli.commands.train import train
 from rsearch_cli.errors import RsearchError
 from rsearch_cli.ranks import told_by_main
+from rsearch_cli.terminal import show_debug_log
 
 INTERRUPTED = 130
 PIPE_CLOSED = 141
@@ -103,12 +104,16 @@ def _root(
             "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
         ),
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the debug log, and the traceback of an error.")
+    ] = False,
 ) -> None:
     """Train, measure and use search agents.
 
     Start here: rsearch train --recipe quickstart
     """
+    if debug:
+        show_debug_log()
 
 
 app.command()(data)

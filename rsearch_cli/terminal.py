@@ -6,11 +6,11 @@ cannot be shown is replaced or left out.
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Mapping
 from numbers import Real
 
 # C0 and C1 without tab and newline. An escape sequence in a passage or a completion would otherwise
@@ -32,11 +32,13 @@ def shorten(text: str, limit: int) -> str:
     return f"{text[:half].rstrip()} […] {text[-half:].lstrip()}"
 
 
-@contextmanager
-def talk_on_stderr() -> Iterator[None]:
-    """Send what libraries print to stderr for a `with` block; stdout is for results alone."""
-    with redirect_stdout(sys.stderr):
-        yield
+def show_debug_log() -> None:
+    """Print our log on stderr, and what other libraries print with it."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S"))
+    logger = logging.getLogger("rsearch_cli")
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
 
 
 def finite(row: Mapping[str, object], key: str) -> float | None:

@@ -61,6 +61,44 @@ def _require_loopback(host: object) -> None:
 sys.addaudithook(_block_network)
 
 
+ON_A_POLICY = {"nano_policy", "finished_run", "quickstart"}
+"""Fixtures of tests that run a policy, which either back end must pass."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--backend",
+        choices=["transformers", "unsloth"],
+        default="transformers",
+        help="what trains and generates; `unsloth` runs only the tests that depend on it",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    chosen = config.getoption("--backend")
+    os.environ["RSEARCH_TEST_BACKEND"] = chosen
+    if chosen == "unsloth":  # before anything that it patches is imported
+        from rsearch_cli.policy.unsloth_backend import start_unsloth
+
+        if problem := start_unsloth():
+            raise pytest.UsageError(f"--backend unsloth: {problem}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run the tests of Unsloth with `--backend unsloth` alone, and with it no unrelated ones."""
+    on_unsloth = config.getoption("--backend") == "unsloth"
+
+    def wanted(item: pytest.Item) -> bool:
+        if item.get_closest_marker("unsloth"):
+            return on_unsloth
+        either = hasattr(item.module, "BACKEND") or ON_A_POLICY & set(item.fixturenames)
+        return not on_unsloth or bool(either)
+
+    chosen = [item for item in items if wanted(item)]
+    config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
+    items[:] = chosen
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """Root of the checkout."""
@@ -88,9 +126,15 @@ def smollm2() -> Path:
 SMALL = (
     "questions.world.train_regions=2",
     "questions.world.held_out_regions=1",
-    "policy.backend=transformers",
     "rollout.max_new_tokens=80",
 )
+
+
+def small() -> tuple[str, ...]:
+    """Settings of a quickstart that takes seconds, on the back end under test."""
+    from backend import BACKEND  # known once pytest is configured
+
+    return (*SMALL, f"policy.backend={BACKEND}")
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +142,7 @@ def quickstart():
     """The quickstart recipe over a world of a few hundred passages."""
     from rsearch_cli.recipe.loading import load_recipe
 
-    return load_recipe("quickstart", SMALL).recipe
+    return load_recipe("quickstart", small()).recipe
 
 
 @pytest.fixture
@@ -153,6 +197,6 @@ def finished_run(tmp_path_factory) -> Path:
     settings = ("train.max_steps=2", "train.batch_size=8", "train.num_generations=4")
     folder = tmp_path_factory.mktemp("finished") / "run"
     flags = {"output_dir": str(folder), "evaluate.limit": 24}
-    recipe = load_recipe("quickstart", (*SMALL, *settings), flags).recipe
+    recipe = load_recipe("quickstart", (*small(), *settings), flags).recipe
     run_training(recipe, folder, overwrite=False, resume=False)
     return folder

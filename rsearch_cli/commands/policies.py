@@ -15,7 +15,7 @@ import typer
 from rsearch_cli.commands.preparation import say
 from rsearch_cli.policy.choice import ModelChoice, choose_model
 from rsearch_cli.policy.endpoint import EndpointPolicy
-from rsearch_cli.policy.loading import load_policy
+from rsearch_cli.policy.loading import describe_backend, load_policy
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.recipe.loading import LoadedRecipe, load_recipe
 from rsearch_cli.recipe.schema import Recipe
@@ -78,10 +78,12 @@ def open_policy(
         AccessDenied: The server needs a key, and there is none.
     """
     if recipe.policy.endpoint.url is not None:
-        with EndpointPolicy(recipe.policy, services.gateway(POLICY)) as policy:
+        with EndpointPolicy(recipe.policy, services.gateway(POLICY)) as remote:
             if recipe.cache.mode != "offline":
-                policy.check_key()
-            yield policy
+                remote.check_key()
+            yield remote
         return
     say(f"loading {recipe.policy.model}")
-    yield load_policy(recipe.policy, recipe.seed, recipe.rollout, adapter)
+    policy = load_policy(recipe.policy, recipe.seed, recipe.rollout, adapter)
+    say(describe_backend(policy))
+    yield policy

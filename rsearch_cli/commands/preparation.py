@@ -17,7 +17,7 @@ from rsearch_cli.commands.cold_start import Lessons, gather_lessons
 from rsearch_cli.errors import DataEmpty, RunFolderError
 from rsearch_cli.evaluate.validation import load_slice
 from rsearch_cli.policy.adapter import find_adapter
-from rsearch_cli.policy.loading import load_policy, locate_model
+from rsearch_cli.policy.loading import describe_backend, load_policy, locate_model
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.policy.transformers_backend import compute_dtype
 from rsearch_cli.policy.vllm_engine import check_engine
@@ -124,6 +124,7 @@ def _open(
         lessons = gather_lessons(recipe, evaluated, services, folder, resume=resume)
     say(f"loading {recipe.policy.model}")
     policy = load_policy(settings, recipe.seed, recipe.rollout)
+    say(describe_backend(policy))
     if lessons:
         lessons.encode(policy, recipe)
         say(lessons.tally.describe())
@@ -134,7 +135,10 @@ def _open(
         lessons.store(folder)
     if not (folder.path / ENVIRONMENT).exists():
         dtype = compute_dtype(settings)
-        folder.write_json(ENVIRONMENT, describe_environment(recipe.seed, policy.backend, dtype))
+        environment = describe_environment(
+            recipe.seed, policy.backend, policy.backend_reason, dtype
+        )
+        folder.write_json(ENVIRONMENT, environment)
     return OpenRun(
         recipe=recipe,
         folder=folder,

@@ -16,7 +16,7 @@ from rsearch_cli.commands.preparation import (
     say,
 )
 from rsearch_cli.policy.generation import Sampling
-from rsearch_cli.policy.loading import load_policy, load_tokenizing, locate_model
+from rsearch_cli.policy.loading import describe_backend, load_policy, load_tokenizing, locate_model
 from rsearch_cli.policy.tokenizing import Tokenizing
 from rsearch_cli.questions.sets import QuestionSet, open_question_set
 from rsearch_cli.recipe.schema import Recipe
@@ -108,7 +108,9 @@ def _roll_out(recipe: Recipe, question_set: QuestionSet, question: Question) -> 
         open_executor(recipe, question_set, services) as executor,
     ):
         say(f"loading {recipe.policy.model}")
-        rollout = Rollout(load_policy(recipe.policy, recipe.seed), executor, recipe)
+        policy = load_policy(recipe.policy, recipe.seed)
+        say(describe_backend(policy))
+        rollout = Rollout(policy, executor, recipe)
         torch.manual_seed(recipe.seed)
         sampling = Sampling(recipe.rollout.temperature, recipe.rollout.top_p)
         (trajectory,) = rollout.run([question], sampling)

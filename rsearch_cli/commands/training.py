@@ -17,9 +17,9 @@ from rsearch_cli.commands.preparation import OpenRun, open_run, say
 from rsearch_cli.evaluate.evaluation import Evaluation, evaluate_rollouts
 from rsearch_cli.evaluate.metrics import Prediction, compare, summarise
 from rsearch_cli.evaluate.validation import score_slice
+from rsearch_cli.policy.isolation import stdout_to_log
 from rsearch_cli.ranks import gather, is_main, wait_for_all
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.terminal import talk_on_stderr
 from rsearch_cli.train.alarms import Alarm, first_alarms
 from rsearch_cli.train.checkpoints import choose_checkpoint
 from rsearch_cli.train.display import TrainingDisplay, phase
@@ -56,7 +56,10 @@ def run_training(recipe: Recipe, path: Path, *, overwrite: bool, resume: bool) -
     """
     started = time.monotonic()
     folder = RunFolder(path)
-    with talk_on_stderr(), open_run(recipe, folder, overwrite=overwrite, resume=resume) as run:
+    with (
+        stdout_to_log("libraries"),
+        open_run(recipe, folder, overwrite=overwrite, resume=resume) as run,
+    ):
         before = evaluate_once(run, "before", keep=resume)
         steps = train_once(run)
         after = evaluate_once(run, "after", keep=False)

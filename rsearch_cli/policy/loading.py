@@ -47,27 +47,39 @@ def locate_model(name: str) -> str:
     return name
 
 
-def choose_backend(wanted: str) -> tuple[str, str | None]:
+def choose_backend(wanted: str) -> tuple[str, str]:
     """Decide between `unsloth` and `transformers`.
 
     Returns:
-        The back end, and why Unsloth was passed over (None if it was not).
+        The back end, and why it was taken.
 
     Raises:
         PolicyError: If the recipe insists on Unsloth and it cannot run here.
     """
     if wanted == "transformers":
-        return "transformers", None
-    from rsearch_cli.policy.unsloth_backend import unavailable
+        return "transformers", "policy.backend asks for it"
+    from rsearch_cli.policy.unsloth_backend import start_unsloth
 
-    reason = unavailable()
-    if reason is None:
-        return "unsloth", None
+    problem = start_unsloth()
+    if problem is None:
+        auto = "policy.backend is auto, and Unsloth runs here"
+        return "unsloth", auto if wanted == "auto" else "policy.backend asks for it"
     if wanted == "unsloth":
         raise PolicyError(
-            f"policy.backend: {reason}; use --set policy.backend=auto, which falls back by itself"
+            f"policy.backend: {problem}; use --set policy.backend=auto to fall back to transformers"
         )
-    return "transformers", reason
+    return "transformers", f"policy.backend is auto, and {problem}"
+
+
+def describe_backend(policy: LocalPolicy) -> str:
+    """One line about what runs the policy: the back end, its version, the device and the reason."""
+    from importlib.metadata import version
+
+    device = policy.model.device.type
+    return (
+        f"back end: {policy.backend} {version(policy.backend)} on {device} "
+        f"({policy.backend_reason})"
+    )
 
 
 def quieten_libraries() -> None:
@@ -105,7 +117,7 @@ def load_policy(
         recipe = match_adapter(recipe, weights.adapter)
     start = None if trained else find_adapter(recipe) or weights.adapter
     _quieten_imports()
-    backend, _ = choose_backend("unsloth" if rollout.engine == "vllm" else recipe.backend)
+    backend, reason = choose_backend("unsloth" if rollout.engine == "vllm" else recipe.backend)
     quieten_libraries()
     check_dtype(recipe)
     try:
@@ -117,11 +129,15 @@ def load_policy(
         raise _unloadable(f"{recipe.model} could not be loaded with {backend}", error) from error
     if start:
         load_adapter(model, start)
+    policy: LocalPolicy
     if rollout.engine == "vllm":
-        return VllmPolicy(model, tokenizer)
-    if rollout.engine == "vllm-server":
-        return VllmServerPolicy(model, tokenizer, backend, rollout)
-    return LocalPolicy(model, tokenizer, backend)
+        policy = VllmPolicy(model, tokenizer)
+    elif rollout.engine == "vllm-server":
+        policy = VllmServerPolicy(model, tokenizer, backend, rollout)
+    else:
+        policy = LocalPolicy(model, tokenizer, backend)
+    policy.backend_reason = reason
+    return policy
 
 
 def load_tokenizing(recipe: Policy) -> Tokenizing:

@@ -8,6 +8,7 @@ raises `OutOfMemory`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from rsearch_cli.errors import OutOfMemory
@@ -35,12 +36,16 @@ class LocalPolicy(Tokenizing):
         model: A transformers or PEFT model; training changes it in place.
         tokenizer: Its tokenizer; gets a pad token of its own if it lacks one.
         backend: Name of the back end that loaded it, for reports.
+
+    Attributes:
+        backend_reason: Why this back end was taken, for reports.
     """
 
     def __init__(self, model: Any, tokenizer: Any, backend: str = "transformers") -> None:
         super().__init__(tokenizer)
         self.model = model
         self.backend = backend
+        self.backend_reason = "chosen by the caller"
         eos = model.generation_config.eos_token_id
         eos = [eos] if isinstance(eos, int) else list(eos or [])
         self.eos_ids = tuple(dict.fromkeys([tokenizer.eos_token_id, *eos]))
@@ -117,6 +122,14 @@ class LocalPolicy(Tokenizing):
         ids = output.sequences[0, len(context) :]
         chosen = logits.log_softmax(dim=-1).gather(1, ids[:, None].to(logits.device))
         return list(zip(ids.tolist(), chosen[:, 0].tolist(), strict=True))
+
+    def active(self) -> AbstractContextManager[None]:
+        """The environment that the back end needs while it trains, for a `with` block."""
+        if self.backend == "unsloth":
+            from rsearch_cli.policy.unsloth_backend import unsloth_environment
+
+            return unsloth_environment()
+        return nullcontext()
 
     def _run_model(self, inputs: Inputs, config: Any, stopping: list[Any]) -> Any:
         with self._inference():

@@ -1,8 +1,7 @@
-"""Loading and running weights with Unsloth.
+"""Start Unsloth, and load and run weights with it.
 
-Place in the path: one of the two back ends behind `LocalPolicy`, and the only module that imports
-Unsloth, because that import must come before trl, transformers and peft: it patches them. On
-failure: `unavailable` says why Unsloth cannot run here; `load_model` raises what Unsloth raises.
+The only module that imports Unsloth: the import patches trl, transformers and peft, so it must come
+before theirs, and it prints and changes the process in ways that are undone here.
 """
 
 from __future__ import annotations
@@ -12,18 +11,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rsearch_cli.policy.isolation import OwnEnvironment, output_to_log, process_state_kept
 from rsearch_cli.recipe.policy import Policy
 from rsearch_cli.services.cache import cache_root
-from rsearch_cli.terminal import talk_on_stderr
 
 CPU_BACKEND_SINCE = (2026, 10, 9)
 
+_environment = OwnEnvironment()
+unsloth_environment = _environment.applied
+"""Context manager that puts Unsloth's environment variables in place; Unsloth reads some of them
+again whenever it generates or trains."""
 
-def unavailable() -> str | None:
-    """Why Unsloth cannot run here, or None if it can (it is then imported).
 
-    Builds before 2026.10.9 raise on a machine without an accelerator only after eight seconds of
-    patching; those are told by their version, without the import.
+def start_unsloth() -> str | None:
+    """Import Unsloth, and undo what the import does to the rest of the process.
+
+    Builds before 2026.10.9 raise on a machine without an accelerator, and only after eight seconds
+    of patching; they are recognised by their version, without the import.
+
+    Returns:
+        Why Unsloth cannot run here, or None if it can.
     """
     from importlib.metadata import PackageNotFoundError, version
 
@@ -36,14 +43,14 @@ def unavailable() -> str | None:
     numbers = tuple(int(n) for n in installed.split(".")[:3] if n.isdigit())
     if not torch.accelerator.is_available() and numbers < CPU_BACKEND_SINCE:
         return f"unsloth {installed} needs a GPU (2026.10.9 and later also run on a CPU)"
-    os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
-    # It writes the code that it generates, by default into the folder the user is in.
-    os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(cache_root() / "unsloth"))
-    try:
-        with talk_on_stderr():
+    with unsloth_environment(), process_state_kept(), output_to_log("unsloth"):
+        os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
+        # It writes the code that it generates, by default into the working directory.
+        os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(cache_root() / "unsloth"))
+        try:
             import unsloth  # noqa: F401
-    except (ImportError, NotImplementedError, RuntimeError) as error:
-        return f"unsloth {installed} does not import here: {str(error).splitlines()[0]}"
+        except (ImportError, NotImplementedError, RuntimeError) as error:
+            return f"unsloth {installed} does not import here: {str(error).splitlines()[0]}"
     return None
 
 
@@ -67,7 +74,7 @@ def load_model(
     checkpointing = recipe.gradient_checkpointing
     checkpointing = on_cuda if checkpointing is None else checkpointing
     lora = recipe.lora
-    with talk_on_stderr():
+    with unsloth_environment(), output_to_log("unsloth"):
         model, tokenizer = FastLanguageModel.from_pretrained(
             model_name=path,
             # What is named is what is trained, and not Unsloth's own quantisation of it.
@@ -120,10 +127,11 @@ def inference_mode(model: Any) -> Iterator[None]:
     from unsloth import FastLanguageModel
 
     was_training = model.training
-    FastLanguageModel.for_inference(model)
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        if was_training:
-            FastLanguageModel.for_training(model)
+    with unsloth_environment():
+        FastLanguageModel.for_inference(model)
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            if was_training:
+                FastLanguageModel.for_training(model)

@@ -28,7 +28,9 @@ PACKAGES = (
 )
 
 
-def describe_environment(seed: int, backend: str, dtype: str) -> dict[str, Any]:
+def describe_environment(
+    seed: int, backend: str, backend_reason: str, dtype: str
+) -> dict[str, Any]:
     """Collect everything beside the recipe that the outcome of a run depends on."""
     import torch
 
@@ -38,6 +40,7 @@ def describe_environment(seed: int, backend: str, dtype: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in PACKAGES},
         "backend": backend,
+        "backend_reason": backend_reason,
         "dtype": dtype,
         "device": torch.cuda.get_device_name(0) if cuda else "cpu",
         "device_memory_gb": (

@@ -104,7 +104,8 @@ class GrpoTraining:
         rollouts = train.batch_size * train.gradient_accumulation_steps * world_size()
         self._watch = CollapseWatch(recipe.alarms, rollouts, folder.read_rows(METRICS))
         self._questions = {q.text: q for q in questions}
-        self.trainer = self._make_trainer(questions)
+        with policy.active():
+            self.trainer = self._make_trainer(questions)
 
     def run(self, resume_from: Path | None = None) -> None:
         """Train to the last step and save the adapter, or stop after a step if that is wanted.
@@ -120,7 +121,8 @@ class GrpoTraining:
             self.validate(self.recipe.train.max_steps)
         else:
             check_adapter(self.policy)
-            self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+            with self.policy.active():
+                self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
         if self.collapse:
             raise PolicyCollapsed(self._describe_collapse(*self.collapse))
         if self.stop_wanted():

@@ -63,7 +63,8 @@ class SftTraining:
             examples[i] for i in order_examples(len(examples), self.steps * rows, recipe.seed)
         ]
         self._step_started = time.perf_counter()
-        self.trainer = self._make_trainer()
+        with policy.active():
+            self.trainer = self._make_trainer()
 
     def run(self, resume_from: Path | None = None) -> None:
         """Train to the last step and save the adapter, or stop after a step if that is wanted."""
@@ -72,7 +73,8 @@ class SftTraining:
             load_adapter(self.policy.model, resume_from)
         else:
             self._step_started = time.perf_counter()
-            self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+            with self.policy.active():
+                self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
         if self.stop_wanted():
             return
         with self.folder.staged(ADAPTER) as adapter:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from backend import BACKEND
 from faults import Fault, Faults
 from openai_chat import API_KEY, ChatServer, grade_by_text
 from openai_policy import SETTINGS, write_as_agent, write_files
@@ -23,7 +24,7 @@ from rsearch_cli.storage.rows import append_rows
 SMALL = [
     "--set", "questions.world.train_regions=2",
     "--set", "questions.world.held_out_regions=1",
-    "--set", "policy.backend=transformers",
+    "--set", f"policy.backend={BACKEND}",
     "--set", "rollout.max_new_tokens=80",
     "--limit", "6",
     "--batch-size", "4",

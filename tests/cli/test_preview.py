@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from backend import BACKEND
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -15,7 +16,7 @@ from rsearch_cli.commands.preview import _print_rollout
 SMALL = [
     "--set", "questions.world.train_regions=2",
     "--set", "questions.world.held_out_regions=1",
-    "--set", "policy.backend=transformers",
+    "--set", f"policy.backend={BACKEND}",
     "--set", "evaluate.limit=6",
     "--set", "questions.max_samples=12",
 ]  # fmt: skip
@@ -79,7 +80,9 @@ def test_a_person_sees_it_all_without_colour_by_marks(told: dict[str, Any]) -> N
     trained, inserted = (told["rollout"][f"{kind}_tokens"] for kind in ("trained", "inserted"))
     assert f"{trained} tokens trained, ⟦{inserted} inserted, masked out of the loss⟧" in shown
     assert "\x1b" not in shown
-    assert result.stderr == "loading builtin:nano\n"
+    loading, back_end = result.stderr.splitlines()
+    assert loading == "loading builtin:nano"
+    assert back_end.startswith(f"back end: {BACKEND} ")
 
 
 def test_colour_tells_them_apart_on_a_terminal(told: dict[str, Any]) -> None:

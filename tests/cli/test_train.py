@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from backend import BACKEND
 from typer.testing import CliRunner
 
 from rsearch_cli.app import app
@@ -18,7 +19,7 @@ from rsearch_cli.train.run_folder import RunFolder
 SMALL = [
     "--set", "questions.world.train_regions=2",
     "--set", "questions.world.held_out_regions=1",
-    "--set", "policy.backend=transformers",
+    "--set", f"policy.backend={BACKEND}",
     "--set", "train.batch_size=8",
     "--set", "evaluate.limit=6",
     "--num-generations", "4",

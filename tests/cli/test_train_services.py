@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from backend import BACKEND
 from exa import API_KEY as EXA_KEY
 from exa import ExaServer
 from local_http import Answer, Received
@@ -24,7 +25,7 @@ STEPS = 3
 SETTINGS = (
     "questions.world.train_regions=2",
     "questions.world.held_out_regions=1",
-    "policy.backend=transformers",
+    f"policy.backend={BACKEND}",
     "search.sources.General.type=exa",
     "search.sources.News.type=exa",
     "search.sources.Academy.type=exa",

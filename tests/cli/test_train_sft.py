@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from backend import BACKEND
 from typer.testing import CliRunner
 
 from rsearch_cli.app import app
@@ -15,7 +16,7 @@ from rsearch_cli.train import grpo, sft
 SMALL = [
     "--set", "questions.world.train_regions=2",
     "--set", "questions.world.held_out_regions=1",
-    "--set", "policy.backend=transformers",
+    "--set", f"policy.backend={BACKEND}",
     "--set", "rollout.max_new_tokens=80",
     "--set", "evaluate.limit=3",
     "--set", "evaluate.sampled=false",

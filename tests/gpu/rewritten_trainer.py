@@ -46,9 +46,9 @@ ARGUMENTS = (
 
 def main(folder: Path) -> None:
     """Train in `folder` and print what was seen."""
-    from rsearch_cli.policy.unsloth_backend import unavailable
+    from rsearch_cli.policy.unsloth_backend import start_unsloth
 
-    if reason := unavailable():
+    if reason := start_unsloth():
         sys.exit(reason)
     import torch
     import unsloth.models  # noqa: F401  the part that rewrites TRL
@@ -91,7 +91,8 @@ def make_training(folder: Path) -> Any:
     policy = load_policy(recipe.policy, seed=0)
     if not torch.cuda.is_available():
         # No autocast: its bfloat16 would hide a difference from TRL's own loss.
-        os.environ["UNSLOTH_MIXED_PRECISION"] = "bfloat16"
+        with policy.active():
+            os.environ["UNSLOTH_MIXED_PRECISION"] = "bfloat16"
     run = RunFolder(folder / "run")
     run.open(resume=False)
     executor = PlanExecutor(sources, recipe.search, services)

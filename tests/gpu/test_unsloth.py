@@ -27,9 +27,9 @@ SMALL = [
 @pytest.fixture(scope="module", autouse=True)
 def unsloth():
     """Unsloth, imported before anything it patches."""
-    from rsearch_cli.policy.unsloth_backend import unavailable
+    from rsearch_cli.policy.unsloth_backend import start_unsloth
 
-    reason = unavailable()
+    reason = start_unsloth()
     if reason:
         pytest.fail(f"this environment exists to run Unsloth, and {reason}")
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from backend import BACKEND
 from exa import ExaServer
 from faults import Fault, Faults
 from openai_chat import ChatServer
@@ -26,7 +27,7 @@ START_SECONDS = 2.0
 SETTINGS = (
     "questions.world.train_regions=2",
     "questions.world.held_out_regions=1",
-    "policy.backend=transformers",
+    f"policy.backend={BACKEND}",
     "search.sources.General.type=exa",
     "search.sources.News.type=exa",
     "search.sources.Academy.type=exa",

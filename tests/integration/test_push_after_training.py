@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from backend import BACKEND
 from typer.testing import CliRunner
 
 from rsearch_cli.app import app
@@ -12,7 +13,7 @@ from rsearch_cli.app import app
 SETTINGS = (
     "questions.world.train_regions=2",
     "questions.world.held_out_regions=1",
-    "policy.backend=transformers",
+    f"policy.backend={BACKEND}",
     "train.max_steps=1",
     "train.batch_size=4",
     "train.num_generations=4",

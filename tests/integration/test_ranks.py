@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from backend import BACKEND
 from exa import API_KEY, ExaServer
 
 SETTINGS = (
     "questions.world.train_regions=2",
     "questions.world.held_out_regions=1",
-    "policy.backend=transformers",
+    f"policy.backend={BACKEND}",
     "search.service.requests_per_second=1000",
     "train.batch_size=8",
     "train.num_generations=4",

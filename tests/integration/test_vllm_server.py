@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from backend import BACKEND
 from typer.testing import CliRunner
 from vllm_lora import PAGE, VllmServer
 
@@ -116,7 +117,7 @@ def test_a_run_trains_on_what_the_server_writes(
     settings = (
         "questions.world.train_regions=2",
         "questions.world.held_out_regions=1",
-        "policy.backend=transformers",
+        f"policy.backend={BACKEND}",
         "train.batch_size=8",
         "train.num_generations=4",
         "train.max_steps=2",

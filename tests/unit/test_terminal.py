@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 
 import pytest
 
-from rsearch_cli.terminal import finite, printable, shorten, talk_on_stderr
+from rsearch_cli.terminal import finite, printable, shorten, show_debug_log
 
 
 def test_control_characters_are_replaced_and_layout_stays() -> None:
@@ -39,10 +40,15 @@ def test_numbers_of_numpy_count() -> None:
     assert finite({"reward": numpy.float32(0.5)}, "reward") == 0.5
 
 
-def test_what_libraries_print_is_no_result(capsys):
-    with talk_on_stderr():
-        print("==((====))==  Unsloth")
-    print("{}")
+def test_the_debug_log_is_shown_on_stderr(capsys):
+    logger = logging.getLogger("rsearch_cli")
+    before = list(logger.handlers)
+    show_debug_log()
+    try:
+        logging.getLogger("rsearch_cli.unsloth").debug("a banner")
+    finally:
+        logger.handlers[:] = before
+        logger.setLevel(logging.NOTSET)
     out, err = capsys.readouterr()
-    assert out == "{}\n"
-    assert err == "==((====))==  Unsloth\n"
+    assert out == ""
+    assert err.endswith(" rsearch_cli.unsloth: a banner\n")

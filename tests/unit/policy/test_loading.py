@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from backend import BACKEND
 
 from rsearch_cli.errors import PolicyError
 from rsearch_cli.policy import loading, unsloth_backend
@@ -38,21 +41,23 @@ def test_a_folder_without_a_config_is_no_model(tmp_path):
 
 
 def test_auto_passes_unsloth_over_with_the_reason(monkeypatch):
-    monkeypatch.setattr(unsloth_backend, "unavailable", lambda: "unsloth 1 needs a GPU")
-    assert choose_backend("auto") == ("transformers", "unsloth 1 needs a GPU")
+    monkeypatch.setattr(unsloth_backend, "start_unsloth", lambda: "unsloth 1 needs a GPU")
+    reason = "policy.backend is auto, and unsloth 1 needs a GPU"
+    assert choose_backend("auto") == ("transformers", reason)
     with pytest.raises(PolicyError, match=r"unsloth 1 needs a GPU; use --set policy\.backend=auto"):
         choose_backend("unsloth")
 
 
 def test_auto_takes_unsloth_where_it_runs(monkeypatch):
-    monkeypatch.setattr(unsloth_backend, "unavailable", lambda: None)
-    assert choose_backend("auto") == ("unsloth", None)
+    monkeypatch.setattr(unsloth_backend, "start_unsloth", lambda: None)
+    assert choose_backend("auto") == ("unsloth", "policy.backend is auto, and Unsloth runs here")
+    assert choose_backend("unsloth") == ("unsloth", "policy.backend asks for it")
 
 
 def test_a_broken_model_folder_is_one_clear_line(tmp_path, quickstart):
     (tmp_path / "config.json").write_text("{}")
     recipe = quickstart.policy.model_copy(update={"model": str(tmp_path)})
-    with pytest.raises(PolicyError, match="could not be loaded with transformers: ") as caught:
+    with pytest.raises(PolicyError, match=f"could not be loaded with {BACKEND}: ") as caught:
         load_policy(recipe, seed=0)
     assert "\n" not in str(caught.value)
 
@@ -142,7 +147,7 @@ def test_loading_is_the_only_module_that_imports_unsloth(repository):
     users = {
         p.relative_to(package).as_posix()
         for p in package.rglob("*.py")
-        if "import unsloth" in p.read_text() or "from unsloth" in p.read_text()
+        if re.search(r"^\s*(import|from) unsloth\b", p.read_text(), re.MULTILINE)
     }
     assert users == {"policy/unsloth_backend.py"}
     assert loading.BUILTIN_FOLDER.name == "models"
