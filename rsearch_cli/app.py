@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from rsearch_cli import __version__
 from rsearch_cli.commands.cache import cache_app
 from rsearch_cli.commands.data import data
+from rsearch_cli.commands.doctor import doctor
 from rsearch_cli.commands.eval import eval_app
 from rsearch_cli.commands.index import index
 from rsearch_cli.commands.infer import infer
@@ -126,6 +127,7 @@ app.command()(push)
 app.command()(infer)
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(cache_app, name="cache")
+app.command()(doctor)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ import typer
 
 from rsearch_cli.errors import DoesNotFit, PolicyError
 from rsearch_cli.memory.card import find_vram
+from rsearch_cli.memory.driver import explain_unused_card, torch_sees_gpu
 from rsearch_cli.memory.knobs import Knob, list_knobs
 from rsearch_cli.memory.load import Backend
 from rsearch_cli.memory.parts import GIB
@@ -132,6 +133,7 @@ def check_memory(recipe: Recipe, *, force: bool) -> None:
         DoesNotFit: It cannot, and `force` is not given.
         PolicyError: The model's folder does not exist, or the back end cannot run here.
     """
+    _require_gpu(recipe, force=force)
     vram_gb = find_vram()
     if vram_gb is None:
         return
@@ -149,6 +151,26 @@ def check_memory(recipe: Recipe, *, force: bool) -> None:
     if not force:
         raise DoesNotFit(f"{message}; or go on anyway with --force")
     typer.echo(f"going on by --force: {message}", err=True)
+
+
+def _require_gpu(recipe: Recipe, *, force: bool) -> None:
+    """Refuse to train on the CPU what is meant for a GPU: in 32 bits it would take weeks.
+
+    Raises:
+        DoesNotFit: There is a card that torch cannot use, or the recipe asks for 4-bit weights and
+            there is no GPU; and `force` is not given.
+    """
+    problem = explain_unused_card()
+    if problem is None and recipe.policy.load_in_4bit and not torch_sees_gpu():
+        problem = (
+            f"the recipe trains {recipe.policy.model} in 4 bits, which is for a GPU, and torch "
+            "finds none; `rsearch doctor` says why"
+        )
+    if problem is None:
+        return
+    if not force:
+        raise DoesNotFit(f"{problem}; or train on the CPU with --force")
+    typer.echo(f"training on the CPU because of --force: {problem}", err=True)
 
 
 def _verdict(planned: PlannedMemory) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rsearch_cli.errors import PolicyError
+from rsearch_cli.memory.driver import explain_unused_card
 from rsearch_cli.policy.adapter import find_adapter, load_adapter
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.policy.published import BASE, SETTINGS, find_weights, match_adapter
@@ -64,6 +65,8 @@ def choose_backend(wanted: str) -> tuple[str, str]:
     if problem is None:
         auto = "policy.backend is auto, and Unsloth runs here"
         return "unsloth", auto if wanted == "auto" else "policy.backend asks for it"
+    if unused := explain_unused_card():
+        problem = f"{problem} ({unused})"
     if wanted == "unsloth":
         raise PolicyError(
             f"policy.backend: {problem}; use --set policy.backend=auto to fall back to transformers"
@@ -87,7 +90,7 @@ def quieten_libraries() -> None:
 
     It imports transformers: where Unsloth runs, it has to be chosen before.
     """
-    _quieten_imports()
+    quieten_imports()
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
@@ -116,7 +119,7 @@ def load_policy(
     if weights.adapter is not None:
         recipe = match_adapter(recipe, weights.adapter)
     start = None if trained else find_adapter(recipe) or weights.adapter
-    _quieten_imports()
+    quieten_imports()
     backend, reason = choose_backend("unsloth" if rollout.engine == "vllm" else recipe.backend)
     quieten_libraries()
     check_dtype(recipe)
@@ -156,8 +159,8 @@ def load_tokenizing(recipe: Policy) -> Tokenizing:
         raise _unloadable(f"the tokenizer of {recipe.model} could not be loaded", error) from error
 
 
-def _quieten_imports() -> None:
-    """What libraries say while they are imported."""
+def quieten_imports() -> None:
+    """Silence what libraries say while they are imported."""
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for library in ("torch.utils._pytree", "bitsandbytes"):

@@ -22,21 +22,28 @@ def ask_hub() -> None:
 
     if constants.HF_HUB_OFFLINE or constants.ENDPOINT in _answered:
         return
-    import httpx
-    from huggingface_hub import get_session
-
-    try:
-        get_session().head(constants.ENDPOINT, timeout=TIMEOUT_SECONDS)
-    except httpx.TransportError as error:
+    if problem := hub_problem():
         _go_offline()
         if is_main():
             print(
-                f"{constants.ENDPOINT} cannot be reached ({type(error).__name__}); going on with "
+                f"{constants.ENDPOINT} cannot be reached ({problem}); going on with "
                 "what is stored on this machine",
                 file=sys.stderr,
             )
     else:
         _answered.add(constants.ENDPOINT)
+
+
+def hub_problem() -> str | None:
+    """Ask the Hub once; the kind of error if it does not answer, else None."""
+    import httpx
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=TIMEOUT_SECONDS)
+    except httpx.TransportError as error:
+        return type(error).__name__
+    return None
 
 
 def _go_offline() -> None:

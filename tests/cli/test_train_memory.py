@@ -71,3 +71,26 @@ def test_a_model_that_is_not_known_is_told_and_trained(card) -> None:
     result = call(*SEVEN, "--model-name", "someone/model")
     assert result.exit_code == LATER
     assert "going on without a memory plan: policy.model: the memory of someone" in result.stderr
+
+
+def test_a_card_that_torch_cannot_use_is_the_reason_and_not_the_memory(
+    monkeypatch, tmp_path
+) -> None:
+    problem = (
+        "nvidia-smi lists a card with driver 550.1, but torch cannot use it: too old; update it"
+    )
+    monkeypatch.setattr("rsearch_cli.commands.memory.explain_unused_card", lambda: problem)
+    result = call(*SEVEN, "--output-dir", str(tmp_path / "run"))
+    assert result.exit_code == 67
+    assert result.stderr == f"rsearch: {problem}; or train on the CPU with --force\n"
+
+
+def test_a_recipe_in_4_bits_is_not_trained_on_a_cpu_unless_asked_for(tmp_path) -> None:
+    on_a_card = ["--recipe", "hotpot-offline-7b", "--data-path", "none.jsonl"]
+    result = call(*on_a_card, "--output-dir", str(tmp_path / "run"))
+    assert result.exit_code == 67
+    assert "trains deepseek-ai/DeepSeek-R1-Distill-Qwen-7B in 4 bits" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    forced = call(*on_a_card, "--force", "--output-dir", str(tmp_path / "run"))
+    assert forced.exit_code == LATER
+    assert forced.stderr.startswith("training on the CPU because of --force: ")

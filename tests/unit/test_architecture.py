@@ -24,7 +24,7 @@ LAYERS = (
     {"questions", "protocol", "reward"},
     {"search"},
     {"policy"},
-    {"drafts"},
+    {"drafts", "diagnosis"},
     {"rollout"},
     {"train", "evaluate", "publish", "session"},
     {"commands"},

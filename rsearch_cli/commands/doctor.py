@@ -1,0 +1,40 @@
+"""`rsearch doctor`: check this machine and name the remedy for what is missing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import typer
+
+from rsearch_cli.commands.options import Json
+from rsearch_cli.commands.output import print_json
+
+PROBLEMS = 1
+_MARKS = {"ok": "ok  ", "note": "note", "problem": "FAIL"}
+
+
+def doctor(as_json: Json = False) -> None:
+    """Check this machine: driver, CUDA, compiler, libraries, disk, keys and the Hub.
+
+    Exits with 1 if something must be mended. Keys are never shown.
+
+    Example: rsearch doctor
+    """
+    from rsearch_cli.diagnosis import examine_machine
+    from rsearch_cli.terminal import printable
+
+    typer.echo("checking this machine; importing torch and Unsloth takes some seconds", err=True)
+    checks = []
+    for check in examine_machine():
+        checks.append(check)
+        if not as_json:
+            typer.echo(printable(f"{_MARKS[check.status]}  {check.name}: {check.seen}"))
+            if check.remedy:
+                typer.echo(printable(f"      {check.remedy}"))
+    problems = sum(check.status == "problem" for check in checks)
+    if as_json:
+        print_json([asdict(check) for check in checks])
+    else:
+        typer.echo(f"{problems or 'no'} problem{'' if problems == 1 else 's'} found")
+    if problems:
+        raise typer.Exit(PROBLEMS)
