@@ -111,9 +111,9 @@ def test_the_flagship_is_the_run_that_is_promised() -> None:
     recipe = load_recipe("hotpot-hard").recipe
     policy, train = recipe.policy, recipe.train
     assert policy.model == "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"
-    # Null is «on CUDA»: NF4, bfloat16 and, with Unsloth, its own gradient checkpointing.
+    # On CUDA: NF4, bfloat16 and, with Unsloth, its own gradient checkpointing.
     assert (policy.load_in_4bit, policy.dtype, policy.gradient_checkpointing) == (
-        None,
+        True,
         "auto",
         None,
     )
