@@ -29,6 +29,7 @@ from rsearch_cli.recipe.outside import Budget, Cache, Hub, Service, Wandb
 from rsearch_cli.recipe.policy import Policy
 from rsearch_cli.recipe.policy import Rollout as RolloutSettings
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.recipe.training import Train
 from rsearch_cli.reward.judge import AnswerJudge, open_judge
 from rsearch_cli.rollout import Rollout
 from rsearch_cli.search.executor import PlanExecutor
@@ -36,7 +37,7 @@ from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.open import Services, open_services
 from rsearch_cli.services.purse import Purse
 from rsearch_cli.train.environment import describe_environment
-from rsearch_cli.train.run_folder import ENVIRONMENT, RECIPE, RunFolder
+from rsearch_cli.train.run_folder import ENVIRONMENT, RECIPE, RunFolder, checkpoint_step
 from rsearch_cli.train.signals import StopSignals
 from rsearch_cli.train.tracking import Tracker, open_tracker
 from rsearch_cli.types import Question
@@ -199,15 +200,16 @@ def distinct_questions(questions: Sequence[Question]) -> list[Question]:
 def check_same_recipe(folder: RunFolder, recipe: Recipe) -> None:
     """Refuse to resume with settings other than those the run was started with.
 
-    What alters no result may change, for a run that it stopped could not go on otherwise: what may
+    What does not alter the steps that were trained may change: the number of steps, what may
     be spent, how cache and services are used, how many completions are generated at once, when an
     alarm is raised, where the run is tracked and published and where it lies.
 
     Raises:
-        RunFolderError: Naming the first setting that differs.
+        RunFolderError: Naming the first setting that differs, or steps that are behind already.
     """
     path = folder.path / RECIPE
-    stored = dump_recipe(without_limits(load_recipe(str(path)).recipe)).splitlines()
+    before = load_recipe(str(path)).recipe
+    stored = dump_recipe(without_limits(before)).splitlines()
     given = dump_recipe(without_limits(recipe)).splitlines()
     for old, new in zip(stored, given, strict=False):
         if old != new:
@@ -215,6 +217,38 @@ def check_same_recipe(folder: RunFolder, recipe: Recipe) -> None:
                 f"{path} has {old.strip()!r} where this run has {new.strip()!r}; "
                 f"resume with --recipe {path}"
             )
+    last = folder.last_checkpoint()
+    done = checkpoint_step(last) if last else 0
+    if note := change_of_steps(before.train, recipe.train, done):
+        say(note)
+
+
+def change_of_steps(before: Train, now: Train, done: int) -> str | None:
+    """What a resumed run with another number of steps differs in.
+
+    Args:
+        before: The section `train` that the run was started with.
+        now: The one that it is resumed with.
+        done: Steps that its last checkpoint has trained.
+
+    Returns:
+        One line, or None where the run ends as if it had been started with these steps.
+
+    Raises:
+        RunFolderError: It has trained more steps already.
+    """
+    if now.max_steps < done:
+        raise RunFolderError(
+            f"--max-steps {now.max_steps}: the run has trained {done} steps already; give at least "
+            "as many, or leave the flag out"
+        )
+    if now.max_steps == before.max_steps or now.lr_scheduler == "constant" or done == 0:
+        return None
+    return (
+        f"train.max_steps is {now.max_steps}, and {done} steps were trained for a total of "
+        f"{before.max_steps}: the {now.lr_scheduler} schedule is recomputed from here on, so the "
+        f"run will differ from one that was started with {now.max_steps} steps"
+    )
 
 
 def without_limits(recipe: Recipe) -> Recipe:
@@ -235,6 +269,8 @@ def without_limits(recipe: Recipe) -> Recipe:
         "search": recipe.search.model_copy(update={"service": Service()}),
         "reward": recipe.reward.model_copy(update={"judge": judge}),
         "rollout": recipe.rollout.model_copy(update=at_once),
+        "train": recipe.train.model_copy(update={"max_steps": 1}),
+        "sft": recipe.sft.model_copy(update={"max_steps": None, "epochs": 1}),
     }
     return recipe.model_copy(update=sections)
 

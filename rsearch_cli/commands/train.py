@@ -109,7 +109,8 @@ def train(
     stage = peek("stage", recipe, overrides or (), settings)
     flags = {"output_dir": output_dir, **settings_of_stage(settings, stage)}
     loaded = load_recipe(recipe, overrides or (), flags)
-    folder = Path(loaded.recipe.output_dir.replace("{recipe}", loaded.name))
+    own = run_of_recipe(recipe) if resume and output_dir is None else None
+    folder = own or Path(loaded.recipe.output_dir.replace("{recipe}", loaded.name))
     # The run's own recipe must lead back to its folder, whatever name the file has there.
     resolved = loaded.recipe.model_copy(update={"output_dir": str(folder)})
     if world_size() == 1:
@@ -122,6 +123,15 @@ def train(
     if is_main():
         _print(report, as_json)
         push_if_asked(resolved, folder)
+
+
+def run_of_recipe(recipe: str) -> Path | None:
+    """The run folder that a recipe file belongs to, which may have been moved since it was made."""
+    from rsearch_cli.train.run_folder import RECIPE, RunFolder
+
+    path = Path(recipe)
+    is_run = path.name == RECIPE and RunFolder(path.parent).is_started
+    return path.parent if is_run else None
 
 
 def _print(report: TrainingReport, as_json: bool) -> None:

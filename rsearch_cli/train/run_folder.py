@@ -82,6 +82,11 @@ class RunFolder:
         return (self.path / RECIPE).exists()
 
     @property
+    def is_started(self) -> bool:
+        """Whether a run got as far as its environment here: more than a recipe file."""
+        return self.holds_run and (self.path / ENVIRONMENT).exists()
+
+    @property
     def adapter(self) -> Path:
         """Where the trained adapter goes."""
         return self.path / ADAPTER

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ from backend import BACKEND
 from typer.testing import CliRunner
 
 from rsearch_cli.app import app
-from rsearch_cli.commands.preparation import check_same_recipe
+from rsearch_cli.commands.preparation import change_of_steps, check_same_recipe
 from rsearch_cli.errors import RunFolderError
 from rsearch_cli.recipe.loading import load_recipe
+from rsearch_cli.recipe.training import Train
 from rsearch_cli.storage.claim import claim_folder
 from rsearch_cli.train.run_folder import RunFolder
 
@@ -212,3 +214,54 @@ def test_an_engine_that_cannot_run_is_refused_before_anything_is_loaded(tmp_path
         "use --set rollout.engine=local\n"
     )
     assert not folder.exists()
+
+
+def test_a_finished_run_is_trained_further_as_if_it_had_been_planned_so(finished, tmp_path):
+    folder, longer = tmp_path / "run", tmp_path / "planned"
+    shutil.copytree(finished[0], folder)
+    resumed = call(*SMALL, "--output-dir", str(folder), "--resume", "--max-steps", "4")
+    assert resumed.exit_code == 0, resumed.output
+    assert "schedule" not in resumed.stderr
+    planned = call(*SMALL, "--max-steps", "4", "--output-dir", str(longer))
+    assert planned.exit_code == 0, planned.output
+    weights = "adapter/adapter_model.safetensors"
+    assert (folder / weights).read_bytes() == (longer / weights).read_bytes()
+    steps = [json.loads(row)["step"] for row in (folder / "metrics.jsonl").open()]
+    assert steps == [1, 2, 3, 4]
+    assert json.loads((folder / "summary.json").read_text())["steps"] == 4
+
+
+def test_fewer_steps_than_were_trained_are_refused(finished):
+    folder, _ = finished
+    result = call(*SMALL, "--output-dir", str(folder), "--resume", "--max-steps", "1")
+    assert result.exit_code == 70
+    assert "--max-steps 1: the run has trained 2 steps already" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("schedule", "steps", "done", "told"),
+    [
+        ("cosine", 40, 20, True),
+        ("linear", 40, 20, True),
+        ("constant", 40, 20, False),
+        ("cosine", 20, 20, False),
+        ("cosine", 40, 0, False),
+    ],
+)
+def test_a_schedule_that_more_steps_change_is_told(schedule, steps, done, told):
+    before = Train(max_steps=20, lr_scheduler=schedule)
+    now = before.model_copy(update={"max_steps": steps})
+    note = change_of_steps(before, now, done)
+    assert (note is not None) == told
+    if note:
+        assert f"the {schedule} schedule is recomputed from here on" in note
+
+
+def test_a_run_that_was_moved_is_resumed_where_it_lies(finished, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(finished[0], moved)
+    before = (finished[0] / "summary.json").read_bytes()
+    result = call("--recipe", str(moved / "recipe.yaml"), "--resume", "--max-steps", "3")
+    assert result.exit_code == 0, result.output
+    assert json.loads((moved / "summary.json").read_text())["steps"] == 3
+    assert (finished[0] / "summary.json").read_bytes() == before
