@@ -8,7 +8,6 @@ not there is a `PolicyError`.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -25,6 +24,7 @@ from rsearch_cli.recipe.addresses import hide_login
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.search.sources import SearchSource
 from rsearch_cli.services.purse import Purse
+from rsearch_cli.storage.json_text import dump_json
 from rsearch_cli.types import Question
 
 VERSION = 2
@@ -103,7 +103,7 @@ def describe_settings(
         "batch_size": wanted.batch_size,
         "seed": recipe["seed"],
         "policy": dict(weights),
-        "questions": hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16],
+        "questions": hashlib.sha256(dump_json(asked, ensure_ascii=True).encode()).hexdigest()[:16],
         "sources": {name: source.fingerprint for name, source in sources.items()},
         "judge": recipe["reward"]["judge"] if judged else None,
         "recipe": {key: recipe[key] for key in ("policy", "protocol", "search", "rollout")},

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rsearch_cli.errors import DataMalformed
+from rsearch_cli.storage.json_text import dump_json
 
 PARQUET_MAGIC = b"PAR1"
 """How every parquet file begins."""
@@ -74,11 +75,11 @@ def _encode(values: list[Any]) -> tuple[Any, Mapping[bytes, bytes] | None]:
     try:
         column = pyarrow.array(values)
         # Arrow fills objects up to the same keys and turns whole numbers into fractions.
-        if json.dumps(column.to_pylist()) == json.dumps(values):
+        if dump_json(column.to_pylist()) == dump_json(values):
             return column, None
     except (pyarrow.ArrowException, OverflowError):
         pass
-    texts = [None if value is None else json.dumps(value) for value in values]
+    texts = [None if value is None else dump_json(value) for value in values]
     return pyarrow.array(texts, type=pyarrow.string()), _JSON
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from rsearch_cli.errors import DataEmpty, DataMalformed, DataNotFound
 from rsearch_cli.questions.parquet import PARQUET_MAGIC, read_parquet
+from rsearch_cli.storage.json_text import dump_json
 
 _SHAPES = "expected JSONL (one object a line) or one JSON list of objects"
 
@@ -131,7 +132,7 @@ def require_unique(named_rows: Iterable[tuple[str, Row]]) -> None:
 
 def shorten(value: object) -> str:
     """Show a JSON value in at most 60 characters."""
-    shown = json.dumps(value, ensure_ascii=False)
+    shown = dump_json(value)
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
@@ -178,7 +179,7 @@ def _parse_strictly(origin: str, text: str, first_line: int) -> Any:
     value = _parse(origin, text, first_line, _SHAPES)
     try:
         if "\\u" in text:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
+            dump_json(value).encode("utf-8")
     except UnicodeEncodeError:
         raise DataMalformed(
             f"{origin}, line {first_line} or below: an escape such as \\ud83d stands alone, "

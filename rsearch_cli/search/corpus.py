@@ -8,12 +8,12 @@ Nothing is skipped silently but blank lines.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rsearch_cli.errors import DataEmpty, DataNotFound
 from rsearch_cli.questions.rows import Row, shorten, stream_rows
+from rsearch_cli.storage.json_text import dump_json
 from rsearch_cli.types import Passage
 
 _REQUIRED = ("id", "title", "text")
@@ -57,7 +57,9 @@ def hash_corpus(passages: Iterable[Passage]) -> str:
     digest = hashlib.sha256()
     for p in passages:
         # JSON marks where a field ends, and its escapes can hold any text, lone surrogates too.
-        digest.update(json.dumps([p.id, p.title, p.text, p.source]).encode("ascii"))
+        digest.update(
+            dump_json([p.id, p.title, p.text, p.source], ensure_ascii=True).encode("ascii")
+        )
     return digest.hexdigest()
 
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from rsearch_cli.errors import DataEmpty
 from rsearch_cli.search.words import split_words
+from rsearch_cli.storage.json_text import dump_json
 from rsearch_cli.types import Passage
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def store_passages(
         for passage in passages:
             fields = {"id": passage.id, "title": passage.title, "text": passage.text}
             fields |= {"source": passage.source} if passage.source else {}
-            line = json.dumps(fields).encode("ascii")
+            line = dump_json(fields, ensure_ascii=True).encode("ascii")
             file.write(line + b"\n")
             offsets.append(offsets[-1] + len(line) + 1)
             if runs and runs[-1][0] == passage.source:
@@ -178,12 +179,12 @@ def store_passages(
             on_read(len(offsets) - 1)
             yield passage
     np.save(folder / _OFFSETS, np.frombuffer(offsets, dtype=np.int64))
-    (folder / _SOURCES).write_text(json.dumps(runs), encoding="utf-8")
+    (folder / _SOURCES).write_text(dump_json(runs), encoding="utf-8")
 
 
 def describe_folder(folder: Path, key: str) -> None:
     """Write down the key of the index that a folder holds."""
-    (folder / _ABOUT).write_text(json.dumps({"key": key}), encoding="utf-8")
+    (folder / _ABOUT).write_text(dump_json({"key": key}), encoding="utf-8")
 
 
 def read_key(folder: Path) -> str:
@@ -204,7 +205,7 @@ def draft_folder(folder: Path) -> Iterator[Path]:
         draft = Path(temporary) / "index"
         draft.mkdir()
         yield draft
-        checksums = json.dumps(_checksum(draft))
+        checksums = dump_json(_checksum(draft))
         (draft / _CHECKSUMS).write_text(checksums, encoding="utf-8")
         # Only a damaged index can stand here, or the same one from another process.
         shutil.rmtree(folder, ignore_errors=True)
