@@ -25,7 +25,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rsearch_cli.protocol.plan import read_plan
-from rsearch_cli.questions.hotpotqa import collect_passages, parse_question
+from rsearch_cli.questions.contexts import collect_passages, require_paragraphs
+from rsearch_cli.questions.fields import parse_question
 from rsearch_cli.questions.rows import read_rows
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.search.executor import PlanExecutor
@@ -61,7 +62,7 @@ def main() -> None:
 def measure(data: Path) -> dict[str, object]:
     rows = read_rows(data)
     questions = [parse_question(row) for row in rows]
-    passages = list(collect_passages(rows))
+    passages = list(collect_passages(require_paragraphs(rows)))
     plans = read_plans()
     planned = [question for question in questions if question.id in plans]
     found = {

@@ -47,8 +47,8 @@ class Questions(Section):
     )
     path: str | None = Field(
         None,
-        description="JSON, JSONL or parquet file, for flashrag a folder too; null takes the Hub "
-        "set for hotpotqa and flashrag. Required for custom.",
+        description="File of questions (JSONL, JSON, CSV, parquet, ...), for flashrag a folder "
+        "too; null takes the Hub set for hotpotqa and flashrag. Required for custom.",
     )
     difficulty: list[Literal["easy", "medium", "hard"]] | None = Field(
         None, min_length=1, description="Levels to keep; null keeps all."
@@ -101,7 +101,7 @@ class Source(Section):
     type: str = Field("bm25", description="Kind of source (see `rsearch_cli/search/sources.py`).")
     corpus: str = Field(
         "questions",
-        description="JSONL file of passages, or a folder that `rsearch index` made; `questions` is "
+        description="File of passages, or a folder that `rsearch index` made; `questions` is "
         "the corpus that comes with the set.",
     )
     options: dict[str, JsonValue] = Field(

@@ -165,7 +165,7 @@ def open_corpus(corpus: Path, folder: Path) -> Bm25Index:
     """Open a corpus file of any size through its prepared index in `folder`, made where it lacks.
 
     Args:
-        corpus: JSONL file, or a folder that `prepare_corpus` made.
+        corpus: File of passages, or a folder that `prepare_corpus` made.
         folder: Folder of the indexes.
 
     Raises:
@@ -197,7 +197,7 @@ def prepare_corpus(
     are what memory has to hold, about three times the size of the file.
 
     Args:
-        corpus: JSONL file.
+        corpus: File of passages.
         target: The folder; what stands there is replaced.
         on_read: Told how many passages have been read after each.
 
@@ -234,7 +234,7 @@ def _open(name: str, from_questions: Callable[[], Iterable[Passage]], folder: Pa
     if not passages:
         raise DataEmpty(
             "the question set brings no passages along; set search.sources.<name>.corpus to a "
-            "JSONL file"
+            "file of passages"
         )
     return open_index(passages, folder)
 

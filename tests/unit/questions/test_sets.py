@@ -121,7 +121,9 @@ def test_a_file_set_loads_in_order_up_to_the_limit() -> None:
 
 def test_an_unknown_split_names_those_there_are() -> None:
     opened = FileQuestionSet("mine", "", {"train": ask(1), "dev": ask(1)})
-    with pytest.raises(DataError, match=r"^mine has no split 'test'; it has train, dev$"):
+    with pytest.raises(
+        DataError, match=r"^mine has no split 'test'; it has train, dev: name one of them in "
+    ):
         opened.load("test", None)
 
 
@@ -179,5 +181,6 @@ def test_a_filter_that_leaves_nothing_counts_what_there_is() -> None:
         keep_levels(ask(3, "hard") + ask(1), ["easy", "medium"], "f.json")
     assert str(caught.value) == (
         "f.json: no question is left at questions.difficulty easy, medium; "
-        "it has hard (3), no level (1)"
+        "it has hard (3), no level (1): name one of these, or keep all by "
+        "questions.difficulty=null"
     )

@@ -135,10 +135,10 @@ def test_a_cache_that_cannot_be_written_costs_one_line(
 @pytest.mark.parametrize(
     ("content", "error", "problem"),
     [
-        (None, DataNotFound, "does not exist; set search.sources.<name>.corpus to a JSONL file"),
+        (None, DataNotFound, "does not exist; set search.sources.<name>.corpus to a file of"),
         ("\n", DataEmpty, "holds no passage; write one a line, expected {"),
         ('{"id": "1", "title": "?", "text": "!"}', DataEmpty, "none of the 1 passages of the cor"),
-        ('{"id": "1", "text": "a"}', DataMalformed, "line 1 (id \"1\"): 'title' is missing"),
+        ('{"id": "1", "words": "a"}', DataMalformed, 'line 1 (id "1"): there is no text'),
     ],
 )
 def test_a_corpus_that_cannot_be_used_leaves_nothing(
