@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import typer
 
-from rsearch_cli.commands.cold_start import Lessons, gather_lessons
+from rsearch_cli.commands.cold_start import WORLD, Lessons, gather_lessons
 from rsearch_cli.errors import DataEmpty, RunFolderError
 from rsearch_cli.evaluate.validation import load_slice
 from rsearch_cli.policy.adapter import find_adapter
@@ -118,9 +118,13 @@ def _open(
         question_set.load(recipe.questions.train_split, recipe.questions.max_samples)
     )
     validated = load_slice(question_set, recipe, evaluated)
+    counts = f"{len(trained)} to train on, {len(evaluated)} to evaluate"
+    say(f"questions: {counts}; {question_set.description}")
     lessons = None
     if recipe.stage == "sft":
         say("gathering traces")
+        if recipe.sft.traces == WORLD != recipe.questions.source:
+            say("note: sft.traces is world: what is learnt is of the fictional world alone")
         lessons = gather_lessons(recipe, evaluated, services, folder, resume=resume)
     say(f"loading {recipe.policy.model}")
     policy = load_policy(settings, recipe.seed, recipe.rollout)

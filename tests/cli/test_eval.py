@@ -323,7 +323,13 @@ def test_compare_names_the_settings_that_differ(ask_server, tmp_path):
         (["--endpoint-model", "m"], 2, "names a model on --endpoint URL"),
         (["--recipe", "quikstart"], 11, "quickstart"),
         (["--set", "search.topk=3"], 12, "search.top_k"),
-        (["--data-path", "{tmp}/bad.jsonl"], 13, "questions.source is world, which reads no file"),
+        (
+            ["--data-path", "{tmp}/bad.jsonl", "--set", "questions.source=world"],
+            13,
+            "questions.source is world, which reads no file",
+        ),
+        (["--data-path", "{tmp}/bad.jsonl"], 22, "bad.jsonl, line 1"),
+        (["--data-path", "{tmp}/good.jsonl"], 20, "good.jsonl brings no corpus; set search.so"),
         (["--data-path", "{tmp}/none.jsonl", "--recipe", "hotpot-offline"], 21, "none.jsonl"),
         (["--data-path", "{tmp}/bad.jsonl", "--recipe", "hotpot-offline"], 22, "line 1"),
         (["--split", "dev"], 20, "no split 'dev'; this world has"),
@@ -340,6 +346,7 @@ def test_bad_input_is_one_clear_line_with_a_code_of_its_own(
     nano, tmp_path, arguments, code, message
 ):
     (tmp_path / "bad.jsonl").write_text('{"id": "1", "question": "a?", "answer": ""}\n')
+    (tmp_path / "good.jsonl").write_text('{"id": "1", "question": "a?", "answer": "b"}\n')
     arguments = [
         a.replace("{tmp}", str(tmp_path)).replace("{nano}", str(nano[0])) for a in arguments
     ]

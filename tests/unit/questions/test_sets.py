@@ -41,7 +41,8 @@ def one_row_file(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("source", QUESTION_SETS)
 def test_every_registered_set_opens(source: str, one_row_file: str) -> None:
-    opened = open_question_set(Questions(source=source, path=one_row_file), seed=1)
+    path = None if source == "world" else one_row_file
+    opened = open_question_set(Questions(source=source, path=path), seed=1)
     assert opened.name
     assert opened.description and "\n" not in opened.description
     first = opened.load("train", 1)
@@ -67,6 +68,11 @@ def test_an_unknown_set_with_no_near_name_lists_all() -> None:
         RecipeValueError, match=r"'xyz'\. There are custom, flashrag, hotpotqa, world$"
     ):
         open_question_set(Questions(source="xyz"), seed=1)
+
+
+def test_the_world_refuses_a_file_that_it_would_not_read() -> None:
+    with pytest.raises(RecipeValueError, match=r"reads no file, and questions\.path is mine\.json"):
+        open_question_set(Questions(source="world", path="mine.jsonl"), seed=1)
 
 
 @pytest.mark.parametrize("source", ["world:7", "custom:x"])
