@@ -18,12 +18,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from rsearch_cli.evaluate.intervals import wilson_interval
 from rsearch_cli.protocol.plan import read_plan
 from rsearch_cli.questions.contexts import collect_passages, require_paragraphs
 from rsearch_cli.questions.fields import parse_question
@@ -146,11 +146,10 @@ def count_passages(results: Results) -> int:
 
 def describe(hits: list[bool]) -> dict[str, object]:
     """Share of complete questions with its 95 % Wilson interval."""
-    n, share, z = len(hits), sum(hits) / len(hits), 1.96
-    middle = share + z * z / (2 * n)
-    spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    interval = [round((middle + sign * spread) / (1 + z * z / n), 3) for sign in (-1, 1)]
-    return {"complete": sum(hits), "n": n, "share": round(share, 3), "interval": interval}
+    right, n = sum(hits), len(hits)
+    interval = wilson_interval(right, n)
+    bounds = [round(interval.low, 3), round(interval.high, 3)]
+    return {"complete": right, "n": n, "share": round(right / n, 3), "interval": bounds}
 
 
 def print_table(report: dict[str, object]) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rsearch_cli.errors import DataEmpty
-from rsearch_cli.evaluate.intervals import bootstrap_interval
+from rsearch_cli.evaluate.intervals import mean_interval
+from rsearch_cli.evaluate.metrics import describe_intervals
 from rsearch_cli.evaluate.records import Record, has_format
 
 Value = Callable[[Record], float | None]
@@ -44,7 +45,8 @@ def summarise_method(records: Sequence[Record]) -> dict[str, Any]:
 
     Returns:
         `n` questions asked, `failed_answers`, `searches`, `failed_searches`, `unscored`; the mean
-        of each of `METRICS` (or None), over how many rows (`scored`), and `intervals`;
+        of each of `METRICS` (or None), over how many rows (`scored`), `intervals` and their
+        `interval_methods`;
         `searches_per_question` and `tokens_per_question` (written by the policy); `by_type` and
         `by_level`; `latency_seconds` (`p50`, `p95`) and `usd`.
 
@@ -84,11 +86,10 @@ def mean(values: Sequence[float]) -> float | None:
 
 def _means(records: Sequence[Record], names: Sequence[str] | dict[str, Value]) -> dict[str, Any]:
     columns = {name: values_of(records, name) for name in names}
-    intervals = {name: bootstrap_interval(values) for name, values in columns.items() if values}
     return {
         **{name: mean(values) for name, values in columns.items()},
         "scored": {name: len(values) for name, values in columns.items()},
-        "intervals": {name: [i.low, i.high] for name, i in intervals.items()},
+        **describe_intervals({n: mean_interval(values) for n, values in columns.items() if values}),
     }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rsearch_cli.evaluate.intervals import METHODS
 from rsearch_cli.evaluate.results import GROUPED, LABELS
 from rsearch_cli.terminal import printable, shorten
 
@@ -121,8 +122,8 @@ def report_markdown(results: Mapping[str, Any]) -> str:
     """`report.md`: the context first, then every sheet."""
     context = [f"- {_escape(line)}" for line in describe_context(results["context"])]
     note = (
-        "In brackets 95 % bootstrap intervals over questions. Questions whose search or verdict "
-        "failed are counted below and taken for nothing else; an answer that the policy's server "
+        f"In brackets {METHODS}. Questions whose search or verdict failed "
+        " are counted below and taken for nothing else; an answer that the policy's server "
         "did not give is in no mean."
     )
     sheets = [as_markdown(sheet) for sheet in result_sheets(results)]

@@ -109,7 +109,8 @@ def test_summary_holds_means_and_intervals() -> None:
     }
     low, high = summary["intervals"]["em"]
     assert low < 0.75 < high
-    assert summary["intervals"]["plan_valid"] == [1.0, 1.0]
+    assert summary["intervals"]["plan_valid"] == [pytest.approx(0.5101, abs=1e-4), 1.0]
+    assert set(summary["interval_methods"].values()) == {"Wilson"}
     assert json.loads(json.dumps(summary)) == summary
 
 
@@ -156,7 +157,9 @@ def test_comparison_pairs_by_id_and_not_by_place() -> None:
     assert straight["n"] == 4
     low, high = straight["intervals"]["em"]
     assert low < 0.5 < high
-    assert straight["intervals"]["plan_valid"] == [0.0, 0.0]
+    low, high = straight["intervals"]["plan_valid"]
+    assert -low == high == pytest.approx(0.462, abs=1e-3)
+    assert straight["interval_methods"]["plan_valid"] == "Bonett-Price"
 
 
 def test_comparison_reads_greedy_and_sampled_apart() -> None:

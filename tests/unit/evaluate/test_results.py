@@ -54,7 +54,8 @@ def test_types_and_levels_have_their_own_means(record):
     ]
     block = summarise_method(rows)
     bridge = block["by_type"]["bridge"]
-    assert (bridge["n"], bridge["em"], bridge["intervals"]["em"]) == (2, 0.5, [0.0, 1.0])
+    assert (bridge["n"], bridge["em"], bridge["interval_methods"]["em"]) == (2, 0.5, "Wilson")
+    assert bridge["intervals"]["em"] == pytest.approx([0.0945, 0.9055], abs=1e-4)
     assert block["by_level"]["hard"]["em"] == 1.0
 
 
