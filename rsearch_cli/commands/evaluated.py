@@ -41,11 +41,8 @@ _LEFT_OUT = frozenset(
         "usd_per_million_output_tokens",
     }
 )
-# By whether a server is asked.
-_LATENCY = {
-    False: "latency is that of such a batch",
-    True: "latency is that of a question's own calls and of its batch's searches",
-}
+_LATENCY = "latency is that of a question's own calls and searches"
+_THROUGHPUT = "seconds a question are those of a batch, divided by its questions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +124,8 @@ def make_results(
     rows = {name: [r for r in records if r.method == name] for name in wanted.methods}
     judge = recipe.reward.judge
     weights = describe_policy(wanted)
+    # Local weights write a batch at once, so that no question in it has a time of its own.
+    in_batches = recipe.policy.endpoint.url is None and wanted.batch_size > 1
     context = {
         "n": len(next(iter(rows.values()))),
         "questions": question_set.description,
@@ -145,11 +144,14 @@ def make_results(
         "expand_dependents": recipe.search.expand_dependents,
         "judge": f"{judge.model}, {judge.mode}" if recipe.reward.answer == "judge" else None,
         "batch_size": wanted.batch_size,
-        "latency": _LATENCY[recipe.policy.endpoint.url is not None],
+        "latency": _THROUGHPUT if in_batches else _LATENCY,
     }
     return {
         "context": context,
-        "methods": {name: summarise_method(mine) for name, mine in rows.items()},
+        "methods": {
+            name: summarise_method(mine, wanted.batch_size if in_batches else None)
+            for name, mine in rows.items()
+        },
         "differences": {
             f"{first} against {second}": _without_flips(compare_records(rows[second], rows[first]))
             for first, second in combinations(wanted.methods, 2)

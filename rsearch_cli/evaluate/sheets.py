@@ -140,8 +140,16 @@ def _metrics_sheet(methods: Mapping[str, Any]) -> Sheet:
     rows += [
         ("searches a question", *(_number(b["searches_per_question"], ".2f") for b in blocks)),
         ("tokens a question", *(_number(b["tokens_per_question"], ".1f") for b in blocks)),
-        ("latency p50, s", *(_number(b["latency_seconds"]["p50"], ".2f") for b in blocks)),
-        ("latency p95, s", *(_number(b["latency_seconds"]["p95"], ".2f") for b in blocks)),
+        *(
+            (f"latency {name}, s", *(_number(b["latency_seconds"][name], ".2f") for b in blocks))
+            for name in ("p50", "p95")
+            if any(b["latency_seconds"][name] is not None for b in blocks)
+        ),
+        *(
+            [("seconds a question", *(_number(b["seconds_per_question"], ".2f") for b in blocks))]
+            if any(b["seconds_per_question"] is not None for b in blocks)
+            else []
+        ),
         ("USD", *(f"{b['usd']:.4f}" for b in blocks)),
         ("questions", *(str(b["n"]) for b in blocks)),
         ("failed searches", *(f"{b['failed_searches']} of {b['searches']}" for b in blocks)),

@@ -32,7 +32,7 @@ CONTEXT = {
     "expand_dependents": "entities",
     "judge": None,
     "batch_size": 8,
-    "latency": "latency is that of such a batch",
+    "latency": "latency is that of a question's own calls and searches",
 }
 
 
