@@ -92,7 +92,10 @@ def describe_settings(
     recipe = _without(wanted.recipe.model_dump(), _LEFT_OUT)
     asked = [[q.id, q.text, q.answers, q.supporting_titles] for q in questions]
     judged = recipe["reward"]["answer"] == "judge"
+    normalisation = recipe["reward"]["normalisation"]
     return {
+        # Left out where it is the one that older evaluations know.
+        **({"normalisation": normalisation} if normalisation != "squad" else {}),
         "version": VERSION,
         "methods": list(wanted.methods),
         "split": wanted.split,
@@ -143,6 +146,7 @@ def make_results(
         "top_k": recipe.search.top_k,
         "expand_dependents": recipe.search.expand_dependents,
         "judge": f"{judge.model}, {judge.mode}" if recipe.reward.answer == "judge" else None,
+        "normalisation": recipe.reward.normalisation,
         "batch_size": wanted.batch_size,
         "latency": _THROUGHPUT if in_batches else _LATENCY,
     }

@@ -20,7 +20,7 @@ from rsearch_cli.commands.evaluated import (
     make_results,
 )
 from rsearch_cli.commands.policies import open_policy
-from rsearch_cli.commands.preparation import say
+from rsearch_cli.commands.preparation import say, tell_scripts
 from rsearch_cli.evaluate.baselines import DIRECT, answer_by
 from rsearch_cli.evaluate.folder import REPORT, RESULTS, EvaluationFolder, whole_batches
 from rsearch_cli.evaluate.records import Record, measure_record, refuse_failed, search_seconds
@@ -76,6 +76,7 @@ def run_evaluation(wanted: Evaluating, *, overwrite: bool = False) -> dict[str, 
         # Sources ask for their keys; a question set from the Hub takes minutes to come.
         sources = _open_sources(wanted, question_set)
         questions = question_set.load(wanted.split, wanted.limit)
+        tell_scripts(recipe, questions)
         settings = describe_settings(wanted, questions, sources, weights)
         stack.enter_context(folder.open(settings, dump_recipe(recipe), overwrite=overwrite))
         batches = plan_batches(wanted, questions)
@@ -166,6 +167,7 @@ def _ask_batch(bench: _Bench, method: str, questions: Sequence[Question]) -> lis
             recipe.protocol,
             call_seconds(trajectory) + search_seconds(trajectory) if on_server else whole,
             failure_of(trajectory),
+            recipe.reward.normalisation,
         )
         for trajectory in trajectories
     ]

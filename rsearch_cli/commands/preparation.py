@@ -30,6 +30,7 @@ from rsearch_cli.recipe.policy import Policy
 from rsearch_cli.recipe.policy import Rollout as RolloutSettings
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.reward.judge import AnswerJudge, open_judge
+from rsearch_cli.reward.lexical import is_by_letter
 from rsearch_cli.rollout import Rollout
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
@@ -120,6 +121,7 @@ def _open(
     validated = load_slice(question_set, recipe, evaluated)
     counts = f"{len(trained)} to train on, {len(evaluated)} to evaluate"
     say(f"questions: {counts}; {question_set.description}")
+    tell_scripts(recipe, [*trained, *evaluated])
     lessons = None
     if recipe.stage == "sft":
         say("gathering traces")
@@ -237,6 +239,19 @@ def without_limits(recipe: Recipe) -> Recipe:
         "rollout": recipe.rollout.model_copy(update=at_once),
     }
     return recipe.model_copy(update=sections)
+
+
+def tell_scripts(recipe: Recipe, questions: Sequence[Question]) -> None:
+    """Say where answers are in a script that the rules of the recipe do not know."""
+    if recipe.reward.normalisation != "squad":
+        return
+    count = sum(is_by_letter(question.answers) for question in questions)
+    if count:
+        say(
+            f"note: {count} of {len(questions)} questions have an answer in Chinese, Japanese, "
+            "Korean, Thai or the like, which SQuAD's rules compare with its punctuation and as one "
+            "word; set reward.normalisation=cjk to compare letters"
+        )
 
 
 def say(line: str) -> None:

@@ -16,7 +16,7 @@ from rsearch_cli.evaluate.intervals import Interval, mean_interval, paired_diffe
 from rsearch_cli.protocol.transcript import read_transcript
 from rsearch_cli.recipe.schema import Protocol
 from rsearch_cli.reward.composite import plan_score
-from rsearch_cli.reward.lexical import exact_match, f1
+from rsearch_cli.reward.lexical import Normalisation, exact_match, f1
 from rsearch_cli.types import Trajectory
 
 # Name in `summary.json`: field of `Prediction`, and whether it is taken from the sampled answers.
@@ -89,7 +89,9 @@ class Prediction:
         return cls(**{**row, "references": tuple(row["references"]), "inserted": spans})
 
 
-def measure(trajectory: Trajectory, protocol: Protocol) -> Prediction:
+def measure(
+    trajectory: Trajectory, protocol: Protocol, normalisation: Normalisation = "squad"
+) -> Prediction:
     """Score one trajectory against its question's references and the format's rules."""
     question, answer = trajectory.question, trajectory.answer
     reading = read_transcript(trajectory.opening, trajectory.segments, protocol)
@@ -98,8 +100,8 @@ def measure(trajectory: Trajectory, protocol: Protocol) -> Prediction:
         text=question.text,
         references=question.answers,
         answer=answer,
-        em=0.0 if answer is None else exact_match(answer, question.answers),
-        f1=0.0 if answer is None else f1(answer, question.answers),
+        em=0.0 if answer is None else exact_match(answer, question.answers, normalisation),
+        f1=0.0 if answer is None else f1(answer, question.answers, normalisation),
         plan_valid=plan_score(trajectory.rounds),
         format_valid=float(reading.format_valid),
         searches=sum(len(round_.results) for round_ in trajectory.rounds),

@@ -15,6 +15,7 @@ from rsearch_cli.errors import DataMalformed, FailureShareExceeded
 from rsearch_cli.evaluate.baselines import AGENT, DIRECT
 from rsearch_cli.evaluate.metrics import Prediction, measure
 from rsearch_cli.recipe.schema import Protocol
+from rsearch_cli.reward.lexical import Normalisation
 from rsearch_cli.types import Trajectory
 
 
@@ -81,13 +82,14 @@ def measure_record(
     protocol: Protocol,
     seconds: float,
     failure: str | None,
+    normalisation: Normalisation = "squad",
 ) -> Record:
     """Score one trajectory by all that needs no judge."""
     results = [result for round_ in trajectory.rounds for result in round_.results]
     errors = [result.error for result in results if result.error is not None]
     return Record(
         method=method,
-        prediction=measure(trajectory, protocol),
+        prediction=measure(trajectory, protocol, normalisation),
         title_recall=None if method == DIRECT else title_recall(trajectory),
         seconds=round(seconds, 4),
         search_failure=errors[-1] if errors else None,

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 DASH = "–"
 _FLIP_CHARS = 60
+_RULES = {
+    "squad": "by SQuAD's rules",
+    "cjk": "by letters in Chinese, Japanese, Korean, Thai and the like, else by SQuAD's rules",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,7 @@ def describe_context(context: Mapping[str, Any]) -> list[str]:
         f"provider: {provider}",
         f"top-k: {context['top_k']}; dependents expanded by: {context['expand_dependents']}",
         f"judge: {context['judge'] or 'none'}",
+        f"exact match and F1: {_RULES[context['normalisation']]}",
         f"decoding: greedy, {context['batch_size']} questions at once; {context['latency']}",
     ]
 

@@ -111,7 +111,7 @@ def _evaluation(record: RunRecord) -> str:
         f"- **Intervals:** {describe_intervals(record)}.\n"
         f"- **Search provider and corpus:** {record.providers}.\n"
         f"- **Passages a sub-query:** {recipe.search.top_k}.\n"
-        f"- **Judge:** {NO_JUDGE}.\n"
+        f"- **Judge:** {NO_JUDGE}; normalisation `{recipe.reward.normalisation}`.\n"
         f"- **Failed searches:** {after.get('failed_searches', 'not recorded')} of "
         f"{after.get('searches', 'not recorded')} after training."
     )

@@ -58,6 +58,7 @@ def eval_results(record: RunRecord) -> list[Any]:
         "search_provider": record.providers,
         "top_k": recipe.search.top_k,
         "judge": NO_JUDGE,
+        "normalisation": recipe.reward.normalisation,
     }
     return [
         EvalResult(

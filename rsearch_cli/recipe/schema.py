@@ -79,7 +79,13 @@ class Protocol(Section):
         description="Source name to what it is good for, as the system prompt tells the model.",
     )
     max_nodes: int = Field(8, ge=1, le=64, description="Most nodes in one plan.")
-    max_query_words: int = Field(10, ge=1, le=64, description="Most words in one query.")
+    max_query_words: int = Field(
+        10,
+        ge=1,
+        le=64,
+        description="Most words in one query; in scripts without blanks between words, three "
+        "letters count as one, six in Thai, Lao, Burmese and Khmer.",
+    )
     result_tag: Literal["result", "r"] = Field(
         "result", description="Tag that is written around results; both are read."
     )

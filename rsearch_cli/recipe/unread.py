@@ -25,7 +25,9 @@ _READ_WITH: Sequence[tuple[Sequence[str], str, tuple[object, ...]]] = (
     (["sft"], "stage", ("sft",)),
     (
         [
-            *("reward", "questions.max_samples", "evaluate.every_steps", "train.max_steps"),
+            *("reward.weights", "reward.curriculum_weights", "reward.curriculum_steps"),
+            *("reward.answer", "reward.require_valid_plan", "reward.shuffle_answers"),
+            *("questions.max_samples", "evaluate.every_steps", "train.max_steps"),
             *("train.learning_rate", "train.batch_size", "train.gradient_accumulation_steps"),
             *("train.num_generations", "train.beta", "train.epsilon", "train.epsilon_high"),
             *("train.loss_type", "train.scale_rewards", "train.mask_truncated", "train.keep"),

@@ -18,6 +18,7 @@ from rsearch_cli.errors import DataEmpty, DataMalformed, RecipeKeyError
 from rsearch_cli.recipe.schema import Source
 from rsearch_cli.search.corpus import hash_corpus, hash_file, read_corpus, stream_corpus
 from rsearch_cli.search.prepared import (
+    PASSAGES,
     StoredPassages,
     build_scorer,
     describe_folder,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 """Raise it when the words of a passage or the scoring change."""
 
 
@@ -177,6 +178,9 @@ def open_corpus(corpus: Path, folder: Path) -> Bm25Index:
                 f"corpus {corpus} is a folder without a whole index; make it with: rsearch index "
                 f"CORPUS.jsonl --output {corpus}"
             )
+        if read_version(corpus) != INDEX_VERSION:
+            _say(f"corpus {corpus} was indexed by another version of rsearch; indexing it again")
+            return open_corpus(corpus / PASSAGES, folder)
         return _map(corpus)
     target = folder / corpus_key(corpus)
     try:
@@ -220,6 +224,11 @@ def corpus_key(corpus: Path) -> str:
     import bm25s
 
     return f"{hash_file(corpus)[:32]}-f{INDEX_VERSION}-{bm25s.__version__}"
+
+
+def read_version(folder: Path) -> int:
+    """The `INDEX_VERSION` that a prepared corpus was made with."""
+    return int(read_key(folder).split("-")[1][1:])
 
 
 def indexes_folder() -> Path:

@@ -182,6 +182,13 @@ def test_other_settings_in_the_same_folder_are_refused(nano):
     assert "choose another --output-dir, or start anew with --overwrite" in result.stderr
 
 
+def test_answers_that_were_scored_by_other_rules_are_not_gone_on_from(nano):
+    methods = ["--method", "rsearch,rag,direct", "--output-dir", nano[0]]
+    result = call(*SMALL, *methods, "--set", "reward.normalisation=cjk")
+    assert result.exit_code == 70
+    assert 'with normalisation = null, and this one has "cjk"' in result.stderr
+
+
 def test_a_run_brings_its_recipe_and_its_adapter(tmp_path):
     run = tmp_path / "run"
     train = [

@@ -58,6 +58,17 @@ def test_a_question_file_is_what_is_shown(tmp_path) -> None:
     assert "takes the place of the world" in result.stderr
 
 
+def test_answers_in_chinese_are_told_of_the_rules_that_fit_them(tmp_path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("question,answer\n" + "".join(f"第{n}首都?,北京\n" for n in range(5)))
+    arguments = ("--data-path", str(path), "--no-rollout", "--json")
+    note = "note: 5 of 5 questions have an answer in Chinese, Japanese, Korean, Thai"
+    result = call(*arguments)
+    assert result.exit_code == 0 and note in result.stderr
+    assert "set reward.normalisation=cjk" in result.stderr
+    assert note not in call(*arguments, "--set", "reward.normalisation=cjk").stderr
+
+
 def test_the_prompt_is_what_the_model_gets(told: dict[str, Any], nano_policy: Any) -> None:
     text = told["prompt"]["text"]
     question = told["samples"][0]["question"]

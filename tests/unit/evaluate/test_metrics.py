@@ -72,6 +72,14 @@ def test_measure_scores_and_counts() -> None:
     assert (measured.searches, measured.completion_tokens) == (2, 5)
 
 
+def test_measure_scores_by_the_normalisation_of_the_recipe() -> None:
+    said = trajectory("北京。")
+    asked = replace(said, question=replace(said.question, answers=("北京",)))
+    assert measure(asked, Protocol()).em == 0.0
+    measured = measure(asked, Protocol(), "cjk")
+    assert (measured.em, measured.f1) == (1.0, 1.0)
+
+
 def test_measure_marks_what_the_system_inserted() -> None:
     rollout = trajectory("Paris")
     measured = measure(rollout, Protocol())

@@ -32,6 +32,7 @@ CONTEXT = {
     "expand_dependents": "entities",
     "judge": None,
     "batch_size": 8,
+    "normalisation": "squad",
     "latency": "latency is that of a question's own calls and searches",
 }
 

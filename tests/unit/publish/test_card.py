@@ -70,6 +70,7 @@ def test_the_figures_are_those_of_the_summary_with_all_their_conditions(record):
         "world",
         "top_k": 1,
         "judge": "none: answers are compared with the references as text",
+        "normalisation": "squad",
     }
     sampled = metrics["Exact match, sampled"].metric_args["decoding"]
     assert sampled == "sampled once, temperature 1, top_p 1"
