@@ -9,7 +9,7 @@ are kept as metadata.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rsearch_cli.errors import RecipeValueError
@@ -37,7 +37,13 @@ def open_custom(recipe: Questions, seed: int) -> QuestionSet:
     return open_file(recipe, recipe.path, seed)
 
 
-def open_file(recipe: Questions, path: str, seed: int, name: str = "questions") -> QuestionSet:
+def open_file(
+    recipe: Questions,
+    path: str,
+    seed: int,
+    name: str = "questions",
+    check: Callable[[Row], None] = lambda row: None,
+) -> QuestionSet:
     """Open a file of questions, with the paragraphs that its rows bring as the corpus.
 
     Where rows name their `split`, those are the set's splits; otherwise `held_out_share` of the
@@ -48,6 +54,7 @@ def open_file(recipe: Questions, path: str, seed: int, name: str = "questions") 
         path: The file.
         seed: Decides which questions are held out.
         name: What the description calls them.
+        check: Raises `DataMalformed` for a row that does not belong to the set.
 
     Raises:
         DataNotFound: The file does not exist or cannot be read.
@@ -56,6 +63,8 @@ def open_file(recipe: Questions, path: str, seed: int, name: str = "questions") 
     """
     file = Path(path).expanduser()
     rows = read_rows(file)
+    for row in rows:
+        check(row)
     questions = [parse_question(row) for row in rows]
     require_unique(zip((q.id for q in questions), rows, strict=True))
     kept = keep_levels(questions, recipe.difficulty, path)

@@ -83,7 +83,7 @@ def read_question(row: Row) -> str:
     """
     name, value = row.find(QUESTION)
     if name is None:
-        raise _missing(row, "question")
+        raise _missing(row, "question", QUESTION)
     if isinstance(value, list):
         text = _read_turns(row, name, value).get("user", "")
     else:
@@ -103,7 +103,7 @@ def read_answers(row: Row) -> tuple[str, ...]:
     """
     name, value = row.find(ANSWER)
     if name is None:
-        raise _missing(row, "answer")
+        raise _missing(row, "answer", ANSWER)
     if name in ("messages", "conversations", "conversation"):
         texts = [_read_turns(row, name, value).get("assistant", "")]
     else:
@@ -231,7 +231,9 @@ def _number(value: float) -> str:
     return str(int(value)) if float(value).is_integer() else str(value)
 
 
-def _missing(row: Row, what: str) -> Exception:
+def _missing(row: Row, what: str, names: Sequence[str]) -> Exception:
+    if empty := [name for name in names if name in row.fields]:
+        return row.malformed(f"'{empty[0]}' is null or NaN; give it a value, or leave the row out")
     fields = ", ".join(map(str, row.fields))
     remedy = f"rename the one that holds the {what} to '{what}' (other names: docs/data.md)"
     if what == "question" and row.find(("text", "contents", "passage"))[0]:

@@ -30,7 +30,8 @@ _FIELDS = {"id", "question", "answer", "type", "level", "supporting_facts", "con
 def open_hotpotqa(recipe: Questions, seed: int) -> QuestionSet:
     """Open HotpotQA from `recipe.path`, or from the Hub where that is None.
 
-    A file is read as any other file of questions; see `custom.open_file`.
+    A file is read as any other file of questions (see `custom.open_file`), but each row must have
+    paragraphs or supporting facts.
 
     Raises:
         RecipeValueError: `recipe.source` names a variant that there is not.
@@ -43,7 +44,17 @@ def open_hotpotqa(recipe: Questions, seed: int) -> QuestionSet:
         )
     if recipe.path is None:
         return HubHotpotQA(recipe.difficulty, config)
-    return open_file(recipe, recipe.path, seed, name="HotpotQA")
+    return open_file(recipe, recipe.path, seed, name="HotpotQA", check=_require_own_row)
+
+
+def _require_own_row(row: Row) -> None:
+    """Refuse other questions: what is made of them would be taken for HotpotQA's."""
+    if row.fields.get("supporting_facts") is None and row.fields.get("context") is None:
+        fields = ", ".join(key for key, value in row.fields.items() if value is not None)
+        raise row.malformed(
+            f"this is no row of HotpotQA, its fields are {fields}: read it with "
+            "questions.source=custom, and name a corpus"
+        )
 
 
 @dataclass(frozen=True)

@@ -209,9 +209,12 @@ def keep_levels(
     if not kept:
         counts = Counter(q.level or "no level" for q in questions)
         there = ", ".join(f"{level} ({count})" for level, count in sorted(counts.items()))
+        remedy = "keep all with questions.difficulty=null"
+        if any(q.level for q in questions):
+            remedy = f"name a level that is there, or {remedy}"
         raise DataEmpty(
             f"{origin}: no question is left at questions.difficulty {', '.join(levels or ())}; "
-            f"it has {there}: name one of these, or keep all by questions.difficulty=null"
+            f"it has {there}: {remedy}"
         )
     return kept
 

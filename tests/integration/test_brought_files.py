@@ -27,7 +27,7 @@ def test_every_question_file_is_read_as_the_same_questions(shared_cases: Path) -
 
 def test_an_answer_that_is_nan_is_refused_with_its_line(shared_cases: Path) -> None:
     path = shared_cases / "questions" / "nan.jsonl"
-    with pytest.raises(DataMalformed, match=r"nan\.jsonl, line 2: 'answer' is missing"):
+    with pytest.raises(DataMalformed, match=r"nan\.jsonl, line 2: 'answer' is null or NaN"):
         open_question_set(Questions(source="custom", path=str(path)), seed=1)
 
 

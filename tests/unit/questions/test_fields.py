@@ -102,7 +102,11 @@ def test_what_was_read_is_no_metadata() -> None:
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
-        (ASKED | {"answer": None}, "'answer' is missing; its fields are question, answer: rename"),
+        (
+            ASKED | {"answer": None},
+            "'answer' is null or NaN; give it a value, or leave",
+        ),
+        (ASKED | {"reply": "Ann"}, "'answer' is missing; its fields are question, reply: rename"),
         (ASKED | {"answers": []}, "'answers' holds no answer; leave out questions that have none"),
         (
             ASKED | {"answer": "['Ann' 'Anne']"},

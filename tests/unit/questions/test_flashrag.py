@@ -99,7 +99,7 @@ def test_what_is_written_is_read_back_by_custom(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"golden_answers": None}, "'answer' is missing"),
+        ({"golden_answers": None}, "'golden_answers' is null or NaN; give it a value"),
         ({"golden_answers": ["", " "]}, "'golden_answers' holds no answer"),
         ({"question": ""}, "'question' is empty"),
     ],

@@ -119,7 +119,7 @@ def test_a_level_that_is_not_there(write: Callable[..., Questions]) -> None:
         open_hotpotqa(recipe, seed=1)
     assert str(caught.value) == (
         f"{recipe.path}: no question is left at questions.difficulty easy; it has hard (1): "
-        "name one of these, or keep all by questions.difficulty=null"
+        "name a level that is there, or keep all with questions.difficulty=null"
     )
 
 
@@ -131,8 +131,13 @@ def test_a_repeated_id_names_both_lines(write: Callable[..., Questions]) -> None
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"answer": None}, "(id \"q1\"): 'answer' is missing"),
+        ({"answer": None}, "(id \"q1\"): 'answer' is null or NaN"),
         ({"question": 3}, "(id \"q1\"): 'question' must be a string, not 3"),
+        (
+            {"context": None, "supporting_facts": None},
+            '(id "q1"): this is no row of HotpotQA, its fields are _id, question, answer, type, '
+            "level: read it with questions.source=custom",
+        ),
         ({"context": {"title": ["A"], "sentences": []}}, "(id \"q1\"): 'context' must be {"),
         ({"context": [["A", "b"]]}, '(id "q1"): \'context\': the sentences of "A" must be a li'),
         ({"context": [["A"]]}, "lists of one length, or a list of [title, sentences] pairs; it is"),

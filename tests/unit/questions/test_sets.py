@@ -182,11 +182,16 @@ def test_levels_are_filtered() -> None:
     assert keep_levels(questions, ["hard", "medium"], "mine") == ask(3, "hard")
 
 
+def test_a_filter_on_questions_without_levels_says_how_to_drop_it() -> None:
+    with pytest.raises(DataEmpty, match=r"has no level \(3\): keep all with questions\.diff"):
+        keep_levels(ask(3), ["hard"], "f.json")
+
+
 def test_a_filter_that_leaves_nothing_counts_what_there_is() -> None:
     with pytest.raises(DataEmpty) as caught:
         keep_levels(ask(3, "hard") + ask(1), ["easy", "medium"], "f.json")
     assert str(caught.value) == (
         "f.json: no question is left at questions.difficulty easy, medium; "
-        "it has hard (3), no level (1): name one of these, or keep all by "
+        "it has hard (3), no level (1): name a level that is there, or keep all with "
         "questions.difficulty=null"
     )
