@@ -121,7 +121,7 @@ def results(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     del found["spend"]
     for block in found["methods"].values():
-        del block["latency_seconds"]
+        del block["latency_seconds"], block["seconds_per_question"]
     return found
 
 

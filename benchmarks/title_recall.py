@@ -18,14 +18,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from rsearch_cli.evaluate.intervals import wilson_interval
 from rsearch_cli.protocol.plan import read_plan
-from rsearch_cli.questions.hotpotqa import collect_passages, parse_question
+from rsearch_cli.questions.contexts import collect_passages, require_paragraphs
+from rsearch_cli.questions.fields import parse_question
 from rsearch_cli.questions.rows import read_rows
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.search.executor import PlanExecutor
@@ -61,7 +62,7 @@ def main() -> None:
 def measure(data: Path) -> dict[str, object]:
     rows = read_rows(data)
     questions = [parse_question(row) for row in rows]
-    passages = list(collect_passages(rows))
+    passages = list(collect_passages(require_paragraphs(rows)))
     plans = read_plans()
     planned = [question for question in questions if question.id in plans]
     found = {
@@ -145,11 +146,10 @@ def count_passages(results: Results) -> int:
 
 def describe(hits: list[bool]) -> dict[str, object]:
     """Share of complete questions with its 95 % Wilson interval."""
-    n, share, z = len(hits), sum(hits) / len(hits), 1.96
-    middle = share + z * z / (2 * n)
-    spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    interval = [round((middle + sign * spread) / (1 + z * z / n), 3) for sign in (-1, 1)]
-    return {"complete": sum(hits), "n": n, "share": round(share, 3), "interval": interval}
+    right, n = sum(hits), len(hits)
+    interval = wilson_interval(right, n)
+    bounds = [round(interval.low, 3), round(interval.high, 3)]
+    return {"complete": right, "n": n, "share": round(right / n, 3), "interval": bounds}
 
 
 def print_table(report: dict[str, object]) -> None:

@@ -103,6 +103,8 @@ class NodeResult:
         passages: Best first; empty if nothing was found or the search failed.
         error: One line if the search failed after all retries, else None.
         cached: Whether the answer came from the disk cache.
+        seconds: How long its source took, without any waiting in line; 0 where it was not asked.
+            Two results that differ in it alone are equal.
     """
 
     node: PlanNode
@@ -110,6 +112,7 @@ class NodeResult:
     passages: tuple[Passage, ...] = ()
     error: str | None = None
     cached: bool = False
+    seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,15 @@ def hotpot_file() -> Path:
 
 
 @pytest.fixture(scope="session")
+def shared_cases() -> Path:
+    """Files of questions and of passages in the forms that people bring."""
+    path = SHARED_DATA.parent / "cases"
+    if not path.exists():
+        pytest.skip("../shared/cases is not here")
+    return path
+
+
+@pytest.fixture(scope="session")
 def smollm2() -> Path:
     """SmolLM2-135M-Instruct as a model folder; see `../shared/tools/get_smollm2.py`."""
     folder = Path(os.environ.get("RSEARCH_SMOLLM2", SHARED_DATA.parent / "smollm2"))

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
+from rsearch_cli.commands.options import tell_notes
 from rsearch_cli.commands.policies import choose_policy, open_policy
 from rsearch_cli.commands.preparation import say
 from rsearch_cli.policy.endpoint import EndpointPolicy
@@ -68,6 +69,7 @@ def open_agent(options: InferOptions) -> Iterator[Agent]:
         options.endpoint_model,
         flags,
     )
+    tell_notes(loaded, "infer", implied=len(PERSON))
     recipe = loaded.recipe
     on_server = recipe.policy.endpoint.url is not None
     if not on_server:

@@ -19,6 +19,7 @@ import typer
 from rsearch_cli.commands.options import CacheDir, Json
 from rsearch_cli.commands.output import print_json, print_rich
 from rsearch_cli.errors import DataError, DataMalformed, DataNotFound
+from rsearch_cli.storage.json_text import dump_json
 
 if TYPE_CHECKING:
     from rsearch_cli.services.cache import AnswerCache
@@ -86,7 +87,7 @@ def export_(
     try:
         with _open(cache_dir) as cache, partial.open("w", encoding="ascii") as lines:
             for row in cache.export_rows(service):
-                lines.write(json.dumps(row, separators=(",", ":")) + "\n")
+                lines.write(dump_json(row, separators=(",", ":"), ensure_ascii=True) + "\n")
                 count += 1
         partial.replace(file)
     except OSError as error:

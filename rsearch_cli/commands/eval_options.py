@@ -16,8 +16,9 @@ import typer
 
 from rsearch_cli.commands.evaluated import Evaluating
 from rsearch_cli.commands.evaluating import MOST_AT_ONCE
+from rsearch_cli.commands.options import tell_notes
 from rsearch_cli.commands.policies import choose_policy
-from rsearch_cli.errors import DataError, RecipeValueError
+from rsearch_cli.errors import DataError
 from rsearch_cli.evaluate.baselines import METHODS
 from rsearch_cli.evaluate.comparison import compare_records
 from rsearch_cli.evaluate.folder import EvaluationFolder, flatten
@@ -68,12 +69,8 @@ def plan_evaluation(options: EvalOptions) -> Evaluating:
         options.endpoint_model,
         flags,
     )
+    tell_notes(loaded, "eval")
     recipe, name = loaded.recipe, loaded.name
-    if options.data_path is not None and recipe.questions.source == "world":
-        raise RecipeValueError(
-            "questions.source is world, which reads no file; with --data-path give --recipe "
-            "hotpot-offline, or --set questions.source=custom and a corpus"
-        )
     if options.judge is False and recipe.reward.answer == "judge":
         reward = recipe.reward.model_copy(update={"answer": "f1"})
         recipe = recipe.model_copy(update={"reward": reward})

@@ -8,7 +8,6 @@ not there is a `PolicyError`.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -25,6 +24,7 @@ from rsearch_cli.recipe.addresses import hide_login
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.search.sources import SearchSource
 from rsearch_cli.services.purse import Purse
+from rsearch_cli.storage.json_text import dump_json
 from rsearch_cli.types import Question
 
 VERSION = 2
@@ -41,11 +41,8 @@ _LEFT_OUT = frozenset(
         "usd_per_million_output_tokens",
     }
 )
-# By whether a server is asked.
-_LATENCY = {
-    False: "latency is that of such a batch",
-    True: "latency is that of a question's own calls and of its batch's searches",
-}
+_LATENCY = "latency is that of a question's own calls and searches"
+_THROUGHPUT = "seconds a question are those of a batch, divided by its questions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +92,10 @@ def describe_settings(
     recipe = _without(wanted.recipe.model_dump(), _LEFT_OUT)
     asked = [[q.id, q.text, q.answers, q.supporting_titles] for q in questions]
     judged = recipe["reward"]["answer"] == "judge"
+    normalisation = recipe["reward"]["normalisation"]
     return {
+        # Left out where it is the one that older evaluations know.
+        **({"normalisation": normalisation} if normalisation != "squad" else {}),
         "version": VERSION,
         "methods": list(wanted.methods),
         "split": wanted.split,
@@ -103,7 +103,7 @@ def describe_settings(
         "batch_size": wanted.batch_size,
         "seed": recipe["seed"],
         "policy": dict(weights),
-        "questions": hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16],
+        "questions": hashlib.sha256(dump_json(asked, ensure_ascii=True).encode()).hexdigest()[:16],
         "sources": {name: source.fingerprint for name, source in sources.items()},
         "judge": recipe["reward"]["judge"] if judged else None,
         "recipe": {key: recipe[key] for key in ("policy", "protocol", "search", "rollout")},
@@ -127,6 +127,8 @@ def make_results(
     rows = {name: [r for r in records if r.method == name] for name in wanted.methods}
     judge = recipe.reward.judge
     weights = describe_policy(wanted)
+    # Local weights write a batch at once, so that no question in it has a time of its own.
+    in_batches = recipe.policy.endpoint.url is None and wanted.batch_size > 1
     context = {
         "n": len(next(iter(rows.values()))),
         "questions": question_set.description,
@@ -144,12 +146,16 @@ def make_results(
         "top_k": recipe.search.top_k,
         "expand_dependents": recipe.search.expand_dependents,
         "judge": f"{judge.model}, {judge.mode}" if recipe.reward.answer == "judge" else None,
+        "normalisation": recipe.reward.normalisation,
         "batch_size": wanted.batch_size,
-        "latency": _LATENCY[recipe.policy.endpoint.url is not None],
+        "latency": _THROUGHPUT if in_batches else _LATENCY,
     }
     return {
         "context": context,
-        "methods": {name: summarise_method(mine) for name, mine in rows.items()},
+        "methods": {
+            name: summarise_method(mine, wanted.batch_size if in_batches else None)
+            for name, mine in rows.items()
+        },
         "differences": {
             f"{first} against {second}": _without_flips(compare_records(rows[second], rows[first]))
             for first, second in combinations(wanted.methods, 2)

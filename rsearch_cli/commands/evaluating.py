@@ -3,10 +3,6 @@
 Place in the path: the command's body; it opens what can fail first, asks batch by batch, and works
 the figures out from what is stored. On failure: whatever is wrong with the input is raised before
 the model is loaded; a run that was cut off goes on from its last whole batch.
-
-Latency of a question is the time its whole batch took for local weights, because the batch is
-generated at once; for a server it is the time of the question's own calls, and of the searches of
-its batch. Waiting in line for a free call is not in it.
 """
 
 from __future__ import annotations
@@ -24,10 +20,10 @@ from rsearch_cli.commands.evaluated import (
     make_results,
 )
 from rsearch_cli.commands.policies import open_policy
-from rsearch_cli.commands.preparation import say
+from rsearch_cli.commands.preparation import say, tell_scripts
 from rsearch_cli.evaluate.baselines import DIRECT, answer_by
 from rsearch_cli.evaluate.folder import REPORT, RESULTS, EvaluationFolder, whole_batches
-from rsearch_cli.evaluate.records import Record, measure_record, refuse_failed
+from rsearch_cli.evaluate.records import Record, measure_record, refuse_failed, search_seconds
 from rsearch_cli.evaluate.sheets import report_markdown
 from rsearch_cli.policy.endpoint import EndpointPolicy, call_seconds, failure_of
 from rsearch_cli.questions.sets import QuestionSet, open_question_set
@@ -53,7 +49,6 @@ class _Bench:
     """What one batch needs."""
 
     rollout: Rollout
-    executor: PlanExecutor
     judge: AnswerJudge | None
     purse: Purse
 
@@ -81,6 +76,7 @@ def run_evaluation(wanted: Evaluating, *, overwrite: bool = False) -> dict[str, 
         # Sources ask for their keys; a question set from the Hub takes minutes to come.
         sources = _open_sources(wanted, question_set)
         questions = question_set.load(wanted.split, wanted.limit)
+        tell_scripts(recipe, questions)
         settings = describe_settings(wanted, questions, sources, weights)
         stack.enter_context(folder.open(settings, dump_recipe(recipe), overwrite=overwrite))
         batches = plan_batches(wanted, questions)
@@ -136,7 +132,7 @@ def _open_bench(
             stack.enter_context(judge)
         policy = stack.enter_context(open_policy(recipe, wanted.adapter, services))
         rollout = Rollout(policy, executor, recipe)
-        yield _Bench(rollout, executor, judge, services.purse)
+        yield _Bench(rollout, judge, services.purse)
 
 
 def _ask(
@@ -161,17 +157,17 @@ def _ask(
 def _ask_batch(bench: _Bench, method: str, questions: Sequence[Question]) -> list[Record]:
     recipe, on_server = bench.rollout.recipe, isinstance(bench.rollout.policy, EndpointPolicy)
     paid = bench.purse.snapshot().total.usd
-    started, searched = time.perf_counter(), bench.executor.counts.seconds
+    started = time.perf_counter()
     trajectories = answer_by(method, bench.rollout, questions)
     whole = time.perf_counter() - started
-    searching = bench.executor.counts.seconds - searched
     rows = [
         measure_record(
             method,
             trajectory,
             recipe.protocol,
-            call_seconds(trajectory) + searching if on_server else whole,
+            call_seconds(trajectory) + search_seconds(trajectory) if on_server else whole,
             failure_of(trajectory),
+            recipe.reward.normalisation,
         )
         for trajectory in trajectories
     ]

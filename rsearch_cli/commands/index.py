@@ -23,14 +23,14 @@ _SECONDS_BETWEEN_LINES = 2.0
 def index(
     corpus: Annotated[
         Path | None,
-        typer.Argument(help='JSONL file, one {"id", "title", "text", "source"?} a line.'),
+        typer.Argument(help='File of passages, such as JSONL with {"id", "title", "text"} a line.'),
     ] = None,
     from_questions: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write the paragraphs in this file of HotpotQA (or FlashRAG) questions as a "
-            "corpus, each once, to --output.",
+            help="Write the paragraphs that come with the questions of this file as a corpus, "
+            "each once, to --output.",
         ),
     ] = None,
     output: Annotated[
@@ -71,7 +71,7 @@ def _build(corpus: Path, output: Path | None) -> dict[str, Any]:
 
     started = time.perf_counter()
     if corpus.is_dir():
-        raise DataError(f"{corpus} is a folder; give the JSONL file of the corpus")
+        raise DataError(f"{corpus} is a folder; give the file of the corpus")
     key = corpus_key(corpus)
     folder = indexes_folder() / key if output is None else output
     if output is not None and not is_free(output):
@@ -94,13 +94,12 @@ def _build(corpus: Path, output: Path | None) -> dict[str, Any]:
 
 
 def _collect(questions: Path, output: Path) -> dict[str, Any]:
-    from rsearch_cli.questions.contexts import require_contexts
+    from rsearch_cli.questions.contexts import collect_passages, require_paragraphs
     from rsearch_cli.questions.files import write_corpus
-    from rsearch_cli.questions.hotpotqa import collect_passages
     from rsearch_cli.questions.rows import read_rows
 
     rows = read_rows(questions)
-    passages = write_corpus(collect_passages(require_contexts(rows)), output)
+    passages = write_corpus(collect_passages(require_paragraphs(rows)), output)
     return {
         "from_questions": str(questions),
         "corpus": str(output),

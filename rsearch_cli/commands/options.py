@@ -1,17 +1,17 @@
-"""Options that several commands take alike, and what they do to the environment.
-
-Place in the path: between the command line and the commands. On failure: nothing here can fail.
-"""
+"""Options that several commands take alike, and what they do to the environment."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rsearch_cli.commands.keys import keep_keys
+
+if TYPE_CHECKING:
+    from rsearch_cli.recipe.loading import LoadedRecipe
 
 POLICY_PANEL, SERVICES_PANEL = "Policy", "Services"
 
@@ -59,6 +59,21 @@ CacheDir = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+
+
+def tell_notes(loaded: LoadedRecipe, command: str, implied: int = 0) -> None:
+    """Say on stderr which settings of the command line hold otherwise than one might think.
+
+    Args:
+        loaded: The recipe with the settings in it.
+        command: Name of the command, as in `eval`.
+        implied: How many of the settings, the first ones, the command gave itself.
+    """
+    from rsearch_cli.recipe.unread import describe_unread
+
+    given = loaded.given[implied:]
+    for line in (*loaded.notes, *describe_unread(loaded.recipe, given, command)):
+        typer.echo(f"note: {line}", err=True)
 
 
 def use_services(

@@ -6,12 +6,13 @@ Place in the path: under every command. On failure: a closed pipe raises `Broken
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from rsearch_cli.storage.json_text import dump_json
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 def print_json(result: Any) -> None:
     """Write a result to stdout as one indented JSON document."""
-    typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
+    typer.echo(dump_json(result, indent=2))
 
 
 def print_rich(renderable: RenderableType) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rsearch_cli.commands.options import Json, Overrides
+from rsearch_cli.commands.options import Json, Overrides, tell_notes
 from rsearch_cli.commands.output import print_json, print_rich
 
 if TYPE_CHECKING:
@@ -59,7 +59,9 @@ def plan(
     from rsearch_cli.services.estimate import HIT_RATE, NODES, Assumptions, estimate_run
 
     assumptions = Assumptions(nodes or NODES, HIT_RATE if hit_rate is None else hit_rate)
-    loaded = load_recipe(recipe, overrides or ()).recipe
+    named = load_recipe(recipe, overrides or ())
+    tell_notes(named, "plan")
+    loaded = named.recipe
     evaluated = _count_evaluated(loaded)
     estimates = {
         "without_cache": estimate_run(loaded, evaluated, assumptions, "none"),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import typer
 
-from rsearch_cli.commands.cold_start import Lessons, gather_lessons
+from rsearch_cli.commands.cold_start import WORLD, Lessons, gather_lessons
 from rsearch_cli.errors import DataEmpty, RunFolderError
 from rsearch_cli.evaluate.validation import load_slice
 from rsearch_cli.policy.adapter import find_adapter
@@ -31,6 +31,7 @@ from rsearch_cli.recipe.policy import Rollout as RolloutSettings
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.recipe.training import Train
 from rsearch_cli.reward.judge import AnswerJudge, open_judge
+from rsearch_cli.reward.lexical import is_by_letter
 from rsearch_cli.rollout import Rollout
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
@@ -119,9 +120,14 @@ def _open(
         question_set.load(recipe.questions.train_split, recipe.questions.max_samples)
     )
     validated = load_slice(question_set, recipe, evaluated)
+    counts = f"{len(trained)} to train on, {len(evaluated)} to evaluate"
+    say(f"questions: {counts}; {question_set.description}")
+    tell_scripts(recipe, [*trained, *evaluated])
     lessons = None
     if recipe.stage == "sft":
         say("gathering traces")
+        if recipe.sft.traces == WORLD != recipe.questions.source:
+            say("note: sft.traces is world: what is learnt is of the fictional world alone")
         lessons = gather_lessons(recipe, evaluated, services, folder, resume=resume)
     say(f"loading {recipe.policy.model}")
     policy = load_policy(settings, recipe.seed, recipe.rollout)
@@ -273,6 +279,19 @@ def without_limits(recipe: Recipe) -> Recipe:
         "sft": recipe.sft.model_copy(update={"max_steps": None, "epochs": 1}),
     }
     return recipe.model_copy(update=sections)
+
+
+def tell_scripts(recipe: Recipe, questions: Sequence[Question]) -> None:
+    """Say where answers are in a script that the rules of the recipe do not know."""
+    if recipe.reward.normalisation != "squad":
+        return
+    count = sum(is_by_letter(question.answers) for question in questions)
+    if count:
+        say(
+            f"note: {count} of {len(questions)} questions have an answer in Chinese, Japanese, "
+            "Korean, Thai or the like, which SQuAD's rules compare with its punctuation and as one "
+            "word; set reward.normalisation=cjk to compare letters"
+        )
 
 
 def say(line: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rsearch_cli.commands.options import Json, Overrides
+from rsearch_cli.commands.options import Json, Overrides, tell_notes
 from rsearch_cli.commands.output import print_json, rich_stdout
 from rsearch_cli.terminal import printable
 
@@ -44,6 +44,7 @@ def preview(
 
     flags = {"questions.path": data_path, "policy.model": model_name}
     loaded = load_recipe(recipe, overrides or (), flags)
+    tell_notes(loaded, "preview")
     result = {
         "recipe": loaded.name,
         **make_preview(loaded.recipe, samples, with_rollout=rollout),

@@ -14,6 +14,7 @@ from rsearch_cli.commands.preparation import (
     distinct_questions,
     open_executor,
     say,
+    tell_scripts,
 )
 from rsearch_cli.policy.generation import Sampling
 from rsearch_cli.policy.loading import describe_backend, load_policy, load_tokenizing, locate_model
@@ -45,6 +46,7 @@ def make_preview(recipe: Recipe, samples: int, *, with_rollout: bool) -> dict[st
     trained_on = distinct_questions(
         question_set.load(recipe.questions.train_split, recipe.questions.max_samples)
     )
+    tell_scripts(recipe, [*trained_on, *evaluated])
     tokenizing = load_tokenizing(recipe.policy)
     first = trained_on[0]
     prompt_ids, opening = encode_question(first, tokenizing, recipe)

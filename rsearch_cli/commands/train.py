@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rsearch_cli.commands.launch import launch, without_launch_flags
-from rsearch_cli.commands.options import CacheDir, ExaKey, OpenaiKey, use_services
+from rsearch_cli.commands.options import CacheDir, ExaKey, OpenaiKey, tell_notes, use_services
 from rsearch_cli.commands.output import print_json, rich_stdout
 from rsearch_cli.commands.settings import HUB_PANEL, WANDB_PANEL, settings_of_stage, takes_settings
 from rsearch_cli.ranks import is_main, world_size
@@ -114,6 +114,7 @@ def train(
     # The run's own recipe must lead back to its folder, whatever name the file has there.
     resolved = loaded.recipe.model_copy(update={"output_dir": str(folder)})
     if world_size() == 1:
+        tell_notes(loaded, "train")
         check_memory(resolved, force=force)
         check_push(resolved)
     if num_processes > 1 or accelerate_config:

@@ -27,8 +27,8 @@ def compare_records(first: Sequence[Record], second: Sequence[Record]) -> dict[s
     """Paired differences, second minus first.
 
     Returns:
-        `n` questions; `metrics`: by name `first`, `second`, `difference`, its 95 % `interval`
-        (paired bootstrap), `p` and its `test` (exact McNemar, or random sign flips), and the `n`
+        `n` questions; `metrics`: by name `first`, `second`, `difference`, its 95 % `interval` and
+        `interval_method`, `p` and its `test` (exact McNemar, or random sign flips), and the `n`
         that both sides have a score of; `gained` and `lost`: the questions whose exact match
         flipped, with both answers.
 
@@ -83,6 +83,7 @@ def _compare(pairs: Sequence[Pair], name: str) -> dict[str, Any] | None:
         "second": sum(second) / len(second),
         "difference": difference,
         "interval": [interval.low, interval.high],
+        "interval_method": interval.method,
         "p": p,
         "test": "McNemar" if name in _BINARY else "sign flips",
     }

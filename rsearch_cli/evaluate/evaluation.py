@@ -40,7 +40,7 @@ def evaluate_rollouts(
     Args:
         rollout: Rolls out with the policy to be judged.
         questions: What to ask.
-        recipe: Its protocol, rollout and evaluate sections are read.
+        recipe: Its protocol, reward, rollout and evaluate sections are read.
         on_done: Told of how many answers were added.
 
     Raises:
@@ -70,7 +70,7 @@ def answer_questions(
     Args:
         rollout: Rolls out with the policy to be judged.
         questions: What to ask.
-        recipe: Its protocol and budget sections are read.
+        recipe: Its protocol, reward and budget sections are read.
         sampling: How the next token is chosen.
         on_done: Told of how many answers were added.
 
@@ -87,7 +87,7 @@ def answer_questions(
     with together():
         trajectories = rollout.run(share(questions), sampling, advance)
         refuse_failures(trajectories, recipe.budget.max_failed_share)
-    return collect([measure(t, recipe.protocol) for t in trajectories])
+    return collect([measure(t, recipe.protocol, recipe.reward.normalisation) for t in trajectories])
 
 
 def refuse_failures(trajectories: Sequence[Trajectory], most: float) -> None:

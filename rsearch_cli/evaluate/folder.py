@@ -27,6 +27,7 @@ from rsearch_cli.evaluate.records import Record
 from rsearch_cli.services.purse import LOCK as SPEND_LOCK
 from rsearch_cli.services.purse import SPEND
 from rsearch_cli.storage.claim import LOCK, claim_folder, require_writable
+from rsearch_cli.storage.json_text import dump_json
 from rsearch_cli.storage.rows import append_rows, write_lines
 from rsearch_cli.storage.staging import PARTIAL, saving, staged
 
@@ -152,7 +153,7 @@ class EvaluationFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a value as indented JSON, whole."""
-        self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        self.write_text(name, dump_json(value, indent=2) + "\n")
 
     def describe_resume(self) -> str:
         """Say in a few words how an evaluation that stops now can go on."""
@@ -160,13 +161,13 @@ class EvaluationFolder:
 
     def _require_same(self, settings: Mapping[str, Any]) -> None:
         stored = flatten(self.read_settings())
-        given = flatten(json.loads(json.dumps(settings)))
+        given = flatten(json.loads(dump_json(settings)))
         for key in [*stored, *(k for k in given if k not in stored)]:
             old, new = stored.get(key), given.get(key)
             if old != new:
                 raise RunFolderError(
-                    f"{self.path} holds an evaluation with {key} = {json.dumps(old)}, and this one "
-                    f"has {json.dumps(new)}; choose another --output-dir, or start anew with "
+                    f"{self.path} holds an evaluation with {key} = {dump_json(old)}, and this one "
+                    f"has {dump_json(new)}; choose another --output-dir, or start anew with "
                     "--overwrite"
                 )
 

@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from rsearch_cli.errors import DataEmpty, DataError, DataMalformed
-from rsearch_cli.evaluate.intervals import Interval, bootstrap_interval, paired_difference
+from rsearch_cli.evaluate.intervals import Interval, mean_interval, paired_difference
 from rsearch_cli.protocol.transcript import read_transcript
 from rsearch_cli.recipe.schema import Protocol
 from rsearch_cli.reward.composite import plan_score
-from rsearch_cli.reward.lexical import exact_match, f1
+from rsearch_cli.reward.lexical import Normalisation, exact_match, f1
 from rsearch_cli.types import Trajectory
 
 # Name in `summary.json`: field of `Prediction`, and whether it is taken from the sampled answers.
@@ -89,7 +89,9 @@ class Prediction:
         return cls(**{**row, "references": tuple(row["references"]), "inserted": spans})
 
 
-def measure(trajectory: Trajectory, protocol: Protocol) -> Prediction:
+def measure(
+    trajectory: Trajectory, protocol: Protocol, normalisation: Normalisation = "squad"
+) -> Prediction:
     """Score one trajectory against its question's references and the format's rules."""
     question, answer = trajectory.question, trajectory.answer
     reading = read_transcript(trajectory.opening, trajectory.segments, protocol)
@@ -98,8 +100,8 @@ def measure(trajectory: Trajectory, protocol: Protocol) -> Prediction:
         text=question.text,
         references=question.answers,
         answer=answer,
-        em=0.0 if answer is None else exact_match(answer, question.answers),
-        f1=0.0 if answer is None else f1(answer, question.answers),
+        em=0.0 if answer is None else exact_match(answer, question.answers, normalisation),
+        f1=0.0 if answer is None else f1(answer, question.answers, normalisation),
         plan_valid=plan_score(trajectory.rounds),
         format_valid=float(reading.format_valid),
         searches=sum(len(round_.results) for round_ in trajectory.rounds),
@@ -113,7 +115,7 @@ def measure(trajectory: Trajectory, protocol: Protocol) -> Prediction:
 
 
 def summarise(greedy: Sequence[Prediction], sampled: Sequence[Prediction] | None) -> dict[str, Any]:
-    """Means over the questions of one evaluation, each with its 95 % bootstrap interval.
+    """Means over the questions of one evaluation, each with its 95 % interval.
 
     Args:
         greedy: One prediction a question, decoded greedily.
@@ -122,8 +124,8 @@ def summarise(greedy: Sequence[Prediction], sampled: Sequence[Prediction] | None
     Returns:
         `em`, `em_sampled`, `f1`, `f1_sampled`, `plan_valid`, `format_valid` (means in [0, 1]; the
         sampled ones null without samples; the last two greedy), `n` questions, `searches` and
-        `failed_searches` of all answers, `intervals` (metric to `[low, high]`), and greedy `em` and
-        `n` `by_type` and `by_level`.
+        `failed_searches` of all answers, `intervals` (metric to `[low, high]`),
+        `interval_methods`, and greedy `em` and `n` `by_type` and `by_level`.
 
     Raises:
         DataEmpty: There are no predictions.
@@ -139,9 +141,7 @@ def summarise(greedy: Sequence[Prediction], sampled: Sequence[Prediction] | None
         "n": len(greedy),
         "searches": sum(p.searches for p in (*greedy, *(sampled or ()))),
         "failed_searches": sum(p.failed_searches for p in (*greedy, *(sampled or ()))),
-        "intervals": {
-            name: _as_list(bootstrap_interval(column)) for name, column in columns.items() if column
-        },
+        **describe_intervals({n: mean_interval(column) for n, column in columns.items() if column}),
         "by_type": _by(greedy, "type"),
         "by_level": _by(greedy, "level"),
     }
@@ -157,7 +157,7 @@ def compare(
 
     Returns:
         The metrics of `summarise`, each the mean of `after - before` (null where either side has no
-        samples), `n`, and `intervals` of the differences (95 %, paired bootstrap).
+        samples), `n`, and `intervals` of the differences (95 %) with their `interval_methods`.
 
     Raises:
         DataEmpty: There are no predictions.
@@ -167,14 +167,22 @@ def compare(
     sampled = pair_up(before_sampled, after_sampled) if before_sampled and after_sampled else []
     before = _columns([old for old, _ in greedy], [old for old, _ in sampled])
     after = _columns([new for _, new in greedy], [new for _, new in sampled])
-    report: dict[str, Any] = {"n": len(greedy), "intervals": {}}
+    report: dict[str, Any] = {"n": len(greedy)}
+    intervals = {}
     for name, column in before.items():
         if name.endswith("_sampled") and not sampled:
             report[name] = None
             continue
-        report[name], interval = paired_difference(column, after[name])
-        report["intervals"][name] = _as_list(interval)
-    return report
+        report[name], intervals[name] = paired_difference(column, after[name])
+    return report | describe_intervals(intervals)
+
+
+def describe_intervals(intervals: Mapping[str, Interval]) -> dict[str, Any]:
+    """Intervals by metric, as reports hold them: `[low, high]` each, and the method of each."""
+    return {
+        "intervals": {name: [i.low, i.high] for name, i in intervals.items()},
+        "interval_methods": {name: i.method for name, i in intervals.items()},
+    }
 
 
 def pair_up(
@@ -234,7 +242,3 @@ def _inserted(trajectory: Trajectory) -> tuple[tuple[int, int], ...]:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-def _as_list(interval: Interval) -> list[float]:
-    return [interval.low, interval.high]

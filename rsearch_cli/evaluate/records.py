@@ -15,6 +15,7 @@ from rsearch_cli.errors import DataMalformed, FailureShareExceeded
 from rsearch_cli.evaluate.baselines import AGENT, DIRECT
 from rsearch_cli.evaluate.metrics import Prediction, measure
 from rsearch_cli.recipe.schema import Protocol
+from rsearch_cli.reward.lexical import Normalisation
 from rsearch_cli.types import Trajectory
 
 
@@ -29,7 +30,8 @@ class Record:
         judged: Whether a verdict was wanted.
         title_recall: Share in [0, 1] of the supporting titles among the titles found; None where
             the set names none, the method does not search, or a search failed.
-        seconds: Latency (see `evaluating`).
+        seconds: With a server, of its own calls and searches, without any waiting in line; with
+            local weights, of the whole batch it was asked in.
         usd: What was paid, its share of the batch's bill.
         search_failure: Why the last of its failed searches failed, or None.
         failure: Why the policy's server gave no answer, or None. Such a row is counted and left out
@@ -80,13 +82,14 @@ def measure_record(
     protocol: Protocol,
     seconds: float,
     failure: str | None,
+    normalisation: Normalisation = "squad",
 ) -> Record:
     """Score one trajectory by all that needs no judge."""
     results = [result for round_ in trajectory.rounds for result in round_.results]
     errors = [result.error for result in results if result.error is not None]
     return Record(
         method=method,
-        prediction=measure(trajectory, protocol),
+        prediction=measure(trajectory, protocol, normalisation),
         title_recall=None if method == DIRECT else title_recall(trajectory),
         seconds=round(seconds, 4),
         search_failure=errors[-1] if errors else None,
@@ -102,6 +105,21 @@ def title_recall(trajectory: Trajectory) -> float | None:
     results = (result for round_ in trajectory.rounds for result in round_.results)
     found = {_fold(passage.title) for result in results for passage in result.passages}
     return len(wanted & found) / len(wanted)
+
+
+def search_seconds(trajectory: Trajectory) -> float:
+    """How long the searches of one question take by themselves: the longest chain of each plan."""
+    total = 0.0
+    for round_ in trajectory.rounds:
+        if round_.plan is None:
+            continue
+        took = {result.node.label: result.seconds for result in round_.results}
+        ends: dict[str, float] = {}
+        for node in (node for wave in round_.plan.waves() for node in wave):
+            begins = max((ends[parent] for parent in round_.plan.parents(node.label)), default=0.0)
+            ends[node.label] = begins + took.get(node.label, 0.0)
+        total += max(ends.values(), default=0.0)
+    return total
 
 
 def has_format(method: str) -> bool:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rsearch_cli.evaluate.intervals import METHODS
 from rsearch_cli.evaluate.metrics import Prediction, pair_up
 from rsearch_cli.terminal import finite, printable, shorten
 
@@ -93,7 +94,7 @@ def comparison_table(summary: Mapping[str, Any]) -> Table:
 
     before, after, difference = summary["before"], summary["after"], summary["difference"]
     title = "Held-out questions; EM is exact match, in brackets 95 % intervals"
-    table = Table(title=title, box=box.SIMPLE, pad_edge=False)
+    table = Table(title=title, caption=METHODS, box=box.SIMPLE, pad_edge=False)
     table.add_column("")
     for heading in ("before", "after", "difference"):
         table.add_column(heading, justify="right", no_wrap=True)

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rsearch_cli.errors import DataEmpty
-from rsearch_cli.evaluate.intervals import bootstrap_interval
+from rsearch_cli.evaluate.intervals import mean_interval
+from rsearch_cli.evaluate.metrics import describe_intervals
 from rsearch_cli.evaluate.records import Record, has_format
 
 Value = Callable[[Record], float | None]
@@ -39,14 +40,24 @@ GROUPED = ("em", "f1", "judge", "title_recall")
 """What is told of each type and level."""
 
 
-def summarise_method(records: Sequence[Record]) -> dict[str, Any]:
+_NO_LATENCY = {"p50": None, "p95": None}
+
+
+def summarise_method(records: Sequence[Record], batch_size: int | None = None) -> dict[str, Any]:
     """The figures of one method.
+
+    Args:
+        records: Its rows, in the order of asking.
+        batch_size: Questions that local weights answered at once: the time of a row is then that
+            of its batch. None where every row has a time of its own.
 
     Returns:
         `n` questions asked, `failed_answers`, `searches`, `failed_searches`, `unscored`; the mean
-        of each of `METRICS` (or None), over how many rows (`scored`), and `intervals`;
+        of each of `METRICS` (or None), over how many rows (`scored`), `intervals` and their
+        `interval_methods`;
         `searches_per_question` and `tokens_per_question` (written by the policy); `by_type` and
-        `by_level`; `latency_seconds` (`p50`, `p95`) and `usd`.
+        `by_level`; `usd`; `latency_seconds` (`p50`, `p95`) of single questions, null for batches,
+        which have `seconds_per_question`, their time divided by their questions.
 
     Raises:
         DataEmpty: There is no row.
@@ -66,7 +77,7 @@ def summarise_method(records: Sequence[Record]) -> dict[str, Any]:
         "tokens_per_question": mean([float(p.completion_tokens) for p in predictions]),
         "by_type": _by(answered, lambda record: record.prediction.type),
         "by_level": _by(answered, lambda record: record.prediction.level),
-        "latency_seconds": _latency([record.seconds for record in answered]),
+        **_times(records, answered, batch_size),
         "usd": round(sum(record.usd for record in records), 6),
     }
 
@@ -84,11 +95,10 @@ def mean(values: Sequence[float]) -> float | None:
 
 def _means(records: Sequence[Record], names: Sequence[str] | dict[str, Value]) -> dict[str, Any]:
     columns = {name: values_of(records, name) for name in names}
-    intervals = {name: bootstrap_interval(values) for name, values in columns.items() if values}
     return {
         **{name: mean(values) for name, values in columns.items()},
         "scored": {name: len(values) for name, values in columns.items()},
-        "intervals": {name: [i.low, i.high] for name, i in intervals.items()},
+        **describe_intervals({n: mean_interval(values) for n, values in columns.items() if values}),
     }
 
 
@@ -103,10 +113,17 @@ def _by(records: Sequence[Record], key: Callable[[Record], str]) -> dict[str, An
     }
 
 
-def _latency(seconds: Sequence[float]) -> dict[str, float | None]:
-    if not seconds:
-        return {"p50": None, "p95": None}
+def _times(
+    records: Sequence[Record], answered: Sequence[Record], batch_size: int | None
+) -> dict[str, Any]:
+    if (batch_size or 1) > 1:
+        batches = [record.seconds for record in records[::batch_size]]
+        per_question = round(sum(batches) / len(records), 3)
+        return {"latency_seconds": _NO_LATENCY, "seconds_per_question": per_question}
+    if not answered:
+        return {"latency_seconds": _NO_LATENCY, "seconds_per_question": None}
     import numpy as np
 
-    p50, p95 = np.quantile(np.asarray(seconds), [0.5, 0.95])
-    return {"p50": round(float(p50), 3), "p95": round(float(p95), 3)}
+    p50, p95 = np.quantile(np.asarray([record.seconds for record in answered]), [0.5, 0.95])
+    latency = {"p50": round(float(p50), 3), "p95": round(float(p95), 3)}
+    return {"latency_seconds": latency, "seconds_per_question": None}

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rsearch_cli.evaluate.intervals import METHODS
 from rsearch_cli.evaluate.results import GROUPED, LABELS
 from rsearch_cli.terminal import printable, shorten
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 DASH = "–"
 _FLIP_CHARS = 60
+_RULES = {
+    "squad": "by SQuAD's rules",
+    "cjk": "by letters in Chinese, Japanese, Korean, Thai and the like, else by SQuAD's rules",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,7 @@ def describe_context(context: Mapping[str, Any]) -> list[str]:
         f"provider: {provider}",
         f"top-k: {context['top_k']}; dependents expanded by: {context['expand_dependents']}",
         f"judge: {context['judge'] or 'none'}",
+        f"exact match and F1: {_RULES[context['normalisation']]}",
         f"decoding: greedy, {context['batch_size']} questions at once; {context['latency']}",
     ]
 
@@ -121,8 +127,8 @@ def report_markdown(results: Mapping[str, Any]) -> str:
     """`report.md`: the context first, then every sheet."""
     context = [f"- {_escape(line)}" for line in describe_context(results["context"])]
     note = (
-        "In brackets 95 % bootstrap intervals over questions. Questions whose search or verdict "
-        "failed are counted below and taken for nothing else; an answer that the policy's server "
+        f"In brackets {METHODS}. Questions whose search or verdict failed "
+        " are counted below and taken for nothing else; an answer that the policy's server "
         "did not give is in no mean."
     )
     sheets = [as_markdown(sheet) for sheet in result_sheets(results)]
@@ -139,8 +145,16 @@ def _metrics_sheet(methods: Mapping[str, Any]) -> Sheet:
     rows += [
         ("searches a question", *(_number(b["searches_per_question"], ".2f") for b in blocks)),
         ("tokens a question", *(_number(b["tokens_per_question"], ".1f") for b in blocks)),
-        ("latency p50, s", *(_number(b["latency_seconds"]["p50"], ".2f") for b in blocks)),
-        ("latency p95, s", *(_number(b["latency_seconds"]["p95"], ".2f") for b in blocks)),
+        *(
+            (f"latency {name}, s", *(_number(b["latency_seconds"][name], ".2f") for b in blocks))
+            for name in ("p50", "p95")
+            if any(b["latency_seconds"][name] is not None for b in blocks)
+        ),
+        *(
+            [("seconds a question", *(_number(b["seconds_per_question"], ".2f") for b in blocks))]
+            if any(b["seconds_per_question"] is not None for b in blocks)
+            else []
+        ),
         ("USD", *(f"{b['usd']:.4f}" for b in blocks)),
         ("questions", *(str(b["n"]) for b in blocks)),
         ("failed searches", *(f"{b['failed_searches']} of {b['searches']}" for b in blocks)),

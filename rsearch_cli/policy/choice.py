@@ -15,6 +15,7 @@ from pathlib import Path
 from rsearch_cli.errors import PolicyError
 from rsearch_cli.policy.loading import BUILTIN
 from rsearch_cli.policy.published import published_recipe
+from rsearch_cli.storage.json_text import dump_json
 
 RUN_RECIPE, RUN_ADAPTER = "recipe.yaml", "adapter"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -96,7 +97,7 @@ def describe_weights(model: str, adapter: Path | None) -> dict[str, str | None]:
     if folder.is_dir():
         files = sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.bin"))
         facts = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-        listing = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+        listing = hashlib.sha256(dump_json(facts, ensure_ascii=True).encode()).hexdigest()[:16]
     return {"weights": listing, "adapter": None if adapter is None else _hash_adapter(adapter)}
 
 

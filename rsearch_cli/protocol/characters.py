@@ -1,9 +1,4 @@
-"""Characters: foreign text as one plain line of bounded length.
-
-Place in the path: below the plan grammar, the result block and the sources, so that all mean the
-same by a blank and by the end of a sentence. On failure: none; every string has a plain line, which
-may be empty.
-"""
+"""Characters: foreign text as one plain line, and the scripts that write no blank between words."""
 
 from __future__ import annotations
 
@@ -16,6 +11,31 @@ INVISIBLE = re.compile(
     "\ud800-\udfff]"  # lone surrogates, which no tokenizer can encode
 )
 """Characters that show nothing and are dropped."""
+
+HAN = "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+HANGUL = "\u1100-\u11ff\u3131-\u318e\uac00-\ud7af"
+_KANA = "\u3041-\u309f\u30a1-\u30fa\u30fc-\u30ff\u3105-\u312f\u31f0-\u31ff"
+# With their vowel signs, without their digits and punctuation.
+_THAI_AND_LAO = "\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ecf\u0edc-\u0edf"
+_BURMESE_AND_KHMER = "\u1000-\u103f\u1050-\u109f\u1780-\u17d3"
+_SOUTH_EAST = _THAI_AND_LAO + _BURMESE_AND_KHMER
+UNSPACED = HAN + _KANA + _SOUTH_EAST
+"""Letters of the scripts that write no blank between words, as ranges of a character class."""
+
+# What belongs to the letter before it: vowel signs and tone marks, of kana the voicing.
+_MARKS = "".join(
+    chr(code)
+    for code in (*range(0x0900, 0x1A80), 0x3099, 0x309A)
+    if unicodedata.category(chr(code)).startswith("M")
+)
+_KEPT_MARKS = frozenset(_MARKS)
+WORD_CHARACTER = rf"(?:[^\W_]|[{_MARKS}])"
+"""Pattern of a letter, a digit, or a vowel sign, which Python's `\\w` leaves out."""
+LETTER = re.compile(rf"[^\s{_MARKS}][{_MARKS}]*|[{_MARKS}]+")
+"""A letter with the marks that belong to it."""
+
+# Runs of letters without blanks, and how many of these letters count as one word.
+_LETTERS_A_WORD = ((re.compile(f"[{HAN}{_KANA}]+"), 3), (re.compile(f"[{_SOUTH_EAST}]+"), 6))
 
 # NFC sorts combining marks in quadratic time, so a run is normalised in pieces of this length. No
 # composition reaches back over an ASCII character, and real runs are far shorter.
@@ -43,3 +63,24 @@ def shorten(text: str, most: int) -> str:
         return text[: ends[-1]]
     words = text.rfind(" ", most // 2, most)
     return text[: words if words >= 0 else most - 1].rstrip(" ,;:") + "…"
+
+
+def is_kept_mark(character: str) -> bool:
+    """Whether a combining mark is part of the spelling, as a vowel sign is and an accent is not."""
+    return character in _KEPT_MARKS
+
+
+def count_words(text: str) -> int:
+    """Words between blanks.
+
+    In scripts without blanks three letters count as a word, six in Thai, Lao, Burmese and Khmer.
+    """
+    count = 0
+    for word in text.split():
+        rest = word
+        for runs, most in _LETTERS_A_WORD:
+            letters = sum(len(LETTER.findall(run)) for run in runs.findall(rest))
+            rest = runs.sub(" ", rest)
+            count += -(-letters // most)
+        count += sum(rest == word or any(map(str.isalnum, part)) for part in rest.split())
+    return count

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 
 from rsearch_cli.protocol import grammar
+from rsearch_cli.protocol.characters import count_words
 from rsearch_cli.protocol.grammar import Unclear, shown
 from rsearch_cli.recipe.schema import Protocol
 from rsearch_cli.types import PlanNode, SearchPlan
@@ -136,7 +137,7 @@ class _Draft:
             raise Unclear(f"label '{label}' is taken by line {self.labels[label]}")
         self.labels[label] = number
         node = grammar.read_node(label, rest, self.rules.sources, note)
-        words, most = len(node.query.split()), self.rules.max_query_words
+        words, most = count_words(node.query), self.rules.max_query_words
         if words > most:
             raise Unclear(
                 f"query {shown(node.query)} has {words} words, at most {most} are allowed"

@@ -12,6 +12,7 @@ from rsearch_cli.publish.base import Base
 from rsearch_cli.publish.contents import Findings
 from rsearch_cli.publish.figures import (
     NO_JUDGE,
+    describe_intervals,
     evaluation_table,
     unproven_gains,
     weakest_types,
@@ -107,10 +108,10 @@ def _evaluation(record: RunRecord) -> str:
     return (
         f"{after['n']} questions of the split `{summary['split']}` of {record.data.name}, the same "
         f"ones before and after.\n\n{table}\n\n"
-        "- **Intervals:** 95 %, bootstrap over the questions; differences are paired.\n"
+        f"- **Intervals:** {describe_intervals(record)}.\n"
         f"- **Search provider and corpus:** {record.providers}.\n"
         f"- **Passages a sub-query:** {recipe.search.top_k}.\n"
-        f"- **Judge:** {NO_JUDGE}.\n"
+        f"- **Judge:** {NO_JUDGE}; normalisation `{recipe.reward.normalisation}`.\n"
         f"- **Failed searches:** {after.get('failed_searches', 'not recorded')} of "
         f"{after.get('searches', 'not recorded')} after training."
     )

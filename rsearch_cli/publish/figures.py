@@ -44,8 +44,8 @@ def evaluation_table(record: RunRecord) -> str:
 def eval_results(record: RunRecord) -> list[Any]:
     """The figures after training as `huggingface_hub.EvalResult`, for `model-index`.
 
-    `metric_args` of each hold n, the 95 % interval, decoding, search provider, top-k, corpus and
-    judge: a score means little without them.
+    `metric_args` of each hold n, the 95 % interval and its method, decoding, search provider,
+    top-k, corpus and judge: a score means little without them.
     """
     from huggingface_hub import EvalResult
 
@@ -58,6 +58,7 @@ def eval_results(record: RunRecord) -> list[Any]:
         "search_provider": record.providers,
         "top_k": recipe.search.top_k,
         "judge": NO_JUDGE,
+        "normalisation": recipe.reward.normalisation,
     }
     return [
         EvalResult(
@@ -72,12 +73,26 @@ def eval_results(record: RunRecord) -> list[Any]:
             metric_args={
                 "decoding": _decoding(record, decoding),
                 "interval_95": [round(bound, 4) for bound in after["intervals"][key]],
+                "interval_method": (after.get("interval_methods") or {}).get(key, "bootstrap"),
                 **conditions,
             },
         )
         for key, (kind, name, decoding) in METRICS.items()
         if after.get(key) is not None
     ]
+
+
+def describe_intervals(record: RunRecord) -> str:
+    """How the intervals of the table were made; runs of early versions bootstrapped them all."""
+    told = []
+    for block, name in (("after", "means"), ("difference", "paired differences")):
+        methods = (record.summary.get(block) or {}).get("interval_methods") or {}
+        metrics: dict[str, list[str]] = {}
+        for key, method in methods.items():
+            metrics.setdefault(method, []).append(f"{METRICS[key][1].lower()}, {METRICS[key][2]}")
+        by_method = (f"{method} ({'; '.join(names)})" for method, names in metrics.items())
+        told.append(f"{name} by {', '.join(by_method) or 'bootstrap'}")
+    return f"95 %; {'; '.join(told)}"
 
 
 def unproven_gains(record: RunRecord) -> list[str]:

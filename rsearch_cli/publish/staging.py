@@ -37,6 +37,7 @@ from rsearch_cli.publish.merging import PROMPTS, MergeCheck, check_merge, merge_
 from rsearch_cli.publish.method import CURVE
 from rsearch_cli.publish.record import RunRecord, public_recipe
 from rsearch_cli.recipe.loading import dump_recipe
+from rsearch_cli.storage.json_text import dump_json
 from rsearch_cli.types import Question
 
 KINDS = ("adapter", "merged", "gguf")
@@ -189,7 +190,7 @@ def _stage_adapter(adapter: Path, base: Base, folder: Path) -> None:
     settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     # A base in `base/` has no name that PEFT could resolve: the card's code and rsearch find it.
     settings |= {"base_model_name_or_path": base.public, "revision": None}
-    text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
+    text = dump_json(settings, indent=2) + "\n"
     (folder / "adapter_config.json").write_text(text, encoding="utf-8")
 
 
@@ -208,7 +209,7 @@ def _write_manifest(folder: Path, contents: Contents) -> None:
         "base": BASE if contents.base and not contents.merged else None,
         "files": sorted([*_sizes(folder), MANIFEST]),
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_text(dump_json(manifest, indent=2) + "\n", encoding="utf-8")
 
 
 def _check_complete(folder: Path, contents: Contents) -> None:

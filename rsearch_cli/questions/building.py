@@ -18,6 +18,7 @@ from rsearch_cli.questions.cleaning import (
     drop_leaks,
     locate_questions,
 )
+from rsearch_cli.questions.fields import read_question
 from rsearch_cli.questions.records import Record
 from rsearch_cli.questions.rows import read_rows
 from rsearch_cli.questions.sets import FileQuestionSet, QuestionSet, keep_levels, load_records
@@ -82,7 +83,7 @@ def build_questions(
     elsewhere, checked, unchecked = _read_other_side(opened, split)
     if against is not None:
         rows = read_rows(against)
-        named = ((row.place, row.text("question")) for row in rows)
+        named = ((row.place, read_question(row)) for row in rows)
         elsewhere = locate_questions(named, str(against)) | elsewhere
         checked.append(str(against))
     records, leaks = drop_leaks(records, elsewhere)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from rsearch_cli.questions.records import Record
 
 _QUOTES = re.compile("[\"'`\u00b4\u2018-\u201f\u00ab\u00bb]")
-_ENDINGS = " ?!.\u2026"
+_ENDINGS = " ?!.\u2026\u3002\u061f\u0964"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,4 @@
-"""Contexts: the paragraphs that come with a question, wherever its set keeps them.
-
-Place in the path: between the rows of a question file and `hotpotqa.collect_passages`, which makes
-a corpus of them. On failure: `DataMalformed` names a row without paragraphs.
-"""
+"""Contexts: the paragraphs that come with a question, wherever its set keeps them."""
 
 from __future__ import annotations
 
@@ -10,43 +6,146 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rsearch_cli.questions.rows import Row, shorten
+from rsearch_cli.types import Passage
+
+CONTEXTS = ("context", "contexts", "paragraphs", "ctxs", "passages", "documents")
+TEXT = ("text", "contents", "content", "paragraph_text", "passage", "paragraph", "body")
+"""Names of a passage's text."""
+
+Paragraph = tuple[str, list[str]]
+"""A title, which may be empty, and sentences."""
 
 
-def find_context(row: Row) -> Row | None:
-    """The row with its paragraphs in HotpotQA's `context`; None if it has none.
+def find_paragraphs(row: Row) -> list[Paragraph] | None:
+    """The paragraphs of a row; None if it has none.
 
-    FlashRAG keeps them inside `metadata` and calls the sentences `content`.
+    Read are HotpotQA's `context` in both of its forms (`{"title": [...], "sentences": [[...]]}` and
+    `[[title, [sentence, ...]], ...]`), FlashRAG's in `metadata`, SQuAD's (one text, named by the
+    row's `title`), and lists of texts or of objects with title and text, as in MuSiQue.
+
+    Raises:
+        DataMalformed: They are in none of these forms.
     """
-    if row.fields.get("context") is not None:
-        return row
+    for name in CONTEXTS:
+        value = row.fields.get(name)
+        if isinstance(value, str) and value.strip():
+            title = row.fields.get("title")
+            return [(title if isinstance(title, str) else "", [value])]
+        if value is not None and not isinstance(value, str):
+            return _paragraphs(row, name, value)
     context = read_metadata(row).get("context")
-    if not isinstance(context, dict) or "title" not in context:
-        return None
-    sentences = context.get("sentences", context.get("content"))
-    fields = {"context": {"title": context["title"], "sentences": sentences}}
-    return Row(row.origin, row.place, {"id": row.fields.get("id"), **fields})
+    if isinstance(context, dict) and "title" in context:
+        return _paragraphs(row, "context", context)
+    return None
 
 
-def require_contexts(rows: Iterable[Row]) -> Iterator[Row]:
-    """Yield every row with its paragraphs in HotpotQA's `context`.
+def require_paragraphs(rows: Iterable[Row]) -> Iterator[list[Paragraph]]:
+    """Yield the paragraphs of every row.
 
     Raises:
         DataMalformed: A row has none.
     """
     for row in rows:
-        found = find_context(row)
+        found = find_paragraphs(row)
         if found is None:
             raise row.malformed("'context' is missing: it has no paragraphs to make a corpus of")
         yield found
 
 
-def read_metadata(row: Row) -> Mapping[str, Any]:
-    """The object at `metadata`, empty where there is none.
+def collect_passages(contexts: Iterable[Iterable[Paragraph]]) -> Iterator[Passage]:
+    """Yield all paragraphs once each, as passages that answer for every source.
+
+    A passage's id is its title; another text under the same title gets `#2`, which no title of
+    Wikipedia can hold. Paragraphs without a title are `paragraph`, `paragraph#2`, ...
+    """
+    texts: dict[str, dict[str, None]] = {}
+    for paragraphs in contexts:
+        for title, sentences in paragraphs:
+            text = " ".join(s.strip() for s in sentences if s.strip())
+            known = texts.setdefault(title, {})
+            if text in known:
+                continue
+            known[text] = None
+            name, number = title or "paragraph", len(known)
+            yield Passage(name if number == 1 else f"{name}#{number}", title, text)
+
+
+def read_supporting_titles(row: Row) -> tuple[str, ...]:
+    """Titles of a row's evidence, each once; () where it names none.
 
     Raises:
-        DataMalformed: It is no object.
+        DataMalformed: `supporting_titles` or `supporting_facts` is of another form.
     """
-    metadata = row.fields.get("metadata") or {}
-    if not isinstance(metadata, dict):
-        raise row.malformed(f"'metadata' must be an object, not {shorten(metadata)}")
-    return metadata
+    titles = row.fields.get("supporting_titles")
+    if titles is not None:
+        if not isinstance(titles, list) or not all(isinstance(title, str) for title in titles):
+            raise row.malformed(
+                f"'supporting_titles' must be a list of strings, not {shorten(titles)}"
+            )
+        return tuple(titles)
+    facts = row.fields.get("supporting_facts")
+    if facts is not None:
+        pairs = _pairs(row, "supporting_facts", facts, "sent_id")
+        return tuple(dict.fromkeys(title for title, _ in pairs))
+    return _titles_in_metadata(read_metadata(row).get("supporting_facts"))
+
+
+def read_metadata(row: Row) -> Mapping[str, Any]:
+    """The object at `metadata`, empty where there is none."""
+    metadata = row.fields.get("metadata")
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _paragraphs(row: Row, name: str, value: Any) -> list[Paragraph]:
+    if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
+        return [("", [text]) for text in value]
+    if isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
+        return [_paragraph(row, name, entry) for entry in value]
+    second = "sentences"
+    if isinstance(value, dict) and second not in value:
+        second = "content"
+    pairs = _pairs(row, name, value, second)
+    for title, sentences in pairs:
+        if not isinstance(sentences, list) or not all(isinstance(s, str) for s in sentences):
+            raise row.malformed(
+                f"'{name}': the sentences of {shorten(title)} must be a list of strings, "
+                f"not {shorten(sentences)}"
+            )
+    return pairs
+
+
+def _paragraph(row: Row, name: str, entry: dict[str, Any]) -> Paragraph:
+    inner = Row(row.origin, row.place, entry)
+    title, (key, text) = entry.get("title"), inner.find(TEXT)
+    if key is None or not isinstance(text, str):
+        raise row.malformed(f"'{name}': {shorten(entry)} has no text")
+    return (title if isinstance(title, str) else "", [text])
+
+
+def _pairs(row: Row, name: str, value: Any, second: str) -> list[tuple[str, Any]]:
+    """The `(title, ...)` pairs of `supporting_facts` or `context`, whichever form they have."""
+    given = value
+    if isinstance(value, dict):
+        titles, others = value.get("title"), value.get(second)
+        if isinstance(titles, list) and isinstance(others, list) and len(titles) == len(others):
+            value = list(zip(titles, others, strict=True))
+    if not isinstance(value, list) or not all(_is_pair(entry) for entry in value):
+        raise row.malformed(
+            f'\'{name}\' must be {{"title": [...], "{second}": [...]}} with lists of one length, '
+            f"or a list of [title, {second}] pairs; it is {shorten(given)}"
+        )
+    return [(title, other) for title, other in value]
+
+
+def _is_pair(entry: object) -> bool:
+    return isinstance(entry, list | tuple) and len(entry) == 2 and isinstance(entry[0], str)
+
+
+def _titles_in_metadata(facts: object) -> tuple[str, ...]:
+    """Titles of the evidence, where FlashRAG names them in one of HotpotQA's two forms."""
+    named = facts.get("title") if isinstance(facts, dict) else None
+    if isinstance(facts, list):
+        named = [fact[0] for fact in facts if isinstance(fact, list) and fact]
+    if not isinstance(named, list) or not all(isinstance(title, str) for title in named):
+        return ()
+    return tuple(dict.fromkeys(named))

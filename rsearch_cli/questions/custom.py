@@ -1,109 +1,92 @@
-"""Your own questions: `{"question", "answer"}` rows in a JSON, JSONL or parquet file.
-
-Place in the path: a question set without a corpus. On failure: `DataMalformed` names the row.
+"""Your own questions: a file in any of the forms that `formats` and `fields` read.
 
     {"question": "Who wrote Dune?", "answer": "Frank Herbert", "split": "train"}
     {"id": "q2", "question": "Is Pluto a planet?", "answer": ["no", "dwarf"], "split": "test"}
 
-`id`, `type`, `level`, `supporting_titles` and `split` may be left out; all other fields are kept as
-metadata.
+`id`, `type`, `level`, `supporting_titles`, `context` and `split` may be left out; all other fields
+are kept as metadata.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rsearch_cli.errors import RecipeValueError
+from rsearch_cli.questions.contexts import collect_passages, find_paragraphs
+from rsearch_cli.questions.fields import parse_question
 from rsearch_cli.questions.records import Record, keep_row
-from rsearch_cli.questions.rows import Row, read_rows, require_unique, shorten
+from rsearch_cli.questions.rows import Row, read_rows, require_unique
 from rsearch_cli.questions.sets import FileQuestionSet, QuestionSet, deal_splits, keep_levels
 from rsearch_cli.recipe.schema import Questions
 from rsearch_cli.types import Question
 
-_FIELDS = {"id", "question", "answer", "type", "level", "supporting_titles", "split"}
-
 
 def open_custom(recipe: Questions, seed: int) -> QuestionSet:
-    """Open the question file at `recipe.path`.
+    """Open the question file at `recipe.path`; see `open_file`.
+
+    Raises:
+        RecipeValueError: `recipe.path` is not set.
+        DataError: The file cannot be used.
+    """
+    if recipe.path is None:
+        raise RecipeValueError(
+            "questions.path is required for questions.source 'custom'; set it to a file of "
+            'questions, such as JSONL with {"question", "answer"} rows'
+        )
+    return open_file(recipe, recipe.path, seed)
+
+
+def open_file(
+    recipe: Questions,
+    path: str,
+    seed: int,
+    name: str = "questions",
+    check: Callable[[Row], None] = lambda row: None,
+) -> QuestionSet:
+    """Open a file of questions, with the paragraphs that its rows bring as the corpus.
 
     Where rows name their `split`, those are the set's splits; otherwise `held_out_share` of the
     file becomes `validation` (and `test`).
 
+    Args:
+        recipe: Its `difficulty` and `held_out_share` are read.
+        path: The file.
+        seed: Decides which questions are held out.
+        name: What the description calls them.
+        check: Raises `DataMalformed` for a row that does not belong to the set.
+
     Raises:
-        RecipeValueError: `recipe.path` is not set.
         DataNotFound: The file does not exist or cannot be read.
         DataMalformed: A row cannot be used, or an id comes twice.
         DataEmpty: There are no rows, or none of a level in `recipe.difficulty`.
     """
-    if recipe.path is None:
-        raise RecipeValueError(
-            "questions.path is required for questions.source 'custom'; set it to a JSON or JSONL "
-            'file of {"question", "answer"} rows'
-        )
-    path = Path(recipe.path).expanduser()
-    rows = read_rows(path)
+    file = Path(path).expanduser()
+    rows = read_rows(file)
+    for row in rows:
+        check(row)
     questions = [parse_question(row) for row in rows]
     require_unique(zip((q.id for q in questions), rows, strict=True))
-    kept = keep_levels(questions, recipe.difficulty, recipe.path)
+    kept = keep_levels(questions, recipe.difficulty, path)
     split_of = _read_splits(questions, rows)
     if split_of:
         splits = {name: [q for q in kept if split_of[q.id] == name] for name in split_of.values()}
     else:
         splits = deal_splits(kept, recipe.held_out_share, seed)
+    contexts = [found for row in rows if (found := find_paragraphs(row)) is not None]
+    levels = f", level {' or '.join(recipe.difficulty)}" if recipe.difficulty else ""
+    left_out = f" ({len(kept)} of {len(questions)})" if len(kept) < len(questions) else ""
     return FileQuestionSet(
-        recipe.path,
-        f"questions from {recipe.path}",
-        splits,
-        reread=lambda: _read_records(path),
-    )
-
-
-def parse_question(row: Row) -> Question:
-    """Read one row; without an `id` it is named after its place, such as `line-3`.
-
-    Raises:
-        DataMalformed: `question` or `answer` is missing, or a field has the wrong type.
-    """
-    return Question(
-        id=_read_id(row),
-        text=row.text("question"),
-        answers=_read_answers(row),
-        type=row.text("type", default=""),
-        level=row.text("level", default=""),
-        supporting_titles=_read_titles(row),
-        metadata=row.extras(_FIELDS),
+        name=path,
+        description=f"{name} from {path}{levels}{left_out}",
+        splits=splits,
+        passages=list(collect_passages(contexts)) if contexts else None,
+        reread=lambda: _read_records(file),
     )
 
 
 def _read_records(path: Path) -> Iterator[Record]:
     return (keep_row(parse_question(row), row.fields) for row in read_rows(path))
-
-
-def _read_id(row: Row) -> str:
-    value = row.fields.get("id")
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return row.text("id", default=row.place.replace(" ", "-"))
-
-
-def _read_answers(row: Row) -> tuple[str, ...]:
-    value = row.fields.get("answer")
-    if not isinstance(value, list):
-        return (row.text("answer"),)
-    if not value or not all(isinstance(a, str) and a.strip() for a in value):
-        raise row.malformed(
-            f"'answer' must be a string or a list of strings, none of them empty, "
-            f"not {shorten(value)}"
-        )
-    return tuple(a.strip() for a in value)
-
-
-def _read_titles(row: Row) -> tuple[str, ...]:
-    value = row.fields.get("supporting_titles") or []
-    if not isinstance(value, list) or not all(isinstance(title, str) for title in value):
-        raise row.malformed(f"'supporting_titles' must be a list of strings, not {shorten(value)}")
-    return tuple(value)
 
 
 def _read_splits(questions: list[Question], rows: list[Row]) -> dict[str, str]:

@@ -7,13 +7,13 @@ one that stood there before is left as it was.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rsearch_cli.errors import DataError
 from rsearch_cli.questions.parquet import write_parquet
+from rsearch_cli.storage.json_text import dump_json
 from rsearch_cli.types import Passage
 
 Rows = Sequence[Mapping[str, Any]]
@@ -81,7 +81,7 @@ def _write_jsonl(rows: Rows, path: Path) -> None:
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False)
+    return dump_json(row)
 
 
 WRITERS: Mapping[str, Callable[[Rows, Path], None]] = {

@@ -16,18 +16,12 @@ from functools import partial
 from pathlib import Path
 
 from rsearch_cli.errors import DataError, DataNotFound, RecipeValueError
-from rsearch_cli.questions.contexts import find_context, read_metadata
-from rsearch_cli.questions.hotpotqa import collect_passages
+from rsearch_cli.questions.contexts import collect_passages, find_paragraphs
+from rsearch_cli.questions.custom import open_file
+from rsearch_cli.questions.fields import parse_question
 from rsearch_cli.questions.records import Record, write_rows_of
-from rsearch_cli.questions.rows import Row, read_rows, require_unique, shorten
-from rsearch_cli.questions.sets import (
-    NO_CORPUS,
-    FileQuestionSet,
-    QuestionSet,
-    deal_splits,
-    keep_levels,
-    require_split,
-)
+from rsearch_cli.questions.rows import Row, read_rows, require_unique
+from rsearch_cli.questions.sets import NO_CORPUS, QuestionSet, keep_levels, require_split
 from rsearch_cli.recipe.schema import Questions
 from rsearch_cli.services.hub import ask_hub
 from rsearch_cli.types import Passage, Question
@@ -46,7 +40,6 @@ HUB_SPLITS = {
 
 # FlashRAG calls the validation split `dev`.
 _FILES = {"train": "train.jsonl", "validation": "dev.jsonl", "test": "test.jsonl"}
-_FIELDS = {"id", "question", "golden_answers"}
 
 
 def open_flashrag(recipe: Questions, seed: int) -> QuestionSet:
@@ -83,7 +76,7 @@ def open_flashrag(recipe: Questions, seed: int) -> QuestionSet:
             )
         local = {split: partial(Path, file) for split, file in found.items()}
         return FlashRag(name or folder.name, f"questions from {folder}", local, recipe.difficulty)
-    return _open_file(recipe, path, seed)
+    return open_file(recipe, recipe.path, seed)
 
 
 @dataclass(frozen=True)
@@ -114,9 +107,10 @@ class FlashRag:
     def corpus(self) -> Iterator[Passage]:
         """The paragraphs of all splits; see `QuestionSet.corpus`."""
         rows = [row for split in self.files for row in self._rows(split)]
-        if not any(find_context(row) for row in rows):
+        contexts = [found for row in rows if (found := find_paragraphs(row)) is not None]
+        if not contexts:
             raise DataError(f"{self.name} {NO_CORPUS}")
-        return collect_passages(filter(None, map(find_context, rows)))
+        return collect_passages(contexts)
 
     def _rows(self, split: str) -> list[Row]:
         require_split(self.name, split, self.files)
@@ -124,65 +118,14 @@ class FlashRag:
 
 
 def read_questions(rows: Sequence[Row]) -> list[Question]:
-    """Read rows of FlashRAG's form.
+    """Read rows of a file.
 
     Raises:
-        DataMalformed: A row is not of that form, or an id comes twice.
+        DataMalformed: A row cannot be used, or an id comes twice.
     """
     questions = [parse_question(row) for row in rows]
     require_unique(zip((q.id for q in questions), rows, strict=True))
     return questions
-
-
-def parse_question(row: Row) -> Question:
-    """Read one row; blanks among its answers are left out, as long as one answer remains.
-
-    Raises:
-        DataMalformed: A field is missing or has the wrong type.
-    """
-    answers = row.fields.get("golden_answers")
-    if answers is None:
-        raise row.malformed("'golden_answers' is missing")
-    if not isinstance(answers, list) or not all(isinstance(a, str) for a in answers):
-        raise row.malformed(f"'golden_answers' must be a list of strings, not {shorten(answers)}")
-    kept = tuple(dict.fromkeys(a.strip() for a in answers if a.strip()))
-    if not kept:
-        raise row.malformed("'golden_answers' holds no answer")
-    metadata = read_metadata(row)
-    kind, level = (metadata.get(key) for key in ("type", "level"))
-    return Question(
-        id=row.text("id"),
-        text=row.text("question"),
-        answers=kept,
-        type=kind if isinstance(kind, str) else "",
-        level=level if isinstance(level, str) else "",
-        supporting_titles=_titles(metadata.get("supporting_facts")),
-        metadata=row.extras(_FIELDS),
-    )
-
-
-def _titles(facts: object) -> tuple[str, ...]:
-    """Titles of the evidence, where a set names them in one of HotpotQA's two forms."""
-    named = facts.get("title") if isinstance(facts, dict) else None
-    if isinstance(facts, list):
-        named = [fact[0] for fact in facts if isinstance(fact, list) and fact]
-    if not isinstance(named, list) or not all(isinstance(title, str) for title in named):
-        return ()
-    return tuple(dict.fromkeys(named))
-
-
-def _open_file(recipe: Questions, path: Path, seed: int) -> QuestionSet:
-    rows = read_rows(path)
-    questions = read_questions(rows)
-    contexts = list(filter(None, map(find_context, rows)))
-    kept = keep_levels(questions, recipe.difficulty, str(path))
-    return FileQuestionSet(
-        name=str(path),
-        description=f"questions from {path}",
-        splits=deal_splits(kept, recipe.held_out_share, seed),
-        passages=list(collect_passages(contexts)) if contexts else None,
-        reread=lambda: write_rows_of(read_questions(read_rows(path))),
-    )
 
 
 def _hub_splits(name: str) -> Sequence[str]:

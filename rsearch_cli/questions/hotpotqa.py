@@ -1,33 +1,22 @@
-"""HotpotQA (Yang et al., arXiv 1809.09600) in its own schema, from a file or from the Hub.
+"""HotpotQA (Yang et al., arXiv 1809.09600), from a file or from the Hub.
 
-Place in the path: a question set; the paragraphs that come with its questions are the corpus. On
-failure: `DataMalformed` names the row, `DataNotFound` says what to do where the Hub is out of
-reach, `DataEmpty` which levels there are. The Hub set has two variants: `hotpotqa` or
-`hotpotqa:distractor`, whose ten paragraphs hold the evidence, and `hotpotqa:fullwiki`, whose ten
+The paragraphs that come with its questions are the corpus. The Hub set has two variants: `hotpotqa`
+or `hotpotqa:distractor`, whose ten paragraphs hold the evidence, and `hotpotqa:fullwiki`, whose ten
 were found by a search in all of Wikipedia (they differ on validation only).
-
-Both forms of the schema are read. `supporting_facts` and `context` are, on the Hub, objects of
-parallel lists (`{"title": [...], "sentences": [[...], ...]}`) and, in the authors' files, lists of
-pairs (`[[title, [sentence, ...]], ...]`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from rsearch_cli.errors import DataNotFound, RecipeValueError
+from rsearch_cli.questions.contexts import collect_passages, find_paragraphs
+from rsearch_cli.questions.custom import open_file
+from rsearch_cli.questions.fields import parse_question
 from rsearch_cli.questions.records import Record, keep_row
-from rsearch_cli.questions.rows import Row, read_rows, require_unique, shorten
-from rsearch_cli.questions.sets import (
-    FileQuestionSet,
-    QuestionSet,
-    deal_splits,
-    keep_levels,
-    require_split,
-)
+from rsearch_cli.questions.rows import Row
+from rsearch_cli.questions.sets import QuestionSet, keep_levels, require_split
 from rsearch_cli.recipe.schema import Questions
 from rsearch_cli.services.hub import ask_hub
 from rsearch_cli.types import Passage, Question
@@ -35,19 +24,18 @@ from rsearch_cli.types import Passage, Question
 HUB_ID = "hotpotqa/hotpot_qa"
 HUB_CONFIGS = ("distractor", "fullwiki")
 HUB_SPLITS = ("train", "validation")
-_FIELDS = {"id", "_id", "question", "answer", "type", "level", "supporting_facts", "context"}
+_FIELDS = {"id", "question", "answer", "type", "level", "supporting_facts", "context"}
 
 
 def open_hotpotqa(recipe: Questions, seed: int) -> QuestionSet:
     """Open HotpotQA from `recipe.path`, or from the Hub where that is None.
 
-    A file has no splits of its own: `held_out_share` of it becomes `validation` (and `test`).
+    A file is read as any other file of questions (see `custom.open_file`), but each row must have
+    paragraphs or supporting facts.
 
     Raises:
         RecipeValueError: `recipe.source` names a variant that there is not.
-        DataNotFound: The file does not exist or cannot be read.
-        DataMalformed: A row is not in the schema of HotpotQA, or an id comes twice.
-        DataEmpty: There are no rows, or none of a level in `recipe.difficulty`.
+        DataError: The file cannot be used.
     """
     config = recipe.source.partition(":")[2] or HUB_CONFIGS[0]
     if config not in HUB_CONFIGS:
@@ -56,18 +44,17 @@ def open_hotpotqa(recipe: Questions, seed: int) -> QuestionSet:
         )
     if recipe.path is None:
         return HubHotpotQA(recipe.difficulty, config)
-    path = Path(recipe.path).expanduser()
-    rows = read_rows(path)
-    questions = [parse_question(row) for row in rows]
-    require_unique(zip((q.id for q in questions), rows, strict=True))
-    kept = keep_levels(questions, recipe.difficulty, recipe.path)
-    return FileQuestionSet(
-        name="HotpotQA",
-        description=f"HotpotQA from {recipe.path}, {_say_levels(recipe.difficulty)}",
-        splits=deal_splits(kept, recipe.held_out_share, seed),
-        passages=list(collect_passages(rows)),
-        reread=lambda: (keep_row(parse_question(row), row.fields) for row in read_rows(path)),
-    )
+    return open_file(recipe, recipe.path, seed, name="HotpotQA", check=_require_own_row)
+
+
+def _require_own_row(row: Row) -> None:
+    """Refuse other questions: what is made of them would be taken for HotpotQA's."""
+    if row.fields.get("supporting_facts") is None and row.fields.get("context") is None:
+        fields = ", ".join(key for key, value in row.fields.items() if value is not None)
+        raise row.malformed(
+            f"this is no row of HotpotQA, its fields are {fields}: read it with "
+            "questions.source=custom, and name a corpus"
+        )
 
 
 @dataclass(frozen=True)
@@ -96,7 +83,7 @@ class HubHotpotQA:
             DataNotFound: The Hub cannot be reached and the set is not in its cache.
         """
         require_split(self.name, split, HUB_SPLITS)
-        rows = _hub_rows(self.config, split, sorted(_FIELDS - {"_id", "context"}))
+        rows = _hub_rows(self.config, split, sorted(_FIELDS - {"context"}))
         questions = keep_levels([parse_question(r) for r in rows], self.levels, f"{HUB_ID} {split}")
         return questions[:limit]
 
@@ -108,7 +95,7 @@ class HubHotpotQA:
         """
         split = split or HUB_SPLITS[0]
         require_split(self.name, split, HUB_SPLITS)
-        rows = _hub_rows(self.config, split, sorted(_FIELDS - {"_id"}))
+        rows = _hub_rows(self.config, split, sorted(_FIELDS))
         records = [keep_row(parse_question(row), row.fields) for row in rows]
         return [r for r in records if self.levels is None or r.question.level in self.levels]
 
@@ -119,70 +106,7 @@ class HubHotpotQA:
             DataNotFound: The Hub cannot be reached and the set is not in its cache.
         """
         splits = (_hub_rows(self.config, split, ["context"]) for split in HUB_SPLITS)
-        return collect_passages(row for rows in splits for row in rows)
-
-
-def parse_question(row: Row) -> Question:
-    """Read everything but the paragraphs from a row of either form.
-
-    Raises:
-        DataMalformed: The row is not in the schema of HotpotQA.
-    """
-    titles = (title for title, _ in _pairs(row, "supporting_facts", "sent_id"))
-    return Question(
-        id=row.text("id" if "id" in row.fields else "_id"),
-        text=row.text("question"),
-        answers=(row.text("answer"),),
-        type=row.text("type", default=""),
-        level=row.text("level", default=""),
-        supporting_titles=tuple(dict.fromkeys(titles)),
-        metadata=row.extras(_FIELDS),
-    )
-
-
-def collect_passages(rows: Iterable[Row]) -> Iterator[Passage]:
-    """Yield the paragraphs of all rows once each, as passages that answer for every source.
-
-    A passage's id is its title; another text under the same title gets `#2`, which no title of
-    Wikipedia can hold.
-
-    Raises:
-        DataMalformed: A row's `context` is not in the schema of HotpotQA.
-    """
-    texts: dict[str, list[str]] = {}
-    for row in rows:
-        for title, sentences in _pairs(row, "context", "sentences"):
-            if not isinstance(sentences, list) or not all(isinstance(s, str) for s in sentences):
-                raise row.malformed(
-                    f"'context': the sentences of {shorten(title)} must be a list of strings, "
-                    f"not {shorten(sentences)}"
-                )
-            text = " ".join(s.strip() for s in sentences if s.strip())
-            known = texts.setdefault(title, [])
-            if text in known:
-                continue
-            known.append(text)
-            number = len(known)
-            yield Passage(title if number == 1 else f"{title}#{number}", title, text)
-
-
-def _pairs(row: Row, key: str, second: str) -> list[tuple[str, Any]]:
-    """The `(title, ...)` pairs of `supporting_facts` or `context`, whichever form they have."""
-    value = row.fields.get(key)
-    if isinstance(value, dict):
-        titles, others = value.get("title"), value.get(second)
-        if isinstance(titles, list) and isinstance(others, list) and len(titles) == len(others):
-            value = list(zip(titles, others, strict=True))
-    if not isinstance(value, list) or not all(_is_pair(entry) for entry in value):
-        raise row.malformed(
-            f'\'{key}\' must be {{"title": [...], "{second}": [...]}} with lists of one length, '
-            f"or a list of [title, {second}] pairs; it is {shorten(value)}"
-        )
-    return [(title, other) for title, other in value]
-
-
-def _is_pair(entry: object) -> bool:
-    return isinstance(entry, list | tuple) and len(entry) == 2 and isinstance(entry[0], str)
+        return collect_passages(find_paragraphs(row) or () for rows in splits for row in rows)
 
 
 def _hub_rows(config: str, split: str, columns: list[str]) -> Iterator[Row]:

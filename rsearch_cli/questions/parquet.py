@@ -10,11 +10,12 @@ that are now a string and now a list, is a column of JSON texts and says so in i
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rsearch_cli.errors import DataMalformed
+from rsearch_cli.storage.json_text import dump_json, finite_only
 
 PARQUET_MAGIC = b"PAR1"
 """How every parquet file begins."""
@@ -22,12 +23,12 @@ PARQUET_MAGIC = b"PAR1"
 _JSON = {b"rsearch": b"json"}
 
 
-def read_parquet(origin: str, content: bytes) -> list[dict[str, Any]]:
-    """Read the rows of a parquet file; a null counts as a field that is not there.
+def stream_parquet(file: IO[bytes], origin: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each row with its place; null and NaN count as a field that is not there.
 
     Args:
-        origin: Name of the file, for messages.
-        content: The whole file.
+        file: Open at its beginning, and seekable.
+        origin: What messages call it.
 
     Raises:
         DataMalformed: It is damaged.
@@ -36,16 +37,21 @@ def read_parquet(origin: str, content: bytes) -> list[dict[str, Any]]:
     from pyarrow import parquet
 
     try:
-        table = parquet.read_table(pyarrow.BufferReader(content))
-        columns = {
-            field.name: _decode(column.to_pylist(), field.metadata)
-            for field, column in zip(table.schema, table.columns, strict=True)
-        }
+        table = parquet.ParquetFile(file)
+        kinds = {field.name: field.metadata for field in table.schema_arrow}
+        number = 0
+        for batch in table.iter_batches():
+            columns = [
+                _decode(column.to_pylist(), kinds[name])
+                for name, column in zip(batch.schema.names, batch.columns, strict=True)
+            ]
+            for cells in zip(*columns, strict=True):
+                number += 1
+                fields = dict(zip(batch.schema.names, map(_plain, cells), strict=True))
+                yield f"row {number}", {k: v for k, v in fields.items() if v is not None}
     except (pyarrow.ArrowException, ValueError, OSError) as error:
         first = str(error).splitlines()[0]
         raise DataMalformed(f"{origin}: not a whole parquet file ({first})") from error
-    rows = zip(*columns.values(), strict=True)
-    return [{k: v for k, v in zip(columns, row, strict=True) if v is not None} for row in rows]
 
 
 def write_parquet(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -74,11 +80,11 @@ def _encode(values: list[Any]) -> tuple[Any, Mapping[bytes, bytes] | None]:
     try:
         column = pyarrow.array(values)
         # Arrow fills objects up to the same keys and turns whole numbers into fractions.
-        if json.dumps(column.to_pylist()) == json.dumps(values):
+        if dump_json(column.to_pylist()) == dump_json(values):
             return column, None
     except (pyarrow.ArrowException, OverflowError):
         pass
-    texts = [None if value is None else json.dumps(value) for value in values]
+    texts = [None if value is None else dump_json(value) for value in values]
     return pyarrow.array(texts, type=pyarrow.string()), _JSON
 
 
@@ -86,3 +92,16 @@ def _decode(values: list[Any], metadata: Mapping[bytes, bytes] | None) -> list[A
     if (metadata or {}).get(b"rsearch") != b"json":
         return values
     return [None if value is None else json.loads(value) for value in values]
+
+
+def _plain(value: Any) -> Any:
+    """The JSON value that stands for one of Arrow's: dates as texts, images left out."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return finite_only(value)
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    return None if isinstance(value, bytes) else str(value)

@@ -28,8 +28,9 @@ class Record:
 
 def keep_row(question: Question, fields: Mapping[str, Any]) -> Record:
     """Keep a row as it came; one that was named after its place gets that name as its id."""
-    named = "id" in fields or "_id" in fields
-    return Record(question, fields if named else {"id": question.id, **fields})
+    named = fields.get("id") is not None or fields.get("_id") is not None
+    own_id = {"id": question.id}
+    return Record(question, fields if named else own_id | dict(fields) | own_id)
 
 
 def write_rows_of(questions: Iterable[Question]) -> list[Record]:

@@ -1,23 +1,20 @@
-"""Rows of a file: JSONL, one JSON list of objects, or parquet, read strictly.
-
-Place in the path: below the question sets that live in a file, and below corpora. On failure:
-`DataNotFound`, `DataMalformed` naming file, line and what is wrong, or `DataEmpty`; a row is never
-skipped.
-"""
+"""Rows of a file, each with its place, read strictly: a row is never skipped."""
 
 from __future__ import annotations
 
-import codecs
-import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rsearch_cli.errors import DataEmpty, DataMalformed, DataNotFound
-from rsearch_cli.questions.parquet import PARQUET_MAGIC, read_parquet
+from rsearch_cli.errors import DataEmpty, DataMalformed
+from rsearch_cli.questions.formats import SHAPES, has_lone_surrogate, stream_values
+from rsearch_cli.storage.json_text import dump_json
 
-_SHAPES = "expected JSONL (one object a line) or one JSON list of objects"
+_EXPECTED = f"expected {SHAPES}"
+_REMEDY = "set questions.path to a file of questions"
+_NOT_COUNTED = re.compile(r"[\s_-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +23,7 @@ class Row:
 
     Attributes:
         origin: The file or data set, for messages.
-        place: `line 3` in JSONL, `item 3` in a JSON list, `row 3` in parquet; counted from 1.
+        place: `line 3` in JSONL and in a table, `item 3` in a JSON list, `row 3` in parquet.
         fields: The object itself.
     """
 
@@ -61,56 +58,61 @@ class Row:
             raise self.malformed(f"'{key}' is empty")
         return value.strip()
 
+    def find(self, names: Sequence[str]) -> tuple[str | None, Any]:
+        """The first of the names that has a value here, as it is spelt here, and the value.
+
+        Case, blanks, hyphens and underscores do not count; (None, None) if there is none.
+        """
+        for name in names:
+            if self.fields.get(name) is not None:
+                return name, self.fields[name]
+        folded = {_fold(key): key for key, value in self.fields.items() if value is not None}
+        for name in names:
+            if (key := folded.get(_fold(name))) is not None:
+                return key, self.fields[key]
+        return None, None
+
     def extras(self, known: Iterable[str]) -> dict[str, Any]:
         """All fields but the `known` ones, as they came."""
         return {key: value for key, value in self.fields.items() if key not in known}
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read all objects of a JSON, JSONL or parquet file, in order; blank lines and a BOM are fine.
-
-    Which of them it is shows in the first characters, not in the file's name.
+    """Read all rows of a file of questions; see `formats` for its forms.
 
     Raises:
         DataNotFound: The file does not exist or cannot be read.
-        DataMalformed: It is not UTF-8, not JSON, or a row is no object.
+        DataMalformed: It is in none of the forms, or a row is no object or holds half a character.
         DataEmpty: There is no row in it.
     """
-    raw = _read_bytes(path)
-    origin = str(path)
-    if raw.startswith(PARQUET_MAGIC):
-        placed = [(f"row {n}", fields) for n, fields in enumerate(read_parquet(origin, raw), 1)]
-    else:
-        placed = _parse_text(origin, _decode(origin, raw.removeprefix(codecs.BOM_UTF8)))
-    if not placed:
-        raise DataEmpty(f"{path} holds no rows; {_SHAPES}")
-    return [_as_row(origin, place, value, _SHAPES) for place, value in placed]
+    rows = list(stream_rows(path, origin=str(path), expected=_EXPECTED, remedy=_REMEDY))
+    for row in rows:
+        if has_lone_surrogate(row.fields):
+            raise row.malformed(
+                "an escape such as \\ud83d stands alone, without the other half of its character"
+            )
+    if not rows:
+        raise DataEmpty(f"{path} holds no rows; {_EXPECTED}")
+    return rows
 
 
 def stream_rows(path: Path, *, origin: str, expected: str, remedy: str) -> Iterator[Row]:
-    """Yield the objects of a JSONL file line by line, so that a file of any size fits.
+    """Yield the objects of a file one by one, so that a file of any size fits.
 
     Args:
-        path: UTF-8, with or without a BOM; blank lines are skipped.
+        path: A file in one of the forms of `formats`.
         origin: What messages call the file.
         expected: The form of a row, for messages.
         remedy: What to do where there is no such file.
 
     Raises:
         DataNotFound: The file does not exist or cannot be read.
-        DataMalformed: A line is not UTF-8, not JSON or no object.
+        DataMalformed: It is damaged, or a row is no object.
     """
-    try:
-        with path.open("rb") as file:
-            for number, raw in enumerate(file, start=1):
-                text = _decode(origin, raw.removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n"), number)
-                if text.strip():
-                    value = _parse(origin, text, number, expected)
-                    yield _as_row(origin, f"line {number}", value, expected)
-    except FileNotFoundError:
-        raise DataNotFound(f"{origin} does not exist; {remedy}") from None
-    except OSError as error:
-        raise DataNotFound(f"{origin} cannot be read: {error.strerror}") from None
+    for place, value in stream_values(path, origin=origin, expected=expected, remedy=remedy):
+        if not isinstance(value, dict):
+            raise DataMalformed(f"{origin}, {place}: {shorten(value)} is no object; {expected}")
+        yield Row(origin, place, value)
 
 
 def require_unique(named_rows: Iterable[tuple[str, Row]]) -> None:
@@ -131,73 +133,9 @@ def require_unique(named_rows: Iterable[tuple[str, Row]]) -> None:
 
 def shorten(value: object) -> str:
     """Show a JSON value in at most 60 characters."""
-    shown = json.dumps(value, ensure_ascii=False)
+    shown = dump_json(value)
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise DataNotFound(
-            f"{path} does not exist; set questions.path to a JSON or JSONL file of questions"
-        ) from None
-    except OSError as error:
-        raise DataNotFound(f"{path} cannot be read: {error.strerror}") from None
-
-
-def _parse_text(origin: str, content: str) -> list[tuple[str, Any]]:
-    """The values of a JSON list or of JSONL, each with its place."""
-    if content.lstrip().startswith("["):
-        items = enumerate(_parse_strictly(origin, content, 1), start=1)
-        return [(f"item {number}", value) for number, value in items]
-    # Not splitlines(): U+2028 and its like may stand inside a JSON string.
-    lines = enumerate(content.split("\n"), start=1)
-    return [(f"line {n}", _parse_strictly(origin, line, n)) for n, line in lines if line.strip()]
-
-
-def _as_row(origin: str, place: str, value: Any, expected: str) -> Row:
-    if not isinstance(value, dict):
-        raise DataMalformed(f"{origin}, {place}: {shorten(value)} is no object; {expected}")
-    return Row(origin, place, value)
-
-
-def _decode(origin: str, content: bytes, first_line: int = 1) -> str:
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = first_line + content.count(b"\n", 0, error.start)
-        raise DataMalformed(
-            f"{origin}, line {line}: not UTF-8 (byte 0x{content[error.start]:02x}); "
-            "save the file as UTF-8"
-        ) from None
-
-
-def _parse_strictly(origin: str, text: str, first_line: int) -> Any:
-    """Parse as `_parse`, and refuse what parses but no tokenizer and no file takes."""
-    value = _parse(origin, text, first_line, _SHAPES)
-    try:
-        if "\\u" in text:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        raise DataMalformed(
-            f"{origin}, line {first_line} or below: an escape such as \\ud83d stands alone, "
-            "without the other half of its character"
-        ) from None
-    return value
-
-
-def _parse(origin: str, text: str, first_line: int, expected: str) -> Any:
-    """Parse one JSON text that begins at `first_line` of the file."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        line = first_line + error.lineno - 1
-        raise DataMalformed(
-            f"{origin}, line {line}: not JSON ({error.msg} at column {error.colno}); {expected}"
-        ) from None
-    except ValueError:
-        # What the standard library refuses beyond bad syntax: integers of over 4300 digits.
-        raise DataMalformed(f"{origin}, line {first_line} or below: a number is too long") from None
-    except RecursionError:
-        raise DataMalformed(f"{origin}, line {first_line} or below: nested too deeply") from None
+def _fold(name: object) -> str:
+    return _NOT_COUNTED.sub("", str(name)).lower()

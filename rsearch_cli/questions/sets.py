@@ -34,11 +34,13 @@ QUESTION_SETS = {
 }
 ENTRY_POINT_GROUP = "rsearch.question_sets"
 
+_VALIDATION = ("validation", "dev", "valid", "val", "development", "eval")
+"""What files call the split `validation`."""
 WHOLE = "all"
 """Split of a set from a file that holds every question of it."""
 NO_CORPUS = (
-    "brings no corpus; set search.sources.<name>.corpus to a JSONL file of passages, one "
-    '{"id", "title", "text"} a line'
+    "brings no corpus; set search.sources.<name>.corpus to a file of passages, such as JSONL with "
+    '{"id", "title", "text"} a line, for every source'
 )
 """How a message goes on that begins with the name of a set without passages."""
 
@@ -151,6 +153,7 @@ class FileQuestionSet:
         if split == WHOLE and WHOLE not in self.splits:
             distinct = {q.id: q for questions in self.splits.values() for q in questions}
             return list(distinct.values())[:limit]
+        split = _spell_split(split, self.splits)
         require_split(self.name, split, self.splits)
         if not self.splits[split]:
             raise DataEmpty(
@@ -181,7 +184,17 @@ def require_split(set_name: str, split: str, known: Mapping[str, object] | Seque
         DataError: It has not; the message names those that it has.
     """
     if split not in known:
-        raise DataError(f"{set_name} has no split '{split}'; it has {', '.join(known)}")
+        raise DataError(
+            f"{set_name} has no split '{split}'; it has {', '.join(known)}: name one of them in "
+            "evaluate.split, questions.train_split or --split"
+        )
+
+
+def _spell_split(split: str, known: Mapping[str, object]) -> str:
+    """The name under which a file has a split: `dev` is `validation`, unless it has both."""
+    if split in known or split not in _VALIDATION:
+        return split
+    return next((name for name in _VALIDATION if name in known), split)
 
 
 def keep_levels(
@@ -196,9 +209,12 @@ def keep_levels(
     if not kept:
         counts = Counter(q.level or "no level" for q in questions)
         there = ", ".join(f"{level} ({count})" for level, count in sorted(counts.items()))
+        remedy = "keep all with questions.difficulty=null"
+        if any(q.level for q in questions):
+            remedy = f"name a level that is there, or {remedy}"
         raise DataEmpty(
             f"{origin}: no question is left at questions.difficulty {', '.join(levels or ())}; "
-            f"it has {there}"
+            f"it has {there}: {remedy}"
         )
     return kept
 

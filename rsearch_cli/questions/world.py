@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
-from rsearch_cli.errors import DataEmpty, DataError
+from rsearch_cli.errors import DataEmpty, DataError, RecipeValueError
 from rsearch_cli.questions.names import NameMaker
 from rsearch_cli.questions.world_relations import QUESTION_TYPES, RELATIONS, QuestionType
 from rsearch_cli.recipe.schema import Questions
@@ -173,8 +173,17 @@ class World:
 
 
 def open_world(recipe: Questions, seed: int) -> World:
-    """The world of a recipe; its own `world.seed` decides, not the seed of the run."""
+    """The world of a recipe; its own `world.seed` decides, not the seed of the run.
+
+    Raises:
+        RecipeValueError: The recipe names a file, which would not be read.
+    """
     del seed
+    if recipe.path is not None:
+        raise RecipeValueError(
+            f"questions.source is world, which reads no file, and questions.path is {recipe.path}; "
+            "set questions.source=custom to read it, or questions.path=null"
+        )
     return World(recipe.world.seed, count_regions(recipe.world), recipe.difficulty)
 
 

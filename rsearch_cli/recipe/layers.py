@@ -42,6 +42,16 @@ class Layer:
             data = data[key]
         return True
 
+    def settings(self) -> list[tuple[str, str]]:
+        """How an option was given, and the dotted key of each value in it."""
+        value: Any = self.data
+        for key in self.path:
+            value = value[key]
+        keys = _leaves(value, ".".join(self.path))
+        return [
+            (f"{self.where} {key}" if self.where == "--set" else self.where, key) for key in keys
+        ]
+
     def locate(self, keys: Sequence[str | int]) -> str:
         """Where the key stands, with its line if that is known."""
         line = self.lines.get(tuple(map(str, keys)))
@@ -110,6 +120,13 @@ def blame(paths: Sequence[Sequence[str | int]], layers: Sequence[Layer], otherwi
                     return layer.locate(keys)
         paths = [keys[:-1] for keys in paths if keys]
     return otherwise
+
+
+def _leaves(value: Any, dotted: str) -> list[str]:
+    """Dotted keys of all values in a nested one that are no mappings."""
+    if not isinstance(value, dict) or not value:
+        return [dotted]
+    return [leaf for key, inner in value.items() for leaf in _leaves(inner, f"{dotted}.{key}")]
 
 
 def _option(where: str, dotted: str, value: object) -> Layer:

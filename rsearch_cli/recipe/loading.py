@@ -26,6 +26,9 @@ from rsearch_cli.recipe.documents import Document, dump_document, parse_document
 from rsearch_cli.recipe.layers import Layer, blame, fill_in, merge, option_layers
 from rsearch_cli.recipe.problems import Problem, explain, involved_keys, recipe_error, show_value
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.recipe.unread import Given
+
+_FILE = ("source", "path", "difficulty")
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,15 @@ class LoadedRecipe:
         name: Its file's name without `.yaml`.
         path: Its file.
         recipe: All settings, resolved.
+        given: The settings that options of the command line gave.
+        notes: What loading has to say, a line each.
     """
 
     name: str
     path: Path
     recipe: Recipe
+    given: tuple[Given, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def load_recipe(
@@ -65,14 +72,16 @@ def load_recipe(
     files, flaws = _read_chain(path)
     options, mistakes = option_layers(overrides, flags or {})
     problems = [*flaws, *mistakes]
-    recipe, errors = _validate(_merge_all(files, options))
+    given = tuple(setting for layer in options for setting in layer.settings())
+    added, notes = _put_file_for_world(_merge_all(files, options), options)
+    recipe, errors = _validate(_merge_all(files, [*options, *added]))
     for error in errors:
         kind, sentence = explain(error)
         where = blame(involved_keys(error), [*files, *options], otherwise=files[-1].where)
         problems.append(Problem(kind, where, sentence))
     if problems or recipe is None:
         raise recipe_error(path.stem, problems)
-    return LoadedRecipe(path.stem, path, recipe)
+    return LoadedRecipe(path.stem, path, recipe, given, notes)
 
 
 def peek(
@@ -113,6 +122,33 @@ def _merge_all(files: Sequence[Layer], options: Sequence[Layer]) -> dict[str, An
     for layer in options:
         tree = merge(fill_in(tree, layer.path[:-1], defaults), layer.data)
     return tree
+
+
+def _put_file_for_world(
+    tree: dict[str, Any], options: Sequence[Layer]
+) -> tuple[list[Layer], tuple[str, ...]]:
+    """Let a question file that an option names take the place of the fictional world.
+
+    Returns:
+        Layers above the options, and what is to be said of them; nothing where the recipe asks no
+        questions of the world, or where an option insists on it.
+    """
+    questions = tree.get("questions")
+    by_option = {name: any(layer.sets(("questions", name)) for layer in options) for name in _FILE}
+    if (
+        not isinstance(questions, dict)
+        or questions.get("source") != "world"
+        or questions.get("path") is None
+        or by_option["source"]
+        or not by_option["path"]
+    ):
+        return [], ()
+    note = f"questions.source is custom, so that {questions['path']} takes the place of the world"
+    layers, _ = option_layers((), {"questions.source": "custom"})
+    if questions.get("difficulty") is not None and not by_option["difficulty"]:
+        layers += option_layers(["questions.difficulty=null"], {})[0]
+        note += f", whose questions.difficulty {', '.join(questions['difficulty'])} is not kept"
+    return layers, (note,)
 
 
 def _shipped() -> dict[str, Path]:

@@ -47,8 +47,8 @@ class Questions(Section):
     )
     path: str | None = Field(
         None,
-        description="JSON, JSONL or parquet file, for flashrag a folder too; null takes the Hub "
-        "set for hotpotqa and flashrag. Required for custom.",
+        description="File of questions (JSONL, JSON, CSV, parquet, ...), for flashrag a folder "
+        "too; null takes the Hub set for hotpotqa and flashrag. Required for custom.",
     )
     difficulty: list[Literal["easy", "medium", "hard"]] | None = Field(
         None, min_length=1, description="Levels to keep; null keeps all."
@@ -79,7 +79,13 @@ class Protocol(Section):
         description="Source name to what it is good for, as the system prompt tells the model.",
     )
     max_nodes: int = Field(8, ge=1, le=64, description="Most nodes in one plan.")
-    max_query_words: int = Field(10, ge=1, le=64, description="Most words in one query.")
+    max_query_words: int = Field(
+        10,
+        ge=1,
+        le=64,
+        description="Most words in one query; in scripts without blanks between words, three "
+        "letters count as one, six in Thai, Lao, Burmese and Khmer.",
+    )
     result_tag: Literal["result", "r"] = Field(
         "result", description="Tag that is written around results; both are read."
     )
@@ -101,7 +107,7 @@ class Source(Section):
     type: str = Field("bm25", description="Kind of source (see `rsearch_cli/search/sources.py`).")
     corpus: str = Field(
         "questions",
-        description="JSONL file of passages, or a folder that `rsearch index` made; `questions` is "
+        description="File of passages, or a folder that `rsearch index` made; `questions` is "
         "the corpus that comes with the set.",
     )
     options: dict[str, JsonValue] = Field(

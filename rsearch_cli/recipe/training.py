@@ -43,6 +43,11 @@ class Reward(Section):
     answer: Literal["f1", "em", "judge"] = Field(
         "f1", description="Score of the answer: word overlap, exact match, or a model's verdict."
     )
+    normalisation: Literal["squad", "cjk"] = Field(
+        "squad",
+        description="How answers are compared as text, in reward and evaluation: by SQuAD's rules, "
+        "or by letters where they are in Chinese, Japanese, Korean, Thai or the like.",
+    )
     judge: Judge = Field(default_factory=Judge, description="Only read by answer `judge`.")
     require_valid_plan: bool = Field(
         True, description="An invalid plan earns nothing for its answer."

@@ -71,7 +71,8 @@ def answer_score(trajectory: Trajectory, recipe: Reward) -> float:
     """Lexical score in [0, 1] of the trajectory's answer; without an answer it is 0."""
     if trajectory.answer is None:
         return 0.0
-    return _LEXICAL[recipe.answer](trajectory.answer, trajectory.question.answers)
+    score = _LEXICAL[recipe.answer]
+    return score(trajectory.answer, trajectory.question.answers, recipe.normalisation)
 
 
 def plan_score(rounds: Sequence[SearchRound]) -> float:

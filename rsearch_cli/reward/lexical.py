@@ -1,21 +1,29 @@
 """How well an answer matches the references: exact match and F1 as HotpotQA computes them.
 
-Place in the path: called by `composite` for the reward and by `evaluate.metrics` for the report, so
-that training and evaluation can never measure different things. On failure: it has none; any two
-strings have a score.
+The reward and the report both call this, so that training and evaluation can never measure
+different things. The rules are SQuAD's, which know blanks between words and ASCII punctuation only;
+`cjk` compares answers in Chinese, Japanese, Korean, Thai and the like by their letters.
 """
 
 from __future__ import annotations
 
 import re
 import string
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from rsearch_cli.protocol.characters import HANGUL, UNSPACED
+
+Normalisation = Literal["squad", "cjk"]
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 # Answers of a closed kind: sharing a word with a longer answer ("no" in "no one") earns nothing.
 _CLOSED = frozenset({"yes", "no", "noanswer"})
+_BY_LETTER = re.compile(f"[{UNSPACED}{HANGUL}]")
+_TOKEN = re.compile(rf"[{UNSPACED}{HANGUL}]|[^\s{UNSPACED}{HANGUL}]+")
 
 
 def normalise_answer(text: str) -> str:
@@ -30,23 +38,65 @@ def normalise_answer(text: str) -> str:
     return " ".join(_ARTICLES.sub(" ", without_punctuation).split())
 
 
-def exact_match(answer: str, references: Sequence[str]) -> float:
-    """1.0 if the normalised `answer` equals any normalised reference, else 0.0."""
-    normalised = normalise_answer(answer)
-    return float(any(normalised == normalise_answer(reference) for reference in references))
+def is_by_letter(texts: Iterable[str]) -> bool:
+    """Whether a text is in a script that `cjk` compares by letters."""
+    return any(map(_BY_LETTER.search, texts))
 
 
-def f1(answer: str, references: Sequence[str]) -> float:
+def exact_match(
+    answer: str, references: Sequence[str], normalisation: Normalisation = "squad"
+) -> float:
+    """1.0 if the normalised `answer` equals any normalised reference, else 0.0.
+
+    Args:
+        answer: As it was written.
+        references: Accepted answers.
+        normalisation: `squad`, or `cjk` (see `_tokens_by_letter`), which changes only pairs in
+            which a text is in one of its scripts.
+    """
+    return float(any(a == b for a, b in _normalise_pairs(answer, references, normalisation)))
+
+
+def f1(answer: str, references: Sequence[str], normalisation: Normalisation = "squad") -> float:
     """Harmonic mean of token precision and recall in [0, 1], best over the references.
 
     `f1_score` of `hotpot_evaluate_v1.py`: tokens count as often as they occur; where one side is
     exactly yes, no or noanswer and the other differs, the score is 0; two sides without a token in
     common, two empty ones included, score 0.
 
+    Args:
+        answer: As in `exact_match`.
+        references: As in `exact_match`.
+        normalisation: As in `exact_match`; letters are the tokens of `cjk`.
+
     Raises:
         ValueError: `references` is empty.
     """
-    return max(_pair_f1(normalise_answer(answer), normalise_answer(r)) for r in references)
+    return max(_pair_f1(a, b) for a, b in _normalise_pairs(answer, references, normalisation))
+
+
+def _normalise_pairs(
+    answer: str, references: Sequence[str], normalisation: Normalisation
+) -> list[tuple[str, str]]:
+    """The answer with each reference, normalised, with a blank between tokens."""
+    pairs = []
+    for reference in references:
+        by_letter = normalisation == "cjk" and is_by_letter((answer, reference))
+        normalise = _separate_letters if by_letter else normalise_answer
+        pairs.append((normalise(answer), normalise(reference)))
+    return pairs
+
+
+def _separate_letters(text: str) -> str:
+    """The letters of scripts without blanks, and the words of others, a blank between each.
+
+    As MLQA's evaluation segments Chinese (Lewis et al. 2020, arXiv 1910.07475,
+    `mixed_segmentation`), and KorQuAD's Korean: all Unicode punctuation goes, and with it the
+    blanks between letters. Full-width forms are read as plain ones (NFKC).
+    """
+    folded = unicodedata.normalize("NFKC", text).lower().translate(_NO_PUNCTUATION)
+    plain = "".join(c for c in folded if not unicodedata.category(c).startswith("P"))
+    return " ".join(_TOKEN.findall(_ARTICLES.sub(" ", plain)))
 
 
 def _pair_f1(answer: str, reference: str) -> float:

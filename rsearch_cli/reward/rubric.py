@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from rsearch_cli.protocol.results import neutralise
+from rsearch_cli.storage.json_text import dump_json
 
 Mode = Literal["continuous", "discrete", "multi"]
 
@@ -145,7 +146,7 @@ def build_messages(
         A system message, the same for all questions of a mode, and a user message.
     """
     asked, known, given = clean(question), [clean(r) for r in references], clean(answer)
-    content = json.dumps([asked, known, given])
+    content = dump_json([asked, known, given], ensure_ascii=True)
     tag = hashlib.sha256(content.encode()).hexdigest()[:16]
     blocks = {
         "question": [f'"{asked}"'],

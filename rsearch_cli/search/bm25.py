@@ -18,6 +18,7 @@ from rsearch_cli.errors import DataEmpty, DataMalformed, RecipeKeyError
 from rsearch_cli.recipe.schema import Source
 from rsearch_cli.search.corpus import hash_corpus, hash_file, read_corpus, stream_corpus
 from rsearch_cli.search.prepared import (
+    PASSAGES,
     StoredPassages,
     build_scorer,
     describe_folder,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 """Raise it when the words of a passage or the scoring change."""
 
 
@@ -165,7 +166,7 @@ def open_corpus(corpus: Path, folder: Path) -> Bm25Index:
     """Open a corpus file of any size through its prepared index in `folder`, made where it lacks.
 
     Args:
-        corpus: JSONL file, or a folder that `prepare_corpus` made.
+        corpus: File of passages, or a folder that `prepare_corpus` made.
         folder: Folder of the indexes.
 
     Raises:
@@ -177,6 +178,9 @@ def open_corpus(corpus: Path, folder: Path) -> Bm25Index:
                 f"corpus {corpus} is a folder without a whole index; make it with: rsearch index "
                 f"CORPUS.jsonl --output {corpus}"
             )
+        if read_version(corpus) != INDEX_VERSION:
+            _say(f"corpus {corpus} was indexed by another version of rsearch; indexing it again")
+            return open_corpus(corpus / PASSAGES, folder)
         return _map(corpus)
     target = folder / corpus_key(corpus)
     try:
@@ -197,7 +201,7 @@ def prepare_corpus(
     are what memory has to hold, about three times the size of the file.
 
     Args:
-        corpus: JSONL file.
+        corpus: File of passages.
         target: The folder; what stands there is replaced.
         on_read: Told how many passages have been read after each.
 
@@ -222,6 +226,11 @@ def corpus_key(corpus: Path) -> str:
     return f"{hash_file(corpus)[:32]}-f{INDEX_VERSION}-{bm25s.__version__}"
 
 
+def read_version(folder: Path) -> int:
+    """The `INDEX_VERSION` that a prepared corpus was made with."""
+    return int(read_key(folder).split("-")[1][1:])
+
+
 def indexes_folder() -> Path:
     """Where indexes are kept: `indexes` in the cache folder."""
     return cache_root() / "indexes"
@@ -234,7 +243,7 @@ def _open(name: str, from_questions: Callable[[], Iterable[Passage]], folder: Pa
     if not passages:
         raise DataEmpty(
             "the question set brings no passages along; set search.sources.<name>.corpus to a "
-            "JSONL file"
+            "file of passages"
         )
     return open_index(passages, folder)
 

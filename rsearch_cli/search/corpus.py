@@ -1,44 +1,47 @@
-"""A corpus: passages read from a JSONL file, and the hash that names their content.
-
-Place in the path: in front of the BM25 index. On failure: `DataNotFound` for the file,
-`DataMalformed` for a line (named by file and number), `DataEmpty` for a file without a passage.
-Nothing is skipped silently but blank lines.
-"""
+"""A corpus: passages read from a file, and the hash that names their content."""
 
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 
 from rsearch_cli.errors import DataEmpty, DataNotFound
+from rsearch_cli.questions.contexts import TEXT
 from rsearch_cli.questions.rows import Row, shorten, stream_rows
+from rsearch_cli.storage.json_text import dump_json
 from rsearch_cli.types import Passage
 
-_REQUIRED = ("id", "title", "text")
-_FIELDS = (*_REQUIRED, "source")
+ID = ("id", "_id", "docid", "doc_id", "pid", "passage_id", "document_id")
+TITLE = ("title", "wikipedia_title", "page_title")
 _SHAPE = 'expected {"id": "...", "title": "...", "text": "...", "source": "..." (may be left out)}'
+_SOURCE = "source"
+# Title and text in one field, as in the corpora of Pyserini, Search-R1 and FlashRAG.
+_QUOTED_TITLE = re.compile(r'\s*"([^\n]*)"[ \t]*\r?\n')
 
 
 def read_corpus(path: Path) -> list[Passage]:
-    """Read all passages of a JSONL file at once; see `stream_corpus`."""
+    """Read all passages of a file at once; see `stream_corpus`."""
     return list(stream_corpus(path))
 
 
 def stream_corpus(path: Path) -> Iterator[Passage]:
-    """Yield the passages of a JSONL file one by one, in the order of the file.
+    """Yield the passages of a file one by one, in the order of the file.
 
     Args:
-        path: UTF-8 file with one object a line, of the fields `id`, `title`, `text` and, where a
-            passage belongs to one source only, `source`.
+        path: A file of rows with `id`, `title`, `text` and, where a passage belongs to one source
+            only, `source`. Other names of these fields are read as well, and `contents` whose first
+            line is the title in quotes. See `questions.formats` for the forms of the file.
 
     Raises:
         DataNotFound: There is no such file, or it cannot be read.
-        DataMalformed: A line is not a passage, or two lines have the same id.
+        DataMalformed: A row is not a passage, or two rows have the same id.
         DataEmpty: The file holds no passage.
     """
-    origin, remedy = f"corpus {path}", "set search.sources.<name>.corpus to a JSONL file"
+    origin, remedy = f"corpus {path}", "set search.sources.<name>.corpus to a file of passages"
     places: dict[str, str] = {}
     for row in stream_rows(path, origin=origin, expected=_SHAPE, remedy=remedy):
         passage = _parse_passage(row)
@@ -57,7 +60,9 @@ def hash_corpus(passages: Iterable[Passage]) -> str:
     digest = hashlib.sha256()
     for p in passages:
         # JSON marks where a field ends, and its escapes can hold any text, lone surrogates too.
-        digest.update(json.dumps([p.id, p.title, p.text, p.source]).encode("ascii"))
+        digest.update(
+            dump_json([p.id, p.title, p.text, p.source], ensure_ascii=True).encode("ascii")
+        )
     return digest.hexdigest()
 
 
@@ -72,7 +77,7 @@ def hash_file(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         raise DataNotFound(
-            f"corpus {path} does not exist; set search.sources.<name>.corpus to a JSONL file"
+            f"corpus {path} does not exist; set search.sources.<name>.corpus to a file of passages"
         ) from None
     except OSError as error:
         raise DataNotFound(f"corpus {path} cannot be read: {error.strerror}") from None
@@ -80,17 +85,49 @@ def hash_file(path: Path) -> str:
 
 def _parse_passage(row: Row) -> Passage:
     """Turn a row into a passage, or say what is wrong with it."""
-    fields = row.fields
-    if unknown := [key for key in fields if key not in _FIELDS]:
-        known = ", ".join(_FIELDS)
-        raise row.malformed(f"unknown field {shorten(unknown[0])}; a passage has {known}")
-    if missing := [key for key in _REQUIRED if key not in fields]:
-        raise row.malformed(f"{missing[0]!r} is missing; {_SHAPE}")
-    for key, value in fields.items():
-        if not isinstance(value, str):
-            raise row.malformed(f"{key!r} is {shorten(value)}, not a string")
-    if not fields["id"]:
-        raise row.malformed("'id' is empty")
-    if not fields["title"].strip() and not fields["text"].strip():
-        raise row.malformed("'title' and 'text' are both empty")
-    return Passage(**fields)
+    source = row.fields.get(_SOURCE)
+    if source is None and (near := _misspelt_source(tuple(row.fields))):
+        raise row.malformed(f"unknown field {shorten(near)}; did you mean {_SOURCE!r}?")
+    title = _text(row, *row.find(TITLE))
+    text = _text(row, *row.find(TEXT))
+    quoted = _QUOTED_TITLE.match(text)
+    if quoted and title in ("", quoted[1]):
+        title, text = quoted[1], text[quoted.end() :]
+    if not title.strip() and not text.strip():
+        fields = ", ".join(map(str, row.fields))
+        remedy = _SHAPE
+        if row.find(("question", "query", "messages"))[0]:
+            remedy = "questions go to --data-path; `rsearch index --from-questions` makes a corpus"
+        raise row.malformed(f"there is no text, its fields are {fields or 'none'}; {remedy}")
+    return Passage(_read_id(row), title, text, _text(row, _SOURCE, source))
+
+
+def _read_id(row: Row) -> str:
+    """The id of a passage; one that has none is named after its place (`line-3`)."""
+    name, value = row.find(ID)
+    if name is None:
+        return row.place.replace(" ", "-")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or not value:
+        raise row.malformed(f"{name!r} is {shorten(value)}; an id is a text or a whole number")
+    return value
+
+
+def _text(row: Row, name: str | None, value: object) -> str:
+    """A title or a text, which may be a list of paragraphs; "" where there is none."""
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        return " ".join(part.strip() for part in value)
+    if value is not None and not isinstance(value, str):
+        raise row.malformed(f"{name!r} is {shorten(value)}, not a string")
+    return value or ""
+
+
+@lru_cache(maxsize=64)
+def _misspelt_source(fields: tuple[str, ...]) -> str | None:
+    """A field that is all but called `source`; its passages would answer for every source.
+
+    Other fields that are not read are let pass.
+    """
+    near = get_close_matches(_SOURCE, fields, 1, 0.8)
+    return near[0] if near and _SOURCE not in fields else None

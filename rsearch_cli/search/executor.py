@@ -59,6 +59,7 @@ class _Outcome:
     passages: tuple[Passage, ...] = ()
     error: str | None = None
     cached: bool = False
+    seconds: float = 0.0
 
 
 class _Batch:
@@ -164,7 +165,9 @@ class PlanExecutor(Closing):
         expansion = expand(node.query, found, settings.expand_dependents, settings.expand_from_top)
         request = SearchRequest(node.query, expansion, settings.top_k, settings.own_words_weight)
         outcome = await self._find(batch, node.source, request)
-        result = NodeResult(node, expansion, outcome.passages, outcome.error, outcome.cached)
+        result = NodeResult(
+            node, expansion, outcome.passages, outcome.error, outcome.cached, outcome.seconds
+        )
         if batch.on_result and batch.stop is None:
             batch.on_result(result)
         return result
@@ -172,25 +175,32 @@ class PlanExecutor(Closing):
     async def _find(self, batch: _Batch, name: str, request: SearchRequest) -> _Outcome:
         if batch.stop is not None:
             return _Outcome(error="the run is stopping")
+        took: list[float] = []
+        source, settings = self._sources[name], self._settings.sources[name]
         try:
-            answer = await self._fetch(self._sources[name], self._settings.sources[name], request)
-            return _Outcome(decode_passages(answer.value), cached=answer.cached)
+            answer = await self._fetch(source, settings, request, took)
+            return _Outcome(decode_passages(answer.value), None, answer.cached, sum(took[-1:]))
         except _STOPS as stop:
             batch.stop = batch.stop or stop
             return _Outcome(error=str(stop))
         except SourceError as error:
-            return _Outcome(error=" ".join(str(error).split()))
+            return _Outcome(error=" ".join(str(error).split()), seconds=sum(took[-1:]))
 
     async def _fetch(
-        self, source: SearchSource, settings: Source, request: SearchRequest
+        self, source: SearchSource, settings: Source, request: SearchRequest, took: list[float]
     ) -> Answer:
+        """Ask a source through its gateway; the seconds of every attempt go into `took`."""
         price = self._settings.usd_per_search if source.service else 0.0
         usd = getattr(source, "usd_per_search", price)
         # Requests that the source cannot tell apart get one key, and so are sent once.
         request = getattr(source, "simplify", lambda request: request)(request)
 
         async def call() -> Reply:
-            return Reply(encode_passages(await source.search(request)), usd)
+            started = time.perf_counter()
+            try:
+                return Reply(encode_passages(await source.search(request)), usd)
+            finally:
+                took.append(time.perf_counter() - started)
 
         return await self._services.gateway(source.service).fetch(
             request_key(source.fingerprint, request),

@@ -2,13 +2,13 @@
 
 Place in the path: in the executor, between a parent's passages and its child's search. A second hop
 is found by the names that the first hop brought to light; whole passages drown the child's own
-words. On failure: none; a parent without passages adds nothing. Scripts without capital letters
-have no names that could be told apart here: `titles` serves them better.
+words.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -61,6 +61,7 @@ def expand(
         query: The node's own query.
         parents: Results of the nodes it waited for.
         mode: `entities` takes the names in the passages, `titles` their titles, `none` nothing.
+            Names show by their capitals; for a passage without any, `entities` takes the title.
         from_top: Best passages of each parent that are read.
 
     Returns:
@@ -75,11 +76,25 @@ def expand(
         asked = " ".join([query, parent.node.query, *parent.expansion])
         known = set(split_query(asked))
         for passage in parent.passages[:from_top]:
-            for name in [passage.title] if mode == "titles" else find_names(passage):
+            for name in [passage.title] if mode == "titles" else _names_or_title(passage):
                 words = tuple(split_query(name))
                 if not known.issuperset(words):
                     added.setdefault(words, " ".join(name.split()))
     return tuple(added.values())
+
+
+def _names_or_title(passage: Passage) -> list[str]:
+    """The names in a passage, or before them its title where capitals cannot tell names apart."""
+    names = find_names(passage)
+    has_capitals = any(map(str.isupper, passage.title + passage.text))
+    if has_capitals and not any(map(_has_no_case, passage.title)):
+        return names
+    return [passage.title, *names]
+
+
+def _has_no_case(character: str) -> bool:
+    """Whether it is a letter of a script without capitals: Hebrew, Arabic, Hindi, Chinese, ..."""
+    return character >= "\u0590" and unicodedata.category(character) == "Lo"
 
 
 def find_names(passage: Passage) -> list[str]:

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from rsearch_cli.errors import DataEmpty
-from rsearch_cli.search.words import split_words
+from rsearch_cli.search.words import split_indexed
+from rsearch_cli.storage.json_text import dump_json
 from rsearch_cli.types import Passage
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ TITLE_WEIGHT = 2
 """Times a title counts: it names the subject, and that is what queries ask for."""
 
 _CHECKSUMS = "checksums.json"
-_PASSAGES, _OFFSETS, _SOURCES, _ABOUT = (
+PASSAGES, _OFFSETS, _SOURCES, _ABOUT = (
     "passages.jsonl",
     "offsets.npy",
     "sources.json",
@@ -56,7 +57,7 @@ class StoredPassages(Sequence[Passage]):
         import numpy as np
 
         self._offsets = np.load(folder / _OFFSETS, mmap_mode="r")
-        with (folder / _PASSAGES).open("rb") as file:
+        with (folder / PASSAGES).open("rb") as file:
             self._lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         named = json.loads((folder / _SOURCES).read_text(encoding="utf-8"))
         self.sources: Sequence[str] = [name for name, count in named for _ in range(count)]
@@ -121,7 +122,7 @@ def build_scorer(passages: Iterable[Passage]) -> Any:
 
     words = WordIds()
     for passage in passages:
-        words.add(split_words(passage.title) * TITLE_WEIGHT + split_words(passage.text))
+        words.add(split_indexed(passage.title) * TITLE_WEIGHT + split_indexed(passage.text))
     if not words.vocabulary:
         raise DataEmpty(f"none of the {len(words)} passages of the corpus holds a word")
     numbered = bm25s.tokenization.Tokenized(ids=words, vocab=words.vocabulary)
@@ -164,11 +165,11 @@ def store_passages(
 
     offsets = array("q", [0])
     runs: list[list[Any]] = []
-    with (folder / _PASSAGES).open("wb") as file:
+    with (folder / PASSAGES).open("wb") as file:
         for passage in passages:
             fields = {"id": passage.id, "title": passage.title, "text": passage.text}
             fields |= {"source": passage.source} if passage.source else {}
-            line = json.dumps(fields).encode("ascii")
+            line = dump_json(fields, ensure_ascii=True).encode("ascii")
             file.write(line + b"\n")
             offsets.append(offsets[-1] + len(line) + 1)
             if runs and runs[-1][0] == passage.source:
@@ -178,12 +179,12 @@ def store_passages(
             on_read(len(offsets) - 1)
             yield passage
     np.save(folder / _OFFSETS, np.frombuffer(offsets, dtype=np.int64))
-    (folder / _SOURCES).write_text(json.dumps(runs), encoding="utf-8")
+    (folder / _SOURCES).write_text(dump_json(runs), encoding="utf-8")
 
 
 def describe_folder(folder: Path, key: str) -> None:
     """Write down the key of the index that a folder holds."""
-    (folder / _ABOUT).write_text(json.dumps({"key": key}), encoding="utf-8")
+    (folder / _ABOUT).write_text(dump_json({"key": key}), encoding="utf-8")
 
 
 def read_key(folder: Path) -> str:
@@ -204,7 +205,7 @@ def draft_folder(folder: Path) -> Iterator[Path]:
         draft = Path(temporary) / "index"
         draft.mkdir()
         yield draft
-        checksums = json.dumps(_checksum(draft))
+        checksums = dump_json(_checksum(draft))
         (draft / _CHECKSUMS).write_text(checksums, encoding="utf-8")
         # Only a damaged index can stand here, or the same one from another process.
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,13 +1,24 @@
 """Words: how text becomes the units that are indexed, searched and compared.
 
-Place in the path: below the BM25 index and the query expansion, so that both mean the same by «the
-same word». On failure: none; text without a word gives an empty list.
+Scripts that write no blanks between words (Chinese, Japanese, Thai, Lao, Burmese, Khmer), and
+Korean, whose particles stand against the word, are cut into pairs of neighbouring letters, as
+Lucene's CJKAnalyzer does. Traditional and simplified characters stay different ones.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from itertools import pairwise
+
+from rsearch_cli.protocol.characters import (
+    HAN,
+    HANGUL,
+    LETTER,
+    UNSPACED,
+    WORD_CHARACTER,
+    is_kept_mark,
+)
 
 _ENGLISH = """
     a about after all also although am an and another any are as at be because been before being
@@ -20,25 +31,38 @@ _ENGLISH = """
 STOP_WORDS = frozenset(_ENGLISH.split())
 """English words that say nothing about a passage's subject, the question words among them."""
 
-_WORD = re.compile(r"[^\W_]+")
+_WORD = re.compile(f"{WORD_CHARACTER}+")
 _POSSESSIVE = re.compile(r"['\u2019]s\b")
 # Letters that NFKD leaves whole, although people type them without the stroke.
 _STROKES = str.maketrans(
     {"ł": "l", "ø": "o", "đ": "d", "ð": "d", "æ": "ae", "œ": "oe", "\u0131": "i"}
 )
+_PAIRED = re.compile(f"[{UNSPACED}{HANGUL}]+")
+_PIECE = re.compile(f"[{UNSPACED}{HANGUL}]+|[^{UNSPACED}{HANGUL}]+")
+_SYLLABLE = re.compile(f"[{HAN}{HANGUL}]")
 
 
 def fold(text: str) -> str:
-    """Lower the case and take accents, ligatures and possessive endings away."""
+    """Lower the case and take accents, ligatures, widths and possessive endings away."""
     if not text.isascii():
         decomposed = unicodedata.normalize("NFKD", text)
-        text = "".join(c for c in decomposed if not unicodedata.combining(c))
+        kept = "".join(c for c in decomposed if not unicodedata.combining(c) or is_kept_mark(c))
+        # Puts Korean syllables and voiced kana together again.
+        text = unicodedata.normalize("NFC", kept)
     return _POSSESSIVE.sub("", text.casefold().translate(_STROKES))
 
 
 def split_words(text: str) -> list[str]:
     """All words of a text, folded, in order, stop-words included."""
-    return _WORD.findall(fold(text))
+    return _split(text, singles=False)
+
+
+def split_indexed(text: str) -> list[str]:
+    """The words under which a text is found: those of `split_words`, and single syllables.
+
+    A query of one Chinese character or one Korean syllable has no pair to be found by.
+    """
+    return _split(text, singles=True)
 
 
 def split_query(text: str) -> list[str]:
@@ -48,3 +72,26 @@ def split_query(text: str) -> list[str]:
     """
     words = split_words(text)
     return [w for w in words if w not in STOP_WORDS] or words
+
+
+def _split(text: str, *, singles: bool) -> list[str]:
+    words: list[str] = _WORD.findall(fold(text))
+    if text.isascii():
+        return words
+    return [
+        part
+        for word in words
+        for part in (_split_pairs(word, singles=singles) if _PAIRED.search(word) else [word])
+    ]
+
+
+def _split_pairs(word: str, *, singles: bool) -> list[str]:
+    """A word with its runs of letters without blanks cut into overlapping pairs."""
+    parts = []
+    for piece in _PIECE.findall(word):
+        letters = LETTER.findall(piece) if _PAIRED.match(piece) else [piece]
+        pairs = [first + second for first, second in pairwise(letters)]
+        parts += pairs or letters
+        if singles and pairs:
+            parts += [letter for letter in letters if _SYLLABLE.match(letter)]
+    return parts

@@ -21,6 +21,7 @@ import filelock
 
 from rsearch_cli.errors import BudgetExceeded, RunFolderError, RunFolderUnwritable
 from rsearch_cli.services.lifetime import Closing
+from rsearch_cli.storage.json_text import dump_json
 
 SPEND = "spend.json"
 """Name of the state in the run folder."""
@@ -231,6 +232,6 @@ class _StateFile:
         so too, at fifty times the price on file systems that flush what replaces another file.
         """
         numbers = {name: asdict(spend) for name, spend in sorted(services.items())}
-        text = json.dumps({"version": _VERSION, "services": numbers})
+        text = dump_json({"version": _VERSION, "services": numbers})
         os.lseek(self._file, 0, os.SEEK_SET)
         os.write(self._file, text.ljust(_PAGE - 1).encode() + b"\n")

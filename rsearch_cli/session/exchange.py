@@ -6,7 +6,6 @@ failure: a file that cannot be written whole is not written at all, and the reas
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from rsearch_cli.protocol.plan import render_plan
 from rsearch_cli.protocol.transcript import read_transcript
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.session.citations import Citation, cite
+from rsearch_cli.storage.json_text import dump_json
 from rsearch_cli.types import NodeResult, SearchPlan, SearchRound, Trajectory
 
 _MARKS = re.compile(r"([\\`*_{}\[\]<>#|~])")
@@ -120,7 +120,7 @@ def save_exchanges(path: Path, exchanges: Sequence[Exchange]) -> str | None:
         Why it could not be written, in one line; None if it was.
     """
     if path.suffix == ".json":
-        text = json.dumps([e.as_json() for e in exchanges], indent=2, ensure_ascii=False) + "\n"
+        text = dump_json([e.as_json() for e in exchanges], indent=2) + "\n"
     elif path.suffix == ".md":
         text = "\n".join(exchange.as_markdown() for exchange in exchanges)
     else:

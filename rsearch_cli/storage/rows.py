@@ -13,12 +13,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rsearch_cli.storage.json_text import dump_json
+
 Row = dict[str, Any]
 
 
 def write_lines(rows: Iterable[Mapping[str, Any]]) -> str:
     """The rows as text, a line each."""
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return "".join(dump_json(row) + "\n" for row in rows)
 
 
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

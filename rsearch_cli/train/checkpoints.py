@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from rsearch_cli.storage.json_text import dump_json
 from rsearch_cli.train.run_folder import METRICS, RunFolder, checkpoint_step
 
 SEAL = "seal.json"
@@ -30,7 +31,7 @@ def seal_checkpoint(checkpoint: Path) -> None:
         for path in sorted(checkpoint.rglob("*"))
         if path.is_file()
     }
-    (checkpoint / SEAL).write_text(json.dumps({"files": files}, indent=2), encoding="utf-8")
+    (checkpoint / SEAL).write_text(dump_json({"files": files}, indent=2), encoding="utf-8")
 
 
 def find_damage(checkpoint: Path) -> str | None:

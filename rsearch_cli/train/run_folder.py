@@ -35,6 +35,7 @@ from rsearch_cli.ranks import is_main
 from rsearch_cli.services.purse import LOCK as SPEND_LOCK
 from rsearch_cli.services.purse import SPEND
 from rsearch_cli.storage.claim import LOCK, claim_folder, require_writable
+from rsearch_cli.storage.json_text import dump_json
 from rsearch_cli.storage.rows import append_rows, cut_rows, read_rows, write_lines
 from rsearch_cli.storage.staging import PARTIAL, finish_swaps, saving, staged
 
@@ -238,7 +239,7 @@ class RunFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a value as indented JSON, whole."""
-        self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        self.write_text(name, dump_json(value, indent=2) + "\n")
 
     def read_json(self, name: str) -> Any:
         """What `write_json` wrote."""

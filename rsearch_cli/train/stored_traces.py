@@ -78,7 +78,9 @@ def find_fault(candidate: Candidate, recipe: Recipe) -> str | None:
     answer = reading.answer
     if answer is None:
         return "without an answer"
-    if not exact_match(answer, references) and f1(answer, references) < recipe.sft.min_f1:
+    how = recipe.reward.normalisation
+    right = exact_match(answer, references, how) or f1(answer, references, how) >= recipe.sft.min_f1
+    if not right:
         return "with a wrong answer"
     if not reading.format_valid:
         return "with a broken format"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rsearch_cli.storage.json_text import dump_json
 from rsearch_cli.train.guard import RandomState
 from rsearch_cli.train.run_folder import BEST, VALIDATION, RunFolder
 
@@ -76,7 +77,7 @@ class Validation:
             with self._folder.staged(BEST) as path:
                 path.mkdir()
                 save(path)
-                (path / BEST_STEP).write_text(json.dumps(row, indent=2) + "\n", encoding="utf-8")
+                (path / BEST_STEP).write_text(dump_json(row, indent=2) + "\n", encoding="utf-8")
             self.best = row
         # After the adapter: a run that is killed in between validates this step again.
         self._folder.append(VALIDATION, [row])

@@ -49,7 +49,7 @@ def figures(folder: Path) -> Any:
     """The results without what depends on the clock."""
     results = read(folder)
     for block in results["methods"].values():
-        del block["latency_seconds"]
+        del block["latency_seconds"], block["seconds_per_question"]
     del results["spend"]
     return results
 
@@ -93,7 +93,7 @@ def test_the_table_stands_with_its_context(nano):
     for words in (
         "exact match",
         "title recall",
-        "latency p95, s",
+        "seconds a question",
         "rsearch against direct, paired by question",
         "questions: 6 of fictional world",
         "split test",
@@ -113,7 +113,8 @@ def test_results_hold_every_method_with_intervals(nano):
         assert block["n"] == 6 and block["failed_answers"] == 0
         low, high = block["intervals"]["em"]
         assert low <= block["em"] <= high
-        assert block["latency_seconds"]["p50"] > 0
+        assert block["latency_seconds"] == {"p50": None, "p95": None}
+        assert block["seconds_per_question"] > 0
     assert results["methods"]["rsearch"]["plan_valid"] is not None
     assert results["methods"]["direct"]["title_recall"] is None
     assert re.fullmatch(r"[0-9a-f]{32}-v\d+-.*", results["context"]["sources"]["News"]["corpus"])
@@ -180,6 +181,13 @@ def test_other_settings_in_the_same_folder_are_refused(nano):
     assert result.exit_code == 70
     assert 'with methods = ["rsearch", "rag", "direct"], and this one has ["rag"]' in result.stderr
     assert "choose another --output-dir, or start anew with --overwrite" in result.stderr
+
+
+def test_answers_that_were_scored_by_other_rules_are_not_gone_on_from(nano):
+    methods = ["--method", "rsearch,rag,direct", "--output-dir", nano[0]]
+    result = call(*SMALL, *methods, "--set", "reward.normalisation=cjk")
+    assert result.exit_code == 70
+    assert 'with normalisation = null, and this one has "cjk"' in result.stderr
 
 
 def test_a_run_brings_its_recipe_and_its_adapter(tmp_path):
@@ -324,7 +332,13 @@ def test_compare_names_the_settings_that_differ(ask_server, tmp_path):
         (["--endpoint-model", "m"], 2, "names a model on --endpoint URL"),
         (["--recipe", "quikstart"], 11, "quickstart"),
         (["--set", "search.topk=3"], 12, "search.top_k"),
-        (["--data-path", "{tmp}/bad.jsonl"], 13, "questions.source is world, which reads no file"),
+        (
+            ["--data-path", "{tmp}/bad.jsonl", "--set", "questions.source=world"],
+            13,
+            "questions.source is world, which reads no file",
+        ),
+        (["--data-path", "{tmp}/bad.jsonl"], 22, "bad.jsonl, line 1"),
+        (["--data-path", "{tmp}/good.jsonl"], 20, "good.jsonl brings no corpus; set search.so"),
         (["--data-path", "{tmp}/none.jsonl", "--recipe", "hotpot-offline"], 21, "none.jsonl"),
         (["--data-path", "{tmp}/bad.jsonl", "--recipe", "hotpot-offline"], 22, "line 1"),
         (["--split", "dev"], 20, "no split 'dev'; this world has"),
@@ -341,6 +355,7 @@ def test_bad_input_is_one_clear_line_with_a_code_of_its_own(
     nano, tmp_path, arguments, code, message
 ):
     (tmp_path / "bad.jsonl").write_text('{"id": "1", "question": "a?", "answer": ""}\n')
+    (tmp_path / "good.jsonl").write_text('{"id": "1", "question": "a?", "answer": "b"}\n')
     arguments = [
         a.replace("{tmp}", str(tmp_path)).replace("{nano}", str(nano[0])) for a in arguments
     ]

@@ -48,6 +48,28 @@ def test_counts_lengths_and_samples(told: dict[str, Any]) -> None:
     assert len(told["samples"]) == 2 and told["samples"][0]["answers"]
 
 
+def test_a_question_file_is_what_is_shown(tmp_path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("question,answer\n" + "".join(f"Who is {n}?,Ann\n" for n in range(9)))
+    result = call("--data-path", str(path), "--no-rollout", "--json")
+    assert result.exit_code == 0, result.stderr
+    shown = json.loads(result.stdout)
+    assert shown["questions"] == f"questions from {path}"
+    assert all(sample["question"].startswith("Who is") for sample in shown["samples"])
+    assert "takes the place of the world" in result.stderr
+
+
+def test_answers_in_chinese_are_told_of_the_rules_that_fit_them(tmp_path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("question,answer\n" + "".join(f"第{n}首都?,北京\n" for n in range(5)))
+    arguments = ("--data-path", str(path), "--no-rollout", "--json")
+    note = "note: 5 of 5 questions have an answer in Chinese, Japanese, Korean, Thai"
+    result = call(*arguments)
+    assert result.exit_code == 0 and note in result.stderr
+    assert "set reward.normalisation=cjk" in result.stderr
+    assert note not in call(*arguments, "--set", "reward.normalisation=cjk").stderr
+
+
 def test_the_prompt_is_what_the_model_gets(told: dict[str, Any], nano_policy: Any) -> None:
     text = told["prompt"]["text"]
     question = told["samples"][0]["question"]
@@ -148,4 +170,6 @@ def test_bad_input_is_one_line_and_its_own_code(
 ) -> None:
     result = call(*arguments)
     assert result.exit_code == code and message in result.stderr
-    assert result.stderr.count("\n") == 1
+    # SMALL is about the world, which a question file takes the place of.
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("note: ")]
+    assert len(lines) == 1

@@ -58,6 +58,58 @@ def test_a_run_prints_its_comparison_plot_and_trajectories(finished):
     )
 
 
+@pytest.fixture
+def own_questions(tmp_path):
+    """Questions with their paragraphs, about nothing that the fictional world holds."""
+    rows = [
+        {
+            "id": f"own-{n}",
+            "title": f"Bridge {n}",
+            "context": f"Bridge {n} was built by Engineer {n}.",
+            "question": f"Who built Bridge {n}?",
+            "answers": {"text": [f"Engineer {n}"], "answer_start": [20]},
+        }
+        for n in range(12)
+    ]
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_a_run_with_a_question_file_trains_on_that_file(own_questions, tmp_path):
+    folder = tmp_path / "run"
+    result = call(*SMALL, "--data-path", str(own_questions), "--output-dir", str(folder))
+    assert result.exit_code == 0, result.output
+    note = f"note: questions.source is custom, so that {own_questions} takes the place of the world"
+    assert note in result.stderr
+    assert f"to evaluate; questions from {own_questions}\n" in result.stderr
+    run = RunFolder(folder)
+    rollouts = run.read_rows("trajectories.jsonl")
+    assert len(rollouts) == 16
+    assert all(row["question"].startswith("Who built Bridge") for row in rollouts)
+    asked = run.read_rows("predictions/after-greedy.jsonl")
+    assert asked and all(row["text"].startswith("Who built Bridge") for row in asked)
+    assert run.read_json("summary.json")["questions"] == f"questions from {own_questions}"
+    again = call("--recipe", str(folder / "recipe.yaml"), "--resume", "--output-dir", str(folder))
+    assert "takes the place" not in again.stderr
+
+
+def test_a_question_file_without_a_corpus_is_refused_before_anything_is_made(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"question": "Who?", "answer": "Ann"}\n' * 3)
+    result = call("--data-path", str(path), "--output-dir", str(tmp_path / "run"))
+    assert result.exit_code == 20
+    assert f"{path} brings no corpus; set search.sources.<name>.corpus to" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_flag_that_the_run_does_not_read_is_told(tmp_path):
+    arguments = ["--reward-model", "gpt-4o", "--data-path", str(tmp_path / "none.jsonl")]
+    result = call(*arguments)
+    assert result.exit_code == 21
+    assert "note: --reward-model is not read: reward.answer is f1, not judge\n" in result.stderr
+
+
 def test_progress_goes_to_stderr(finished):
     _, result = finished
     assert "evaluating before training" in result.stderr

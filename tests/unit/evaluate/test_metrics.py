@@ -72,6 +72,14 @@ def test_measure_scores_and_counts() -> None:
     assert (measured.searches, measured.completion_tokens) == (2, 5)
 
 
+def test_measure_scores_by_the_normalisation_of_the_recipe() -> None:
+    said = trajectory("北京。")
+    asked = replace(said, question=replace(said.question, answers=("北京",)))
+    assert measure(asked, Protocol()).em == 0.0
+    measured = measure(asked, Protocol(), "cjk")
+    assert (measured.em, measured.f1) == (1.0, 1.0)
+
+
 def test_measure_marks_what_the_system_inserted() -> None:
     rollout = trajectory("Paris")
     measured = measure(rollout, Protocol())
@@ -109,7 +117,8 @@ def test_summary_holds_means_and_intervals() -> None:
     }
     low, high = summary["intervals"]["em"]
     assert low < 0.75 < high
-    assert summary["intervals"]["plan_valid"] == [1.0, 1.0]
+    assert summary["intervals"]["plan_valid"] == [pytest.approx(0.5101, abs=1e-4), 1.0]
+    assert set(summary["interval_methods"].values()) == {"Wilson"}
     assert json.loads(json.dumps(summary)) == summary
 
 
@@ -156,7 +165,9 @@ def test_comparison_pairs_by_id_and_not_by_place() -> None:
     assert straight["n"] == 4
     low, high = straight["intervals"]["em"]
     assert low < 0.5 < high
-    assert straight["intervals"]["plan_valid"] == [0.0, 0.0]
+    low, high = straight["intervals"]["plan_valid"]
+    assert -low == high == pytest.approx(0.462, abs=1e-3)
+    assert straight["interval_methods"]["plan_valid"] == "Bonett-Price"
 
 
 def test_comparison_reads_greedy_and_sampled_apart() -> None:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from rsearch_cli.errors import DataMalformed, FailureShareExceeded
-from rsearch_cli.evaluate.records import Record, measure_record, refuse_failed, title_recall
+from rsearch_cli.evaluate.records import (
+    Record,
+    measure_record,
+    refuse_failed,
+    search_seconds,
+    title_recall,
+)
 from rsearch_cli.recipe.schema import Protocol
 from rsearch_cli.types import (
     NodeResult,
@@ -50,6 +57,20 @@ def test_recall_is_the_share_of_supporting_titles(found, recall):
 def test_recall_is_unknown_without_titles_and_after_a_failed_search():
     assert title_recall(trajectory("Paris", supporting=())) is None
     assert title_recall(trajectory("Paris", error="no answer")) is None
+
+
+def test_the_searches_of_a_question_take_as_long_as_its_longest_chain():
+    nodes = tuple(PlanNode(label, "x", "General") for label in "ABCD")
+    plan = SearchPlan(nodes, (("A", "C"), ("B", "C")))
+    results = tuple(
+        NodeResult(node, seconds=seconds)
+        for node, seconds in zip(nodes, (1.0, 2.0, 0.5, 2.25), strict=True)
+    )
+    rounds = (SearchRound(plan, (), results), SearchRound(None, ("no nodes",)))
+    once = replace(trajectory(), rounds=rounds)
+    assert search_seconds(once) == 2.5
+    assert search_seconds(replace(once, rounds=rounds * 2)) == 5.0
+    assert search_seconds(replace(once, rounds=())) == 0.0
 
 
 def test_a_method_without_search_has_no_recall():

@@ -92,14 +92,15 @@ def test_table_shows_both_sides_and_the_difference_with_intervals() -> None:
     assert "+0.500 [" in line_of(text, "EM, sampled")
     assert "+0.500 [" in line_of(text, "F1, greedy")
     for label in ("plan valid", "format valid"):
-        assert line_of(text, label).count("1.000 [1.00, 1.00]") == 2
-        assert "+0.000 [+0.00, +0.00]" in line_of(text, label)
+        assert line_of(text, label).count("1.000 [0.91, 1.00]") == 2
+        assert "+0.000 [-0.07, +0.07]" in line_of(text, label)
+    assert "95 % intervals: Wilson for shares" in text
     assert line_of(text, "questions  ").split()[1:] == ["40", "40", "40"]
 
 
 def test_table_fits_eighty_columns() -> None:
     text = render(comparison_table(summary()), width=80)
-    assert "+0.500 [+0.35, +0.65]" in line_of(text, "EM, sampled")
+    assert "+0.500 [+0.31, +0.64]" in line_of(text, "EM, sampled")
     assert "…" not in text
 
 

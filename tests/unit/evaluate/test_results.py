@@ -40,6 +40,17 @@ def test_what_failed_is_counted_and_is_no_zero(record):
     assert block["title_recall"] is None and "title_recall" not in block["intervals"]
 
 
+def test_a_batch_has_no_latency_but_seconds_a_question(record):
+    # Two batches of 4 and one of 2, which took 8, 4 and 3 seconds; every row has its batch's time.
+    took = [8.0] * 4 + [4.0] * 4 + [3.0] * 2
+    rows = [record(f"q{i}", seconds=seconds) for i, seconds in enumerate(took)]
+    block = summarise_method(rows, batch_size=4)
+    assert block["seconds_per_question"] == 1.5
+    assert block["latency_seconds"] == {"p50": None, "p95": None}
+    assert summarise_method(rows, batch_size=1)["latency_seconds"]["p95"] == 8.0
+    assert summarise_method(rows)["seconds_per_question"] is None
+
+
 def test_plan_and_format_are_only_told_of_the_agent(record):
     block = summarise_method([record("a", method="rag", title_recall=0.5)])
     assert block["plan_valid"] is None and block["format_valid"] is None
@@ -54,7 +65,8 @@ def test_types_and_levels_have_their_own_means(record):
     ]
     block = summarise_method(rows)
     bridge = block["by_type"]["bridge"]
-    assert (bridge["n"], bridge["em"], bridge["intervals"]["em"]) == (2, 0.5, [0.0, 1.0])
+    assert (bridge["n"], bridge["em"], bridge["interval_methods"]["em"]) == (2, 0.5, "Wilson")
+    assert bridge["intervals"]["em"] == pytest.approx([0.0945, 0.9055], abs=1e-4)
     assert block["by_level"]["hard"]["em"] == 1.0
 
 

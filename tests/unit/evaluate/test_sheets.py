@@ -32,7 +32,8 @@ CONTEXT = {
     "expand_dependents": "entities",
     "judge": None,
     "batch_size": 8,
-    "latency": "latency is that of such a batch",
+    "normalisation": "squad",
+    "latency": "latency is that of a question's own calls and searches",
 }
 
 
@@ -53,8 +54,9 @@ def test_a_score_never_stands_without_its_context(record):
         "provider: bm25 abc for General, News; exa url for Web",
         "top-k: 3",
         "judge: none",
-        "| exact match | 0.500 \\[0.00, 1.00\\] | 0.000 \\[0.00, 0.00\\] |",
-        "| plan valid | 1.000 \\[1.00, 1.00\\] | – |",
+        "| exact match | 0.500 \\[0.09, 0.91\\] | 0.000 \\[0.00, 0.66\\] |",
+        "| plan valid | 1.000 \\[0.34, 1.00\\] | – |",
+        "95 % intervals: Wilson for shares",
         "## rsearch against direct, paired by question",
         "|  | direct | rsearch | difference | p | test | n |",
         "| bridge, rsearch | 2 |",

@@ -32,8 +32,8 @@ def test_a_slice_needs_a_question_to_spare_and_a_split() -> None:
     message = "all 6 questions of split 'validation' are evaluated at the end; lower evaluate.limit"
     with pytest.raises(DataEmpty, match=message):
         load_slice(SET, recipe(), QUESTIONS)
-    with pytest.raises(DataError, match="rivers has no split 'dev'"):
-        load_slice(SET, recipe("evaluate.slice_split=dev"), [])
+    with pytest.raises(DataError, match="rivers has no split 'other'"):
+        load_slice(SET, recipe("evaluate.slice_split=other"), [])
 
 
 def test_without_validation_no_question_is_read() -> None:

@@ -33,6 +33,19 @@ def nodes_and_edges(reading: PlanReading) -> list[str]:
     return [line for line in lines if line not in ("Nodes:", "Edges:")]
 
 
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [("红" * 30, None), ("红" * 31, 11), ("ไทย" * 20, None), ("ไทย" * 21, 11)],
+)
+def test_a_query_without_blanks_has_a_limit_too(query, words):
+    reading = read_plan(f"Nodes:\nA: {query} (General)\nEdges:\n", RULES)
+    if words is None:
+        assert reading.plan is not None
+    else:
+        (problem,) = reading.problems
+        assert f"has {words} words, at most 10 are allowed" in problem
+
+
 def test_there_are_at_least_200_different_mutations():
     assert len({case.values[0]["text"] for case in MUTATIONS}) >= 200
 

@@ -64,14 +64,37 @@ def test_the_figures_are_those_of_the_summary_with_all_their_conditions(record):
     assert greedy.metric_args == {
         "decoding": "greedy",
         "interval_95": [round(bound, 4) for bound in after["intervals"]["em"]],
+        "interval_method": "Wilson",
         "n": 24,
         "search_provider": "General, News, Academy: bm25 over the passages that come with rsearch "
         "world",
         "top_k": 1,
         "judge": "none: answers are compared with the references as text",
+        "normalisation": "squad",
     }
     sampled = metrics["Exact match, sampled"].metric_args["decoding"]
     assert sampled == "sampled once, temperature 1, top_p 1"
+
+
+def test_the_card_says_how_each_interval_was_made(record):
+    card = write_card(record, find())
+    (line,) = (line for line in card.splitlines() if line.startswith("- **Intervals:**"))
+    assert line.startswith("- **Intervals:** 95 %; means by Wilson (exact match, greedy; ")
+    assert "paired differences by Bonett-Price (exact match, greedy; " in line
+
+
+def test_the_card_of_an_older_run_says_that_its_intervals_are_bootstrapped(record):
+    old = {
+        key: {k: v for k, v in block.items() if k != "interval_methods"}
+        for key, block in record.summary.items()
+        if isinstance(block, dict)
+    }
+    older = replace(record, summary=record.summary | old)
+    card = write_card(older, find())
+    assert "- **Intervals:** 95 %; means by bootstrap; paired differences by bootstrap." in card
+    index = ModelCard(card).data.to_dict()["model-index"]
+    _, results = model_index_to_eval_results(index)
+    assert {r.metric_args["interval_method"] for r in results} == {"bootstrap"}
 
 
 def test_it_renders(record):

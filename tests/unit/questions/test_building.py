@@ -75,7 +75,7 @@ def test_levels_are_kept_before_anything_is_counted() -> None:
     train = [ask("a", "Who?"), ask("b", "Who?", "hard")]
     built = build({"train": train}, levels=["hard"])
     assert (ids(built), built.duplicates) == (["b"], [])
-    with pytest.raises(DataEmpty, match=r"difficulty medium; it has easy \(1\), hard \(1\)$"):
+    with pytest.raises(DataEmpty, match=r"medium; it has easy \(1\), hard \(1\): name a level"):
         build({"train": train}, levels=["medium"])
 
 

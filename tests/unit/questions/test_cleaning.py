@@ -22,6 +22,7 @@ def record(name: str, text: str, *answers: str) -> Record:
     [
         ("Who wrote Dune?", "who  wrote\tdune"),
         ("Who wrote “Dune”?", 'Who wrote "Dune" ?'),
+        ("首都是哪里？", "首都是哪里。"),
         ("Who wrote Dune?!", "Ｗho wrote Dune..."),
         ("Whose is l'Étoile?", "Whose is l’É\u0301toile?".replace("É\u0301", "E\u0301")),
     ],

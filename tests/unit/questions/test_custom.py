@@ -67,7 +67,9 @@ def test_named_splits_are_honoured(write: Callable[..., Questions]) -> None:
     opened = open_custom(write(row(split="train"), row(split="dev"), row(split="train")), seed=1)
     assert [q.id for q in opened.load("train", None)] == ["line-1", "line-3"]
     assert [q.id for q in opened.load("dev", None)] == ["line-2"]
-    with pytest.raises(DataError, match=r"mine\.jsonl has no split 'test'; it has train, dev$"):
+    with pytest.raises(
+        DataError, match=r"mine\.jsonl has no split 'test'; it has train, dev: name one"
+    ):
         opened.load("test", None)
 
 
@@ -84,15 +86,23 @@ def test_levels_are_filtered(write: Callable[..., Questions]) -> None:
 @pytest.mark.parametrize(
     ("bad", "problem"),
     [
-        ({"question": "Who?", "id": "q9"}, " (id \"q9\"): 'answer' is missing"),
-        ({"answer": "Ann"}, ": 'question' is missing"),
-        (row(answer=""), ": 'answer' is empty"),
-        (row(answer=42), ": 'answer' must be a string, not 42"),
-        (row(answer=[]), ": 'answer' must be a string or a list of strings, none of them empty"),
         (
-            row(answer=["a", 1]),
-            ": 'answer' must be a string or a list of strings, none of them emp",
+            {"question": "Who?", "id": "q9"},
+            " (id \"q9\"): 'answer' is missing; its fields are question, id: rename the one that "
+            "holds the answer to 'answer'",
         ),
+        ({"answer": "Ann"}, ": 'question' is missing; its fields are answer: rename the one"),
+        (
+            {"id": "1", "title": "Dune", "text": "A novel."},
+            " (id \"1\"): 'question' is missing; its fields are id, title, text: passages go to "
+            "search.sources.<name>.corpus",
+        ),
+        (row(question=" "), ": 'question' is empty"),
+        (row(question=["Who?"]), ": 'question': \"Who?\" is no turn of a user"),
+        (row(answer=""), ": 'answer' holds no answer; leave out questions that have none"),
+        (row(answer=[]), ": 'answer' holds no answer"),
+        (row(answer=[["a"], ["b"]]), ": 'answer' must be a text or a list of texts, not [[\"a\"]"),
+        (row(answer={"spans": ["a"]}), ": 'answer' must be a text or a list of texts, not {"),
         (
             row(supporting_titles="A"),
             ": 'supporting_titles' must be a list of strings, not \"A\"",
@@ -116,7 +126,7 @@ def test_records_keep_the_rows_and_give_every_one_an_id(write: Callable[..., Que
         rows[0], {"id": "line-2", **rows[1]}, rows[2],
     ]  # fmt: skip
     assert [r.question.id for r in opened.records("train")] == ["7", "x"]
-    with pytest.raises(DataError, match=r"has no split 'test'; it has train, dev$"):
+    with pytest.raises(DataError, match=r"has no split 'test'; it has train, dev: name one"):
         opened.records("test")
 
 

@@ -70,7 +70,9 @@ def test_a_folder_has_the_splits_of_its_files(tmp_path: Path, folder: str) -> No
     assert (opened.name, opened.description) == ("nq", f"questions from {tmp_path / folder}")
     assert [q.id for q in opened.load("train", 1)] == ["train_0"]
     assert [q.id for q in opened.load("validation", None)] == ["dev_0", "dev_1"]
-    with pytest.raises(DataError, match=r"^nq has no split 'test'; it has train, validation$"):
+    with pytest.raises(
+        DataError, match=r"^nq has no split 'test'; it has train, validation: name one"
+    ):
         opened.load("test", None)
     with pytest.raises(DataError, match=r"^nq brings no corpus; set search\.sources"):
         opened.corpus()
@@ -97,10 +99,8 @@ def test_what_is_written_is_read_back_by_custom(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"golden_answers": None}, "'golden_answers' is missing"),
-        ({"golden_answers": "Ann"}, "'golden_answers' must be a list of strings, not \"Ann\""),
+        ({"golden_answers": None}, "'golden_answers' is null or NaN; give it a value"),
         ({"golden_answers": ["", " "]}, "'golden_answers' holds no answer"),
-        ({"metadata": [1]}, "'metadata' must be an object, not [1]"),
         ({"question": ""}, "'question' is empty"),
     ],
 )
@@ -108,7 +108,7 @@ def test_a_bad_row_is_named(tmp_path: Path, change: dict[str, Any], problem: str
     path = write(tmp_path / "train.jsonl", row("a"), row("b") | change)
     with pytest.raises(DataMalformed) as caught:
         open_flashrag(local(tmp_path), seed=1).load("train", None)
-    assert str(caught.value) == f'{path}, line 2 (id "b"): {problem}'
+    assert str(caught.value).startswith(f'{path}, line 2 (id "b"): {problem}')
 
 
 def test_a_folder_without_files(tmp_path: Path) -> None:
@@ -144,7 +144,9 @@ def test_the_hub_has_a_file_a_split(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     opened = open_flashrag(Questions(source="flashrag:musique"), seed=1)
     assert [q.id for q in opened.load("validation", None)] == ["dev_0"]
-    with pytest.raises(DataError, match=r"^musique has no split 'test'; it has train, validation$"):
+    with pytest.raises(
+        DataError, match=r"^musique has no split 'test'; it has train, validation: name one"
+    ):
         opened.load("test", None)
     mistyped = open_flashrag(Questions(source="flashrag:musiqe"), seed=1)
     with pytest.raises(

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from rsearch_cli.questions.parquet import read_parquet, write_parquet
+from rsearch_cli.questions.parquet import stream_parquet, write_parquet
 
 
 def there_and_back(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     write_parquet(rows, path)
-    return read_parquet(str(path), path.read_bytes())
+    with path.open("rb") as file:
+        return [fields for _, fields in stream_parquet(file, str(path))]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ from rsearch_cli.errors import DataEmpty, DataMalformed, DataNotFound
 from rsearch_cli.questions.parquet import write_parquet
 from rsearch_cli.questions.rows import Row, read_rows, require_unique, stream_rows
 
-SHAPES = "expected JSONL (one object a line) or one JSON list of objects"
+SHAPES = (
+    "expected JSONL, a JSON list of objects, parquet, or a table named .csv or .tsv; also as .gz"
+)
 
 
 def write(folder: Path, content: str | bytes) -> Path:
@@ -47,7 +49,7 @@ def test_a_json_list_is_known_by_its_first_character(tmp_path: Path) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     path = tmp_path / "no.jsonl"
     assert failing(path, DataNotFound) == (
-        f"{path} does not exist; set questions.path to a JSON or JSONL file of questions"
+        f"{path} does not exist; set questions.path to a file of questions"
     )
 
 
@@ -68,7 +70,7 @@ def test_no_rows(tmp_path: Path, content: str) -> None:
         ('[{"a": 1},\n{"a": 2}', "line 2: not JSON (Expecting ',' delimiter at column 9)"),
         ('{"a": 1}\n[1, 2]\n', f"line 2: [1, 2] is no object; {SHAPES}"),
         ('[{"a": 1}, "b"]', f'item 2: "b" is no object; {SHAPES}'),
-        ('{"a": "\\ud83d"}\n', "line 1 or below: an escape such as \\ud83d stands alone"),
+        ('{"a": "\\ud83d"}\n', "line 1: an escape such as \\ud83d stands alone"),
         ('{"a": 1}\n{"a": ' + "9" * 5000 + "}", "line 2 or below: a number is too long"),
         ('{"a": ' + "[" * 100_000, "line 1 or below: nested too deeply"),
     ],

@@ -41,7 +41,8 @@ def one_row_file(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("source", QUESTION_SETS)
 def test_every_registered_set_opens(source: str, one_row_file: str) -> None:
-    opened = open_question_set(Questions(source=source, path=one_row_file), seed=1)
+    path = None if source == "world" else one_row_file
+    opened = open_question_set(Questions(source=source, path=path), seed=1)
     assert opened.name
     assert opened.description and "\n" not in opened.description
     first = opened.load("train", 1)
@@ -67,6 +68,11 @@ def test_an_unknown_set_with_no_near_name_lists_all() -> None:
         RecipeValueError, match=r"'xyz'\. There are custom, flashrag, hotpotqa, world$"
     ):
         open_question_set(Questions(source="xyz"), seed=1)
+
+
+def test_the_world_refuses_a_file_that_it_would_not_read() -> None:
+    with pytest.raises(RecipeValueError, match=r"reads no file, and questions\.path is mine\.json"):
+        open_question_set(Questions(source="world", path="mine.jsonl"), seed=1)
 
 
 @pytest.mark.parametrize("source", ["world:7", "custom:x"])
@@ -121,7 +127,9 @@ def test_a_file_set_loads_in_order_up_to_the_limit() -> None:
 
 def test_an_unknown_split_names_those_there_are() -> None:
     opened = FileQuestionSet("mine", "", {"train": ask(1), "dev": ask(1)})
-    with pytest.raises(DataError, match=r"^mine has no split 'test'; it has train, dev$"):
+    with pytest.raises(
+        DataError, match=r"^mine has no split 'test'; it has train, dev: name one of them in "
+    ):
         opened.load("test", None)
 
 
@@ -174,10 +182,16 @@ def test_levels_are_filtered() -> None:
     assert keep_levels(questions, ["hard", "medium"], "mine") == ask(3, "hard")
 
 
+def test_a_filter_on_questions_without_levels_says_how_to_drop_it() -> None:
+    with pytest.raises(DataEmpty, match=r"has no level \(3\): keep all with questions\.diff"):
+        keep_levels(ask(3), ["hard"], "f.json")
+
+
 def test_a_filter_that_leaves_nothing_counts_what_there_is() -> None:
     with pytest.raises(DataEmpty) as caught:
         keep_levels(ask(3, "hard") + ask(1), ["easy", "medium"], "f.json")
     assert str(caught.value) == (
         "f.json: no question is left at questions.difficulty easy, medium; "
-        "it has hard (3), no level (1)"
+        "it has hard (3), no level (1): name a level that is there, or keep all with "
+        "questions.difficulty=null"
     )

@@ -65,6 +65,14 @@ def test_a_faultless_trajectory_earns_one() -> None:
     assert parts == RewardParts(answer=1.0, plan=1.0, format=1.0, total=1.0)
 
 
+@pytest.mark.parametrize("answer", ["em", "f1"])
+def test_the_recipe_chooses_how_answers_are_compared(answer: str) -> None:
+    chinese = trajectory(answer="北京。", reference="北京")
+    official = score(chinese, Reward(answer=answer), Protocol(), step=100)
+    letters = score(chinese, Reward(answer=answer, normalisation="cjk"), Protocol(), step=100)
+    assert (official.answer, letters.answer) == (0.0, 1.0)
+
+
 def test_the_recipe_chooses_the_lexical_score() -> None:
     half = trajectory(answer="Paris France", reference="Paris")
     f1 = score(half, Reward(answer="f1"), Protocol(), step=100)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rsearch_cli.reward.lexical import exact_match, f1, normalise_answer
+from rsearch_cli.reward.lexical import exact_match, f1, is_by_letter, normalise_answer
 
 # answer, reference, exact match, F1
 PAIRS = [
@@ -114,3 +114,46 @@ def test_the_best_of_several_references_counts() -> None:
 def test_scores_without_references_are_refused() -> None:
     with pytest.raises(ValueError, match="empty"):
         f1("Paris", [])
+
+
+CJK = [
+    ("北京。", "北京", 1, 1),
+    ("「北京」", "北京", 1, 1),
+    ("北京市", "北京", 0, 2 * (2 / 3) / (2 / 3 + 1)),
+    ("上海", "北京", 0, 0),
+    ("２０２４年", "2024年", 1, 1),
+    ("東京 タワー", "東京タワー", 1, 1),
+    ("ﾄｳｷｮｳ", "トウキョウ", 1, 1),
+    ("세종 대왕", "세종대왕", 1, 1),
+    ("세종대왕은", "세종대왕", 0, 2 * (4 / 5) / (4 / 5 + 1)),
+    ("กรุงเทพ", "กรุงเทพ ", 1, 1),
+    ("IBM 公司", "IBM公司", 1, 1),
+    ("the 北京", "北京", 1, 1),
+    ("", "北京", 0, 0),
+    ("no", "北京", 0, 0),
+]
+
+
+@pytest.mark.parametrize(("answer", "reference", "em", "score"), CJK)
+def test_cjk_compares_letters(answer: str, reference: str, em: int, score: float) -> None:
+    assert exact_match(answer, [reference], "cjk") == em
+    assert f1(answer, [reference], "cjk") == pytest.approx(score)
+
+
+def test_squads_rules_keep_what_they_do_not_know() -> None:
+    assert exact_match("北京。", ["北京"]) == 0.0
+    assert f1("北京市", ["北京"]) == 0.0
+
+
+@pytest.mark.parametrize(("answer", "reference", "em", "score"), PAIRS)
+def test_cjk_leaves_pairs_without_its_scripts_to_squads_rules(
+    answer: str, reference: str, em: int, score: float
+) -> None:
+    if not is_by_letter([answer, reference]):
+        assert exact_match(answer, [reference], "cjk") == em
+        assert f1(answer, [reference], "cjk") == pytest.approx(score)
+
+
+def test_the_best_reference_counts_each_by_its_own_rules() -> None:
+    assert exact_match("北京。", ["Beijing", "北京"], "cjk") == 1.0
+    assert exact_match("Beijing.", ["北京", "Beijing"], "cjk") == 1.0

@@ -54,6 +54,38 @@ def test_case_and_accents_do_not_matter(tmp_path: Path) -> None:
     assert [p.id for p in find(source, "ELODIE BRULE")] == ["1"]
 
 
+UNSPACED = [
+    ("北京", "北京是中华人民共和国的首都，位于华北平原。"),
+    ("夏目漱石", "夏目漱石は日本の小説家で、「こころ」の作者である。"),
+    ("서울", "서울은 대한민국의 수도이다."),
+    ("กรุงเทพ", "กรุงเทพมหานครเป็นเมืองหลวงของประเทศไทย"),
+    ("龙", "神话中的一种动物。"),
+    ("दिल्ली", "दिल्ली भारत की राजधानी है।"),
+    ("Dune", "A novel by Frank Herbert."),
+]
+
+
+@pytest.mark.parametrize(
+    ("query", "title"),
+    [
+        ("中国的首都是哪里", "北京"),
+        ("「こころ」を書いたのは誰か", "夏目漱石"),
+        ("ｺｺﾛ 小説家", "夏目漱石"),
+        ("대한민국 수도", "서울"),
+        ("เมืองหลวงของไทย", "กรุงเทพ"),
+        ("龙", "龙"),
+        ("भारत राजधानी", "दिल्ली"),
+        ("novel Herbert", "Dune"),
+    ],
+)
+def test_scripts_without_blanks_are_found_by_a_part_of_a_sentence(
+    query: str, title: str, tmp_path: Path
+) -> None:
+    passages = [Passage(str(n), *texts) for n, texts in enumerate(UNSPACED)]
+    found = find(Bm25Source("General", open_index(passages, tmp_path)), query)
+    assert titles(found)[:1] == [title]
+
+
 def test_passages_without_a_common_word_are_left_out(general: Bm25Source) -> None:
     assert titles(find(general, "harbour", top_k=50)) == ["Port Ellow"]
     assert find(general, "zeppelin") == []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rsearch_cli.errors import DataEmpty, DataMalformed, DataNotFound
-from rsearch_cli.search.corpus import hash_corpus, read_corpus
+from rsearch_cli.search.corpus import hash_corpus, read_corpus, stream_corpus
 from rsearch_cli.types import Passage
 
 GOOD = '{"id": "1", "title": "Port Ellow", "text": "A town."}'
@@ -38,17 +39,22 @@ def test_passages_come_in_the_order_of_the_file(tmp_path: Path) -> None:
         (b'{"id": "\xff"}', ": not UTF-8 (byte 0xff); save the file as UTF-8"),
         (b"[" * 100_000, " or below: nested too deeply"),
         (b"[1, 2]", ": [1, 2] is no object; expected {"),
-        (b'{"id": "2", "text": "x"}', " (id \"2\"): 'title' is missing; expected {"),
-        (b'{"id": 2, "title": "", "text": "x"}', " (id 2): 'id' is 2, not a string"),
-        (b'{"id": "2", "title": null, "text": "x"}', " (id \"2\"): 'title' is null, not a string"),
-        (b'{"id": "", "title": "", "text": "x"}', " (id \"\"): 'id' is empty"),
+        (b'{"id": "2", "title": 3, "text": "x"}', " (id \"2\"): 'title' is 3, not a string"),
+        (b'{"id": "2", "text": "x", "source": 1}', " (id \"2\"): 'source' is 1, not a string"),
+        (b'{"id": [2], "text": "x"}', ": 'id' is [2]; an id is a text or a whole number"),
+        (b'{"id": "", "title": "", "text": "x"}', ' (id ""): \'id\' is ""; an id is a text or'),
         (
             b'{"id": "2", "title": " ", "text": ""}',
-            " (id \"2\"): 'title' and 'text' are both empty",
+            ' (id "2"): there is no text, its fields are id, title, text; expected {"id"',
+        ),
+        (
+            b'{"id": "2", "question": "Who?", "answer": "x"}',
+            ' (id "2"): there is no text, its fields are id, question, answer; questions go to '
+            "--data-path",
         ),
         (
             b'{"id": "2", "title": "", "text": "x", "sorce": "News"}',
-            ' (id "2"): unknown field "sorce"; a passage has id, title, text, source',
+            ' (id "2"): unknown field "sorce"; did you mean \'source\'?',
         ),
     ],
 )
@@ -81,6 +87,64 @@ def test_a_folder_is_no_corpus(tmp_path: Path) -> None:
 def test_a_file_without_passages_is_empty(tmp_path: Path) -> None:
     with pytest.raises(DataEmpty, match=r"corpus\.jsonl holds no passage; write one a line"):
         read_corpus(write(tmp_path, "\n \n"))
+
+
+DUNE = Passage("0", "Dune", "A novel.\nBy Herbert.")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"id": 0, "title": "Dune", "text": "A novel.\nBy Herbert."},
+        {"_id": "0", "title": "Dune", "text": "A novel.\nBy Herbert.", "metadata": {}},
+        {"id": "0", "contents": '"Dune"\nA novel.\nBy Herbert.'},
+        {"docid": "0", "title": "Dune", "contents": '"Dune"\nA novel.\nBy Herbert.'},
+        {"_index": "w", "_id": "0", "_source": {"title": "Dune", "text": "A novel.\nBy Herbert."}},
+        {"id": "0", "Title": "Dune", "passage": "A novel.\nBy Herbert.", "source": None},
+    ],
+)
+def test_a_passage_is_read_from_all_names_of_its_fields(row: object, tmp_path: Path) -> None:
+    assert read_corpus(write(tmp_path, json.dumps(row))) == [DUNE]
+
+
+def test_only_a_quoted_first_line_is_a_title(tmp_path: Path) -> None:
+    rows = [{"contents": "Dune\nA novel."}, {"text": 'He said "no"\nand left.'}]
+    assert read_corpus(write(tmp_path, "\n".join(map(json.dumps, rows)))) == [
+        Passage("line-1", "", "Dune\nA novel."),
+        Passage("line-2", "", 'He said "no"\nand left.'),
+    ]
+
+
+def test_paragraphs_of_a_list_are_one_text(tmp_path: Path) -> None:
+    row = {"_id": "0", "wikipedia_title": "Dune", "text": ["A novel. ", "By Herbert."]}
+    assert read_corpus(write(tmp_path, json.dumps(row))) == [
+        Passage("0", "Dune", "A novel. By Herbert.")
+    ]
+
+
+def test_a_table_of_passages_is_a_corpus(tmp_path: Path) -> None:
+    path = tmp_path / "psgs.tsv"
+    path.write_text('id\ttext\ttitle\n0\t"A ""novel""\nby Herbert."\tDune\n1\tA star.\tRigel\n')
+    assert read_corpus(path) == [
+        Passage("0", "Dune", 'A "novel"\nby Herbert.'), Passage("1", "Rigel", "A star."),
+    ]  # fmt: skip
+
+
+def test_a_parquet_file_and_a_compressed_one_are_corpora(tmp_path: Path) -> None:
+    from rsearch_cli.questions.parquet import write_parquet
+
+    rows = [{"id": n, "title": f"T{n}", "text": "x"} for n in range(3)]
+    write_parquet(rows, tmp_path / "c.parquet")
+    (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
+    for name in ("c.parquet", "c.jsonl.gz"):
+        assert [p.id for p in read_corpus(tmp_path / name)] == ["0", "1", "2"]
+
+
+def test_a_corpus_is_read_no_further_than_it_is_asked(tmp_path: Path) -> None:
+    passages = stream_corpus(write(tmp_path, f"{GOOD}\n" + '{"id": "2", '))
+    assert next(passages).id == "1"
+    with pytest.raises(DataMalformed, match=r"line 2: not JSON"):
+        next(passages)
 
 
 def test_the_hash_follows_the_content(corpus: list[Passage]) -> None:

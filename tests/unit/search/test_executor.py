@@ -347,6 +347,22 @@ def test_answers_are_used_again_by_another_executor(executor: Opener) -> None:
     assert [r.query for r in second.requests] == ["b"]
 
 
+def test_a_result_has_the_time_of_its_own_search_without_the_line_before_it(
+    executor: Opener,
+) -> None:
+    class Slow(Outside):
+        async def work(self, request: SearchRequest) -> None:
+            await asyncio.sleep(0.05)
+
+    with executor(Slow(), "search.service.concurrency=1") as runner:
+        results = runner.execute([plan(query) for query in "abcd"])
+        took = [result.seconds for nodes in results for result in nodes]
+        assert min(took) >= 0.045
+        assert max(took) < runner.counts.seconds / 2
+        ((known,),) = runner.execute([plan("a")])
+        assert (known.cached, known.seconds) == (True, 0.0)
+
+
 def test_refresh_asks_everything_once_more(executor: Opener) -> None:
     source = Recorder()
     executor(source).execute([plan("a")])

@@ -77,6 +77,33 @@ def test_names_are_taken_once_whatever_their_case_or_accents() -> None:
     assert expand("y", [parent], "entities", 1) == ("Borås", "The Boras Gate")
 
 
+@pytest.mark.parametrize(
+    ("title", "text"),
+    [
+        ("北京", "北京是中国的首都。"),
+        ("夏目漱石", "「こころ」の作者は夏目漱石である。"),
+        ("بيروت", "بيروت هي عاصمة لبنان."),
+        ("ירושלים", "עיר הבירה של ישראל."),
+        ("दिल्ली", "दिल्ली भारत की राजधानी है।"),
+        ("กรุงเทพ", "กรุงเทพเป็นเมืองหลวงของไทย"),
+        ("თბილისი", "თბილისი საქართველოს დედაქალაქია."),
+        ("tessa korrin", "tessa korrin was born in port ellow."),
+    ],
+)
+def test_a_passage_without_capitals_gives_its_title(title: str, text: str) -> None:
+    assert expand("x", [result("y", (title, text))], "entities", 1) == (title,)
+
+
+def test_a_title_without_capitals_comes_before_the_names_beside_it() -> None:
+    parent = result("x", ("北京", "北京的 Apple 公司由 Tim Cook 领导。"))
+    assert expand("y", [parent], "entities", 1) == ("北京", "Apple", "Tim Cook")
+
+
+def test_a_lower_case_title_among_capitals_stays_out() -> None:
+    parent = result("x", ("the band", "She left Hamburg."), ("1984", "By Orwell."))
+    assert expand("y", [parent], "entities", 2) == ("Hamburg", "Orwell")
+
+
 def test_only_the_best_passages_are_read() -> None:
     parent = result("x", ("Ellow", "a"), ("Lunn", "b"), ("Marrow", "c"))
     assert expand("y", [parent], "entities", 1) == ("Ellow",)

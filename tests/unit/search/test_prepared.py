@@ -96,6 +96,24 @@ def test_a_folder_stands_for_its_corpus(corpus: list[Passage], tmp_path: Path) -
     assert opened["General"].fingerprint == f"bm25/{key}/General"
 
 
+def test_an_index_of_an_older_version_is_made_again(
+    corpus: list[Passage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    file = write(tmp_path, [*corpus, Passage("zh", "北京", "北京是中国的首都。")])
+    with monkeypatch.context() as old:
+        old.setattr("rsearch_cli.search.bm25.INDEX_VERSION", 1)
+        old.setattr("rsearch_cli.search.prepared.split_indexed", str.split)
+        prepare_corpus(file, tmp_path / "old")
+        open_corpus(file, tmp_path / "indexes")
+    for corpus_path in (tmp_path / "old", file):
+        source = Bm25Source("General", open_corpus(corpus_path, tmp_path / "indexes"))
+        assert asyncio.run(source.search(SearchRequest("首都")))[0].id == "zh"
+    told = capsys.readouterr().err
+    assert told == (
+        f"corpus {tmp_path / 'old'} was indexed by another version of rsearch; indexing it again\n"
+    )
+
+
 def test_a_changed_file_gets_an_index_of_its_own(corpus: list[Passage], tmp_path: Path) -> None:
     before = corpus_key(write(tmp_path, corpus))
     assert corpus_key(write(tmp_path, corpus[1:])) != before
@@ -135,10 +153,10 @@ def test_a_cache_that_cannot_be_written_costs_one_line(
 @pytest.mark.parametrize(
     ("content", "error", "problem"),
     [
-        (None, DataNotFound, "does not exist; set search.sources.<name>.corpus to a JSONL file"),
+        (None, DataNotFound, "does not exist; set search.sources.<name>.corpus to a file of"),
         ("\n", DataEmpty, "holds no passage; write one a line, expected {"),
         ('{"id": "1", "title": "?", "text": "!"}', DataEmpty, "none of the 1 passages of the cor"),
-        ('{"id": "1", "text": "a"}', DataMalformed, "line 1 (id \"1\"): 'title' is missing"),
+        ('{"id": "1", "words": "a"}', DataMalformed, 'line 1 (id "1"): there is no text'),
     ],
 )
 def test_a_corpus_that_cannot_be_used_leaves_nothing(

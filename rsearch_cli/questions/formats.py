@@ -1,0 +1,269 @@
+"""Files of rows in the forms that people have, one row at a time.
+
+JSONL, a JSON list, a JSON object that holds lists of rows, CSV, TSV and parquet, plain or
+compressed. The form shows in the first bytes; only a table goes by the end of its name.
+"""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import csv
+import gzip
+import io
+import json
+import lzma
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any
+
+from rsearch_cli.errors import DataMalformed, DataNotFound
+from rsearch_cli.questions.parquet import PARQUET_MAGIC, stream_parquet
+from rsearch_cli.storage.json_text import dump_json, parse_json
+
+Placed = tuple[str, Any]
+"""A value, and where it stands: `line 3`, `item 3` of a list, `row 3` of a parquet file."""
+
+SHAPES = "JSONL, a JSON list of objects, parquet, or a table named .csv or .tsv; also as .gz"
+
+_COMPRESSED: Mapping[bytes, Callable[[IO[bytes]], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
+}
+_ENDINGS = (".gz", ".bz2", ".xz")
+_PACKED = {
+    b"PK\x03\x04": "a zip archive or a spreadsheet; unpack it, or save the sheet as CSV",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd; unpack it, or compress it by gzip",
+}
+_DELIMITERS = {".csv": ",;\t|", ".tsv": "\t"}
+"""End of a table's name to what may stand between its cells; the header decides."""
+
+SPLITS = ("train", "validation", "valid", "val", "dev", "development", "eval", "test")
+# Where a JSON object keeps its rows, unless it is a row itself.
+_CONTAINERS = ("data", "rows", "questions", "examples", "items", "instances", "records")
+_OF_A_ROW = ("question", "query", "prompt", "text", "contents")
+# What a service wraps each row in.
+_WRAPPERS = ("_source", "row")
+
+
+def stream_values(path: Path, *, origin: str, expected: str, remedy: str) -> Iterator[Placed]:
+    """Yield the values of a file in its order; only a JSON list or object is in memory as a whole.
+
+    Args:
+        path: The file.
+        origin: What messages call it.
+        expected: The form of a row, for messages.
+        remedy: What to do where there is no such file.
+
+    Raises:
+        DataNotFound: The file does not exist or cannot be read.
+        DataMalformed: It is damaged, not UTF-8, or in none of the forms.
+    """
+    try:
+        with path.open("rb") as raw, _decompress(raw, origin) as file:
+            head = file.peek(64)
+            if head.startswith(PARQUET_MAGIC):
+                yield from stream_parquet(file, origin)
+                return
+            lines = _decode_lines(file, origin)
+            delimiters = _DELIMITERS.get(_ending(path))
+            is_json = head.removeprefix(codecs.BOM_UTF8).lstrip()[:1] in (b"{", b"[")
+            if delimiters and not is_json:
+                yield from _stream_table(lines, origin, delimiters)
+            else:
+                for place, value in _stream_json(lines, origin, expected):
+                    yield from _unwrap(place, value)
+    except FileNotFoundError:
+        raise DataNotFound(f"{origin} does not exist; {remedy}") from None
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        raise DataMalformed(f"{origin} is damaged or cut off ({error}); get it again") from None
+    except OSError as error:
+        raise DataNotFound(f"{origin} cannot be read: {error.strerror or error}") from None
+
+
+def _ending(path: Path) -> str:
+    """The end of a file's name, without that of its compression."""
+    name = path.name.lower()
+    for ending in _ENDINGS:
+        name = name.removesuffix(ending)
+    return Path(name).suffix
+
+
+def _decompress(raw: io.BufferedReader, origin: str) -> io.BufferedReader:
+    """The content of a file that may be compressed."""
+    head = raw.peek(8)
+    for magic, what in _PACKED.items():
+        if head.startswith(magic):
+            raise DataMalformed(f"{origin} is {what}")
+    for magic, opener in _COMPRESSED.items():
+        if head.startswith(magic):
+            return io.BufferedReader(opener(raw))
+    return raw
+
+
+def _decode_lines(file: Iterable[bytes], origin: str) -> Iterator[str]:
+    """The lines of a text, with their ends and without a BOM.
+
+    They end at line feeds alone: U+2028 and its like may stand inside a JSON string.
+    """
+    for number, raw in enumerate(file, start=1):
+        raw = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
+        try:
+            yield raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DataMalformed(
+                f"{origin}, line {number}: not UTF-8 (byte 0x{raw[error.start]:02x}); "
+                "save the file as UTF-8"
+            ) from None
+
+
+def _stream_json(lines: Iterator[str], origin: str, expected: str) -> Iterator[Placed]:
+    """The values of JSONL, of one JSON list, or of one JSON object that holds them."""
+    numbered = ((n, line.rstrip("\r\n")) for n, line in enumerate(lines, 1) if line.strip())
+    number, first = next(numbered, (0, ""))
+    if not number:
+        return
+    if first.lstrip().startswith("["):
+        document = _parse(origin, f"{first}\n{''.join(lines)}", number, expected)
+        yield from _items(document if isinstance(document, list) else [document])
+        return
+    try:
+        value = _parse(origin, first, number, expected)
+    except DataMalformed:
+        # Either JSONL with a bad first line, or one object over several lines.
+        rest = "".join(lines)
+        if not rest.strip() or not first.rstrip().endswith(("{", "[", ",", ":")):
+            raise
+        document = _parse(origin, f"{first}\n{rest}", number, expected)
+        yield from _open_container(document) or [("line 1", document)]
+        return
+    second = next(numbered, None)
+    if second is None:
+        yield from _open_container(value) or [(f"line {number}", value)]
+        return
+    yield f"line {number}", value
+    for number, line in chain([second], numbered):
+        yield f"line {number}", _parse(origin, line, number, expected)
+
+
+def _open_container(document: Any) -> list[Placed] | None:
+    """The rows inside of an object that is the whole file; None if it is a row itself."""
+    if not isinstance(document, dict) or any(
+        isinstance(document.get(name), str) for name in _OF_A_ROW
+    ):
+        return None
+    rows = {k: v for k, v in document.items() if isinstance(v, list) and v and _all(v, dict)}
+    splits = [key for key in rows if key.lower() in SPLITS]
+    if splits and len(splits) == len(rows):
+        return [
+            (f"{split}, item {number}", {"split": split} | value)
+            for split in splits
+            for number, value in enumerate(rows[split], start=1)
+        ]
+    held = [key for key in rows if key.lower() in _CONTAINERS]
+    if len(held) == 1:
+        return list(_items(rows[held[0]]))
+    return _open_columns(document)
+
+
+def _open_columns(document: dict[str, Any]) -> list[Placed] | None:
+    """The rows of a table by columns, as pandas and datasets write it; None if it is none."""
+    columns = [
+        list(column.values()) if isinstance(column, dict) else column
+        for column in document.values()
+    ]
+    if len(columns) < 2 or not _all(columns, list):
+        return None
+    scalars = not any(isinstance(cell, dict) for column in columns for cell in column)
+    if not scalars or len({len(column) for column in columns}) != 1:
+        return None
+    rows = zip(*columns, strict=True)
+    return list(_items(dict(zip(document, row, strict=True)) for row in rows))
+
+
+def _items(values: Iterable[Any]) -> Iterator[Placed]:
+    return ((f"item {number}", value) for number, value in enumerate(values, start=1))
+
+
+def _unwrap(place: str, value: Any) -> Iterator[Placed]:
+    """A row without what a service wrapped it in; an article of SQuAD as its questions."""
+    if not isinstance(value, dict):
+        yield place, value
+        return
+    for name in _WRAPPERS:
+        if isinstance(value.get(name), dict):
+            value = {k: v for k, v in value.items() if k == "_id"} | value[name]
+    paragraphs = value.get("paragraphs")
+    if not (isinstance(paragraphs, list) and paragraphs and _all(paragraphs, dict)):
+        yield place, value
+    elif all(isinstance(paragraph.get("qas"), list) for paragraph in paragraphs):
+        about = {k: v for k, v in value.items() if k in ("title", "split")}
+        for number, paragraph in enumerate(paragraphs, start=1):
+            for asked, question in enumerate(paragraph["qas"], start=1):
+                where = f"{place}, paragraph {number}, question {asked}"
+                row = {**about, "context": paragraph.get("context")}
+                yield where, row | question if isinstance(question, dict) else question
+    else:
+        yield place, value
+
+
+def _stream_table(lines: Iterator[str], origin: str, delimiters: str) -> Iterator[Placed]:
+    """The rows of CSV or TSV as objects of texts; an empty cell is a field that is not there."""
+    csv.field_size_limit(sys.maxsize)
+    number, header = next(((n, line) for n, line in enumerate(lines, 1) if line.strip()), (1, ""))
+    before = number - 1
+    delimiter = max(delimiters, key=header.count)
+    reader = csv.reader(chain([header], lines), delimiter=delimiter, strict=True)
+    names: list[str] = []
+    try:
+        for cells in reader:
+            place, number = f"line {number}", before + reader.line_num + 1
+            if not names:
+                names = [cell.strip() for cell in cells]
+                if len(set(names)) != len(names):
+                    raise DataMalformed(f"{origin}, {place}: two columns have the same name")
+            elif cells and len(cells) != len(names):
+                raise DataMalformed(
+                    f"{origin}, {place}: {len(cells)} cells where the first line has "
+                    f"{len(names)}; put cells that hold {delimiter!r} or a line end into quotes"
+                )
+            elif cells:
+                yield place, {k: v for k, v in zip(names, cells, strict=True) if v.strip()}
+    except csv.Error as error:
+        raise DataMalformed(
+            f"{origin}, line {number}: not a table ({error}); write a quote inside a quoted cell "
+            "twice"
+        ) from None
+
+
+def _parse(origin: str, text: str, first_line: int, expected: str) -> Any:
+    """Parse one JSON text that begins at `first_line` of the file."""
+    try:
+        return parse_json(text)
+    except json.JSONDecodeError as error:
+        line = first_line + error.lineno - 1
+        raise DataMalformed(
+            f"{origin}, line {line}: not JSON ({error.msg} at column {error.colno}); {expected}"
+        ) from None
+    except ValueError:
+        # What the standard library refuses beyond bad syntax: integers of over 4300 digits.
+        raise DataMalformed(f"{origin}, line {first_line} or below: a number is too long") from None
+    except RecursionError:
+        raise DataMalformed(f"{origin}, line {first_line} or below: nested too deeply") from None
+
+
+def has_lone_surrogate(value: Any) -> bool:
+    """Whether a text in it holds half a character, which no tokenizer and no file takes."""
+    try:
+        dump_json(value).encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _all(values: Iterable[Any], kind: type) -> bool:
+    return all(isinstance(value, kind) for value in values)

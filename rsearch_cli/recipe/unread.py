@@ -1,0 +1,89 @@
+"""Settings of the command line that a run does not read, so that none is ignored without a word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from rsearch_cli.recipe.schema import Recipe
+
+Given = tuple[str, str]
+"""A setting of the command line: how it was given (`--reward-model`), and its dotted key."""
+
+_SET: tuple[object, ...] = ()
+"""Any value but null."""
+
+# Settings, the setting that decides whether they are read, and its values for which they are.
+_READ_WITH: Sequence[tuple[Sequence[str], str, tuple[object, ...]]] = (
+    (["questions.world"], "questions.source", ("world",)),
+    (["questions.held_out_share"], "questions.path", _SET),
+    (["reward.judge"], "reward.answer", ("judge",)),
+    (["wandb"], "wandb.enabled", (True,)),
+    (["policy.endpoint"], "policy.endpoint.url", _SET),
+    (["rollout.vllm_url", "rollout.vllm_folder"], "rollout.engine", ("vllm-server",)),
+    (["rollout.vllm_memory_share"], "rollout.engine", ("vllm",)),
+    (["evaluate.slice", "evaluate.slice_split"], "evaluate.every_steps", _SET),
+    (["sft"], "stage", ("sft",)),
+    (
+        [
+            *("reward.weights", "reward.curriculum_weights", "reward.curriculum_steps"),
+            *("reward.answer", "reward.require_valid_plan", "reward.shuffle_answers"),
+            *("questions.max_samples", "evaluate.every_steps", "train.max_steps"),
+            *("train.learning_rate", "train.batch_size", "train.gradient_accumulation_steps"),
+            *("train.num_generations", "train.beta", "train.epsilon", "train.epsilon_high"),
+            *("train.loss_type", "train.scale_rewards", "train.mask_truncated", "train.keep"),
+        ],
+        "stage",
+        ("grpo",),
+    ),
+)
+
+_OF_TRAINING = (
+    *("stage", "train", "sft", "alarms", "wandb", "hub", "output_dir"),
+    *("questions.train_split", "questions.max_samples", "evaluate.sampled", "evaluate.every_steps"),
+    *("evaluate.slice", "evaluate.slice_split", "evaluate.show_trajectories"),
+    *("reward.weights", "reward.curriculum_weights", "reward.curriculum_steps"),
+    *("reward.require_valid_plan", "reward.shuffle_answers"),
+)
+_NOT_READ_BY: Mapping[str, Sequence[str]] = {
+    "eval": (*_OF_TRAINING, "rollout.temperature", "rollout.top_p"),
+    "infer": (*_OF_TRAINING, "rollout.temperature", "reward", "evaluate"),
+}
+"""Command to the settings that it never reads; `eval` decodes greedily, `infer` has a flag."""
+
+
+def describe_unread(recipe: Recipe, given: Sequence[Given], command: str) -> Iterator[str]:
+    """Yield a line for every setting that was given and that the command does not read.
+
+    Args:
+        recipe: The recipe with all that was given in it.
+        given: What was given on the command line.
+        command: Its name, as in `eval`.
+    """
+    for how, key in given:
+        if _covers(_NOT_READ_BY.get(command, ()), key):
+            yield f"{how} is not read by rsearch {command}"
+            continue
+        for keys, decider, values in _READ_WITH:
+            seen = _look_up(recipe, decider)
+            read = seen is not None if values is _SET else seen in values
+            if _covers(keys, key) and key != decider and not read:
+                state = "not set" if values is _SET else f"{_show(seen)}, not {_show(values[0])}"
+                yield f"{how} is not read: {decider} is {state}"
+    for name, source in recipe.search.sources.items():
+        if source.type == "exa" and source.corpus != "questions":
+            yield f"search.sources.{name}.corpus is not read: type exa searches the web"
+
+
+def _covers(keys: Sequence[str], key: str) -> bool:
+    return any(key == known or key.startswith(f"{known}.") for known in keys)
+
+
+def _look_up(recipe: Recipe, key: str) -> object:
+    value: object = recipe
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _show(value: object) -> str:
+    return {None: "null", True: "true", False: "false"}.get(value, str(value))  # type: ignore[call-overload]

@@ -1,0 +1,153 @@
+"""Settings of the command line that are not read: each is told, and no other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rsearch_cli.recipe.loading import load_recipe
+from rsearch_cli.recipe.problems import schema_fields
+from rsearch_cli.recipe.unread import _NOT_READ_BY, _READ_WITH, describe_unread
+
+
+def tell(
+    *overrides: str,
+    command: str = "train",
+    recipe: str = "quickstart",
+    flags: dict[str, Any] | None = None,
+) -> list[str]:
+    loaded = load_recipe(recipe, overrides, flags)
+    return list(describe_unread(loaded.recipe, loaded.given, command))
+
+
+def test_the_table_names_keys_of_the_schema() -> None:
+    known = schema_fields()
+    for keys, decider, _ in _READ_WITH:
+        assert {decider, *keys} <= known.keys()
+    for keys in _NOT_READ_BY.values():
+        assert set(keys) <= known.keys()
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (
+            {"reward.judge.model": "gpt-4o"},
+            "--reward-model is not read: reward.answer is f1, not judge",
+        ),
+        (
+            {"wandb.project": "mine"},
+            "--wandb-project is not read: wandb.enabled is false, not true",
+        ),
+        (
+            {"train.num_generations": 4, "stage": "sft"},
+            "--num-generations is not read: stage is sft, not grpo",
+        ),
+    ],
+)
+def test_a_flag_that_is_not_read_is_told(flags: dict[str, Any], told: str) -> None:
+    assert tell(flags=flags) == [told]
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("sft.epochs=3", "stage is grpo, not sft"),
+        ("evaluate.slice=3", "evaluate.every_steps is not set"),
+        ("rollout.vllm_folder=a", "rollout.engine is local, not vllm-server"),
+        ("policy.endpoint.model=m", "policy.endpoint.url is not set"),
+        ("questions.held_out_share=0.5", "questions.path is not set"),
+    ],
+)
+def test_an_override_that_is_not_read_is_told(override: str, told: str) -> None:
+    assert tell(override) == [f"--set {override.partition('=')[0]} is not read: {told}"]
+
+
+def test_a_world_beside_another_set_is_told() -> None:
+    assert tell("questions.world.seed=9", recipe="hotpot-hard") == [
+        "--set questions.world.seed is not read: questions.source is hotpotqa, not world"
+    ]
+
+
+def test_every_key_of_a_nested_override_is_looked_at() -> None:
+    lines = tell("reward={judge: {mode: discrete, model: m}, curriculum_steps: 2}")
+    assert [line.partition(" is not")[0] for line in lines] == [
+        "--set reward.judge.mode", "--set reward.judge.model",
+    ]  # fmt: skip
+
+
+def test_a_corpus_beside_exa_is_told_wherever_it_stands() -> None:
+    settings = ("search.sources.News.corpus=mine.jsonl",)
+    assert tell(*settings, recipe="hotpot-hard") == [
+        "search.sources.News.corpus is not read: type exa searches the web"
+    ]
+    assert tell(*settings) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "key"),
+    [
+        ("eval", "rollout.temperature=0.7"),
+        ("eval", "evaluate.sampled=true"),
+        ("eval", "train.max_steps=3"),
+        ("infer", "rollout.temperature=0.7"),
+        ("infer", "evaluate.limit=3"),
+    ],
+)
+def test_what_a_command_never_reads_is_told(command: str, key: str) -> None:
+    name = key.partition("=")[0]
+    assert tell(key, command=command) == [f"--set {name} is not read by rsearch {command}"]
+    assert tell(key) == []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("reward.answer=judge", "reward.judge.model=m"),
+        ("wandb.enabled=true", "wandb.project=mine"),
+        ("questions.world.seed=9", "questions.difficulty=null"),
+        ("stage=sft", "sft.epochs=3", "train.save_steps=5"),
+        ("evaluate.every_steps=5", "evaluate.slice=3"),
+        ("search.sources.General.corpus=mine.jsonl", "train.max_steps=3"),
+    ],
+)
+def test_what_is_read_is_not_mentioned(settings: tuple[str, ...]) -> None:
+    assert tell(*settings) == []
+
+
+def test_a_question_file_takes_the_place_of_the_world() -> None:
+    loaded = load_recipe("quickstart", (), {"questions.path": "mine.jsonl"})
+    questions = loaded.recipe.questions
+    assert (questions.source, questions.path, questions.difficulty) == (
+        "custom",
+        "mine.jsonl",
+        None,
+    )
+    assert loaded.notes == (
+        "questions.source is custom, so that mine.jsonl takes the place of the world, whose "
+        "questions.difficulty easy, medium is not kept",
+    )
+    by_set = load_recipe("quickstart", ["questions.path=mine.jsonl"]).recipe
+    assert by_set == loaded.recipe
+
+
+def test_a_level_that_is_asked_for_stays_with_the_file() -> None:
+    flags = {"questions.path": "mine.jsonl", "questions.difficulty": ["hard"]}
+    loaded = load_recipe("quickstart", (), flags)
+    assert loaded.recipe.questions.difficulty == ["hard"]
+    assert loaded.notes[0].endswith("takes the place of the world")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides"),
+    [
+        ("quickstart", ["questions.source=world"]),
+        ("quickstart", ["questions.source=hotpotqa"]),
+        ("hotpot-offline", []),
+    ],
+)
+def test_a_source_that_is_asked_for_stays(recipe: str, overrides: list[str]) -> None:
+    loaded = load_recipe(recipe, overrides, {"questions.path": "mine.jsonl"})
+    source = overrides[0].partition("=")[2] if overrides else "hotpotqa"
+    assert (loaded.recipe.questions.source, loaded.notes) == (source, ())
