@@ -11,6 +11,8 @@ Usage:  python benchmarks/gpu_fit_run.py describe | build FOLDER SHAPE | measure
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -200,6 +202,8 @@ def measure(folder: Path, setting: Setting, backend: str) -> dict[str, Any]:
     def remember(row: dict[str, Any], rollouts: list[dict[str, Any]]) -> None:
         rows.append(row)
         samples.extend(rollouts)
+        seconds = {key: row[f"seconds/{key}"] for key in ("generate", "update", "step")}
+        print(f"step {row['step']}: {seconds}, GB {memory.by_phase()}", file=sys.stderr, flush=True)
 
     with tempfile.TemporaryDirectory() as work:
         recipe = make_recipe(folder, Path(work), setting, backend)
@@ -240,14 +244,12 @@ def measure(folder: Path, setting: Setting, backend: str) -> dict[str, Any]:
 def read_memory(planned_gb: float, memory: PeakMemory) -> dict[str, Any]:
     """What the process took of the card at its peak, in GB of 2^30 bytes.
 
-    The allocator's peak, and what the card lacks beside it: that is the CUDA context, if no other
-    process uses the card.
+    The allocator's peak, and what the process has of the card beside it, which is CUDA itself.
     """
     import torch
 
     memory.close()
-    free, total = torch.cuda.mem_get_info()
-    beside = (total - free - torch.cuda.memory_reserved()) / GIB
+    beside = process_memory() - torch.cuda.memory_reserved() / GIB
     reserved = memory.reserved / GIB
     measured = reserved + beside
     return {
@@ -258,6 +260,23 @@ def read_memory(planned_gb: float, memory: PeakMemory) -> dict[str, Any]:
         "beside_allocator_gb": round(beside, 2),
         "planned_over_measured": round(planned_gb / measured, 3),
     }
+
+
+def process_memory() -> float:
+    """What this process has of the card now, in GB; by the driver, and of all processes without."""
+    import torch
+
+    query = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
+    try:
+        listed = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        listed = ""
+    used = dict(line.split(", ") for line in listed.splitlines() if ", " in line)
+    mine = used.get(str(os.getpid()), "")
+    if mine.isdigit():
+        return int(mine) / 1024
+    free, total = torch.cuda.mem_get_info()
+    return (total - free) / GIB
 
 
 def make_recipe(folder: Path, work: Path, setting: Setting, backend: str) -> Recipe:
