@@ -4,9 +4,10 @@ Builds the architecture of a 7B Qwen2 with random weights (no Hub), caps each pr
 runs three GRPO steps of `hotpot-hard` over a local corpus: 4 generations, 1,500 tokens of prompt
 and results, 1,024 written. Beside it the same with TRL + PEFT + bitsandbytes alone, other settings
 to hold the memory plan against, and the longest row that still fits. Each run is a process of its
-own (`gpu_fit_run.py`). The last line on stdout is one JSON object; on CUDA it is kept in
-`benchmarks/results/gpu_fit.json`, where runs that `--only` leaves out stay as they were. Without
-CUDA a tiny model goes through the same steps on the CPU, and nothing is kept.
+own (`gpu_fit_run.py`), and the card should have no other. The last line on stdout is one JSON
+object; on CUDA it is kept in `benchmarks/results/gpu_fit_CARD.json`, where runs that `--only` skips
+stay as they were. Without CUDA a tiny model goes through the same steps on the CPU, and nothing is
+kept.
 
 Usage:  python benchmarks/gpu_fit.py [--only NAME ...] [--steps 3] [--cap-gb 24] [--model DIR]
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -26,9 +28,7 @@ from typing import Any
 
 from gpu_fit_run import Setting
 
-from rsearch_cli.train.environment import describe_environment
-
-RESULTS = Path(__file__).parent / "results" / "gpu_fit.json"
+FOLDER = Path(__file__).parent / "results"
 RUN = Path(__file__).parent / "gpu_fit_run.py"
 
 SEVEN_B = {
@@ -84,7 +84,8 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="Keep the model here, or take it from here.")
     arguments = parser.parse_args()
     wanted = arguments.only or (names if cuda else [OURS, PLAIN, LONGEST])
-    runs = read_results() if cuda else {}
+    results = Results(json.loads(call("describe")), kept=cuda)
+    runs = results.runs
     with tempfile.TemporaryDirectory() as scratch:
         model = arguments.model or Path(scratch) / "model"
         if not (model / "config.json").exists():
@@ -94,11 +95,11 @@ def main() -> None:
             if setting.name in wanted:
                 adapted = adapt(setting, arguments.steps, arguments.cap_gb, cuda=cuda)
                 runs[setting.name] = measure(model, adapted)
-                keep(runs, cuda=cuda)
+                results.write()
         if LONGEST in wanted:
             runs[LONGEST] = measure_longest(model, arguments.cap_gb, cuda=cuda)
-            keep(runs, cuda=cuda)
-    print(json.dumps(summarise(runs)))
+            results.write()
+    print(json.dumps(results.summarise()))
 
 
 def adapt(setting: Setting, steps: int, cap_gb: float, *, cuda: bool) -> Setting:
@@ -150,47 +151,58 @@ def find_longest(fits: Callable[[int], bool], first: int, most: int, grain: int)
     return good
 
 
-def summarise(runs: dict[str, Any]) -> dict[str, Any]:
-    """All runs, Unsloth against plain, and how far the plan is off."""
-    ours, plain = runs.get(OURS, {}), runs.get(PLAIN, {})
-    compared = {}
-    if ours.get("ran_with") == "unsloth" and "seconds" in ours and "seconds" in plain:
-        compared["speed_ratio"] = round(plain["seconds"]["step"] / ours["seconds"]["step"], 2)
-        if ours["measured_gb"]:
-            less = 1 - ours["measured_gb"] / plain["measured_gb"]
-            compared["memory_saved_share"] = round(less, 3)
-    ratios = {
-        name: run["planned_over_measured"]
-        for name, run in runs.items()
-        if "planned_over_measured" in run
-    }
-    within = sum(abs(ratio - 1) <= 0.1 for ratio in ratios.values())
-    return {
-        "environment": describe_environment(42, "see each run", "bfloat16"),
-        "unsloth_against_plain": compared,
-        "planned_over_measured": ratios,
-        "plans_within_10_percent": within,
-        "peak_at_most_20_gb": ours["measured_gb"] <= 20 if ours.get("measured_gb") else None,
-        "runs": runs,
-    }
+class Results:
+    """All runs on one card.
+
+    Args:
+        environment: Card, versions and code.
+        kept: Whether there is a file of them; only a GPU's figures are worth keeping.
+    """
+
+    def __init__(self, environment: dict[str, Any], *, kept: bool) -> None:
+        self.environment = environment
+        card = re.sub(r"[^a-z0-9]+", "_", environment["device"].lower())
+        self.file = FOLDER / f"gpu_fit_{card}.json" if kept else None
+        self.runs: dict[str, Any] = {}
+        if self.file and self.file.exists():
+            self.runs = json.loads(self.file.read_text())["runs"]
+
+    def write(self) -> None:
+        """Write what there is."""
+        if self.file:
+            FOLDER.mkdir(exist_ok=True)
+            self.file.write_text(json.dumps(self.summarise(), indent=2) + "\n")
+
+    def summarise(self) -> dict[str, Any]:
+        """All runs, Unsloth against plain, and how far the plan is off."""
+        ours, plain = self.runs.get(OURS, {}), self.runs.get(PLAIN, {})
+        compared = {}
+        if ours.get("ran_with") == "unsloth" and "seconds" in ours and "seconds" in plain:
+            compared["speed_ratio"] = round(plain["seconds"]["step"] / ours["seconds"]["step"], 2)
+            if ours["measured_gb"]:
+                less = 1 - ours["measured_gb"] / plain["measured_gb"]
+                compared["memory_saved_share"] = round(less, 3)
+        ratios = {
+            name: run["planned_over_measured"]
+            for name, run in self.runs.items()
+            if "planned_over_measured" in run
+        }
+        within = sum(abs(ratio - 1) <= 0.1 for ratio in ratios.values())
+        return {
+            "environment": self.environment,
+            "unsloth_against_plain": compared,
+            "planned_over_measured": ratios,
+            "plans_within_10_percent": within,
+            "peak_at_most_20_gb": ours["measured_gb"] <= 20 if ours.get("measured_gb") else None,
+            "runs": self.runs,
+        }
 
 
-def read_results() -> dict[str, Any]:
-    """The runs that were measured before."""
-    return json.loads(RESULTS.read_text())["runs"] if RESULTS.exists() else {}
-
-
-def keep(runs: dict[str, Any], *, cuda: bool) -> None:
-    """Write what there is; only a GPU's figures are worth keeping."""
-    if cuda:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(summarise(runs), indent=2) + "\n")
-
-
-def call(command: str, model: Path, given: dict[str, Any]) -> str:
+def call(command: str, *given: Any) -> str:
     """Run the other script; its progress stays on stderr."""
-    line = [sys.executable, str(RUN), command, str(model), json.dumps(given)]
+    words = [str(word) if isinstance(word, Path) else json.dumps(word) for word in given]
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    line = [sys.executable, str(RUN), command, *words]
     done = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return done.stdout
 

@@ -4,23 +4,28 @@ A model of random weights never closes a tag by itself, so `ForcedPolicy` writes
 the setting says; everything else is what `rsearch train` runs: back end, rollout, search, trainer.
 The last line on stdout is the result as JSON.
 
-Usage:  python benchmarks/gpu_fit_run.py build FOLDER SHAPE | measure FOLDER SETTING   (both JSON)
+Usage:  python benchmarks/gpu_fit_run.py describe | build FOLDER SHAPE | measure FOLDER SETTING
+                                         (SHAPE and SETTING are JSON)
 """
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, ClassVar
 
 from rsearch_cli.errors import OutOfMemory
 from rsearch_cli.memory.load import Row
-from rsearch_cli.memory.parts import GIB
+from rsearch_cli.memory.parts import GIB, PHASES
 from rsearch_cli.memory.plan import plan_memory
 from rsearch_cli.memory.shape import find_shape
 from rsearch_cli.policy.generation import GREEDY, Generation, Sampling
@@ -34,6 +39,7 @@ from rsearch_cli.rollout import Rollout
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.open import open_services
+from rsearch_cli.train.environment import describe_environment
 from rsearch_cli.train.grpo import GrpoTraining
 from rsearch_cli.train.run_folder import RunFolder
 from rsearch_cli.types import Question
@@ -71,10 +77,55 @@ class Setting:
     cap_gb: float | None = 24.0
 
 
+class PeakMemory:
+    """Peak of CUDA's allocator in each phase of a run, in bytes; zeros without CUDA.
+
+    What follows a phase is told apart by it: after `loss` comes its backward pass, after `rollout`
+    the log-probabilities of the reference.
+    """
+
+    AFTER: ClassVar = {"load": "start", "rollout": "reference", "loss": "backward"}
+
+    def __init__(self) -> None:
+        import torch
+
+        self._cuda = torch.cuda if torch.cuda.is_available() else None
+        self._now = "start"
+        self.allocated: dict[str, int] = {}
+        self.reserved = 0
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """What happens in a `with` block is this phase."""
+        self._enter(name)
+        try:
+            yield
+        finally:
+            self._enter(self.AFTER[name])
+
+    def _enter(self, name: str) -> None:
+        self.close()
+        self._now = name
+
+    def close(self) -> None:
+        """Enter the peak since the last call under the phase that it belongs to."""
+        if self._cuda is None:
+            return
+        peak = self._cuda.max_memory_allocated()
+        self.allocated[self._now] = max(self.allocated.get(self._now, 0), peak)
+        self.reserved = max(self.reserved, self._cuda.max_memory_reserved())
+        self._cuda.reset_peak_memory_stats()
+
+    def by_phase(self) -> dict[str, float]:
+        """The peaks in GB of 2^30 bytes."""
+        return {phase: round(peak / GIB, 2) for phase, peak in self.allocated.items()}
+
+
 class ForcedPolicy(LocalPolicy):
     """Writes a plan after half of its tokens and an answer after the other half."""
 
     written = 0
+    memory: PeakMemory
 
     def generate(
         self,
@@ -91,7 +142,8 @@ class ForcedPolicy(LocalPolicy):
         tail = PLAN if searching else ANSWER
         ids = tuple(self.encode_inserted(tail))
         room = [half - len(ids)] * len(contexts)
-        drafts = super().generate(contexts, [NEVER], room, sampling)
+        with self.memory.phase("rollout"):
+            drafts = super().generate(contexts, [NEVER], room, sampling)
         return [Generation(d.token_ids + ids, d.text + tail, "tag") for d in drafts]
 
     def _generation_config(self, max_new_tokens: int, sampling: Sampling) -> Any:
@@ -101,15 +153,19 @@ class ForcedPolicy(LocalPolicy):
 
 
 def main() -> None:
-    command, folder, given = sys.argv[1:]
-    if command == "build":
-        build_model(Path(folder), json.loads(given))
+    command, *given = sys.argv[1:]
+    if command == "describe":
+        print(json.dumps(describe_environment(42, "see each run", "bfloat16")))
         return
-    setting = Setting(**json.loads(given))
+    folder = Path(given[0])
+    if command == "build":
+        build_model(folder, json.loads(given[1]))
+        return
+    setting = Setting(**json.loads(given[1]))
     # Before torch's CUDA is asked for anything: Unsloth wants to be imported first.
     backend, passed_over = choose_backend(setting.backend)
     result = {**asdict(setting), "ran_with": backend, "passed_over": passed_over}
-    print(json.dumps({**result, **measure(Path(folder), setting, backend)}))
+    print(json.dumps({**result, **measure(folder, setting, backend)}))
 
 
 def build_model(folder: Path, shape: dict[str, Any]) -> None:
@@ -125,8 +181,10 @@ def build_model(folder: Path, shape: dict[str, Any]) -> None:
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = Qwen2ForCausalLM(config)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    partial = folder.with_name(f"{folder.name}.partial")
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    partial.rename(folder)  # a folder with a config is a whole model
 
 
 def measure(folder: Path, setting: Setting, backend: str) -> dict[str, Any]:
@@ -139,19 +197,27 @@ def measure(folder: Path, setting: Setting, backend: str) -> dict[str, Any]:
         torch.cuda.set_per_process_memory_fraction(min(1.0, setting.cap_gb / total))
     rows: list[dict[str, Any]] = []
     samples: list[dict[str, Any]] = []
+    memory = PeakMemory()
 
     def remember(row: dict[str, Any], rollouts: list[dict[str, Any]]) -> None:
         rows.append(row)
         samples.extend(rollouts)
+        seconds = {key: row[f"seconds/{key}"] for key in ("generate", "update", "step")}
+        print(f"step {row['step']}: {seconds}, GB {memory.by_phase()}", file=sys.stderr, flush=True)
 
     with tempfile.TemporaryDirectory() as work:
         recipe = make_recipe(folder, Path(work), setting, backend)
         try:
-            train(recipe, Path(work), setting, remember)
+            loading = train(recipe, Path(work), setting, remember, memory)
         except (OutOfMemory, RuntimeError) as error:  # ours, torch's, or a kernel's launcher's
             if not isinstance(error, OutOfMemory) and "out of memory" not in str(error).lower():
                 raise
-            return {"out_of_memory": str(error).splitlines()[0], "steps_done": len(rows)}
+            memory.close()
+            return {
+                "out_of_memory": str(error).splitlines()[0],
+                "steps_done": len(rows),
+                "phases_allocated_gb": memory.by_phase(),
+            }
         row = longest(samples)
         plan = plan_memory(find_shape(str(folder)), recipe, backend, row)
         settled = rows[1:] or rows  # the first step compiles
@@ -165,32 +231,52 @@ def measure(folder: Path, setting: Setting, backend: str) -> dict[str, Any]:
             "row": asdict(row),
             "halved": bool(rows[-1]["oom/halved"]),
             "seconds": seconds,
+            "seconds_to_load": round(loading, 1),
+            "seconds_of_each_step": [round(r["seconds/step"], 1) for r in rows],
             "written_tokens_per_second": round(written / seconds["generate"], 1),
             "planned_gb": round(plan.total_gb, 2),
             "planned_parts_gb": {p.name: round(p.size / GIB, 2) for p in plan.parts},
-            **(read_memory(plan.total_gb) if cuda else {"measured_gb": None}),
+            "planned_phases_gb": {phase: round(plan.phase_gb(phase), 2) for phase in PHASES},
+            **(read_memory(plan.total_gb, memory) if cuda else {"measured_gb": None}),
         }
 
 
-def read_memory(planned_gb: float) -> dict[str, float]:
+def read_memory(planned_gb: float, memory: PeakMemory) -> dict[str, Any]:
     """What the process took of the card at its peak, in GB of 2^30 bytes.
 
-    The allocator's peak, and what the card lacks beside it: that is the CUDA context, if no other
-    process uses the card.
+    The allocator's peak, and what the process has of the card beside it, which is CUDA itself.
     """
     import torch
 
-    free, total = torch.cuda.mem_get_info()
-    beside = (total - free - torch.cuda.memory_reserved()) / GIB
-    reserved = torch.cuda.max_memory_reserved() / GIB
+    memory.close()
+    beside = process_memory() - torch.cuda.memory_reserved() / GIB
+    reserved = memory.reserved / GIB
     measured = reserved + beside
     return {
         "measured_gb": round(measured, 2),
         "reserved_gb": round(reserved, 2),
-        "allocated_gb": round(torch.cuda.max_memory_allocated() / GIB, 2),
+        "allocated_gb": round(max(memory.allocated.values()) / GIB, 2),
+        "phases_allocated_gb": memory.by_phase(),
         "beside_allocator_gb": round(beside, 2),
         "planned_over_measured": round(planned_gb / measured, 3),
     }
+
+
+def process_memory() -> float:
+    """What this process has of the card now, in GB; by the driver, and of all processes without."""
+    import torch
+
+    query = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
+    try:
+        listed = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        listed = ""
+    used = dict(line.split(", ") for line in listed.splitlines() if ", " in line)
+    mine = used.get(str(os.getpid()), "")
+    if mine.isdigit():
+        return int(mine) / 1024
+    free, total = torch.cuda.mem_get_info()
+    return (total - free) / GIB
 
 
 def make_recipe(folder: Path, work: Path, setting: Setting, backend: str) -> Recipe:
@@ -226,19 +312,29 @@ def make_recipe(folder: Path, work: Path, setting: Setting, backend: str) -> Rec
     return load_recipe("hotpot-hard", overrides, flags).recipe
 
 
-def train(recipe: Recipe, work: Path, setting: Setting, on_step: Any) -> None:
-    """The steps, through the product's own policy, rollout, search and trainer."""
+def train(recipe: Recipe, work: Path, setting: Setting, on_step: Any, memory: PeakMemory) -> float:
+    """The steps, through the product's own policy, rollout, search and trainer.
+
+    Returns:
+        Seconds that loading the model took.
+    """
     folder = RunFolder(work / "run")
     folder.open(resume=False)
-    loaded = load_policy(recipe.policy, recipe.seed)
+    started = time.perf_counter()
+    with memory.phase("load"):
+        loaded = load_policy(recipe.policy, recipe.seed)
+    loading = time.perf_counter() - started
     policy = ForcedPolicy(loaded.model, loaded.tokenizer, loaded.backend)
-    policy.written = setting.written
+    policy.written, policy.memory = setting.written, memory
     questions = [Question(str(i), f"Which report is {i}?", ("x",)) for i in range(QUESTIONS)]
     with open_services(recipe, None, work / "cache") as services:
         sources = open_sources(recipe.search, list, work / "index")
         with PlanExecutor(sources, recipe.search, services) as executor:
             rollout = Rollout(policy, executor, recipe)
-            GrpoTraining(policy, rollout, questions, recipe, folder, on_step).run()
+            training = GrpoTraining(policy, rollout, questions, recipe, folder, on_step)
+            training.trainer.compute_loss = memory.phase("loss")(training.trainer.compute_loss)
+            training.run()
+    return loading
 
 
 def longest(samples: Sequence[dict[str, Any]]) -> Row:

@@ -23,6 +23,7 @@ from rsearch_cli.search.prepared import (
     build_scorer,
     describe_folder,
     draft_folder,
+    import_bm25s,
     is_whole,
     read_key,
     store_passages,
@@ -148,9 +149,7 @@ def open_index(passages: Sequence[Passage], folder: Path) -> Bm25Index:
     Raises:
         DataEmpty: No passage holds a word.
     """
-    import bm25s
-
-    key = f"{hash_corpus(passages)[:32]}-v{INDEX_VERSION}-{bm25s.__version__}"
+    key = f"{hash_corpus(passages)[:32]}-v{INDEX_VERSION}-{import_bm25s().__version__}"
     if _is_kept(folder / key):
         return Bm25Index(tuple(passages), key, _load_scorer(folder / key))
     scorer = build_scorer(passages)
@@ -221,9 +220,7 @@ def corpus_key(corpus: Path) -> str:
     Raises:
         DataNotFound: There is no such file, or it cannot be read.
     """
-    import bm25s
-
-    return f"{hash_file(corpus)[:32]}-f{INDEX_VERSION}-{bm25s.__version__}"
+    return f"{hash_file(corpus)[:32]}-f{INDEX_VERSION}-{import_bm25s().__version__}"
 
 
 def read_version(folder: Path) -> int:
@@ -262,9 +259,7 @@ def _map(folder: Path) -> Bm25Index:
 
 
 def _load_scorer(folder: Path) -> Any:
-    import bm25s
-
-    return bm25s.BM25.load(folder, mmap=True, show_progress=False)
+    return import_bm25s().BM25.load(folder, mmap=True, show_progress=False)
 
 
 def _pick_best(scores: NDArray[np.float32], top_k: int) -> list[int]:

@@ -15,6 +15,7 @@ import hashlib
 import json
 import mmap
 import shutil
+import sys
 import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -112,14 +113,31 @@ class WordIds(Sequence[list[int]]):
         return (self[i] for i in range(len(self)))
 
 
+def import_bm25s() -> Any:
+    """Import bm25s without JAX.
+
+    Where JAX is installed, bm25s 0.3.16 runs it once as it is imported (`bm25s/selection.py`), and
+    JAX then reserves three quarters of the graphics card. Only its `topk` would use it; ours does
+    not call that.
+    """
+    if "bm25s" not in sys.modules:
+        hidden = {"jax": sys.modules["jax"]} if "jax" in sys.modules else {}
+        sys.modules["jax"] = None  # type: ignore[assignment]  # makes `import jax` an ImportError
+        try:
+            import bm25s  # noqa: F401
+        finally:
+            del sys.modules["jax"]
+            sys.modules.update(hidden)
+    return sys.modules["bm25s"]
+
+
 def build_scorer(passages: Iterable[Passage]) -> Any:
     """Build the `bm25s.BM25` over passages, of which only one at a time has to be in memory.
 
     Raises:
         DataEmpty: No passage holds a word.
     """
-    import bm25s
-
+    bm25s = import_bm25s()
     words = WordIds()
     for passage in passages:
         words.add(split_indexed(passage.title) * TITLE_WEIGHT + split_indexed(passage.text))

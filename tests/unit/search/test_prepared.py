@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +53,32 @@ def test_a_file_is_searched_like_its_passages_in_memory(
         assert on_disk.size == in_memory.size
         for query in QUERIES:
             assert find(on_disk, query) == find(in_memory, query)
+
+
+def test_searching_leaves_an_installed_jax_alone(tmp_path: Path) -> None:
+    """JAX reserves three quarters of the graphics card as soon as anything is computed with it."""
+    (tmp_path / "jax").mkdir()
+    (tmp_path / "jax" / "__init__.py").touch()
+    (tmp_path / "jax" / "lax.py").write_text(
+        "from pathlib import Path\n"
+        "def top_k(scores, k):\n"
+        "    Path(__file__).with_name('was-run').touch()\n"
+    )
+    script = (
+        "from pathlib import Path\n"
+        "from rsearch_cli.search.bm25 import open_index\n"
+        "from rsearch_cli.types import Passage\n"
+        "open_index([Passage('1', 'Lamps', 'Brindle Works makes lamps.')], Path('indexes'))\n"
+        "import jax.lax\n"  # for whoever wants it
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"PYTHONPATH": path},
+        cwd=tmp_path,
+        check=True,
+    )
+    assert not (tmp_path / "jax" / "was-run").exists()
 
 
 def test_the_arrays_are_mapped_not_read(corpus: list[Passage], tmp_path: Path) -> None:
