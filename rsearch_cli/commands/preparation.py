@@ -128,14 +128,10 @@ def _open(
         question_set.load(recipe.questions.train_split, recipe.questions.max_samples)
     )
     validated = load_slice(question_set, recipe, evaluated)
-    counts = f"{len(trained)} to train on, {len(evaluated)} to evaluate"
-    say(f"questions: {counts}; {question_set.description}")
-    tell_scripts(recipe, [*trained, *evaluated])
+    tell_questions(recipe, question_set.description, trained, evaluated)
     lessons = None
     if recipe.stage == "sft":
         say("gathering traces")
-        if recipe.sft.traces == WORLD != recipe.questions.source:
-            say("note: sft.traces is world: what is learnt is of the fictional world alone")
         lessons = gather_lessons(recipe, evaluated, services, folder, resume=resume)
     asked_for = recipe
     recipe, tokenizing, notes = open_tokenizing(recipe)
@@ -317,6 +313,25 @@ def without_limits(recipe: Recipe) -> Recipe:
         "sft": recipe.sft.model_copy(update={"max_steps": None, "epochs": 1}),
     }
     return recipe.model_copy(update=sections)
+
+
+def tell_questions(
+    recipe: Recipe, description: str, trained: Sequence[Question], evaluated: Sequence[Question]
+) -> None:
+    """Say what a run asks, and what is odd about it."""
+    if recipe.stage == "sft":
+        say(f"questions: {len(evaluated)} to evaluate; {description}")
+        if recipe.sft.traces == WORLD != recipe.questions.source:
+            say("note: sft.traces is world: what is learnt is of the fictional world alone")
+    else:
+        say(f"questions: {len(trained)} to train on, {len(evaluated)} to evaluate; {description}")
+        texts = {question.text for question in trained}
+        if shared := sum(question.text in texts for question in evaluated):
+            say(
+                f"note: {shared} of the {len(evaluated)} questions to evaluate are trained on too "
+                "(questions.train_split, evaluate.split): their scores are no held-out ones"
+            )
+    tell_scripts(recipe, [*trained, *evaluated])
 
 
 def tell_scripts(recipe: Recipe, questions: Sequence[Question]) -> None:

@@ -23,15 +23,14 @@ UNSPACED = HAN + _KANA + _SOUTH_EAST
 """Letters of the scripts that write no blank between words, as ranges of a character class."""
 
 # What belongs to the letter before it: vowel signs and tone marks, of kana the voicing.
-_MARKS = "".join(
+MARKS = "".join(
     chr(code)
     for code in (*range(0x0900, 0x1A80), 0x3099, 0x309A)
     if unicodedata.category(chr(code)).startswith("M")
 )
-_KEPT_MARKS = frozenset(_MARKS)
-WORD_CHARACTER = rf"(?:[^\W_]|[{_MARKS}])"
-"""Pattern of a letter, a digit, or a vowel sign, which Python's `\\w` leaves out."""
-LETTER = re.compile(rf"[^\s{_MARKS}][{_MARKS}]*|[{_MARKS}]+")
+"""Vowel signs and the like, which Python's `\\w` leaves out, as characters of a class."""
+_KEPT_MARKS = frozenset(MARKS)
+LETTER = re.compile(rf"[^\s{MARKS}][{MARKS}]*|[{MARKS}]+")
 """A letter with the marks that belong to it."""
 
 # Runs of letters without blanks, and how many of these letters count as one word.

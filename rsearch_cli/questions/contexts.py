@@ -9,7 +9,10 @@ from rsearch_cli.questions.rows import Row, shorten
 from rsearch_cli.types import Passage
 
 CONTEXTS = ("context", "contexts", "paragraphs", "ctxs", "passages", "documents")
-TEXT = ("text", "contents", "content", "paragraph_text", "passage", "paragraph", "body")
+TEXT = (
+    *("text", "contents", "content", "paragraph_text", "passage", "paragraph", "body"),
+    *("page_content", "document", "chunk", "abstract"),
+)
 """Names of a passage's text."""
 
 Paragraph = tuple[str, list[str]]

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rsearch_cli.questions.contexts import CONTEXTS, read_metadata, read_supporting_titles
+from rsearch_cli.questions.contexts import CONTEXTS, TEXT, read_metadata, read_supporting_titles
 from rsearch_cli.questions.rows import Row, shorten
 from rsearch_cli.types import Question
 
@@ -236,6 +236,8 @@ def _missing(row: Row, what: str, names: Sequence[str]) -> Exception:
         return row.malformed(f"'{empty[0]}' is null or NaN; give it a value, or leave the row out")
     fields = ", ".join(map(str, row.fields))
     remedy = f"rename the one that holds the {what} to '{what}' (other names: docs/data.md)"
-    if what == "question" and row.find(("text", "contents", "passage"))[0]:
+    if row.find((*QUESTION, *ANSWER, *ID, *TEXT))[0] is None:
+        remedy = "none of them is known (see docs/data.md); a table names its columns in line 1"
+    elif what == "question" and row.find(TEXT)[0]:
         remedy = "passages go to search.sources.<name>.corpus, which `rsearch index` prepares"
     return row.malformed(f"'{what}' is missing; its fields are {fields or 'none'}: {remedy}")

@@ -38,13 +38,16 @@ _ENDINGS = (".gz", ".bz2", ".xz")
 _PACKED = {
     b"PK\x03\x04": "a zip archive or a spreadsheet; unpack it, or save the sheet as CSV",
     b"\x28\xb5\x2f\xfd": "compressed by zstd; unpack it, or compress it by gzip",
+    b"ARROW1": "an Arrow file; save it as parquet",
+    b"\xff\xff\xff\xff": "an Arrow stream, as datasets saves it; write it with to_parquet",
+    b"SQLite format 3": "a database; export its table as CSV",
 }
 _DELIMITERS = {".csv": ",;\t|", ".tsv": "\t"}
 """End of a table's name to what may stand between its cells; the header decides."""
 
 SPLITS = ("train", "validation", "valid", "val", "dev", "development", "eval", "test")
 # Where a JSON object keeps its rows, unless it is a row itself.
-_CONTAINERS = ("data", "rows", "questions", "examples", "items", "instances", "records")
+_CONTAINERS = ("data", "rows", "questions", "examples", "items", "instances", "records", "hits")
 _OF_A_ROW = ("question", "query", "prompt", "text", "contents")
 # What a service wraps each row in.
 _WRAPPERS = ("_source", "row")
@@ -79,6 +82,8 @@ def stream_values(path: Path, *, origin: str, expected: str, remedy: str) -> Ite
                     yield from _unwrap(place, value)
     except FileNotFoundError:
         raise DataNotFound(f"{origin} does not exist; {remedy}") from None
+    except IsADirectoryError:
+        raise DataNotFound(f"{origin} is a folder; name one of the files in it") from None
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         raise DataMalformed(f"{origin} is damaged or cut off ({error}); get it again") from None
     except OSError as error:
@@ -156,6 +161,8 @@ def _open_container(document: Any) -> list[Placed] | None:
         isinstance(document.get(name), str) for name in _OF_A_ROW
     ):
         return None
+    if isinstance(document.get("hits"), dict):
+        document = document["hits"]
     rows = {k: v for k, v in document.items() if isinstance(v, list) and v and _all(v, dict)}
     splits = [key for key in rows if key.lower() in SPLITS]
     if splits and len(splits) == len(rows):
@@ -171,7 +178,15 @@ def _open_container(document: Any) -> list[Placed] | None:
 
 
 def _open_columns(document: dict[str, Any]) -> list[Placed] | None:
-    """The rows of a table by columns, as pandas and datasets write it; None if it is none."""
+    """The rows of a table by columns, as pandas and datasets write it, or of an object by ids.
+
+    None if it is neither.
+    """
+    if document and all(
+        isinstance(row, dict) and any(isinstance(row.get(name), str) for name in _OF_A_ROW)
+        for row in document.values()
+    ):
+        return [(f"entry {key}", {"id": key} | row) for key, row in document.items()]
     columns = [
         list(column.values()) if isinstance(column, dict) else column
         for column in document.values()

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from rsearch_cli.errors import DataEmpty, DataNotFound
-from rsearch_cli.questions.contexts import TEXT
+from rsearch_cli.questions.contexts import TEXT, read_metadata
 from rsearch_cli.questions.rows import Row, shorten, stream_rows
 from rsearch_cli.storage.json_text import dump_json
 from rsearch_cli.types import Passage
@@ -79,6 +79,8 @@ def hash_file(path: Path) -> str:
         raise DataNotFound(
             f"corpus {path} does not exist; set search.sources.<name>.corpus to a file of passages"
         ) from None
+    except IsADirectoryError:
+        raise DataNotFound(f"corpus {path} is a folder; name one of the files in it") from None
     except OSError as error:
         raise DataNotFound(f"corpus {path} cannot be read: {error.strerror}") from None
 
@@ -88,7 +90,8 @@ def _parse_passage(row: Row) -> Passage:
     source = row.fields.get(_SOURCE)
     if source is None and (near := _misspelt_source(tuple(row.fields))):
         raise row.malformed(f"unknown field {shorten(near)}; did you mean {_SOURCE!r}?")
-    title = _text(row, *row.find(TITLE))
+    name, title = row.find(TITLE)
+    title = _text(row, name, read_metadata(row).get("title") if name is None else title)
     text = _text(row, *row.find(TEXT))
     quoted = _QUOTED_TITLE.match(text)
     if quoted and title in ("", quoted[1]):

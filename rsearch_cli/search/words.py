@@ -15,8 +15,8 @@ from rsearch_cli.protocol.characters import (
     HAN,
     HANGUL,
     LETTER,
+    MARKS,
     UNSPACED,
-    WORD_CHARACTER,
     is_kept_mark,
 )
 
@@ -31,7 +31,8 @@ _ENGLISH = """
 STOP_WORDS = frozenset(_ENGLISH.split())
 """English words that say nothing about a passage's subject, the question words among them."""
 
-_WORD = re.compile(f"{WORD_CHARACTER}+")
+_ASCII_WORD = re.compile(r"[^\W_]+")
+_WORD = re.compile(rf"(?:[^\W_]+|[{MARKS}]+)+")
 _POSSESSIVE = re.compile(r"['\u2019]s\b")
 # Letters that NFKD leaves whole, although people type them without the stroke.
 _STROKES = str.maketrans(
@@ -48,7 +49,7 @@ def fold(text: str) -> str:
         decomposed = unicodedata.normalize("NFKD", text)
         kept = "".join(c for c in decomposed if not unicodedata.combining(c) or is_kept_mark(c))
         # Puts Korean syllables and voiced kana together again.
-        text = unicodedata.normalize("NFC", kept)
+        text = kept if kept.isascii() else unicodedata.normalize("NFC", kept)
     return _POSSESSIVE.sub("", text.casefold().translate(_STROKES))
 
 
@@ -75,8 +76,11 @@ def split_query(text: str) -> list[str]:
 
 
 def _split(text: str, *, singles: bool) -> list[str]:
-    words: list[str] = _WORD.findall(fold(text))
-    if text.isascii():
+    folded = fold(text)
+    if folded.isascii():
+        return _ASCII_WORD.findall(folded)
+    words: list[str] = _WORD.findall(folded)
+    if not _PAIRED.search(folded):
         return words
     return [
         part

@@ -32,7 +32,7 @@ def parse_json(text: str) -> Any:
         ValueError: It is not JSON (as `json.JSONDecodeError`), or holds a number that is too long.
         RecursionError: It is nested too deeply.
     """
-    return json.loads(text, parse_constant=lambda name: None, parse_float=_parse_float)
+    return _DECODER.decode(text)
 
 
 def finite_only(value: Any) -> Any:
@@ -48,3 +48,6 @@ def finite_only(value: Any) -> Any:
 
 def _parse_float(text: str) -> float | None:
     return finite_only(float(text))
+
+
+_DECODER = json.JSONDecoder(parse_constant=lambda name: None, parse_float=_parse_float)

@@ -299,6 +299,8 @@ def test_a_spent_budget_stops_the_evaluation_and_a_larger_one_goes_on(ask_server
     assert ask_server(*arguments, "--set", "budget.max_usd=1").exit_code == 0
     results = read(tmp_path / "e")
     block, spend = results["methods"]["rsearch"], results["spend"]["policy"]
+    assert 0 < block["latency_seconds"]["p50"] <= block["latency_seconds"]["p95"]
+    assert block["seconds_per_question"] is None
     assert block["em"] == pytest.approx(14 / 20)
     assert 0.0 < block["usd"] <= spend["usd"] < 1.0
 

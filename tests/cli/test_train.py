@@ -94,6 +94,13 @@ def test_a_run_with_a_question_file_trains_on_that_file(own_questions, tmp_path)
     assert "takes the place" not in again.stderr
 
 
+def test_training_on_what_is_evaluated_is_told(tmp_path):
+    settings = ["--data-split", "test", "--max-steps", "1", "--output-dir", str(tmp_path / "run")]
+    result = call(*SMALL, *settings)
+    assert result.exit_code == 0, result.output
+    assert "note: 6 of the 6 questions to evaluate are trained on too" in result.stderr
+
+
 def test_a_question_file_without_a_corpus_is_refused_before_anything_is_made(tmp_path):
     path = tmp_path / "mine.jsonl"
     path.write_text('{"question": "Who?", "answer": "Ann"}\n' * 3)
@@ -112,6 +119,7 @@ def test_a_flag_that_the_run_does_not_read_is_told(tmp_path):
 
 def test_progress_goes_to_stderr(finished):
     _, result = finished
+    assert "to evaluate; fictional world" in result.stderr and "note: " not in result.stderr
     assert "evaluating before training" in result.stderr
     assert "evaluating before training" not in result.stdout
 

@@ -141,6 +141,19 @@ def test_grpo_from_a_cold_start_is_resumed_exactly(finished, tmp_path, monkeypat
     assert weights_of(broken) == weights_of(tmp_path / "whole")
 
 
+@pytest.mark.parametrize(("traces", "told"), [("world", True), ("mine.jsonl", False)])
+def test_traces_of_the_world_beside_other_questions_are_told(traces, told, capsys):
+    from rsearch_cli.commands.preparation import tell_questions
+    from rsearch_cli.recipe.loading import load_recipe
+
+    settings = ("stage=sft", f"sft.traces={traces}", "questions.path=mine.csv")
+    tell_questions(load_recipe("quickstart", settings).recipe, "questions from mine.csv", [], [])
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "questions: 0 to evaluate; questions from mine.csv"
+    note = "note: sft.traces is world: what is learnt is of the fictional world alone"
+    assert lines[1:] == [note] * told
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

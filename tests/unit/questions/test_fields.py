@@ -137,6 +137,10 @@ def test_what_was_read_is_no_metadata() -> None:
             {"passage": "x", "answer": "Ann"},
             "'question' is missing; its fields are passage, answer: p",
         ),
+        (
+            {"Who?": "Where?", "Ann": "Rome"},
+            "'question' is missing; its fields are Who?, Ann: none",
+        ),
         ({"id": {}, **ASKED, "answer": "Ann"}, "'id' must be a string, not {}"),
     ],
 )

@@ -90,6 +90,7 @@ def test_a_compressed_file_that_is_cut_off_is_named(write: Any) -> None:
     [
         (b"PK\x03\x04rest", "is a zip archive or a spreadsheet; unpack it, or save the sheet as"),
         (b"\x28\xb5\x2f\xfdrest", "is compressed by zstd; unpack it"),
+        (b"\xff\xff\xff\xff\x10", "is an Arrow stream, as datasets saves it; write it with to_pa"),
     ],
 )
 def test_what_is_not_unpacked_says_what_it_is(content: bytes, told: str, write: Any) -> None:
@@ -155,6 +156,19 @@ def test_an_object_that_holds_a_list_of_rows_is_that_list(name: str, write: Any)
     assert fields(write("q.json", json.dumps({"version": 2, name: ROWS}))) == ROWS
     wrapped = [{"row_idx": n, "row": row} for n, row in enumerate(ROWS)]
     assert fields(write("q.json", json.dumps({name: wrapped, "total": 2}))) == ROWS
+
+
+def test_an_object_by_ids_gives_every_row_its_id(write: Any) -> None:
+    path = write("q.json", json.dumps({"a": ROWS[0], "b": ROWS[1]}))
+    assert [(row.place, row.fields) for row in read_rows(path)] == [
+        ("entry a", {"id": "a"} | ROWS[0]), ("entry b", {"id": "b"} | ROWS[1]),
+    ]  # fmt: skip
+
+
+def test_the_answer_of_a_search_is_its_hits(write: Any) -> None:
+    hits = [{"_id": "7", "_source": {"text": "B"}}, {"_id": "8", "_source": {"text": "C"}}]
+    path = write("q.json", json.dumps({"took": 3, "hits": {"total": 2, "hits": hits}}))
+    assert fields(path) == [{"_id": "7", "text": "B"}, {"_id": "8", "text": "C"}]
 
 
 @pytest.mark.parametrize("columns", ["records", "dict"])
@@ -231,7 +245,7 @@ def test_what_is_no_json_is_named_by_its_line(content: str, told: str, write: An
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
-    assert refusal(tmp_path, DataNotFound) == f"{tmp_path} cannot be read: Is a directory"
+    assert refusal(tmp_path, DataNotFound) == f"{tmp_path} is a folder; name one of the files in it"
 
 
 def test_names_are_found_whatever_their_spelling() -> None:

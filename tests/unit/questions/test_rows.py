@@ -54,7 +54,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    assert failing(tmp_path, DataNotFound) == f"{tmp_path} cannot be read: Is a directory"
+    assert failing(tmp_path, DataNotFound) == f"{tmp_path} is a folder; name one of the files in it"
 
 
 @pytest.mark.parametrize("content", ["", "\n \n", "\ufeff", "[]"])

@@ -80,7 +80,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_corpus(tmp_path: Path) -> None:
-    with pytest.raises(DataNotFound, match="cannot be read: Is a directory"):
+    with pytest.raises(DataNotFound, match="is a folder; name one of the files in it"):
         read_corpus(tmp_path)
 
 
@@ -100,6 +100,7 @@ DUNE = Passage("0", "Dune", "A novel.\nBy Herbert.")
         {"id": "0", "contents": '"Dune"\nA novel.\nBy Herbert.'},
         {"docid": "0", "title": "Dune", "contents": '"Dune"\nA novel.\nBy Herbert.'},
         {"_index": "w", "_id": "0", "_source": {"title": "Dune", "text": "A novel.\nBy Herbert."}},
+        {"id": 0, "page_content": "A novel.\nBy Herbert.", "metadata": {"title": "Dune"}},
         {"id": "0", "Title": "Dune", "passage": "A novel.\nBy Herbert.", "source": None},
     ],
 )
