@@ -6,14 +6,16 @@ before theirs, and it prints and changes the process in ways that are undone her
 
 from __future__ import annotations
 
+import atexit
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from rsearch_cli.policy.isolation import OwnEnvironment, output_to_log, process_state_kept
 from rsearch_cli.recipe.policy import Policy
-from rsearch_cli.services.cache import cache_root
 
 CPU_BACKEND_SINCE = (2026, 10, 9)
 
@@ -21,6 +23,18 @@ _environment = OwnEnvironment()
 unsloth_environment = _environment.applied
 """Context manager that puts Unsloth's environment variables in place; Unsloth reads some of them
 again whenever it generates or trains."""
+
+
+@cache
+def _generated_code() -> str:
+    """Folder for the code that Unsloth generates, which it would write into the working directory.
+
+    Each process has its own, removed when it ends: two that write the same files at the same time
+    can read each other's halves.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="rsearch-unsloth-")
+    atexit.register(folder.cleanup)
+    return folder.name
 
 
 def start_unsloth() -> str | None:
@@ -45,8 +59,7 @@ def start_unsloth() -> str | None:
         return f"unsloth {installed} needs a GPU (2026.10.9 and later also run on a CPU)"
     with unsloth_environment(), process_state_kept(), output_to_log("unsloth"):
         os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
-        # It writes the code that it generates, by default into the working directory.
-        os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(cache_root() / "unsloth"))
+        os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", _generated_code())
         try:
             import unsloth  # noqa: F401
         except (ImportError, NotImplementedError, RuntimeError) as error:
