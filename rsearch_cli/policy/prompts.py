@@ -52,8 +52,8 @@ def fit_recipe(recipe: Recipe, tokenizing: Tokenizing) -> tuple[Recipe, list[str
         if loss := template.describe_problem(chat):
             rules = with_examples_in_system_prompt(rules)
             notes.append(
-                f"chat template: it cannot hold worked examples as earlier turns ({loss}); they "
-                "stand in the system prompt instead (protocol.example_turns)"
+                f"chat template: it cannot hold worked examples as earlier turns ({loss}); "
+                "examples in the system prompt replace them (protocol.example_turns)"
             )
     if rules.system_prompt == "" and (own := template.own_instructions()):
         notes.append(

@@ -282,8 +282,8 @@ def test_examples_that_turns_cannot_hold_stand_in_the_system_prompt(
     recipe = with_protocol(quickstart, example_turns=2, system_prompt=prompt)
     text, _, notes = prompt_of(tokenizer, template, recipe)
     assert notes == [
-        f"chat template: it cannot hold worked examples as earlier turns ({reason}); they stand in "
-        "the system prompt instead (protocol.example_turns)"
+        f"chat template: it cannot hold worked examples as earlier turns ({reason}); examples in "
+        "the system prompt replace them (protocol.example_turns)"
     ]
     assert "<think> First the author of Dracula, then where that person was born. </think>" in text
     assert text.count("<answer> Dublin </answer>") == 1
