@@ -37,11 +37,11 @@ from rsearch_cli.drafts import (
     Searches,
     count_fitting,
 )
-from rsearch_cli.errors import OutOfMemory, PolicyError
-from rsearch_cli.policy.generation import PromptPolicy, Sampling, TextPolicy
+from rsearch_cli.errors import OutOfMemory
+from rsearch_cli.policy.generation import Sampling, TextPolicy
 from rsearch_cli.policy.prefix_cache import PrefixCache
+from rsearch_cli.policy.prompts import encode_question, require_room, room_behind
 from rsearch_cli.protocol.plan import read_plan
-from rsearch_cli.protocol.prompt import build_messages
 from rsearch_cli.protocol.results import render_invalid_plan, render_results
 from rsearch_cli.protocol.transcript import ANSWER_CLOSE, SEARCH_CLOSE, answer_text, last_plan_text
 from rsearch_cli.recipe.schema import Recipe
@@ -74,22 +74,6 @@ class RolloutTimes:
     def copy(self) -> RolloutTimes:
         """The state now, for a difference later."""
         return RolloutTimes(self.generate, self.search)
-
-
-def encode_question(
-    question: Question, policy: PromptPolicy, recipe: Recipe
-) -> tuple[list[int], str]:
-    """The prompt that a rollout starts from.
-
-    Returns:
-        `[p]` ids, unpadded, and what they have already opened for the model (`<think>`), or "".
-    """
-    messages = build_messages(question, recipe.protocol, recipe.rollout.max_turns, policy.forbidden)
-    prompt_ids, opening = policy.encode_prompt(messages)
-    if recipe.rollout.open_thought and not opening:
-        opening = "<think>"
-        prompt_ids = prompt_ids + policy.encode_inserted(opening)
-    return prompt_ids, opening
 
 
 class Rollout:
@@ -188,13 +172,8 @@ class Rollout:
     def _draft(self, question: Question) -> Draft:
         recipe = self.recipe
         prompt_ids, opening = encode_question(question, self.policy, recipe)
-        room = self._room(prompt_ids)
-        if room < 1:
-            raise PolicyError(
-                f"question {question.id}: its prompt has {len(prompt_ids)} tokens, and "
-                f"policy.max_seq_length is {recipe.policy.max_seq_length}; raise that or drop the "
-                "question"
-            )
+        require_room(question, prompt_ids, recipe.policy)
+        room = room_behind(prompt_ids, recipe.policy)
         return Draft(question, prompt_ids, opening, min(recipe.rollout.max_new_tokens, room))
 
     def _write(self, batch: MicroBatch, sampling: Sampling) -> bool:
@@ -310,14 +289,10 @@ class Rollout:
     def _insert(self, draft: Draft, block: str) -> None:
         """Append what fits of a result block; a draft that cannot go on after it ends here."""
         ids = self.policy.encode_inserted(block)
-        room = self._room(draft.context)
+        room = room_behind(draft.context, self.recipe.policy)
         if kept := ids[:room]:
             draft.segments.append(Segment(self.policy.decode(kept), tuple(kept), "system"))
         draft.budget = min(draft.budget, room - len(kept))
         # A block that was cut leaves no room, and so is never answered.
         if draft.budget < 1:
             draft.stop = "length"
-
-    def _room(self, context: Sequence[int]) -> int:
-        """Tokens that a row can still take; one more is put by for the eos that closes it."""
-        return self.recipe.policy.max_seq_length - len(context) - 1

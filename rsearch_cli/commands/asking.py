@@ -9,20 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import date
+from functools import partial
 
 from rsearch_cli.commands.policies import choose_policy, open_policy
 from rsearch_cli.commands.preparation import say
-from rsearch_cli.policy.endpoint import EndpointPolicy
-from rsearch_cli.policy.generation import Sampling
+from rsearch_cli.policy.generation import PromptPolicy, Sampling
 from rsearch_cli.policy.loading import locate_model
+from rsearch_cli.policy.local import LocalPolicy
+from rsearch_cli.policy.prompts import encode_question, refuse_long_prompts
 from rsearch_cli.questions.sets import open_question_set
 from rsearch_cli.recipe.addresses import hide_login
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.open import open_services
-from rsearch_cli.session.agent import Agent
-from rsearch_cli.types import Passage
+from rsearch_cli.session.agent import ASKED, Agent
+from rsearch_cli.types import Passage, Question
 
 NANO = "builtin:nano"
 """The model that knows the protocol without being told."""
@@ -35,7 +38,10 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True, slots=True)
 class InferOptions:
-    """The options as they were given; None is «not given». See `rsearch infer --help`."""
+    """The options as they were given; None is «not given». See `rsearch infer --help`.
+
+    Without a `question` a session begins.
+    """
 
     recipe: str | None = None
     overrides: Sequence[str] = field(default_factory=list)
@@ -44,6 +50,7 @@ class InferOptions:
     endpoint_model: str | None = None
     max_turns: int | None = None
     temperature: float = 0.0
+    question: str | None = None
     seed: int | None = None
 
 
@@ -78,6 +85,12 @@ def open_agent(options: InferOptions) -> Iterator[Agent]:
             f"recipe {loaded.name} tells the model nothing of how to search; for one that was not "
             "trained with it, name another: --recipe hotpot-offline"
         )
+
+    def check(policy: PromptPolicy, fitted: Recipe) -> None:
+        question = Question(ASKED, options.question or "?", ())
+        encode = partial(encode_question, policy=policy, recipe=fitted)
+        refuse_long_prompts([question], encode, fitted.policy)
+
     with ExitStack() as stack:
         say("opening the search sources")
         services = stack.enter_context(open_services(recipe, None))
@@ -85,11 +98,13 @@ def open_agent(options: InferOptions) -> Iterator[Agent]:
             recipe.search, lambda: _read_corpus(recipe), offline=recipe.cache.mode == "offline"
         )
         executor = stack.enter_context(PlanExecutor(sources, recipe.search, services))
-        policy = stack.enter_context(open_policy(recipe, adapter, services))
-        if not isinstance(policy, EndpointPolicy) and options.temperature:
+        policy, recipe = stack.enter_context(open_policy(recipe, adapter, services, check))
+        if isinstance(policy, LocalPolicy):
             import torch
 
             torch.manual_seed(recipe.seed)
+            # A person asks today; only runs have to give the same result on every day.
+            policy.template.today = date.today()
         top_p = recipe.rollout.top_p if options.temperature else 1.0
         yield Agent(
             policy=policy,

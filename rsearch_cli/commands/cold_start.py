@@ -1,9 +1,8 @@
 """The part of `rsearch train` that is its own in the stage `sft`: traces found, then learnt.
 
-Place in the path: `training` gathers traces here before the model is loaded, encodes them before
-the run folder changes, and learns them between its two evaluations. On failure: as in the modules
-that are called; a run that is resumed takes the traces from its own folder, whatever has become of
-their origin.
+Place in the path: `training` gathers and encodes traces here before the model is loaded, and learns
+them between its two evaluations. On failure: as in the modules that are called; a run that is
+resumed takes the traces from its own folder, whatever has become of their origin.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rsearch_cli.policy.local import LocalPolicy
+from rsearch_cli.policy.tokenizing import Tokenizing
 from rsearch_cli.questions.world import open_world
 from rsearch_cli.ranks import gather
 from rsearch_cli.recipe.schema import Recipe, Source
@@ -47,13 +47,13 @@ class Lessons:
     tally: Tally
     examples: list[Example] = field(default_factory=list)
 
-    def encode(self, policy: LocalPolicy, recipe: Recipe) -> None:
+    def encode(self, tokenizing: Tokenizing, recipe: Recipe) -> None:
         """Encode the traces, and leave those out that the policy could not have written.
 
         Raises:
             DataEmpty: None is left.
         """
-        encoded = encode_traces(self.traces, policy, recipe, self.tally)
+        encoded = encode_traces(self.traces, tokenizing, recipe, self.tally)
         self.traces = [trace for trace, _ in encoded]
         self.examples = [example for _, example in encoded]
 

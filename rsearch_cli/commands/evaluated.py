@@ -27,7 +27,7 @@ from rsearch_cli.search.sources import SearchSource
 from rsearch_cli.services.purse import Purse
 from rsearch_cli.types import Question
 
-VERSION = 2
+VERSION = 3
 """Raise it when the same settings would give other predictions."""
 
 # What changes no prediction, or stands elsewhere: `policy` names the server.

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from rsearch_cli.commands.evaluated import (
@@ -25,13 +26,16 @@ from rsearch_cli.commands.evaluated import (
 )
 from rsearch_cli.commands.policies import open_policy
 from rsearch_cli.commands.preparation import say
-from rsearch_cli.evaluate.baselines import DIRECT, answer_by
+from rsearch_cli.evaluate.baselines import DIRECT, answer_by, encode_for
 from rsearch_cli.evaluate.folder import REPORT, RESULTS, EvaluationFolder, whole_batches
 from rsearch_cli.evaluate.records import Record, measure_record, refuse_failed
 from rsearch_cli.evaluate.sheets import report_markdown
 from rsearch_cli.policy.endpoint import EndpointPolicy, call_seconds, failure_of
+from rsearch_cli.policy.generation import PromptPolicy
+from rsearch_cli.policy.prompts import refuse_long_prompts
 from rsearch_cli.questions.sets import QuestionSet, open_question_set
 from rsearch_cli.recipe.loading import dump_recipe
+from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.reward.judge import AnswerJudge, open_judge
 from rsearch_cli.rollout import Rollout
 from rsearch_cli.search.executor import PlanExecutor
@@ -90,8 +94,9 @@ def run_evaluation(wanted: Evaluating, *, overwrite: bool = False) -> dict[str, 
         if records:
             say(f"going on in {folder.path}: {len(records)} answers are there")
         if done < len(batches):
-            bench = stack.enter_context(_open_bench(wanted, sources, services))
-            records += _ask(bench, batches[done:], records, folder)
+            missing = batches[done:]
+            bench = stack.enter_context(_open_bench(wanted, missing, sources, services))
+            records += _ask(bench, missing, records, folder)
         results = make_results(wanted, records, question_set, sources, services.purse)
         folder.write_json(RESULTS, results)
         folder.write_text(REPORT, report_markdown(results))
@@ -125,16 +130,26 @@ def _open_sources(wanted: Evaluating, question_set: QuestionSet) -> dict[str, Se
 
 @contextmanager
 def _open_bench(
-    wanted: Evaluating, sources: Mapping[str, SearchSource], services: Services
+    wanted: Evaluating,
+    batches: Sequence[Batch],
+    sources: Mapping[str, SearchSource],
+    services: Services,
 ) -> Iterator[_Bench]:
-    """The policy, the search layer and the judge."""
+    """The policy, the search layer and the judge for the batches that are to be asked."""
+
+    def check(policy: PromptPolicy, fitted: Recipe) -> None:
+        for method, asked in batches:
+            refuse_long_prompts(
+                asked, partial(encode_for, method, policy=policy, recipe=fitted), fitted.policy
+            )
+
     recipe = wanted.recipe
     with ExitStack() as stack:
         executor = stack.enter_context(PlanExecutor(sources, recipe.search, services))
         judge = open_judge(recipe, services)
         if judge:
             stack.enter_context(judge)
-        policy = stack.enter_context(open_policy(recipe, wanted.adapter, services))
+        policy, recipe = stack.enter_context(open_policy(recipe, wanted.adapter, services, check))
         rollout = Rollout(policy, executor, recipe)
         yield _Bench(rollout, executor, judge, services.purse)
 

@@ -76,6 +76,7 @@ def infer(
         max_turns=max_turns,
         temperature=temperature,
         seed=seed,
+        question=question,
     )
     with open_agent(options) as agent:
         if question is None:

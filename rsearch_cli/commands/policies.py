@@ -6,15 +6,16 @@ raises what its module raises, before anything is loaded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import typer
 
-from rsearch_cli.commands.preparation import say
+from rsearch_cli.commands.preparation import open_tokenizing, say
 from rsearch_cli.policy.choice import ModelChoice, choose_model
 from rsearch_cli.policy.endpoint import EndpointPolicy
+from rsearch_cli.policy.generation import PromptPolicy
 from rsearch_cli.policy.loading import load_policy
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.recipe.loading import LoadedRecipe, load_recipe
@@ -69,9 +70,21 @@ def choose_policy(
 
 @contextmanager
 def open_policy(
-    recipe: Recipe, adapter: Path | None, services: Services
-) -> Iterator[EndpointPolicy | LocalPolicy]:
+    recipe: Recipe,
+    adapter: Path | None,
+    services: Services,
+    check: Callable[[PromptPolicy, Recipe], None],
+) -> Iterator[tuple[EndpointPolicy | LocalPolicy, Recipe]]:
     """Open the server that the recipe names, or load its weights.
+
+    Args:
+        recipe: All settings.
+        adapter: Folder of a trained adapter for local weights, or None.
+        services: Calls to a server go through them.
+        check: Looks at the prompts to be asked, before anything is loaded or sent.
+
+    Returns:
+        The policy, and the recipe with the prompts that its chat template can hold.
 
     Raises:
         PolicyError: The weights cannot be loaded.
@@ -81,7 +94,10 @@ def open_policy(
         with EndpointPolicy(recipe.policy, services.gateway(POLICY)) as policy:
             if recipe.cache.mode != "offline":
                 policy.check_key()
-            yield policy
+            check(policy, recipe)
+            yield policy, recipe
         return
+    recipe, tokenizing, _ = open_tokenizing(recipe)
+    check(tokenizing, recipe)
     say(f"loading {recipe.policy.model}")
-    yield load_policy(recipe.policy, recipe.seed, recipe.rollout, adapter)
+    yield load_policy(recipe.policy, recipe.seed, recipe.rollout, adapter, tokenizing), recipe

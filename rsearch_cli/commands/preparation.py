@@ -17,8 +17,10 @@ from rsearch_cli.commands.cold_start import Lessons, gather_lessons
 from rsearch_cli.errors import DataEmpty, RunFolderError
 from rsearch_cli.evaluate.validation import load_slice
 from rsearch_cli.policy.adapter import find_adapter
-from rsearch_cli.policy.loading import load_policy, locate_model
+from rsearch_cli.policy.loading import load_policy, load_tokenizing, locate_model, open_backend
 from rsearch_cli.policy.local import LocalPolicy
+from rsearch_cli.policy.prompts import encode_question, fit_recipe, refuse_long_prompts
+from rsearch_cli.policy.tokenizing import Tokenizing
 from rsearch_cli.policy.transformers_backend import compute_dtype
 from rsearch_cli.policy.vllm_engine import check_engine
 from rsearch_cli.questions.sets import QuestionSet, open_question_set
@@ -47,7 +49,7 @@ class OpenRun:
     """A run that is ready to train.
 
     Attributes:
-        recipe: All of its settings.
+        recipe: All of its settings, with the prompts that the model's chat template can hold.
         folder: Where everything goes.
         resume: Whether it goes on from where it stopped.
         signals: Ctrl-C and SIGTERM.
@@ -122,19 +124,24 @@ def _open(
     if recipe.stage == "sft":
         say("gathering traces")
         lessons = gather_lessons(recipe, evaluated, services, folder, resume=resume)
-    say(f"loading {recipe.policy.model}")
-    policy = load_policy(settings, recipe.seed, recipe.rollout)
+    asked_for = recipe
+    recipe, tokenizing, notes = open_tokenizing(recipe)
+    asked = [*evaluated, *validated, *(() if lessons else trained)]
+    refuse_long_prompts(asked, lambda q: encode_question(q, tokenizing, recipe), recipe.policy)
     if lessons:
-        lessons.encode(policy, recipe)
+        lessons.encode(tokenizing, recipe)
         say(lessons.tally.describe())
+    say(f"loading {recipe.policy.model}")
+    policy = load_policy(settings, recipe.seed, recipe.rollout, tokenizing=tokenizing)
     folder.open(resume=resume)
-    folder.write_text(RECIPE, dump_recipe(recipe))
+    folder.write_text(RECIPE, dump_recipe(asked_for))
     keep_start(policy, recipe.policy, folder)
     if lessons:
         lessons.store(folder)
     if not (folder.path / ENVIRONMENT).exists():
         dtype = compute_dtype(settings)
-        folder.write_json(ENVIRONMENT, describe_environment(recipe.seed, policy.backend, dtype))
+        environment = describe_environment(recipe.seed, policy.backend, dtype)
+        folder.write_json(ENVIRONMENT, {**environment, "prompts": notes})
     return OpenRun(
         recipe=recipe,
         folder=folder,
@@ -151,6 +158,32 @@ def _open(
         purse=services.purse,
         tracker=stack.enter_context(open_tracker(recipe, folder, say)),
     )
+
+
+def open_tokenizing(
+    recipe: Recipe, *, with_model: bool = True
+) -> tuple[Recipe, Tokenizing, list[str]]:
+    """Load the tokenizer, and fit the recipe's prompts to its chat template.
+
+    What cannot be kept is printed, one line each.
+
+    Args:
+        recipe: Its policy, protocol and rollout sections are read.
+        with_model: Whether the model will be loaded too; its back end must be imported before.
+
+    Returns:
+        The recipe that can be kept, the tokenizer, and the lines.
+
+    Raises:
+        PolicyError: The tokenizer or its chat template cannot be used.
+    """
+    if with_model:
+        open_backend(recipe.policy, recipe.rollout)
+    tokenizing = load_tokenizing(recipe.policy)
+    recipe, notes = fit_recipe(recipe, tokenizing)
+    for note in notes:
+        say(note)
+    return recipe, tokenizing, notes
 
 
 @contextmanager

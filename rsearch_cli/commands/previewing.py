@@ -13,14 +13,16 @@ from typing import Any
 from rsearch_cli.commands.preparation import (
     distinct_questions,
     open_executor,
+    open_tokenizing,
     say,
 )
 from rsearch_cli.policy.generation import Sampling
-from rsearch_cli.policy.loading import load_policy, load_tokenizing, locate_model
+from rsearch_cli.policy.loading import load_policy, locate_model
+from rsearch_cli.policy.prompts import encode_question, refuse_long_prompts
 from rsearch_cli.policy.tokenizing import Tokenizing
 from rsearch_cli.questions.sets import QuestionSet, open_question_set
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.rollout import Rollout, encode_question
+from rsearch_cli.rollout import Rollout
 from rsearch_cli.services.open import open_services
 from rsearch_cli.types import Question, Trajectory
 
@@ -45,16 +47,19 @@ def make_preview(recipe: Recipe, samples: int, *, with_rollout: bool) -> dict[st
     trained_on = distinct_questions(
         question_set.load(recipe.questions.train_split, recipe.questions.max_samples)
     )
-    tokenizing = load_tokenizing(recipe.policy)
+    recipe, tokenizing, notes = open_tokenizing(recipe, with_model=with_rollout)
+    asked = [*evaluated, *(trained_on if recipe.stage == "grpo" else ())]
+    refuse_long_prompts(asked, lambda q: encode_question(q, tokenizing, recipe), recipe.policy)
     first = trained_on[0]
     prompt_ids, opening = encode_question(first, tokenizing, recipe)
     rollout = None
     if with_rollout:
-        trajectory = _roll_out(recipe, question_set, first)
+        trajectory = _roll_out(recipe, question_set, first, tokenizing)
         rollout = describe_rollout(trajectory, tokenizing)
     return {
         "questions": question_set.description,
         "model": recipe.policy.model,
+        "notes": notes,
         "training": _describe_split(recipe.questions.train_split, trained_on),
         "evaluation": _describe_split(recipe.evaluate.split, evaluated),
         "tokens": _measure(trained_on[:MEASURED], tokenizing, recipe),
@@ -100,7 +105,9 @@ def describe_rollout(trajectory: Trajectory, tokenizing: Tokenizing) -> dict[str
     }
 
 
-def _roll_out(recipe: Recipe, question_set: QuestionSet, question: Question) -> Trajectory:
+def _roll_out(
+    recipe: Recipe, question_set: QuestionSet, question: Question, tokenizing: Tokenizing
+) -> Trajectory:
     import torch
 
     with (
@@ -108,7 +115,8 @@ def _roll_out(recipe: Recipe, question_set: QuestionSet, question: Question) -> 
         open_executor(recipe, question_set, services) as executor,
     ):
         say(f"loading {recipe.policy.model}")
-        rollout = Rollout(load_policy(recipe.policy, recipe.seed), executor, recipe)
+        policy = load_policy(recipe.policy, recipe.seed, tokenizing=tokenizing)
+        rollout = Rollout(policy, executor, recipe)
         torch.manual_seed(recipe.seed)
         sampling = Sampling(recipe.rollout.temperature, recipe.rollout.top_p)
         (trajectory,) = rollout.run([question], sampling)

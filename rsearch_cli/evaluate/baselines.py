@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rsearch_cli.errors import PolicyError
-from rsearch_cli.policy.generation import GREEDY, Generation
+from rsearch_cli.policy.generation import GREEDY, Generation, PromptPolicy
+from rsearch_cli.policy.prompts import Prompt, encode_question
 from rsearch_cli.protocol.baselines import (
     build_direct_messages,
     build_rag_messages,
@@ -18,6 +19,7 @@ from rsearch_cli.protocol.baselines import (
 )
 from rsearch_cli.protocol.results import render_results
 from rsearch_cli.protocol.transcript import ANSWER_CLOSE
+from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.rollout import Rollout
 from rsearch_cli.types import (
     NodeResult,
@@ -52,7 +54,10 @@ def answer_by(method: str, rollout: Rollout, questions: Sequence[Question]) -> l
     if method == AGENT:
         return rollout.run(questions, GREEDY)
     rounds = _search(rollout, questions) if method == RAG else [()] * len(questions)
-    prompts = [_prompt(rollout, q, r) for q, r in zip(questions, rounds, strict=True)]
+    prompts = [
+        _encode(rollout.policy, rollout.recipe, q, r)
+        for q, r in zip(questions, rounds, strict=True)
+    ]
     most = rollout.recipe.rollout.max_new_tokens
     room = rollout.recipe.policy.max_seq_length
     limits = [min(most, room - len(ids) - 1) for ids, _ in prompts]
@@ -80,10 +85,16 @@ def _search(rollout: Rollout, questions: Sequence[Question]) -> list[tuple[Searc
     return [(SearchRound(plan, (), results),) for plan, results in zip(plans, found, strict=True)]
 
 
-def _prompt(
-    rollout: Rollout, question: Question, rounds: tuple[SearchRound, ...]
-) -> tuple[list[int], str]:
-    policy, recipe = rollout.policy, rollout.recipe
+def encode_for(method: str, question: Question, policy: PromptPolicy, recipe: Recipe) -> Prompt:
+    """The prompt of a question for one of `METHODS`, so far as it is known without a search."""
+    if method == AGENT:
+        return encode_question(question, policy, recipe)
+    return _encode(policy, recipe, question, ())
+
+
+def _encode(
+    policy: PromptPolicy, recipe: Recipe, question: Question, rounds: tuple[SearchRound, ...]
+) -> Prompt:
     if not rounds:
         return policy.encode_prompt(build_direct_messages(question, policy.forbidden))
     results: tuple[NodeResult, ...] = rounds[0].results

@@ -6,6 +6,7 @@ cannot be found, a back end that cannot run here and a bad module name raise `Po
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from pathlib import Path
@@ -82,8 +83,27 @@ def quieten_libraries() -> None:
     transformers_logging.disable_progress_bar()
 
 
+def open_backend(recipe: Policy, rollout: Rollout | None = None) -> str:
+    """Import the back end that will load the model, and name it.
+
+    Unsloth patches what is imported after it, so this comes before anything imports transformers.
+
+    Raises:
+        PolicyError: The recipe insists on Unsloth and it cannot run here.
+    """
+    _quieten_imports()
+    by_engine = rollout is not None and rollout.engine == "vllm"
+    backend, _ = choose_backend("unsloth" if by_engine else recipe.backend)
+    quieten_libraries()
+    return backend
+
+
 def load_policy(
-    recipe: Policy, seed: int, rollout: Rollout | None = None, trained: Path | None = None
+    recipe: Policy,
+    seed: int,
+    rollout: Rollout | None = None,
+    trained: Path | None = None,
+    tokenizing: Tokenizing | None = None,
 ) -> LocalPolicy:
     """Load the policy of a recipe, with the adapter that it starts from, or else with a fresh one.
 
@@ -93,6 +113,8 @@ def load_policy(
         rollout: Names the engine that generates; None is the model itself.
         trained: Folder of an adapter to be used as it is and not trained further, whatever shape
             the recipe's has; what its own training started from is left alone.
+        tokenizing: The model's tokenizer, if it has been loaded before. It is used in place of the
+            back end's, so that prompts are the ones that were checked.
 
     Raises:
         PolicyError: If it cannot be loaded; the message names the model and what to do.
@@ -104,13 +126,12 @@ def load_policy(
     if weights.adapter is not None:
         recipe = match_adapter(recipe, weights.adapter)
     start = None if trained else find_adapter(recipe) or weights.adapter
-    _quieten_imports()
-    backend, _ = choose_backend("unsloth" if rollout.engine == "vllm" else recipe.backend)
-    quieten_libraries()
+    backend = open_backend(recipe, rollout)
     check_dtype(recipe)
     try:
         _check_positions(weights.base, recipe)
-        model, tokenizer = _load(backend, weights.base, recipe, seed, rollout)
+        tokenizer = (tokenizing or load_tokenizing(recipe)).tokenizer
+        model, _ = _load(backend, weights.base, recipe, seed, rollout)
         if trained is not None:
             _put_on(model, trained)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
@@ -133,11 +154,24 @@ def load_tokenizing(recipe: Policy) -> Tokenizing:
     quieten_libraries()
     from transformers import AutoTokenizer
 
+    base = find_weights(locate_model(recipe.model)).base
     try:
-        base = find_weights(locate_model(recipe.model)).base
-        return Tokenizing(AutoTokenizer.from_pretrained(base))
-    except (OSError, ValueError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(base)
+        tokenizer.chat_template = tokenizer.chat_template or _processor_template(base)
+    except Exception as error:  # a file that is cut off raises whatever its reader stumbles over
         raise _unloadable(f"the tokenizer of {recipe.model} could not be loaded", error) from error
+    return Tokenizing(tokenizer)
+
+
+def _processor_template(base: str) -> str | None:
+    """The template in chat_template.json, which only processors of transformers read."""
+    from transformers.utils import cached_file
+
+    try:
+        path = cached_file(base, "chat_template.json")
+    except OSError:
+        return None
+    return str(json.loads(Path(path).read_text(encoding="utf-8"))["chat_template"])
 
 
 def _quieten_imports() -> None:

@@ -43,13 +43,10 @@ class LocalPolicy(Tokenizing):
         self.backend = backend
         eos = model.generation_config.eos_token_id
         eos = [eos] if isinstance(eos, int) else list(eos or [])
-        self.eos_ids = tuple(dict.fromkeys([tokenizer.eos_token_id, *eos]))
+        # Many a model's own list lacks the token with which its template ends an answer.
+        turn_end = [] if self.template.turn_end is None else [self.template.turn_end]
+        self.eos_ids = tuple(dict.fromkeys([self.eos_id, *eos, *turn_end]))
         _drop_shipped_settings(model, list(self.eos_ids), tokenizer.pad_token_id)
-
-    @property
-    def eos_id(self) -> int:
-        """The end-of-sequence id that closes a finished row."""
-        return int(self.eos_ids[0])
 
     def generate(
         self,

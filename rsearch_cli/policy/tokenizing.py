@@ -1,8 +1,7 @@
 """The half of a local policy that needs no weights: text to token ids and back.
 
-Place in the path: under `LocalPolicy`; by itself it is all that `rsearch preview` needs to show
-prompts. On failure: a tokenizer that cannot serve (no chat template, no distinct pad token) raises
-`PolicyError` when this is made, before anything slow starts.
+Commands make it before they load a model, so that a tokenizer that cannot be used (no chat
+template, no distinct pad token) raises `PolicyError` before anything slow starts.
 """
 
 from __future__ import annotations
@@ -11,8 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rsearch_cli.errors import PolicyError
-
-OPENINGS = ("<think>\n", "<think>")
+from rsearch_cli.policy.chat_template import Chat, ChatTemplate, find_opening
 
 
 def ensure_pad_token(tokenizer: Any) -> None:
@@ -42,36 +40,46 @@ class Tokenizing:
     """A tokenizer as a rollout uses it.
 
     Args:
-        tokenizer: Gets a pad token of its own if it lacks one.
+        tokenizer: Gets a pad token of its own if it lacks one, and its chat template is amended
+            where it cannot hold a chat (see `ChatTemplate`).
 
     Attributes:
+        template: The chat template.
         forbidden: Strings that would become a single added token; text from outside must not hold
             them (see `protocol.results.neutralise`).
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        if tokenizer.chat_template is None:
+        if tokenizer.eos_token_id is None:
             raise PolicyError(
-                f"{tokenizer.name_or_path}: the tokenizer has no chat template; use an instruct "
-                "model, or add chat_template.jinja to its folder"
+                f"{tokenizer.name_or_path}: the tokenizer has no end-of-sequence token; set "
+                "eos_token in its tokenizer_config.json"
             )
         ensure_pad_token(tokenizer)
         self.tokenizer = tokenizer
+        self.template = ChatTemplate(tokenizer)
         added = tokenizer.get_added_vocab()
         self.forbidden = tuple(sorted(set(added) | set(tokenizer.all_special_tokens)))
         self._control_ids = set(tokenizer.all_special_ids)
 
-    def encode_prompt(self, messages: list[dict[str, str]]) -> tuple[list[int], str]:
+    @property
+    def eos_id(self) -> int:
+        """The end-of-sequence id that closes a finished row."""
+        return int(self.tokenizer.eos_token_id)
+
+    def encode_prompt(self, messages: Chat) -> tuple[list[int], str]:
         """Render a chat as ids, ready for the model's turn.
 
         Returns:
             `[p]` ids, and what the template has already opened for the model (`<think>`), or "".
+
+        Raises:
+            PolicyError: The template does not render every message whole and in order.
         """
-        text = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
-        )
-        opening = next((o for o in OPENINGS if text.endswith(o)), "")
-        return self.tokenizer.encode(text, add_special_tokens=False), opening
+        text = self.template.render(messages)
+        if loss := self.template.describe_loss(messages, text):
+            raise PolicyError(f"{self.tokenizer.name_or_path}: the chat template is wrong: {loss}")
+        return self.tokenizer.encode(text, add_special_tokens=False), find_opening(messages, text)
 
     def encode_inserted(self, text: str) -> list[int]:
         """Encode text that the system puts into a completion; `[l]` ids, no control token."""

@@ -104,6 +104,19 @@ def build_messages(
     return [*messages, {"role": "user", "content": neutralise(question.text, forbidden)}]
 
 
+def with_examples_in_system_prompt(rules: Protocol) -> Protocol:
+    """The same rules with worked examples in the system prompt, where turns cannot hold them.
+
+    The built-in prompt has one of its own; behind a recipe's own prompt all of them are written.
+    """
+    without = rules.model_copy(update={"example_turns": 0})
+    if rules.system_prompt is None:
+        return without
+    examples = [_as_text(example, rules) for example in _EXAMPLES[: rules.example_turns]]
+    parts = [rules.system_prompt, *examples] if rules.system_prompt else examples
+    return without.model_copy(update={"system_prompt": "\n\n".join(parts)})
+
+
 def build_system_prompt(rules: Protocol, max_turns: int) -> str:
     """Write the built-in system prompt: tags, plan, sources and limits.
 
@@ -121,8 +134,11 @@ def build_system_prompt(rules: Protocol, max_turns: int) -> str:
     )
     if rules.example_turns:
         return prompt
-    example = _EXAMPLES[0]
-    return f"{prompt}\n\nExample:\n{example.question}\n{_transcript(example, rules)}"
+    return f"{prompt}\n\n{_as_text(_EXAMPLES[0], rules)}"
+
+
+def _as_text(example: _Example, rules: Protocol) -> str:
+    return f"Example:\n{example.question}\n{_transcript(example, rules)}"
 
 
 def _transcript(example: _Example, rules: Protocol) -> str:

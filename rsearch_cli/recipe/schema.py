@@ -87,7 +87,8 @@ class Protocol(Section):
         0,
         ge=0,
         le=3,
-        description="Worked examples told as earlier turns; 0 tells one in the system prompt.",
+        description="Worked examples told as earlier turns; 0 tells one in the system prompt, and "
+        "so does a chat template that cannot hold them (see docs/prompts.md).",
     )
     system_prompt: str | None = Field(
         None,

@@ -20,6 +20,9 @@ from rsearch_cli.services.purse import Purse
 from rsearch_cli.session.exchange import Exchange
 from rsearch_cli.types import Question
 
+ASKED = "asked"
+"""Id of a person's question."""
+
 
 @dataclass(frozen=True, slots=True)
 class Agent:
@@ -59,7 +62,7 @@ class Agent:
         """
         started, paid = time.perf_counter(), self.purse.snapshot().total.usd
         rollout = Rollout(self.policy, self.executor, self.recipe, observer)
-        question = Question("asked", text, answers=())
+        question = Question(ASKED, text, answers=())
         trajectory = rollout.run([question], self.sampling)[0]
         if (failure := failure_of(trajectory)) is not None:
             raise ServiceFailure(failure)

@@ -171,9 +171,12 @@ def test_a_tokenizer_without_a_chat_template_is_refused(tiny_policy):
 def test_a_template_that_opens_the_thought_is_noticed(tiny_policy):
     import copy
 
-    policy = copy.copy(tiny_policy)
-    policy.tokenizer = copy.copy(tiny_policy.tokenizer)
-    policy.tokenizer.chat_template = "{{ messages[0]['content'] + '<think>\\n' }}"
+    tokenizer = copy.copy(tiny_policy.tokenizer)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<think>\\n' }}{% endif %}"
+    )
+    policy = LocalPolicy(tiny_policy.model, tokenizer)
     ids, opening = policy.encode_prompt([{"role": "user", "content": "Why?"}])
     assert opening == "<think>\n"
     assert policy.decode(ids) == "Why?<think>\n"
