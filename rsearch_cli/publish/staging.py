@@ -13,13 +13,15 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rsearch_cli import __version__
-from rsearch_cli.errors import PublishError, PublishUnsafe
+from rsearch_cli.errors import PolicyError, PublishError, PublishUnsafe
+from rsearch_cli.policy.prompts import fit_recipe
 from rsearch_cli.policy.published import BASE, MANIFEST, RECIPE
+from rsearch_cli.policy.tokenizing import Tokenizing
 from rsearch_cli.protocol.prompt import build_messages
 from rsearch_cli.publish.base import (
     Base,
@@ -37,6 +39,7 @@ from rsearch_cli.publish.merging import PROMPTS, MergeCheck, check_merge, merge_
 from rsearch_cli.publish.method import CURVE
 from rsearch_cli.publish.record import RunRecord, public_recipe
 from rsearch_cli.recipe.loading import dump_recipe
+from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.types import Question
 
 KINDS = ("adapter", "merged", "gguf")
@@ -107,6 +110,7 @@ def stage(
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    record = replace(record, recipe=trained_recipe(record))
     adapter, merged = "adapter" in kinds, "merged" in kinds
     if adapter or merged:
         _stage_tokenizer(record.adapter, base, folder)
@@ -150,6 +154,17 @@ def render_prompts(record: RunRecord, tokenizer: Any) -> list[str]:
         )
         for text in record.questions[:PROMPTS]
     ]
+
+
+def trained_recipe(record: RunRecord) -> Recipe:
+    """The run's recipe with the prompts that its chat template could hold, so those of training."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizing = Tokenizing(AutoTokenizer.from_pretrained(record.adapter))
+    except (OSError, ValueError, PolicyError):
+        return record.recipe  # `_check_complete` says what is missing
+    return fit_recipe(record.recipe, tokenizing)[0]
 
 
 def _stage_merged(record: RunRecord, base: Base, folder: Path, say: Say) -> MergeCheck:

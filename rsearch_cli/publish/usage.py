@@ -6,11 +6,14 @@ fails.
 
 from __future__ import annotations
 
+import json
+
 from rsearch_cli.policy.published import BASE
-from rsearch_cli.protocol.prompt import build_system_prompt
+from rsearch_cli.protocol.prompt import build_messages, build_system_prompt
 from rsearch_cli.publish.base import Base
 from rsearch_cli.publish.contents import Contents
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.types import Question
 
 
 def describe_usage(contents: Contents, base: Base, recipe: Recipe) -> str:
@@ -81,13 +84,19 @@ def _with_transformers(contents: Contents) -> str:
 
 
 def _one_turn(recipe: Recipe) -> str:
-    prompt = system_prompt(recipe)
+    prompt, rules = system_prompt(recipe), recipe.protocol
     system = '{"role": "system", "content": SYSTEM_PROMPT}, ' if prompt else ""
-    thought = ' + "<think>"' if recipe.rollout.open_thought else ""
+    chat = f'[{system}{{"role": "user", "content": "YOUR QUESTION"}}]'
+    if rules.example_turns:
+        asked = build_messages(Question("", "YOUR QUESTION", ()), rules, recipe.rollout.max_turns)
+        chat = json.dumps(asked, indent=1, ensure_ascii=False)
+    thought = ""
+    if recipe.rollout.open_thought:
+        thought = 'text += "" if text.rstrip().endswith("<think>") else "<think>"\n'
     code = (
-        f'messages = [{system}{{"role": "user", "content": "YOUR QUESTION"}}]\n'
+        f"messages = {chat}\n"
         "text = tokenizer.apply_chat_template("
-        f"messages, tokenize=False, add_generation_prompt=True){thought}\n"
+        f"messages, tokenize=False, add_generation_prompt=True)\n{thought}"
         'inputs = tokenizer(text, return_tensors="pt", add_special_tokens=False)\n'
         "output = model.generate(**inputs, do_sample=False, "
         f'max_new_tokens={recipe.rollout.max_new_tokens}, stop_strings=["</search>"], '

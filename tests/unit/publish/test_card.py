@@ -9,16 +9,21 @@ import pytest
 from hub_repository import find_metadata_errors
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
+from transformers import AutoTokenizer
 
 from rsearch_cli.commands.pushing import read_record
+from rsearch_cli.policy.prompts import encode_question, fit_recipe
+from rsearch_cli.policy.tokenizing import Tokenizing
 from rsearch_cli.publish.base import Base, locate_base, read_licence
 from rsearch_cli.publish.card import write_card
 from rsearch_cli.publish.contents import Contents, Findings
 from rsearch_cli.publish.merging import MergeCheck
 from rsearch_cli.publish.record import public_recipe
-from rsearch_cli.publish.usage import fenced
+from rsearch_cli.publish.staging import trained_recipe
+from rsearch_cli.publish.usage import describe_usage, fenced, system_prompt
 from rsearch_cli.services.purse import ServiceSpend
 from rsearch_cli.train.run_folder import RunFolder
+from rsearch_cli.types import Question
 
 HUB_BASE = Base("maker/base", "maker/base", "maker/base")
 
@@ -86,6 +91,50 @@ def test_it_renders(record):
     images = [c.attrs["src"] for t in tokens for c in t.children or () if c.type == "image"]
     assert images == ["reward.png"]
     assert all(token.level == 0 for token in tokens if token.type == "fence")
+
+
+CHATML = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+TEMPLATES = {
+    "plain": CHATML + "<|assistant|>",
+    "opens a thought": CHATML + "<|assistant|>{{ '<think>\\n' }}",
+    "forgets thoughts": CHATML.replace(
+        "m.content", "(m.content.split('</think>')[-1] if m.role == 'assistant' else m.content)"
+    )
+    + "<|assistant|>",
+    "refuses a system message": "{% if messages[0].role == 'system' %}{{ raise_exception('') }}"
+    "{% endif %}" + CHATML,
+}
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+@pytest.mark.parametrize("open_thought", [False, True])
+@pytest.mark.parametrize("protocol", [{}, {"system_prompt": None}, {"example_turns": 2}], ids=str)
+def test_the_code_asks_what_the_run_asked(record, tmp_path, template, open_thought, protocol):
+    """Also where the template could not hold the prompts of the recipe."""
+    recipe = record.recipe.model_copy(
+        update={
+            "protocol": record.recipe.protocol.model_copy(update=protocol),
+            "rollout": record.recipe.rollout.model_copy(update={"open_thought": open_thought}),
+        }
+    )
+    tokenizer = AutoTokenizer.from_pretrained(record.adapter)
+    tokenizer.chat_template = template
+    trained_with = Tokenizing(tokenizer)
+    asked, _ = fit_recipe(recipe, trained_with)
+    question = Question("q", "Who wrote The Amber Lamp?", ())
+    ids, _ = encode_question(question, trained_with, asked)
+
+    run = replace(record, folder=tmp_path, recipe=recipe)
+    tokenizer.save_pretrained(run.adapter)
+    shown = trained_recipe(run)
+    code = describe_usage(find().contents, HUB_BASE, shown).split("up to the search plan")[1]
+    code = code.split("```python\n")[1].split("inputs = ")[0]
+    names = {
+        "tokenizer": AutoTokenizer.from_pretrained(run.adapter),
+        "SYSTEM_PROMPT": system_prompt(shown),
+    }
+    exec(code.replace("YOUR QUESTION", question.text), names)
+    assert tokenizer.encode(names["text"], add_special_tokens=False) == ids
 
 
 def test_what_was_not_measured_says_so(record):
