@@ -29,7 +29,7 @@ from rsearch_cli.commands.recipes import recipes_app
 from rsearch_cli.commands.train import train
 from rsearch_cli.errors import RsearchError
 from rsearch_cli.ranks import told_by_main
-from rsearch_cli.terminal import show_debug_log
+from rsearch_cli.terminal import debug_log
 
 INTERRUPTED = 130
 PIPE_CLOSED = 141
@@ -99,6 +99,7 @@ app = typer.Typer(
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -114,7 +115,7 @@ def _root(
     Start here: rsearch train --recipe quickstart
     """
     if debug:
-        show_debug_log()
+        context.with_resource(debug_log())
 
 
 app.command()(data)

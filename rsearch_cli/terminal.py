@@ -10,7 +10,8 @@ import logging
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from numbers import Real
 
 # C0 and C1 without tab and newline. An escape sequence in a passage or a completion would otherwise
@@ -32,13 +33,19 @@ def shorten(text: str, limit: int) -> str:
     return f"{text[:half].rstrip()} […] {text[-half:].lstrip()}"
 
 
-def show_debug_log() -> None:
-    """Print our log on stderr, and what other libraries print with it."""
+@contextmanager
+def debug_log() -> Iterator[None]:
+    """Print our log on stderr in a `with` block, and with it what other libraries print."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("rsearch_cli")
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
 
 
 def finite(row: Mapping[str, object], key: str) -> float | None:

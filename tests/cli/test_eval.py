@@ -309,7 +309,7 @@ def test_compare_tells_differences_and_flips(nano, tmp_path):
     folder = nano[0]
     printed = call("compare", f"{folder}:direct", f"{folder}:rsearch")
     assert printed.exit_code == 0, printed.output
-    assert f"{folder}:direct (A) and" in printed.stdout.replace("\n", "")
+    assert f"{folder}:direct (A) and" in " ".join(printed.stdout.split())
     assert "McNemar" in printed.stdout
     told = call("compare", folder, folder, "--json")
     compared = json.loads(told.stdout)

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from rsearch_cli.terminal import finite, printable, shorten, show_debug_log
+from rsearch_cli.terminal import finite, printable, shorten, debug_log
 
 
 def test_control_characters_are_replaced_and_layout_stays() -> None:
@@ -41,14 +41,10 @@ def test_numbers_of_numpy_count() -> None:
 
 
 def test_the_debug_log_is_shown_on_stderr(capsys):
-    logger = logging.getLogger("rsearch_cli")
-    before = list(logger.handlers)
-    show_debug_log()
-    try:
-        logging.getLogger("rsearch_cli.unsloth").debug("a banner")
-    finally:
-        logger.handlers[:] = before
-        logger.setLevel(logging.NOTSET)
+    logger = logging.getLogger("rsearch_cli.unsloth")
+    with debug_log():
+        logger.debug("a banner")
+    logger.debug("another")
     out, err = capsys.readouterr()
     assert out == ""
     assert err.endswith(" rsearch_cli.unsloth: a banner\n")
