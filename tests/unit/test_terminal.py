@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from rsearch_cli.terminal import finite, printable, shorten, debug_log
+from rsearch_cli.terminal import debug_log, finite, printable, shorten
 
 
 def test_control_characters_are_replaced_and_layout_stays() -> None:
