@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from backend import BACKEND
 from silent import SilentServer
 
 HANG_GUARD = 120.0  # seconds; far below what the services' own time-outs and retries add up to
@@ -25,7 +24,7 @@ REPLIES = WAITING.format("replies of the policy's server")
 SMALL = (
     "questions.world.train_regions=2",
     "questions.world.held_out_regions=1",
-    f"policy.backend={BACKEND}",
+    "policy.backend=transformers",
     "train.batch_size=8",
     "train.num_generations=4",
     "evaluate.limit=4",

@@ -15,7 +15,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from backend import BACKEND
 from typer.testing import CliRunner
 
 from rsearch_cli.app import app
@@ -29,7 +28,7 @@ OPTIONS = [
     "--recipe", "quickstart",
     "--set", "questions.world.train_regions=2",
     "--set", "questions.world.held_out_regions=1",
-    "--set", f"policy.backend={BACKEND}",
+    "--set", "policy.backend=transformers",
     "--set", "policy.lora.dropout=0.1",
     "--set", "reward.curriculum_steps=3",
     "--set", "train.lr_scheduler=cosine",

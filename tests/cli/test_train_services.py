@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backend import BACKEND
 from exa import API_KEY as EXA_KEY
 from exa import ExaServer
 from local_http import Answer, Received
@@ -25,7 +24,7 @@ STEPS = 3
 SETTINGS = (
     "questions.world.train_regions=2",
     "questions.world.held_out_regions=1",
-    f"policy.backend={BACKEND}",
+    "policy.backend=transformers",
     "search.sources.General.type=exa",
     "search.sources.News.type=exa",
     "search.sources.Academy.type=exa",

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from backend import BACKEND
 from exa import ExaServer
 from faults import Fault, Faults
 from openai_chat import ChatServer
@@ -27,7 +26,7 @@ START_SECONDS = 2.0
 SETTINGS = (
     "questions.world.train_regions=2",
     "questions.world.held_out_regions=1",
-    f"policy.backend={BACKEND}",
+    "policy.backend=transformers",
     "search.sources.General.type=exa",
     "search.sources.News.type=exa",
     "search.sources.Academy.type=exa",

@@ -12,13 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from backend import BACKEND
 from exa import API_KEY, ExaServer
 
 SETTINGS = (
     "questions.world.train_regions=2",
     "questions.world.held_out_regions=1",
-    f"policy.backend={BACKEND}",
+    "policy.backend=transformers",
     "search.service.requests_per_second=1000",
     "train.batch_size=8",
     "train.num_generations=4",

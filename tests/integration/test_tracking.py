@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from backend import BACKEND
 
 KEY = "b7e1c0ffee5ec2e7b7e1c0ffee5ec2e7b7e1c0ff"
 OTHER_KEY = "sk-proj-another-secret-in-the-environment"
@@ -197,7 +196,7 @@ def test_a_training_is_tracked_from_its_first_step_to_its_outcome(tmp_path: Path
     settings = (
         "questions.world.train_regions=2",
         "questions.world.held_out_regions=1",
-        f"policy.backend={BACKEND}",
+        "policy.backend=transformers",
         "rollout.max_new_tokens=60",
         "train.max_steps=2",
         "train.batch_size=8",
