@@ -6,7 +6,6 @@ saved and published with an adapter renders the chats that the adapter was train
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from datetime import date
@@ -14,6 +13,7 @@ from typing import Any
 
 from rsearch_cli.errors import PolicyError
 from rsearch_cli.protocol.transcript import TAG
+from rsearch_cli.storage.json_text import dump_json
 
 Chat = list[dict[str, str]]
 
@@ -268,7 +268,7 @@ class ChatTemplate:
         heading = _CLOSED.sub("", before.removeprefix(prompt)).rstrip(" ")
         if not heading.strip():
             return  # the mark behind a question is what an answer follows, as in Mistral's
-        literal = json.dumps(heading, ensure_ascii=False)
+        literal = dump_json(heading)
         self._template = self._amended(
             behind=f"{{% if add_generation_prompt %}}{{{{ {literal} }}}}{{% endif %}}"
         )

@@ -6,13 +6,12 @@ fails.
 
 from __future__ import annotations
 
-import json
-
 from rsearch_cli.policy.published import BASE
 from rsearch_cli.protocol.prompt import build_messages, build_system_prompt
 from rsearch_cli.publish.base import Base
 from rsearch_cli.publish.contents import Contents
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.storage.json_text import dump_json
 from rsearch_cli.types import Question
 
 
@@ -89,7 +88,7 @@ def _one_turn(recipe: Recipe) -> str:
     chat = f'[{system}{{"role": "user", "content": "YOUR QUESTION"}}]'
     if rules.example_turns:
         asked = build_messages(Question("", "YOUR QUESTION", ()), rules, recipe.rollout.max_turns)
-        chat = json.dumps(asked, indent=1, ensure_ascii=False)
+        chat = dump_json(asked, indent=1)
     thought = ""
     if recipe.rollout.open_thought:
         thought = 'text += "" if text.rstrip().endswith("<think>") else "<think>"\n'

@@ -64,7 +64,7 @@ def resolve(monkeypatch: pytest.MonkeyPatch) -> Any:
 
         monkeypatch.setattr(training, "run_training", catch)
         monkeypatch.setattr(pushing, "check_push", lambda recipe: None)
-        result = CliRunner().invoke(app, ["train", *arguments])
+        result = CliRunner().invoke(app, ["train", "--force", *arguments])
         assert recipes, result.output
         return recipes[0]
 
