@@ -15,10 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from rsearch_cli.evaluate.comparison import compare_records
-from rsearch_cli.evaluate.records import Record
+from rsearch_cli.evaluate.folder import EvaluationFolder
+from rsearch_cli.evaluate.metrics import attempt_of
+from rsearch_cli.evaluate.records import Record, has_format
 from rsearch_cli.evaluate.results import summarise_method
 from rsearch_cli.policy.choice import describe_weights
 from rsearch_cli.policy.loading import locate_model
+from rsearch_cli.policy.serving import SETTLED
+from rsearch_cli.protocol.diagnosis import explain_format
 from rsearch_cli.questions.sets import QuestionSet
 from rsearch_cli.recipe.addresses import hide_login
 from rsearch_cli.recipe.schema import Recipe
@@ -71,6 +75,8 @@ class Evaluating:
 def describe_policy(wanted: Evaluating) -> dict[str, str | None]:
     """Name the policy: the server and its model, or the weights.
 
+    What is settled with a server is not in it; see `policy.serving`.
+
     Raises:
         PolicyError: The model or the adapter is not there.
     """
@@ -82,11 +88,24 @@ def describe_policy(wanted: Evaluating) -> dict[str, str | None]:
     return {"model": policy.model, **weights}
 
 
+def stored_policy(
+    folder: EvaluationFolder, policy: Mapping[str, str | None]
+) -> dict[str, str | None]:
+    """The policy with what an evaluation that is continued has settled with its server.
+
+    Raises:
+        RunFolderError: The folder's settings cannot be read.
+    """
+    stored = folder.read_settings().get("policy")
+    settled = stored if isinstance(stored, dict) and "url" in policy else {}
+    return {**policy, **{name: settled[name] for name in SETTLED if name in settled}}
+
+
 def describe_settings(
     wanted: Evaluating,
     questions: Sequence[Question],
     sources: Mapping[str, SearchSource],
-    weights: Mapping[str, str | None],
+    policy: Mapping[str, str | None],
 ) -> dict[str, Any]:
     """All that predictions depend on, as `evaluation.json` keeps it; prices and limits do not."""
     recipe = _without(wanted.recipe.model_dump(), _LEFT_OUT)
@@ -102,7 +121,7 @@ def describe_settings(
         "limit": wanted.limit,
         "batch_size": wanted.batch_size,
         "seed": recipe["seed"],
-        "policy": dict(weights),
+        "policy": dict(policy),
         "questions": hashlib.sha256(dump_json(asked, ensure_ascii=True).encode()).hexdigest()[:16],
         "sources": {name: source.fingerprint for name, source in sources.items()},
         "judge": recipe["reward"]["judge"] if judged else None,
@@ -116,17 +135,26 @@ def make_results(
     question_set: QuestionSet,
     sources: Mapping[str, SearchSource],
     purse: Purse,
+    policy: Mapping[str, str | None],
 ) -> dict[str, Any]:
     """Work all figures out from stored rows.
 
+    Args:
+        wanted: What was evaluated.
+        records: All rows.
+        question_set: What was asked.
+        sources: What was searched.
+        purse: What was paid.
+        policy: As `evaluation.json` has it.
+
     Returns:
-        `context` (see `sheets.describe_context`), `methods` (see `summarise_method`), `differences`
+        `context` (see `sheets.describe_context`), `methods` (see `summarise_method`; with
+        `format_problem`, why not one answer keeps the format, or None), `differences`
         of every two methods, and `spend`, what was paid, lost batches included.
     """
     recipe = wanted.recipe
     rows = {name: [r for r in records if r.method == name] for name in wanted.methods}
     judge = recipe.reward.judge
-    weights = describe_policy(wanted)
     # Local weights write a batch at once, so that no question in it has a time of its own.
     in_batches = recipe.policy.endpoint.url is None and wanted.batch_size > 1
     context = {
@@ -134,7 +162,7 @@ def make_results(
         "questions": question_set.description,
         "split": wanted.split,
         "seed": recipe.seed,
-        "policy": ", ".join(f"{k} {v}" for k, v in weights.items() if v is not None),
+        "policy": ", ".join(f"{k} {v}" for k, v in policy.items() if v is not None),
         "sources": {
             name: {
                 "kind": recipe.search.sources[name].type,
@@ -148,12 +176,16 @@ def make_results(
         "judge": f"{judge.model}, {judge.mode}" if recipe.reward.answer == "judge" else None,
         "normalisation": recipe.reward.normalisation,
         "batch_size": wanted.batch_size,
+        "decoding": _describe_decoding(policy),
         "latency": _THROUGHPUT if in_batches else _LATENCY,
     }
     return {
         "context": context,
         "methods": {
-            name: summarise_method(mine, wanted.batch_size if in_batches else None)
+            name: {
+                **summarise_method(mine, wanted.batch_size if in_batches else None),
+                "format_problem": explain_records(mine, recipe, policy.get("results")),
+            }
             for name, mine in rows.items()
         },
         "differences": {
@@ -162,6 +194,17 @@ def make_results(
         },
         "spend": {name: asdict(spend) for name, spend in purse.snapshot().services.items()},
     }
+
+
+def explain_records(records: Sequence[Record], recipe: Recipe, results: str | None) -> str | None:
+    """Why not one answer of a method keeps the format; None if one does, or it has none to keep."""
+    answered = [r.prediction for r in records if r.failure is None and has_format(r.method)]
+    return explain_format([attempt_of(p) for p in answered], recipe, results)
+
+
+def _describe_decoding(policy: Mapping[str, str | None]) -> str:
+    refuses = "temperature" in (policy.get("requests") or "")
+    return "not greedy (the server refuses it)" if refuses else "greedy"
 
 
 def _without(tree: Any, names: Collection[str]) -> Any:

@@ -19,8 +19,9 @@ from rsearch_cli.commands.evaluated import (
     describe_policy,
     describe_settings,
     make_results,
+    stored_policy,
 )
-from rsearch_cli.commands.policies import open_policy
+from rsearch_cli.commands.policies import open_endpoint, open_policy
 from rsearch_cli.commands.preparation import say, tell_scripts
 from rsearch_cli.evaluate.baselines import DIRECT, answer_by, encode_for
 from rsearch_cli.evaluate.folder import REPORT, RESULTS, EvaluationFolder, whole_batches
@@ -57,6 +58,18 @@ class _Bench:
     purse: Purse
 
 
+@dataclass(frozen=True, slots=True)
+class _Remote:
+    """What is asked over the network beside searches."""
+
+    judge: AnswerJudge | None
+    policy: EndpointPolicy | None
+
+    def settings(self) -> dict[str, str | None]:
+        """How the policy's server is asked; nothing for local weights."""
+        return self.policy.serving.as_settings() if self.policy else {}
+
+
 def run_evaluation(wanted: Evaluating, *, overwrite: bool = False) -> dict[str, Any]:
     """Check, go on from what is stored, ask the rest, and write the report.
 
@@ -72,17 +85,24 @@ def run_evaluation(wanted: Evaluating, *, overwrite: bool = False) -> dict[str, 
     folder = EvaluationFolder(wanted.output)
     folder.check()
     question_set = open_question_set(recipe.questions, recipe.seed)
-    weights = describe_policy(wanted)
+    policy = describe_policy(wanted)
     with ExitStack() as stack:
         stack.enter_context(StopSignals(lambda: describe_rest(folder, overwrite=overwrite)))
-        say("opening the search sources")
+        stack.enter_context(folder.claimed(overwrite=overwrite))
         services = stack.enter_context(open_services(recipe, folder.path))
+        say("opening the search sources")
         # Sources ask for their keys; a question set from the Hub takes minutes to come.
         sources = _open_sources(wanted, question_set)
+        remote = None
+        if folder.holds_evaluation and not overwrite:
+            policy = stored_policy(folder, policy)
+        else:
+            remote = stack.enter_context(_open_remote(recipe, services))
+            policy |= remote.settings()
         questions = question_set.load(wanted.split, wanted.limit)
         tell_scripts(recipe, questions)
-        settings = describe_settings(wanted, questions, sources, weights)
-        stack.enter_context(folder.open(settings, dump_recipe(recipe), overwrite=overwrite))
+        settings = describe_settings(wanted, questions, sources, policy)
+        folder.begin(settings, dump_recipe(recipe), overwrite=overwrite)
         batches = plan_batches(wanted, questions)
         ids = [(method, [q.id for q in asked]) for method, asked in batches]
         records, done = whole_batches(folder.read_records(), ids)
@@ -91,11 +111,18 @@ def run_evaluation(wanted: Evaluating, *, overwrite: bool = False) -> dict[str, 
             say(f"going on in {folder.path}: {len(records)} answers are there")
         if done < len(batches):
             missing = batches[done:]
-            bench = stack.enter_context(_open_bench(wanted, missing, sources, services))
+            if remote is None:
+                remote = stack.enter_context(_open_remote(recipe, services))
+                # A server that would be asked in another way gives other answers.
+                folder.require_same({**settings, "policy": policy | remote.settings()})
+            bench = stack.enter_context(_open_bench(wanted, missing, sources, services, remote))
             records += _ask(bench, missing, records, folder)
-        results = make_results(wanted, records, question_set, sources, services.purse)
+        results = make_results(wanted, records, question_set, sources, services.purse, policy)
         folder.write_json(RESULTS, results)
         folder.write_text(REPORT, report_markdown(results))
+    for name, block in results["methods"].items():
+        if block["format_problem"]:
+            say(f"warning: {name}: {block['format_problem']}")
     return results
 
 
@@ -125,13 +152,27 @@ def _open_sources(wanted: Evaluating, question_set: QuestionSet) -> dict[str, Se
 
 
 @contextmanager
+def _open_remote(recipe: Recipe, services: Services) -> Iterator[_Remote]:
+    """Judge and policy on a server; each has answered once before anything is loaded."""
+    with ExitStack() as stack:
+        if judge := open_judge(recipe, services):
+            stack.enter_context(judge)
+            judge.check()
+        policy = None
+        if recipe.policy.endpoint.url is not None:
+            policy = stack.enter_context(open_endpoint(recipe, services))
+        yield _Remote(judge, policy)
+
+
+@contextmanager
 def _open_bench(
     wanted: Evaluating,
     batches: Sequence[Batch],
     sources: Mapping[str, SearchSource],
     services: Services,
+    remote: _Remote,
 ) -> Iterator[_Bench]:
-    """The policy, the search layer and the judge for the batches that are to be asked."""
+    """The policy and the search layer for the batches that are to be asked."""
 
     def check(policy: PromptPolicy, fitted: Recipe) -> None:
         for method, asked in batches:
@@ -142,12 +183,11 @@ def _open_bench(
     recipe = wanted.recipe
     with ExitStack() as stack:
         executor = stack.enter_context(PlanExecutor(sources, recipe.search, services))
-        judge = open_judge(recipe, services)
-        if judge:
-            stack.enter_context(judge)
-        policy, recipe = stack.enter_context(open_policy(recipe, wanted.adapter, services, check))
+        policy, recipe = stack.enter_context(
+            open_policy(recipe, wanted.adapter, services, check, remote.policy)
+        )
         rollout = Rollout(policy, executor, recipe)
-        yield _Bench(rollout, judge, services.purse)
+        yield _Bench(rollout, remote.judge, services.purse)
 
 
 def _ask(

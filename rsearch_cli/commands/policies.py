@@ -7,7 +7,7 @@ raises what its module raises, before anything is loaded.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import typer
@@ -74,6 +74,7 @@ def open_policy(
     adapter: Path | None,
     services: Services,
     check: Callable[[PromptPolicy, Recipe], None],
+    server: EndpointPolicy | None = None,
 ) -> Iterator[tuple[EndpointPolicy | LocalPolicy, Recipe]]:
     """Open the server that the recipe names, or load its weights.
 
@@ -82,6 +83,7 @@ def open_policy(
         adapter: Folder of a trained adapter for local weights, or None.
         services: Calls to a server go through them.
         check: Looks at the prompts to be asked, before anything is loaded or sent.
+        server: The server, if it is open already; its owner closes it.
 
     Returns:
         The policy, and the recipe with the prompts that its chat template can hold.
@@ -91,9 +93,8 @@ def open_policy(
         AccessDenied: The server needs a key, and there is none.
     """
     if recipe.policy.endpoint.url is not None:
-        with EndpointPolicy(recipe.policy, services.gateway(POLICY)) as remote:
-            if recipe.cache.mode != "offline":
-                remote.check_key()
+        with ExitStack() as stack:
+            remote = server or stack.enter_context(open_endpoint(recipe, services))
             check(remote, recipe)
             yield remote, recipe
         return
@@ -103,3 +104,19 @@ def open_policy(
     policy = load_policy(recipe.policy, recipe.seed, recipe.rollout, adapter, tokenizing)
     say(describe_backend(policy))
     yield policy, recipe
+
+
+@contextmanager
+def open_endpoint(recipe: Recipe, services: Services) -> Iterator[EndpointPolicy]:
+    """Open the server that the recipe names, and let it show that it answers.
+
+    Raises:
+        PolicyError: The server does not know the model, or refuses what it is asked.
+        ServiceFailure: It does not answer.
+        AccessDenied: It needs a key, and there is none, or it refuses the key.
+    """
+    with EndpointPolicy(recipe.policy, services.gateway(POLICY)) as policy:
+        if recipe.cache.mode != "offline":
+            policy.check_key()
+            say(policy.prepare().describe())
+        yield policy

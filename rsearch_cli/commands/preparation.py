@@ -123,6 +123,8 @@ def _open(
         stack.enter_context(judge)
     say("opening the search sources")
     executor = stack.enter_context(open_executor(recipe, question_set, services))
+    if judge:
+        judge.check()
     evaluated = question_set.load(recipe.evaluate.split, recipe.evaluate.limit)
     trained = distinct_questions(
         question_set.load(recipe.questions.train_split, recipe.questions.max_samples)

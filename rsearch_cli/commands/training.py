@@ -15,9 +15,10 @@ from typing import Any
 from rsearch_cli.commands.cold_start import learn
 from rsearch_cli.commands.preparation import OpenRun, open_run, say
 from rsearch_cli.evaluate.evaluation import Evaluation, evaluate_rollouts
-from rsearch_cli.evaluate.metrics import Prediction, compare, summarise
+from rsearch_cli.evaluate.metrics import Prediction, attempt_of, compare, summarise
 from rsearch_cli.evaluate.validation import score_slice
 from rsearch_cli.policy.isolation import stdout_to_log
+from rsearch_cli.protocol.diagnosis import explain_format
 from rsearch_cli.ranks import gather, is_main, wait_for_all
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.train.alarms import Alarm, first_alarms
@@ -65,7 +66,7 @@ def run_training(recipe: Recipe, path: Path, *, overwrite: bool, resume: bool) -
         after = evaluate_once(run, "after", keep=False)
         rows = folder.read_rows(METRICS)
         summary = {
-            **compare_evaluations(before, after),
+            **compare_evaluations(before, after, recipe),
             "questions": run.questions.description,
             "split": recipe.evaluate.split,
             "model": recipe.policy.model,
@@ -80,6 +81,9 @@ def run_training(recipe: Recipe, path: Path, *, overwrite: bool, resume: bool) -
             "spend": {name: asdict(spent) for name, spent in run.purse.snapshot().services.items()},
             "seconds": round(time.monotonic() - started, 1),
         }
+        for name in ("before", "after"):
+            if problem := summary[name]["format_problem"]:
+                say(f"warning: evaluation {name} training: {problem}")
         folder.write_json(SUMMARY, summary)
         run.tracker.log_summary(summary)
     return TrainingReport(
@@ -190,10 +194,15 @@ def reinforce(run: OpenRun, checkpoint: Path | None) -> None:
         training.run(checkpoint)
 
 
-def compare_evaluations(before: Evaluation, after: Evaluation) -> dict[str, Any]:
+def compare_evaluations(before: Evaluation, after: Evaluation, recipe: Recipe) -> dict[str, Any]:
     """The two evaluations and their paired difference, as `summary.json` holds them."""
+
+    def summarise_one(evaluation: Evaluation) -> dict[str, Any]:
+        problem = explain_format([attempt_of(p) for p in evaluation.greedy], recipe)
+        return {**summarise(evaluation.greedy, evaluation.sampled), "format_problem": problem}
+
     return {
-        "before": summarise(before.greedy, before.sampled),
-        "after": summarise(after.greedy, after.sampled),
+        "before": summarise_one(before),
+        "after": summarise_one(after),
         "difference": compare(before.greedy, before.sampled, after.greedy, after.sampled),
     }

@@ -72,10 +72,23 @@ class EvaluationFolder:
             )
 
     @contextmanager
-    def open(
-        self, settings: Mapping[str, Any], recipe: str, *, overwrite: bool = False
-    ) -> Iterator[None]:
-        """Make the folder, or go on with it, and keep other processes out in the `with` block.
+    def claimed(self, *, overwrite: bool = False) -> Iterator[None]:
+        """Make the folder if need be, and keep other processes out in the `with` block.
+
+        Args:
+            overwrite: Forget what an earlier evaluation has spent.
+
+        Raises:
+            RunFolderOccupied: Another process is at work in it.
+            RunFolderUnwritable: It cannot be made.
+        """
+        with claim_folder(self.path, "evaluating"):
+            if overwrite:
+                (self.path / SPEND).unlink(missing_ok=True)
+            yield
+
+    def begin(self, settings: Mapping[str, Any], recipe: str, *, overwrite: bool = False) -> None:
+        """Begin an evaluation in the folder, or continue the one that is there.
 
         Args:
             settings: All that the predictions depend on, as JSON values.
@@ -84,18 +97,14 @@ class EvaluationFolder:
 
         Raises:
             RunFolderError: It holds an evaluation with other settings.
-            RunFolderOccupied: Another process is at work in it.
-            RunFolderUnwritable: It cannot be made.
         """
         if self.holds_evaluation and not overwrite:
-            self._require_same(settings)
-        with claim_folder(self.path, "evaluating"):
-            if overwrite:
-                for name in (PREDICTIONS, RESULTS, REPORT, SPEND, SETTINGS):
-                    (self.path / name).unlink(missing_ok=True)
-            self.write_text(RECIPE, recipe)
-            self.write_json(SETTINGS, settings)
-            yield
+            self.require_same(settings)
+        if overwrite:
+            for name in (PREDICTIONS, RESULTS, REPORT, SETTINGS):
+                (self.path / name).unlink(missing_ok=True)
+        self.write_text(RECIPE, recipe)
+        self.write_json(SETTINGS, settings)
 
     def read_settings(self) -> dict[str, Any]:
         """What the evaluation was made with.
@@ -159,7 +168,12 @@ class EvaluationFolder:
         """Say in a few words how an evaluation that stops now can go on."""
         return "the same command without --overwrite goes on from the answers that are there"
 
-    def _require_same(self, settings: Mapping[str, Any]) -> None:
+    def require_same(self, settings: Mapping[str, Any]) -> None:
+        """Check that an evaluation with these settings can be continued here.
+
+        Raises:
+            RunFolderError: A setting differs; the first that does is named.
+        """
         stored = flatten(self.read_settings())
         given = flatten(json.loads(dump_json(settings)))
         for key in [*stored, *(k for k in given if k not in stored)]:

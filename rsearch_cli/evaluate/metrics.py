@@ -13,11 +13,12 @@ from typing import Any
 
 from rsearch_cli.errors import DataEmpty, DataError, DataMalformed
 from rsearch_cli.evaluate.intervals import Interval, mean_interval, paired_difference
+from rsearch_cli.protocol.diagnosis import Attempt
 from rsearch_cli.protocol.transcript import read_transcript
 from rsearch_cli.recipe.schema import Protocol
 from rsearch_cli.reward.composite import plan_score
 from rsearch_cli.reward.lexical import Normalisation, exact_match, f1
-from rsearch_cli.types import Trajectory
+from rsearch_cli.types import Segment, Trajectory
 
 # Name in `summary.json`: field of `Prediction`, and whether it is taken from the sampled answers.
 _METRICS = {
@@ -112,6 +113,17 @@ def measure(
         level=question.level,
         failed_searches=trajectory.failed_searches,
     )
+
+
+def attempt_of(prediction: Prediction) -> Attempt:
+    """A stored answer as `protocol.diagnosis` reads it."""
+    segments, text, position = [], prediction.transcript, 0
+    for start, end in (*prediction.inserted, (len(text), len(text))):
+        segments += [Segment(text[position:start], (), "model")]
+        segments += [Segment(text[start:end], (), "system")]
+        position = end
+    written = [segment for segment in segments if segment.text]
+    return Attempt("", written, prediction.completion_tokens)
 
 
 def summarise(greedy: Sequence[Prediction], sampled: Sequence[Prediction] | None) -> dict[str, Any]:

@@ -90,7 +90,8 @@ def describe_context(context: Mapping[str, Any]) -> list[str]:
         f"top-k: {context['top_k']}; dependents expanded by: {context['expand_dependents']}",
         f"judge: {context['judge'] or 'none'}",
         f"exact match and F1: {_RULES[context['normalisation']]}",
-        f"decoding: greedy, {context['batch_size']} questions at once; {context['latency']}",
+        f"decoding: {context['decoding']}, {context['batch_size']} questions at once; "
+        f"{context['latency']}",
     ]
 
 
@@ -132,7 +133,12 @@ def report_markdown(results: Mapping[str, Any]) -> str:
         "did not give is in no mean."
     )
     sheets = [as_markdown(sheet) for sheet in result_sheets(results)]
-    return "\n".join(["# Evaluation", "", *context, "", note, "", *sheets])
+    problems = [
+        f"**Warning, {name}**: {_escape(block['format_problem'])}\n"
+        for name, block in results["methods"].items()
+        if block.get("format_problem")
+    ]
+    return "\n".join(["# Evaluation", "", *context, "", *problems, note, "", *sheets])
 
 
 def _metrics_sheet(methods: Mapping[str, Any]) -> Sheet:

@@ -1,18 +1,17 @@
-"""A policy on a server: text through OpenAI's chat API, for the same rollout as local weights.
+"""A policy on a server: text through OpenAI's API, for the same rollout as local weights.
 
-Place in the path: where `LocalPolicy` stands, in evaluation; calls go through the gateway, so they
-are bounded, paced, tried again, paid for and, if wanted, cached. On failure: a request that got no
-answer gives an empty generation, and `failure_of` finds it in the trajectory, so that it is counted
-and never scored. A refused key, a spent budget and an unknown model stop the run, once the calls in
-flight have ended. Ids are those of `texts`; what is sent is estimated at four bytes a token,
-because no count comes before the reply.
+It takes the place of `LocalPolicy` in evaluation and in use. A request without an answer gives an
+empty generation; `failure_of` finds the reason in the trajectory, so that it is counted and never
+scored.
 """
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from pydantic import JsonValue
@@ -20,23 +19,40 @@ from pydantic import JsonValue
 from rsearch_cli.errors import PolicyError, RecipeValueError, ServiceFailure
 from rsearch_cli.policy.generation import GREEDY, Generation, Sampling
 from rsearch_cli.policy.prefix_cache import PrefixCache
+from rsearch_cli.policy.reading import (
+    Written,
+    assemble,
+    cut_behind,
+    drop_echo,
+    find_stop,
+    is_undecided,
+)
+from rsearch_cli.policy.serving import (
+    MOST_PROBES,
+    PROBE_BYTES,
+    PROBE_TOKENS,
+    SGLANG,
+    Serving,
+    settle,
+)
 from rsearch_cli.policy.texts import (
-    THINK,
     TextToken,
     build_chat,
     count_tokens,
-    cut_behind,
     ends_opened,
     fill,
-    find_stop,
+    heads,
 )
+from rsearch_cli.protocol.transcript import THINK
 from rsearch_cli.recipe.policy import Policy
 from rsearch_cli.services.cache import make_key
-from rsearch_cli.services.call import Reply
-from rsearch_cli.services.chat import ChatLine, Completion, NothingThere
+from rsearch_cli.services.call import CallFailure, Reply
+from rsearch_cli.services.chat import ChatLine
 from rsearch_cli.services.gateway import Gateway
 from rsearch_cli.services.lifetime import Closing, finish_all
 from rsearch_cli.services.loop import PATIENCE_SECONDS, CallLoop
+from rsearch_cli.services.refusals import NothingThere, PromptTooLong, RequestRefused
+from rsearch_cli.services.replies import Completion
 from rsearch_cli.types import Trajectory
 
 END = -1
@@ -45,6 +61,8 @@ END = -1
 # Roles and the marks between them, a message.
 _FRAME_TOKENS = 16
 _DAY_SECONDS = 86400.0
+
+OnText = Callable[[str], None]
 
 
 class EndpointPolicy(Closing):
@@ -71,17 +89,29 @@ class EndpointPolicy(Closing):
         endpoint = policy.endpoint
         self._endpoint = endpoint
         self._model = endpoint.model or policy.model
-        timeout = endpoint.service.timeout_seconds
         self.line = ChatLine(
-            "the policy", self._model, "--endpoint-model", endpoint.url or "", timeout
+            "the policy",
+            self._model,
+            "--endpoint-model",
+            endpoint.url or "",
+            endpoint.service.timeout_seconds,
+            "rollout.max_new_tokens, search.passage_chars or search.top_k",
         )
         self._gateway = gateway
         self._loop = CallLoop("replies of the policy's server")
+        self._serving: Serving | None = None
+        if endpoint.results == "user_turn":
+            self._serving = Serving("user_turn", "the recipe says so")
         if self.line.is_public and not endpoint.usd_per_million_output_tokens:
             raise RecipeValueError(
                 "policy.endpoint.usd_per_million_output_tokens is 0, and OpenAI charges for its "
                 "tokens; give both prices with --set, so that the bill and budget.max_usd hold"
             )
+
+    @property
+    def serving(self) -> Serving:
+        """What was settled with the server; see `prepare`, which is called if need be."""
+        return self._serving or self.prepare()
 
     def check_key(self) -> None:
         """Check that there is a key where one is needed.
@@ -91,14 +121,28 @@ class EndpointPolicy(Closing):
         """
         self.line.check_key("name a server of your own with --endpoint")
 
+    def prepare(self) -> Serving:
+        """Ask the server what it is and for a few tokens, before anything is loaded or generated.
+
+        Raises:
+            PolicyError: The server does not know the model or the address, refuses a plain request,
+                or cannot continue a turn although the recipe wants that.
+            ServiceFailure: It does not answer.
+            AccessDenied: The key or the account is refused.
+            BudgetExceeded: The call could pass the budget.
+            OfflineMiss: Nothing may be sent, and it is not known from an earlier run.
+        """
+        self._serving = Serving(**self._loop.run(self._prepare()))
+        return self._serving
+
     def encode_prompt(self, messages: list[dict[str, str]]) -> tuple[list[int], str]:
-        """Take a chat; what its template opens, the server does not tell."""
+        """Take a chat; gives its tokens, and what the server's template opens, if that is known."""
         size = sum(count_tokens(m["content"]) + _FRAME_TOKENS for m in messages)
-        return [TextToken(messages=messages), *fill(size)], ""
+        return self._encode(TextToken(messages=messages), size), self.serving.opening
 
     def encode_inserted(self, text: str) -> list[int]:
         """Take text that the system writes."""
-        return [TextToken(text), *fill(count_tokens(text))]
+        return self._encode(TextToken(text), count_tokens(text))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens, exactly."""
@@ -111,7 +155,7 @@ class EndpointPolicy(Closing):
         max_new_tokens: Sequence[int],
         sampling: Sampling = GREEDY,
         cache: PrefixCache | None = None,
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> list[Generation]:
         """Continue every context, as many at once as the recipe's service allows.
 
@@ -127,46 +171,132 @@ class EndpointPolicy(Closing):
             KeyboardInterrupt: Ctrl-C; without `on_text` what was under way had
                 `services.loop.PATIENCE_SECONDS`.
         """
+        write = self._continue_ids if self.serving.by_ids else self._continue_chat
         asked = zip(contexts, max_new_tokens, strict=True)
+        replies = finish_all(
+            self._guard(write(context, list(stops), most, sampling, on_text))
+            for context, most in asked
+        )
         # A person who looks on and presses Ctrl-C wants the next question.
-        patience = 0.0 if on_text else PATIENCE_SECONDS
-        replies = self._generate_all(list(asked), list(stops), sampling, on_text)
-        return self._loop.run(replies, patience)
+        return self._loop.run(replies, 0.0 if on_text else PATIENCE_SECONDS)
 
     def close(self) -> None:
         """Close connections and event loop; the policy cannot be used afterwards."""
         with self._loop as loop:
             loop.run(self.line.close(), patience=0.0)
 
-    async def _generate_all(
-        self,
-        asked: list[tuple[Sequence[int], int]],
-        stops: list[str],
-        sampling: Sampling,
-        on_text: Callable[[str], None] | None,
-    ) -> list[Generation]:
-        return await finish_all(
-            self._continue(context, stops, most, sampling, on_text) for context, most in asked
-        )
+    async def _prepare(self) -> Any:
+        worst = self._price(PROBE_BYTES, PROBE_TOKENS)
 
-    async def _continue(
+        async def ask() -> Reply:
+            replies: list[Completion] = []
+            serving = await settle(self.line, self._endpoint.results, replies.append)
+            return Reply(serving.as_json(), sum(self._price_of(r, worst) for r in replies))
+
+        key = make_key(
+            self._gateway.service,
+            endpoint=self.line.url,
+            model=self._model,
+            question="how the server continues a turn",
+            results=self._endpoint.results,
+        )
+        try:
+            # Kept for runs that are offline; a server may be another one tomorrow.
+            answer = await self._gateway.fetch(
+                key, ask, worst_usd=MOST_PROBES * worst, ttl_seconds=0.0
+            )
+            return answer.value
+        except ServiceFailure as failure:
+            if isinstance(failure.__cause__, NothingThere):
+                raise PolicyError(f"{failure}{await self.line.describe_models()}") from None
+            if isinstance(failure.__cause__, PromptTooLong | RequestRefused):
+                raise PolicyError(str(failure)) from None
+            raise
+
+    def _encode(self, head: TextToken, estimate: int) -> list[int]:
+        """The tokens of a prompt or a text, counted by the server where it has ids for them."""
+        if self.serving.by_ids and self._gateway.may_send:
+            # What fails here is tried again when a reply is asked for, and counted then.
+            with suppress(CallFailure):
+                self._loop.run(self._ids_of(head))
+        return [head, *fill(estimate if head.ids is None else len(head.ids))]
+
+    async def _ids_of(self, head: TextToken) -> tuple[int, ...]:
+        if head.ids is None:
+            tokens = self.serving.tokens(self.line)
+            if head.messages:
+                chat = self.line.dialect.put(head.messages, {}).messages
+                head.ids = tuple(await tokens.render(chat))
+            else:
+                head.ids = tuple(await tokens.encode(head.text))
+        return head.ids
+
+    async def _continue_ids(
         self,
         context: Sequence[int],
         stops: list[str],
         most: int,
         sampling: Sampling,
-        on_text: Callable[[str], None] | None,
+        on_text: OnText | None,
     ) -> Generation:
-        messages = build_chat(context, self._endpoint)
-        opened = ends_opened(context)
+        """Continue token ids: what the model sees on local weights."""
+        tokens, parts = self.serving.tokens(self.line), heads(context)
+        options = _options(stops, most, sampling) | dict(tokens.options)
 
-        def tell(text: str) -> None:
-            if on_text and not (opened and THINK.startswith(text)):
-                on_text(_read_text(cut_behind(text, stops) or text, opened=opened))
+        async def ask() -> Completion:
+            prompt = [i for head in parts for i in await self._ids_of(head)]
+            tell = (lambda _, text: on_text(text)) if on_text else None
+            reply = await self.line.continue_ids(prompt, tell, **options)
+            text, stop = find_stop(reply.text, stops, reply.finish, reply.stop_string)
+            if reply.token_ids is None or len(text) < len(reply.text):
+                ids = tuple(await tokens.encode(text))
+            else:
+                ids = reply.token_ids
+                # The last token may hold characters behind the tag; local weights keep them.
+                text = await tokens.decode(ids) if stop == "tag" else text
+            return replace(reply, text=text, finish=stop, token_ids=ids)
 
+        messages = build_chat(context, same_turn=True)
+        value = await self._fetch(messages, options, most, ask)
+        ids = value["ids"] or ()
+        head = TextToken(value["text"], "model", seconds=value["seconds"], ids=ids)
+        return Generation((head, *fill(len(ids))), value["text"], value["finish"])
+
+    async def _continue_chat(
+        self,
+        context: Sequence[int],
+        stops: list[str],
+        most: int,
+        sampling: Sampling,
+        on_text: OnText | None,
+    ) -> Generation:
+        """Continue a chat, by a turn of its own or within the last one."""
+        serving, opened = self.serving, ends_opened(context)
+        same_turn = serving.results == "same_turn"
+        messages = build_chat(context, same_turn=same_turn, leave_implied=serving.server == SGLANG)
+        turn = messages[-1]["content"] if messages[-1]["role"] == "assistant" else ""
+        options = _options(stops, most, sampling) | (serving.options() if turn else {})
+
+        def read(thought: str, text: str) -> Written:
+            return assemble(thought, drop_echo(text, turn), opened=opened)
+
+        def tell(thought: str, text: str) -> None:
+            repeats = turn.startswith(text) or (opened and THINK.startswith(text.lstrip()))
+            if on_text and not is_undecided(thought, text) and (thought or not repeats):
+                written = read(thought, text)
+                on_text(cut_behind(written.text, stops, written.thought) or written.text)
+
+        async def ask() -> Completion:
+            return await self.line.complete(messages, tell if on_text else None, **options)
+
+        value = await self._fetch(messages, options, most, ask)
+        written = read(value.get("thought", ""), value["text"])
+        return _read_reply(written, value, stops, most)
+
+    async def _guard(self, reply: Awaitable[Generation]) -> Generation:
+        """A reply, or an empty one that says why there is none."""
         try:
-            value = await self._fetch(messages, stops, most, sampling, tell if on_text else None)
-            return _read_reply(value, stops, most, opened=opened)
+            return await reply
         except ServiceFailure as failure:
             if isinstance(failure.__cause__, NothingThere):
                 raise PolicyError(str(failure)) from None
@@ -176,35 +306,30 @@ class EndpointPolicy(Closing):
     async def _fetch(
         self,
         messages: list[dict[str, str]],
-        stops: list[str],
+        options: dict[str, Any],
         most: int,
-        sampling: Sampling,
-        on_text: Callable[[str], None] | None,
-    ) -> JsonValue:
-        options: dict[str, Any] = {"temperature": sampling.temperature, "stop": stops}
-        options |= {"max_tokens": most} | ({"top_p": sampling.top_p} if sampling.top_p < 1 else {})
-        if messages[-1]["role"] == "assistant":
-            # vLLM and SGLang must be told; llama.cpp does so by itself.
-            options["extra_body"] = {"continue_final_message": True, "add_generation_prompt": False}
+        ask: Callable[[], Awaitable[Completion]],
+    ) -> Any:
+        """Get a reply as JSON, through the gateway."""
         # No tokenizer that falls back to bytes makes more tokens than there are bytes.
         sent = sum(len(m["content"].encode()) + _FRAME_TOKENS for m in messages)
         worst = self._price(sent, most)
 
-        async def ask() -> Reply:
+        async def call() -> Reply:
             started = time.perf_counter()
-            completion = await self.line.complete(messages, on_text, **options)
-            return Reply(
-                {
-                    "text": completion.text,
-                    "finish": completion.finish,
-                    "stop_string": completion.stop_string,
-                    "tokens": completion.output_tokens,
-                    "seconds": time.perf_counter() - started,
-                },
-                self._price_of(completion, worst),
-            )
+            completion = await ask()
+            value: dict[str, JsonValue] = {
+                "text": completion.text,
+                "thought": completion.thought,
+                "finish": completion.finish,
+                "stop_string": completion.stop_string,
+                "tokens": completion.output_tokens,
+                "ids": list(completion.token_ids) if completion.token_ids is not None else None,
+                "seconds": time.perf_counter() - started,
+            }
+            return Reply(value, self._price_of(completion, worst))
 
-        greedy = sampling.temperature == 0
+        greedy = options["temperature"] == 0
         key = make_key(
             self._gateway.service,
             endpoint=self.line.url,
@@ -213,11 +338,9 @@ class EndpointPolicy(Closing):
             options=options,
             draw=None if greedy else uuid.uuid4().hex,  # a sample answers no other request
         )
+        days = self._endpoint.cache_days if greedy else 0.0
         answer = await self._gateway.fetch(
-            key,
-            ask,
-            worst_usd=worst,
-            ttl_seconds=self._endpoint.cache_days * _DAY_SECONDS if greedy else 0.0,
+            key, call, worst_usd=worst, ttl_seconds=days * _DAY_SECONDS
         )
         return answer.value
 
@@ -242,18 +365,21 @@ def failure_of(trajectory: Trajectory) -> str | None:
     return next((token.failure for token in _tokens(trajectory) if token.failure), None)
 
 
-def _read_text(text: str, *, opened: bool) -> str:
-    """A reply without the tag that had been opened for it, and that some servers repeat."""
-    return text.removeprefix(THINK) if opened else text
+def _options(stops: list[str], most: int, sampling: Sampling) -> dict[str, Any]:
+    options = {"temperature": sampling.temperature, "stop": stops, "max_tokens": most}
+    return options | ({"top_p": sampling.top_p} if sampling.top_p < 1 else {})
 
 
-def _read_reply(value: Any, stops: Sequence[str], most: int, *, opened: bool) -> Generation:
-    text, stop = find_stop(value["text"], stops, value["finish"], value["stop_string"])
-    text = _read_text(text, opened=opened)
-    # A server that does not know stop strings has written, and counted, what was cut off.
-    tokens = value["tokens"] if value["tokens"] is not None else count_tokens(text)
-    first = TextToken(text, "model", seconds=value["seconds"])
-    return Generation((first, *fill(min(tokens, most))), text, stop)
+def _read_reply(written: Written, value: Any, stops: Sequence[str], most: int) -> Generation:
+    text, stop = find_stop(
+        written.text, stops, value["finish"], value["stop_string"], written.thought
+    )
+    # A server that does not know stop strings has written, and counted, what is cut off here.
+    cut = len(text) < len(written.text)
+    tokens = count_tokens(text) if cut or value["tokens"] is None else min(value["tokens"], most)
+    own = TextToken(text[written.implied :], "model", seconds=value["seconds"])
+    implied = [TextToken(text[: written.implied], "model", implied=True)] if written.implied else []
+    return Generation((*implied, own, *fill(tokens - len(implied))), text, stop)
 
 
 def _tokens(trajectory: Trajectory) -> list[TextToken]:

@@ -1,12 +1,8 @@
-"""Text that stands in for token ids, and the messages and replies of a chat server.
+"""Text that stands in for token ids, and the messages that are made of it for a chat server.
 
-Place in the path: below `endpoint`, which sends what is built here and reads what comes back. On
-failure: none.
-
-A server gives text and counts, not ids. So an id is here a `TextToken`, which knows its text: a
-reply of n tokens, by the server's count, has n of them, the first with the text and the others
-empty. With that the rollout's limits hold in the server's tokens, and `rollout` needs to know
-nothing.
+A server gives text and counts. So an id is here a `TextToken`, which knows its text: a reply of n
+tokens, by the server's count, has n of them, the first with the text and the others empty. So the
+rollout's limits hold in the server's tokens, and `rollout` needs to know nothing.
 """
 
 from __future__ import annotations
@@ -14,13 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Self
 
-from rsearch_cli.recipe.policy import Endpoint
+from rsearch_cli.protocol.transcript import THINK
 
 BYTES_PER_TOKEN = 4
 """An estimate, for what the server has not counted."""
-
-THINK = "<think>"
-"""What a rollout may open for the model."""
 
 
 class TextToken(int):
@@ -32,6 +25,8 @@ class TextToken(int):
         messages: The chat, if this is the first token of a prompt.
         seconds: How long the server took for it.
         failure: Why there is no reply, in one line.
+        implied: Whether the server's template writes the text by itself.
+        ids: The server's own ids of prompt or text, once they are known.
     """
 
     text: str
@@ -39,6 +34,8 @@ class TextToken(int):
     messages: tuple[dict[str, str], ...]
     seconds: float
     failure: str | None
+    implied: bool
+    ids: tuple[int, ...] | None
 
     def __new__(
         cls,
@@ -47,37 +44,48 @@ class TextToken(int):
         messages: Sequence[dict[str, str]] = (),
         seconds: float = 0.0,
         failure: str | None = None,
+        *,
+        implied: bool = False,
+        ids: Sequence[int] | None = None,
     ) -> Self:
         """Make a token; integers are complete before `__init__`."""
         token = super().__new__(cls, 0)
         token.text, token.author, token.messages = text, author, tuple(messages)
         token.seconds, token.failure = seconds, failure
+        token.implied, token.ids = implied, None if ids is None else tuple(ids)
         return token
 
 
 _INSIDE = TextToken()
 
 
-def build_chat(context: Sequence[int], endpoint: Endpoint) -> list[dict[str, str]]:
-    """The messages of a request: the prompt, then what was written and inserted since.
+def heads(context: Sequence[int]) -> list[TextToken]:
+    """The tokens of a context at which a text or a chat begins."""
+    return [token for token in context if isinstance(token, TextToken) and token is not _INSIDE]
 
-    With `results: user_turn` each result block is a user message of its own, and a thought that was
-    opened for the model is left to the server's template. With `same_turn` all of it is one
-    assistant message, which the server goes on with: what a model sees in training.
+
+def build_chat(
+    context: Sequence[int], *, same_turn: bool, leave_implied: bool = False
+) -> list[dict[str, str]]:
+    """The messages of a request: the prompt, then what was written and inserted since.
 
     Args:
         context: A prompt's tokens and all that follow.
-        endpoint: Its `results` is read.
+        same_turn: All of it is one assistant message, which the server continues: what a model sees
+            in training. Else each result block is a user message of its own, and a thought that was
+            opened for the model is left to the server's template.
+        leave_implied: Leave out what the server's template writes by itself.
     """
     messages: list[dict[str, str]] = []
-    prompt, own_turn = True, endpoint.results == "user_turn"
-    for token in context:
-        if token is _INSIDE or not isinstance(token, TextToken):
-            continue
+    prompt = True
+    for token in heads(context):
         messages += [dict(message) for message in token.messages]
-        if not token.text or (own_turn and token.text == THINK and prompt):
+        left_to_template = (not same_turn and token.text == THINK and prompt) or (
+            leave_implied and token.implied
+        )
+        if not token.text or left_to_template:
             continue
-        role = "user" if own_turn and token.author == "system" else "assistant"
+        role = "user" if not same_turn and token.author == "system" else "assistant"
         if not prompt and messages[-1]["role"] == role:
             messages[-1]["content"] += token.text
         else:
@@ -92,47 +100,11 @@ def count_tokens(text: str) -> int:
 
 
 def fill(tokens: int) -> list[TextToken]:
-    """The tokens of a text behind its first."""
-    return [_INSIDE] * (tokens - 1)
+    """The tokens of a text behind its first; none for a text without tokens."""
+    return [_INSIDE] * max(0, tokens - 1)
 
 
 def ends_opened(context: Sequence[int]) -> bool:
     """Whether the last text of a context is an opened thought."""
     texts = (t.text for t in reversed(context) if isinstance(t, TextToken) and t.text)
     return next(texts, "") == THINK
-
-
-def find_stop(
-    text: str, stops: Sequence[str], finish: str, stop_string: str | None
-) -> tuple[str, Literal["tag", "eos", "length"]]:
-    """Cut a reply behind its first stop string, which servers leave out of the text.
-
-    Where a server does not say what ended a reply, the tag that is open at its end is taken to be
-    the one that was closed.
-
-    Args:
-        text: What the server sent.
-        stops: What it was told to stop at, such as `</search>`.
-        finish: Its `finish_reason`.
-        stop_string: See `Completion`.
-
-    Returns:
-        The text with the stop string at its end, if there is one, and why it ended.
-    """
-    if (cut := cut_behind(text, stops)) is not None:
-        return cut, "tag"
-    if finish == "length":
-        return text, "length"
-    if stop_string in stops:
-        return f"{text}{stop_string}", "tag"
-    opened = {stop: text.rfind(stop.replace("</", "<")) for stop in stops}
-    last = max(opened, key=lambda stop: opened[stop])
-    if stop_string is None and finish == "stop" and opened[last] >= 0:
-        return text + last, "tag"
-    return text, "eos"
-
-
-def cut_behind(text: str, stops: Sequence[str]) -> str | None:
-    """The text up to the end of its first stop string; None if it has none."""
-    ends = [text.find(stop) + len(stop) for stop in stops if stop in text]
-    return text[: min(ends)] if ends else None

@@ -1,7 +1,6 @@
-"""Streams: the blocks of a transcript that is still being written.
+"""The blocks of a transcript that is still being written, for a person's screen.
 
-Place in the path: between a policy's growing text and a person's screen; whatever is finished is
-read by `transcript`. On failure: none; a tag that closes nothing only ends the block it stands in.
+A tag that closes nothing only ends the block it stands in.
 """
 
 from __future__ import annotations
@@ -35,6 +34,10 @@ class TagStream:
         half = _HALF.search(text)
         self._held = text[half.start() :] if half else ""
         return self._cut(text[: half.start()] if half else text)
+
+    def enter(self, block: str) -> None:
+        """Take what was fed so far to stand in a block; its opening tag has turned up late."""
+        self._block = block
 
     def finish(self) -> list[Piece]:
         """What was held back, now that nothing more comes."""

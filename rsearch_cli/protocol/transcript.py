@@ -21,6 +21,8 @@ from typing import NamedTuple
 from rsearch_cli.recipe.schema import Protocol
 from rsearch_cli.types import Segment
 
+THINK = "<think>"
+"""What a rollout, or a chat template, may open for the model."""
 SEARCH_CLOSE = "</search>"
 """Where generation stops for a search."""
 ANSWER_CLOSE = "</answer>"

@@ -47,10 +47,11 @@ class Endpoint(Section):
     model: str | None = Field(
         None, description="Name of the model, as its server knows it; null takes policy.model."
     )
-    results: Literal["user_turn", "same_turn"] = Field(
-        "user_turn",
-        description="Where results go: into a user message, which every server takes, or into the "
-        "model's own turn, as in training, which vLLM, SGLang and llama.cpp can go on with.",
+    results: Literal["auto", "same_turn", "user_turn"] = Field(
+        "auto",
+        description="Where search results go: into the model's own turn, as in training, or into a "
+        "user message. auto asks the server what it is: vLLM, SGLang and llama.cpp continue the "
+        "model's turn; every other server, and one that refuses to, gets user messages.",
     )
     usd_per_million_input_tokens: float = Field(
         0.0, ge=0.0, description="Price of a million tokens that are sent, in USD."

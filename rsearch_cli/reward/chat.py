@@ -7,13 +7,16 @@ there; a server that refuses a form of reply is asked the next way.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 from rsearch_cli.errors import JudgeError
 from rsearch_cli.recipe.addresses import hide_login, is_http
 from rsearch_cli.recipe.outside import Judge
 from rsearch_cli.services.call import PermanentFailure
-from rsearch_cli.services.chat import OPENAI_URL, ChatLine, Completion, RequestRefused
+from rsearch_cli.services.chat import OPENAI_URL, ChatLine
+from rsearch_cli.services.refusals import RequestRefused
+from rsearch_cli.services.replies import Completion
 
 URL_VARIABLE = "OPENAI_BASE_URL"
 
@@ -44,7 +47,14 @@ class ChatEndpoint:
                 f"{OPENAI_URL}, or set reward.judge.base_url"
             )
         timeout = judge.service.timeout_seconds
-        self._line = ChatLine("the judge", judge.model, "reward.judge.model", url, timeout)
+        self._line = ChatLine(
+            "the judge",
+            judge.model,
+            "reward.judge.model",
+            url,
+            timeout,
+            "reward.judge.max_output_tokens",
+        )
         self._format = 0  # position in FORMATS
 
     @property
@@ -81,14 +91,20 @@ class ChatEndpoint:
         while True:
             position = self._format
             try:
-                return await self._line.complete(
+                reply = await self._line.complete(
                     messages,
                     temperature=0,
                     max_tokens=self._judge.max_output_tokens,
                     **_response_format(FORMATS[position], schema),
                 )
+                # A parser that saw no end of a thought takes a verdict for one.
+                return reply if reply.text.strip() else replace(reply, text=reply.thought)
             except RequestRefused as refusal:
                 self._step_down(position, refusal)
+
+    async def describe_models(self) -> str:
+        """Name the models that the server has, as the end of a message; "" if it does not say."""
+        return await self._line.describe_models()
 
     async def close(self) -> None:
         """Close the connections."""

@@ -10,10 +10,11 @@ the verdict stops the run.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from pydantic import JsonValue
 
-from rsearch_cli.errors import JudgeError, ServiceFailure
+from rsearch_cli.errors import BudgetExceeded, JudgeError, ServiceFailure
 from rsearch_cli.recipe.outside import Judge
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.reward.chat import ChatEndpoint
@@ -31,16 +32,20 @@ from rsearch_cli.reward.rubric import (
 )
 from rsearch_cli.services.cache import make_key
 from rsearch_cli.services.call import PermanentFailure, Reply, TransientFailure
-from rsearch_cli.services.chat import Completion, NothingThere
 from rsearch_cli.services.gateway import Gateway
 from rsearch_cli.services.lifetime import Closing, finish_all
 from rsearch_cli.services.loop import CallLoop
 from rsearch_cli.services.open import JUDGE, Services
+from rsearch_cli.services.refusals import NothingThere
+from rsearch_cli.services.replies import LENGTH, Completion
 from rsearch_cli.types import Question
 
 VERDICT_TRIES = 3
 """Replies without a verdict after which a request has failed, whatever the recipe's retries: each
 was paid for, and at temperature 0 a further one will hardly differ."""
+
+_PROBE = Question("probe", "What is the capital of Australia?", ("Canberra",))
+_PROBE_ANSWER = "Sydney"
 
 # What a server adds to the messages: roles and the marks between them, and the reply's schema.
 _FRAME_TOKENS = 128
@@ -88,6 +93,22 @@ class AnswerJudge(Closing):
         self._judge = judge
         self._gateway = gateway
         self._loop = CallLoop("verdicts")
+
+    def check(self) -> None:
+        """Have one verdict given, before anything else is paid for.
+
+        Offline nothing is sent. A budget that does not allow this call is left to the first real
+        one: all verdicts may be in the cache.
+
+        Raises:
+            JudgeError: The server does not know the model or the address, refuses the request, or
+                what it says is no verdict.
+            ServiceFailure: It does not answer.
+            AccessDenied: The key or the account is refused.
+        """
+        if self._gateway.may_send:
+            with suppress(BudgetExceeded):
+                self._loop.run(self._check())
 
     async def score(self, question: Question, answer: str | None) -> float | None:
         """Score one answer in [0, 1], or None if no verdict could be had.
@@ -138,7 +159,18 @@ class AnswerJudge(Closing):
     async def _score_all(self, pairs: Sequence[tuple[Question, str | None]]) -> list[float | None]:
         return await finish_all(self.score(question, answer) for question, answer in pairs)
 
-    async def _fetch(self, question: Question, given: str) -> JsonValue:
+    async def _check(self) -> None:
+        try:
+            await self._fetch(_PROBE, _PROBE_ANSWER, keep=False)
+        except ServiceFailure as failure:
+            cause = failure.__cause__
+            if isinstance(cause, NothingThere):
+                raise JudgeError(f"{failure}{await self.endpoint.describe_models()}") from None
+            if isinstance(cause, PermanentFailure):
+                raise JudgeError(str(failure)) from None
+            raise
+
+    async def _fetch(self, question: Question, given: str, *, keep: bool = True) -> JsonValue:
         mode = self._judge.mode
         messages = build_messages(mode, question.text, question.answers, given)
         schema = verdict_schema(mode)
@@ -164,8 +196,14 @@ class AnswerJudge(Closing):
             question=clean(question.text),
             references=[clean(reference) for reference in question.answers],
             answer=given,
+            **({} if keep else {"probe": True}),
         )
-        answer = await self._gateway.fetch(key, ask, worst_usd=worst_usd(self._judge, messages))
+        answer = await self._gateway.fetch(
+            key,
+            ask,
+            worst_usd=worst_usd(self._judge, messages),
+            ttl_seconds=None if keep else 0.0,  # a verdict of another day proves nothing
+        )
         return answer.value
 
 
@@ -188,8 +226,11 @@ def check_verdict(mode: Mode, references: Sequence[str], completion: Completion)
     Raises:
         NotAVerdict: It was cut off, or is not what the mode asks for.
     """
-    if completion.finish == "length":
-        raise NotAVerdict("it was cut off at reward.judge.max_output_tokens")
+    if completion.finish == LENGTH:
+        raise NotAVerdict(
+            "it was cut off at reward.judge.max_output_tokens; raise that, for a judge that thinks "
+            "first to 2048 or more"
+        )
     read_verdict(mode, references, completion.text)
 
 

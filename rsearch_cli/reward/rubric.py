@@ -91,6 +91,7 @@ _MARKS = str.maketrans({"{": "(", "[": "(", "}": ")", "]": ")"} | dict.fromkeys(
 _RULERS = re.compile(r"~{2,}|#{2,}|={3,}|-{3,}|'{2,}")
 _VARIATION_SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 _ITEM_BREAK = re.compile(r"[,;/|&\n]|\s(?:and|plus)\s", re.IGNORECASE)
+_FENCE = re.compile(r"```(?:json)?\s*\n(.*?)\n?\s*```", re.DOTALL | re.IGNORECASE)
 _LETTERS = re.compile(r"[(]?([A-J])[).:]?|([A-J]{2,})")
 
 
@@ -239,7 +240,7 @@ def _normalise_item(text: str) -> str:
 def _read_object(reply: str) -> dict[str, Any]:
     try:
         verdict = json.loads(
-            reply.strip(), object_pairs_hook=_unique, parse_constant=_refuse_constant
+            _unwrap(reply), object_pairs_hook=_unique, parse_constant=_refuse_constant
         )
     except NotAVerdict:
         raise
@@ -248,6 +249,14 @@ def _read_object(reply: str) -> dict[str, Any]:
     if not isinstance(verdict, dict):
         raise NotAVerdict("it is JSON, but no object")
     return verdict
+
+
+def _unwrap(reply: str) -> str:
+    """A reply without the thought before it and the code fence around the whole of the rest."""
+    _, closed, behind = reply.rpartition("</think>")
+    bare = (behind if closed else reply).strip()
+    fenced = _FENCE.fullmatch(bare)
+    return fenced[1].strip() if fenced else bare
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,72 +1,44 @@
-"""The line to a chat model: one request to an OpenAI-compatible server, and what its answer means.
+"""A line to an OpenAI-compatible server: one request, and the reply to it.
 
-Place in the path: below the judge and below a policy that lives on a server; the gateway decides
-when they speak, how often and for how much. On failure: what may pass is a `TransientFailure`, what
-will not is a `PermanentFailure`, among them a request that the server refuses as it stands
-(`RequestRefused`) and a model or an address that it does not know (`NothingThere`); a refused key
-or an empty account is `AccessDenied`. No message holds a secret.
+What may pass is a `TransientFailure`, what will not is a `PermanentFailure` or one of its kinds in
+`refusals`; a refused key or an empty account is `AccessDenied`. No message holds a secret.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import sys
 from base64 import b64encode
-from codecs import getincrementaldecoder
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from rsearch_cli.errors import AccessDenied
+from rsearch_cli.ranks import is_main
 from rsearch_cli.recipe.addresses import hide_login
 from rsearch_cli.services.call import PermanentFailure, TransientFailure
-from rsearch_cli.services.http import read_retry_after
+from rsearch_cli.services.dialect import Dialect, Message
+from rsearch_cli.services.refusals import KEY_PAGE, KEY_VARIABLE, RequestRefused, translate
+from rsearch_cli.services.replies import LENGTH, Completion, NoCompletion, ReplyReader, mend
 
 OPENAI_URL = "https://api.openai.com/v1"
-KEY_VARIABLE = "OPENAI_API_KEY"
-KEY_PAGE = "https://platform.openai.com/api-keys"
-BILLING_PAGE = "https://platform.openai.com/settings/organization/billing"
 
 MESSAGE_CHARS = 200
 """Longest part of a server's own words in a message of ours, in characters."""
 
-_UTF16 = getincrementaldecoder("utf-16-le")
-_REFUSES_REQUEST = (400, 422, 501)
-_WORTH_RETRYING = (408, 409, 425, 429)
+OnPart = Callable[[str, str], None]
+"""Told thought and text of a reply so far."""
 
-
-class NothingThere(PermanentFailure):
-    """The server does not know the model or the address; no other call will fare better."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, free=True)
-
-
-class RequestRefused(PermanentFailure):
-    """The server refuses this request as it stands."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, free=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """What the server wrote.
-
-    Attributes:
-        text: The whole message.
-        finish: Why it ended: `stop`, `length`, ...; "" if the server does not say.
-        input_tokens: Tokens that were sent, as the server counts them; None if it does not.
-        output_tokens: Tokens that came back; None if it does not count them.
-        stop_string: The stop string that it ended at, "" where the server says that it was none;
-            None if it does not say, as OpenAI's.
-    """
-
-    text: str
-    finish: str
-    input_tokens: int | None
-    output_tokens: int | None
-    stop_string: str | None = None
+_CHAT, _COMPLETIONS = "/chat/completions", "/completions"
+_NAMED_MODELS = 10
+_LOOKUP_SECONDS = 10.0
+# A shorter secret is hidden where it stands as a word: people give keys such as `x` to servers that
+# want none, and messages would not be readable without that letter.
+_SHORT_SECRET = 8
+# OpenAI's refusal of a reasoning model whose thought took all the tokens there were.
+_CUT_OFF = re.compile(r"output limit was reached", re.IGNORECASE)
 
 
 class ChatLine:
@@ -76,12 +48,22 @@ class ChatLine:
 
     Attributes:
         who: What messages call the other end, such as `the judge`.
+        model: Name of the model, as its server knows it.
+        model_setting: Where the user gives that name, for messages.
+        shorten: What to lower where a request is too long for the server, for messages.
         url: The server's base URL, without credentials.
         answered: Whether a completion has ever come, so that model and address are right.
+        dialect: What is sent another way since the server refused it.
     """
 
     def __init__(
-        self, who: str, model: str, model_setting: str, base_url: str, timeout_seconds: float
+        self,
+        who: str,
+        model: str,
+        model_setting: str,
+        base_url: str,
+        timeout_seconds: float,
+        shorten: str,
     ) -> None:
         """Read address and key; nothing is sent.
 
@@ -91,22 +73,31 @@ class ChatLine:
             model_setting: Where the user gives that name, for messages.
             base_url: The server's address; may hold a user name and a password.
             timeout_seconds: Longest that one call may take.
+            shorten: What to lower where a request is too long for the server, for messages.
         """
         self.who = who
-        self._model = model
-        self._model_setting = model_setting
+        self.model = model
+        self.model_setting = model_setting
         self._timeout = timeout_seconds
+        self.shorten = shorten
         self._full_url = base_url.rstrip("/")
         self._key = os.environ.get(KEY_VARIABLE, "").strip()
         self.url = hide_login(self._full_url)
         self._secrets = _find_secrets(self._full_url, self._key)
         self._client: Any = None
         self.answered = False
+        self.dialect = Dialect()
+        self._told = 0
 
     @property
     def is_public(self) -> bool:
         """Whether this is OpenAI's own server, which answers to nobody without a key."""
         return urlsplit(self.url).hostname == urlsplit(OPENAI_URL).hostname
+
+    @property
+    def has_key(self) -> bool:
+        """Whether it is asked with a key."""
+        return bool(self._key)
 
     def check_key(self, otherwise: str) -> None:
         """Check that there is a key where one is needed.
@@ -119,37 +110,66 @@ class ChatLine:
         """
         if self.is_public and not self._key:
             raise AccessDenied(
-                f"{self.who} {self._model} at {self.url} needs a key and {KEY_VARIABLE} is not"
+                f"{self.who} {self.model} at {self.url} needs a key and {KEY_VARIABLE} is not"
                 f" set; get one at {KEY_PAGE}, or {otherwise}"
             )
 
     async def complete(
-        self,
-        messages: list[dict[str, str]],
-        on_text: Callable[[str], None] | None = None,
-        **options: Any,
+        self, messages: Sequence[Message], on_part: OnPart | None = None, **options: Any
     ) -> Completion:
-        """Ask for one reply.
+        """Ask for one reply to a chat.
+
+        A parameter, field or role that the server refuses by name is sent another way, now and in
+        every later request, and a line on stderr says so.
 
         Args:
             messages: The chat.
-            on_text: Told the text so far, part by part; None takes the reply as a whole.
-            **options: Further arguments of `chat.completions.create`.
+            on_part: Told the reply so far, part by part; None takes the reply as a whole.
+            **options: Further fields of the request's body.
 
         Raises:
             TransientFailure: The server is busy, late, broken, or what it sent is no completion.
             PermanentFailure: It refuses this request.
             RequestRefused: It does so for how the request is put.
+            PromptTooLong: The prompt does not fit its context.
             NothingThere: It does not know the model or the address.
             AccessDenied: It refuses the key or the account.
         """
-        if on_text is None:
-            completion = _read_completion(await self._send(messages, options), self)
-        else:
-            told = {"stream": True, "stream_options": {"include_usage": True}}
-            completion = await self._follow(await self._send(messages, options | told), on_text)
-        self.answered = True
-        return completion
+        return await self._ask(_CHAT, messages, on_part, options)
+
+    async def continue_ids(
+        self, ids: Sequence[int], on_part: OnPart | None = None, **options: Any
+    ) -> Completion:
+        """Ask for the continuation of token ids; otherwise as `complete`."""
+        return await self._ask(_COMPLETIONS, (), on_part, {"prompt": list(ids), **options})
+
+    async def look_up(
+        self, path: str, body: Mapping[str, Any] | None = None, *, beside: bool = False
+    ) -> Any:
+        """Ask the server for something else than a completion, as JSON.
+
+        Args:
+            path: Below the base URL.
+            body: What is posted; None gets the path.
+            beside: The path is not below the base URL's `/v1`, but beside that.
+
+        Raises:
+            TransientFailure: The server is busy, late or broken.
+            PermanentFailure: It refuses, or has nothing there.
+            AccessDenied: It refuses the key.
+        """
+        base = self._full_url.removesuffix("/v1") if beside else self._full_url
+        return await self._send("GET" if body is None else "POST", base + path, body)
+
+    async def describe_models(self) -> str:
+        """Name the models that the server has, as the end of a message; "" if it does not say."""
+        try:
+            listed = await self.look_up("/models")
+            names = [str(entry["id"]) for entry in listed["data"]]
+        except (PermanentFailure, TransientFailure, AccessDenied, LookupError, TypeError):
+            return ""
+        more = f" and {len(names) - _NAMED_MODELS} more" if len(names) > _NAMED_MODELS else ""
+        return f"; it has {', '.join(names[:_NAMED_MODELS])}{more}" if names else ""
 
     async def close(self) -> None:
         """Close the connections."""
@@ -157,12 +177,72 @@ class ChatLine:
             await self._client.close()
             self._client = None
 
-    async def _send(self, messages: list[dict[str, str]], options: dict[str, Any]) -> Any:
+    async def _ask(
+        self,
+        path: str,
+        messages: Sequence[Message],
+        on_part: OnPart | None,
+        options: dict[str, Any],
+    ) -> Completion:
+        if on_part is not None:
+            options = {**options, "stream": True, "stream_options": {"include_usage": True}}
+        while True:
+            sent = self.dialect.put(messages, options)
+            body = {"model": self.model, **sent.options}
+            body |= {"messages": list(sent.messages)} if path == _CHAT else {}
+            try:
+                completion = await self._fetch(path, body, on_part, options.get("stop") or ())
+                if not body.get("stream") or not self.dialect.learn_silence(completion):
+                    break
+            except RequestRefused as refused:
+                if _CUT_OFF.search(refused.refusal.words):
+                    return Completion("", LENGTH, None, None)
+                if not self.dialect.learn(refused.refusal, sent):
+                    raise
+        self.answered = True
+        self._tell_changes()
+        return completion
+
+    def _tell_changes(self) -> None:
+        """Say on stderr what has been learnt since the last time."""
+        changes, self._told = self.dialect.changes[self._told :], len(self.dialect.changes)
+        if changes and is_main():
+            print(
+                f"{self.who} {self.model} at {self.url} does not take requests as OpenAI's server "
+                f"does; from now on they are sent: {'; '.join(changes)}",
+                file=sys.stderr,
+            )
+
+    async def _fetch(
+        self, path: str, body: dict[str, Any], on_part: OnPart | None, stops: Sequence[str]
+    ) -> Completion:
+        reader = ReplyReader()
+        reply = await self._send("POST", self._full_url + path, body)
+        try:
+            if body.get("stream"):
+                await self._follow(reply, reader, on_part, stops)
+            elif isinstance(reply, Mapping):
+                reader.add(reply)
+            return reader.finish()
+        except NoCompletion as problem:
+            words = f" ({self.quote(problem)})" if str(problem) else ""
+            raise TransientFailure(
+                f"{self.who} at {self.url} sent no chat completion{words}"
+            ) from None
+
+    async def _send(self, method: str, url: str, body: Mapping[str, Any] | None) -> Any:
+        """Send a request; gives JSON, or a stream where the body asks for one."""
         import openai
 
+        client = self._open()
         try:
-            return await self._open().chat.completions.create(
-                model=self._model, messages=messages, **options
+            if method == "GET":
+                options = {"timeout": min(_LOOKUP_SECONDS, self._timeout)}
+                return await client.get(url, cast_to=object, options=options)
+            streamed = bool(body and body.get("stream"))
+            kind = openai.AsyncStream[object] if streamed else None
+            return await client.post(
+                url, cast_to=object, body=body, stream=streamed, stream_cls=kind
             )
         except openai.APITimeoutError:
             raise TransientFailure(f"{self.who} at {self.url} took too long") from None
@@ -170,43 +250,46 @@ class ChatLine:
             cause = error.__cause__ or error
             # By name: the client works on either of two HTTP libraries.
             unsent = type(cause).__name__ == "ConnectError"
-            words = self._quote(cause)
+            words = self.quote(cause)
             raise TransientFailure(
                 f"no connection to {self.who} at {self.url} ({words})", free=unsent
             ) from None
         except openai.APIStatusError as error:
-            raise self._translate(error) from None
+            raise translate(error, self) from None
         except (openai.OpenAIError, ValueError) as error:  # a body that is no JSON, or half of it
-            words = self._quote(error)
+            words = self.quote(error)
             raise TransientFailure(f"{self.who} at {self.url} sent no JSON ({words})") from None
 
-    async def _follow(self, stream: Any, on_text: Callable[[str], None]) -> Completion:
-        """Put a reply together from its parts, which may cut a surrogate pair in two."""
-        text, finish, stop_string, usage, choices = "", "", None, None, 0
-        decoder = _UTF16(errors="replace")
+    async def _follow(
+        self, stream: Any, reader: ReplyReader, on_part: OnPart | None, stops: Sequence[str]
+    ) -> None:
+        """Read a stream to its end, or until the server has passed a stop string."""
         async with stream:
-            while (part := await self._next_part(stream)) is not None:
-                usage = getattr(part, "usage", None) or usage
-                for choice in getattr(part, "choices", None) or ():
-                    choices += 1
-                    finish = choice.finish_reason or finish
-                    read = _read_stop(choice)
-                    stop_string = stop_string if read is None else read
-                    new = getattr(choice.delta, "content", None)
-                    if isinstance(new, str) and new:
-                        text += decoder.decode(_encode(new))
-                        on_text(text)
-        if not choices:
-            raise TransientFailure(f"{self.who} at {self.url} sent no chat completion")
-        sent, came = _read_count(usage, "prompt_tokens"), _read_count(usage, "completion_tokens")
-        return Completion(text + decoder.decode(b"", final=True), finish, sent, came, stop_string)
+            kind = str(stream.response.headers.get("content-type", ""))
+            if kind.startswith("application/json"):  # it does not stream, and sends the whole
+                whole = self._decode(await self._receive(stream.response.aread()))
+                if isinstance(whole, Mapping):
+                    reader.add(whole)
+                return
+            while (part := await self._receive(anext(stream, None))) is not None:
+                if isinstance(part, Mapping) and reader.add(part) and on_part:
+                    on_part(reader.thought, reader.text)
+                if any(reader.text.rstrip().partition(stop)[2] for stop in stops):
+                    return
 
-    async def _next_part(self, stream: Any) -> Any:
+    async def _receive(self, part: Awaitable[Any]) -> Any:
         try:
-            return await anext(stream, None)
+            return await part
         except Exception as error:  # the client lets those of its HTTP library through
-            words = self._quote(error)
+            words = self.quote(error)
             raise TransientFailure(f"{self.who} at {self.url} broke off ({words})") from None
+
+    def _decode(self, body: bytes) -> Any:
+        try:
+            return json.loads(body)
+        except ValueError as error:
+            words = self.quote(error)
+            raise TransientFailure(f"{self.who} at {self.url} sent no JSON ({words})") from None
 
     def _open(self) -> Any:
         if self._client is None:
@@ -221,40 +304,15 @@ class ChatLine:
             )
         return self._client
 
-    def _translate(self, error: Any) -> Exception:
-        """What an HTTP status means for this call and for the run."""
-        status, words = error.status_code, self._quote(_read_message(error))
-        said = f"{self.who} at {self.url} answered {status} ({words})"
-        if status == 401:
-            page = f"; get one at {KEY_PAGE}" if self.is_public else ""
-            state = "is refused" if self._key else "is not set"
-            return AccessDenied(f"{said}: the key in {KEY_VARIABLE} {state}{page}")
-        if status == 402 or error.code == "insufficient_quota":
-            page = f"; top it up at {BILLING_PAGE}" if self.is_public else ""
-            return AccessDenied(f"{said}: the account of {KEY_VARIABLE} is out of credit{page}")
-        if status == 404 and not self.answered:
-            setting = f"{self._model_setting} ({self._model!r})"
-            return NothingThere(f"{said}: check {setting} and the address")
-        if status in _REFUSES_REQUEST:
-            return RequestRefused(said)
-        if status in _WORTH_RETRYING or status >= 500:
-            # Refusals cost nothing; 502 and 504 come from a proxy, and the server may have worked.
-            free = status not in (502, 504)
-            return TransientFailure(said, read_retry_after(error.response.headers), free=free)
-        return PermanentFailure(said, free=True)
-
-    def _quote(self, error: object) -> str:
+    def quote(self, error: object) -> str:
         """A few words of the server's or the library's, on one line; servers may echo the key."""
-        words = " ".join(_mend(str(error)).split())
+        words = " ".join(mend(str(error)).split())
         for secret in self._secrets:
-            words = words.replace(secret, "***")
+            hidden = re.escape(secret)
+            if len(secret) < _SHORT_SECRET:
+                hidden = rf"(?<!\w){hidden}(?!\w)"
+            words = re.sub(hidden, "***", words)
         return words if len(words) <= MESSAGE_CHARS else words[:MESSAGE_CHARS] + "…"
-
-
-def _read_message(error: Any) -> str:
-    """The server's own words about an error, without the client's frame around them."""
-    message = error.body.get("message") if isinstance(error.body, dict) else None
-    return str(message or error.response.text or "no reason given")
 
 
 def _find_secrets(url: str, key: str) -> list[str]:
@@ -263,45 +321,3 @@ def _find_secrets(url: str, key: str) -> list[str]:
     password = login.partition(":")[2]
     sent = b64encode(unquote(login).encode()).decode() if login else ""
     return [secret for secret in (key, sent, login, unquote(password), password) if secret]
-
-
-def _read_completion(reply: Any, line: ChatLine) -> Completion:
-    """Take what is needed out of a reply; the client builds its models without checking them."""
-    try:
-        choice = reply.choices[0]
-        text, finish = choice.message.content, choice.finish_reason
-    except (AttributeError, TypeError, LookupError):
-        raise TransientFailure(f"{line.who} at {line.url} sent no chat completion") from None
-    usage = getattr(reply, "usage", None)
-    return Completion(
-        text=_mend(text) if isinstance(text, str) else "",
-        finish=finish if isinstance(finish, str) else "",
-        input_tokens=_read_count(usage, "prompt_tokens"),
-        output_tokens=_read_count(usage, "completion_tokens"),
-        stop_string=_read_stop(choice),
-    )
-
-
-def _mend(text: str) -> str:
-    """Text with U+FFFD for every half of a surrogate pair, which no file and no request can hold.
-
-    JSON has an escape for such halves, and servers send them where a limit cuts an emoji in two.
-    """
-    return _encode(text).decode("utf-16-le", "replace")
-
-
-def _encode(text: str) -> bytes:
-    return text.encode("utf-16-le", "surrogatepass")
-
-
-def _read_count(usage: Any, name: str) -> int | None:
-    count = getattr(usage, name, None)
-    return count if isinstance(count, int) and count >= 0 else None
-
-
-def _read_stop(choice: Any) -> str | None:
-    """The field by which vLLM and SGLang tell a stop string (text) from the model's end (null)."""
-    extra = getattr(choice, "model_extra", None) or {}
-    if "stop_reason" not in extra:
-        return None
-    return extra["stop_reason"] if isinstance(extra["stop_reason"], str) else ""

@@ -65,6 +65,11 @@ class Gateway:
         flights = cache.folder.with_name(f"{cache.folder.name}.flights")
         self._flights = Flights(flights, across_processes=flow is not None)
 
+    @property
+    def may_send(self) -> bool:
+        """Whether the service may be asked at all."""
+        return self._cache.mode != "offline"
+
     async def fetch(
         self,
         key: str,

@@ -17,6 +17,7 @@ import typer
 from rsearch_cli.protocol.characters import flatten, shorten
 from rsearch_cli.protocol.plan import PlanReading
 from rsearch_cli.protocol.stream import Piece, TagStream
+from rsearch_cli.protocol.transcript import THINK
 from rsearch_cli.session.citations import Citation
 from rsearch_cli.session.exchange import Exchange
 from rsearch_cli.terminal import printable
@@ -64,7 +65,12 @@ class Screen:
 
     def wrote(self, text: str) -> None:
         """Show what has come since the last call (see `drafts.Observer`)."""
-        if not text.startswith(self._turn):
+        if text.startswith(THINK + self._turn) and self._turn:
+            # Only the tag that closes a thought shows that a server's template had opened it.
+            self._turn = THINK + self._turn
+            self._block = "think"
+            self._stream.enter("think")
+        elif not text.startswith(self._turn):
             self.say("the reply broke off and begins anew", fg="yellow")
             self._begin_turn()
         new, self._turn = text[len(self._turn) :], text
@@ -217,6 +223,12 @@ def trace_lines(exchange: Exchange) -> list[tuple[str, str]]:
 
 
 def _say_why_none(exchange: Exchange) -> str:
+    texts = (s.text for s in exchange.trajectory.segments if s.author == "model")
+    if not "".join(texts).strip():
+        return (
+            "no answer: the model wrote nothing; one that thinks unseen needs more tokens "
+            f"(rollout.max_new_tokens is {exchange.recipe.rollout.max_new_tokens})"
+        )
     if exchange.trajectory.stop == "length":
         most = exchange.recipe.rollout.max_new_tokens
         room = exchange.recipe.policy.max_seq_length

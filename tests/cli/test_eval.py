@@ -120,6 +120,15 @@ def test_results_hold_every_method_with_intervals(nano):
     assert re.fullmatch(r"[0-9a-f]{32}-v\d+-.*", results["context"]["sources"]["News"]["corpus"])
 
 
+def test_weights_that_never_keep_the_format_are_told_loudly_with_the_likely_setting(tmp_path):
+    settings = [word.replace("max_new_tokens=80", "max_new_tokens=8") for word in SMALL]
+    result = call(*settings, "--output-dir", tmp_path / "short", "--json")
+    assert result.exit_code == 0, result.output
+    problem = json.loads(result.stdout)["methods"]["rsearch"]["format_problem"]
+    assert "cut off at their limit of tokens: raise rollout.max_new_tokens (now 8)" in problem
+    assert f"warning: rsearch: {problem}\n" in result.stderr
+
+
 def test_a_finished_evaluation_is_only_told_again(nano, monkeypatch):
     from rsearch_cli.commands import policies
 
@@ -269,10 +278,12 @@ def test_a_dead_server_stops_the_evaluation_and_what_was_answered_is_kept(
 ):
     arguments = ["--batch-size", "5", "--set", "policy.endpoint.service.retries=0"]
     arguments += ["--output-dir", tmp_path / "e"]
-    first = len(server.requests)
+    asked = 0
 
     def break_down(body):
-        if len(server.requests) >= first + 11:
+        nonlocal asked
+        asked += 1
+        if asked > 11:  # the first only tries the server out, ten answer five questions
             server.faults = Faults([Fault.SERVER_ERROR])
         return write_as_agent(body)
 
@@ -291,7 +302,7 @@ def test_a_dead_server_stops_the_evaluation_and_what_was_answered_is_kept(
 def test_a_spent_budget_stops_the_evaluation_and_a_larger_one_goes_on(ask_server, tmp_path):
     arguments = ["--batch-size", "5", "--output-dir", tmp_path / "e"]
     arguments += ["--set", "policy.endpoint.usd_per_million_input_tokens=1"]
-    stopped = ask_server(*arguments, "--set", "budget.max_usd=0.01")
+    stopped = ask_server(*arguments, "--set", "budget.max_usd=0.012")
     assert stopped.exit_code == 80, stopped.output
     assert "to go on, raise budget.max_usd and start again" in stopped.stderr
     stored = len(rows(tmp_path / "e"))

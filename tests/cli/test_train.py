@@ -133,7 +133,19 @@ def test_the_summary_holds_both_evaluations(finished):
         for metric in ("em", "em_sampled", "f1", "plan_valid", "format_valid"):
             low, high = block["intervals"][metric]
             assert 0 <= low <= block[metric] <= high <= 1
+        assert block["format_problem"] is None
     assert summary["steps"] == 2 and summary["split"] == "test"
+
+
+def test_a_model_that_never_keeps_the_format_is_told_loudly_with_the_likely_setting(tmp_path):
+    short = ("--set", "rollout.max_new_tokens=8", "--max-steps", "1")
+    result = call(*SMALL, *short, "--output-dir", str(tmp_path / "short"))
+    assert result.exit_code == 0, result.output
+    summary = json.loads((tmp_path / "short" / "summary.json").read_text())
+    for side in ("before", "after"):
+        problem = summary[side]["format_problem"]
+        assert "raise rollout.max_new_tokens (now 8)" in problem
+        assert f"warning: evaluation {side} training: {problem}\n" in result.stderr
 
 
 def test_the_run_can_be_rebuilt_from_its_folder(finished):

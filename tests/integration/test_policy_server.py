@@ -57,7 +57,8 @@ def open_policy(server: ChatServer, tmp_path: Path) -> Iterator[Open]:
 
         def open_policy(*settings: str) -> EndpointPolicy:
             address = f"policy.endpoint.url={server.base_url}"
-            recipe = load_recipe("hotpot-offline", (*SETTINGS, address, *settings)).recipe
+            plain = "policy.endpoint.results=user_turn"
+            recipe = load_recipe("hotpot-offline", (*SETTINGS, plain, address, *settings)).recipe
             services = stack.enter_context(open_services(recipe, None, tmp_path / "answers"))
             policy = EndpointPolicy(recipe.policy, services.gateway(POLICY))
             return stack.enter_context(policy)
@@ -103,7 +104,7 @@ def test_limits_hold_in_the_tokens_that_the_server_counts(server, open_policy):
 def test_a_server_that_can_goes_on_in_the_same_turn(server, open_policy):
     trajectory = roll_out(open_policy("policy.endpoint.results=same_turn"))
     assert trajectory.answer == "Nr 51"
-    body = server.requests[1].body
+    body = server.requests[-1].body
     assert body["messages"][-1]["role"] == "assistant"
     assert body["messages"][-1]["content"].startswith("<think>")
     assert body["continue_final_message"] is True and body["add_generation_prompt"] is False
@@ -115,6 +116,18 @@ def test_a_reply_that_never_comes_is_counted_and_not_scored(server, open_policy)
     assert trajectory.answer is None
     assert "the policy at" in failure_of(trajectory)
     assert "(tried 3 times)" in failure_of(trajectory)
+
+
+def test_what_a_server_wrote_behind_a_stop_string_takes_nothing_from_the_limit(server, open_policy):
+    def write_on(body):
+        said = write_as_agent(body)
+        tag = "</search>" if "<search>" in said.text else "</answer>"
+        return Said(said.text + tag + " and on " * 400, finish="length")
+
+    server.grade = write_on
+    trajectory = roll_out(open_policy())
+    assert (trajectory.answer, trajectory.stop) == ("Nr 51", "answer")
+    assert sum(trajectory.model_mask) < 50
 
 
 def test_a_server_that_counts_no_tokens_is_estimated(server, open_policy):
@@ -151,6 +164,16 @@ def test_an_unknown_model_stops_the_run(server, open_policy):
     server.faults = Faults([Fault.NOT_FOUND])
     with pytest.raises(PolicyError, match=r"answered 404 .* check --endpoint-model"):
         ask(open_policy())
+
+
+@pytest.mark.parametrize("key", ["x", "EMPTY"])
+def test_a_short_key_leaves_messages_readable_and_is_hidden_as_a_word(
+    server, open_policy, monkeypatch, key
+):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    refusal = server.describe_error(400, f"the maximum is exceeded by {key}; eXEMPTYx")
+    monkeypatch.setattr(server, "respond", lambda request: (400, refusal))
+    assert "(the maximum is exceeded by ***; eXEMPTYx)" in failure_of(roll_out(open_policy()))
 
 
 def test_a_refused_key_stops_the_run(open_policy, monkeypatch):

@@ -58,7 +58,12 @@ def write_files(folder: Path, questions: int) -> tuple[Path, Path]:
 def write_as_agent(body: dict[str, Any]) -> Said:
     """The reply to a request: a plan, or, once there is a result, an answer."""
     said = [m["content"] for m in body["messages"]]
-    city = [int(found) for text in said for found in _CITY.findall(text)][-1]
+    cities = [int(found) for text in said for found in _CITY.findall(text)]
+    if not cities:  # it is only tried out
+        plan = "<think> I look. </think>\n<search>\nNodes:\nA: born (General)\nEdges:\n</search>"
+        read = "<result>" in said[-1]
+        return stop_as_openai("<answer> London </answer>" if read else plan, body)
+    city = cities[-1]
     # The worked examples of the prompt hold results as well; they name no number of a city.
     numbers = [found for text in said for found in _NUMBER.findall(text)]
     system = body["messages"][0]["content"]

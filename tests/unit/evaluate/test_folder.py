@@ -22,8 +22,8 @@ SETTINGS = {"version": 1, "recipe": {"search": {"top_k": 3}}, "methods": ["rsear
 @pytest.fixture
 def folder(tmp_path):
     folder = EvaluationFolder(tmp_path / "e")
-    with folder.open(SETTINGS, "purpose: x\n"):
-        pass
+    with folder.claimed():
+        folder.begin(SETTINGS, "purpose: x\n")
     return folder
 
 
@@ -54,11 +54,8 @@ def test_a_row_that_is_none_is_named(folder, record):
 
 def test_other_settings_are_refused_by_name(folder):
     other = {**SETTINGS, "recipe": {"search": {"top_k": 5}}}
-    with (
-        pytest.raises(RunFolderError, match=r"with recipe.search.top_k = 3, and this one has 5; "),
-        folder.open(other, ""),
-    ):
-        pass
+    with pytest.raises(RunFolderError, match=r"with recipe.search.top_k = 3, and this one has 5; "):
+        folder.begin(other, "")
 
 
 @contextmanager
@@ -98,23 +95,26 @@ def test_a_kill_before_the_first_file_does_not_occupy_the_folder(tmp_path):
     (tmp_path / ".partial").mkdir()
     (tmp_path / ".partial" / "recipe.yaml").write_text("purp")
     folder.check()
-    with folder.open(SETTINGS, "purpose: x\n"):
-        pass
+    with folder.claimed():
+        folder.begin(SETTINGS, "purpose: x\n")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["evaluation.json", "recipe.yaml"]
 
 
 def test_starting_anew_removes_what_was_there(folder, record):
     folder.append([record("a")])
-    with folder.open({**SETTINGS, "methods": ["rag"]}, "", overwrite=True):
-        assert folder.read_records() == []
+    (folder.path / "spend.json").write_text("{}")
+    with folder.claimed(overwrite=True):
+        assert not (folder.path / "spend.json").exists() and folder.holds_evaluation
+        folder.begin({**SETTINGS, "methods": ["rag"]}, "", overwrite=True)
+    assert folder.read_records() == []
     assert folder.read_settings()["methods"] == ["rag"]
 
 
 def test_two_processes_do_not_write_into_one_folder(folder):
     with (
-        folder.open(SETTINGS, ""),
+        folder.claimed(),
         pytest.raises(RunFolderOccupied, match="another process is evaluating into"),
-        EvaluationFolder(folder.path).open(SETTINGS, ""),
+        EvaluationFolder(folder.path).claimed(),
     ):
         pass
 

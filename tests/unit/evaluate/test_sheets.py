@@ -33,6 +33,7 @@ CONTEXT = {
     "judge": None,
     "batch_size": 8,
     "normalisation": "squad",
+    "decoding": "greedy",
     "latency": "latency is that of a question's own calls and searches",
 }
 

@@ -56,3 +56,13 @@ def test_half_a_tag_is_held_back():
     stream = TagStream()
     assert stream.feed("Rome </ans") == [Piece("", "Rome ")]
     assert stream.feed("wer> x") == [Piece("", " x")]
+
+
+def test_a_block_can_be_entered_late():
+    stream = TagStream()
+    assert stream.feed("so </thi") == [Piece("", "so ")]
+    stream.enter("think")
+    assert stream.feed("ng it is, </think> x") == [
+        Piece("think", "</thing it is, "),
+        Piece("", " x"),
+    ]

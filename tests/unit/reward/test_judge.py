@@ -12,8 +12,8 @@ from rsearch_cli.recipe.outside import Judge
 from rsearch_cli.reward.chat import ChatEndpoint
 from rsearch_cli.reward.judge import actual_usd, check_verdict, is_exact, open_judge, worst_usd
 from rsearch_cli.reward.rubric import Mode, NotAVerdict, build_messages, clean_answer
-from rsearch_cli.services.chat import Completion
 from rsearch_cli.services.open import open_services
+from rsearch_cli.services.replies import Completion
 from rsearch_cli.types import Question
 
 

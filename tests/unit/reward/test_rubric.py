@@ -219,7 +219,7 @@ def test_a_verdict_is_read(mode: Mode, reply: str, score: float) -> None:
         ("continuous", "The score is 0.5", "not one JSON object"),
         ("continuous", '{"score": 0.5', "not one JSON object"),
         ("continuous", "{'score': 0.5}", "not one JSON object"),
-        ("continuous", '```json\n{"score": 0.5}\n```', "not one JSON object"),
+        ("continuous", 'Here it is:\n```json\n{"score": 0.5}\n```', "not one JSON object"),
         ("continuous", 'Sure! {"score": 0.5}', "not one JSON object"),
         ("continuous", '{"score": 0.5} because it is half right', "not one JSON object"),
         ("continuous", '{"score": 0.5}{"score": 1}', "not one JSON object"),

@@ -87,6 +87,23 @@ def test_no_answer_is_said(screen, capsys, make_exchange, stop, line):
     assert capsys.readouterr().out == f"I cannot tell.\n{line}0 searches, 4 tokens, 1.2 s\n"
 
 
+def test_a_reply_without_any_text_is_said_to_be_one(screen, capsys, make_exchange):
+    screen.finish(
+        make_exchange(None, stop="eos", rounds=(), segments=(Segment("", (1,), "model"),))
+    )
+    assert capsys.readouterr().out.startswith(
+        "no answer: the model wrote nothing; one that thinks unseen needs more tokens "
+        "(rollout.max_new_tokens is 80)\n"
+    )
+
+
+def test_a_thought_that_a_template_had_opened_is_not_shown_twice(screen, capsys):
+    screen.wrote("First I loo")
+    screen.wrote("First I look it up. </thi")
+    screen.wrote("<think>First I look it up. </think>\n<answer> Rome")
+    assert capsys.readouterr().out == "First I look it up.\nanswer  Rome"
+
+
 def test_a_plan_without_a_reading_is_told(screen, capsys, quickstart):
     screen.planned(read_plan("Nodes:\nA: x (Gossip)", quickstart.protocol))
     out = capsys.readouterr().out

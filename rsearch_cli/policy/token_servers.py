@@ -1,0 +1,117 @@
+"""Servers that render a chat to token ids and continue ids, so that nothing stands between.
+
+A chat request passes the server's template and its parser of thoughts, and templates of reasoning
+models take thoughts out of the turn that should be continued. Ids pass through unchanged: the model
+sees what it sees on local weights. Checked on vLLM 0.32 and llama.cpp of October 2026.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from rsearch_cli.services.call import PermanentFailure
+from rsearch_cli.services.chat import ChatLine
+
+VLLM_PLAIN: Mapping[str, Any] = MappingProxyType(
+    {
+        # What it is not told, vLLM takes from the settings that the model ships.
+        "top_k": -1,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "skip_special_tokens": False,
+        "spaces_between_special_tokens": False,
+        "return_token_ids": True,
+    }
+)
+"""Options by which vLLM samples from the model's own distribution and hides no token."""
+
+
+class TokenServer(Protocol):
+    """A server's own tokenizer, and the options under which it continues ids.
+
+    Attributes:
+        options: Of every completion.
+    """
+
+    options: Mapping[str, Any]
+
+    async def render(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Ids of a chat, ready for the model's turn."""
+        ...
+
+    async def encode(self, text: str) -> list[int]:
+        """Ids of text inside a turn."""
+        ...
+
+    async def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, special tokens included."""
+        ...
+
+
+async def _ask(line: ChatLine, path: str, body: Mapping[str, Any], field: str) -> Any:
+    """Post to a path beside the API; gives a field of the answer.
+
+    Raises:
+        PermanentFailure: The server has nothing there, or sends something else.
+    """
+    found = await line.look_up(path, body, beside=True)
+    if not isinstance(found, Mapping) or field not in found:
+        raise PermanentFailure(f"{line.who} at {line.url}{path} sent no {field}", free=True)
+    return found[field]
+
+
+class VllmTokens:
+    """vLLM: `/tokenize` renders chats, and completions tell their ids."""
+
+    options = VLLM_PLAIN
+
+    def __init__(self, line: ChatLine) -> None:
+        """Use the server behind a line."""
+        self._line = line
+
+    async def render(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Ids of a chat, ready for the model's turn."""
+        return await self._tokenize(messages=messages, add_generation_prompt=True)
+
+    async def encode(self, text: str) -> list[int]:
+        """Ids of text inside a turn."""
+        return await self._tokenize(prompt=text, add_special_tokens=False)
+
+    async def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, special tokens included."""
+        body = {"model": self._line.model, "tokens": list(ids)}
+        return str(await _ask(self._line, "/detokenize", body, "prompt"))
+
+    async def _tokenize(self, **what: Any) -> list[int]:
+        body = {"model": self._line.model, **what}
+        return list(await _ask(self._line, "/tokenize", body, "tokens"))
+
+
+class LlamaCppTokens:
+    """llama.cpp: `/apply-template` renders chats to text, `/tokenize` makes ids of it."""
+
+    options: Mapping[str, Any] = MappingProxyType(
+        # What it is not told, it takes from its command line.
+        {"top_k": 0, "min_p": 0.0, "typical_p": 1.0, "repeat_penalty": 1.0}
+    )
+
+    def __init__(self, line: ChatLine) -> None:
+        """Use the server behind a line."""
+        self._line = line
+
+    async def render(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Ids of a chat, ready for the model's turn."""
+        body = {"messages": list(messages)}
+        return await self.encode(await _ask(self._line, "/apply-template", body, "prompt"))
+
+    async def encode(self, text: str) -> list[int]:
+        """Ids of text inside a turn."""
+        body = {"content": text, "add_special": False, "parse_special": True}
+        return list(await _ask(self._line, "/tokenize", body, "tokens"))
+
+    async def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, special tokens included."""
+        body = {"tokens": list(ids)}
+        return str(await _ask(self._line, "/detokenize", body, "content"))

@@ -1,0 +1,165 @@
+"""How one server wants its requests, learnt from what it refused.
+
+A refusal names the parameter, the field or the role that it is about. The request is then put
+another way, in this process for good. A refusal that names nothing changes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rsearch_cli.services.replies import LENGTH, Completion
+
+Message = dict[str, Any]
+
+# Fields of vLLM and SGLang beside OpenAI's. They are dropped only where a server does not know
+# them; one that does refuses the message that it should continue, which is another matter.
+_CONTINUE = ("continue_final_message", "add_generation_prompt", "separate_reasoning")
+_STRANGE = re.compile(
+    r"extra[ _](?:input|field|forbid)|unrecogni[sz]ed|unknown|unexpected|not permitted|"
+    r"additional propert|unsupported param",
+    re.IGNORECASE,
+)
+_LIMIT = re.compile(
+    r"too (?:large|small|high|low|big|many)|at (?:most|least)|exceed|range|between|maximum|"
+    r"(?:less|greater|fewer|more) than|must be (?:an? )?(?:positive|integer|[<>])",
+    re.IGNORECASE,
+)
+# A chat is never sent without these: the judge knows other formats of a reply, and a reply without
+# a limit could cost more than was reserved for it.
+_KEPT = (*_CONTINUE, "response_format", "prompt", "max_completion_tokens")
+_POSITIVE = re.compile(r"positive|greater than 0|larger than 0|> ?0(?!\.?\d)", re.IGNORECASE)
+# As chat templates (Gemma's, old ones of Mistral and Llama) and hosted models say it.
+ROLES = re.compile(
+    r"system[ _-]?(?:role|message|prompt|instruction)s?\b|\brole\W{1,3}system|"
+    r"developer (?:role|message|instruction)|messages\[0\]\.role|roles must alternate|"
+    r"only (?:'?user'?,? and '?assistant'?|'?user'?) roles?",
+    re.IGNORECASE,
+)
+_PREFIX = re.compile(r"\bprefix\b", re.IGNORECASE)
+
+LEAST_TEMPERATURE = 0.01
+"""Sent to servers that take no 0: next to greedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What a server said when it refused a request as it stood.
+
+    Attributes:
+        words: The beginning of its own words; further on, servers repeat the chat.
+        param: The parameter that it names in a field of its own, or "".
+    """
+
+    words: str
+    param: str = ""
+
+    def names(self, name: str) -> bool:
+        """Whether it is about a parameter or a field."""
+        named = re.search(rf"(?<![\w.]){name}(?:ing)?(?!\w)", self.words, re.IGNORECASE)
+        return self.param == name or named is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A request as it went out.
+
+    Attributes:
+        messages: The chat; empty where ids were sent.
+        options: Everything else in the body.
+        learnt: How many changes the dialect had made by then.
+    """
+
+    messages: Sequence[Message]
+    options: Mapping[str, Any]
+    learnt: int
+
+
+class Dialect:
+    """Changes to all further requests to one server.
+
+    Attributes:
+        changes: What was changed, in words for a person, in the order in which it was learnt.
+    """
+
+    def __init__(self) -> None:
+        self.changes: list[str] = []
+        self._renamed: dict[str, str] = {}
+        self._replaced: dict[str, Any] = {}
+        self._dropped: set[str] = set()
+        self._fold_system = False
+        self._mark_prefix = False
+
+    def put(self, messages: Sequence[Message], options: Mapping[str, Any]) -> Sent:
+        """Put a request the way the server wants it."""
+        body = {self._renamed.get(name, name): value for name, value in options.items()}
+        body = {name: value for name, value in body.items() if name not in self._dropped}
+        body |= {name: value for name, value in self._replaced.items() if name in body}
+        if self._fold_system:
+            messages = fold_system(messages)
+        if self._mark_prefix and messages and messages[-1]["role"] == "assistant":
+            messages = [*messages[:-1], {**messages[-1], "prefix": True}]
+        return Sent(messages, body, len(self.changes))
+
+    def learn(self, refusal: Refusal, sent: Sent) -> bool:
+        """Take a refusal to heart; whether the request is worth sending again."""
+        if len(self.changes) > sent.learnt:
+            return True  # another request that was under way has learnt meanwhile
+        change = self._change_for(refusal, sent)
+        if change:
+            self.changes.append(change)
+        return change is not None
+
+    def learn_silence(self, streamed: Completion) -> bool:
+        """Ask for whole replies if a stream held nothing of what the server counted."""
+        silent = not (streamed.text or streamed.thought or streamed.finish == LENGTH)
+        if silent and streamed.output_tokens:
+            self._dropped.update(("stream", "stream_options"))
+            self.changes.append("without stream, whose replies come empty")
+            return True
+        return False
+
+    def _change_for(self, refusal: Refusal, sent: Sent) -> str | None:
+        for name, value in sent.options.items():
+            if name not in _KEPT and refusal.names(name):
+                return self._change_option(name, value, refusal)
+        strange = [name for name in _CONTINUE if name in sent.options]
+        if strange and _STRANGE.search(refusal.words):
+            self._dropped.update(strange)
+            return f"without {' and '.join(strange)}"
+        roles = [message["role"] for message in sent.messages]
+        if "system" in roles and ROLES.search(f"{refusal.words} {refusal.param}"):
+            self._fold_system = True
+            return "with the system prompt inside the first user message"
+        if roles[-1:] == ["assistant"] and _PREFIX.search(refusal.words) and not self._mark_prefix:
+            self._mark_prefix = True
+            return "with the last message marked as a prefix"
+        return None
+
+    def _change_option(self, name: str, value: Any, refusal: Refusal) -> str | None:
+        if name == "max_tokens":
+            if _LIMIT.search(refusal.words):
+                return None
+            self._renamed[name] = "max_completion_tokens"
+            return "with max_completion_tokens for max_tokens"
+        if name == "temperature" and value == 0 and _POSITIVE.search(refusal.words):
+            self._replaced[name] = LEAST_TEMPERATURE
+            return f"with temperature {LEAST_TEMPERATURE} for 0"
+        self._dropped.add(name)
+        if name == "temperature":
+            return "without temperature, so not greedily"
+        return f"without {name}"
+
+
+def fold_system(messages: Sequence[Message]) -> list[Message]:
+    """A chat without a system message: its text opens the first user message."""
+    system = [m["content"] for m in messages if m["role"] == "system"]
+    rest = [m for m in messages if m["role"] != "system"]
+    first = next((i for i, m in enumerate(rest) if m["role"] == "user"), None)
+    if not system or first is None:
+        return list(messages)
+    text = "\n\n".join([*system, rest[first]["content"]])
+    return [*rest[:first], {**rest[first], "content": text}, *rest[first + 1 :]]
