@@ -275,7 +275,7 @@ class EndpointPolicy(Closing):
         same_turn = serving.results == "same_turn"
         messages = build_chat(context, same_turn=same_turn, leave_implied=serving.server == SGLANG)
         turn = messages[-1]["content"] if messages[-1]["role"] == "assistant" else ""
-        options = _options(stops, most, sampling) | (serving.options() if turn else {})
+        options = _options(stops, most, sampling) | serving.options(continues=bool(turn))
 
         def read(thought: str, text: str) -> Written:
             return assemble(thought, drop_echo(text, turn), opened=opened)

@@ -11,10 +11,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from rsearch_cli.errors import PolicyError
+from rsearch_cli.errors import AccessDenied, PolicyError
 from rsearch_cli.policy.chat_template import find_opening
 from rsearch_cli.policy.reading import drop_echo
-from rsearch_cli.policy.token_servers import LlamaCppTokens, TokenServer, VllmTokens
+from rsearch_cli.policy.token_servers import (
+    LLAMA_CPP_SAMPLING,
+    VLLM_SAMPLING,
+    LlamaCppTokens,
+    TokenServer,
+    VllmTokens,
+)
 from rsearch_cli.protocol.transcript import ANSWER_CLOSE, SEARCH_CLOSE, TAG
 from rsearch_cli.services.call import PermanentFailure, TransientFailure
 from rsearch_cli.services.chat import ChatLine
@@ -35,20 +41,16 @@ MOST_PROBES = 3
 PROBE_BYTES = 400
 """Most bytes of the messages of a probe, their frames included."""
 
-# The options of a chat request whose last message the server is to continue.
-_CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
-_CHAT_OPTIONS: Mapping[str | None, dict[str, Any]] = {
-    VLLM: {**_CONTINUE, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0},
-    # It takes the last message out of the chat and adds it behind what its template opens; its
-    # parser of thoughts would read a continuation as a thought without an end.
-    SGLANG: {
-        "continue_final_message": True,
-        "separate_reasoning": False,
-        "top_k": -1,
-        "min_p": 0.0,
-        "repetition_penalty": 1.0,
-    },
-    None: _CONTINUE,
+# Fields of a chat request whose last message is to be continued. SGLang takes the message out of
+# the chat and adds it behind what its template opens; its parser of thoughts would read a
+# continuation as a thought without an end.
+_CONTINUE: dict[str, Any] = {"continue_final_message": True, "add_generation_prompt": False}
+_CONTINUE_SGLANG: dict[str, Any] = {"continue_final_message": True, "separate_reasoning": False}
+_SAMPLING: Mapping[str | None, Mapping[str, Any]] = {
+    VLLM: VLLM_SAMPLING,
+    SGLANG: VLLM_SAMPLING,
+    LLAMA_CPP: LLAMA_CPP_SAMPLING,
+    None: {},
 }
 _OWNERS = {"vllm": VLLM, "sglang": SGLANG, "llamacpp": LLAMA_CPP}
 _QUESTION = (
@@ -96,9 +98,10 @@ class Serving:
         """What predictions depend on, under the names `SETTLED`."""
         return dict(zip(SETTLED, (self.server, self.results, self.changes or None), strict=True))
 
-    def options(self) -> dict[str, Any]:
-        """Further options of a chat request that continues its last message."""
-        return dict(_CHAT_OPTIONS.get(self.server, _CONTINUE))
+    def options(self, *, continues: bool) -> dict[str, Any]:
+        """Further options of a chat request, which may continue its last message."""
+        fields = _CONTINUE_SGLANG if self.server == SGLANG else _CONTINUE
+        return {**_SAMPLING[self.server], **(fields if continues else {})}
 
     def tokens(self, line: ChatLine) -> TokenServer:
         """The server's tokenizer, where ids are continued."""
@@ -145,7 +148,7 @@ async def _choose(probes: _Probes, setting: str) -> Serving:
     if problem is None:
         return serving
     if setting == "auto":
-        return await probes.take_user_turns(f"the server is {name}, but {problem}")
+        return await probes.take_user_turns(f"the server is {name}, but {problem}", server)
     if refused:
         raise PolicyError(
             f"policy.endpoint.results is same_turn, but {problem}; set it to auto or user_turn"
@@ -180,8 +183,8 @@ async def _look_up(line: ChatLine, path: str, field: str = "") -> dict[str, Any]
     """A JSON object of the server's with a certain field; an empty one if it has none such."""
     try:
         found = await line.look_up(path, beside=bool(field))
-    except (PermanentFailure, TransientFailure):
-        return {}
+    except (PermanentFailure, TransientFailure, AccessDenied):
+        return {}  # some servers refuse every path but those they have
     return found if isinstance(found, dict) and (not field or field in found) else {}
 
 
@@ -196,14 +199,24 @@ class _Probes:
         """Continue ids by one token; None if the server cannot be reached that way."""
         line, tokens = self.line, serving.tokens(self.line)
         try:
-            prompt = await tokens.render(line.dialect.put(_QUESTION, {}).messages)
+            prompt = await self._render(tokens)
             rendered = await tokens.decode(prompt)
             ids = [*prompt, *await tokens.encode(_TURN)]
             options = {"max_tokens": 1, "temperature": 0, **tokens.options}
             self.on_reply(await line.continue_ids(ids, **options))
-        except PermanentFailure:
+        except (PermanentFailure, AccessDenied):
             return None
         return replace(serving, by_ids=True, opening=find_opening(list(_QUESTION), rendered))
+
+    async def _render(self, tokens: TokenServer) -> list[int]:
+        """Render the question, without a system message if the template refuses one."""
+        sent = self.line.dialect.put(_QUESTION, {})
+        try:
+            return await tokens.render(sent.messages)
+        except RequestRefused as refused:
+            if not self.line.dialect.learn(refused.refusal, sent):
+                raise
+            return await tokens.render(self.line.dialect.put(_QUESTION, {}).messages)
 
     async def try_same_turn(self, serving: Serving) -> tuple[str | None, bool]:
         """Let the server continue half an answer.
@@ -213,7 +226,9 @@ class _Probes:
         """
         messages = [*_QUESTION, {"role": "assistant", "content": _TURN}]
         try:
-            reply = await self.line.complete(messages, **_OPTIONS, **serving.options())
+            reply = await self.line.complete(
+                messages, **_OPTIONS, **serving.options(continues=True)
+            )
         except RequestRefused as refusal:
             return f"it does not continue the model's turn: {refusal}", True
         self.on_reply(reply)
@@ -222,12 +237,14 @@ class _Probes:
             return "it seems to begin a new turn where it should continue the model's", False
         return None, False
 
-    async def take_user_turns(self, why: str) -> Serving:
+    async def take_user_turns(self, why: str, server: str | None = None) -> Serving:
         """Send a result as a user message; every server takes that."""
+        serving = Serving("user_turn", why, server)
         messages = [
             *_QUESTION,
             {"role": "assistant", "content": _PLAN},
             {"role": "user", "content": _RESULT},
         ]
-        self.on_reply(await self.line.complete(messages, **_OPTIONS))
-        return Serving("user_turn", why)
+        options = {**_OPTIONS, **serving.options(continues=False)}
+        self.on_reply(await self.line.complete(messages, **options))
+        return serving

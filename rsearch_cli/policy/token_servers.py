@@ -14,18 +14,28 @@ from typing import Any, Protocol
 from rsearch_cli.services.call import PermanentFailure
 from rsearch_cli.services.chat import ChatLine
 
-VLLM_PLAIN: Mapping[str, Any] = MappingProxyType(
+VLLM_SAMPLING: Mapping[str, Any] = MappingProxyType(
+    {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+)
+"""Options by which vLLM and SGLang sample from the model's own distribution.
+
+What they are not told, they take from the settings that a model ships.
+"""
+
+VLLM_IDS: Mapping[str, Any] = MappingProxyType(
     {
-        # What it is not told, vLLM takes from the settings that the model ships.
-        "top_k": -1,
-        "min_p": 0.0,
-        "repetition_penalty": 1.0,
+        **VLLM_SAMPLING,
         "skip_special_tokens": False,
         "spaces_between_special_tokens": False,
         "return_token_ids": True,
     }
 )
-"""Options by which vLLM samples from the model's own distribution and hides no token."""
+"""Options of a completion of vLLM that hides no token."""
+
+LLAMA_CPP_SAMPLING: Mapping[str, Any] = MappingProxyType(
+    {"top_k": 0, "min_p": 0.0, "typical_p": 1.0, "repeat_penalty": 1.0}
+)
+"""The same for llama.cpp, whose command line decides what it is not told."""
 
 
 class TokenServer(Protocol):
@@ -65,7 +75,7 @@ async def _ask(line: ChatLine, path: str, body: Mapping[str, Any], field: str) -
 class VllmTokens:
     """vLLM: `/tokenize` renders chats, and completions tell their ids."""
 
-    options = VLLM_PLAIN
+    options = VLLM_IDS
 
     def __init__(self, line: ChatLine) -> None:
         """Use the server behind a line."""
@@ -92,10 +102,7 @@ class VllmTokens:
 class LlamaCppTokens:
     """llama.cpp: `/apply-template` renders chats to text, `/tokenize` makes ids of it."""
 
-    options: Mapping[str, Any] = MappingProxyType(
-        # What it is not told, it takes from its command line.
-        {"top_k": 0, "min_p": 0.0, "typical_p": 1.0, "repeat_penalty": 1.0}
-    )
+    options = LLAMA_CPP_SAMPLING
 
     def __init__(self, line: ChatLine) -> None:
         """Use the server behind a line."""

@@ -28,6 +28,7 @@ from rsearch_cli.errors import EngineUnavailable
 from rsearch_cli.policy.generation import GREEDY, Generation, Sampling
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.policy.prefix_cache import PrefixCache
+from rsearch_cli.policy.token_servers import VLLM_IDS
 from rsearch_cli.recipe.addresses import hide_login
 from rsearch_cli.recipe.policy import Rollout
 
@@ -121,16 +122,10 @@ class VllmServerPolicy(LocalPolicy):
             "max_tokens": limit,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            # A server takes what it is not told from the settings that the model ships.
-            "top_k": -1,
-            "min_p": 0.0,
-            "repetition_penalty": 1.0,
             "stop": list(stops),
             "stop_token_ids": list(self.eos_ids),
             "include_stop_str_in_output": True,
-            "skip_special_tokens": False,
-            "spaces_between_special_tokens": False,
-            "return_token_ids": True,
+            **VLLM_IDS,
         }
         if sampling.temperature > 0:
             # From the generator that a checkpoint holds: a resumed run samples what it would have.

@@ -127,7 +127,7 @@ class Dialect:
             if name not in _KEPT and refusal.names(name):
                 return self._change_option(name, value, refusal)
         strange = [name for name in _CONTINUE if name in sent.options]
-        if strange and _STRANGE.search(refusal.words):
+        if any(map(refusal.names, strange)) and _STRANGE.search(refusal.words):
             self._dropped.update(strange)
             return f"without {' and '.join(strange)}"
         roles = [message["role"] for message in sent.messages]

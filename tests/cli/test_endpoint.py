@@ -220,6 +220,7 @@ def test_a_thinking_model_that_uses_up_the_tokens_of_the_first_request_is_no_ref
     [
         ("vllm", (), "/v1/completions", "vLLM 0.32.0"),
         ("llamacpp", (), "/v1/completions", "llama.cpp"),
+        ("vllm", ("no-system",), "/v1/completions", "vLLM 0.32.0"),
         ("vllm", ("no-ids",), "/v1/chat/completions", "vLLM 0.32.0"),
         ("vllm", ("no-ids", "stop_reason", "swallowed"), "/v1/chat/completions", "vLLM 0.32.0"),
         ("sglang", ("matched_stop", "headless"), "/v1/chat/completions", "SGLang"),
@@ -249,6 +250,7 @@ def test_results_go_into_the_models_own_turn_where_the_server_continues_it(
     [
         ("", (), "the server is none of vLLM, SGLang, llama.cpp"),
         ("library", (), "the server is none of vLLM, SGLang, llama.cpp"),
+        ("vllm", ("guarded",), "the server is none of vLLM, SGLang, llama.cpp"),
         ("vllm", ("no-ids", "no-prefill"), "the server is vLLM 0.32.0, but it does not continue"),
         ("sglang", ("new-turn",), "the server is SGLang, but it seems to begin a new turn where"),
         ("llamacpp", ("no-ids", "no-prefill"), "the server is llama.cpp, but it does not continue"),

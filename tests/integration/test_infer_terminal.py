@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from faults import Fault, Faults
 from openai_chat import API_KEY, ChatServer
 from openai_policy import SETTINGS, write_as_agent, write_files
 
@@ -95,12 +96,13 @@ def test_ten_thousand_pasted_characters_are_one_question(server, open_terminal):
     filler = "".join(f"Fact {i} is of no use.\n" for i in range(1000))[: 10_000 - len(QUESTION)]
     with open_terminal("policy.max_seq_length=8192") as terminal:
         terminal.wait_for(PROMPT)
+        tried = len(server.requests)
         terminal.paste(filler + QUESTION)
         terminal.type(ENTER)
         terminal.wait_for("answer  Nr 51 [1]", 120)
-    asked = server.requests[0].body["messages"][-1]["content"]
+    asked = server.requests[tried].body["messages"][-1]["content"]
     assert asked == " ".join((filler + QUESTION).split())
-    assert len(server.requests) == 2
+    assert len(server.requests) == tried + 2
 
 
 def test_a_plan_that_cannot_be_read_is_told_and_there_is_an_answer(server, open_terminal):
@@ -120,18 +122,36 @@ def test_a_plan_that_cannot_be_read_is_told_and_there_is_an_answer(server, open_
         assert "\x1b[31mGossip" not in terminal.raw
 
 
-@pytest.mark.parametrize("status", ["dead", "refused"])
-def test_a_server_that_does_not_answer_is_one_line(server, open_terminal, status):
+@pytest.mark.parametrize(("status", "code"), [("dead", 43), ("refused", 41)])
+def test_a_server_that_does_not_answer_is_one_line_before_the_session(
+    server, open_terminal, status, code
+):
     endpoint = "http://127.0.0.1:9/v1" if status == "dead" else ""
     server._api_key = "another"
     words = "no connection to the policy" if status == "dead" else "the key in OPENAI_API_KEY"
     with open_terminal("policy.endpoint.service.retries=0", endpoint=endpoint) as terminal:
+        terminal.wait_for("rsearch: ")
+        terminal.wait_for(words)
+        assert terminal.wait_until_left() == code
+        assert "Traceback" not in terminal.text and PROMPT not in terminal.text
+
+
+@pytest.mark.parametrize("status", ["broken", "refused"])
+def test_a_server_that_answers_no_more_is_one_line_and_the_session_goes_on(
+    server, open_terminal, status
+):
+    words = "answered 500" if status == "broken" else "the key in OPENAI_API_KEY"
+    with open_terminal("policy.endpoint.service.retries=0") as terminal:
+        terminal.wait_for(PROMPT)
+        if status == "broken":
+            server.faults = Faults([Fault.SERVER_ERROR])
+        else:
+            server._api_key = "another"
         for _ in range(2):
-            terminal.wait_for(PROMPT)
             terminal.type(QUESTION + ENTER)
             terminal.wait_for("rsearch: ")
             terminal.wait_for(words)
-        terminal.wait_for(PROMPT)
+            terminal.wait_for(PROMPT)
         assert "Traceback" not in terminal.text
         terminal.type("/quit" + ENTER)
         assert terminal.wait_until_left() == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +12,7 @@ import pytest
 from faults import Fault, Faults
 from openai_chat import ChatServer, Said
 from openai_policy import SETTINGS, write_as_agent
+from quirks import QuirkyServer
 
 from rsearch_cli.errors import AccessDenied, BudgetExceeded, PolicyError, RecipeValueError
 from rsearch_cli.policy.endpoint import EndpointPolicy, call_seconds, failure_of
@@ -333,3 +334,65 @@ def test_a_server_that_counts_no_streamed_tokens_is_estimated(server, open_polic
     server.grade = lambda body: Said("<answer> Nr 51 ", usage=False)
     written, _ = watch(open_policy())
     assert (written.text, len(written.token_ids)) == ("<answer> Nr 51 </answer>", 6)
+
+
+@pytest.fixture
+def vllm() -> Iterator[QuirkyServer]:
+    """A server that looks like vLLM's and has a token for every character."""
+    with QuirkyServer("wide-token", engine="vllm", grade=write_as_agent, retry_after="0") as server:
+        yield server
+
+
+def by_ids(vllm: QuirkyServer, open_policy: Open) -> EndpointPolicy:
+    settings = (f"policy.endpoint.url={vllm.base_url}", "policy.endpoint.results=auto")
+    return open_policy(*settings, "rollout.max_new_tokens=400")
+
+
+def completions(vllm: QuirkyServer) -> list[dict]:
+    return [r.body for r in vllm.requests if r.path == "/v1/completions"]
+
+
+def text_of(ids: Sequence[int]) -> str:
+    return "".join(map(chr, ids))
+
+
+def test_vllm_continues_the_ids_that_it_wrote_and_those_of_the_results(vllm, open_policy):
+    trajectory = roll_out(by_ids(vllm, open_policy), "rollout.max_new_tokens=400")
+    assert (trajectory.answer, trajectory.opening) == ("Nr 51", "<think>\n")
+    # The line break behind the tag was in the last token, as local weights would keep it.
+    assert "Edges:\n</search>\n\n<result>\nA: City 3" in trajectory.transcript
+    _, first, second = (text_of(body["prompt"]) for body in completions(vllm))
+    assert first.endswith("What is the number of city 3?<|assistant|><think>\n")
+    assert first + trajectory.transcript.removeprefix("<think>\n").split("<answer>")[0] == second
+
+
+def test_limits_hold_in_vllms_own_tokens(vllm, open_policy):
+    trajectory = roll_out(by_ids(vllm, open_policy), "rollout.max_new_tokens=400")
+    prompt, plan, result, answer = trajectory.prompt_ids, *trajectory.segments[:3]
+    _, first, second = completions(vllm)
+    assert (len(prompt), len(plan.token_ids)) == (len(first["prompt"]), len(plan.text))
+    assert (len(result.token_ids), len(answer.token_ids)) == (len(result.text), len(answer.text))
+    assert second["max_tokens"] == 400 - len(plan.text)
+
+
+def test_what_a_model_ships_does_not_change_how_it_is_sampled(vllm, open_policy):
+    roll_out(by_ids(vllm, open_policy))
+    for body in completions(vllm):
+        assert (body["repetition_penalty"], body["top_k"], body["min_p"]) == (1.0, -1, 0.0)
+        assert body["temperature"] == 0 and body["return_token_ids"] is True
+
+
+def test_a_tokenizer_that_fails_is_asked_again_with_the_reply(vllm, open_policy):
+    policy = by_ids(vllm, open_policy)
+    policy.prepare()
+    vllm.faults = Faults([Fault.SERVER_ERROR], first=1)
+    trajectory = roll_out(policy)
+    assert trajectory.answer == "Nr 51" and failure_of(trajectory) is None
+
+
+def test_a_streamed_continuation_of_ids_is_the_continuation(vllm, open_policy):
+    policy = by_ids(vllm, open_policy)
+    (whole,) = ask(policy)
+    streamed, told = watch(policy)
+    assert (streamed.text, streamed.stop) == (whole.text, whole.stop)
+    assert streamed.token_ids == whole.token_ids and whole.text.startswith(told[-1])

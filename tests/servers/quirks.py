@@ -264,7 +264,9 @@ class QuirkyServer(ChatServer):
     Args:
         quirks: Names of `REFUSALS` and `REPLIES`; `finish:X` gives that reason for every end but
             that of the limit, `finish:` none; `whole` answers without a stream where one is asked
-            for; `new-turn` begins a new turn instead of continuing one; `no-chat` has no chat API.
+            for; `new-turn` begins a new turn instead of continuing one; `guarded` refuses every
+            other path; `no-ids` has no tokenizer to ask; with `wide-token` the last token of vLLM
+            holds a line break behind the tag.
         engine: `vllm`, `sglang` or `llamacpp`: what models belong to, and what stands beside the
             API; `""` shows nothing.
         settings: Those of `ChatServer`.
@@ -298,9 +300,10 @@ class QuirkyServer(ChatServer):
         if not (request.body or {}).get("stream") or "whole" in self.quirks:
             return None
         choice = value["choices"][0]
+        ends = {k: v for k, v in choice.items() if k in ("stop_reason", "matched_stop")}
         if "message" not in choice:
-            deltas = [{"text": choice["text"]}]
-            return [*(json.dumps({"choices": [d]}) for d in deltas), self._end(value, {}), "[DONE]"]
+            first = {k: v for k, v in choice.items() if k in ("text", "token_ids")}
+            return [json.dumps({"choices": [first]}), self._end(value, ends), "[DONE]"]
         message = choice["message"]
         apart = {k: v for k, v in message.items() if k not in ("role", "content", "refusal")}
         content = message["content"]
@@ -308,7 +311,6 @@ class QuirkyServer(ChatServer):
         deltas = [apart] if apart else []
         deltas += [{"content": [part] if isinstance(part, dict) else part} for part in parts]
         chunks = [{"choices": [{"index": 0, "delta": d, "finish_reason": None}]} for d in deltas]
-        ends = {k: v for k, v in choice.items() if k in ("stop_reason", "matched_stop")}
         return [*map(json.dumps, chunks), self._end(value, ends), "[DONE]"]
 
     def _end(self, value: Body, fields: Body) -> str:
@@ -329,6 +331,8 @@ class QuirkyServer(ChatServer):
 
     def _respond_beside(self, request: Received) -> Answer:
         path = request.path
+        if "guarded" in self.quirks:
+            return error(401, "Unauthorized")
         if path == "/v1/models" and self.engine:
             return 200, {"object": "list", "data": [{"id": "agent", "owned_by": self.engine}]}
         if self.engine == "vllm" and path == "/version":
@@ -339,6 +343,9 @@ class QuirkyServer(ChatServer):
 
     def _respond_by_ids(self, path: str, body: Body) -> Answer:
         """A tokenizer of one id a character, and completions of ids, as vLLM and llama.cpp do."""
+        for quirk in self.quirks:
+            if (refused := REFUSALS.get(quirk, lambda body: None)(body)) is not None:
+                return refused
         if path == "/apply-template":
             return 200, {"prompt": render(body["messages"])}
         if path == "/tokenize":
@@ -362,7 +369,9 @@ class QuirkyServer(ChatServer):
         tag = re.search(r"<(search|answer)>(?!.*</\1>)", written, re.DOTALL)
         if self.engine == "vllm":
             choice["stop_reason"] = f"</{tag[1]}>" if tag else None
-            choice["token_ids"] = [ord(c) for c in written + (choice["stop_reason"] or "")]
+            whole = written + (choice["stop_reason"] or "")
+            whole += "\n" if tag and "wide-token" in self.quirks else ""
+            choice["token_ids"] = [ord(c) for c in whole]
         return 200, answer
 
 
