@@ -37,6 +37,7 @@ from rsearch_cli.services.chat import ChatLine, Completion, NothingThere
 from rsearch_cli.services.gateway import Gateway
 from rsearch_cli.services.lifetime import Closing, finish_all
 from rsearch_cli.services.loop import PATIENCE_SECONDS, CallLoop
+from rsearch_cli.services.values import is_finite, read_token_count
 from rsearch_cli.types import Trajectory
 
 END = -1
@@ -218,6 +219,7 @@ class EndpointPolicy(Closing):
             ask,
             worst_usd=worst,
             ttl_seconds=self._endpoint.cache_days * _DAY_SECONDS if greedy else 0.0,
+            read=check_reply,
         )
         return answer.value
 
@@ -240,6 +242,23 @@ def call_seconds(trajectory: Trajectory) -> float:
 def failure_of(trajectory: Trajectory) -> str | None:
     """Why a trajectory has no end, if a request for it got no answer."""
     return next((token.failure for token in _tokens(trajectory) if token.failure), None)
+
+
+def check_reply(value: JsonValue) -> JsonValue:
+    """Let a reply pass that is whole: the cache may hold anything.
+
+    Raises:
+        ValueError: A part is missing or of another type.
+    """
+    if not isinstance(value, dict):
+        raise ValueError("no reply of a model")
+    ends = (value.get("text"), value.get("finish"), value.get("stop_string") or "")
+    tokens = value.get("tokens")
+    if not all(isinstance(end, str) for end in ends) or not is_finite(value.get("seconds")):
+        raise ValueError("a reply of a model lacks a part")
+    if tokens is not None and read_token_count(tokens) is None:
+        raise ValueError(f"a reply of a model has {tokens!r:.40} tokens")
+    return value
 
 
 def _read_text(text: str, *, opened: bool) -> str:

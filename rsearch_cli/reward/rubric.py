@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from rsearch_cli.protocol.results import neutralise
+from rsearch_cli.services.values import parse_strictly
 
 Mode = Literal["continuous", "discrete", "multi"]
 
@@ -173,7 +174,7 @@ def verdict_schema(mode: Mode) -> dict[str, Any]:
     }
 
 
-def read_verdict(mode: Mode, references: Sequence[str], reply: str) -> float:
+def read_verdict(mode: Mode, references: Sequence[str], reply: object) -> float:
     """Score in [0, 1] that a reply gives.
 
     Args:
@@ -185,6 +186,8 @@ def read_verdict(mode: Mode, references: Sequence[str], reply: str) -> float:
         NotAVerdict: The reply is not exactly one JSON object with exactly the mode's field and a
             value in range.
     """
+    if not isinstance(reply, str):  # the cache may hold anything
+        raise NotAVerdict("it is no text")
     (field,) = _FIELDS[mode]
     verdict = _read_object(reply)
     if verdict.keys() != {field}:
@@ -237,26 +240,12 @@ def _normalise_item(text: str) -> str:
 
 def _read_object(reply: str) -> dict[str, Any]:
     try:
-        verdict = json.loads(
-            reply.strip(), object_pairs_hook=_unique, parse_constant=_refuse_constant
-        )
-    except NotAVerdict:
-        raise
-    except (ValueError, RecursionError) as error:
+        verdict = parse_strictly(reply.strip())
+    except ValueError as error:
         raise NotAVerdict(f"it is not one JSON object ({error})") from None
     if not isinstance(verdict, dict):
         raise NotAVerdict("it is JSON, but no object")
     return verdict
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(dict(pairs)) < len(pairs):
-        raise NotAVerdict("it gives a field twice")
-    return dict(pairs)
-
-
-def _refuse_constant(name: str) -> float:
-    raise NotAVerdict(f"it holds {name}, which is no number")
 
 
 def _read_score(value: Any) -> float:
