@@ -24,8 +24,8 @@ from rsearch_cli.search.answers import (
     seconds_kept,
 )
 from rsearch_cli.search.expansion import expand
-from rsearch_cli.search.sources import SearchRequest, SearchSource
-from rsearch_cli.services.call import Reply
+from rsearch_cli.search.sources import Found, SearchRequest, SearchSource
+from rsearch_cli.services.call import PermanentFailure, Reply
 from rsearch_cli.services.gateway import Answer
 from rsearch_cli.services.lifetime import Closing
 from rsearch_cli.services.loop import CallLoop
@@ -174,7 +174,7 @@ class PlanExecutor(Closing):
             return _Outcome(error="the run is stopping")
         try:
             answer = await self._fetch(self._sources[name], self._settings.sources[name], request)
-            return _Outcome(decode_passages(answer.value), cached=answer.cached)
+            return _Outcome(answer.value, cached=answer.cached)
         except _STOPS as stop:
             batch.stop = batch.stop or stop
             return _Outcome(error=str(stop))
@@ -190,11 +190,19 @@ class PlanExecutor(Closing):
         request = getattr(source, "simplify", lambda request: request)(request)
 
         async def call() -> Reply:
-            return Reply(encode_passages(await source.search(request)), usd)
+            found = await source.search(request)
+            if not isinstance(found, Found):
+                found = Found(found, usd)
+            try:
+                return Reply(encode_passages(found.passages, request.top_k), found.usd)
+            except ValueError as error:
+                kind = source.fingerprint.partition("/")[0]
+                raise PermanentFailure(f"the source {kind} returned {error}") from error
 
         return await self._services.gateway(source.service).fetch(
             request_key(source.fingerprint, request),
             call,
+            read=lambda value: decode_passages(value, request.top_k),
             worst_usd=usd,
             ttl_seconds=seconds_kept(source, settings),
         )

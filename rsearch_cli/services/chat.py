@@ -9,7 +9,6 @@ or an empty account is `AccessDenied`. No message holds a secret.
 
 from __future__ import annotations
 
-import os
 from base64 import b64encode
 from codecs import getincrementaldecoder
 from collections.abc import Callable
@@ -20,7 +19,9 @@ from urllib.parse import unquote, urlsplit
 from rsearch_cli.errors import AccessDenied
 from rsearch_cli.recipe.addresses import hide_login
 from rsearch_cli.services.call import PermanentFailure, TransientFailure
-from rsearch_cli.services.http import read_retry_after
+from rsearch_cli.services.http import open_client, read_retry_after
+from rsearch_cli.services.keys import check_key, hide_secrets, read_key
+from rsearch_cli.services.values import mend, read_token_count
 
 OPENAI_URL = "https://api.openai.com/v1"
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -30,6 +31,8 @@ BILLING_PAGE = "https://platform.openai.com/settings/organization/billing"
 MESSAGE_CHARS = 200
 """Longest part of a server's own words in a message of ours, in characters."""
 
+# What the client, or a look at its models, ends in where an answer is not what it should be.
+_NONSENSE = (ValueError, TypeError, AttributeError, LookupError, RecursionError, OverflowError)
 _UTF16 = getincrementaldecoder("utf-16-le")
 _REFUSES_REQUEST = (400, 422, 501)
 _WORTH_RETRYING = (408, 409, 425, 429)
@@ -97,7 +100,7 @@ class ChatLine:
         self._model_setting = model_setting
         self._timeout = timeout_seconds
         self._full_url = base_url.rstrip("/")
-        self._key = os.environ.get(KEY_VARIABLE, "").strip()
+        self._key = read_key(KEY_VARIABLE)
         self.url = hide_login(self._full_url)
         self._secrets = _find_secrets(self._full_url, self._key)
         self._client: Any = None
@@ -115,9 +118,11 @@ class ChatLine:
             otherwise: What to do without one, for the message.
 
         Raises:
-            AccessDenied: OpenAI's own server is asked, and there is no key.
+            AccessDenied: OpenAI's own server is asked, and there is no key; or it cannot be a key.
         """
-        if self.is_public and not self._key:
+        if self._key:
+            check_key(KEY_VARIABLE, self._key)
+        elif self.is_public:
             raise AccessDenied(
                 f"{self.who} {self._model} at {self.url} needs a key and {KEY_VARIABLE} is not"
                 f" set; get one at {KEY_PAGE}, or {otherwise}"
@@ -165,20 +170,24 @@ class ChatLine:
                 model=self._model, messages=messages, **options
             )
         except openai.APITimeoutError:
-            raise TransientFailure(f"{self.who} at {self.url} took too long") from None
+            failure: Exception = TransientFailure(f"{self.who} at {self.url} took too long")
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             # By name: the client works on either of two HTTP libraries.
             unsent = type(cause).__name__ == "ConnectError"
             words = self._quote(cause)
-            raise TransientFailure(
+            failure = TransientFailure(
                 f"no connection to {self.who} at {self.url} ({words})", free=unsent
-            ) from None
+            )
         except openai.APIStatusError as error:
-            raise self._translate(error) from None
-        except (openai.OpenAIError, ValueError) as error:  # a body that is no JSON, or half of it
+            failure = self._translate(error)
+        # A body that is no JSON, half of it, nested too deeply, or nothing like a completion: the
+        # client builds its models from whatever comes.
+        except (openai.OpenAIError, *_NONSENSE) as error:
             words = self._quote(error)
-            raise TransientFailure(f"{self.who} at {self.url} sent no JSON ({words})") from None
+            failure = TransientFailure(f"{self.who} at {self.url} sent no JSON ({words})")
+        # Not raised above, where it would keep the error, and by that the whole answer, in memory.
+        raise failure
 
     async def _follow(self, stream: Any, on_text: Callable[[str], None]) -> Completion:
         """Put a reply together from its parts, which may cut a surrogate pair in two."""
@@ -186,19 +195,25 @@ class ChatLine:
         decoder = _UTF16(errors="replace")
         async with stream:
             while (part := await self._next_part(stream)) is not None:
-                usage = getattr(part, "usage", None) or usage
-                for choice in getattr(part, "choices", None) or ():
+                try:
+                    usage = getattr(part, "usage", None) or usage
+                    read = [
+                        (_read_choice(choice), _read_text(getattr(choice.delta, "content", None)))
+                        for choice in (getattr(part, "choices", None) or [])[:1]
+                    ]
+                    pieces = [(*ends, decoder.decode(_encode(new))) for ends, new in read]
+                except _NONSENSE:
+                    raise self._no_completion() from None
+                for ends, stops, new in pieces:
                     choices += 1
-                    finish = choice.finish_reason or finish
-                    read = _read_stop(choice)
-                    stop_string = stop_string if read is None else read
-                    new = getattr(choice.delta, "content", None)
-                    if isinstance(new, str) and new:
-                        text += decoder.decode(_encode(new))
+                    finish, stop_string = ends or finish, stop_string if stops is None else stops
+                    if new:
+                        text += new
                         on_text(text)
         if not choices:
-            raise TransientFailure(f"{self.who} at {self.url} sent no chat completion")
-        sent, came = _read_count(usage, "prompt_tokens"), _read_count(usage, "completion_tokens")
+            raise self._no_completion()
+        counts = (getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens"))
+        sent, came = map(read_token_count, counts)
         return Completion(text + decoder.decode(b"", final=True), finish, sent, came, stop_string)
 
     async def _next_part(self, stream: Any) -> Any:
@@ -212,12 +227,15 @@ class ChatLine:
         if self._client is None:
             import openai
 
+            if self._key:
+                check_key(KEY_VARIABLE, self._key)
             # The gateway retries; a client that did so too would pass the budget unseen.
             self._client = openai.AsyncOpenAI(
                 api_key=self._key or "none",
                 base_url=self._full_url,
                 max_retries=0,
                 timeout=self._timeout,
+                http_client=open_client(timeout=self._timeout, follow_redirects=True),
             )
         return self._client
 
@@ -243,18 +261,22 @@ class ChatLine:
             return TransientFailure(said, read_retry_after(error.response.headers), free=free)
         return PermanentFailure(said, free=True)
 
+    def _no_completion(self) -> TransientFailure:
+        return TransientFailure(f"{self.who} at {self.url} sent no chat completion")
+
     def _quote(self, error: object) -> str:
         """A few words of the server's or the library's, on one line; servers may echo the key."""
-        words = " ".join(_mend(str(error)).split())
-        for secret in self._secrets:
-            words = words.replace(secret, "***")
+        words = hide_secrets(" ".join(mend(str(error)).split()), self._secrets)
         return words if len(words) <= MESSAGE_CHARS else words[:MESSAGE_CHARS] + "…"
 
 
 def _read_message(error: Any) -> str:
     """The server's own words about an error, without the client's frame around them."""
     message = error.body.get("message") if isinstance(error.body, dict) else None
-    return str(message or error.response.text or "no reason given")
+    try:
+        return str(message or error.response.text or "no reason given")
+    except RecursionError:  # it is no text, but JSON that is nested deeply
+        return "no reason given"
 
 
 def _find_secrets(url: str, key: str) -> list[str]:
@@ -269,34 +291,46 @@ def _read_completion(reply: Any, line: ChatLine) -> Completion:
     """Take what is needed out of a reply; the client builds its models without checking them."""
     try:
         choice = reply.choices[0]
-        text, finish = choice.message.content, choice.finish_reason
-    except (AttributeError, TypeError, LookupError):
-        raise TransientFailure(f"{line.who} at {line.url} sent no chat completion") from None
-    usage = getattr(reply, "usage", None)
-    return Completion(
-        text=_mend(text) if isinstance(text, str) else "",
-        finish=finish if isinstance(finish, str) else "",
-        input_tokens=_read_count(usage, "prompt_tokens"),
-        output_tokens=_read_count(usage, "completion_tokens"),
-        stop_string=_read_stop(choice),
-    )
+        text = _read_text(choice.message.content)
+        usage = getattr(reply, "usage", None)
+        finish, stop_string = _read_choice(choice)
+        return Completion(
+            text=mend(text),
+            finish=finish,
+            input_tokens=read_token_count(getattr(usage, "prompt_tokens", None)),
+            output_tokens=read_token_count(getattr(usage, "completion_tokens", None)),
+            stop_string=stop_string,
+        )
+    except _NONSENSE:
+        raise line._no_completion() from None
 
 
-def _mend(text: str) -> str:
-    """Text with U+FFFD for every half of a surrogate pair, which no file and no request can hold.
+def _read_choice(choice: Any) -> tuple[str, str | None]:
+    """Why a reply ended, and at which stop string; see `Completion`.
 
-    JSON has an escape for such halves, and servers send them where a limit cuts an emoji in two.
+    Raises:
+        TypeError: The first is no text.
     """
-    return _encode(text).decode("utf-16-le", "replace")
+    stop_string = _read_stop(choice)
+    finish = mend(_read_text(choice.finish_reason))
+    return finish, None if stop_string is None else mend(stop_string)
+
+
+def _read_text(value: Any) -> str:
+    """Text, or "" for null.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} in place of text")
+    return value
 
 
 def _encode(text: str) -> bytes:
     return text.encode("utf-16-le", "surrogatepass")
-
-
-def _read_count(usage: Any, name: str) -> int | None:
-    count = getattr(usage, name, None)
-    return count if isinstance(count, int) and count >= 0 else None
 
 
 def _read_stop(choice: Any) -> str | None:
