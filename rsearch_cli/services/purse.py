@@ -314,6 +314,8 @@ class Purse(Closing):
         new, self._unstored = self._unstored, _State()
         for name, spend in new.services.items():
             self._stored.add(name, spend, new.unsettled.get(name, 0))
+            # Below 0 where somebody has removed the file meanwhile.
+            self._stored.unsettled[name] = max(0, self._stored.unsettled[name])
         for name, usd in new.excess.items():
             self._stored.excess[name] = max(usd, self._stored.excess.get(name, 0.0))
 
