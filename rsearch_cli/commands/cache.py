@@ -7,8 +7,7 @@ file that cannot be written, or a cache that cannot be used, is `DataError`.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,15 +18,21 @@ import typer
 from rsearch_cli.commands.options import CacheDir, Json
 from rsearch_cli.commands.output import print_json, print_rich
 from rsearch_cli.errors import DataError, DataMalformed, DataNotFound
+from rsearch_cli.services.values import parse_strictly
 from rsearch_cli.storage.json_text import dump_json
 from rsearch_cli.storage.staging import replacing
 
 if TYPE_CHECKING:
+    from pydantic import JsonValue
+
     from rsearch_cli.services.cache import AnswerCache
 
 cache_app = typer.Typer(
     no_args_is_help=True, help="Look at the answers that are kept on disk, remove or share them."
 )
+
+LINE_CHARS = 64 * 2**20
+"""Longest line of an import, in characters; the answer of a service has 8 MiB at the most."""
 
 Service = Annotated[
     str | None, typer.Option(metavar="NAME", help="Only this service's, such as exa or judge.")
@@ -90,7 +95,7 @@ def export_(
             _open(cache_dir) as cache,
             draft.open("w", encoding="ascii") as lines,
         ):
-            for row in cache.export_rows(service):
+            for row in cache.export_rows(service, _check_answer):
                 lines.write(dump_json(row, separators=(",", ":"), ensure_ascii=True) + "\n")
                 count += 1
     except OSError as error:
@@ -104,13 +109,13 @@ def import_(
     cache_dir: CacheDir = None,
     as_json: Json = False,
 ) -> None:
-    """Keep the answers of a file, in place of those that are here.
+    """Keep the answers of a file, in place of those that are here: all of them or none.
 
     Example: rsearch cache import answers.jsonl
     """
     with _open(cache_dir) as cache:
         try:
-            count = cache.import_rows(_read_lines(file))
+            count = cache.import_rows(_read_lines(file), _check_answer)
         except DataMalformed as error:
             raise DataMalformed(f"{file}: {error}; nothing was imported") from error
     _report({"imported": count, "file": str(file)}, f"imported {_count(count)}", as_json)
@@ -129,15 +134,55 @@ def _open(cache_dir: Path | None) -> Iterator[AnswerCache]:
 
 
 def _read_lines(file: Path) -> Iterator[object]:
+    """The JSON value of every line.
+
+    Raises:
+        DataNotFound: The file cannot be read.
+        DataMalformed: A line is not JSON, or longer than an answer can be.
+    """
     try:
         with file.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
+            number = 0
+            while line := lines.readline(LINE_CHARS + 1):
+                number += 1
+                if len(line) > LINE_CHARS:
+                    raise DataMalformed(f"line {number} has more than {LINE_CHARS} characters")
                 try:
-                    yield json.loads(line)
+                    yield parse_strictly(line)
                 except ValueError as error:
                     raise DataMalformed(f"line {number} is not JSON ({error})") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataNotFound(f"{file} cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise DataNotFound(
+            f"{file} cannot be read: it is not text in UTF-8; unpack it first if it is compressed"
+        ) from error
+    except OSError as error:
+        raise DataNotFound(f"{file} cannot be read: {error.strerror}") from error
+
+
+def _check_answer(parts: Mapping[str, Any], value: JsonValue) -> None:
+    """Check that an answer is of the kind that its key asks for.
+
+    Args:
+        parts: Of the key.
+        value: The answer.
+
+    Raises:
+        ValueError: It is not.
+    """
+    from rsearch_cli.policy.endpoint import check_reply
+    from rsearch_cli.reward.rubric import read_verdict
+    from rsearch_cli.search.answers import decode_passages
+    from rsearch_cli.services.open import JUDGE, POLICY
+
+    try:
+        if parts["service"] == POLICY:
+            check_reply(value)
+        elif parts["service"] == JUDGE:
+            read_verdict(parts["mode"], parts["references"], value)
+        else:
+            decode_passages(value, parts["top_k"])
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"its key lacks a part or has a wrong one: {error}") from error
 
 
 def _report(result: dict[str, Any], line: str, as_json: bool) -> None:

@@ -53,6 +53,7 @@ from rsearch_cli.services.lifetime import Closing, finish_all
 from rsearch_cli.services.loop import PATIENCE_SECONDS, CallLoop
 from rsearch_cli.services.refusals import NothingThere, PromptTooLong, RequestRefused
 from rsearch_cli.services.replies import Completion
+from rsearch_cli.services.values import is_finite, read_token_count
 from rsearch_cli.types import Trajectory
 
 END = -1
@@ -340,7 +341,11 @@ class EndpointPolicy(Closing):
         )
         days = self._endpoint.cache_days if greedy else 0.0
         answer = await self._gateway.fetch(
-            key, call, worst_usd=worst, ttl_seconds=days * _DAY_SECONDS
+            key,
+            call,
+            worst_usd=worst,
+            ttl_seconds=days * _DAY_SECONDS,
+            read=check_reply,
         )
         return answer.value
 
@@ -368,6 +373,26 @@ def failure_of(trajectory: Trajectory) -> str | None:
 def _options(stops: list[str], most: int, sampling: Sampling) -> dict[str, Any]:
     options = {"temperature": sampling.temperature, "stop": stops, "max_tokens": most}
     return options | ({"top_p": sampling.top_p} if sampling.top_p < 1 else {})
+
+
+def check_reply(value: JsonValue) -> JsonValue:
+    """Let a reply pass that is whole: the cache may hold anything.
+
+    Raises:
+        ValueError: A part is missing or of another type.
+    """
+    if not isinstance(value, dict):
+        raise ValueError("no reply of a model")
+    texts = (value.get(name) for name in ("text", "thought", "finish"))
+    ends = (*texts, value.get("stop_string") or "")
+    tokens, ids = value.get("tokens"), value.get("ids")
+    if not all(isinstance(end, str) for end in ends) or not is_finite(value.get("seconds")):
+        raise ValueError("a reply of a model lacks a part")
+    if tokens is not None and read_token_count(tokens) is None:
+        raise ValueError(f"a reply of a model has {tokens!r:.40} tokens")
+    if ids is not None and not isinstance(ids, list):
+        raise ValueError("a reply of a model has token ids that are no list")
+    return value
 
 
 def _read_reply(written: Written, value: Any, stops: Sequence[str], most: int) -> Generation:

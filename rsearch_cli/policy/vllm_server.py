@@ -31,12 +31,17 @@ from rsearch_cli.policy.prefix_cache import PrefixCache
 from rsearch_cli.policy.token_servers import VLLM_IDS
 from rsearch_cli.recipe.addresses import hide_login
 from rsearch_cli.recipe.policy import Rollout
+from rsearch_cli.services.http import open_blocking_client
+from rsearch_cli.services.values import is_finite
 
 TIMEOUT_SECONDS = 1800.0
 """Longest wait for one completion; a full server takes its time."""
 
 MOST_AT_ONCE = 256
 """Requests under way; vLLM batches what it has."""
+
+# What a look at an answer ends in that is not what it should be.
+_NONSENSE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 class VllmServerPolicy(LocalPolicy):
@@ -58,7 +63,7 @@ class VllmServerPolicy(LocalPolicy):
         self._folder = tempfile.TemporaryDirectory(
             prefix="rsearch-adapters-", dir=rollout.vllm_folder
         )
-        self._http = httpx.Client(
+        self._http = open_blocking_client(
             timeout=TIMEOUT_SECONDS, transport=httpx.HTTPTransport(retries=3), trust_env=False
         )
         self._served: str | None = None
@@ -91,8 +96,16 @@ class VllmServerPolicy(LocalPolicy):
         """Greedily sampled ids with their log-probabilities, from the path of `generate`."""
         self._serve_adapter()
         choice = self._complete({**self._body(context, [], count, GREEDY), "logprobs": 0})
-        ids, values = choice["token_ids"], choice["logprobs"]["token_logprobs"]
-        return list(zip(ids, values, strict=True))
+        try:
+            values = choice["logprobs"]["token_logprobs"]
+            if not all(map(is_finite, values)):
+                raise TypeError("one is no finite number")
+            return list(zip(choice["token_ids"], values, strict=True))
+        except _NONSENSE as error:
+            raise EngineUnavailable(
+                f"rollout.vllm_url: {hide_login(self._url)} sent a completion without log-"
+                "probabilities; it must be a vLLM server that knows logprobs"
+            ) from error
 
     @property
     def _name(self) -> str:
@@ -136,13 +149,27 @@ class VllmServerPolicy(LocalPolicy):
         reply = self._post("/v1/completions", body)
         try:
             choice: dict[str, Any] = reply.json()["choices"][0]
-            choice["token_ids"] = list(choice["token_ids"])
-        except (ValueError, LookupError, TypeError) as error:
+            choice["token_ids"] = self._check_ids(choice["token_ids"], body["max_tokens"])
+        except _NONSENSE as error:
             raise EngineUnavailable(
                 f"rollout.vllm_url: {hide_login(self._url)} sent a completion without token "
                 "ids; it must be a vLLM server that knows return_token_ids"
             ) from error
         return choice
+
+    def _check_ids(self, ids: Any, most: int) -> list[int]:
+        """Let ids pass that the model can have written.
+
+        Raises:
+            TypeError: They are no list of whole numbers.
+            ValueError: There are more than `most`, or one is outside of the vocabulary.
+        """
+        vocabulary = self.model.get_input_embeddings().num_embeddings
+        if not isinstance(ids, list) or not all(type(i) is int for i in ids):
+            raise TypeError("no list of whole numbers")
+        if len(ids) > most or not all(0 <= i < vocabulary for i in ids):
+            raise ValueError(f"over {most} ids, or one that is not from 0 to {vocabulary - 1}")
+        return ids
 
     def _read(self, choice: dict[str, Any]) -> Generation:
         """A completion of vLLM as ours: whole ids, a stop string's last one included."""

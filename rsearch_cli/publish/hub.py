@@ -9,6 +9,7 @@ then retried what may pass (429, 5xx, broken connections).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,9 +25,14 @@ from rsearch_cli.errors import (
     PublishUnreachable,
 )
 from rsearch_cli.policy.published import MANIFEST
+from rsearch_cli.services.hub import TOKEN_VARIABLE
+from rsearch_cli.services.keys import find_flaw, hide_secrets, read_key
 
 MESSAGE = "Search agent trained with rsearch"
 _WEIGHTS = (".safetensors", ".bin", ".gguf")
+
+
+_ACCOUNT = re.compile(r"[\w.-]{1,96}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +68,10 @@ class Pushed:
 
 
 def find_token() -> str | None:
-    """The Hub token of the environment or of `hf auth login`."""
+    """The Hub token of the environment, as it stands there, or of `hf auth login`."""
     from huggingface_hub import get_token
 
-    return get_token() or None
+    return read_key(TOKEN_VARIABLE) or get_token() or None
 
 
 def check_access(repo_id: str) -> str:
@@ -77,17 +83,23 @@ def check_access(repo_id: str) -> str:
     Raises:
         PublishError: Of the narrowest kind.
     """
-    if find_token() is None:
+    token = find_token()
+    if token is None:
         raise PublishDenied(
             "there is no Hub token; set HF_TOKEN to one with write access "
             "(https://huggingface.co/settings/tokens), or run: hf auth login"
         )
+    if (flaw := find_flaw(TOKEN_VARIABLE, token)) is not None:
+        raise PublishDenied(flaw)
     with clear_errors(repo_id, "signing in"):
         from huggingface_hub import HfApi
         from huggingface_hub.utils import validate_repo_id
 
         validate_repo_id(repo_id)
-        return str(HfApi().whoami()["name"])
+        account = HfApi().whoami()["name"]
+        if not isinstance(account, str) or not _ACCOUNT.fullmatch(account):
+            raise ValueError("it names no account")
+        return account
 
 
 def upload(folder: Path, files: Sequence[str], target: Target, account: str) -> Pushed:
@@ -183,7 +195,11 @@ def clear_errors(repo_id: str, doing: str) -> Iterator[None]:
             "the Hub's client is offline, so nothing can be pushed: HF_HUB_OFFLINE is set, or the "
             "Hub could not be reached before; mend that and push again"
         ) from error
-    except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
+    # The last four are what the client ends in where an answer is not what it should be.
+    except (
+        *(OSError, ValueError, RuntimeError, httpx.HTTPError, httpx.InvalidURL),
+        *(LookupError, TypeError, AttributeError, OverflowError),
+    ) as error:
         # The client wraps what went wrong with one of several files.
         cause: BaseException = error
         while not isinstance(cause, HfHubHTTPError | httpx.TransportError) and cause.__cause__:
@@ -201,7 +217,7 @@ def clear_errors(repo_id: str, doing: str) -> Iterator[None]:
 def _from_status(error: Any, repo_id: str, doing: str) -> PublishError:
     status = error.response.status_code
     said = error.server_message or error.response.headers.get("X-Error-Message")
-    said = f": {' '.join(said.split())}" if said else ""
+    said = f": {hide_secrets(' '.join(said.split()))}" if said else ""
     head = f"the Hub answered {status} while {doing} ({repo_id}){said}"
     if status == 401:
         return PublishDenied(

@@ -56,6 +56,7 @@ class Judge(Section):
         True, description="Score an answer that equals a reference 1 without a call."
     )
     max_output_tokens: int = Field(64, ge=1, le=8192, description="Longest verdict, in tokens.")
+    # gpt-4o-mini: https://developers.openai.com/api/docs/pricing, checked on 2026-11-26.
     usd_per_million_input_tokens: float = Field(
         0.15, ge=0.0, description="Price of a million tokens that are sent, in USD."
     )

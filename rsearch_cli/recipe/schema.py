@@ -140,8 +140,14 @@ class Search(Section):
     own_words_weight: int = Field(
         3, ge=1, le=20, description="How much more a node's own words weigh than its expansion."
     )
+    # Exa: 7 USD for 1,000 searches of up to 10 pages with their text, since 2026-03-03
+    # (https://exa.ai/docs/admin/pricing, read on 2026-11-26).
     usd_per_search: float = Field(
-        0.005, ge=0.0, le=10.0, description="Price of one request to a paid source, in USD."
+        0.007,
+        ge=0.0,
+        le=10.0,
+        description="Expected price of one request to a paid source, in USD; what the source says "
+        "that it charged is what counts.",
     )
     service: Service = Field(
         default_factory=Service, description="Calls to each outside service that is searched."

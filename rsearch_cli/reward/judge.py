@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from pydantic import JsonValue
-
 from rsearch_cli.errors import BudgetExceeded, JudgeError, ServiceFailure
 from rsearch_cli.recipe.outside import Judge
 from rsearch_cli.recipe.schema import Recipe
@@ -129,10 +127,8 @@ class AnswerJudge(Closing):
             return 1.0
         self.judged += 1
         try:
-            found = await self._fetch(question, given)
-            # A cached reply is read as strictly as a new one: it may have been imported.
-            return read_verdict(self._judge.mode, question.answers, str(found))
-        except (ServiceFailure, NotAVerdict) as failure:
+            return await self._fetch(question, given)
+        except ServiceFailure as failure:
             if isinstance(failure.__cause__, NothingThere):
                 raise JudgeError(str(failure)) from None
             self.failed += 1
@@ -170,7 +166,7 @@ class AnswerJudge(Closing):
                 raise JudgeError(str(failure)) from None
             raise
 
-    async def _fetch(self, question: Question, given: str, *, keep: bool = True) -> JsonValue:
+    async def _fetch(self, question: Question, given: str, *, keep: bool = True) -> float:
         mode = self._judge.mode
         messages = build_messages(mode, question.text, question.answers, given)
         schema = verdict_schema(mode)
@@ -203,8 +199,11 @@ class AnswerJudge(Closing):
             ask,
             worst_usd=worst_usd(self._judge, messages),
             ttl_seconds=None if keep else 0.0,  # a verdict of another day proves nothing
+            # A cached reply is read as strictly as a new one: it may have been imported.
+            read=lambda reply: read_verdict(mode, question.answers, reply),
         )
-        return answer.value
+        score: float = answer.value
+        return score
 
 
 def is_exact(mode: Mode, question: Question, answer: str) -> bool:
@@ -237,13 +236,10 @@ def check_verdict(mode: Mode, references: Sequence[str], completion: Completion)
 def worst_usd(judge: Judge, messages: Sequence[Mapping[str, str]]) -> float:
     """Most that one attempt can cost, in USD; the budget is held against this.
 
-    The user message counts one token a byte: no tokenizer that falls back to bytes makes more, and
-    the answer in it may be anything. The system message is plain English of ours and counts one
-    token in two bytes, about twice of what tokenizers make of it.
+    Every byte counts as a token: no tokenizer that falls back to bytes makes more.
     """
-    known = sum(len(m["content"].encode()) for m in messages if m["role"] == "system")
-    foreign = sum(len(m["content"].encode()) for m in messages if m["role"] != "system")
-    return _usd(judge, known // 2 + foreign + _FRAME_TOKENS, judge.max_output_tokens)
+    sent = sum(len(message["content"].encode()) for message in messages)
+    return _usd(judge, sent + _FRAME_TOKENS, judge.max_output_tokens)
 
 
 def actual_usd(

@@ -13,13 +13,13 @@ a function of the cache key's parts alone, so that a verdict can be replayed.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from rsearch_cli.protocol.results import neutralise
+from rsearch_cli.services.values import parse_strictly
 from rsearch_cli.storage.json_text import dump_json
 
 Mode = Literal["continuous", "discrete", "multi"]
@@ -175,7 +175,7 @@ def verdict_schema(mode: Mode) -> dict[str, Any]:
     }
 
 
-def read_verdict(mode: Mode, references: Sequence[str], reply: str) -> float:
+def read_verdict(mode: Mode, references: Sequence[str], reply: object) -> float:
     """Score in [0, 1] that a reply gives.
 
     Args:
@@ -187,6 +187,8 @@ def read_verdict(mode: Mode, references: Sequence[str], reply: str) -> float:
         NotAVerdict: The reply is not exactly one JSON object with exactly the mode's field and a
             value in range.
     """
+    if not isinstance(reply, str):  # the cache may hold anything
+        raise NotAVerdict("it is no text")
     (field,) = _FIELDS[mode]
     verdict = _read_object(reply)
     if verdict.keys() != {field}:
@@ -239,12 +241,8 @@ def _normalise_item(text: str) -> str:
 
 def _read_object(reply: str) -> dict[str, Any]:
     try:
-        verdict = json.loads(
-            _unwrap(reply), object_pairs_hook=_unique, parse_constant=_refuse_constant
-        )
-    except NotAVerdict:
-        raise
-    except (ValueError, RecursionError) as error:
+        verdict = parse_strictly(_unwrap(reply))
+    except ValueError as error:
         raise NotAVerdict(f"it is not one JSON object ({error})") from None
     if not isinstance(verdict, dict):
         raise NotAVerdict("it is JSON, but no object")
@@ -257,16 +255,6 @@ def _unwrap(reply: str) -> str:
     bare = (behind if closed else reply).strip()
     fenced = _FENCE.fullmatch(bare)
     return fenced[1].strip() if fenced else bare
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(dict(pairs)) < len(pairs):
-        raise NotAVerdict("it gives a field twice")
-    return dict(pairs)
-
-
-def _refuse_constant(name: str) -> float:
-    raise NotAVerdict(f"it holds {name}, which is no number")
 
 
 def _read_score(value: Any) -> float:

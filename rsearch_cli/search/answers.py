@@ -1,28 +1,26 @@
 """Answers: how requests to sources are named, and passages written, in the cache.
 
-Place in the path: between the executor, which has requests and passages, and the gateway, which has
-keys and JSON. On failure: a stored answer that holds no passages is a
-`SourceError`; nothing else can fail.
+Passages are checked in both directions, so that nothing invalid is stored or used: a source may
+return anything, and a cache or an import may hold anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Mapping
 
 from pydantic import JsonValue
 
-from rsearch_cli.errors import SourceError
 from rsearch_cli.recipe.schema import Source
 from rsearch_cli.search.sources import SearchRequest, SearchSource
 from rsearch_cli.services.cache import make_key, normalise
+from rsearch_cli.services.values import is_finite, mend
 from rsearch_cli.types import Passage
 
 DAYS_KEPT = 30.0
 """How long the answer of an outside service stays good, unless source or recipe say otherwise."""
 
 _DAY_SECONDS = 86400.0
-_FIELDS = tuple(field.name for field in fields(Passage))
+_KINDS: Mapping[str, type] = {"id": str, "title": str, "text": str, "source": str, "score": float}
 
 
 def request_key(fingerprint: str, request: SearchRequest) -> str:
@@ -54,20 +52,64 @@ def seconds_kept(source: SearchSource, settings: Source) -> float | None:
     return None if days is None else days * _DAY_SECONDS
 
 
-def encode_passages(passages: Sequence[Passage]) -> JsonValue:
-    """Write passages as JSON."""
-    return [{name: getattr(passage, name) for name in _FIELDS} for passage in passages]
+def encode_passages(passages: object, most: int) -> JsonValue:
+    """Write what a source returned as JSON that `decode_passages` takes.
 
+    Lone surrogates become U+FFFD, because no file and no request can hold them. A passage with
+    neither title nor text is dropped.
 
-def decode_passages(value: JsonValue) -> tuple[Passage, ...]:
-    """Read what `encode_passages` wrote.
+    Args:
+        passages: What should be a list of `Passage`.
+        most: How many passages were asked for; any further ones are cut off.
 
     Raises:
-        SourceError: The value is not a list of passages; an import may hold anything.
+        ValueError: It is no list of passages.
     """
-    try:
-        return tuple(Passage(**row) for row in value)  # type: ignore[arg-type, union-attr]
-    except TypeError as error:
-        raise SourceError(
-            f"a stored answer holds no passages ({error}); remove it with rsearch cache clear"
-        ) from error
+    if not isinstance(passages, list | tuple):
+        raise ValueError(f"{type(passages).__name__} in place of a list of passages")
+    rows = [_encode(passage) for passage in passages[:most]]
+    return [row for row in rows if _says_something(row)]
+
+
+def decode_passages(value: JsonValue, most: int) -> tuple[Passage, ...]:
+    """Read what `encode_passages` wrote, strictly: the cache may hold anything.
+
+    Args:
+        value: A stored answer.
+        most: How many passages were asked for.
+
+    Raises:
+        ValueError: The value is no list of at most `most` passages.
+    """
+    if not isinstance(value, list) or len(value) > most:
+        raise ValueError(f"no list of at most {most} passages")
+    if not all(isinstance(row, dict) and row.keys() == _KINDS.keys() for row in value):
+        raise ValueError("a passage does not have the fields of one")
+    passages = [Passage(**row) for row in value]  # type: ignore[arg-type]
+    if [_encode(passage) for passage in passages] != value:
+        raise ValueError("a passage holds text that cannot be stored")
+    return tuple(passages)
+
+
+def _encode(passage: object) -> dict[str, JsonValue]:
+    """One passage as a JSON object.
+
+    Raises:
+        ValueError: It is none, or a field is of another type or no finite number.
+    """
+    if not isinstance(passage, Passage):
+        raise ValueError(f"{type(passage).__name__} in place of a passage")
+    row: dict[str, JsonValue] = {}
+    for name, kind in _KINDS.items():
+        value = getattr(passage, name)
+        if kind is str and isinstance(value, str):
+            row[name] = mend(value)
+        elif kind is float and is_finite(value):
+            row[name] = float(value)
+        else:
+            raise ValueError(f"the {name} of a passage is {type(value).__name__} {value!r:.40}")
+    return row
+
+
+def _says_something(row: dict[str, JsonValue]) -> bool:
+    return any(str(row[name]).strip() for name in ("title", "text"))

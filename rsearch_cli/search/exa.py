@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Any, Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -20,28 +20,46 @@ from rsearch_cli.protocol.characters import flatten, shorten
 from rsearch_cli.recipe.schema import Source
 from rsearch_cli.recipe.section import Section
 from rsearch_cli.search.answers import DAYS_KEPT
-from rsearch_cli.search.exa_service import API_URL, ExaService
+from rsearch_cli.search.exa_service import API_URL, KEY_VARIABLE, ExaService, Page
 from rsearch_cli.search.options import read_options
-from rsearch_cli.search.sources import SearchRequest
+from rsearch_cli.search.sources import Found, SearchRequest
+from rsearch_cli.services.keys import read_key
 from rsearch_cli.types import Passage
 
-VERSION = "v1"
+VERSION = "v2"
 """Raise it when a request or the making of a passage changes."""
 
-CATEGORIES: Mapping[str, str] = {"News": "news", "Academy": "research paper"}
+# Exa takes any text as a category or a type and ignores what it does not know, so a name that is
+# out of date would go unnoticed. Both lists are those of exa-py 2.28; a test compares them.
+Category = Literal["company", "news", "publication", "personal site", "financial report", "people"]
+SearchType = Literal[
+    "auto", "fast", "deep-lite", "deep", "deep-reasoning", "neural", "instant", "lite"
+]
+
+CATEGORIES: Mapping[str, Category] = {"News": "news", "Academy": "publication"}
 """Source name to Exa's category; any other name searches the whole web."""
 
+RENAMED: Mapping[str, Category] = {"research paper": "publication"}
+"""Category that Exa no longer knows to the one that replaced it (in July 2026)."""
+
 NEWS_DAYS_KEPT = 1.0
+
+TITLE_CHARS = 300
+"""Longest title of a passage, in characters."""
 
 
 class ExaOptions(Section):
     """Settings of a source of type `exa`, under `search.sources.<name>.options`."""
 
-    category: str | None = Field(
+    category: Category | None = Field(
         None,
-        min_length=1,
         description="Exa's category; null goes by the source's name: `news` for News, "
-        "`research paper` for Academy, the whole web for others.",
+        "`publication` for Academy, the whole web for others.",
+    )
+    type: SearchType | None = Field(
+        None,
+        description="How Exa searches; null leaves it to Exa, which takes `auto`. `lite` costs "
+        "less, the `deep` ones cost more: adapt search.usd_per_search.",
     )
     include_domains: list[str] = Field(
         default_factory=list, description="Domains to search; none for all. Not with the next."
@@ -61,6 +79,13 @@ class ExaOptions(Section):
         le=20000,
         description="Longest text of a page, in characters; it is cut where a sentence ends.",
     )
+
+    @field_validator("category", mode="before")
+    @classmethod
+    def _refuse_old_name(cls, value: object) -> object:
+        if isinstance(value, str) and value in RENAMED:
+            raise ValueError(f"Exa renamed {value!r} to {RENAMED[value]!r}; write that")
+        return value
 
     @field_validator("start_published_date", "end_published_date")
     @classmethod
@@ -108,12 +133,13 @@ class ExaSource:
         """Exa takes one text: what the parents found is part of it, and weighs as much."""
         return SearchRequest(" ".join([request.query, *request.expansion]), top_k=request.top_k)
 
-    async def search(self, request: SearchRequest) -> list[Passage]:
+    async def search(self, request: SearchRequest) -> Found:
         """Find pages for the node's words and what its parents found; see `ExaService.search`."""
         options = self._options
-        results = await self._exa.search(
+        answer = await self._exa.search(
             self.simplify(request).query,
             num_results=request.top_k,
+            type=options.type,
             category=options.category,
             include_domains=options.include_domains or None,
             exclude_domains=options.exclude_domains or None,
@@ -121,7 +147,8 @@ class ExaSource:
             end_published_date=options.end_published_date,
             contents={"text": {"max_characters": options.max_characters}},
         )
-        return [make_passage(result, options.max_characters) for result in results]
+        passages = [make_passage(page, options.max_characters) for page in answer.pages]
+        return Found(passages, answer.usd)
 
 
 def open_exa(
@@ -142,22 +169,20 @@ def open_exa(
         SourceError: EXA_BASE_URL is no address.
     """
     options = {name: read_options(ExaOptions, name, config) for name, config in configs.items()}
-    key = os.environ.get("EXA_API_KEY", "").strip()
-    exa = ExaService(key, os.environ.get("EXA_BASE_URL") or API_URL)
+    exa = ExaService(read_key(KEY_VARIABLE), os.environ.get("EXA_BASE_URL") or API_URL)
     return {name: ExaSource(name, options[name], exa) for name in configs}
 
 
-def make_passage(result: Any, most: int) -> Passage:
-    """Turn one of exa-py's results into a passage of at most `most` characters of text."""
-    raw = result.text or ""
-    text = flatten(raw)
+def make_passage(page: Page, most: int) -> Passage:
+    """Turn one of Exa's pages into a passage of at most `most` characters of text."""
+    text = flatten(page.text)
     # Exa cuts in the middle of a word: a text as long as asked for is not whole.
-    limit = min(most, len(text) - 1) if text and len(raw) >= most else most
+    limit = min(most, len(text) - 1) if text and len(page.text) >= most else most
     return Passage(
-        id=result.url,
-        title=flatten(result.title or ""),
+        id=page.url,
+        title=shorten(flatten(page.title), TITLE_CHARS),
         text=shorten(text, limit),
-        score=float(result.score or 0.0),
+        score=page.score,
     )
 
 

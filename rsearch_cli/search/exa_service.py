@@ -10,31 +10,42 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
+import warnings
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
 from rsearch_cli.errors import AccessDenied, SourceError
-from rsearch_cli.protocol.characters import flatten, shorten
+from rsearch_cli.protocol.characters import INVISIBLE, flatten, shorten
+from rsearch_cli.ranks import is_main
 from rsearch_cli.recipe.addresses import hide_login, is_http
 from rsearch_cli.services.call import PermanentFailure, TransientFailure
-from rsearch_cli.services.http import read_retry_after
+from rsearch_cli.services.http import open_client, read_retry_after
+from rsearch_cli.services.keys import check_key, hide_secrets
+from rsearch_cli.services.values import is_finite
 
 if TYPE_CHECKING:
     import ssl
 
     import httpx
     from exa_py import AsyncExa
+    from exa_py.api_warnings import ApiWarning
 
 _Keeper = AsyncGenerator["_Clients"]
 
 API_URL = "https://api.exa.ai"
+KEY_VARIABLE = "EXA_API_KEY"
 KEYS_URL = "https://dashboard.exa.ai/api-keys"
 
 MESSAGE_CHARS = 200
 """Longest part of Exa's own words in a message, in characters."""
+
+MOST_REMARKS = 5
+"""Most different remarks of Exa's on our requests that are printed."""
 
 _REFUSALS = {
     401: "the key is wrong or was withdrawn",
@@ -42,8 +53,31 @@ _REFUSALS = {
     403: "the key is not allowed to do this",
 }
 _MAY_PASS = (408, 429)
-# What a header can carry; anything else would end in an error of the client that quotes the key.
-_KEY = re.compile(r"[!-~]+")
+# Longer addresses are taken neither by browsers nor by a citation.
+_ADDRESS = re.compile(r"https?://[^\s/?#]\S{0,1999}")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One result of a search: every field is of its type, the address one that can be cited."""
+
+    url: str
+    title: str
+    text: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExaAnswer:
+    """What one search gave.
+
+    Attributes:
+        pages: Best first.
+        usd: What Exa says that it charged, unchecked; None if it does not say.
+    """
+
+    pages: list[Page]
+    usd: object
 
 
 class ExaService:
@@ -70,12 +104,13 @@ class ExaService:
         self.url = hide_login(self._full_url)
         self._key = SecretStr(key)
         self._clients: dict[asyncio.AbstractEventLoop, tuple[_Clients, _Keeper]] = {}
+        self._reported: set[str] = set()
 
     def check(self) -> None:
         """Check the key, and load the client.
 
         Raises:
-            AccessDenied: The key is missing, or holds a character that no key has.
+            AccessDenied: The key is missing, or is text that cannot be a key.
         """
         # Slow to import: better now than while the time-out of the first search runs.
         import exa_py  # noqa: F401
@@ -83,24 +118,21 @@ class ExaService:
         key = self._key.get_secret_value()
         if not key:
             raise AccessDenied(
-                f"Exa needs a key and EXA_API_KEY is not set; get one at {KEYS_URL}, or give the "
-                "sources of type exa another type"
+                f"Exa needs a key and {KEY_VARIABLE} is not set; get one at {KEYS_URL}, or give "
+                "the sources of type exa another type"
             )
-        if not _KEY.fullmatch(key):
-            raise AccessDenied(
-                "EXA_API_KEY holds a blank or a character that no key has; copy it again from "
-                f"{KEYS_URL}"
-            )
+        check_key(KEY_VARIABLE, key)
 
-    async def search(self, query: str, **options: Any) -> list[Any]:
+    async def search(self, query: str, *, num_results: int = 10, **options: Any) -> ExaAnswer:
         """Send one search.
 
         Args:
             query: The words.
+            num_results: Most pages wanted; what else comes is not looked at.
             **options: Further arguments of `AsyncExa.search`.
 
         Returns:
-            exa-py's results, best first.
+            The pages; one whose address cannot be cited is left out.
 
         Raises:
             TransientFailure: Exa is busy, late, broken, or what it sent is no answer.
@@ -112,18 +144,23 @@ class ExaService:
         clients = await self._find_clients()
         try:
             with clients.borrow() as client:
-                response = await client.search(query, **options)
-            return [_check_page(result) for result in response.results]
+                response = await client.search(query, num_results=num_results, **options)
+            pages = [_read_page(result) for result in response.results[:num_results]]
+            charge = response.cost_dollars.total if response.cost_dollars else None
+            self._report(response.warnings or [])
+            return ExaAnswer([page for page in pages if _is_citable(page.url)], charge)
         except httpx.HTTPError as error:
             words = self._quote(str(error) or type(error).__name__)
             never_sent = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
-            raise TransientFailure(
+            failure = TransientFailure(
                 f"no answer from Exa at {self.url} ({words})", free=never_sent
-            ) from None
-        except (ValueError, LookupError, TypeError, AttributeError):
+            )
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             # exa-py takes an answer apart without checking it first. Its own words may quote half
             # of the key, if the page that came instead of JSON does.
-            raise TransientFailure(f"Exa at {self.url} sent no search results") from None
+            failure = TransientFailure(f"Exa at {self.url} sent no search results")
+        # Not raised above, where it would keep the error, and by that the whole answer, in memory.
+        raise failure
 
     async def _find_clients(self) -> _Clients:
         """The running loop's clients; nothing in here waits, so that two calls get the same."""
@@ -147,17 +184,19 @@ class ExaService:
             await clients.close()
 
     def _make_client(self, verify: ssl.SSLContext) -> AsyncExa:
-        import httpx
         from exa_py import AsyncExa
+        from exa_py.api_warnings import ExaWarning
 
+        # exa-py prints what an answer calls a warning as it stands; `_report` does it in one line.
+        warnings.simplefilter("ignore", ExaWarning)
         client = AsyncExa(self._key.get_secret_value(), self._full_url)
-        client._client = httpx.AsyncClient(
+        client._client = open_client(
+            # exa-py puts a status into the text of a ValueError and drops the headers.
+            self._check,
             base_url=client.base_url,
             headers=client.headers,
             timeout=client.timeout,
             verify=verify,
-            # exa-py puts a status into the text of a ValueError and drops the headers.
-            event_hooks={"response": [self._check]},
         )
         return client
 
@@ -171,8 +210,8 @@ class ExaService:
         words = self._quote(own_words or response.reason_phrase or "no reason given")
         if status in _REFUSALS:
             raise AccessDenied(
-                f"Exa at {self.url} refuses EXA_API_KEY: {_REFUSALS[status]} ({status}: {words}); "
-                f"see {KEYS_URL}"
+                f"Exa at {self.url} refuses {KEY_VARIABLE}: {_REFUSALS[status]} "
+                f"({status}: {words}); see {KEYS_URL}"
             )
         said = f"Exa at {self.url} answered {status} ({words})"
         free = own_words is not None  # else a proxy spoke, and Exa may have done the work
@@ -180,10 +219,17 @@ class ExaService:
             raise TransientFailure(said, read_retry_after(response.headers), free=free)
         raise PermanentFailure(said, free=free)
 
+    def _report(self, remarks: list[ApiWarning]) -> None:
+        """Print what Exa says is wrong with the requests, such as an option that it ignores."""
+        for remark in remarks:
+            kind = f"{remark.code} {remark.path}"
+            if is_main() and kind not in self._reported and len(self._reported) < MOST_REMARKS:
+                self._reported.add(kind)
+                print(f"Exa: {self._quote(f'{kind}: {remark.message}')}", file=sys.stderr)
+
     def _quote(self, words: str) -> str:
         """Words of the service's or the library's on one short line, in which no key stands."""
-        hidden = flatten(words).replace(self._key.get_secret_value(), "***")
-        return shorten(hidden, MESSAGE_CHARS)
+        return shorten(hide_secrets(flatten(words), [self._key.get_secret_value()]), MESSAGE_CHARS)
 
 
 class _Clients:
@@ -216,18 +262,23 @@ class _Clients:
             await client.aclose()
 
 
-def _check_page(result: Any) -> Any:
-    """Let a result pass if it is one: exa-py does not look at the types.
+def _read_page(result: Any) -> Page:
+    """Read one of exa-py's results, whose types it does not check.
 
     Raises:
-        TypeError: A field is of another type than Exa's.
+        TypeError: A field is of another type than Exa's, or the score is no finite number.
     """
-    optional = ((result.title, str), (result.text, str), (result.score, float | int))
-    if not isinstance(result.url, str) or not all(
-        value is None or isinstance(value, kind) for value, kind in optional
-    ):
+    title, text = ("" if value is None else value for value in (result.title, result.text))
+    texts = (result.url, title, text)
+    score = 0.0 if result.score is None else result.score
+    if not all(isinstance(text, str) for text in texts) or not is_finite(score):
         raise TypeError("not one of Exa's results")
-    return result
+    return Page(*texts, float(score))
+
+
+def _is_citable(url: str) -> bool:
+    """Whether an address is one of the web, in characters that can be stored and shown."""
+    return _ADDRESS.fullmatch(url) is not None and INVISIBLE.search(url) is None
 
 
 def _read_error(response: httpx.Response) -> str | None:

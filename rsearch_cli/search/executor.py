@@ -24,8 +24,8 @@ from rsearch_cli.search.answers import (
     seconds_kept,
 )
 from rsearch_cli.search.expansion import expand
-from rsearch_cli.search.sources import SearchRequest, SearchSource
-from rsearch_cli.services.call import Reply
+from rsearch_cli.search.sources import Found, SearchRequest, SearchSource
+from rsearch_cli.services.call import PermanentFailure, Reply
 from rsearch_cli.services.gateway import Answer
 from rsearch_cli.services.lifetime import Closing
 from rsearch_cli.services.loop import CallLoop
@@ -179,7 +179,7 @@ class PlanExecutor(Closing):
         source, settings = self._sources[name], self._settings.sources[name]
         try:
             answer = await self._fetch(source, settings, request, took)
-            return _Outcome(decode_passages(answer.value), None, answer.cached, sum(took[-1:]))
+            return _Outcome(answer.value, None, answer.cached, sum(took[-1:]))
         except _STOPS as stop:
             batch.stop = batch.stop or stop
             return _Outcome(error=str(stop))
@@ -198,13 +198,21 @@ class PlanExecutor(Closing):
         async def call() -> Reply:
             started = time.perf_counter()
             try:
-                return Reply(encode_passages(await source.search(request)), usd)
+                found = await source.search(request)
             finally:
                 took.append(time.perf_counter() - started)
+            if not isinstance(found, Found):
+                found = Found(found, usd)
+            try:
+                return Reply(encode_passages(found.passages, request.top_k), found.usd)
+            except ValueError as error:
+                kind = source.fingerprint.partition("/")[0]
+                raise PermanentFailure(f"the source {kind} returned {error}") from error
 
         return await self._services.gateway(source.service).fetch(
             request_key(source.fingerprint, request),
             call,
+            read=lambda value: decode_passages(value, request.top_k),
             worst_usd=usd,
             ttl_seconds=seconds_kept(source, settings),
         )

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from rsearch_cli.errors import DataEmpty
+from rsearch_cli.errors import DataEmpty, SourceError
 from rsearch_cli.search.words import split_indexed
 from rsearch_cli.storage.json_text import dump_json
 from rsearch_cli.types import Passage
@@ -57,6 +57,7 @@ class StoredPassages(Sequence[Passage]):
     def __init__(self, folder: Path) -> None:
         import numpy as np
 
+        self._folder = folder
         self._offsets = np.load(folder / _OFFSETS, mmap_mode="r")
         with (folder / PASSAGES).open("rb") as file:
             self._lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -75,7 +76,13 @@ class StoredPassages(Sequence[Passage]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         start, end = self._offsets[index], self._offsets[index + 1]
-        return Passage(**json.loads(self._lines[int(start) : int(end)]))
+        try:
+            return Passage(**json.loads(self._lines[int(start) : int(end)]))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise SourceError(
+                f"passage {index} of the prepared corpus {self._folder} cannot be read ({error}); "
+                "prepare it again with rsearch index"
+            ) from error
 
 
 class WordIds(Sequence[list[int]]):

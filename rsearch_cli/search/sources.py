@@ -46,6 +46,19 @@ class SearchRequest:
     own_words_weight: int = 3
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search found, where the service says what it charged.
+
+    Attributes:
+        passages: Best first.
+        usd: The charge in USD as the service states it, unchecked; None if it states none.
+    """
+
+    passages: list[Passage]
+    usd: object = None
+
+
 class SearchSource(Protocol):
     """A place to search, under one of the recipe's source names.
 
@@ -68,8 +81,11 @@ class SearchSource(Protocol):
     fingerprint: str
     service: str
 
-    async def search(self, request: SearchRequest) -> list[Passage]:
+    async def search(self, request: SearchRequest) -> list[Passage] | Found:
         """Find up to `request.top_k` passages, best first; none is a good answer too.
+
+        What is returned is checked: more passages than were asked for are cut off, those without
+        title and text are dropped, and anything that is no passage fails the call.
 
         Raises:
             TransientFailure: It did not answer, but may do so when it is asked again.

@@ -13,7 +13,7 @@ import os
 import sys
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,13 +23,24 @@ from pydantic import JsonValue
 
 from rsearch_cli.errors import DataMalformed
 from rsearch_cli.services.lifetime import Closing
-from rsearch_cli.services.store import TextStore
+from rsearch_cli.services.store import SIZE_LIMIT, TextStore
+from rsearch_cli.services.values import is_finite, read_charge
 
 ENTRY_VERSION = 1
 """Raise it when the shape of an entry or of a key changes."""
 
 ANSWERS = "answers"
 """Name of the answers' folder in the cache folder."""
+
+Check = Callable[[Mapping[str, Any], JsonValue], None]
+"""Takes the parts of a key and the answer, and raises `ValueError` if they do not go together."""
+
+# Whatever stands where an entry should stand ends in one of these.
+_UNREADABLE = (ValueError, TypeError, OverflowError, RecursionError)
+# The end of the year 9999, after which there is no date to show.
+_LAST_SECOND = 253402300799.0
+# How far the clock of the machine that exported may be ahead.
+_CLOCK_SKEW_SECONDS = 86400.0
 
 Mode = Literal["read-write", "refresh", "offline"]
 
@@ -53,17 +64,24 @@ def make_key(service: str, **parts: Any) -> str:
         service: By what name the answer is counted, listed and cleared.
         parts: JSON values, texts already normalised; their order does not matter.
     """
-    named = {"service": service, "version": ENTRY_VERSION, **parts}
-    return json.dumps(named, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _write_key({"service": service, "version": ENTRY_VERSION, **parts})
+
+
+def _write_key(parts: Mapping[str, Any]) -> str:
+    return json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def read_key(key: str) -> dict[str, Any]:
     """The parts that `make_key` was given, or nothing for a key of another make."""
     try:
         parts = json.loads(key)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return parts if isinstance(parts, dict) else {}
+
+
+def accept_any(parts: Mapping[str, Any], value: JsonValue) -> None:
+    """A `Check` that takes every answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +170,7 @@ class AnswerCache(Closing):
         try:
             text = self._store.get(key)
             entry = None if text is None else _read_entry(json.loads(text))
-        except (ValueError, TypeError) as problem:
+        except _UNREADABLE as problem:
             self._say_unreadable(key, problem)
             return None
         if entry is None or self.mode == "offline":
@@ -182,6 +200,11 @@ class AnswerCache(Closing):
         self._keep(key, text)
         return _read_entry(json.loads(text))
 
+    def drop(self, key: str, problem: Exception) -> None:
+        """Remove an answer that turned out not to be valid."""
+        self._say_unreadable(key, problem)
+        self._store.drop(key)
+
     def stats(self) -> dict[str, ServiceStats]:
         """What is stored, by service."""
         services: dict[str, ServiceStats] = {}
@@ -203,22 +226,54 @@ class AnswerCache(Closing):
         """Remove the answers of a service, or all; how many those were."""
         return self._store.remove(service)
 
-    def export_rows(self, service: str | None = None) -> Iterator[dict[str, JsonValue]]:
-        """The answers of a service, or all, as JSON objects, in the order of their keys."""
+    def export_rows(
+        self, service: str | None = None, check: Check = accept_any
+    ) -> Iterator[dict[str, JsonValue]]:
+        """The answers of a service, or all, as JSON objects, in the order of their keys.
+
+        Args:
+            service: Its name, or None for all.
+            check: Answers that it refuses are left out, because no import would take them.
+        """
         for key, entry, owner in self._entries():
-            if service in (None, owner):
+            if service not in (None, owner):
+                continue
+            try:
+                check(read_key(key), entry.value)
+            except ValueError as problem:
+                self._say_unreadable(key, problem)
+            else:
                 yield {"key": key, **entry.as_row()}
 
-    def import_rows(self, rows: Iterable[object]) -> int:
-        """Keep answers that `export_rows` gave, in place of those that are here; how many.
+    def import_rows(self, rows: Iterable[object], check: Check = accept_any) -> int:
+        """Keep answers that `export_rows` gave, in place of those that are here: all or none.
 
         Times and prices stay as they were, so an export of the import is the same text.
 
+        Args:
+            rows: What was exported.
+            check: Refuses answers that are not what their keys ask for.
+
+        Returns:
+            How many were kept.
+
         Raises:
-            DataMalformed: A row is not what is exported; nothing has been imported then.
+            DataMalformed: A row is not what is exported, or all together are more than is kept;
+                nothing has been imported then.
         """
-        checked = [_read_row(number, row) for number, row in enumerate(rows, 1)]
-        return sum(self._keep(key, _write_entry(entry)) for key, entry in checked)
+        latest = self._clock() + _CLOCK_SKEW_SECONDS
+        texts: dict[str, str] = {}
+        size = 0
+        for number, row in enumerate(rows, 1):
+            key, entry = _read_row(number, row, check, latest)
+            if key in texts:
+                raise DataMalformed(f"row {number} has the key of an earlier row")
+            texts[key] = _write_entry(entry)
+            size += len(key) + len(texts[key])
+            if size > SIZE_LIMIT:
+                raise DataMalformed(f"the answers have more than {SIZE_LIMIT} bytes together")
+        rows_to_keep = [(key, text, read_key(key)["service"]) for key, text in texts.items()]
+        return len(texts) if self._store.put_all(rows_to_keep) else 0
 
     def close(self) -> None:
         """Close the files; the next use opens them again."""
@@ -232,7 +287,7 @@ class AnswerCache(Closing):
         for key, text, service in self._store.rows():
             try:
                 entry = _read_entry(json.loads(text))
-            except (ValueError, TypeError) as problem:
+            except _UNREADABLE as problem:
                 self._say_unreadable(key, problem)
             else:
                 yield key, entry, service
@@ -260,20 +315,36 @@ def _read_entry(row: Any) -> Entry:
         TypeError: It is of another shape.
     """
     entry = Entry(**row)
-    if entry.version != ENTRY_VERSION:
-        raise ValueError(f"version {entry.version!r}, not {ENTRY_VERSION}")
-    for number in (entry.usd, entry.stored, 0.0 if entry.ttl is None else entry.ttl):
-        if isinstance(number, bool) or not 0.0 <= number < float("inf"):
-            raise ValueError(f"{number!r} is no time or price")
+    if entry.version != ENTRY_VERSION or isinstance(entry.version, bool):
+        raise ValueError(f"version {entry.version!r:.40}, not {ENTRY_VERSION}")
+    if read_charge(entry.usd) is None:
+        raise ValueError(f"{entry.usd!r:.40} is no price in USD")
+    for seconds in (entry.stored, 0.0 if entry.ttl is None else entry.ttl):
+        if not is_finite(seconds) or not 0.0 <= seconds <= _LAST_SECOND:
+            raise ValueError(f"{seconds!r:.40} is no time in seconds")
     return entry
 
 
-def _read_row(number: int, row: object) -> tuple[str, Entry]:
+def _read_row(number: int, row: object, check: Check, latest: float) -> tuple[str, Entry]:
+    """Read one row of an import.
+
+    Raises:
+        DataMalformed: It is not what is exported.
+    """
     try:
-        fields = dict(row)  # type: ignore[call-overload]
-        key = fields.pop("key")
-        if "service" not in read_key(key):
-            raise ValueError("the key names no service")
-        return key, _read_entry(fields)
-    except (ValueError, TypeError, KeyError) as problem:
+        if not isinstance(row, dict) or not isinstance(row.get("key"), str):
+            raise ValueError("no object with a key")
+        key, parts = row["key"], read_key(row["key"])
+        if parts.get("version") != ENTRY_VERSION or _write_key(parts) != key:
+            raise ValueError("its key is not written as keys are")
+        service = parts.get("service")
+        if not isinstance(service, str) or not service or not service.isprintable():
+            raise ValueError("its key names no service")
+        entry = _read_entry({name: value for name, value in row.items() if name != "key"})
+        if entry.stored > latest:
+            raise ValueError(f"it was stored in the future, at {entry.stored!r:.40}")
+        _write_entry(entry)
+        check(parts, entry.value)
+        return key, entry
+    except _UNREADABLE as problem:
         raise DataMalformed(f"row {number} is no answer that was exported ({problem})") from problem

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
+from rsearch_cli.services.keys import hide_secrets
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -17,11 +19,11 @@ class Reply:
 
     Attributes:
         value: The answer, as JSON.
-        usd: What it cost.
+        usd: What it cost, as the service states it, unchecked; None if it states nothing.
     """
 
     value: JsonValue
-    usd: float = 0.0
+    usd: object = None
 
 
 class CallFailure(Exception):
@@ -33,7 +35,9 @@ class CallFailure(Exception):
     """
 
     def __init__(self, message: str, *, free: bool = False) -> None:
-        super().__init__(message)
+        # Here, because all failures pass here on their way to the terminal and to files; those of
+        # sources of third parties, too.
+        super().__init__(hide_secrets(message))
         self.free = free
 
 

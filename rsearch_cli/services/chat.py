@@ -7,7 +7,6 @@ What may pass is a `TransientFailure`, what will not is a `PermanentFailure` or 
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from base64 import b64encode
@@ -20,8 +19,11 @@ from rsearch_cli.ranks import is_main
 from rsearch_cli.recipe.addresses import hide_login
 from rsearch_cli.services.call import PermanentFailure, TransientFailure
 from rsearch_cli.services.dialect import Dialect, Message
+from rsearch_cli.services.http import open_client
+from rsearch_cli.services.keys import check_key, hide_secrets, read_key
 from rsearch_cli.services.refusals import KEY_PAGE, KEY_VARIABLE, RequestRefused, translate
-from rsearch_cli.services.replies import LENGTH, Completion, NoCompletion, ReplyReader, mend
+from rsearch_cli.services.replies import LENGTH, Completion, NoCompletion, ReplyReader
+from rsearch_cli.services.values import mend
 
 OPENAI_URL = "https://api.openai.com/v1"
 
@@ -30,6 +32,9 @@ MESSAGE_CHARS = 200
 
 OnPart = Callable[[str, str], None]
 """Told thought and text of a reply so far."""
+
+# What the client, or a look at its answers, ends in where an answer is not what it should be.
+_NONSENSE = (ValueError, TypeError, AttributeError, LookupError, RecursionError, OverflowError)
 
 _CHAT, _COMPLETIONS = "/chat/completions", "/completions"
 _NAMED_MODELS = 10
@@ -81,7 +86,7 @@ class ChatLine:
         self._timeout = timeout_seconds
         self.shorten = shorten
         self._full_url = base_url.rstrip("/")
-        self._key = os.environ.get(KEY_VARIABLE, "").strip()
+        self._key = read_key(KEY_VARIABLE)
         self.url = hide_login(self._full_url)
         self._secrets = _find_secrets(self._full_url, self._key)
         self._client: Any = None
@@ -106,9 +111,11 @@ class ChatLine:
             otherwise: What to do without one, for the message.
 
         Raises:
-            AccessDenied: OpenAI's own server is asked, and there is no key.
+            AccessDenied: OpenAI's own server is asked, and there is no key; or it cannot be a key.
         """
-        if self.is_public and not self._key:
+        if self._key:
+            check_key(KEY_VARIABLE, self._key)
+        elif self.is_public:
             raise AccessDenied(
                 f"{self.who} {self.model} at {self.url} needs a key and {KEY_VARIABLE} is not"
                 f" set; get one at {KEY_PAGE}, or {otherwise}"
@@ -226,9 +233,9 @@ class ChatLine:
             return reader.finish()
         except NoCompletion as problem:
             words = f" ({self.quote(problem)})" if str(problem) else ""
-            raise TransientFailure(
-                f"{self.who} at {self.url} sent no chat completion{words}"
-            ) from None
+        except _NONSENSE:
+            words = ""
+        raise TransientFailure(f"{self.who} at {self.url} sent no chat completion{words}")
 
     async def _send(self, method: str, url: str, body: Mapping[str, Any] | None) -> Any:
         """Send a request; gives JSON, or a stream where the body asks for one."""
@@ -245,20 +252,23 @@ class ChatLine:
                 url, cast_to=object, body=body, stream=streamed, stream_cls=kind
             )
         except openai.APITimeoutError:
-            raise TransientFailure(f"{self.who} at {self.url} took too long") from None
+            failure: Exception = TransientFailure(f"{self.who} at {self.url} took too long")
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             # By name: the client works on either of two HTTP libraries.
             unsent = type(cause).__name__ == "ConnectError"
             words = self.quote(cause)
-            raise TransientFailure(
+            failure = TransientFailure(
                 f"no connection to {self.who} at {self.url} ({words})", free=unsent
-            ) from None
+            )
         except openai.APIStatusError as error:
-            raise translate(error, self) from None
-        except (openai.OpenAIError, ValueError) as error:  # a body that is no JSON, or half of it
+            failure = translate(error, self)
+        # A body that is no JSON, half of it, or nested too deeply.
+        except (openai.OpenAIError, *_NONSENSE) as error:
             words = self.quote(error)
-            raise TransientFailure(f"{self.who} at {self.url} sent no JSON ({words})") from None
+            failure = TransientFailure(f"{self.who} at {self.url} sent no JSON ({words})")
+        # Not raised above, where it would keep the error, and by that the whole answer, in memory.
+        raise failure
 
     async def _follow(
         self, stream: Any, reader: ReplyReader, on_part: OnPart | None, stops: Sequence[str]
@@ -295,23 +305,25 @@ class ChatLine:
         if self._client is None:
             import openai
 
+            if self._key:
+                check_key(KEY_VARIABLE, self._key)
             # The gateway retries; a client that did so too would pass the budget unseen.
             self._client = openai.AsyncOpenAI(
                 api_key=self._key or "none",
                 base_url=self._full_url,
                 max_retries=0,
                 timeout=self._timeout,
+                http_client=open_client(timeout=self._timeout, follow_redirects=True),
             )
         return self._client
 
     def quote(self, error: object) -> str:
         """A few words of the server's or the library's, on one line; servers may echo the key."""
         words = " ".join(mend(str(error)).split())
+        words = hide_secrets(words, [s for s in self._secrets if len(s) >= _SHORT_SECRET])
         for secret in self._secrets:
-            hidden = re.escape(secret)
             if len(secret) < _SHORT_SECRET:
-                hidden = rf"(?<!\w){hidden}(?!\w)"
-            words = re.sub(hidden, "***", words)
+                words = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", words)
         return words if len(words) <= MESSAGE_CHARS else words[:MESSAGE_CHARS] + "…"
 
 

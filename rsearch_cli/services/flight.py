@@ -24,6 +24,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rsearch_cli.storage.private import make_private
+
 if sys.platform != "win32":
     import fcntl
 
@@ -122,8 +124,8 @@ class Flights:
 def _open_lock_file(folder: Path) -> int:
     with _guard:
         if folder not in _lock_files:
-            folder.mkdir(parents=True, exist_ok=True)
-            _lock_files[folder] = os.open(folder / "locks", os.O_RDWR | os.O_CREAT, 0o644)
+            make_private(folder)
+            _lock_files[folder] = os.open(folder / "locks", os.O_RDWR | os.O_CREAT, 0o600)
         return _lock_files[folder]
 
 

@@ -50,8 +50,16 @@ class Flow:
         # Of its own: the global generator belongs to the training, which must be repeatable.
         self._random = random.Random()
 
-    async def run(self, attempt: Callable[[], Awaitable[T]]) -> T:
+    async def run(
+        self,
+        attempt: Callable[[], Awaitable[T]],
+        before: Callable[[], Awaitable[None]] | None = None,
+    ) -> T:
         """Make a call, as often as it takes.
+
+        Args:
+            attempt: Makes the call once; the time-out is on this.
+            before: Awaited before each attempt, when its turn has come.
 
         Raises:
             TransientFailure: The last attempt's, when all have failed.
@@ -64,13 +72,19 @@ class Flow:
             retry=tenacity.retry_if_exception_type(TransientFailure),
             reraise=True,
         )
-        return await retrying(self._attempt, attempt)
+        return await retrying(self._attempt, attempt, before)
 
-    async def _attempt(self, attempt: Callable[[], Awaitable[T]]) -> T:
+    async def _attempt(
+        self,
+        attempt: Callable[[], Awaitable[T]],
+        before: Callable[[], Awaitable[None]] | None,
+    ) -> T:
         # Asked inside the slot, so that those who stand in line for one heed a pause as well.
         async with self._slots:
             trial = await self._wait_for_turn()
             try:
+                if before is not None:
+                    await before()
                 result = await self._timed(attempt)
             except TransientFailure as failure:
                 self._breaker.failed(str(failure), trial=trial)

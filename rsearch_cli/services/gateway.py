@@ -8,19 +8,29 @@ and never stored; `AccessDenied`, `BudgetExceeded` and `OfflineMiss` mean that t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from pydantic import JsonValue
 
 from rsearch_cli.errors import AccessDenied, OfflineMiss, ServiceFailure
 from rsearch_cli.services.cache import AnswerCache, Entry, read_key
-from rsearch_cli.services.call import CallFailure, Reply
+from rsearch_cli.services.call import CallFailure, PermanentFailure, Reply
 from rsearch_cli.services.flight import Flights
 from rsearch_cli.services.flow import Flow
-from rsearch_cli.services.purse import Purse, ServiceSpend
+from rsearch_cli.services.purse import Purse, Reservation, ServiceSpend
 
 Call = Callable[[], Awaitable[Reply]]
+
+# How often a call that waits for others in flight looks whether one of them has ended.
+_LOOK_AGAIN_SECONDS = 0.005
+
+
+def _as_it_is(value: JsonValue) -> JsonValue:
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +38,12 @@ class Answer:
     """What a request got.
 
     Attributes:
-        value: The answer, as JSON.
+        value: The answer, as the caller reads it.
         cached: No call was made for it: it came from disk, or with an equal request under way.
         usd: What the calls for it cost, those that failed on the way included.
     """
 
-    value: JsonValue
+    value: Any
     cached: bool
     usd: float
 
@@ -77,6 +87,7 @@ class Gateway:
         *,
         worst_usd: float = 0.0,
         ttl_seconds: float | None = None,
+        read: Callable[[JsonValue], Any] = _as_it_is,
     ) -> Answer:
         """Get the answer to a request: from the cache, from an equal request under way, or by call.
 
@@ -86,6 +97,8 @@ class Gateway:
                 `AccessDenied`. It may be called several times, and is not called on a hit.
             worst_usd: Most that one call can cost.
             ttl_seconds: How long the answer stays good; None is for ever.
+            read: Turns an answer into what the caller uses; raises `ValueError` for one that is not
+                valid. A new one has then failed, and a stored one is removed and asked for again.
 
         Raises:
             ServiceFailure: No answer, after all retries.
@@ -93,28 +106,52 @@ class Gateway:
             BudgetExceeded: The call could pass the limit.
             OfflineMiss: There is no stored answer, and nothing may be sent.
         """
-        if (known := self._cache.find(key)) is not None:
-            return self._spare(known)
+        if (known := self._recall(key, read)) is not None:
+            return self._spare(known, read)
         if self._cache.mode == "offline" and self._flow is not None:
             raise OfflineMiss(_describe_miss(self.service, key))
         attempts = _Attempts(self, call, worst_usd)
-        entry, _ = await self._flights.share(key, lambda: self._ask(key, attempts, ttl_seconds))
-        return Answer(entry.value, False, attempts.usd) if attempts.sent else self._spare(entry)
+        entry, _ = await self._flights.share(
+            key, lambda: self._ask(key, attempts, ttl_seconds, read)
+        )
+        if attempts.sent:
+            return Answer(read(entry.value), False, attempts.usd)
+        return self._spare(entry, read)
 
-    def _spare(self, entry: Entry) -> Answer:
+    def _spare(self, entry: Entry, read: Callable[[JsonValue], Any]) -> Answer:
         self.purse.note(self.service, ServiceSpend(saved_usd=entry.usd, hits=1))
-        return Answer(entry.value, True, 0.0)
+        return Answer(read(entry.value), True, 0.0)
 
-    async def _ask(self, key: str, attempts: _Attempts, ttl_seconds: float | None) -> Entry:
+    def _recall(self, key: str, read: Callable[[JsonValue], Any]) -> Entry | None:
+        """Look a stored answer up; one that is not valid is removed, and as good as none."""
+        entry = self._cache.find(key)
+        if entry is None:
+            return None
+        try:
+            read(entry.value)
+        except ValueError as problem:
+            self._cache.drop(key, problem)
+            return None
+        return entry
+
+    async def _ask(
+        self,
+        key: str,
+        attempts: _Attempts,
+        ttl_seconds: float | None,
+        read: Callable[[JsonValue], Any],
+    ) -> Entry:
         # Another process may have been asking until now.
-        if (known := self._cache.find(key)) is not None:
+        if (known := self._recall(key, read)) is not None:
             return known
         try:
             if self._flow is None:
-                reply = await attempts.send()
+                attempts.pay()
+                value = await attempts.send()
             else:
-                reply = await self._flow.run(attempts.send)
-            return self._cache.put(key, reply.value, ttl_seconds, reply.usd)
+                value = await self._flow.run(attempts.send, attempts.wait_and_pay)
+            _check(read, value)
+            return self._cache.put(key, value, ttl_seconds, attempts.last_usd)
         except CallFailure as failure:
             self.purse.note(self.service, ServiceSpend(failed=1))
             tried = f" (tried {attempts.sent} times)" if attempts.sent > 1 else ""
@@ -127,37 +164,69 @@ class _Attempts:
     Attributes:
         sent: How many there were.
         usd: What they cost together, those that failed included.
+        last_usd: What the last one cost.
     """
 
     def __init__(self, gateway: Gateway, call: Call, worst_usd: float) -> None:
         self._gateway = gateway
         self._call = call
         self._worst_usd = worst_usd
+        self._reservation: Reservation | None = None
         self.sent = 0
         self.usd = 0.0
+        self.last_usd = 0.0
 
-    async def send(self) -> Reply:
-        """Make the call once."""
+    def pay(self) -> None:
+        """Put money by for the next call."""
         gateway = self._gateway
-        if gateway.denied is not None:
-            raise gateway.denied
-        reservation = gateway.purse.reserve(gateway.service, self._worst_usd)
+        self._reservation = gateway.purse.reserve(gateway.service, self._worst_usd)
+
+    async def wait_and_pay(self) -> None:
+        """Put money by for the next call, as soon as the budget allows one more in flight."""
+        gateway = self._gateway
+        purse = gateway.purse
+        while True:
+            settled = purse.settlements
+            if gateway.denied is not None:
+                raise gateway.denied
+            self._reservation = purse.try_reserve(gateway.service, self._worst_usd)
+            if self._reservation is not None:
+                return
+            while purse.settlements == settled:
+                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+
+    async def send(self) -> JsonValue:
+        """Make the call that was paid for."""
+        reservation, self._reservation = self._reservation, None
+        assert reservation is not None
         self.sent += 1
         # What is cut off, by a time-out or by the end of the run, may have been charged for.
-        usd = self._worst_usd
+        book = reservation.forfeit
         try:
             reply = await self._call()
-            usd = reply.usd
-            return reply
+            book = partial(reservation.settle, reply.usd)
+            return reply.value
         except CallFailure as failure:
-            usd = 0.0 if failure.free else usd
+            book = reservation.cancel if failure.free else book
             raise
         except AccessDenied as denied:
-            usd, gateway.denied = 0.0, denied
+            book, self._gateway.denied = reservation.cancel, denied
             raise
         finally:
-            self.usd += usd
-            reservation.settle(usd)
+            self.last_usd = book()
+            self.usd += self.last_usd
+
+
+def _check(read: Callable[[JsonValue], Any], value: JsonValue) -> None:
+    """See that a new answer is valid, so that only valid ones are stored.
+
+    Raises:
+        PermanentFailure: It is not.
+    """
+    try:
+        read(value)
+    except ValueError as problem:
+        raise PermanentFailure(f"the answer is not valid ({problem})") from problem
 
 
 def _describe_miss(service: str, key: str) -> str:

@@ -1,15 +1,97 @@
-"""HTTP: what the clients of services read out of headers alike.
-
-Place in the path: below the Exa source and the judge's line. On failure: none; a header that makes
-no sense is as good as none.
-"""
+"""HTTP as the clients of all services need it: bounded answers, and headers read alike."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from math import isfinite
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+if TYPE_CHECKING:
+    import httpx
+
+ANSWER_BYTES = 8 * 2**20
+"""Most bytes of one answer. The largest good one, 50 pages of 20,000 characters, has under 4 MB."""
+
+STREAM_BYTES = 64 * 2**20
+"""Most bytes of a stream of events, which wraps every token of a reply in hundreds of bytes."""
+
+_PLAIN = {"Accept-Encoding": "identity"}
+
+
+def open_client(
+    on_response: Callable[[httpx.Response], Awaitable[None]] | None = None, **options: Any
+) -> httpx.AsyncClient:
+    """Open an HTTP client that takes no answer of more than `ANSWER_BYTES`.
+
+    It asks for answers that are not compressed and takes no other ones: a few kilobytes could
+    unpack to gigabytes. Event hooks do this rather than a transport of our own, because httpx
+    ignores the proxy settings of the environment when it is given a transport.
+
+    Args:
+        on_response: Called with every response before its body is read.
+        **options: Further arguments of `httpx.AsyncClient`.
+    """
+    import httpx
+
+    async def bound(response: httpx.Response) -> None:
+        _bound(response)
+
+    hooks = [bound, *([on_response] if on_response else [])]
+    headers = {**options.pop("headers", {}), **_PLAIN}
+    return httpx.AsyncClient(headers=headers, event_hooks={"response": hooks}, **options)
+
+
+def open_blocking_client(**options: Any) -> httpx.Client:
+    """`open_client` for code that is not asynchronous.
+
+    Args:
+        **options: Arguments of `httpx.Client`.
+    """
+    import httpx
+
+    return httpx.Client(headers=_PLAIN, event_hooks={"response": [_bound]}, **options)
+
+
+def _bound(response: httpx.Response) -> None:
+    """Limit the bytes that will be read of a response.
+
+    Raises:
+        httpx.RemoteProtocolError: It is compressed; or, while it is read, it is too long.
+    """
+    import httpx
+
+    def refuse(why: str) -> NoReturn:
+        raise httpx.RemoteProtocolError(f"its answer {why}", request=response.request)
+
+    events = response.headers.get("content-type", "").startswith("text/event-stream")
+    most = STREAM_BYTES if events else ANSWER_BYTES
+    size = 0
+
+    def count(part: bytes) -> bytes:
+        nonlocal size
+        size += len(part)
+        return part if size <= most else refuse(f"has more than {most // 2**20} MiB")
+
+    class Bounded(httpx.AsyncByteStream, httpx.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            return map(count, cast("httpx.SyncByteStream", stream))
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            async for part in cast("httpx.AsyncByteStream", stream):
+                yield count(part)
+
+        def close(self) -> None:
+            cast("httpx.SyncByteStream", stream).close()
+
+        async def aclose(self) -> None:
+            await cast("httpx.AsyncByteStream", stream).aclose()
+
+    stream = response.stream
+    if response.headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
+        refuse("is compressed, which was not asked for")
+    response.stream = Bounded()
 
 
 def read_retry_after(headers: Mapping[str, str]) -> float | None:

@@ -10,18 +10,26 @@ from __future__ import annotations
 import sys
 
 from rsearch_cli.ranks import is_main
+from rsearch_cli.services.keys import check_key, read_key
 
+TOKEN_VARIABLE = "HF_TOKEN"
 TIMEOUT_SECONDS = 10.0
 
 _answered: set[str] = set()
 
 
 def ask_hub() -> None:
-    """Let the Hub's clients read only what is stored here, if the Hub does not answer."""
+    """Let the Hub's clients read only what is stored here, if the Hub does not answer.
+
+    Raises:
+        AccessDenied: HF_TOKEN is text that cannot be a token.
+    """
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE or constants.ENDPOINT in _answered:
         return
+    if token := read_key(TOKEN_VARIABLE):
+        check_key(TOKEN_VARIABLE, token)
     if problem := hub_problem():
         _go_offline()
         if is_main():

@@ -100,4 +100,7 @@ def translate(error: Any, line: ChatLine) -> Exception:
 def _read_message(error: Any) -> str:
     """The server's own words about an error, without the client's frame around them."""
     message = error.body.get("message") if isinstance(error.body, dict) else None
-    return str(message or error.response.text or "no reason given")
+    try:
+        return str(message or error.response.text or "no reason given")
+    except RecursionError:  # it is no text, but JSON that is nested deeply
+        return "no reason given"

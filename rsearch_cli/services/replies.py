@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rsearch_cli.services.values import mend, read_token_count
+
 LENGTH = "length"
 """The `finish` of a reply that was cut off at a limit of tokens."""
 
@@ -100,8 +102,8 @@ class ReplyReader:
         return Completion(
             text=self.text,
             finish=LENGTH if self._finish in _LENGTHS else self._finish,
-            input_tokens=_read_count(self._usage, "prompt_tokens"),
-            output_tokens=_read_count(self._usage, "completion_tokens"),
+            input_tokens=read_token_count(self._usage.get("prompt_tokens")),
+            output_tokens=read_token_count(self._usage.get("completion_tokens")),
             stop_string=self._stop_string,
             thought=self.thought,
             token_ids=None if self._ids is None else tuple(self._ids),
@@ -117,10 +119,11 @@ class ReplyReader:
         self._choices += 1
         self._error = _read_error(choice) or self._error
         if isinstance(finish := choice.get("finish_reason"), str):
-            self._finish = finish.lower()
+            self._finish = mend(finish).lower()
         stopped_by = _read_stop(choice)
-        self._stop_string = self._stop_string if stopped_by is None else stopped_by
-        if isinstance(ids := choice.get("token_ids"), list):
+        self._stop_string = self._stop_string if stopped_by is None else mend(stopped_by)
+        ids = choice.get("token_ids")
+        if isinstance(ids, list) and all(read_token_count(i) is not None for i in ids):
             self._ids = [*(self._ids or ()), *ids]
         thought, text = _read_content(message.get("content"))
         self._append("thought", _read_thought(message) or thought)
@@ -129,11 +132,6 @@ class ReplyReader:
     def _append(self, name: str, new: str, *, final: bool = False) -> None:
         decoded = self._decoders[name].decode(new.encode("utf-16-le", "surrogatepass"), final)
         setattr(self, name, getattr(self, name) + decoded)
-
-
-def mend(text: str) -> str:
-    """Text with U+FFFD for every half of a surrogate pair; JSON has an escape for such halves."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _read_content(content: Any) -> tuple[str, str]:
@@ -183,8 +181,3 @@ def _read_error(piece: Mapping[str, Any]) -> str:
     if isinstance(error, Mapping):
         error = error.get("message")
     return error if isinstance(error, str) else ""
-
-
-def _read_count(usage: Mapping[str, Any], name: str) -> int | None:
-    count = usage.get(name)
-    return count if isinstance(count, int) and count >= 0 else None

@@ -12,12 +12,14 @@ import os
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import filelock
+
+from rsearch_cli.storage.private import make_private
 
 if TYPE_CHECKING:
     import diskcache
@@ -63,6 +65,19 @@ class TextStore:
     def put(self, key: str, text: str, tag: str) -> bool:
         """Keep a text under a key, in place of an older one; whether it is kept."""
         return bool(self._use(lambda cache: cache.set(key, text, tag=tag, retry=True), False))
+
+    def put_all(self, rows: Sequence[tuple[str, str, str]]) -> bool:
+        """Keep texts with their keys and tags, all in one transaction; whether they are kept."""
+
+        def keep(cache: diskcache.Cache) -> bool:
+            with cache.transact(retry=True):
+                return all([cache.set(key, text, tag=tag) for key, text, tag in rows])
+
+        return self._use(keep, False)
+
+    def drop(self, key: str) -> None:
+        """Remove the text under a key, if there is one."""
+        self._use(lambda cache: cache.delete(key, retry=True), False)
 
     def remove(self, tag: str | None) -> int:
         """Remove everything with this tag, or everything; how many texts that were."""
@@ -125,7 +140,7 @@ class TextStore:
 
     def _alone(self) -> filelock.BaseFileLock:
         """A lock against others who open or set aside the same folder."""
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        make_private(self.folder.parent)
         return filelock.FileLock(self.folder.with_name(f".{self.folder.name}.lock"))
 
     def _begin(self) -> None:
@@ -139,7 +154,7 @@ class TextStore:
                 return
             named = repr(found[:40].strip()) if found else "unnamed"
             self._set_aside(f"is of another version ({named}, not {FORMAT.strip()!r})")
-        self.folder.mkdir(exist_ok=True)
+        make_private(self.folder)
         mark.write_text(FORMAT, encoding="utf-8")
 
     def _recover(self, error: Exception) -> None:

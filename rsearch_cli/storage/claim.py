@@ -17,6 +17,7 @@ import filelock
 
 from rsearch_cli.errors import RunFolderOccupied, RunFolderUnwritable
 from rsearch_cli.storage.inside import refuse_escapes
+from rsearch_cli.storage.private import make_private
 
 LOCK = ".lock"
 """Name of the lock in the folder, which is there while a process holds it."""
@@ -39,7 +40,7 @@ def claim_folder(folder: Path, doing: str) -> Iterator[None]:
     lock = filelock.FileLock(folder / LOCK)
     try:
         made = [path for path in (folder, *folder.parents) if not path.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder)
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise RunFolderOccupied(

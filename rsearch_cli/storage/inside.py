@@ -42,7 +42,7 @@ def refuse_escapes(folder: Path) -> None:
                 )
 
 
-def open_own(path: str, flags: int) -> int:
+def open_own(path: str, flags: int, mode: int = 0o666) -> int:
     """An `opener` for `open` that takes regular files only, and follows no link.
 
     Raises:
@@ -50,7 +50,7 @@ def open_own(path: str, flags: int) -> int:
             second name (hard link).
     """
     try:
-        descriptor = os.open(path, flags | _SAFELY, 0o666)
+        descriptor = os.open(path, flags | _SAFELY, mode)
     except OSError:
         if Path(path).is_symlink():
             raise _refuse(path, "is a link") from None

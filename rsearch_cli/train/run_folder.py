@@ -36,6 +36,7 @@ from rsearch_cli.services.purse import LOCK as SPEND_LOCK
 from rsearch_cli.services.purse import SPEND
 from rsearch_cli.storage.claim import LOCK, claim_folder, require_writable
 from rsearch_cli.storage.json_text import dump_json
+from rsearch_cli.storage.private import make_private
 from rsearch_cli.storage.rows import append_rows, cut_rows, read_rows, write_lines
 from rsearch_cli.storage.staging import PARTIAL, finish_swaps, saving, staged
 
@@ -167,7 +168,7 @@ class RunFolder:
                 left = [*self.path.glob("checkpoint-*"), *(self.path / name for name in OURS)]
             for path in left:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_private(self.path)
         except OSError as error:
             raise RunFolderUnwritable(
                 f"output folder {self.path} cannot be made: {error.strerror}; "

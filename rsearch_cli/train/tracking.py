@@ -25,6 +25,7 @@ from typing import Any, Literal
 from rsearch_cli.ranks import is_main
 from rsearch_cli.recipe.outside import Wandb
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.services.keys import find_flaw, find_secrets, hide_secrets, read_key
 from rsearch_cli.terminal import finite, printable, shorten
 from rsearch_cli.train.run_folder import WANDB, WANDB_RUN, RunFolder
 
@@ -35,8 +36,6 @@ COLUMNS = (
 )
 # Characters of one cell; trajectories.jsonl has the rest.
 _CELL = 4000
-# Variables whose values are kept out of all that is sent, should a recipe hold one of them.
-_SECRET_ENDINGS = ("_API_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
 
 Say = Callable[[str], None]
 
@@ -155,8 +154,10 @@ def open_tracker(recipe: Recipe, folder: RunFolder, say: Say) -> Iterator[Tracke
 def _start(recipe: Recipe, folder: RunFolder, say: Say) -> Any:
     """A wandb run, online if that is wanted and possible; None if there is none to be had."""
     mode = recipe.wandb.mode
-    if mode == "online" and not os.environ.get(KEY_VARIABLE):
-        say(f"W&B: {KEY_VARIABLE} is not set; tracking offline, in {folder.path / WANDB}")
+    key = read_key(KEY_VARIABLE)
+    problem = find_flaw(KEY_VARIABLE, key) if key else f"{KEY_VARIABLE} is not set"
+    if mode == "online" and problem is not None:
+        say(f"W&B: {problem}; tracking offline, in {folder.path / WANDB}")
         mode = "offline"
     try:
         if mode == "online":
@@ -238,9 +239,7 @@ def without_secrets(value: Any, environment: Mapping[str, str]) -> Any:
     if isinstance(value, list | tuple):
         return [without_secrets(inner, environment) for inner in value]
     if isinstance(value, str):
-        for name, secret in environment.items():
-            if name.endswith(_SECRET_ENDINGS) and len(secret) >= 8:
-                value = value.replace(secret, "***")
+        return hide_secrets(value, find_secrets(environment))
     return value
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from pathlib import Path
@@ -8,10 +9,17 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from rsearch_cli.app import app
+from rsearch_cli.search.answers import encode_passages, request_key
+from rsearch_cli.search.sources import SearchRequest
 from rsearch_cli.services.cache import AnswerCache, make_key
+from rsearch_cli.types import Passage
 
-EXA = make_key("exa", query="Port Ellow")
-JUDGE = make_key("judge", question="Who founded it?")
+EXA = request_key("exa/v2/https://api.exa.ai/{}", SearchRequest("Port Ellow"))
+JUDGE = make_key("judge", question="Who founded it?", mode="continuous", references=["Ada"])
+POLICY = make_key("policy", model="m", messages=[])
+PASSAGES = encode_passages([Passage("https://a.example/1", "Port Ellow", "A harbour.")], 3)
+VERDICT = '{"score": 0.75}'
+REPLY = {"text": "So.", "finish": "stop", "stop_string": None, "tokens": 2, "seconds": 0.5}
 
 
 def run(*arguments: object) -> Result:
@@ -30,9 +38,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("RSEARCH_CACHE_DIR", str(folder))
     with AnswerCache(clock=lambda: 1.7e9) as cache:
-        cache.put(EXA, ["a passage"], ttl_seconds=60.0, usd=0.005)
-        cache.put(make_key("exa", query="Marrowgate"), [], usd=0.005)
-        cache.put(JUDGE, "0.75", usd=0.0001)
+        cache.put(EXA, PASSAGES, ttl_seconds=60.0, usd=0.005)
+        cache.put(EXA.replace("Port Ellow", "Marrowgate"), [], usd=0.005)
+        cache.put(JUDGE, VERDICT, usd=0.0001)
     return folder
 
 
@@ -84,7 +92,7 @@ def test_what_one_machine_exports_another_one_replays(folder: Path, tmp_path: Pa
     assert json.loads(exported) == {"exported": 3, "file": str(again)}
     assert again.read_bytes() == file.read_bytes()
     with AnswerCache(other / "answers", "offline") as cache:
-        assert (cache.get(EXA), cache.get(JUDGE)) == (["a passage"], "0.75")
+        assert (cache.get(EXA), cache.get(JUDGE)) == (PASSAGES, VERDICT)
     assert [p.name for p in tmp_path.glob(".*")] == []
 
 
@@ -94,27 +102,110 @@ def test_export_of_one_service(folder: Path, tmp_path: Path) -> None:
     run_well("export", file, "--service", "judge")
     (row,) = map(json.loads, file.read_text().splitlines())
     assert row == {
-        "key": JUDGE, "version": 1, "stored": 1.7e9, "ttl": None, "usd": 0.0001, "value": "0.75"
+        "key": JUDGE, "version": 1, "stored": 1.7e9, "ttl": None, "usd": 0.0001, "value": VERDICT
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{}\n", "row 1 is no answer that was exported ('key'); nothing was imported"),
-        ("{\n", "line 1 is not JSON (Expecting property name enclosed in double quotes"),
+        ("{}", "row 4 is no answer that was exported (no object with a key)"),
+        ("{", "line 4 is not JSON (Expecting property name enclosed in double quotes"),
+        ("", "line 4 is not JSON (Expecting value"),
+        ("[" * 100_000, "line 4 is not JSON (it is nested too deeply)"),
+        ('{"a": NaN}', "line 4 is not JSON (it holds NaN, which is no number)"),
+        ('{"key": "a", "key": "b"}', "line 4 is not JSON (it gives a field twice)"),
+        ("x" * 2000, "line 4 has more than 1000 characters"),
     ],
+    ids=lambda text: text[:30],
 )
 def test_a_file_with_a_wrong_line_is_not_imported(
-    folder: Path, tmp_path: Path, text: str, message: str
+    folder: Path, tmp_path: Path, text: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "answers.jsonl"
-    file.write_text(text)
-    result = run("import", file)
+    if "1000 characters" in message:
+        monkeypatch.setattr("rsearch_cli.commands.cache.LINE_CHARS", 1000)
+    file, other = tmp_path / "answers.jsonl", tmp_path / "other"
+    run_well("export", file)
+    with file.open("a") as lines:
+        lines.write(text + "\n")
+    result = run("import", file, "--cache-dir", other)
     assert result.exit_code == 22
     assert result.stderr.startswith(f"rsearch: {file}: {message}")
     assert result.stderr.endswith("nothing was imported\n")
-    assert json.loads(run_well("stats", "--json"))["answers"] == 3
+    assert result.stderr.count("\n") == 1
+    assert json.loads(run_well("stats", "--json", "--cache-dir", other))["answers"] == 0
+
+
+GOOD = {"version": 1, "stored": 1.7e9, "ttl": None, "usd": 0.001}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        (EXA, [PASSAGES[0] | {"title": 5}], "the title of a passage is int 5"),
+        (EXA, [PASSAGES[0] | {"title": None}], "the title of a passage is NoneType None"),
+        (EXA, [PASSAGES[0] | {"id": "\ud800"}], "a passage holds text that cannot be stored"),
+        (EXA, [PASSAGES[0] | {"score": "high"}], "the score of a passage is str 'high'"),
+        (EXA, PASSAGES * 4, "no list of at most 3 passages"),
+        (EXA, ["a passage"], "a passage does not have the fields of one"),
+        (EXA, VERDICT, "no list of at most 3 passages"),
+        (EXA.replace('"top_k":3', '"top_k":"3"'), PASSAGES, "its key lacks a part or has a wrong"),
+        (
+            make_key("judge", question="q"),
+            VERDICT,
+            "its key lacks a part or has a wrong one: 'mode'",
+        ),
+        (JUDGE, '{"score": 7}', "its score 7 is no number from 0 to 1"),
+        (JUDGE, 0.75, "it is no text"),
+        (JUDGE.replace("continuous", "poetic"), VERDICT, "its key lacks a part or has a wrong one"),
+        (POLICY, REPLY | {"text": 5}, "a reply of a model lacks a part"),
+        (POLICY, REPLY | {"tokens": -1}, "a reply of a model has -1 tokens"),
+        (POLICY, VERDICT, "no reply of a model"),
+    ],
+)
+def test_an_answer_that_is_not_what_its_key_asks_for_is_not_imported(
+    folder: Path, tmp_path: Path, key: str, value: object, message: str
+) -> None:
+    file, other = tmp_path / "answers.jsonl", tmp_path / "other"
+    rows = [GOOD | {"key": POLICY, "value": REPLY}, GOOD | {"key": key, "value": value}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = run("import", file, "--cache-dir", other)
+    assert result.exit_code == 22
+    assert f"{file}: row 2 is no answer that was exported ({message}" in result.stderr
+    assert json.loads(run_well("stats", "--json", "--cache-dir", other))["answers"] == 0
+
+
+def test_what_is_packed_or_cut_off_is_not_imported(folder: Path, tmp_path: Path) -> None:
+    file, packed = tmp_path / "answers.jsonl", tmp_path / "answers.jsonl.gz"
+    run_well("export", file)
+    whole = file.read_bytes()
+    packed.write_bytes(gzip.compress(whole)[:-20])
+    result = run("import", packed)
+    assert (result.exit_code, result.stderr) == (
+        21,
+        f"rsearch: {packed} cannot be read: it is not text in UTF-8; unpack it first if it is "
+        "compressed\n",
+    )
+    file.write_bytes(whole[:-40])
+    result = run("import", file, "--cache-dir", tmp_path / "other")
+    assert result.exit_code == 22
+    assert "line 3 is not JSON" in result.stderr
+    stats = json.loads(run_well("stats", "--json", "--cache-dir", tmp_path / "other"))
+    assert stats["answers"] == 0
+
+
+def test_bad_answers_of_earlier_versions_are_counted_but_not_exported(
+    folder: Path, tmp_path: Path
+) -> None:
+    with AnswerCache(clock=lambda: 1e300) as cache:
+        cache._store.put(EXA.replace("Port", "Far"), json.dumps(GOOD | {"stored": 1e300}), "exa")
+    with AnswerCache() as cache:
+        cache.put(EXA.replace("Port", "Bad"), [{"title": 5}])
+    assert json.loads(run("stats", "--json").stdout)["answers"] == 4
+    file = tmp_path / "answers.jsonl"
+    exported = run("export", file)
+    assert (exported.exit_code, exported.stdout) == (0, f"exported 3 answers to {file}\n")
+    assert run_well("import", file, "--cache-dir", tmp_path / "other") == "imported 3 answers\n"
 
 
 def test_files_that_cannot_be_used_are_named(folder: Path, tmp_path: Path) -> None:

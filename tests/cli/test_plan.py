@@ -50,7 +50,7 @@ def test_the_bill_without_and_with_cache() -> None:
     assert shown["searches"] == ["1,800", "1,150"]
     assert shown["of them paid"] == ["1,800", "1,150"]
     assert shown["judge calls"] == ["800", "500"]
-    assert shown["USD for searches"] == ["9.00", "5.75"]
+    assert shown["USD for searches"] == ["12.60", "8.05"]
     verdicts = [float(usd) for usd in shown["USD for verdicts"]]
     assert verdicts == [pytest.approx(v, abs=0.005) for v in (800 * 113.4e-6, 500 * 113.4e-6)]
 
@@ -64,7 +64,7 @@ def test_the_assumptions_are_told_with_the_options_that_change_them() -> None:
 def test_the_json_is_the_same_bill() -> None:
     told = json.loads(plan(*PAID, "--nodes", "2", "--hit-rate", "0.5", "--json"))
     assert told["without_cache"]["paid_searches"] == 1800
-    assert told["without_cache"]["usd_search"] == 9.0
+    assert told["without_cache"]["usd_search"] == 12.6
     assert told["with_cache"]["judge_calls"] == 500
     assert told["max_usd"] is None
     assert told["stops"] == {"without_cache": None, "with_cache": None}
@@ -72,12 +72,12 @@ def test_the_json_is_the_same_bill() -> None:
 
 
 def test_where_the_budget_would_end_the_run() -> None:
-    limited = [*PAID, "--set", "budget.max_usd=6", "--nodes", "2", "--hit-rate", "0.5"]
-    # 0.50 USD before, then 0.0809 USD a step for 16 searches and 8 verdicts.
+    limited = [*PAID, "--set", "budget.max_usd=8.4", "--nodes", "2", "--hit-rate", "0.5"]
+    # 0.70 USD before, then 0.1129 USD a step for 16 searches and 8 verdicts.
     told = json.loads(plan(*limited, "--json"))
-    assert told["stops"]["without_cache"] == {"phase": "training", "step": 68}
+    assert told["stops"]["without_cache"] == {"phase": "training", "step": 69}
     assert told["stops"]["with_cache"] is None
-    assert rows(plan(*limited))["budget.max_usd=6 stops"] == ["step", "68", "not", "reached"]
+    assert rows(plan(*limited))["budget.max_usd=8.4 stops"] == ["step", "69", "not", "reached"]
 
 
 def test_an_offline_run_is_said_to_send_nothing() -> None:

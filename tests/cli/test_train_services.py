@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from exa import API_KEY as EXA_KEY
-from exa import ExaServer
+from exa import USD_PER_SEARCH, ExaServer
 from local_http import Answer, Received
 from openai_chat import API_KEY as OPENAI_KEY
 from openai_chat import ChatServer
@@ -143,7 +143,7 @@ def test_the_summary_holds_the_bill(whole: Run) -> None:
     spend = whole.summary()["spend"]
     stored = json.loads((whole.folder / "spend.json").read_text())["services"]
     assert spend == stored
-    assert spend["exa"]["usd"] == pytest.approx(0.005 * spend["exa"]["calls"])
+    assert spend["exa"]["usd"] == pytest.approx(USD_PER_SEARCH * spend["exa"]["calls"])
     assert sum(s["usd"] for s in spend.values()) >= whole.rows()[-1]["spend/usd"] - 1e-6 > 0
 
 
@@ -211,7 +211,7 @@ def test_a_service_that_is_gone_stops_the_run_with_a_checkpoint(
 ) -> None:
     # It goes right after the second step: the evaluation and two steps have sent so many.
     rows = whole.rows()
-    calls = round(rows[1]["spend/usd"] / 0.005)
+    calls = round(rows[1]["spend/usd"] / USD_PER_SEARCH)
     exa.answers, exa.then = len(exa.requests) + calls, then
     try:
         run = train(f"gone-{then}")

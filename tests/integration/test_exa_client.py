@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import json
 import logging
+import re
+import resource
 import threading
 import time
 import traceback
@@ -14,13 +18,13 @@ from typing import Any
 import pytest
 from exa import API_KEY, ExaServer, make_pages
 from faults import CHAOS, Fault, Faults
-from local_http import Answer, Received
+from local_http import Answer, Raw, Received
 
 from rsearch_cli.errors import AccessDenied
 from rsearch_cli.recipe.schema import Source
 from rsearch_cli.search.exa import ExaOptions, ExaSource, open_exa
 from rsearch_cli.search.exa_service import ExaService
-from rsearch_cli.search.sources import SearchRequest
+from rsearch_cli.search.sources import Found, SearchRequest
 from rsearch_cli.services.call import PermanentFailure, TransientFailure
 from rsearch_cli.types import Passage
 
@@ -33,7 +37,7 @@ def server() -> Iterator[ExaServer]:
 
 def search(server: ExaServer, name: str = "General", **options: Any) -> list[Passage]:
     source = ExaSource(name, ExaOptions(**options), ExaService(API_KEY, server.url))
-    return asyncio.run(source.search(SearchRequest("who made the lamps", top_k=2)))
+    return asyncio.run(source.search(SearchRequest("who made the lamps", top_k=2))).passages
 
 
 class EchoServer(ExaServer):
@@ -77,7 +81,7 @@ def test_each_source_name_searches_its_category(
     assert [r.body.get("category") for r in server.requests] == [
         None,
         "news",
-        "research paper",
+        "publication",
         None,
         "company",
     ]
@@ -176,6 +180,127 @@ def test_json_that_is_no_search_result_is_worth_another_try(
         search(server)
 
 
+def page(**fields: Any) -> dict[str, Any]:
+    return {"url": "https://a.example/1", "title": "A title", "text": "Some text."} | fields
+
+
+def answer_with(*pages: dict[str, Any]) -> bytes:
+    """An answer of Exa's; what stands as `"RAW:x"` is written as x."""
+    return re.sub(rb'"RAW:(.*?)"', rb"\1", json.dumps({"results": pages}).encode())
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, raw: Raw | bytes) -> None:
+    """Let every `ExaServer` answer with these bytes."""
+    answer = raw if isinstance(raw, Raw) else Raw(raw)
+    monkeypatch.setattr(ExaServer, "respond", lambda self, request: (200, answer))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"score": "RAW:NaN"},
+        {"score": "RAW:-Infinity"},
+        {"score": "RAW:1e999"},
+        {"score": "RAW:1" + "0" * 400},
+        {"score": "RAW:1" + "0" * 5000},
+        {"score": True},
+        {"score": [0.5]},
+        {"url": 5},
+        {"url": None},
+        {"title": 5},
+        {"title": []},
+        {"text": {"a": 1}},
+        {"text": False},
+        {"extra": "RAW:" + "[" * 20_000 + "]" * 20_000},
+        {"extra": "RAW:" + '{"a":' * 20_000 + "1" + "}" * 20_000},
+    ],
+    ids=lambda fields: str(fields)[:40],
+)
+def test_a_result_with_a_field_that_is_none_of_its_type_fails_the_call(
+    bad: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(monkeypatch, answer_with(page(), page(**bad)).replace(b'\\"', b'"'))
+    with ExaServer() as server, pytest.raises(TransientFailure, match="sent no search results"):
+        search(server)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://a.example/half-\ud83d",
+        "https://a.example/\u202egnp.exe",
+        "https://a.example/a b",
+        "https://a.example/\x1b[2J",
+        "https://a.example/" + "x" * 3000,
+        "javascript:alert(1)",
+        "//a.example/1",
+        "https:///1",
+        "",
+    ],
+    ids=ascii,
+)
+def test_a_result_whose_address_cannot_be_cited_is_left_out(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(monkeypatch, answer_with(page(url=url), page()))
+    with ExaServer() as server:
+        assert [passage.id for passage in search(server)] == ["https://a.example/1"]
+
+
+def test_half_a_surrogate_pair_in_a_text_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = page(title="A \ud83d title", text="Some\udc00 text, and a whole \U0001f600.")
+    serve(monkeypatch, answer_with(odd))
+    with ExaServer() as server:
+        [passage] = search(server)
+    assert (passage.title, passage.text) == ("A title", "Some text, and a whole \U0001f600.")
+
+
+def test_five_thousand_results_where_two_were_asked_for_are_two() -> None:
+    many = [page(url=f"https://a.example/{n}") for n in range(5000)]
+    with ExaServer() as server:
+        server.respond = lambda request: (200, {"results": many})
+        assert [p.id for p in search(server)] == ["https://a.example/0", "https://a.example/1"]
+
+
+HUGE = b'{"results": []' + b" " * (100 * 2**20) + b"}"
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (
+            Raw(gzip.compress(b" " * 2**28), {"Content-Encoding": "gzip"}),
+            "its answer is compressed",
+        ),
+        (Raw(gzip.compress(b'{"results": []}'), {"Content-Encoding": "br"}), "is compressed"),
+        (Raw(HUGE, parts=100), "its answer has more than 8 MiB"),
+    ],
+    ids=["a gzip bomb", "any compression", "a page of 100 MB"],
+)
+def test_an_answer_of_any_size_costs_neither_memory_nor_time(
+    raw: Raw, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(monkeypatch, raw)
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    with ExaServer() as server, pytest.raises(TransientFailure, match=words):
+        search(server)
+    assert server.requests[0].headers["accept-encoding"] == "identity"
+    assert time.process_time() - started < 3.0
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 60 * 1024  # 60 MiB
+
+
+def test_what_exa_says_of_a_request_is_told_once_and_in_one_line(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    remark = {"code": "IGNORED_FIELD", "path": "/category", "message": "no \x1b[2J\nsuch one"}
+    with ExaServer() as server:
+        server.respond = lambda request: (200, {"results": [], "warnings": [remark]})
+        service = ExaService(API_KEY, server.url)
+        for _ in range(3):
+            asyncio.run(service.search("q"))
+    assert capfd.readouterr().err == "Exa: IGNORED_FIELD /category: no [2J such one\n"
+
+
 def test_a_cut_connection_may_have_been_charged(server: ExaServer) -> None:
     server.faults = Faults([Fault.CUT])
     with pytest.raises(TransientFailure, match=r"no answer from Exa at http.*\(peer closed") as it:
@@ -211,7 +336,7 @@ def test_a_cancelled_search_stays_cancelled_and_leaves_the_client_usable(
         slow.cancel()
         with pytest.raises(asyncio.CancelledError):
             await slow
-        return len(await service.search("fast", num_results=2))
+        return len((await service.search("fast", num_results=2)).pages)
 
     assert asyncio.run(cancel_one()) == 2
 
@@ -225,7 +350,7 @@ def test_after_every_fault_the_same_client_answers_again(server: ExaServer) -> N
         for _ in passing:
             with pytest.raises(TransientFailure):
                 await service.search("q")
-        return len(await service.search("q", num_results=3))
+        return len((await service.search("q", num_results=3)).pages)
 
     assert asyncio.run(try_all()) == 3
     assert server.counts()["failed"] == dict.fromkeys(map(str, passing), 1)
@@ -235,12 +360,14 @@ def test_searches_run_at_once_on_one_client() -> None:
     with ExaServer(latency=1.5) as server:
         source = ExaSource("General", ExaOptions(), ExaService(API_KEY, server.url))
 
-        async def ask_all() -> list[list[Passage]]:
+        async def ask_all() -> list[Found]:
             requests = (SearchRequest(f"question {i}", top_k=1) for i in range(24))
             return await asyncio.gather(*(source.search(request) for request in requests))
 
-        found = asyncio.run(ask_all())
-    assert [passages[0].title for passages in found] == [f"Question {i}, part 1" for i in range(24)]
+        answers = asyncio.run(ask_all())
+    assert [found.passages[0].title for found in answers] == [
+        f"Question {i}, part 1" for i in range(24)
+    ]
     assert server.most_at_once == 24
 
 

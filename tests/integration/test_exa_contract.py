@@ -10,14 +10,22 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import exa
+import exa_py.api
 import pytest
 from exa_py import AsyncExa
 from exa_py.api import SEARCH_OPTIONS_TYPES, Result, SearchResponse, to_camel_case, to_snake_case
 
-from rsearch_cli.search.exa import ExaOptions, ExaSource
+from rsearch_cli.search.exa import (
+    CATEGORIES,
+    RENAMED,
+    Category,
+    ExaOptions,
+    ExaSource,
+    SearchType,
+)
 from rsearch_cli.search.exa_service import ExaService
 from rsearch_cli.search.sources import SearchRequest
 from rsearch_cli.services.call import PermanentFailure
@@ -58,12 +66,27 @@ def test_an_answer_fills_the_clients_classes(server: exa.ExaServer) -> None:
     assert first.text.startswith("Sentence 1 of part 1 tells of lamp makers in the web.")
     assert response.cost_dollars.total == pytest.approx(exa.USD_PER_SEARCH)
     assert response.search_time == 12.5
-    assert response.resolved_search_type == "neural"
+    assert response.results[0].score is None
 
 
 def test_the_server_takes_nothing_that_the_client_has_no_argument_for() -> None:
     arguments = to_camel_case(dict.fromkeys(SEARCH_OPTIONS_TYPES, 0))
     assert exa.FIELDS.keys() <= arguments.keys()
+
+
+def test_our_categories_and_types_are_those_of_the_client() -> None:
+    assert get_args(Category) == get_args(exa_py.api.Category)
+    assert get_args(SearchType) == get_args(exa_py.api.SearchType)
+    assert set(CATEGORIES.values()) | set(RENAMED.values()) <= set(get_args(Category))
+    assert RENAMED.keys().isdisjoint(get_args(Category))
+
+
+@pytest.mark.parametrize("kind", get_args(exa_py.api.SearchType))
+def test_every_type_of_search_can_be_asked_for(server: exa.ExaServer, kind: str) -> None:
+    source = ExaSource("News", ExaOptions(type=kind), ExaService(server.api_key, server.url))
+    found = asyncio.run(source.search(SearchRequest("lamps", top_k=2)))
+    assert server.requests[0].body["type"] == kind
+    assert (len(found.passages), found.usd) == (2, exa.USD_PER_SEARCH)
 
 
 def test_the_source_sends_what_exa_expects(server: exa.ExaServer) -> None:
@@ -81,7 +104,7 @@ def test_the_source_sends_what_exa_expects(server: exa.ExaServer) -> None:
     assert request.body == {
         "query": "who taught her Tessa Korrin Port Ellow",
         "numResults": 4,
-        "category": "research paper",
+        "category": "publication",
         "includeDomains": ["a.example", "b.example"],
         "startPublishedDate": "2024-01-01",
         "endPublishedDate": "2024-06-30",
@@ -104,7 +127,8 @@ def test_what_is_not_asked_for_is_not_sent(server: exa.ExaServer) -> None:
     [
         ({"query": ""}, "query is required"),
         ({"query": "q", "num_results": 101}, "numResults must be between 1 and 100"),
-        ({"query": "q", "category": "poems"}, "invalid category poems"),
+        ({"query": "q", "category": "research paper"}, "invalid category research paper"),
+        ({"query": "q", "type": "keyword"}, "invalid type keyword"),
         ({"query": "q", "extra_body": {"pages": 1}}, "unrecognized key pages"),
         ({"query": "q", "extra_body": {"numResults": "3"}}, "invalid type of numResults"),
         (

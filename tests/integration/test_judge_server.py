@@ -241,7 +241,7 @@ def test_offline_takes_what_is_there_and_names_what_is_not(
 
 
 @pytest.mark.parametrize("value", ['{"score": 7}', "a verdict of no kind", 0.5, None, {"score": 1}])
-def test_an_imported_entry_that_is_no_verdict_gives_no_score(
+def test_a_stored_entry_that_is_no_verdict_is_dropped_and_asked_for_again(
     make_judge: MakeJudge, chat_server: ChatServer, value: Any
 ) -> None:
     judge = make_judge()
@@ -249,8 +249,10 @@ def test_an_imported_entry_that_is_no_verdict_gives_no_score(
     cache = judge._gateway._cache
     (row,) = cache.export_rows()
     cache.import_rows([row | {"value": value}])
-    assert judge.score_batch([(CAPITAL, "Sydney")]) == [None]
-    assert judge.failed == 1
+    assert judge.score_batch([(CAPITAL, "Sydney")]) == [0.0]
+    (again,) = cache.export_rows()
+    assert again["value"] == row["value"]
+    assert (len(chat_server.requests), judge.failed) == (2, 0)
 
 
 # --- failures
@@ -497,6 +499,46 @@ def test_the_budget_is_never_passed_with_many_calls_in_flight(
         judge.score_batch([(CAPITAL, f"Sydney {i}") for i in range(400)])
     assert chat_server.usd <= 0.01
     assert bought <= len(chat_server.requests) < 400
+
+
+class Overcharging(ChatServer):
+    """A server that counts, and bills, twenty times the tokens that there are."""
+
+    def respond(self, request: Received) -> Answer:
+        before = self.usd
+        status, answer = super().respond(request)
+        if status == 200:
+            self.usd = before + 20 * (self.usd - before)
+            answer["usage"] = {name: 20 * count for name, count in answer["usage"].items()}
+        return status, answer
+
+
+def test_the_budget_holds_when_more_tokens_are_billed_than_can_have_been_sent(
+    make_judge: MakeJudge, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Overcharging(retry_after="0", latency=0.05) as server:
+        judge = make_judge(f"reward.judge.base_url={server.base_url}", "budget.max_usd=0.05")
+        with pytest.raises(BudgetExceeded):
+            judge.score_batch([(CAPITAL, f"Sydney {i}") for i in range(400)])
+        assert 0.025 < server.usd <= 0.05
+        assert spend(judge).usd == pytest.approx(server.usd)
+    assert "judge charged $0.00" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", [-5, 10**400, 1.5, "12", None, [1], float("nan")])
+def test_a_token_count_that_is_none_is_paid_the_worst(
+    make_judge: MakeJudge, monkeypatch: pytest.MonkeyPatch, count: Any
+) -> None:
+    class Odd(ChatServer):
+        def respond(self, request: Received) -> Answer:
+            status, answer = super().respond(request)
+            answer["usage"]["completion_tokens"] = count
+            return status, answer
+
+    with Odd() as server:
+        judge = make_judge(f"reward.judge.base_url={server.base_url}")
+        judge.score_batch([(CAPITAL, "Sydney")])
+        assert server.usd < spend(judge).usd < 0.01
 
 
 # --- the reward

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import scripted
 from exa import API_KEY as EXA_KEY
-from exa import ExaServer
+from exa import USD_PER_SEARCH, ExaServer
 from local_http import LocalServer
 from openai_chat import ChatServer
 from scripted import (
@@ -71,8 +71,8 @@ def test_paid_calls_fall_by_the_share_of_duplicates_exactly(
     assert len(exa.requests) == distinct
     assert spend["exa"].calls == distinct
     assert spend["exa"].hits == len(asked) - distinct
-    assert spend["exa"].usd == pytest.approx(distinct * 0.005)
-    assert spend["exa"].saved_usd == pytest.approx((len(asked) - distinct) * 0.005)
+    assert spend["exa"].usd == pytest.approx(distinct * USD_PER_SEARCH)
+    assert spend["exa"].saved_usd == pytest.approx((len(asked) - distinct) * USD_PER_SEARCH)
     assert len(chat.requests) == spend["judge"].calls == QUESTIONS * 3
     assert spend["judge"].hits == len(verdicts(scored)) - QUESTIONS * 3
     assert sent_twice(exa) == sent_twice(chat) == []

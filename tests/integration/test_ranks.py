@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from exa import API_KEY, ExaServer
+from exa import API_KEY, USD_PER_SEARCH, ExaServer
 
 SETTINGS = (
     "questions.world.train_regions=2",
@@ -138,7 +138,7 @@ def test_what_two_processes_search_is_paid_once_and_written_once(
     assert len(read_rows(tmp_path / "run" / "trajectories.jsonl")) == 3 * 16
     spend = json.loads((tmp_path / "run" / "spend.json").read_text())["services"]["exa"]
     assert spend["calls"] == len(exa.requests)
-    assert spend["usd"] == pytest.approx(0.005 * len(exa.requests))
+    assert spend["usd"] == pytest.approx(USD_PER_SEARCH * len(exa.requests))
     assert done.stdout.count("run folder: ") == 1
     assert done.stderr.count("opening the search sources") == 1
     states = sorted(p.name for p in (tmp_path / "run" / "checkpoint-2").glob("rng_state*"))

@@ -249,9 +249,10 @@ def test_a_resumed_run_is_the_same_one(tmp_path: Path) -> None:
         (Silent, KEY, "context deadline exceeded"),
         (Refusing, KEY, "returned error 401"),
         (None, "short", "WANDB_API_KEY invalid: API key must have 40+ characters"),
+        (None, f"{KEY[:20]}\n{KEY[20:]}", "WANDB_API_KEY holds a line break"),
         (None, None, "WANDB_API_KEY is not set"),
     ],
-    ids=["out of reach", "no answer", "refused", "malformed", "missing"],
+    ids=["out of reach", "no answer", "refused", "malformed", "two lines", "missing"],
 )
 def test_without_w_and_b_the_run_goes_on_offline_after_one_line(
     tmp_path: Path, serve, server: type | None, key: str | None, reason: str

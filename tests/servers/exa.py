@@ -16,7 +16,8 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from functools import cache
+from typing import Any, get_args
 
 from faults import CHAOS, Faults
 from local_http import Answer, LocalServer, Received
@@ -24,7 +25,8 @@ from local_http import Answer, LocalServer, Received
 API_KEY = "exa-key-for-tests-only"
 """The key that the server takes unless it is told another."""
 
-USD_PER_SEARCH = 0.005
+USD_PER_SEARCH = 0.007
+"""What `auto` costs with up to 10 results (https://exa.ai/docs/admin/pricing, 2026-11-26)."""
 
 Page = dict[str, Any]
 
@@ -39,7 +41,6 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     "type": str,
     "contents": dict,
 }
-_CATEGORIES = {"company", "news", "publication", "research paper", "personal site", "people"}
 _TAGS = {
     400: "INVALID_REQUEST_BODY",
     401: "INVALID_API_KEY",
@@ -55,7 +56,9 @@ class ExaServer(LocalServer):
 
     Attributes:
         api_key: The key that a request must carry.
-        usd: What Exa would have put on the bill, in USD.
+        price: What a search costs in USD, or from the number of the search, counted from 0, to
+            what it costs; each answer states it. May be set anew at any time.
+        usd: What is on the bill, in USD; an answer that was lost on its way counts.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class ExaServer(LocalServer):
         find_pages: Callable[[dict[str, Any]], list[Page]] | None = None,
         *,
         api_key: str = API_KEY,
+        price: float | Callable[[int], float] = USD_PER_SEARCH,
         **settings: Any,
     ) -> None:
         """Describe the server.
@@ -71,16 +75,15 @@ class ExaServer(LocalServer):
             find_pages: Gives the pages for a request's body, best first, each with `url`, `title`
                 and `text`, whole; None makes them up from the query.
             api_key: The key that a request must carry.
+            price: What a search costs, in USD.
             **settings: Those of `LocalServer`.
         """
         super().__init__(**settings)
         self.api_key = api_key
+        self.price = price
+        self.usd = 0.0
+        self._searches = 0
         self._find_pages = find_pages or make_pages
-
-    @property
-    def usd(self) -> float:
-        """The searches that were carried out; an answer that was lost on its way counts."""
-        return USD_PER_SEARCH * sum(r.status == 200 for r in self.requests)
 
     def respond(self, request: Received) -> Answer:
         """Check the request as Exa does, and answer it."""
@@ -90,7 +93,10 @@ class ExaServer(LocalServer):
             return 401, self.describe_error(401, "Invalid API key")
         if (flaw := find_flaw(request.body)) is not None:
             return 400, self.describe_error(400, flaw)
-        return 200, make_answer(request.body, self._find_pages(request.body))
+        usd = self.price(self._searches) if callable(self.price) else self.price
+        self._searches += 1
+        self.usd += usd
+        return 200, make_answer(request.body, self._find_pages(request.body), usd)
 
     def describe_error(self, status: int, message: str) -> dict[str, str]:
         """Exa's error body: the words, a tag to tell errors apart, and an id for its support."""
@@ -109,8 +115,9 @@ def find_flaw(body: Any) -> str | None:
             return f"invalid type of {name}"
     if not 1 <= body.get("numResults", 10) <= 100:
         return "numResults must be between 1 and 100"
-    if body.get("category") not in {None, *_CATEGORIES}:
-        return f"invalid category {body['category']}"
+    for name, known in find_literals().items():
+        if body.get(name) not in {None, *known}:
+            return f"invalid {name} {body[name]}"
     contents = body.get("contents", {})
     text = contents.get("text", {})
     if set(contents) - {"text"} or set(text) - {"maxCharacters"}:
@@ -120,8 +127,25 @@ def find_flaw(body: Any) -> str | None:
     return None
 
 
-def make_answer(body: dict[str, Any], pages: list[Page]) -> dict[str, Any]:
-    """Exa's answer: the pages as results, their texts cut off hard at the length asked for."""
+@cache
+def find_literals() -> dict[str, tuple[str, ...]]:
+    """The values that the installed exa-py knows for a request's category and type.
+
+    Exa itself takes any text and ignores what it does not know; this server refuses it, so that a
+    name which is out of date fails a test.
+    """
+    from exa_py.api import Category, SearchType
+
+    return {"category": get_args(Category), "type": get_args(SearchType)}
+
+
+def make_answer(
+    body: dict[str, Any], pages: list[Page], usd: float = USD_PER_SEARCH
+) -> dict[str, Any]:
+    """Exa's answer: the pages as results, their texts cut off hard at the length asked for.
+
+    It has no search type, which Exa removed in May 2026, and no score, which no type gives now.
+    """
     most = body.get("contents", {}).get("text", {}).get("maxCharacters")
     results = [
         {
@@ -136,10 +160,9 @@ def make_answer(body: dict[str, Any], pages: list[Page]) -> dict[str, Any]:
     ]
     return {
         "requestId": "local",
-        "resolvedSearchType": "neural",
         "results": results,
         "searchTime": 12.5,
-        "costDollars": {"total": USD_PER_SEARCH, "search": {"neural": USD_PER_SEARCH}},
+        "costDollars": {"total": usd, "search": {"neural": usd}},
     }
 
 

@@ -21,9 +21,26 @@ from urllib.parse import parse_qsl
 from faults import Fault, Faults
 
 Answer = tuple[int, Any]
-"""HTTP status and the JSON body."""
+"""HTTP status and the JSON body, or `Raw`."""
 
 _HTML = b"<!doctype html><html><body><h1>502 Bad Gateway</h1></body></html>"
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """An answer's body byte for byte.
+
+    Attributes:
+        body: The bytes.
+        headers: Replace those that the server sends by itself.
+        pause: Seconds between one part of the body and the next.
+        parts: Parts in which it is sent.
+    """
+
+    body: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+    pause: float = 0.0
+    parts: int = 1
 
 
 @dataclass(slots=True)
@@ -215,6 +232,8 @@ class LocalServer:
         else:
             status, value = self.respond(request)
         request.status = status
+        if isinstance(value, Raw):
+            return await _send_raw(writer, status, value)
         body = json.dumps(value).encode()
         if fault is Fault.HTML:
             return await _send(writer, 200, _HTML, {"Content-Type": "text/html"})
@@ -267,6 +286,16 @@ async def _send(
 ) -> bool:
     writer.write(_head(status, len(body), headers or {}) + body)
     await writer.drain()
+    return True
+
+
+async def _send_raw(writer: asyncio.StreamWriter, status: int, raw: Raw) -> bool:
+    writer.write(_head(status, len(raw.body), raw.headers))
+    size = -(-len(raw.body) // raw.parts) or 1
+    for start in range(0, len(raw.body), size):
+        writer.write(raw.body[start : start + size])
+        await writer.drain()
+        await asyncio.sleep(raw.pause)
     return True
 
 

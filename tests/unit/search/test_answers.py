@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 
-from rsearch_cli.errors import SourceError
 from rsearch_cli.recipe.schema import Source
 from rsearch_cli.search.answers import (
     decode_passages,
@@ -26,14 +25,74 @@ ODD = (
 
 
 def test_odd_text_survives_json() -> None:
-    assert decode_passages(json.loads(json.dumps(encode_passages(ODD)))) == ODD
-    assert decode_passages(encode_passages(())) == ()
+    stored = json.loads(json.dumps(encode_passages(ODD, 2)))
+    first, second = decode_passages(stored, 2)
+    assert first == ODD[0]
+    assert second == replace(ODD[1], text="lone \ufffd surrogate, \ufeff mark")
+    assert decode_passages(encode_passages((), 2), 2) == ()
 
 
-@pytest.mark.parametrize("value", [None, 3, "text", {"id": "1"}, [{"id": "1"}], [["1", "t", "x"]]])
-def test_what_is_no_passages_is_told(value: object) -> None:
-    with pytest.raises(SourceError, match="remove it with rsearch cache clear"):
-        decode_passages(value)  # type: ignore[arg-type]
+def test_no_more_passages_are_kept_than_were_asked_for() -> None:
+    many = [Passage(str(n), "title", "text") for n in range(5000)]
+    assert [p.id for p in decode_passages(encode_passages(many, 3), 3)] == ["0", "1", "2"]
+    with pytest.raises(ValueError, match="no list of at most 3 passages"):
+        decode_passages(encode_passages(many, 4), 3)
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n\t"])
+def test_a_passage_with_neither_title_nor_text_is_dropped(blank: str) -> None:
+    passages = [Passage("1", blank, blank), Passage("2", "title", ""), Passage("3", "", "text")]
+    assert [p.id for p in decode_passages(encode_passages(passages, 3), 3)] == ["2", "3"]
+
+
+GOOD = {"id": "1", "title": "t", "text": "x", "source": "", "score": 0.5}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        3,
+        "text",
+        {"id": "1"},
+        [{"id": "1"}],
+        [["1", "t", "x"]],
+        [GOOD | {"more": 1}],
+        [GOOD | {"title": 5}],
+        [GOOD | {"text": ["x"]}],
+        [GOOD | {"id": None}],
+        [GOOD | {"source": True}],
+        [GOOD | {"text": "half a \ud83d pair"}],
+        [GOOD | {"id": "https://a.example/\udc00"}],
+        [GOOD | {"score": float("nan")}],
+        [GOOD | {"score": float("-inf")}],
+        [GOOD | {"score": 10**400}],
+        [GOOD | {"score": True}],
+        [GOOD | {"score": "0.5"}],
+        [GOOD, GOOD, GOOD],
+    ],
+    ids=lambda value: ascii(value)[:80],
+)
+def test_a_stored_answer_that_is_no_list_of_passages_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="passage"):
+        decode_passages(value, 2)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (None, "NoneType in place of a list of passages"),
+        ("text", "str in place of a list of passages"),
+        ([None], "NoneType in place of a passage"),
+        ([GOOD], "dict in place of a passage"),
+        ([Passage("1", None, "x")], "the title of a passage is NoneType None"),
+        ([Passage("1", "t", "x", score=float("nan"))], "the score of a passage is float nan"),
+        ([Passage("1", "t", "x", score=10**400)], "the score of a passage is int 1000"),
+    ],
+)
+def test_what_a_source_returns_in_place_of_passages_is_refused(found: object, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        encode_passages(found, 3)
 
 
 def test_the_key_holds_everything_that_changes_the_answer() -> None:

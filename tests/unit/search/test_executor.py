@@ -372,8 +372,8 @@ def test_refresh_asks_everything_once_more(executor: Opener) -> None:
     assert len(source.requests) == 2
 
 
-def test_a_stored_answer_without_passages_marks_its_node(
-    executor: Opener, cache_folder: Path
+def test_a_stored_answer_without_passages_is_dropped_and_asked_for_again(
+    executor: Opener, cache_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     executor(Recorder()).execute([plan("a")])
     with AnswerCache() as cache:
@@ -381,8 +381,11 @@ def test_a_stored_answer_without_passages_marks_its_node(
         rows = [{**row, "value": [{"id": "1"}]} for row in cache.export_rows()]
         assert cache.import_rows(rows) == 1
     ((result,),) = executor(Recorder()).execute([plan("a")])
-    assert result.error is not None
-    assert result.error.startswith("a stored answer holds no passages (")
+    assert (result.error, result.cached) == (None, False)
+    assert len(result.passages) == 1
+    assert "an entry cannot be read (a passage does not have the fields" in capsys.readouterr().err
+    ((again,),) = executor(Recorder()).execute([plan("a")])
+    assert (again.passages, again.cached) == (result.passages, True)
 
 
 def test_an_empty_batch_is_fine(executor: Opener) -> None:

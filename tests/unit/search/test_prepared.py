@@ -14,7 +14,7 @@ import bm25s
 import numpy as np
 import pytest
 
-from rsearch_cli.errors import DataEmpty, DataMalformed, DataNotFound
+from rsearch_cli.errors import DataEmpty, DataMalformed, DataNotFound, SourceError
 from rsearch_cli.recipe.schema import Source
 from rsearch_cli.search.bm25 import (
     Bm25Source,
@@ -158,6 +158,21 @@ def test_a_damaged_index_is_built_again(
     assert list(open_corpus(path, tmp_path / "indexes").passages) == corpus
     assert capsys.readouterr().err == f"BM25 index {folder} is damaged; building it again\n"
     assert is_whole(folder)
+
+
+@pytest.mark.parametrize("line", ['{"id": "1"}', "[" * 3000, "{", '"text"', "null"])
+def test_a_passage_that_cannot_be_read_fails_its_search_and_says_where(
+    corpus: list[Passage], tmp_path: Path, line: str
+) -> None:
+    folder = tmp_path / "prepared"
+    prepare_corpus(write(tmp_path, corpus), folder, lambda count: None)
+    passages = folder / "passages.jsonl"
+    size = len(passages.read_bytes().split(b"\n")[0])
+    rest = passages.read_bytes()[size:]
+    passages.write_bytes(line[:size].ljust(size).encode() + rest)
+    with pytest.raises(SourceError, match=r"passage 0 of the prepared corpus .* cannot be read"):
+        StoredPassages(folder)[0]
+    assert StoredPassages(folder)[1] == corpus[1]
 
 
 def test_a_folder_that_is_no_whole_index_says_how_to_make_one(tmp_path: Path) -> None:

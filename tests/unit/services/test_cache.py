@@ -237,27 +237,97 @@ def test_what_is_exported_and_imported_is_the_same_text(
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
-        (3, "'int' object is not iterable"),
+        (3, "no object with a key"),
+        ([["key", KEY]], "no object with a key"),
         ({"key": KEY}, "missing 4 required positional arguments"),
-        ({}, "'key'"),
-        ({"key": "no JSON"}, "the key names no service"),
-        ({"key": 3}, "the JSON object must be str"),
-        (
-            {"key": KEY, "version": 7, "stored": 1.0, "ttl": None, "usd": 0.0, "value": 1},
-            "version 7, not 1",
-        ),
+        ({}, "no object with a key"),
+        ({"key": 3}, "no object with a key"),
+        ({"key": "no JSON"}, "its key is not written as keys are"),
+        ({"key": '"text"'}, "its key is not written as keys are"),
+        ({"key": "[" * 100_000}, "its key is not written as keys are"),
+        ({"key": f" {KEY}"}, "its key is not written as keys are"),
+        ({"key": KEY.replace("Port", "P\ud800rt")}, "its key is not written as keys are"),
+        ({"key": KEY.replace('"version":1', '"version":NaN')}, "its key is not written as keys"),
+        ({"key": KEY.replace('"version":1', '"version":2')}, "its key is not written as keys are"),
+        ({"key": KEY.replace('"service":"exa"', '"service":3')}, "its key names no service"),
+        ({"key": KEY.replace('"exa"', '""')}, "its key names no service"),
+        ({"key": KEY.replace('"exa"', r'"\u001b]0;owned"')}, "its key names no service"),
+        ({"key": KEY.replace('"exa"', r'"\u202eaxe"')}, "its key names no service"),
+        ({"version": 7}, "version 7, not 1"),
+        ({"version": True}, "version True, not 1"),
+        ({"version": "1"}, "version '1', not 1"),
+        ({"stored": 1e300}, "1e+300 is no time in seconds"),
+        ({"stored": 10**400}, "is no time in seconds"),
+        ({"stored": float("nan")}, "nan is no time in seconds"),
+        ({"stored": -1.0}, "-1.0 is no time in seconds"),
+        ({"stored": None}, "None is no time in seconds"),
+        ({"stored": "1.0"}, "'1.0' is no time in seconds"),
+        ({"stored": 4e9}, "it was stored in the future, at 4000000000.0"),
+        ({"ttl": float("inf")}, "inf is no time in seconds"),
+        ({"ttl": -1}, "-1 is no time in seconds"),
+        ({"ttl": [1]}, "[1] is no time in seconds"),
+        ({"usd": -0.01}, "-0.01 is no price in USD"),
+        ({"usd": 1e9}, "1000000000.0 is no price in USD"),
+        ({"usd": float("nan")}, "nan is no price in USD"),
+        ({"usd": True}, "True is no price in USD"),
+        ({"value": float("nan")}, "Out of range float values are not JSON compliant"),
+        ({"more": 1}, "unexpected keyword argument 'more'"),
     ],
+    ids=lambda value: repr(value)[:60],
 )
-def test_an_import_is_checked_before_anything_is_kept(
+def test_an_import_with_a_wrong_row_leaves_the_cache_as_it_was(
     cache: AnswerCache, row: object, problem: str
 ) -> None:
     cache.put(KEY, "mine")
-    good = {"key": KEY, "version": 1, "stored": 1.0, "ttl": None, "usd": 0.0, "value": "theirs"}
+    other = make_key("exa", query="Marrowgate")
+    good = {"version": 1, "stored": 1.0, "ttl": None, "usd": 0.0, "value": "theirs"}
+    if isinstance(row, dict) and "key" not in row and row:
+        row = {"key": KEY, **good, **row}
     with pytest.raises(DataMalformed) as caught:
-        cache.import_rows([good, row])
+        cache.import_rows([{"key": other, **good}, row])
     assert str(caught.value).startswith("row 2 is no answer that was exported (")
     assert problem in str(caught.value)
-    assert cache.get(KEY) == "mine"
+    assert (cache.get(KEY), cache.find(other)) == ("mine", None)
+
+
+def test_an_import_with_a_key_twice_leaves_the_cache_as_it_was(cache: AnswerCache) -> None:
+    row = {"key": KEY, "version": 1, "stored": 1.0, "ttl": None, "usd": 0.0, "value": "theirs"}
+    with pytest.raises(DataMalformed, match="row 2 has the key of an earlier row"):
+        cache.import_rows([row, row])
+    assert cache.stats() == {}
+
+
+def test_an_import_of_more_than_is_kept_leaves_the_cache_as_it_was(
+    cache: AnswerCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rsearch_cli.services.cache.SIZE_LIMIT", 10_000)
+    row = {"version": 1, "stored": 1.0, "ttl": None, "usd": 0.0, "value": "x" * 3000}
+    rows = ({"key": make_key("exa", query=str(n)), **row} for n in range(9))
+    with pytest.raises(DataMalformed, match="the answers have more than 10000 bytes together"):
+        cache.import_rows(rows)
+    assert cache.stats() == {}
+
+
+def test_an_import_that_breaks_off_while_it_is_written_leaves_the_cache_as_it_was(
+    cache: AnswerCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import diskcache
+
+    cache.put(KEY, "mine")
+    row = {"version": 1, "stored": 1.0, "ttl": None, "usd": 0.0, "value": "theirs"}
+    rows = [{"key": make_key("exa", query=str(n)), **row} for n in range(9)]
+    put, written = diskcache.Cache.set, []
+
+    def put_some(self: diskcache.Cache, key: str, *arguments: object, **options: object) -> bool:
+        written.append(key)
+        if len(written) == 5:
+            raise KeyboardInterrupt
+        return bool(put(self, key, *arguments, **options))
+
+    monkeypatch.setattr(diskcache.Cache, "set", put_some)
+    with pytest.raises(KeyboardInterrupt):
+        cache.import_rows(rows)
+    assert [row["key"] for row in cache.export_rows()] == [KEY]
 
 
 def damage(folder: Path) -> None:

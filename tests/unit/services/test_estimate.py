@@ -39,7 +39,7 @@ def bills(settings: Recipe, evaluated: int = 0, cache: str = "none", **assumed: 
 def test_training_searches_are_steps_times_rows_times_nodes() -> None:
     before, training, after = bills(recipe(*PAID), nodes=3)
     assert training.searches == training.paid_searches == 10 * 8 * 3
-    assert training.usd == training.usd_search == pytest.approx(240 * 0.005)
+    assert training.usd == training.usd_search == pytest.approx(240 * 0.007)
     assert before == after == Bill()
 
 
@@ -57,7 +57,7 @@ def test_local_sources_cost_nothing_and_share_the_searches() -> None:
     training = bills(recipe(PAID[0]), nodes=3)[1]
     assert training.searches == 240
     assert training.paid_searches == pytest.approx(80)
-    assert training.usd == pytest.approx(0.4)
+    assert training.usd == pytest.approx(0.56)
 
 
 def test_every_local_kind_is_a_kind_of_source() -> None:

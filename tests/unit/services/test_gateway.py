@@ -139,8 +139,50 @@ def test_a_failure_names_its_cause_and_is_never_stored(
     assert cache.stats() == {}
     with pytest.raises(ServiceFailure, match=r"^said no$"):
         virtual(gateway.fetch(KEY, calls, worst_usd=PRICE))
-    assert virtual(gateway.fetch(KEY, calls)).value == {"answer": 8}
+    assert virtual(gateway.fetch(KEY, calls, worst_usd=PRICE)).value == {"answer": 8}
     assert numbers(purse) == ServiceSpend(2 * PRICE, 0.0, calls=8, failed=2)
+
+
+def odd_only(value: Any) -> int:
+    if not isinstance(value, int) or value % 2 == 0:
+        raise ValueError(f"{value} is not odd")
+    return value * 100
+
+
+def test_a_new_answer_that_is_not_valid_is_a_failed_call_and_not_stored(
+    virtual: Run, gateway: Gateway, purse: Purse, cache: AnswerCache
+) -> None:
+    numbers_sent = iter((2, 3))
+
+    async def call() -> Reply:
+        return Reply(next(numbers_sent), PRICE)
+
+    with pytest.raises(ServiceFailure, match=r"the answer is not valid \(2 is not odd\)"):
+        virtual(gateway.fetch(KEY, call, worst_usd=PRICE, read=odd_only))
+    assert cache.stats() == {}
+    answer = virtual(gateway.fetch(KEY, call, worst_usd=PRICE, read=odd_only))
+    assert answer == Answer(300, cached=False, usd=PRICE)
+    assert numbers(purse) == ServiceSpend(2 * PRICE, 0.0, calls=2, failed=1)
+
+
+def test_a_stored_answer_that_is_not_valid_is_dropped_and_asked_for_again(
+    virtual: Run, gateway: Gateway, cache: AnswerCache, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def call() -> Reply:
+        return Reply(5)
+
+    cache.put(KEY, "old and bad")
+    assert virtual(gateway.fetch(KEY, call, read=odd_only)) == Answer(500, False, 0.0)
+    assert virtual(gateway.fetch(KEY, call, read=odd_only)) == Answer(500, True, 0.0)
+    assert "an entry cannot be read (old and bad is not odd)" in capsys.readouterr().err
+
+
+def test_a_stored_answer_that_is_not_valid_is_none_offline(
+    virtual: Run, cache: AnswerCache, purse: Purse
+) -> None:
+    cache.put(KEY, 2)
+    with pytest.raises(OfflineMiss):
+        virtual(offline(cache, purse, Flow("exa", Service())).fetch(KEY, Calls(), read=odd_only))
 
 
 def test_a_refused_key_ends_everything(virtual: Run, gateway: Gateway, purse: Purse) -> None:

@@ -47,6 +47,140 @@ def test_a_limit_is_reached_exactly(run_folder: Path | None) -> None:
     assert purse.snapshot().total.usd == pytest.approx(0.5)
 
 
+def test_a_higher_charge_is_booked_and_expected_from_then_on(run_folder: Path | None) -> None:
+    purse = Purse(run_folder, 1.0)
+    purse.reserve("exa", 0.01).settle(0.03)
+    assert purse.snapshot().total.usd == pytest.approx(0.03)
+    # The excess of 0.02 counts twice: 0.05 for each call, until it is settled.
+    held = [purse.reserve("exa", 0.01) for _ in range(19)]
+    assert purse.snapshot().total.usd == pytest.approx(0.03 + 19 * 0.05)
+    with pytest.raises(BudgetExceeded, match=r"the next call could cost \$0\.0500, and \$0\.9800"):
+        purse.reserve("exa", 0.01)
+    purse.reserve("judge", 0.01).cancel()
+    for reservation in held:
+        assert reservation.settle(0.02) == 0.02
+    assert purse.snapshot().total.usd == pytest.approx(0.03 + 19 * 0.02)
+
+
+def test_a_lower_charge_is_booked_as_it_is(run_folder: Path | None) -> None:
+    purse = Purse(run_folder, 1.0)
+    purse.reserve("exa", 0.9).settle(0.002)
+    purse.reserve("exa", 0.9).settle(0)
+    assert purse.snapshot().total.usd == pytest.approx(0.002)
+    purse.reserve("exa", 0.9)
+
+
+def test_a_service_that_was_thought_to_be_free_is_held_to_the_limit(
+    run_folder: Path | None,
+) -> None:
+    purse = Purse(run_folder, 0.05)
+    purse.reserve("mine", 0.0).settle(0.02)
+    with pytest.raises(BudgetExceeded, match=r"the next call could cost \$0\.0400"):
+        purse.reserve("mine", 0.0)
+
+
+def test_what_was_lost_counts_at_the_highest_price_that_is_ever_seen(
+    run_folder: Path | None,
+) -> None:
+    purse = Purse(run_folder, 1.0)
+    assert purse.reserve("exa", 0.01).forfeit() == 0.01
+    purse.reserve("exa", 0.01)
+    assert purse.snapshot().total.usd == pytest.approx(0.02)
+    purse.reserve("exa", 0.01).settle(0.03)
+    assert purse.snapshot().total.usd == pytest.approx(2 * 0.05 + 0.03)
+    assert purse.reserve("exa", 0.01).forfeit() == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("charge", [-0.01, float("nan"), float("inf"), 1e9, 10**400, True, "1", []])
+def test_a_charge_that_is_no_amount_counts_what_was_put_by(
+    run_folder: Path | None, charge: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    purse = Purse(run_folder, 1.0)
+    for _ in range(2):
+        assert purse.reserve("exa", 0.01).settle(charge) == 0.01
+    assert purse.snapshot().total.usd == pytest.approx(0.02)
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("exa says that a call cost ")
+    assert line.endswith(" USD, which is not credible; the budget counts $0.0100 for it")
+
+
+def test_calls_in_flight_leave_room_for_a_price_that_rises_fourfold(
+    run_folder: Path | None,
+) -> None:
+    purse = Purse(run_folder, 1.0)
+    purse.reserve("exa", 0.1).settle(0.1)
+    first = purse.try_reserve("exa", 0.1)
+    second = purse.try_reserve("exa", 0.1)
+    assert first is not None and second is not None
+    seen = purse.settlements
+    assert purse.try_reserve("exa", 0.1) is None, "three of 0.4 would not fit"
+    assert purse.try_reserve("judge", 0.0) is not None, "what is free needs no room"
+    first.settle(0.4)
+    assert purse.settlements == seen + 1
+    second.settle(0.4)
+    assert purse.snapshot().total.usd == pytest.approx(0.9)
+    with pytest.raises(BudgetExceeded):
+        purse.reserve("exa", 0.1)
+
+
+def test_until_a_price_is_known_few_calls_are_in_flight(run_folder: Path | None) -> None:
+    purse = Purse(run_folder, 1000.0)
+    held = [purse.try_reserve("exa", 0.01) for _ in range(4)]
+    assert None not in held
+    assert purse.try_reserve("exa", 0.01) is None
+    assert purse.try_reserve("judge", 0.01) is not None
+    assert held[0] is not None
+    held[0].forfeit()
+    assert purse.try_reserve("exa", 0.01) is not None
+    assert purse.try_reserve("exa", 0.01) is None, "a call that was lost has told no price"
+    assert held[1] is not None
+    held[1].settle(None)
+    assert all(purse.try_reserve("exa", 0.01) is not None for _ in range(32))
+
+
+def test_without_a_limit_nothing_waits(run_folder: Path | None) -> None:
+    purse = Purse(run_folder)
+    assert all(purse.try_reserve("exa", 5.0) is not None for _ in range(32))
+
+
+def test_the_last_call_is_sent_alone_and_up_to_the_limit(run_folder: Path | None) -> None:
+    purse = Purse(run_folder, 0.5)
+    sent = 0
+    with pytest.raises(BudgetExceeded):
+        while True:
+            reservation = purse.try_reserve("exa", 0.005)
+            assert reservation is not None
+            reservation.settle(0.005)
+            sent += 1
+    assert sent == 100
+
+
+def test_a_resumed_run_knows_the_price_and_the_calls_that_were_lost(tmp_path: Path) -> None:
+    with Purse(tmp_path, 1.0) as purse:
+        purse.reserve("exa", 0.01)
+        purse.reserve("exa", 0.01).settle(0.03)
+    with Purse(tmp_path, 1.0) as purse:
+        assert purse.snapshot().total.usd == pytest.approx(0.05 + 0.03)
+        purse.reserve("exa", 0.01)
+        assert purse.snapshot().total.usd == pytest.approx(2 * 0.05 + 0.03)
+    state = json.loads((tmp_path / SPEND).read_text())
+    assert (state["unsettled"], state["excess"]) == ({"exa": 2}, {"exa": pytest.approx(0.02)})
+
+
+def test_the_state_of_an_earlier_version_is_taken(tmp_path: Path) -> None:
+    numbers = {"usd": 0.75, "saved_usd": 0.1, "calls": 3, "hits": 2, "failed": 1}
+    (tmp_path / SPEND).write_text(json.dumps({"version": 1, "services": {"exa": numbers}}))
+    purse = Purse(tmp_path, 1.0)
+    assert purse.snapshot().services == {"exa": ServiceSpend(0.75, 0.1, 3, 2, 1)}
+    purse.reserve("exa", 0.25)
+
+
+def test_the_state_is_for_its_owner_alone(tmp_path: Path) -> None:
+    Purse(tmp_path / "runs" / "one").reserve("exa", 0.1)
+    assert (tmp_path / "runs" / "one").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "runs" / "one" / SPEND).stat().st_mode & 0o777 == 0o600
+
+
 def test_what_is_free_needs_no_money(run_folder: Path | None) -> None:
     purse = Purse(run_folder, 0.0)
     purse.reserve("judge", 0.0).settle(0.0)
@@ -123,7 +257,19 @@ def test_a_state_that_was_just_begun_is_empty(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "state", ["{", "[]", '{"version": 2}', '{"version": 1, "services": {"exa": {"euro": 1}}}']
+    "state",
+    [
+        "{",
+        "[]",
+        "[" * 4000,
+        '{"version": 2}',
+        '{"version": 1, "services": {"exa": {"euro": 1}}}',
+        '{"version": 1, "services": {}, "excess": {"exa": -1}}',
+        '{"version": 1, "services": {}, "excess": {"exa": NaN}}',
+        '{"version": 1, "services": {}, "unsettled": {"exa": 0.5}}',
+        '{"version": 1, "services": {}, "unsettled": {"exa": -3}}',
+        '{"version": 1, "services": {}, "unsettled": [3]}',
+    ],
 )
 def test_a_damaged_state_is_no_license(tmp_path: Path, state: str) -> None:
     (tmp_path / SPEND).write_text(state)
