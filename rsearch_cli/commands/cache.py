@@ -169,13 +169,16 @@ def _check_answer(parts: Mapping[str, Any], value: JsonValue) -> None:
     Raises:
         ValueError: It is not.
     """
-    from rsearch_cli.policy.endpoint import check_reply
+    from rsearch_cli.policy.serving import Serving
     from rsearch_cli.reward.rubric import read_verdict
     from rsearch_cli.search.answers import decode_passages
     from rsearch_cli.services.open import JUDGE, POLICY
+    from rsearch_cli.services.replies import check_reply
 
     try:
-        if parts["service"] == POLICY:
+        if parts["service"] == POLICY and "messages" not in parts:
+            Serving.from_json(value)
+        elif parts["service"] == POLICY:
             check_reply(value)
         elif parts["service"] == JUDGE:
             read_verdict(parts["mode"], parts["references"], value)

@@ -52,8 +52,7 @@ from rsearch_cli.services.gateway import Gateway
 from rsearch_cli.services.lifetime import Closing, finish_all
 from rsearch_cli.services.loop import PATIENCE_SECONDS, CallLoop
 from rsearch_cli.services.refusals import NothingThere, PromptTooLong, RequestRefused
-from rsearch_cli.services.replies import Completion
-from rsearch_cli.services.values import is_finite, read_token_count
+from rsearch_cli.services.replies import Completion, check_reply
 from rsearch_cli.types import Trajectory
 
 END = -1
@@ -133,7 +132,7 @@ class EndpointPolicy(Closing):
             BudgetExceeded: The call could pass the budget.
             OfflineMiss: Nothing may be sent, and it is not known from an earlier run.
         """
-        self._serving = Serving(**self._loop.run(self._prepare()))
+        self._serving = self._loop.run(self._prepare())
         return self._serving
 
     def encode_prompt(self, messages: list[dict[str, str]]) -> tuple[list[int], str]:
@@ -186,7 +185,7 @@ class EndpointPolicy(Closing):
         with self._loop as loop:
             loop.run(self.line.close(), patience=0.0)
 
-    async def _prepare(self) -> Any:
+    async def _prepare(self) -> Serving:
         worst = self._price(PROBE_BYTES, PROBE_TOKENS)
 
         async def ask() -> Reply:
@@ -204,9 +203,10 @@ class EndpointPolicy(Closing):
         try:
             # Kept for runs that are offline; a server may be another one tomorrow.
             answer = await self._gateway.fetch(
-                key, ask, worst_usd=MOST_PROBES * worst, ttl_seconds=0.0
+                key, ask, worst_usd=MOST_PROBES * worst, ttl_seconds=0.0, read=Serving.from_json
             )
-            return answer.value
+            serving: Serving = answer.value
+            return serving
         except ServiceFailure as failure:
             if isinstance(failure.__cause__, NothingThere):
                 raise PolicyError(f"{failure}{await self.line.describe_models()}") from None
@@ -373,26 +373,6 @@ def failure_of(trajectory: Trajectory) -> str | None:
 def _options(stops: list[str], most: int, sampling: Sampling) -> dict[str, Any]:
     options = {"temperature": sampling.temperature, "stop": stops, "max_tokens": most}
     return options | ({"top_p": sampling.top_p} if sampling.top_p < 1 else {})
-
-
-def check_reply(value: JsonValue) -> JsonValue:
-    """Let a reply pass that is whole: the cache may hold anything.
-
-    Raises:
-        ValueError: A part is missing or of another type.
-    """
-    if not isinstance(value, dict):
-        raise ValueError("no reply of a model")
-    texts = (value.get(name) for name in ("text", "thought", "finish"))
-    ends = (*texts, value.get("stop_string") or "")
-    tokens, ids = value.get("tokens"), value.get("ids")
-    if not all(isinstance(end, str) for end in ends) or not is_finite(value.get("seconds")):
-        raise ValueError("a reply of a model lacks a part")
-    if tokens is not None and read_token_count(tokens) is None:
-        raise ValueError(f"a reply of a model has {tokens!r:.40} tokens")
-    if ids is not None and not isinstance(ids, list):
-        raise ValueError("a reply of a model has token ids that are no list")
-    return value
 
 
 def _read_reply(written: Written, value: Any, stops: Sequence[str], most: int) -> Generation:

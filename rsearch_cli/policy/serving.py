@@ -8,8 +8,8 @@ does what it should, before anything else is asked of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, get_args
 
 from rsearch_cli.errors import AccessDenied, PolicyError
 from rsearch_cli.policy.chat_template import find_opening
@@ -91,8 +91,23 @@ class Serving:
     changes: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """The fields as a JSON-ready dictionary, which `Serving(**row)` reads."""
+        """The fields as a JSON-ready dictionary, which `from_json` reads."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, row: Any) -> Serving:
+        """Read what `as_json` gave; the cache may hold anything.
+
+        Raises:
+            ValueError: A field is missing, unknown or of another type.
+        """
+        if not isinstance(row, dict) or row.keys() != {f.name for f in fields(cls)}:
+            raise ValueError("no account of how a server continues a turn")
+        texts = (row["why"], row["server"] or "", row["opening"], row["changes"])
+        right = row["results"] in get_args(Results) and isinstance(row["by_ids"], bool)
+        if not right or not all(isinstance(text, str) for text in texts):
+            raise ValueError("an account of how a server continues a turn has a wrong field")
+        return cls(**row)
 
     def as_settings(self) -> dict[str, str | None]:
         """What predictions depend on, under the names `SETTLED`."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rsearch_cli.services.values import mend, read_token_count
+from rsearch_cli.services.values import is_finite, mend, read_token_count
 
 LENGTH = "length"
 """The `finish` of a reply that was cut off at a limit of tokens."""
@@ -132,6 +132,27 @@ class ReplyReader:
     def _append(self, name: str, new: str, *, final: bool = False) -> None:
         decoded = self._decoders[name].decode(new.encode("utf-16-le", "surrogatepass"), final)
         setattr(self, name, getattr(self, name) + decoded)
+
+
+def check_reply(value: Any) -> Any:
+    """Let a reply pass that is whole: the cache may hold anything.
+
+    Raises:
+        ValueError: A part is missing or of another type.
+    """
+    if not isinstance(value, dict):
+        raise ValueError("no reply of a model")
+    # Replies of earlier versions have no thought of their own.
+    texts = (value.get("text"), value.get("thought", ""), value.get("finish"))
+    ends = (*texts, value.get("stop_string") or "")
+    tokens, ids = value.get("tokens"), value.get("ids")
+    if not all(isinstance(end, str) for end in ends) or not is_finite(value.get("seconds")):
+        raise ValueError("a reply of a model lacks a part")
+    if tokens is not None and read_token_count(tokens) is None:
+        raise ValueError(f"a reply of a model has {tokens!r:.40} tokens")
+    if ids is not None and not isinstance(ids, list):
+        raise ValueError("a reply of a model has token ids that are no list")
+    return value
 
 
 def _read_content(content: Any) -> tuple[str, str]:

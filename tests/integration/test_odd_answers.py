@@ -29,6 +29,7 @@ from rsearch_cli.app import app
 from rsearch_cli.errors import EngineUnavailable, PublishError
 from rsearch_cli.policy.endpoint import EndpointPolicy
 from rsearch_cli.policy.loading import load_policy
+from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.publish.hub import check_access
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.policy import Rollout
@@ -73,11 +74,15 @@ class Odd:
 
     def respond(self, request: Received) -> Answer:
         status, answer = super().respond(request)  # type: ignore[misc]
-        if status != 200 or not self.odd or "control" in json.dumps(request.body):
+        if status != 200 or not self.odd or self.is_spared(json.dumps(request.body)):
             return status, answer
         kind, status, raw = mutate(answer, self.random)
         self.kinds[kind] += 1
         return status, raw
+
+    def is_spared(self, body: str) -> bool:
+        """Whether a request gets a good answer."""
+        return "control" in body
 
 
 class OddExa(Odd, ExaServer):
@@ -85,10 +90,13 @@ class OddExa(Odd, ExaServer):
 
 
 class OddChat(Odd, ChatServer):
-    """A judge's server."""
+    """A judge's or a policy's server; how it is asked, it is found out in peace."""
+
+    def is_spared(self, body: str) -> bool:
+        return not re.search(r"\bodd \d", body)
 
 
-class OddStream(Odd, ChatServer):
+class OddStream(OddChat):
     """A policy's server whose stream holds odd events."""
 
     def split(self, request: Received, value: Any) -> list[str] | None:
@@ -98,8 +106,10 @@ class OddStream(Odd, ChatServer):
         status, answer = ChatServer.respond(self, request)
         if status != 200:
             return status, answer
-        events = ChatServer.split(self, request, answer) or []
-        if "control" not in json.dumps(request.body):
+        events = ChatServer.split(self, request, answer)
+        if events is None:  # not asked for a stream
+            return status, answer
+        if not self.is_spared(json.dumps(request.body)):
             at = self.random.randrange(len(events) - 1)
             kind, status, raw = mutate(json.loads(events[at]), self.random)
             self.kinds[kind] += 1
@@ -111,8 +121,11 @@ class OddStream(Odd, ChatServer):
 
 
 @pytest.fixture(autouse=True)
-def bounded_memory() -> Iterator[None]:
-    """No bomb is unpacked: the whole test, with its server, stays far below what one holds."""
+def bounded_memory(nano_policy: LocalPolicy) -> Iterator[None]:
+    """No bomb is unpacked: the whole test, with its server, stays far below what one holds.
+
+    The libraries of a policy, which take as much, are loaded before.
+    """
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     yield
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -246,7 +259,8 @@ def test_odd_answers_of_a_policys_server(tmp_path: Path, streamed: bool) -> None
                     [64] * len(contexts),
                     on_text=told.append if streamed else None,
                 )
-        assert server.kinds.total() == ANSWERS - ANSWERS // CONTROL
+        # A refusal may be answered by asking in another way, once.
+        assert server.kinds.total() >= ANSWERS - ANSWERS // CONTROL
     failed = 0
     for name, generation in zip(names(), generations, strict=True):
         (first, *_) = generation.token_ids
@@ -262,7 +276,8 @@ def test_odd_answers_of_a_policys_server(tmp_path: Path, streamed: bool) -> None
             )
     assert failed > 100
     assert all(is_text(text) for text in told)
-    assert check_export(cache, tmp_path / "export.jsonl") == len(generations) - failed
+    kept = len(generations) - failed + 1  # with what was found out about the server
+    assert check_export(cache, tmp_path / "export.jsonl") == kept
 
 
 class OddVllm(Odd, VllmServer):

@@ -57,7 +57,7 @@ def check_writing(key: str) -> None:
 
 
 def line(url: str) -> ChatLine:
-    return ChatLine("the judge", "m", "reward.judge.model", url, 5.0)
+    return ChatLine("the judge", "m", "reward.judge.model", url, 5.0, "max_tokens")
 
 
 CHECKS: dict[str, Callable[[str], None]] = {

@@ -12,8 +12,8 @@ import rsearch_cli
 from rsearch_cli.storage.json_text import dump_json, finite_only, parse_json
 
 PACKAGE = Path(rsearch_cli.__file__).parent
-# They quote a value in a message, where NaN is NaN.
-MESSAGES = {"recipe/problems.py", "recipe/addresses.py"}
+# They quote a value in a message, where NaN is NaN, or spell a key as others may quote it.
+MESSAGES = {"recipe/problems.py", "recipe/addresses.py", "services/keys.py"}
 
 
 def refuse(name: str) -> None:
