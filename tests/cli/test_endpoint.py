@@ -390,6 +390,7 @@ def judge(call, serve, tmp_path, monkeypatch) -> Callable[..., Result]:
         ((), "```\n{}```".format),
         ((), "<think>\nThey are the same.\n</think>\n\n{}".format),
         ((), "They are the same.\n</think>\n\n```json\n{}\n```".format),
+        ((), "```json\n<think>\nThey are the same.\n</think>\n\n{}\n```".format),
         (("reasoning_content",), "<think>They are the same.</think>{}".format),
         (("swallowed",), str),
         (("content-parts", "finish:"), str),
