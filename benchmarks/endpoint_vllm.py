@@ -1,11 +1,12 @@
 """Whether an agent behind a real vLLM server answers as its own weights do, word for word.
 
 The model inside the package is served by vLLM in several ways: plainly, with the parsers of
-thoughts of two reasoning models, with a chat template that opens the thought and takes it out of
-earlier turns, with sampling settings that a model ships, and behind a proxy that lets only the
-OpenAI API through. `rsearch eval --endpoint` asks each of them with default settings, and `rsearch
-eval` the weights, with the same template; then the transcripts are compared. Run it in a checkout
-where rsearch is installed, with vLLM in an environment of its own:
+thoughts of two reasoning models, with chat templates that open the thought, take it out of earlier
+turns or trim messages (those of R1 and Qwen 3, which say nothing to this model, among them), with
+sampling settings that a model ships, and behind a proxy that lets only the chat API through.
+`rsearch eval --endpoint` asks each of them with default settings, and `rsearch eval` the weights,
+with the same template; then the transcripts are compared. Run it in a checkout where rsearch is
+installed, with vLLM in an environment of its own:
 
     python benchmarks/endpoint_vllm.py --vllm /path/to/bin/vllm
 
@@ -36,6 +37,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,9 @@ TRIMMING = """\
 {% for m in messages %}<|{{ m['role'] }}|> {{ m['content'] | trim }}\
 {% if m['role'] == 'assistant' %}<|end|>{% endif %}{% endfor %}\
 {% if add_generation_prompt %}<|assistant|>{% endif %}"""
+
+
+TRL = Path(find_spec("trl").origin).parent / "chat_templates"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,16 @@ WAYS = (
     Way("parser qwen3", ("--reasoning-parser", "qwen3")),
     Way("thinking template, parser", ("--reasoning-parser", "deepseek_r1"), THINKING),
     Way("trimming template", (), TRIMMING),
+    Way(
+        "template of R1, parser",
+        ("--reasoning-parser", "deepseek_r1"),
+        (TRL / "deepseek_r1_distill.jinja").read_text(),
+    ),
+    Way(
+        "template of Qwen 3, parser",
+        ("--reasoning-parser", "qwen3"),
+        (TRL / "qwen3.jinja").read_text(),
+    ),
     Way("shipped settings", (), None, (("repetition_penalty", 1.3), ("temperature", 0.6))),
     Way("proxy", proxied=True),
     Way("proxy, parser deepseek_r1", ("--reasoning-parser", "deepseek_r1"), proxied=True),

@@ -169,6 +169,7 @@ def _check_answer(parts: Mapping[str, Any], value: JsonValue) -> None:
     Raises:
         ValueError: It is not.
     """
+    from rsearch_cli.policy.calls import check_problem
     from rsearch_cli.policy.serving import Serving
     from rsearch_cli.reward.rubric import read_verdict
     from rsearch_cli.search.answers import decode_passages
@@ -176,8 +177,8 @@ def _check_answer(parts: Mapping[str, Any], value: JsonValue) -> None:
     from rsearch_cli.services.replies import check_reply
 
     try:
-        if parts["service"] == POLICY and "messages" not in parts:
-            Serving.from_json(value)
+        if parts["service"] == POLICY and "question" in parts:
+            Serving.from_json(value) if "results" in parts else check_problem(value)
         elif parts["service"] == POLICY:
             check_reply(value)
         elif parts["service"] == JUDGE:

@@ -19,6 +19,7 @@ from rsearch_cli.policy.endpoint import EndpointPolicy
 from rsearch_cli.policy.generation import PromptPolicy
 from rsearch_cli.policy.loading import describe_backend, load_policy
 from rsearch_cli.policy.local import LocalPolicy
+from rsearch_cli.policy.prompts import fit_examples
 from rsearch_cli.recipe.loading import LoadedRecipe, load_recipe
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.recipe.trust import describe_left_out, is_own
@@ -115,6 +116,9 @@ def open_policy(
     if recipe.policy.endpoint.url is not None:
         with ExitStack() as stack:
             remote = server or stack.enter_context(open_endpoint(recipe, services))
+            recipe, notes = fit_examples(recipe, remote.describe_problem)
+            for note in notes:
+                say(note)
             check(remote, recipe)
             yield remote, recipe
         return

@@ -104,7 +104,8 @@ class ChatTemplate:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise self._unusable(f"fails{where}: {reason}") from error
 
-    def describe_loss(self, chat: Chat, prompt: str) -> str | None:
+    @staticmethod
+    def describe_loss(chat: Chat, prompt: str) -> str | None:
         """Compare a rendered chat with what was meant.
 
         Every content has to be there whole, blanks at its ends aside, and in order, and nothing of

@@ -7,16 +7,14 @@ scored.
 
 from __future__ import annotations
 
-import time
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from pydantic import JsonValue
-
-from rsearch_cli.errors import PolicyError, RecipeValueError, ServiceFailure
+from rsearch_cli.errors import OfflineMiss, PolicyError, RecipeValueError, ServiceFailure
+from rsearch_cli.policy.calls import FRAME_TOKENS, PolicyCalls, check_problem
+from rsearch_cli.policy.chat_template import ChatTemplate
 from rsearch_cli.policy.generation import GREEDY, Generation, Sampling
 from rsearch_cli.policy.prefix_cache import PrefixCache
 from rsearch_cli.policy.reading import (
@@ -26,41 +24,23 @@ from rsearch_cli.policy.reading import (
     drop_echo,
     find_stop,
     is_undecided,
+    read_reply,
 )
-from rsearch_cli.policy.serving import (
-    MOST_PROBES,
-    PROBE_BYTES,
-    PROBE_TOKENS,
-    SGLANG,
-    Serving,
-    settle,
-)
-from rsearch_cli.policy.texts import (
-    TextToken,
-    build_chat,
-    count_tokens,
-    ends_opened,
-    fill,
-    heads,
-)
+from rsearch_cli.policy.serving import SGLANG, Serving
+from rsearch_cli.policy.texts import TextToken, build_chat, count_tokens, ends_opened, fill, heads
 from rsearch_cli.protocol.transcript import THINK
 from rsearch_cli.recipe.policy import Policy
-from rsearch_cli.services.cache import make_key
 from rsearch_cli.services.call import CallFailure, Reply
 from rsearch_cli.services.chat import ChatLine
 from rsearch_cli.services.gateway import Gateway
 from rsearch_cli.services.lifetime import Closing, finish_all
 from rsearch_cli.services.loop import PATIENCE_SECONDS, CallLoop
-from rsearch_cli.services.refusals import NothingThere, PromptTooLong, RequestRefused
-from rsearch_cli.services.replies import Completion, check_reply
+from rsearch_cli.services.refusals import NothingThere, RequestRefused
+from rsearch_cli.services.replies import Completion
 from rsearch_cli.types import Trajectory
 
 END = -1
 """Stands for the end of a turn, which has no id of ours."""
-
-# Roles and the marks between them, a message.
-_FRAME_TOKENS = 16
-_DAY_SECONDS = 86400.0
 
 OnText = Callable[[str], None]
 
@@ -87,17 +67,16 @@ class EndpointPolicy(Closing):
             RecipeValueError: OpenAI's own server is asked, and its price is not given.
         """
         endpoint = policy.endpoint
-        self._endpoint = endpoint
-        self._model = endpoint.model or policy.model
         self.line = ChatLine(
             "the policy",
-            self._model,
+            endpoint.model or policy.model,
             "--endpoint-model",
             endpoint.url or "",
             endpoint.service.timeout_seconds,
             "rollout.max_new_tokens, search.passage_chars or search.top_k",
         )
         self._gateway = gateway
+        self._calls = PolicyCalls(endpoint, gateway, self.line)
         self._loop = CallLoop("replies of the policy's server")
         self._serving: Serving | None = None
         if endpoint.results == "user_turn":
@@ -132,12 +111,26 @@ class EndpointPolicy(Closing):
             BudgetExceeded: The call could pass the budget.
             OfflineMiss: Nothing may be sent, and it is not known from an earlier run.
         """
-        self._serving = self._loop.run(self._prepare())
+        self._serving = self._loop.run(self._calls.settle())
         return self._serving
+
+    def describe_problem(self, chat: list[dict[str, str]]) -> str | None:
+        """Why the server's chat template does not render a chat as it is meant.
+
+        None if it does, and where the server cannot be asked for that.
+
+        Raises:
+            ServiceFailure: The server does not answer.
+        """
+        if not self.serving.by_ids:
+            return None
+        with suppress(OfflineMiss):
+            return self._loop.run(self._describe_problem(chat))
+        return None
 
     def encode_prompt(self, messages: list[dict[str, str]]) -> tuple[list[int], str]:
         """Take a chat; gives its tokens, and what the server's template opens, if that is known."""
-        size = sum(count_tokens(m["content"]) + _FRAME_TOKENS for m in messages)
+        size = sum(count_tokens(m["content"]) + FRAME_TOKENS for m in messages)
         return self._encode(TextToken(messages=messages), size), self.serving.opening
 
     def encode_inserted(self, text: str) -> list[int]:
@@ -185,35 +178,6 @@ class EndpointPolicy(Closing):
         with self._loop as loop:
             loop.run(self.line.close(), patience=0.0)
 
-    async def _prepare(self) -> Serving:
-        worst = self._price(PROBE_BYTES, PROBE_TOKENS)
-
-        async def ask() -> Reply:
-            replies: list[Completion] = []
-            serving = await settle(self.line, self._endpoint.results, replies.append)
-            return Reply(serving.as_json(), sum(self._price_of(r, worst) for r in replies))
-
-        key = make_key(
-            self._gateway.service,
-            endpoint=self.line.url,
-            model=self._model,
-            question="how the server continues a turn",
-            results=self._endpoint.results,
-        )
-        try:
-            # Kept for runs that are offline; a server may be another one tomorrow.
-            answer = await self._gateway.fetch(
-                key, ask, worst_usd=MOST_PROBES * worst, ttl_seconds=0.0, read=Serving.from_json
-            )
-            serving: Serving = answer.value
-            return serving
-        except ServiceFailure as failure:
-            if isinstance(failure.__cause__, NothingThere):
-                raise PolicyError(f"{failure}{await self.line.describe_models()}") from None
-            if isinstance(failure.__cause__, PromptTooLong | RequestRefused):
-                raise PolicyError(str(failure)) from None
-            raise
-
     def _encode(self, head: TextToken, estimate: int) -> list[int]:
         """The tokens of a prompt or a text, counted by the server where it has ids for them."""
         if self.serving.by_ids and self._gateway.may_send:
@@ -221,6 +185,22 @@ class EndpointPolicy(Closing):
             with suppress(CallFailure):
                 self._loop.run(self._ids_of(head))
         return [head, *fill(estimate if head.ids is None else len(head.ids))]
+
+    async def _describe_problem(self, chat: list[dict[str, str]]) -> str | None:
+        async def ask() -> Reply:
+            try:
+                ids = await self._ids_of(TextToken(messages=chat))
+                rendered = await self.serving.tokens(self.line).decode(ids)
+            except RequestRefused as refused:
+                return Reply(str(refused))
+            meant = [dict(message) for message in self.line.dialect.put(chat, {}).messages]
+            return Reply(ChatTemplate.describe_loss(meant, rendered))
+
+        question = "whether the server's chat template holds this chat"
+        problem: str | None = await self._calls.look_up(
+            question, ask, read=check_problem, messages=chat
+        )
+        return problem
 
     async def _ids_of(self, head: TextToken) -> tuple[int, ...]:
         if head.ids is None:
@@ -258,7 +238,7 @@ class EndpointPolicy(Closing):
             return replace(reply, text=text, finish=stop, token_ids=ids)
 
         messages = build_chat(context, same_turn=True)
-        value = await self._fetch(messages, options, most, ask)
+        value = await self._calls.reply(messages, options, most, ask)
         ids = value["ids"] or ()
         head = TextToken(value["text"], "model", seconds=value["seconds"], ids=ids)
         return Generation((head, *fill(len(ids))), value["text"], value["finish"])
@@ -290,9 +270,9 @@ class EndpointPolicy(Closing):
         async def ask() -> Completion:
             return await self.line.complete(messages, tell if on_text else None, **options)
 
-        value = await self._fetch(messages, options, most, ask)
+        value = await self._calls.reply(messages, options, most, ask)
         written = read(value.get("thought", ""), value["text"])
-        return _read_reply(written, value, stops, most)
+        return read_reply(written, value, stops, most)
 
     async def _guard(self, reply: Awaitable[Generation]) -> Generation:
         """A reply, or an empty one that says why there is none."""
@@ -303,61 +283,6 @@ class EndpointPolicy(Closing):
                 raise PolicyError(str(failure)) from None
             line = " ".join(str(failure).split())
             return Generation((TextToken(author="model", failure=line),), "", "eos")
-
-    async def _fetch(
-        self,
-        messages: list[dict[str, str]],
-        options: dict[str, Any],
-        most: int,
-        ask: Callable[[], Awaitable[Completion]],
-    ) -> Any:
-        """Get a reply as JSON, through the gateway."""
-        # No tokenizer that falls back to bytes makes more tokens than there are bytes.
-        sent = sum(len(m["content"].encode()) + _FRAME_TOKENS for m in messages)
-        worst = self._price(sent, most)
-
-        async def call() -> Reply:
-            started = time.perf_counter()
-            completion = await ask()
-            value: dict[str, JsonValue] = {
-                "text": completion.text,
-                "thought": completion.thought,
-                "finish": completion.finish,
-                "stop_string": completion.stop_string,
-                "tokens": completion.output_tokens,
-                "ids": list(completion.token_ids) if completion.token_ids is not None else None,
-                "seconds": time.perf_counter() - started,
-            }
-            return Reply(value, self._price_of(completion, worst))
-
-        greedy = options["temperature"] == 0
-        key = make_key(
-            self._gateway.service,
-            endpoint=self.line.url,
-            model=self._model,
-            messages=messages,
-            options=options,
-            draw=None if greedy else uuid.uuid4().hex,  # a sample answers no other request
-        )
-        days = self._endpoint.cache_days if greedy else 0.0
-        answer = await self._gateway.fetch(
-            key,
-            call,
-            worst_usd=worst,
-            ttl_seconds=days * _DAY_SECONDS,
-            read=check_reply,
-        )
-        return answer.value
-
-    def _price_of(self, completion: Completion, worst: float) -> float:
-        """What a call cost by the server's own count, in USD; the worst if it does not count."""
-        if completion.input_tokens is None or completion.output_tokens is None:
-            return worst
-        return self._price(completion.input_tokens, completion.output_tokens)
-
-    def _price(self, input_tokens: int, output_tokens: int) -> float:
-        sent = input_tokens * self._endpoint.usd_per_million_input_tokens
-        return (sent + output_tokens * self._endpoint.usd_per_million_output_tokens) / 1e6
 
 
 def call_seconds(trajectory: Trajectory) -> float:
@@ -373,18 +298,6 @@ def failure_of(trajectory: Trajectory) -> str | None:
 def _options(stops: list[str], most: int, sampling: Sampling) -> dict[str, Any]:
     options = {"temperature": sampling.temperature, "stop": stops, "max_tokens": most}
     return options | ({"top_p": sampling.top_p} if sampling.top_p < 1 else {})
-
-
-def _read_reply(written: Written, value: Any, stops: Sequence[str], most: int) -> Generation:
-    text, stop = find_stop(
-        written.text, stops, value["finish"], value["stop_string"], written.thought
-    )
-    # A server that does not know stop strings has written, and counted, what is cut off here.
-    cut = len(text) < len(written.text)
-    tokens = count_tokens(text) if cut or value["tokens"] is None else min(value["tokens"], most)
-    own = TextToken(text[written.implied :], "model", seconds=value["seconds"])
-    implied = [TextToken(text[: written.implied], "model", implied=True)] if written.implied else []
-    return Generation((*implied, own, *fill(tokens - len(implied))), text, stop)
 
 
 def _tokens(trajectory: Trajectory) -> list[TextToken]:

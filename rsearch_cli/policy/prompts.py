@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from rsearch_cli.errors import PolicyError
+from rsearch_cli.policy.chat_template import Chat
 from rsearch_cli.policy.generation import PromptPolicy
 from rsearch_cli.policy.tokenizing import Tokenizing
 from rsearch_cli.protocol.prompt import build_messages, with_examples_in_system_prompt
@@ -46,21 +47,40 @@ def fit_recipe(recipe: Recipe, tokenizing: Tokenizing) -> tuple[Recipe, list[str
             "chat template: an empty thought is closed before the model's turn; with "
             "rollout.open_thought=true that turn begins with an open one"
         )
-    rules = recipe.protocol
-    if rules.example_turns:
-        chat = build_messages(_PROBE, rules, recipe.rollout.max_turns)
-        if loss := template.describe_problem(chat):
-            rules = with_examples_in_system_prompt(rules)
-            notes.append(
-                f"chat template: it cannot hold worked examples as earlier turns ({loss}); "
-                "examples in the system prompt replace them (protocol.example_turns)"
-            )
-    if rules.system_prompt == "" and (own := template.own_instructions()):
+    recipe, lost = fit_examples(recipe, template.describe_problem)
+    notes += lost
+    if recipe.protocol.system_prompt == "" and (own := template.own_instructions()):
         notes.append(
             "chat template: protocol.system_prompt leaves the system message out, and the template "
             f"writes one of its own ({' '.join(own.split())[:60]!r})"
         )
-    return recipe.model_copy(update={"protocol": rules}), notes
+    return recipe, notes
+
+
+def fit_examples(
+    recipe: Recipe, describe_problem: Callable[[Chat], str | None]
+) -> tuple[Recipe, list[str]]:
+    """Put worked examples into the system prompt if a chat template cannot hold them as turns.
+
+    Args:
+        recipe: Its protocol and rollout sections are read.
+        describe_problem: Says why a chat cannot be rendered as it is meant, or None.
+
+    Returns:
+        The recipe that can be kept, and the line that says so, if there is one to say.
+    """
+    rules = recipe.protocol
+    if not rules.example_turns:
+        return recipe, []
+    chat = build_messages(_PROBE, rules, recipe.rollout.max_turns)
+    loss = describe_problem(chat)
+    if loss is None:
+        return recipe, []
+    fitted = with_examples_in_system_prompt(rules)
+    return recipe.model_copy(update={"protocol": fitted}), [
+        f"chat template: it cannot hold worked examples as earlier turns ({loss}); "
+        "examples in the system prompt replace them (protocol.example_turns)"
+    ]
 
 
 def room_behind(context: Sequence[int], policy: Policy) -> int:

@@ -7,9 +7,11 @@ string, or write past it. What can be told is put back; nothing else is guessed.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
+from rsearch_cli.policy.generation import Generation
+from rsearch_cli.policy.texts import TextToken, count_tokens, fill
 from rsearch_cli.protocol.transcript import TAG, THINK
 from rsearch_cli.services.replies import LENGTH
 
@@ -112,6 +114,29 @@ def cut_behind(text: str, stops: Sequence[str], start: int = 0) -> str | None:
     found = [(text.find(stop, start), stop) for stop in stops]
     ends = [position + len(stop) for position, stop in found if position >= 0]
     return text[: min(ends)] if ends else None
+
+
+def read_reply(
+    written: Written, reply: Mapping[str, Any], stops: Sequence[str], most: int
+) -> Generation:
+    """Make a generation of what a model wrote.
+
+    Args:
+        written: Thought and text, put together.
+        reply: Its `finish`, `stop_string`, `tokens` (as the server counts them, or None) and
+            `seconds`.
+        stops: What the server was told to stop at.
+        most: Limit of tokens.
+    """
+    text, stop = find_stop(
+        written.text, stops, reply["finish"], reply["stop_string"], written.thought
+    )
+    # A server that does not know stop strings has written, and counted, what is cut off here.
+    cut, counted = len(text) < len(written.text), reply["tokens"]
+    tokens = count_tokens(text) if cut or counted is None else min(counted, most)
+    own = TextToken(text[written.implied :], "model", seconds=reply["seconds"])
+    implied = [TextToken(text[: written.implied], "model", implied=True)] if written.implied else []
+    return Generation((*implied, own, *fill(tokens - len(implied))), text, stop)
 
 
 def _restore_opening(text: str, *, opened: bool) -> Written:

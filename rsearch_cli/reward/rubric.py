@@ -250,11 +250,14 @@ def _read_object(reply: str) -> dict[str, Any]:
 
 
 def _unwrap(reply: str) -> str:
-    """A reply without the thought before it and the code fence around the whole of the rest."""
-    _, closed, behind = reply.rpartition("</think>")
-    bare = (behind if closed else reply).strip()
-    fenced = _FENCE.fullmatch(bare)
-    return fenced[1].strip() if fenced else bare
+    """A reply without a thought before it and without a code fence around the whole."""
+    _, closed, behind = _unfence(reply).rpartition("</think>")
+    return _unfence(behind) if closed else _unfence(reply)
+
+
+def _unfence(text: str) -> str:
+    fenced = _FENCE.fullmatch(text.strip())
+    return (fenced[1] if fenced else text).strip()
 
 
 def _read_score(value: Any) -> float:

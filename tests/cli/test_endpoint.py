@@ -267,6 +267,21 @@ def test_results_go_into_a_user_message_everywhere_else(
     assert server.requests[-1].body["messages"][-1]["role"] == "user"
 
 
+def test_worked_examples_that_a_served_template_would_cut_stand_in_the_system_prompt(
+    serve, evaluate
+):
+    server = serve("drop-thoughts", engine="vllm")
+    figures = evaluate(server)
+    assert (figures["em"], figures["format_valid"]) == (RIGHT, RIGHT)
+    assert "cannot hold worked examples as earlier turns" in evaluate.stderr
+    sent = [r.body["prompt"] for r in server.requests if r.path == "/v1/completions"][-1]
+    system, question = "".join(map(chr, sent)).split("<|user|>")
+    assert "Example:" in system and "<think> First the author" in system
+    assert "<result>" in question  # the turn itself is whole
+    assert evaluate(serve(engine="vllm"))["em"] == RIGHT
+    assert "worked examples" not in evaluate.stderr
+
+
 def test_a_turn_that_cannot_be_continued_although_the_recipe_says_so_is_one_line(
     serve, call, tmp_path
 ):
@@ -375,6 +390,7 @@ def judge(call, serve, tmp_path, monkeypatch) -> Callable[..., Result]:
         ((), "```\n{}```".format),
         ((), "<think>\nThey are the same.\n</think>\n\n{}".format),
         ((), "They are the same.\n</think>\n\n```json\n{}\n```".format),
+        ((), "```json\n<think>\nThey are the same.\n</think>\n\n{}\n```".format),
         (("reasoning_content",), "<think>They are the same.</think>{}".format),
         (("swallowed",), str),
         (("content-parts", "finish:"), str),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from silent import SilentServer
+from silent import FallingSilent, SilentServer
 
 HANG_GUARD = 120.0  # seconds; far below what the services' own time-outs and retries add up to
 WAITING = (
@@ -38,7 +38,9 @@ JUDGE = ("reward.answer=judge", "reward.judge.skip_exact_match=false")
 class Waiting:
     """A process of ours that has asked the silent server, and what it says on stderr."""
 
-    def __init__(self, folder: Path, command: list[str], server: SilentServer) -> None:
+    def __init__(
+        self, folder: Path, command: list[str], server: SilentServer | FallingSilent
+    ) -> None:
         keys = {"EXA_API_KEY": "exa-key-for-tests", "OPENAI_API_KEY": "sk-key-for-tests"}
         urls = {"EXA_BASE_URL": server.url, "OPENAI_BASE_URL": f"{server.url}/v1"}
         self.lines: list[str] = []
@@ -87,11 +89,15 @@ class Waiting:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Waiting]]:
-    """Starts `rsearch` on settings; gives it once it waits for the service."""
-    started: list[Waiting] = []
-    with SilentServer() as server:
+    """Starts `rsearch` on settings; gives it once it waits for the service.
 
-        def start(*command: str, settings: tuple[str, ...] = ()) -> Waiting:
+    With `tried` the service has answered the request that tries it out.
+    """
+    started: list[Waiting] = []
+    with SilentServer() as silent, FallingSilent() as falling:
+
+        def start(*command: str, settings: tuple[str, ...] = (), tried: bool = False) -> Waiting:
+            server = falling if tried else silent
             sets = [part for each in (*SMALL, *settings) for part in ("--set", each)]
             arguments = [part.replace("SERVER", server.url) for part in (*command, *sets)]
             own = ["--recipe", "quickstart", "--output-dir", "out", "--cache-dir", "cache"]
@@ -125,7 +131,7 @@ def test_a_search_that_is_never_answered(start, command, hint, number, again):
 
 
 def test_a_verdict_that_is_never_given_in_a_training_step(start):
-    process = start("train", settings=JUDGE)
+    process = start("train", settings=JUDGE, tried=True)
     process.interrupt(signal.SIGINT, FINISHING)
     process.send(signal.SIGINT)
     assert process.exit_code() == 130
@@ -134,7 +140,7 @@ def test_a_verdict_that_is_never_given_in_a_training_step(start):
     assert VERDICTS not in process.lines, "the second one waits for nothing"
 
 
-@pytest.mark.parametrize(
+CHATS = pytest.mark.parametrize(
     ("settings", "options", "line"),
     [
         (JUDGE, ("--judge",), VERDICTS),
@@ -142,9 +148,23 @@ def test_a_verdict_that_is_never_given_in_a_training_step(start):
     ],
     ids=["judge", "endpoint"],
 )
+
+
+@CHATS
 def test_an_evaluation_that_waits_for_something_else(start, settings, options, line):
-    process = start("eval", *options, settings=settings)
+    process = start("eval", *options, settings=settings, tried=True)
     process.interrupt(signal.SIGINT, line)
     assert process.exit_code() == 130
     said = "rsearch: stopped by Ctrl-C at once; the same command goes on in out"
     assert process.lines[-1] == said
+
+
+@CHATS
+def test_an_evaluation_whose_server_does_not_answer_at_all(
+    start, tmp_path, settings, options, line
+):
+    process = start("eval", *options, settings=settings)
+    process.interrupt(signal.SIGINT, line)
+    assert process.exit_code() == 130
+    assert process.lines[-1] == "rsearch: stopped by Ctrl-C at once; nothing was changed"
+    assert not (tmp_path / "out" / "evaluation.json").exists()

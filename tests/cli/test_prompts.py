@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from openai_chat import API_KEY, ChatServer
+from openai_policy import write_as_agent
 from typer.testing import CliRunner, Result
 
 from rsearch_cli.app import app
@@ -185,14 +187,18 @@ def test_one_long_question_among_many_is_found_before_the_model_is_loaded(tmp_pa
         assert "question q16 (and 1 more like it): its prompt has " in result.stderr
 
 
-def test_an_endpoint_is_not_asked_for_anything_before_a_long_prompt_is_found(
-    tmp_path: Path,
+def test_an_endpoint_is_only_tried_out_before_a_long_prompt_is_found(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    result = call(
-        "infer", "Who wrote it? " * 60, *SMALL, "--set", "policy.max_seq_length=128",
-        "--endpoint", "http://127.0.0.1:9/v1", "--endpoint-model", "any",
-    )  # fmt: skip
+    monkeypatch.setenv("OPENAI_API_KEY", API_KEY)
+    with ChatServer(write_as_agent) as server:
+        result = call(
+            "infer", "Who wrote it? " * 60, *SMALL, "--set", "policy.max_seq_length=128",
+            "--endpoint", server.base_url, "--endpoint-model", "any",
+        )  # fmt: skip
+        asked = [r for r in server.requests if r.method == "POST"]
     assert result.exit_code == 60 and "question asked: its prompt has " in result.stderr
+    assert [r.body["max_tokens"] for r in asked] == [16]
 
 
 def test_a_person_is_told_of_the_day_it_is_and_a_run_of_one_that_stays(

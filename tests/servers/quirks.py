@@ -265,8 +265,8 @@ class QuirkyServer(ChatServer):
         quirks: Names of `REFUSALS` and `REPLIES`; `finish:X` gives that reason for every end but
             that of the limit, `finish:` none; `whole` answers without a stream where one is asked
             for; `new-turn` begins a new turn instead of continuing one; `guarded` refuses every
-            other path; `no-ids` has no tokenizer to ask; with `wide-token` the last token of vLLM
-            holds a line break behind the tag.
+            other path; `no-ids` has no tokenizer to ask; the chat template of `drop-thoughts` does
+            so; with `wide-token` the last token of vLLM holds a line break behind the tag.
         engine: `vllm`, `sglang` or `llamacpp`: what models belong to, and what stands beside the
             API; `""` shows nothing.
         settings: Those of `ChatServer`.
@@ -347,9 +347,9 @@ class QuirkyServer(ChatServer):
             if (refused := REFUSALS.get(quirk, lambda body: None)(body)) is not None:
                 return refused
         if path == "/apply-template":
-            return 200, {"prompt": render(body["messages"])}
+            return 200, {"prompt": render(self._drop_thoughts(body["messages"]))}
         if path == "/tokenize":
-            text = render(body["messages"]) if "messages" in body else ""
+            text = render(self._drop_thoughts(body["messages"])) if "messages" in body else ""
             text = text or body.get("prompt") or body.get("content") or ""
             return 200, {"tokens": [ord(c) for c in text]}
         if path == "/detokenize":
@@ -373,6 +373,17 @@ class QuirkyServer(ChatServer):
             whole += "\n" if tag and "wide-token" in self.quirks else ""
             choice["token_ids"] = [ord(c) for c in whole]
         return 200, answer
+
+    def _drop_thoughts(self, messages: list[Body]) -> list[Body]:
+        """As the templates of reasoning models do with the turns of the assistant."""
+        if "drop-thoughts" not in self.quirks:
+            return messages
+        return [
+            {**m, "content": m["content"].rpartition("</think>")[2]}
+            if m["role"] == "assistant"
+            else m
+            for m in messages
+        ]
 
 
 def render(messages: list[Body]) -> str:

@@ -1,8 +1,4 @@
-"""A server that takes every connection and never answers: what a person presses Ctrl-C at.
-
-Place in the path: stands where a search, a judge or a policy on a server stands, for a process of
-its own. Standard library only, one thread.
-"""
+"""Servers that take every connection and do not answer: what a person presses Ctrl-C at."""
 
 from __future__ import annotations
 
@@ -10,6 +6,10 @@ import socket
 import threading
 from types import TracebackType
 from typing import Self
+
+from faults import Fault, Faults
+from local_http import Answer, Received
+from openai_chat import ChatServer
 
 
 class SilentServer:
@@ -64,3 +64,34 @@ class SilentServer:
         self._listener.close()
         for connection in self._taken:
             connection.close()
+
+
+class _Silence(Faults):
+    """Every request stalls, and the first of them is noticed."""
+
+    def __init__(self, asked: threading.Event) -> None:
+        super().__init__([Fault.STALL])
+        self._asked = asked
+
+    def draw(self) -> Fault | None:
+        self._asked.set()
+        return super().draw()
+
+
+class FallingSilent(ChatServer):
+    """A chat server that answers the request that tries it out, and nothing after it.
+
+    Attributes:
+        asked: Set once something else was asked.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(lambda body: '{"score": 0}', api_key=None, stall_seconds=600.0)
+        self.asked = threading.Event()
+
+    def respond(self, request: Received) -> Answer:
+        """Answer, and fall silent after a completion."""
+        answer = super().respond(request)
+        if answer[0] == 200:
+            self.faults = _Silence(self.asked)
+        return answer
