@@ -20,6 +20,7 @@ from rsearch_cli.commands.options import CacheDir, Json
 from rsearch_cli.commands.output import print_json, print_rich
 from rsearch_cli.errors import DataError, DataMalformed, DataNotFound
 from rsearch_cli.storage.json_text import dump_json
+from rsearch_cli.storage.staging import replacing
 
 if TYPE_CHECKING:
     from rsearch_cli.services.cache import AnswerCache
@@ -82,18 +83,18 @@ def export_(
 
     Example: rsearch cache export answers.jsonl
     """
-    partial = file.with_name(f".{file.name}.partial")
     count = 0
     try:
-        with _open(cache_dir) as cache, partial.open("w", encoding="ascii") as lines:
+        with (
+            replacing(file) as draft,
+            _open(cache_dir) as cache,
+            draft.open("w", encoding="ascii") as lines,
+        ):
             for row in cache.export_rows(service):
                 lines.write(dump_json(row, separators=(",", ":"), ensure_ascii=True) + "\n")
                 count += 1
-        partial.replace(file)
     except OSError as error:
         raise DataError(f"{file} cannot be written: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
     _report({"exported": count, "file": str(file)}, f"exported {_count(count)} to {file}", as_json)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from rsearch_cli.errors import DataError
 from rsearch_cli.questions.parquet import write_parquet
 from rsearch_cli.storage.json_text import dump_json
+from rsearch_cli.storage.staging import replacing
 from rsearch_cli.types import Passage
 
 Rows = Sequence[Mapping[str, Any]]
@@ -57,15 +58,11 @@ def write_corpus(passages: Iterable[Passage], path: Path) -> int:
 
 
 def _write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` make a draft beside the file, and rename it once it is whole."""
-    draft = path.with_name(f".{path.name}.partial")
+    """Let `write` make a draft beside the file, which takes its place once it is whole."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with replacing(path) as draft:
             write(draft)
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
 

@@ -21,6 +21,7 @@ import filelock
 
 from rsearch_cli.errors import BudgetExceeded, RunFolderError, RunFolderUnwritable
 from rsearch_cli.services.lifetime import Closing
+from rsearch_cli.storage.inside import open_own
 from rsearch_cli.storage.json_text import dump_json
 
 SPEND = "spend.json"
@@ -200,7 +201,7 @@ class _StateFile:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self._lock.acquire(poll_interval=0.002):
-                self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+                self._file = open_own(str(self.path), os.O_RDWR | os.O_CREAT)
                 try:
                     yield
                 finally:
@@ -218,7 +219,10 @@ class _StateFile:
             state: Any = json.loads(text) if text else {"version": _VERSION, "services": {}}
             if state["version"] != _VERSION:
                 raise ValueError(f"version {state['version']}, not {_VERSION}")
-            return {name: ServiceSpend(**numbers) for name, numbers in state["services"].items()}
+            services = {n: ServiceSpend(**numbers) for n, numbers in state["services"].items()}
+            for name, spend in services.items():
+                _check_numbers(name, spend)
+            return services
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise RunFolderError(
                 f"{self.path} does not say what the run has spent ({error}); mend it, or start "
@@ -235,3 +239,16 @@ class _StateFile:
         text = dump_json({"version": _VERSION, "services": numbers})
         os.lseek(self._file, 0, os.SEEK_SET)
         os.write(self._file, text.ljust(_PAGE - 1).encode() + b"\n")
+
+
+def _check_numbers(service: str, spend: ServiceSpend) -> None:
+    """Refuse numbers that would raise the limit or switch it off.
+
+    Raises:
+        ValueError: One is negative beyond rounding, not finite, or no number.
+    """
+    for name in _NUMBERS:
+        number = getattr(spend, name)
+        is_number = isinstance(number, int | float) and not isinstance(number, bool)
+        if not is_number or not -_ROUNDING_USD <= number < float("inf"):
+            raise ValueError(f"{name} of {service} is {number!r}")

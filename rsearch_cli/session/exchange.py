@@ -6,10 +6,8 @@ failure: a file that cannot be written whole is not written at all, and the reas
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from rsearch_cli.protocol.transcript import read_transcript
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.session.citations import Citation, cite
 from rsearch_cli.storage.json_text import dump_json
+from rsearch_cli.storage.staging import replacing
 from rsearch_cli.types import NodeResult, SearchPlan, SearchRound, Trajectory
 
 _MARKS = re.compile(r"([\\`*_{}\[\]<>#|~])")
@@ -125,14 +124,11 @@ def save_exchanges(path: Path, exchanges: Sequence[Exchange]) -> str | None:
         text = "\n".join(exchange.as_markdown() for exchange in exchanges)
     else:
         return f"{path}: the name must end in .json or .md"
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        # A server may send half of a surrogate pair.
-        partial.write_text(text, encoding="utf-8", errors="replace")
-        os.replace(partial, path)
+        with replacing(path) as draft:
+            # A server may send half of a surrogate pair.
+            draft.write_text(text, encoding="utf-8", errors="replace")
     except (OSError, ValueError) as error:  # the latter for a null byte in the name
-        with suppress(OSError, ValueError):
-            partial.unlink()
         return cannot_write(path, error)
     return None
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import filelock
 
 from rsearch_cli.errors import RunFolderOccupied, RunFolderUnwritable
+from rsearch_cli.storage.inside import refuse_escapes
 
 LOCK = ".lock"
 """Name of the lock in the folder, which is there while a process holds it."""
@@ -32,7 +33,9 @@ def claim_folder(folder: Path, doing: str) -> Iterator[None]:
     Raises:
         RunFolderOccupied: Another process holds it.
         RunFolderUnwritable: It cannot be made or locked.
+        RunFolderError: It holds what leads out of it (see `refuse_escapes`).
     """
+    refuse_escapes(folder)
     lock = filelock.FileLock(folder / LOCK)
     try:
         made = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -62,7 +65,9 @@ def require_writable(folder: Path) -> None:
 
     Raises:
         RunFolderUnwritable: It is a file, or the system refuses it or the nearest one that exists.
+        RunFolderError: It holds what leads out of it (see `refuse_escapes`).
     """
+    refuse_escapes(folder)
     nearest = folder
     try:
         if folder.is_file():

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rsearch_cli.storage.inside import open_own
 from rsearch_cli.storage.json_text import dump_json
 
 Row = dict[str, Any]
@@ -28,9 +29,10 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
     Raises:
         OSError: The write failed.
+        RunFolderError: The path is no regular file of its own (see `open_own`).
     """
     data = write_lines(rows).encode()
-    with path.open("ab", buffering=0) as file:
+    with open(path, "ab", buffering=0, opener=open_own) as file:
         size = file.tell()
         try:
             while data:  # a disk that fills up takes a part, and refuses only the next
@@ -51,18 +53,20 @@ def cut_rows(path: Path, step: int) -> None:
 
     Raises:
         OSError: The file cannot be changed.
+        RunFolderError: The path is no regular file of its own (see `open_own`).
     """
     ends = [end for row, end in _whole_rows(path) if row["step"] <= step]
-    if path.exists():
-        os.truncate(path, max(ends, default=0))
+    if os.path.lexists(path):
+        with open(path, "r+b", opener=open_own) as file:
+            file.truncate(max(ends, default=0))
 
 
 def _whole_rows(path: Path) -> Iterator[tuple[Row, int]]:
     """Each whole row with the position of its end in bytes."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return
     end = 0
-    with path.open("rb") as file:
+    with open(path, "rb", opener=open_own) as file:
         for line in file:
             end += len(line)
             try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,6 +79,24 @@ def staged(folder: Path, name: str, describe_resume: Callable[[], str]) -> Itera
     finally:
         finish_swaps(folder)
         shutil.rmtree(folder / PARTIAL, ignore_errors=True)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Let the block write a draft of a file, which takes the file's place at the end.
+
+    The draft lies in a new folder of this user's beside the file, where nobody can have put a link.
+
+    Args:
+        path: The file; its folder exists. A link there is replaced, and not followed.
+
+    Raises:
+        OSError: Something cannot be written; the old file is still there.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
+        draft = Path(folder, path.name)
+        yield draft
+        os.replace(draft, path)
 
 
 def put_in_place(folder: Path, name: str) -> None:
