@@ -23,6 +23,7 @@ os.environ |= {
     # anything else runs on the machine.
     "OMP_NUM_THREADS": "1",
     "RSEARCH_CACHE_DIR": f"{_CACHES.name}/rsearch",
+    "RSEARCH_STATE_DIR": f"{_CACHES.name}/state",
     "TOKENIZERS_PARALLELISM": "false",
     "TRL_EXPERIMENTAL_SILENCE": "1",
     "UNSLOTH_COMPILE_LOCATION": f"{_CACHES.name}/unsloth_compiled_cache",

@@ -53,6 +53,8 @@ class InferOptions:
     temperature: float = 0.0
     question: str | None = None
     seed: int | None = None
+    trust_settings: bool = False
+    trust_remote_code: bool = False
 
 
 @contextmanager
@@ -67,7 +69,11 @@ def open_agent(options: InferOptions) -> Iterator[Agent]:
         AccessDenied: There is no key where one is needed.
         BadParameter: Options contradict each other.
     """
-    flags = {"rollout.max_turns": options.max_turns, "seed": options.seed}
+    flags = {
+        "rollout.max_turns": options.max_turns,
+        "seed": options.seed,
+        "policy.trust_remote_code": options.trust_remote_code or None,
+    }
     loaded, adapter = choose_policy(
         options.recipe,
         [*PERSON, *options.overrides],
@@ -75,6 +81,7 @@ def open_agent(options: InferOptions) -> Iterator[Agent]:
         options.endpoint,
         options.endpoint_model,
         flags,
+        trust_settings=options.trust_settings,
     )
     tell_notes(loaded, "infer", implied=len(PERSON))
     recipe = loaded.recipe

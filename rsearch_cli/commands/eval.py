@@ -24,6 +24,8 @@ from rsearch_cli.commands.options import (
     OpenaiKey,
     OptionalRecipe,
     Overrides,
+    TrustRemoteCode,
+    TrustSettings,
     use_services,
 )
 from rsearch_cli.commands.output import print_json, rich_stdout
@@ -93,6 +95,8 @@ def evaluate(
     exa_api_key: ExaKey = None,
     openai_api_key: OpenaiKey = None,
     cache_dir: CacheDir = None,
+    trust_settings: TrustSettings = False,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead.")] = False,
 ) -> None:
     """Measure a search agent, and the same model with one search or none.
@@ -121,6 +125,8 @@ def evaluate(
         batch_size=batch_size,
         judge=judge,
         output_dir=output_dir,
+        trust_settings=trust_settings,
+        trust_remote_code=trust_remote_code,
     )
     wanted = plan_evaluation(options)
     results = run_evaluation(wanted, overwrite=overwrite)

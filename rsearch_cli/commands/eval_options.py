@@ -45,6 +45,8 @@ class EvalOptions:
     batch_size: int | None = None
     judge: bool | None = None
     output_dir: Path | None = None
+    trust_settings: bool = False
+    trust_remote_code: bool = False
 
 
 def plan_evaluation(options: EvalOptions) -> Evaluating:
@@ -60,6 +62,7 @@ def plan_evaluation(options: EvalOptions) -> Evaluating:
         "questions.path": options.data_path,
         "seed": options.seed,
         "reward.answer": "judge" if options.judge else None,
+        "policy.trust_remote_code": options.trust_remote_code or None,
     }
     loaded, adapter = choose_policy(
         options.recipe,
@@ -68,6 +71,7 @@ def plan_evaluation(options: EvalOptions) -> Evaluating:
         options.endpoint,
         options.endpoint_model,
         flags,
+        trust_settings=options.trust_settings,
     )
     tell_notes(loaded, "eval")
     recipe, name = loaded.recipe, loaded.name
@@ -169,7 +173,7 @@ def _split_method(given: str) -> tuple[Path, str | None]:
 
 def _rows_by_method(path: Path) -> dict[str, list[Record]]:
     folder = EvaluationFolder(path)
-    methods = folder.read_settings()["methods"]
+    methods = [name for name in folder.read_settings()["methods"] if isinstance(name, str)]
     records = folder.read_records()
     rows = {name: [r for r in records if r.method == name] for name in methods}
     return {name: mine for name, mine in rows.items() if mine}

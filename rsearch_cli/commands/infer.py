@@ -21,6 +21,8 @@ from rsearch_cli.commands.options import (
     OpenaiKey,
     OptionalRecipe,
     Overrides,
+    TrustRemoteCode,
+    TrustSettings,
     use_services,
 )
 from rsearch_cli.commands.output import print_json
@@ -54,6 +56,8 @@ def infer(
     exa_api_key: ExaKey = None,
     openai_api_key: OpenaiKey = None,
     cache_dir: CacheDir = None,
+    trust_settings: TrustSettings = False,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
     """Ask a search agent, and watch it think, search and answer.
@@ -77,6 +81,8 @@ def infer(
         temperature=temperature,
         seed=seed,
         question=question,
+        trust_settings=trust_settings,
+        trust_remote_code=trust_remote_code,
     )
     with open_agent(options) as agent:
         if question is None:

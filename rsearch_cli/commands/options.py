@@ -58,7 +58,26 @@ CacheDir = Annotated[
         rich_help_panel=SERVICES_PANEL,
     ),
 ]
+TrustSettings = Annotated[
+    bool,
+    typer.Option(
+        "--trust-settings",
+        help="Take every setting of a recipe that was not made here: addresses, paths, budgets.",
+    ),
+]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run Python code that comes with the model; it can do all that you can.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+
+
+def as_trusted(trust_settings: bool) -> bool | None:
+    """What `load_recipe` is told: without the flag it decides by where a recipe was made."""
+    return True if trust_settings else None
 
 
 def tell_notes(loaded: LoadedRecipe, command: str, implied: int = 0) -> None:

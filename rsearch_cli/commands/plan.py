@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rsearch_cli.commands.options import Json, Overrides, tell_notes
+from rsearch_cli.commands.options import (
+    Json,
+    Overrides,
+    TrustSettings,
+    as_trusted,
+    tell_notes,
+)
 from rsearch_cli.commands.output import print_json, print_rich
 
 if TYPE_CHECKING:
@@ -49,6 +55,7 @@ def plan(
         float | None,
         typer.Option(min=0.0, help="Memory of the card in GB; default: what nvidia-smi says."),
     ] = None,
+    trust_settings: TrustSettings = False,
     as_json: Json = False,
 ) -> None:
     """Print the searches, judge calls, dollars and GPU memory that a training run will take.
@@ -59,7 +66,7 @@ def plan(
     from rsearch_cli.services.estimate import HIT_RATE, NODES, Assumptions, estimate_run
 
     assumptions = Assumptions(nodes or NODES, HIT_RATE if hit_rate is None else hit_rate)
-    named = load_recipe(recipe, overrides or ())
+    named = load_recipe(recipe, overrides or (), trusted=as_trusted(trust_settings))
     tell_notes(named, "plan")
     loaded = named.recipe
     evaluated = _count_evaluated(loaded)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import typer
 
+from rsearch_cli.commands.options import as_trusted
 from rsearch_cli.commands.preparation import open_tokenizing, say
 from rsearch_cli.policy.choice import ModelChoice, choose_model
 from rsearch_cli.policy.endpoint import EndpointPolicy
@@ -20,7 +21,9 @@ from rsearch_cli.policy.loading import describe_backend, load_policy
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.recipe.loading import LoadedRecipe, load_recipe
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.recipe.trust import describe_left_out, is_own
 from rsearch_cli.services.open import POLICY, Services
+from rsearch_cli.terminal import printable
 
 DEFAULT_RECIPE = "quickstart"
 
@@ -32,6 +35,8 @@ def choose_policy(
     endpoint: str | None,
     endpoint_model: str | None,
     flags: Mapping[str, object],
+    *,
+    trust_settings: bool = False,
 ) -> tuple[LoadedRecipe, Path | None]:
     """Put recipe and model together, where either may bring the other.
 
@@ -42,6 +47,7 @@ def choose_policy(
         endpoint: URL of a server that is asked instead of local weights.
         endpoint_model: The model's name there.
         flags: Further flags, as `load_recipe` takes them.
+        trust_settings: Take every setting that the model brings, wherever it was made.
 
     Returns:
         The recipe with all flags in it, and the folder of an adapter for local weights, or None.
@@ -51,17 +57,31 @@ def choose_policy(
         PolicyError: `model` names nothing that can be used.
         BadParameter: Options contradict each other.
     """
-    chosen = ModelChoice() if model is None else choose_model(model)
-    base = chosen.base
-    if chosen.recipe is not None and recipe is not None:
-        base = load_recipe(str(chosen.recipe)).recipe.policy.model
+    named = [override for override in overrides if override.startswith("policy.model=")]
+    trusted = as_trusted(trust_settings)
+    chosen = ModelChoice()
+    if model is not None:
+        chosen = choose_model(model, trusted=trust_settings or bool(named))
+    # An adapter's base may be named by hand, as for one whose folder has moved.
+    base = None if chosen.adapter and named else chosen.base
+    if chosen.recipe is not None:
+        theirs = trust_settings or is_own(chosen.recipe)
+        if recipe is None:
+            trusted = theirs
+        elif base is None:
+            base = load_recipe(str(chosen.recipe), named, trusted=theirs).recipe.policy.model
     path = recipe or (str(chosen.recipe) if chosen.recipe else DEFAULT_RECIPE)
     own = {
         "policy.model": base,
         "policy.endpoint.url": endpoint,
         "policy.endpoint.model": endpoint_model,
     }
-    loaded = load_recipe(path, overrides, {**flags, **own})
+    loaded = load_recipe(path, overrides, {**flags, **own}, trusted=trusted)
+    if loaded.left_out:
+        say(
+            f"not taken from the recipe of {printable(model or path)}, which was not made here: "
+            f"{describe_left_out(loaded.left_out)}; take all of it with --trust-settings"
+        )
     on_server = loaded.recipe.policy.endpoint.url is not None
     if endpoint_model is not None and not on_server:
         raise typer.BadParameter("--endpoint-model names a model on --endpoint URL; give that too")

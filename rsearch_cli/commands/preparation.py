@@ -38,6 +38,7 @@ from rsearch_cli.recipe.policy import Policy
 from rsearch_cli.recipe.policy import Rollout as RolloutSettings
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.recipe.training import Train
+from rsearch_cli.recipe.trust import remember_own
 from rsearch_cli.reward.judge import AnswerJudge, open_judge
 from rsearch_cli.reward.lexical import is_by_letter
 from rsearch_cli.rollout import Rollout
@@ -147,6 +148,7 @@ def _open(
     say(describe_backend(policy))
     folder.open(resume=resume)
     folder.write_text(RECIPE, dump_recipe(asked_for))
+    remember_own(dump_recipe(asked_for))
     keep_start(policy, recipe.policy, folder)
     if lessons:
         lessons.store(folder)
@@ -250,7 +252,7 @@ def check_same_recipe(folder: RunFolder, recipe: Recipe) -> None:
         RunFolderError: Naming the first setting that differs, or steps that are behind already.
     """
     path = folder.path / RECIPE
-    before = load_recipe(str(path)).recipe
+    before = load_recipe(str(path), trusted=True).recipe
     stored = dump_recipe(without_limits(before)).splitlines()
     given = dump_recipe(without_limits(recipe)).splitlines()
     for old, new in zip(stored, given, strict=False):

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rsearch_cli.commands.options import Json, Overrides, tell_notes
+from rsearch_cli.commands.options import (
+    Json,
+    Overrides,
+    TrustRemoteCode,
+    TrustSettings,
+    as_trusted,
+    tell_notes,
+)
 from rsearch_cli.commands.output import print_json, rich_stdout
 from rsearch_cli.terminal import printable
 
@@ -33,6 +40,8 @@ def preview(
     rollout: Annotated[
         bool, typer.Option(help="Load the model and sample one completion; it may search.")
     ] = True,
+    trust_settings: TrustSettings = False,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
     """Show a recipe's questions, their lengths, the exact prompt and one rollout with its mask.
@@ -42,8 +51,12 @@ def preview(
     from rsearch_cli.commands.previewing import make_preview
     from rsearch_cli.recipe.loading import load_recipe
 
-    flags = {"questions.path": data_path, "policy.model": model_name}
-    loaded = load_recipe(recipe, overrides or (), flags)
+    flags = {
+        "questions.path": data_path,
+        "policy.model": model_name,
+        "policy.trust_remote_code": trust_remote_code or None,
+    }
+    loaded = load_recipe(recipe, overrides or (), flags, trusted=as_trusted(trust_settings))
     tell_notes(loaded, "preview")
     result = {
         "recipe": loaded.name,

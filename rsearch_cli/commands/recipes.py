@@ -47,7 +47,8 @@ def show(
     """
     from rsearch_cli.recipe.loading import dump_recipe, load_recipe
 
-    resolved = load_recipe(recipe, overrides or ()).recipe
+    # It is only shown here.
+    resolved = load_recipe(recipe, overrides or (), trusted=True).recipe
     if as_json:
         print_json(resolved.model_dump())
     else:

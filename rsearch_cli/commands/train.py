@@ -8,14 +8,23 @@ existing run is not touched before all of them are there.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rsearch_cli.commands.launch import launch, without_launch_flags
-from rsearch_cli.commands.options import CacheDir, ExaKey, OpenaiKey, tell_notes, use_services
+from rsearch_cli.commands.options import (
+    CacheDir,
+    ExaKey,
+    OpenaiKey,
+    TrustRemoteCode,
+    TrustSettings,
+    as_trusted,
+    tell_notes,
+    use_services,
+)
 from rsearch_cli.commands.output import print_json, rich_stdout
 from rsearch_cli.commands.settings import HUB_PANEL, WANDB_PANEL, settings_of_stage, takes_settings
 from rsearch_cli.ranks import is_main, world_size
@@ -67,6 +76,8 @@ def train(
         str | None, typer.Option(help="Better: HF_TOKEN.", rich_help_panel=HUB_PANEL)
     ] = None,
     cache_dir: CacheDir = None,
+    trust_settings: TrustSettings = False,
+    trust_remote_code: TrustRemoteCode = False,
     num_processes: Annotated[
         int,
         typer.Option(
@@ -107,12 +118,18 @@ def train(
         cache_dir=cache_dir,
     )
     stage = peek("stage", recipe, overrides or (), settings)
-    flags = {"output_dir": output_dir, **settings_of_stage(settings, stage)}
-    loaded = load_recipe(recipe, overrides or (), flags)
+    flags = {
+        "output_dir": output_dir,
+        "policy.trust_remote_code": trust_remote_code or None,
+        **settings_of_stage(settings, stage),
+    }
+    loaded = load_recipe(recipe, overrides or (), flags, trusted=as_trusted(trust_settings))
     own = run_of_recipe(recipe) if resume and output_dir is None else None
     folder = own or Path(loaded.recipe.output_dir.replace("{recipe}", loaded.name))
     # The run's own recipe must lead back to its folder, whatever name the file has there.
     resolved = loaded.recipe.model_copy(update={"output_dir": str(folder)})
+    if resume and not trust_settings and loaded.path.parent.resolve() == folder.resolve():
+        _require_own(recipe, overrides or (), flags)
     if world_size() == 1:
         tell_notes(loaded, "train")
         check_memory(resolved, force=force)
@@ -133,6 +150,22 @@ def run_of_recipe(recipe: str) -> Path | None:
     path = Path(recipe)
     is_run = path.name == RECIPE and RunFolder(path.parent).is_started
     return path.parent if is_run else None
+
+
+def _require_own(recipe: str, overrides: Sequence[str], flags: Mapping[str, Any]) -> None:
+    """Refuse the recipe of a run that was not made here, unless anybody may say what it says.
+
+    Raises:
+        RecipeError: Naming the settings that are not taken from others.
+    """
+    from rsearch_cli.errors import RecipeError
+    from rsearch_cli.recipe.loading import load_recipe
+    from rsearch_cli.recipe.trust import is_own, refusal
+
+    if is_own(Path(recipe)):
+        return
+    if left := load_recipe(recipe, overrides, flags, trusted=False).left_out:
+        raise RecipeError(refusal(recipe, left))
 
 
 def _print(report: TrainingReport, as_json: bool) -> None:

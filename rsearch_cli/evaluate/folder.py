@@ -24,9 +24,11 @@ from rsearch_cli.errors import (
     RunFolderOccupied,
 )
 from rsearch_cli.evaluate.records import Record
+from rsearch_cli.recipe.trust import remember_own
 from rsearch_cli.services.purse import LOCK as SPEND_LOCK
 from rsearch_cli.services.purse import SPEND
 from rsearch_cli.storage.claim import LOCK, claim_folder, require_writable
+from rsearch_cli.storage.inside import open_own
 from rsearch_cli.storage.json_text import dump_json
 from rsearch_cli.storage.rows import append_rows, write_lines
 from rsearch_cli.storage.staging import PARTIAL, saving, staged
@@ -104,6 +106,7 @@ class EvaluationFolder:
             for name in (PREDICTIONS, RESULTS, REPORT, SETTINGS):
                 (self.path / name).unlink(missing_ok=True)
         self.write_text(RECIPE, recipe)
+        remember_own(recipe)
         self.write_json(SETTINGS, settings)
 
     def read_settings(self) -> dict[str, Any]:
@@ -113,14 +116,16 @@ class EvaluationFolder:
             RunFolderError: There is none here, or its settings cannot be read.
         """
         try:
-            settings: dict[str, Any] = json.loads((self.path / SETTINGS).read_text("utf-8"))
+            settings = json.loads((self.path / SETTINGS).read_text("utf-8"))
+            if not isinstance(settings, dict) or not isinstance(settings.get("methods"), list):
+                raise ValueError("it names no methods")
             return settings
         except FileNotFoundError:
             raise RunFolderError(
                 f"{self.path} holds no evaluation (no {SETTINGS}); make one with rsearch eval "
                 f"--output-dir {self.path}"
             ) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise RunFolderError(
                 f"{self.path / SETTINGS} cannot be read ({error}); start anew with --overwrite"
             ) from error
@@ -135,7 +140,8 @@ class EvaluationFolder:
         if not path.exists():
             return []
         # By bytes: a line that was cut short may end inside of a character.
-        lines = path.read_bytes().split(b"\n")[:-1]
+        with open(path, "rb", opener=open_own) as file:
+            lines = file.read().split(b"\n")[:-1]
         return [_read_line(path, number, line) for number, line in enumerate(lines, 1)]
 
     def keep(self, records: Sequence[Record]) -> None:

@@ -24,12 +24,14 @@ class Layer:
         data: The settings, nested.
         lines: Path of a key to its line; empty for an option.
         path: The key that an option sets; empty for a file.
+        left_out: Settings of a file that were not taken, by dotted key; see `recipe.trust`.
     """
 
     where: str
     data: dict[str, Any]
     lines: Mapping[Keys, int] = field(default_factory=dict)
     path: Keys = ()
+    left_out: Mapping[str, Any] = field(default_factory=dict)
 
     def sets(self, keys: Sequence[str | int]) -> bool:
         """Whether this layer gives the key, or a whole value that the key is a part of."""

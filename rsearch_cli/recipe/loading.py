@@ -14,7 +14,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from rsearch_cli.recipe.documents import Document, dump_document, parse_document
 from rsearch_cli.recipe.layers import Layer, blame, fill_in, merge, option_layers
 from rsearch_cli.recipe.problems import Problem, explain, involved_keys, recipe_error, show_value
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.recipe.trust import differing, is_somebodys, refusal, take_harmless
 from rsearch_cli.recipe.unread import Given
 
 _FILE = ("source", "path", "difficulty")
@@ -41,6 +42,8 @@ class LoadedRecipe:
         recipe: All settings, resolved.
         given: The settings that options of the command line gave.
         notes: What loading has to say, a line each.
+        left_out: Settings of a recipe that somebody else wrote which were not taken, by dotted
+            key; only those that would have changed something.
     """
 
     name: str
@@ -48,10 +51,15 @@ class LoadedRecipe:
     recipe: Recipe
     given: tuple[Given, ...] = ()
     notes: tuple[str, ...] = ()
+    left_out: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load_recipe(
-    name_or_path: str, overrides: Sequence[str] = (), flags: Mapping[str, object] | None = None
+    name_or_path: str,
+    overrides: Sequence[str] = (),
+    flags: Mapping[str, object] | None = None,
+    *,
+    trusted: bool | None = None,
 ) -> LoadedRecipe:
     """Find a recipe, resolve what it extends, apply the overrides and check the whole.
 
@@ -60,18 +68,21 @@ def load_recipe(
             separator).
         overrides: `a.b=c` strings of `--set`, with c in YAML; the last one for a key wins.
         flags: Dotted key to the value of the command-line flag for it; None means not given.
+        trusted: True takes all that the file says, False what is taken from anybody (see
+            `recipe.trust`). None takes the user's own recipes whole, and refuses one that was made
+            elsewhere if it says more than is taken from anybody.
 
     Raises:
         RecipeNotFound: No recipe has this name or path, or one that it extends is missing.
         RecipeKeyError: All problems are unknown keys.
         RecipeValueError: All problems are values that are not allowed.
         RecipeError: Problems of several kinds, text that is not YAML, or recipes that extend
-            each other in a circle.
+            each other in a circle; a recipe of a run that was not made here, see `trusted`.
     """
     path = _find(name_or_path)
-    files, flaws = _read_chain(path)
+    files, flaws = _read_chain(path, trusted=trusted)
     options, mistakes = option_layers(overrides, flags or {})
-    problems = [*flaws, *mistakes]
+    problems = [*flaws, *mistakes, *_only_on_the_command_line(files)]
     given = tuple(setting for layer in options for setting in layer.settings())
     added, notes = _put_file_for_world(_merge_all(files, options), options)
     recipe, errors = _validate(_merge_all(files, [*options, *added]))
@@ -81,7 +92,10 @@ def load_recipe(
         problems.append(Problem(kind, where, sentence))
     if problems or recipe is None:
         raise recipe_error(path.stem, problems)
-    return LoadedRecipe(path.stem, path, recipe, given, notes)
+    left = _left_out(files, options, recipe)
+    if left and (trusted is None or "policy.model" in left):
+        raise RecipeError(refusal(_display(path), left))
+    return LoadedRecipe(path.stem, path, recipe, given, notes, left)
 
 
 def peek(
@@ -92,7 +106,7 @@ def peek(
     Raises:
         RecipeError: A layer cannot be read.
     """
-    files, _ = _read_chain(_find(name_or_path))
+    files, _ = _read_chain(_find(name_or_path), trusted=True)
     options, _ = option_layers(overrides, flags)
     return _merge_all(files, options).get(key)
 
@@ -176,22 +190,27 @@ def _find(name_or_path: str, beside: Path | None = None, asker: str = "") -> Pat
     raise RecipeNotFound(f"{asker}{missing}{hint} List them with: rsearch recipes")
 
 
-def _read_chain(path: Path, chain: tuple[Path, ...] = ()) -> tuple[list[Layer], list[Problem]]:
+def _read_chain(
+    path: Path, chain: tuple[Path, ...] = (), *, trusted: bool | None
+) -> tuple[list[Layer], list[Problem]]:
     """The layers of a recipe and of all that it extends, lowest first, with the flaws found."""
     where = _display(path)
     if path.resolve() in [seen.resolve() for seen in chain]:
         names = " -> ".join(seen.name for seen in (*chain, path))
         raise RecipeError(f"{where}: recipes extend each other in a circle: {names}")
     document = _read_file(path, where)
-    data = dict(document.data)
+    data: dict[str, Any] = dict(document.data)
+    left: dict[str, Any] = {}
+    if not (trusted or (trusted is None and not is_somebodys(path))):
+        data, left = take_harmless(data)
     base = data.pop("extends", None)
     layers: list[Layer] = []
     problems: list[Problem] = []
-    layer = Layer(where, data, document.lines)
+    layer = Layer(where, data, document.lines, left_out=left)
     at = layer.locate(["extends"])
     if isinstance(base, str):
         base_path = _find(base, path.parent, f"{at}: extends: ")
-        layers, problems = _read_chain(base_path, (*chain, path))
+        layers, problems = _read_chain(base_path, (*chain, path), trusted=trusted)
     elif base is not None:
         sentence = f"extends must be a recipe's name or path, got {show_value(base)}"
         problems.append(Problem("value", at, sentence))
@@ -227,6 +246,26 @@ def _validate(tree: dict[str, Any]) -> tuple[Recipe | None, list[ErrorDetails]]:
             known = _without(known, error["loc"])
         errors = [*unknown, *_validate(known)[1]]
     return None, errors
+
+
+def _only_on_the_command_line(files: Sequence[Layer]) -> list[Problem]:
+    """Recipes that would have code run which comes with a model."""
+    sentence = "policy.trust_remote_code stands in no recipe; give --trust-remote-code instead"
+    keys = ("policy", "trust_remote_code")
+    return [Problem("value", f.locate(keys), sentence) for f in files if _gives(f, keys)]
+
+
+def _gives(layer: Layer, keys: tuple[str, str]) -> bool:
+    section = layer.data.get(keys[0])
+    return isinstance(section, dict) and keys[1] in section
+
+
+def _left_out(files: Sequence[Layer], options: Sequence[Layer], recipe: Recipe) -> dict[str, Any]:
+    """What was not taken from the files, is not given by an option, and would matter."""
+    left = {key: value for layer in files for key, value in layer.left_out.items()}
+    given = {key for key in left if any(layer.sets(key.split(".")) for layer in options)}
+    wanted = {key: value for key, value in left.items() if key not in given}
+    return differing(wanted, recipe.model_dump())
 
 
 def _without(tree: dict[Any, Any], keys: Sequence[str | int]) -> dict[Any, Any]:

@@ -6,13 +6,16 @@ Place in the path: a part of the schema, read by `policy` and `rollout`. On fail
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rsearch_cli.recipe.addresses import Address
 from rsearch_cli.recipe.outside import Service
 from rsearch_cli.recipe.section import Section
+
+ALL_LINEAR = ["all-linear"]
+"""`target_modules` for every linear module of the model but its head, as PEFT writes it."""
 
 
 class Lora(Section):
@@ -29,8 +32,21 @@ class Lora(Section):
     target_modules: list[str] = Field(
         ["q_proj", "k_proj", "v_proj", "o_proj"],
         min_length=1,
-        description="Linear modules with an adapter; gate_proj, up_proj, down_proj are the MLP.",
+        description="Linear modules with an adapter; gate_proj, up_proj, down_proj are the MLP. "
+        "all-linear, alone, takes every one but the head.",
     )
+
+    @field_validator("target_modules", mode="before")
+    @classmethod
+    def _take_one_word(cls, value: Any) -> Any:
+        return ALL_LINEAR if value == ALL_LINEAR[0] else value
+
+    @field_validator("target_modules")
+    @classmethod
+    def _all_is_all(cls, value: list[str]) -> list[str]:
+        if ALL_LINEAR[0] in value and value != ALL_LINEAR:
+            raise ValueError(f"{ALL_LINEAR[0]} stands alone, as it takes every linear module")
+        return value
 
 
 class Endpoint(Section):
@@ -108,6 +124,12 @@ class Policy(Section):
     )
     endpoint: Endpoint = Field(
         default_factory=Endpoint, description="A server in place of weights, to evaluate it."
+    )
+    # Never written to a file, and taken from none: see `recipe.loading`.
+    trust_remote_code: bool = Field(
+        False,
+        exclude=True,
+        description="Run Python code that comes with the model; only --trust-remote-code sets it.",
     )
 
 

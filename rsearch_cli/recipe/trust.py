@@ -1,0 +1,217 @@
+"""Whose recipe a file is, and what is taken from a recipe that somebody else wrote.
+
+A recipe can name servers that get the user's keys, files that are read, accounts that are written
+to and money that may be spent. One that comes with a downloaded model or a folder of a run is
+therefore cut down to the settings listed here, unless rsearch itself wrote exactly this file on
+this machine, or the user says that it is to be trusted. See docs/security.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from rsearch_cli.recipe.problems import show_value
+from rsearch_cli.terminal import printable
+
+Keys = tuple[str, ...]
+
+TAKEN = frozenset(
+    """
+    purpose hardware needs stage seed
+    policy.backend policy.load_in_4bit policy.dtype policy.max_seq_length
+    policy.gradient_checkpointing policy.lora
+    protocol
+    search.top_k search.passage_chars search.expand_dependents search.expand_from_top
+    search.own_words_weight
+    rollout.max_turns rollout.max_new_tokens rollout.open_thought rollout.temperature rollout.top_p
+    reward.weights reward.curriculum_weights reward.curriculum_steps reward.require_valid_plan
+    reward.shuffle_answers
+    train
+    sft.max_traces sft.per_question sft.min_f1 sft.epochs sft.max_steps sft.learning_rate
+    sft.batch_size sft.gradient_accumulation_steps
+    evaluate.limit evaluate.sampled evaluate.show_trajectories evaluate.every_steps evaluate.slice
+    alarms
+    """.split()
+)
+"""Settings, and whole sections, that send nothing anywhere, open no file and cost nothing."""
+
+OF_WORLD = frozenset(
+    """
+    questions.source questions.difficulty questions.train_split questions.max_samples
+    questions.held_out_share questions.world evaluate.split evaluate.slice_split
+    """.split()
+)
+"""Taken too where the questions are those of the invented world, which is made on this machine."""
+
+_TRUST = "--trust-settings"
+# What a Hub id looks like: no path but a relative one of two parts does.
+_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
+_PLAIN_SOURCE = {"type": "bm25", "corpus": "questions", "options": {}}
+# The place of a run is where its folder lies, whatever its recipe says.
+_NOT_SHOWN = ("output_dir",)
+_SHOWN = 12
+# What lies beside the recipe of a run, an evaluation or a published agent.
+_BESIDE = (
+    *("trajectories.jsonl", "spend.json", "traces.json", "evaluation.json", "rsearch.json"),
+    *("adapter_config.json", "adapter/adapter_config.json", "checkpoint-*"),
+)
+
+
+def remember_own(text: str) -> None:
+    """Note that this user's rsearch wrote a recipe with this text; without effect where it cannot.
+
+    The note is the name of an empty file in the user's own state folder. It stands for the content
+    alone, so that a run may be moved, and one that was changed by somebody is not recognised.
+    """
+    folder = _notes()
+    if folder is None:
+        return
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (folder / _digest(text.encode())).touch(mode=0o600)
+    except OSError:
+        return  # the user is asked for --trust-settings then
+
+
+def is_own(path: Path) -> bool:
+    """Whether this user's rsearch wrote the file, as it is, on this machine."""
+    folder = _notes()
+    try:
+        return folder is not None and (folder / _digest(path.read_bytes())).is_file()
+    except OSError:
+        return False
+
+
+def is_somebodys(path: Path) -> bool:
+    """Whether a recipe lies in a run, an evaluation or an agent and was not written here."""
+    return any(any(path.parent.glob(name)) for name in _BESIDE) and not is_own(path)
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether text names a repository of the Hub, and no path."""
+    return _HUB_ID.fullmatch(name) is not None
+
+
+def take_harmless(tree: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split the settings of a recipe into what is taken from anybody, and the rest.
+
+    Where the questions or a source are not taken, those of the invented world stand in.
+
+    Args:
+        tree: Nested settings, unchecked.
+
+    Returns:
+        Nested settings that are taken; and by dotted key all others.
+    """
+    taken: dict[str, Any] = {}
+    left: dict[str, Any] = {}
+    of_world = _at(tree, "questions", "source") == "world"
+    for keys, value in _leaves(tree):
+        if _is_harmless(keys, value, of_world=of_world):
+            _put(taken, keys, value)
+        elif keys[:2] != ("search", "sources"):
+            left[".".join(keys)] = value
+    _put(taken, ("questions", "source"), "world")
+    named = _at(taken, "protocol", "sources")
+    sources = _at(tree, "search", "sources")
+    if sources and not isinstance(sources, dict):
+        left["search.sources"] = sources
+    for name in sources if isinstance(sources, dict) else ():
+        left |= _unusual(str(name), sources[name])
+    if isinstance(named, dict):
+        _put(taken, ("search", "sources"), {name: dict(_PLAIN_SOURCE) for name in named})
+    return taken, left
+
+
+def describe_left_out(left: Mapping[str, Any]) -> str:
+    """Settings that were not taken, as one line."""
+    told = [f"{key}={show_value(value)}" for key, value in left.items()]
+    more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
+    return printable(", ".join(told[:_SHOWN]) + more).replace("\n", " ")
+
+
+def differing(left: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the settings left out that would have changed something.
+
+    Args:
+        left: By dotted key.
+        resolved: The recipe without them, nested.
+    """
+    return {
+        key: value
+        for key, value in left.items()
+        if key not in _NOT_SHOWN and _at(resolved, *key.split(".")) != value
+    }
+
+
+def refusal(where: str, left: Mapping[str, Any]) -> str:
+    """Say that a recipe is not used as it is, and what helps."""
+    return (
+        f"{where} was not written by rsearch on this machine, or was changed since, and sets what "
+        f"is not taken from others: {describe_left_out(left)}; if you trust it, add {_TRUST}"
+    )
+
+
+def _is_harmless(keys: Keys, value: Any, *, of_world: bool) -> bool:
+    dotted = ".".join(keys)
+    if dotted == "policy.model":
+        return isinstance(value, str) and (is_hub_id(value) or value.startswith("builtin:"))
+    if dotted == "reward.answer":
+        return value in ("f1", "em")
+    if dotted == "sft.traces":
+        return bool(value == "world")
+    listed = TAKEN | OF_WORLD if of_world else TAKEN
+    return any(".".join(keys[:length]) in listed for length in range(1, len(keys) + 1))
+
+
+def _unusual(name: str, source: Any) -> dict[str, Any]:
+    """What a source of this name would do other than search the passages of the questions."""
+    prefix = f"search.sources.{name}"
+    if not isinstance(source, dict):
+        return {prefix: source}
+    return {
+        f"{prefix}.{key}": value
+        for key, value in source.items()
+        if key != "cache_days" and _PLAIN_SOURCE.get(key) != value
+    }
+
+
+def _leaves(tree: Mapping[str, Any], prefix: Keys = ()) -> Iterator[tuple[Keys, Any]]:
+    for name, value in tree.items():
+        keys = (*prefix, str(name))
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, keys)
+        else:
+            yield keys, value
+
+
+def _put(tree: dict[str, Any], keys: Keys, value: Any) -> None:
+    for key in keys[:-1]:
+        tree = tree.setdefault(key, {})
+    tree[keys[-1]] = value
+
+
+def _at(tree: Any, *keys: str) -> Any:
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
+
+
+def _notes() -> Path | None:
+    """Folder of the notes; RSEARCH_STATE_DIR overrides the user's state folder."""
+    if chosen := os.environ.get("RSEARCH_STATE_DIR"):
+        return Path(chosen).expanduser().absolute() / "recipes"
+    root = Path(os.path.expanduser(platformdirs.user_state_dir("rsearch", appauthor=False)))
+    # Without a home folder it would lie in the working folder, which others may have filled.
+    return root / "recipes" if root.is_absolute() else None
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
