@@ -12,7 +12,7 @@ from typing import Any
 
 from rsearch_cli.memory.load import Backend, longest_row
 from rsearch_cli.memory.plan import plan_memory
-from rsearch_cli.memory.shape import MLP, ModelShape
+from rsearch_cli.memory.shape import MLP, ModelShape, adapted_modules
 from rsearch_cli.recipe.schema import Recipe
 
 LEAST_GB = 0.05
@@ -76,8 +76,9 @@ def _changes(recipe: Recipe) -> Iterator[dict[str, Any]]:
         yield {"policy.gradient_checkpointing": True}
     if policy.backend == "transformers":
         yield {"policy.backend": "unsloth"}
-    attention = [module for module in lora.target_modules if module not in MLP]
-    if attention and attention != lora.target_modules:
+    adapted = adapted_modules(lora)
+    attention = [module for module in adapted if module not in MLP]
+    if attention and attention != adapted:
         yield {"policy.lora.target_modules": attention}
     if lora.r > 1:
         yield {"policy.lora.r": lora.r // 2}

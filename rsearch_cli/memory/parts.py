@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from rsearch_cli.errors import PolicyError
 from rsearch_cli.memory.load import Load
-from rsearch_cli.memory.shape import ATTENTION, MLP, ModelShape
+from rsearch_cli.memory.shape import ATTENTION, MLP, ModelShape, adapted_modules
 from rsearch_cli.recipe.policy import Lora
 
 GIB = 2**30
@@ -99,13 +99,13 @@ def count_adapter(shape: ModelShape, lora: Lora) -> int:
     Raises:
         PolicyError: A module is none of attention and MLP.
     """
-    unknown = [m for m in lora.target_modules if m not in ATTENTION + MLP]
+    unknown = [m for m in adapted_modules(lora) if m not in ATTENTION + MLP]
     if unknown:
         raise PolicyError(
             f"policy.lora.target_modules: memory cannot be planned with an adapter on {unknown[0]};"
             f" known are {', '.join(ATTENTION + MLP)}"
         )
-    return shape.layers * lora.r * sum(sum(shape.linear(m)) for m in lora.target_modules)
+    return shape.layers * lora.r * sum(sum(shape.linear(m)) for m in adapted_modules(lora))
 
 
 def adapter_bytes(load: Load) -> int:
@@ -232,7 +232,7 @@ class Layer:
         """
         if self.load.backend == "unsloth" or not self.lora.dropout:
             return 0.0
-        widths = [self.shape.linear(module)[0] for module in self.lora.target_modules]
+        widths = [self.shape.linear(module)[0] for module in adapted_modules(self.lora)]
         return float(self.tokens * sum(widths) * (self.load.width + 1))
 
     def gradients(self) -> float:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rsearch_cli.errors import PolicyError
+from rsearch_cli.recipe.policy import ALL_LINEAR, Lora
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
@@ -127,6 +128,11 @@ KNOWN: Mapping[str, ModelShape] = {
 }
 """Models that recipes name, as their config.json on the Hub has them, so that planning a run needs
 no download; a test checks them against the parameter counts of the model cards."""
+
+
+def adapted_modules(lora: Lora) -> list[str]:
+    """Names of the modules that get an adapter, of those that a dense decoder has."""
+    return [*ATTENTION, *MLP] if lora.target_modules == ALL_LINEAR else lora.target_modules
 
 
 def find_shape(model: str) -> ModelShape:

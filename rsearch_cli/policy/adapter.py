@@ -1,29 +1,112 @@
-"""A trained adapter as the start of a further training.
+"""Stored adapters: what one was made with, whether it fits, and how its weights are put on a model.
 
-Place in the path: `loading` puts the adapter of `policy.adapter` on the freshly loaded model; a run
-that is resumed takes its checkpoint's in the same way. On failure: `PolicyError` for an adapter
-that is not there or was made for another model, rank, scale or choice of modules; its
-configuration is checked before the model is loaded.
+An adapter's configuration comes from wherever the adapter does. PEFT is never given the file: what
+is needed is read here, checked against the weights, and handed over as a configuration of ours.
 """
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rsearch_cli.errors import PolicyError
-from rsearch_cli.recipe.policy import Policy
+from rsearch_cli.policy.weights import read_header, read_json
+from rsearch_cli.recipe.policy import ALL_LINEAR, Policy
 
 CONFIG = "adapter_config.json"
-WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+WEIGHTS = "adapter_model.safetensors"
 REFERENCE = "ref"
 """Name of the frozen copy of the first adapter; TRL takes it as the reference of the KL term."""
+
+TRAINED = "trained"
+"""Name of an adapter that is used as it is."""
 
 # What Unsloth adds to the name of a model whose weights it has quantised beforehand.
 _QUANTISED = re.compile(r"(-unsloth)?-bnb-4bit$")
 _OTHER_SCALES = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
+# Taken over where an adapter is only used; a run trains none of them.
+_VARIANTS = (*_OTHER_SCALES, "modules_to_save", "lora_bias")
+# What else changes what the weights mean, and is not understood here.
+_FOREIGN = (
+    *("use_qalora", "layer_replication", "trainable_token_indices", "target_parameters"),
+    *("alora_invocation_tokens", "arrow_config"),
+)
+# Ways to begin an adapter that also change the base, so that it does not fit the plain one.
+_CHANGES_BASE = ("pissa", "corda", "loftq", "olora", "lora_ga")
+_WEIGHT = re.compile(
+    r"base_model\.model\.(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(\.weight)?"
+)
+_NAME = re.compile(r"[\w.-]{1,200}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class StoredAdapter:
+    """A LoRA adapter on disk, as its files describe it.
+
+    Attributes:
+        folder: Where it lies.
+        base: The model that it says it was made for, or None.
+        r: Its rank.
+        alpha: Its scale.
+        modules: Path of each adapted module to rank, inputs and outputs, from the weights.
+        variants: Further settings of PEFT's `LoraConfig`; empty for what rsearch trains.
+    """
+
+    folder: Path
+    base: str | None
+    r: int
+    alpha: int
+    modules: Mapping[str, tuple[int, int, int]]
+    variants: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """Last names of the adapted modules, such as `q_proj`."""
+        return sorted({path.rpartition(".")[2] for path in self.modules})
+
+    def as_config(self) -> Any:
+        """What PEFT is told, to use the adapter as it is."""
+        from peft import LoraConfig
+
+        ranks = {path: rank for path, (rank, _, _) in self.modules.items() if rank != self.r}
+        return LoraConfig(
+            r=self.r,
+            lora_alpha=self.alpha,
+            target_modules=sorted(self.modules),
+            task_type="CAUSAL_LM",
+            inference_mode=True,
+            **{**self.variants, "rank_pattern": {re.escape(path): r for path, r in ranks.items()}},
+        )
+
+
+def read_adapter(folder: Path) -> StoredAdapter:
+    """Read what a stored adapter is; its weights are looked at, and not loaded.
+
+    Raises:
+        PolicyError: It is no LoRA adapter, of a form that is not understood, or not whole.
+    """
+    config = read_json(folder / CONFIG)
+    _refuse_foreign(folder, config)
+    if not (folder / WEIGHTS).is_file():
+        pickled = " but a pickle, which rsearch does not open" * any(folder.glob("*.bin"))
+        raise PolicyError(
+            f"the adapter {folder} has no weights: there is no {WEIGHTS} in it{pickled}"
+        )
+    numbers = [config.get("r"), config.get("lora_alpha")]
+    if not all(isinstance(n, int) and 0 < n < 1 << 16 for n in numbers):
+        raise PolicyError(f"{folder / CONFIG} gives r and lora_alpha as {numbers}")
+    base = config.get("base_model_name_or_path")
+    return StoredAdapter(
+        folder=folder,
+        base=base if isinstance(base, str) and base else None,
+        r=config["r"],
+        alpha=config["lora_alpha"],
+        modules=_read_modules(folder / WEIGHTS),
+        variants={key: config[key] for key in _VARIANTS if config.get(key)},
+    )
 
 
 def find_adapter(recipe: Policy) -> Path | None:
@@ -44,26 +127,28 @@ def find_adapter(recipe: Policy) -> Path | None:
             f"policy.adapter: {named} is no adapter folder and no finished run: there is no "
             f"{CONFIG} in it, nor in its folder adapter"
         )
-    if not any((folder / name).is_file() for name in WEIGHTS):
-        raise PolicyError(
-            f"policy.adapter: {folder} has no weights: there is no {WEIGHTS[0]} in it"
-        )
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PolicyError(f"policy.adapter: {folder / CONFIG} cannot be read: {error}") from error
-    _check_config(folder, config, recipe)
+    _check_config(folder, read_json(folder / CONFIG), recipe)
+    read_adapter(folder)
     return folder
 
 
-def load_adapter(model: Any, folder: Path) -> None:
-    """Load weights into the adapter that a PEFT model has, to be trained further.
+def load_adapter(
+    model: Any, folder: Path, name: str | None = None, *, is_trainable: bool = True
+) -> None:
+    """Load weights into an adapter that a PEFT model has.
+
+    Args:
+        model: The PEFT model.
+        folder: Holds the weights; its configuration is not read.
+        name: Of the adapter; None takes the active one.
+        is_trainable: Whether it is to be trained further.
 
     Raises:
         PolicyError: They do not fit the model.
     """
     try:
-        loaded = model.load_adapter(str(folder), model.active_adapter, is_trainable=True)
+        name = name or model.active_adapter
+        loaded = model.load_adapter(str(folder), name, is_trainable=is_trainable)
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise PolicyError(
@@ -75,6 +160,19 @@ def load_adapter(model: Any, folder: Path) -> None:
             f"policy.adapter: the weights in {folder} do not fit the model: {len(strays)} are in "
             f"only one of the two, such as {strays[0]}"
         )
+
+
+def put_on(model: Any, stored: StoredAdapter) -> None:
+    """Let a trained adapter take the place of the fresh one, whatever its shape.
+
+    Raises:
+        PolicyError: It does not fit the model.
+    """
+    fresh = model.active_adapter
+    model.add_adapter(TRAINED, stored.as_config())
+    load_adapter(model, stored.folder, TRAINED, is_trainable=False)
+    model.set_adapter(TRAINED)
+    model.delete_adapter(fresh)
 
 
 def keep_reference(model: Any) -> None:
@@ -106,20 +204,20 @@ def _check_config(folder: Path, config: dict[str, Any], recipe: Policy) -> None:
     if config.get("peft_type") != "LORA":
         raise refuse(f"holds a {config.get('peft_type')} adapter; only LORA can be trained further")
     base = str(config.get("base_model_name_or_path"))
-    if _plain_name(base) != _plain_name(recipe.model):
+    if plain_name(base) != plain_name(recipe.model):
         raise refuse(f"is for the model {base}, and policy.model is {recipe.model}")
-    for key, field in (("r", "r"), ("lora_alpha", "alpha")):
-        wanted = getattr(recipe.lora, field)
-        if config.get(key) != wanted:
+    for key, ours in (("r", "r"), ("lora_alpha", "alpha")):
+        number = getattr(recipe.lora, ours)
+        if config.get(key) != number:
             raise refuse(
-                f"has {key} {config.get(key)}, and policy.lora.{field} is {wanted}; "
-                f"use --lora-{field} {config.get(key)}"
+                f"has {key} {config.get(key)}, and policy.lora.{ours} is {number}; "
+                f"use --lora-{ours} {config.get(key)}"
             )
-    modules = config.get("target_modules")
-    if isinstance(modules, list) and set(modules) != set(recipe.lora.target_modules):
+    modules, wanted = config.get("target_modules"), recipe.lora.target_modules
+    if isinstance(modules, list) and wanted != ALL_LINEAR and set(modules) != set(wanted):
         raise refuse(
             f"is on {', '.join(sorted(modules))}, and policy.lora.target_modules is "
-            f"{', '.join(sorted(recipe.lora.target_modules))}; "
+            f"{', '.join(sorted(wanted))}; "
             f"use --lora-target-modules {','.join(sorted(modules))}"
         )
     for key in _OTHER_SCALES:
@@ -127,7 +225,54 @@ def _check_config(folder: Path, config: dict[str, Any], recipe: Policy) -> None:
             raise refuse(f"was made with {key}, which rsearch does not train")
 
 
-def _plain_name(model: str) -> str:
+def _refuse_foreign(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse an adapter whose weights would mean something else than is understood here."""
+    kind = config.get("peft_type")
+    if kind != "LORA":
+        raise PolicyError(f"{folder} holds a {kind} adapter; rsearch loads LORA adapters only")
+    foreign = [key for key in _FOREIGN if config.get(key)]
+    if config.get("bias", "none") != "none":
+        foreign.append("bias")
+    begun = str(config.get("init_lora_weights")).lower()
+    if begun.startswith(_CHANGES_BASE):
+        foreign.append(f"init_lora_weights {begun[:20]}")
+    if foreign:
+        raise PolicyError(
+            f"the adapter {folder} was made with {foreign[0]}, which rsearch does not load; merge "
+            "it into its base with PEFT, and give the merged model"
+        )
+    for key, allowed in (
+        ("rank_pattern", dict),
+        ("alpha_pattern", dict),
+        ("modules_to_save", list),
+    ):
+        value = config.get(key) or allowed()
+        # PEFT takes these names for regular expressions.
+        if not isinstance(value, allowed) or not all(_NAME.fullmatch(str(name)) for name in value):
+            raise PolicyError(f"{folder / CONFIG}: {key} does not list names of modules")
+        numbers = value.values() if isinstance(value, dict) else ()
+        if not all(isinstance(number, int | float) for number in numbers):
+            raise PolicyError(f"{folder / CONFIG}: {key} does not give numbers")
+
+
+def _read_modules(weights: Path) -> dict[str, tuple[int, int, int]]:
+    """Each adapted module with rank, inputs and outputs."""
+    sides: dict[str, dict[str, tuple[int, ...]]] = {}
+    for name, tensor in read_header(weights).items():
+        if found := _WEIGHT.fullmatch(name):
+            sides.setdefault(found["module"], {})[found["side"]] = tensor.shape
+    modules = {}
+    for module, shapes in sides.items():
+        a, b = shapes.get("A", ()), shapes.get("B", ())
+        if len(a) != 2 or len(b) != 2 or a[0] != b[1] or not _NAME.fullmatch(module):
+            raise PolicyError(f"{weights}: the matrices of {module[:100]} do not belong together")
+        modules[module] = (a[0], a[1], b[0])
+    if not modules:
+        raise PolicyError(f"{weights} holds no matrices of a LoRA adapter")
+    return modules
+
+
+def plain_name(model: str) -> str:
     """The last part of a model's name or path, which stays when a folder moves."""
     last = re.split(r"[/\\:]", model.rstrip("/\\"))[-1].lower()
     return _QUANTISED.sub("", last)

@@ -8,18 +8,19 @@ failure: a folder that is none of these, or an adapter that does not say what it
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from rsearch_cli.errors import PolicyError
+from rsearch_cli.policy.adapter import CONFIG as ADAPTER_CONFIG
+from rsearch_cli.policy.adapter import WEIGHTS as ADAPTER_WEIGHTS
+from rsearch_cli.policy.adapter import read_adapter
 from rsearch_cli.policy.loading import BUILTIN
-from rsearch_cli.policy.published import published_recipe
+from rsearch_cli.policy.published import published_recipe, read_base
+from rsearch_cli.policy.weights import describe_gguf, refuse_file
 from rsearch_cli.storage.json_text import dump_json
 
 RUN_RECIPE, RUN_ADAPTER = "recipe.yaml", "adapter"
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +38,28 @@ class ModelChoice:
     recipe: Path | None = None
 
 
-def choose_model(name: str) -> ModelChoice:
+def choose_model(name: str, *, trusted: bool = False) -> ModelChoice:
     """Find out what a name stands for.
 
     A run stands for its base model with its final adapter; a checkpoint inside of it for that
     checkpoint's. What was published brings its recipe too.
 
+    Args:
+        name: What was given for `--model`.
+        trusted: Take a path of this machine as the base of an adapter, too.
+
     Raises:
-        PolicyError: A folder holds no model, or a run no adapter.
+        PolicyError: A folder holds no model, a run no adapter, or an adapter is broken.
     """
     path = Path(name).expanduser()
+    if path.is_file():
+        refuse_file(path)
     if (path / ADAPTER_CONFIG).is_file():
+        read_adapter(path)
         run = path.parent / RUN_RECIPE
         if run.is_file():
             return ModelChoice(None, path, run)
-        return ModelChoice(_base(path), path, published_recipe(name))
+        return ModelChoice(read_base(path, trusted=trusted), path, published_recipe(name))
     if (path / RUN_RECIPE).is_file():
         adapter = path / RUN_ADAPTER
         if not (adapter / ADAPTER_CONFIG).is_file():
@@ -59,12 +67,15 @@ def choose_model(name: str) -> ModelChoice:
                 f"--model: the run {name} has no adapter yet; finish it with --resume, or name one "
                 "of its checkpoint-N folders"
             )
+        read_adapter(adapter)
         return ModelChoice(None, adapter, path / RUN_RECIPE)
     if path.is_dir() and not (path / "config.json").is_file():
-        raise PolicyError(
+        gguf = describe_gguf(name, [inside.name for inside in path.iterdir()])
+        nothing = (
             f"--model: {name} is no run (no {RUN_RECIPE}), no adapter (no {ADAPTER_CONFIG}) and no "
             "model folder (no config.json)"
         )
+        raise PolicyError(gguf or nothing)
     if name.startswith(BUILTIN):
         return ModelChoice(name)
     if not path.is_dir():
@@ -109,16 +120,3 @@ def _hash_adapter(adapter: Path) -> str:
         raise PolicyError(
             f"--model: the adapter {adapter} cannot be read: {error.strerror} ({ADAPTER_WEIGHTS})"
         ) from error
-
-
-def _base(adapter: Path) -> str:
-    try:
-        base = json.loads((adapter / ADAPTER_CONFIG).read_text("utf-8"))["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError):
-        base = None
-    if not isinstance(base, str) or not base:
-        raise PolicyError(
-            f"--model: {adapter / ADAPTER_CONFIG} does not say which model it belongs to; name the "
-            "run folder that it comes from"
-        )
-    return base

@@ -9,18 +9,35 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rsearch_cli.errors import PolicyError
+from rsearch_cli.errors import PolicyError, RsearchError
 from rsearch_cli.memory.driver import explain_unused_card
-from rsearch_cli.policy.adapter import find_adapter, load_adapter
+from rsearch_cli.policy.adapter import CONFIG as ADAPTER_CONFIG
+from rsearch_cli.policy.adapter import (
+    StoredAdapter,
+    find_adapter,
+    load_adapter,
+    put_on,
+    read_adapter,
+)
 from rsearch_cli.policy.local import LocalPolicy
-from rsearch_cli.policy.published import BASE, SETTINGS, find_weights, match_adapter
+from rsearch_cli.policy.published import ADAPTER, BASE, find_weights, match_adapter
+from rsearch_cli.policy.skeleton import Skeleton
 from rsearch_cli.policy.tokenizing import Tokenizing
-from rsearch_cli.policy.transformers_backend import check_dtype, count_positions
+from rsearch_cli.policy.transformers_backend import check_dtype
 from rsearch_cli.policy.vllm_engine import VllmPolicy, check_engine
 from rsearch_cli.policy.vllm_server import VllmServerPolicy
+from rsearch_cli.policy.weights import (
+    CONFIG,
+    check_files,
+    check_model_folder,
+    describe_gguf,
+    refuse_file,
+)
 from rsearch_cli.recipe.policy import Policy, Rollout
 
 BUILTIN = "builtin:"
@@ -31,7 +48,7 @@ def locate_model(name: str) -> str:
     """Turn the recipe's model name into a folder or a Hub id.
 
     Raises:
-        PolicyError: If a built-in model or a folder is not there.
+        PolicyError: If a built-in model or a folder is not there, or a folder cannot be loaded.
     """
     if name.startswith(BUILTIN):
         folder = BUILTIN_FOLDER / name.removeprefix(BUILTIN)
@@ -40,13 +57,29 @@ def locate_model(name: str) -> str:
             raise PolicyError(f"policy.model: no built-in model {name!r}; there is {known}")
         return str(folder)
     path = Path(name).expanduser()
+    if path.is_file():
+        refuse_file(path)
     if path.is_dir():
-        if not any((path / n).is_file() for n in ("config.json", SETTINGS, f"{BASE}/config.json")):
-            raise PolicyError(f"policy.model: {name} is no model folder, it has no config.json")
+        _check_folder(path, name)
         return str(path)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise PolicyError(f"policy.model: the folder {name} does not exist; check the path")
     return name
+
+
+def _check_folder(path: Path, name: str) -> None:
+    if (path / ADAPTER_CONFIG).is_file():
+        read_adapter(path)
+    elif (path / CONFIG).is_file():
+        check_model_folder(path)
+    elif (path / BASE / CONFIG).is_file():
+        check_model_folder(path / BASE)
+        read_adapter(path / ADAPTER)
+    else:
+        problem = describe_gguf(name, [inside.name for inside in path.iterdir()])
+        raise PolicyError(
+            problem or f"policy.model: {name} is no model folder, it has no config.json"
+        )
 
 
 def choose_backend(wanted: str) -> tuple[str, str]:
@@ -87,15 +120,19 @@ def describe_backend(policy: LocalPolicy) -> str:
 
 
 def quieten_libraries() -> None:
-    """Keep the progress bars and notices of other libraries out of ours.
+    """Keep the progress bars, notices and questions of other libraries out of ours.
 
     It imports transformers: where Unsloth runs, it has to be chosen before.
     """
     quieten_imports()
+    from transformers import dynamic_module_utils
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    # transformers 5.17 asks on stdin whether to run a model's own code wherever a library that
+    # calls it says nothing; with no time to answer in, that is refused.
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
 
 
 def open_backend(recipe: Policy, rollout: Rollout | None = None) -> tuple[str, str]:
@@ -138,19 +175,20 @@ def load_policy(
     rollout = rollout or Rollout()
     check_engine(recipe, rollout)
     weights = find_weights(locate_model(recipe.model))
+    on_it = [read_adapter(folder) for folder in (weights.adapter, trained) if folder]
     if weights.adapter is not None:
-        recipe = match_adapter(recipe, weights.adapter)
+        recipe = match_adapter(recipe, on_it[0])
     start = None if trained else find_adapter(recipe) or weights.adapter
+    if start and start != weights.adapter:
+        on_it.append(read_adapter(start))
     backend, reason = open_backend(recipe, rollout)
     check_dtype(recipe)
-    try:
-        _check_positions(weights.base, recipe)
+    with _telling(f"{recipe.model} could not be loaded with {backend}", weights.base):
+        recipe = _fit_to_model(recipe, weights.base, on_it)
         tokenizer = (tokenizing or load_tokenizing(recipe)).tokenizer
         model, _ = _load(backend, weights.base, recipe, seed, rollout)
         if trained is not None:
-            _put_on(model, trained)
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
-        raise _unloadable(f"{recipe.model} could not be loaded with {backend}", error) from error
+            put_on(model, on_it[-1])
     if start:
         load_adapter(model, start)
     policy: LocalPolicy
@@ -174,11 +212,9 @@ def load_tokenizing(recipe: Policy) -> Tokenizing:
     from transformers import AutoTokenizer
 
     base = find_weights(locate_model(recipe.model)).base
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(base)
+    with _telling(f"the tokenizer of {recipe.model} could not be loaded", base):
+        tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=recipe.trust_remote_code)
         tokenizer.chat_template = tokenizer.chat_template or _processor_template(base)
-    except Exception as error:  # a file that is cut off raises whatever its reader stumbles over
-        raise _unloadable(f"the tokenizer of {recipe.model} could not be loaded", error) from error
     return Tokenizing(tokenizer)
 
 
@@ -201,34 +237,77 @@ def quieten_imports() -> None:
         logging.getLogger(library).setLevel(logging.ERROR)
 
 
-def _check_positions(base: str, recipe: Policy) -> None:
-    """Refuse rows longer than the model has positions.
+def _fit_to_model(recipe: Policy, base: str, adapters: Sequence[StoredAdapter]) -> Policy:
+    """The section with modules that the model has, checked with the adapters against the model.
 
-    Unsloth would stretch all of them, also for short rows; transformers would go on with positions
-    that the model has never seen.
+    Rows longer than the model has positions are refused: Unsloth would stretch all of them, also
+    for short rows, and transformers would go on with positions that the model has never seen.
     """
-    most = count_positions(base)
+    skeleton = Skeleton(base, trust_remote_code=recipe.trust_remote_code)
+    most = skeleton.positions
     if most and recipe.max_seq_length > most:
         raise PolicyError(
             f"policy.max_seq_length is {recipe.max_seq_length}, and {recipe.model} has positions "
             f"for {most} tokens; use --set policy.max_seq_length={most}, or less"
         )
+    for adapter in adapters:
+        skeleton.require_fit(adapter)
+    return skeleton.choose_modules(recipe)
 
 
-def _unloadable(what: str, error: Exception) -> PolicyError:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return PolicyError(
-        f"policy.model: {what}: {first} "
-        "(give a model folder with --model-name DIR if the Hub cannot be reached)"
-    )
+@contextmanager
+def _telling(what: str, base: str) -> Iterator[None]:
+    """Turn what libraries raise over a model into one line.
+
+    Args:
+        what: What failed, for the line.
+        base: Folder or Hub id.
+
+    Raises:
+        PolicyError: Saying what is wrong with the model, where that can be found out.
+    """
+    try:
+        yield
+    except RsearchError:
+        raise
+    except Exception as error:  # what is cut off raises whatever its reader stumbles over
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        if "trust_remote_code" in str(error):
+            raise PolicyError(
+                f"policy.model: {base} comes with Python code of its own, which is only run with "
+                "--trust-remote-code; read it before you give that"
+            ) from error
+        hint = ""
+        if not Path(base).is_dir():
+            _check_repository(base)
+            if isinstance(error, OSError):
+                hint = " (give a model folder with --model-name DIR if the Hub cannot be reached)"
+        raise PolicyError(f"policy.model: {what}: {first}{hint}") from error
 
 
-def _put_on(model: Any, adapter: Path) -> None:
-    """Let a trained adapter take the place of the fresh one, whatever its shape."""
-    fresh = model.active_adapter
-    model.load_adapter(str(adapter), "trained", is_trainable=False)
-    model.set_adapter("trained")
-    model.delete_adapter(fresh)
+def _check_repository(repo: str) -> None:
+    """Say what is wrong with a repository of the Hub, as far as this machine or the Hub knows.
+
+    Raises:
+        PolicyError: A file that was downloaded is broken, or there are GGUF files only.
+    """
+    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(repo, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError, OSError):
+        folder = None
+    if folder is not None:
+        check_files(folder)
+    if constants.HF_HUB_OFFLINE:
+        return
+    try:
+        names = HfApi().list_repo_files(repo)
+    except (OSError, ValueError):  # what fails here has failed before, with a reason
+        return
+    if (problem := describe_gguf(repo, names)) is not None:
+        raise PolicyError(problem)
 
 
 def _load(backend: str, path: str, recipe: Policy, seed: int, rollout: Rollout) -> tuple[Any, Any]:

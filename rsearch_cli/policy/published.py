@@ -1,23 +1,23 @@
 """Agents that `rsearch push` published: which base an adapter belongs to, and its recipe.
 
-Place in the path: between a model's name and the back end that loads it. An adapter is told from a
-whole model: it lies at the root and names its base, or in `adapter/` with its base in `base/`. On
-failure: an adapter that cannot be put on its base as it is raises `PolicyError`; a repository that
-cannot be asked counts as a whole model, so that the back end says what is wrong with it.
+An adapter is told from a whole model: it lies at the root and names its base, or in `adapter/` with
+its base in `base/`. A repository that cannot be asked counts as a whole model, so that the back end
+says what is wrong with it.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rsearch_cli.errors import PolicyError
+from rsearch_cli.policy.adapter import CONFIG as ADAPTER_CONFIG
+from rsearch_cli.policy.adapter import StoredAdapter
+from rsearch_cli.policy.weights import read_json
 from rsearch_cli.recipe.policy import Lora, Policy
+from rsearch_cli.recipe.trust import is_hub_id
 from rsearch_cli.services.hub import ask_hub
 
-SETTINGS = "adapter_config.json"
 ADAPTER = "adapter"
 BASE = "base"
 MANIFEST = "rsearch.json"
@@ -25,7 +25,7 @@ MANIFEST = "rsearch.json"
 RECIPE = "recipe.yaml"
 # Of an adapter: GGUF and pictures are not loaded.
 _FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.yaml"]
-_PLAIN = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "modules_to_save")
+_MODELS = Path(__file__).parent.parent / "models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,39 +48,67 @@ def find_weights(path: str) -> Weights:
         path: Folder or Hub id.
 
     Raises:
-        PolicyError: An adapter without a base that could be found.
+        PolicyError: An adapter without a base that could be found or may be taken.
     """
     root = Path(path) if Path(path).is_dir() else _download_adapter(path)
     if root is None:
         return Weights(path)
-    if (root / SETTINGS).is_file():
-        base = _settings(root).get("base_model_name_or_path")
-        if not base:
-            raise PolicyError(f"policy.model: the adapter {path} does not name its base model")
-        if not Path(base).is_dir():
-            ask_hub()
-        return Weights(str(base), root)
+    if (root / ADAPTER_CONFIG).is_file():
+        return Weights(read_base(root), root)
     if (root / BASE / "config.json").is_file() and not (root / "config.json").is_file():
+        if _is_adapter(str(root / BASE)):
+            raise PolicyError(f"policy.model: {BASE}/ of {path} is an adapter, and no whole model")
         return Weights(str(root / BASE), root / ADAPTER)
     return Weights(path)
 
 
-def match_adapter(recipe: Policy, adapter: Path) -> Policy:
+def read_base(adapter: Path, *, trusted: bool = False) -> str:
+    """The base that an adapter names: a Hub id, or the model inside rsearch.
+
+    A path is only taken from an adapter that is trusted: on this machine, it may name anything.
+
+    Raises:
+        PolicyError: It names none, or one that is not taken.
+    """
+    base = read_json(adapter / ADAPTER_CONFIG).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise PolicyError(
+            f"policy.model: the adapter {adapter} does not name its base model; give the run "
+            "folder that it comes from"
+        )
+    inside = Path(base).is_absolute() and Path(base).resolve().is_relative_to(_MODELS)
+    if not (trusted or inside or is_hub_id(base)):
+        raise PolicyError(
+            f"policy.model: the adapter {adapter} names the folder {base!r} as its base, and a "
+            "path is not taken from an adapter; name the base yourself, with --set "
+            "policy.model=FOLDER"
+        )
+    if _is_adapter(base):
+        raise PolicyError(
+            f"policy.model: the adapter {adapter} names {base} as its base, which is an adapter "
+            "itself; give the model that both are for"
+        )
+    return base
+
+
+def match_adapter(recipe: Policy, adapter: StoredAdapter) -> Policy:
     """The policy section with the LoRA settings that a stored adapter was made with.
 
     Raises:
         PolicyError: It is not a plain LoRA adapter.
     """
-    settings = _settings(adapter)
-    extras = [name for name in _PLAIN if settings.get(name)]
-    if settings.get("peft_type") != "LORA" or extras:
-        kind = ", ".join([str(settings.get("peft_type")), *extras])
-        raise PolicyError(f"policy.model: {adapter} is no plain LoRA adapter ({kind})")
+    ranks = {rank for rank, _, _ in adapter.modules.values()}
+    extras = [*adapter.variants, *("different ranks" for _ in ranks - {adapter.r})]
+    if extras:
+        raise PolicyError(
+            f"policy.model: {adapter.folder} is no plain LoRA adapter ({extras[0]}), and rsearch "
+            "trains no other further"
+        )
     lora = Lora(
-        r=settings["r"],
-        alpha=settings["lora_alpha"],
+        r=adapter.r,
+        alpha=adapter.alpha,
         dropout=recipe.lora.dropout,
-        target_modules=sorted(settings["target_modules"]),
+        target_modules=adapter.names,
     )
     return recipe.model_copy(update={"lora": lora})
 
@@ -99,9 +127,9 @@ def published_recipe(path: str) -> Path | None:
 
 def _download_adapter(path: str) -> Path | None:
     """A repository whose weights are an adapter; None for a whole model, which is not fetched."""
-    if _download(path, SETTINGS) is None:
+    if _download(path, ADAPTER_CONFIG) is None:
         manifest = _download(path, MANIFEST)
-        if manifest is None or not json.loads(manifest.read_text(encoding="utf-8"))["base"]:
+        if manifest is None or not read_json(manifest).get("base"):
             return None
     from huggingface_hub import snapshot_download
 
@@ -124,6 +152,8 @@ def _download(repo: str, name: str) -> Path | None:
         return None
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    settings: dict[str, Any] = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-    return settings
+def _is_adapter(model: str) -> bool:
+    """Whether what a base is called is an adapter, which transformers would follow to its own."""
+    if Path(model).is_dir():
+        return (Path(model) / ADAPTER_CONFIG).is_file()
+    return _download(model, ADAPTER_CONFIG) is not None

@@ -34,8 +34,10 @@ def load_model(path: str, recipe: Policy, seed: int) -> tuple[Any, Any]:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
+    custom_code = recipe.trust_remote_code
     model = AutoModelForCausalLM.from_pretrained(
         path,
+        trust_remote_code=custom_code,
         dtype=dtype,
         quantization_config=quantisation if four_bit else None,
         device_map={"": local_rank()} if on_cuda else None,
@@ -51,14 +53,15 @@ def load_model(path: str, recipe: Policy, seed: int) -> tuple[Any, Any]:
         target_modules=lora.target_modules,
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config), AutoTokenizer.from_pretrained(path)
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=custom_code)
+    return get_peft_model(model, config), tokenizer
 
 
-def count_positions(path: str) -> int | None:
+def count_positions(path: str, *, trust_remote_code: bool) -> int | None:
     """How many tokens a model has positions for; None if its config does not say."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(path).get_text_config()
+    config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code).get_text_config()
     return getattr(config, "max_position_embeddings", None)
 
 

@@ -92,6 +92,7 @@ def load_model(
             model_name=path,
             # What is named is what is trained, and not Unsloth's own quantisation of it.
             use_exact_model_name=True,
+            trust_remote_code=recipe.trust_remote_code,
             max_seq_length=recipe.max_seq_length if vllm_share else room_of_a_batch(path, recipe),
             dtype=getattr(torch, compute_dtype(recipe)),
             load_in_4bit=recipe.load_in_4bit if recipe.load_in_4bit is not None else on_cuda,
@@ -118,7 +119,8 @@ def room_of_a_batch(path: str, recipe: Policy) -> int:
     from rsearch_cli.policy.transformers_backend import count_positions
 
     wanted = 2 * recipe.max_seq_length
-    return min(wanted, count_positions(path) or wanted)
+    most = count_positions(path, trust_remote_code=recipe.trust_remote_code)
+    return min(wanted, most or wanted)
 
 
 def vllm_settings(recipe: Policy, share: float | None) -> dict[str, Any]:

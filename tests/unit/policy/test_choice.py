@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from rsearch_cli.errors import PolicyError
 from rsearch_cli.policy.choice import ModelChoice, choose_model, describe_weights
-
-
-def adapter(folder: Path, base: str | None = "some/base") -> Path:
-    folder.mkdir(parents=True)
-    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
-    (folder / "adapter_model.safetensors").write_bytes(b"weights")
-    return folder
+from rsearch_cli.policy.loading import locate_model
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
+def run(tmp_path: Path, write_adapter) -> Path:
     folder = tmp_path / "run"
-    adapter(folder / "adapter")
-    adapter(folder / "checkpoint-20")
+    write_adapter(folder / "adapter")
+    write_adapter(folder / "checkpoint-20")
     (folder / "recipe.yaml").write_text("purpose: x\n")
     return folder
 
@@ -36,9 +29,25 @@ def test_a_checkpoint_belongs_to_its_run(run):
     assert chosen == ModelChoice(None, run / "checkpoint-20", run / "recipe.yaml")
 
 
-def test_an_adapter_by_itself_names_its_base(tmp_path):
-    folder = adapter(tmp_path / "mine")
+def test_an_adapter_by_itself_names_its_base(tmp_path, write_adapter):
+    folder = write_adapter(tmp_path / "mine", base_model_name_or_path="some/base")
     assert choose_model(str(folder)) == ModelChoice("some/base", folder)
+
+
+@pytest.mark.parametrize(
+    "base", ["/data/model", "../model", "~/model", "a/b/c", ".hidden/x", "x\\y"]
+)
+def test_an_adapter_names_no_path_of_this_machine_as_its_base(tmp_path, write_adapter, base):
+    folder = write_adapter(tmp_path / "sent", base_model_name_or_path=base)
+    with pytest.raises(PolicyError, match=r"a path is not taken from an adapter; name the base"):
+        choose_model(str(folder))
+    assert choose_model(str(folder), trusted=True) == ModelChoice(base, folder)
+
+
+def test_an_adapter_on_the_model_inside_rsearch_needs_no_trust(tmp_path, write_adapter):
+    nano = locate_model("builtin:nano")
+    folder = write_adapter(tmp_path / "mine", base_model_name_or_path=nano)
+    assert choose_model(str(folder)) == ModelChoice(nano, folder)
 
 
 def test_what_is_no_folder_is_left_to_the_recipe():
@@ -52,9 +61,10 @@ def test_a_run_that_is_misspelt_is_no_hub_id(run):
         choose_model(str(missing))
 
 
-def test_an_adapter_without_a_base_is_refused(tmp_path):
-    with pytest.raises(PolicyError, match="does not say which model it belongs to"):
-        choose_model(str(adapter(tmp_path / "mine", base=None)))
+@pytest.mark.parametrize("base", [None, "", 7, ["a/b"]])
+def test_an_adapter_without_a_base_is_refused(tmp_path, write_adapter, base):
+    with pytest.raises(PolicyError, match="does not name its base model; give the run"):
+        choose_model(str(write_adapter(tmp_path / "mine", base_model_name_or_path=base)))
 
 
 def test_a_run_that_was_cut_off_is_told_from_no_run(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import pytest
 from backend import BACKEND
@@ -55,6 +56,7 @@ def test_auto_takes_unsloth_where_it_runs(monkeypatch):
 
 
 def test_a_broken_model_folder_is_one_clear_line(tmp_path, quickstart):
+    shutil.copytree(locate_model("builtin:nano"), tmp_path, dirs_exist_ok=True)
     (tmp_path / "config.json").write_text("{}")
     recipe = quickstart.policy.model_copy(update={"model": str(tmp_path)})
     with pytest.raises(PolicyError, match=f"could not be loaded with {BACKEND}: ") as caught:

@@ -1,0 +1,229 @@
+"""Weight files and model folders, looked at before anything is loaded from them.
+
+A download that was cut off, a git-lfs pointer or weights in a form that rsearch does not load
+becomes one line that says what the file is and what to do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rsearch_cli.errors import PolicyError
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+CONFIG = "config.json"
+
+# Files beside the weights that are stored by git-lfs too.
+_TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
+_POINTER = b"version https://git-lfs"
+_HEAD = 64
+# What a file is by its first bytes, and what helps.
+_KINDS = (
+    (_POINTER, "is a git-lfs pointer, not the file itself; run `git lfs pull` in its folder"),
+    (b"GGUF", "is a GGUF file under another name; take the model's safetensors"),
+    (b"PK\x03\x04", "is a pickle or an archive under another name; take the model's safetensors"),
+    (b"\x80", "is a pickle under another name; take the model's safetensors"),
+    (b"<", "is a web page, not a file of weights; download it again"),
+)
+_AGAIN = "copy or download it again"
+# safetensors' own limit.
+_LONGEST_HEADER = 100_000_000
+# What `transformers` loads quantised and PEFT trains: everything else is refused.
+_LOADED = ("bitsandbytes",)
+_GGUF_ADVICE = (
+    "rsearch loads safetensors: take the repository that it was made from, or serve it with "
+    "llama-server -m FILE and name that with --endpoint http://localhost:8080/v1"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor of a safetensors file.
+
+    Attributes:
+        dtype: As the file writes it, such as `BF16`.
+        shape: Its dimensions.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def read_header(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, which is whole if this returns.
+
+    Args:
+        path: A regular file, or a link to one as the Hub's cache has them.
+
+    Raises:
+        PolicyError: It is something else, cannot be read, or is not whole.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+            length = int.from_bytes(head[:8], "little")
+            file.seek(8)
+            text = file.read(length) if length <= min(size, _LONGEST_HEADER) else b""
+    except OSError as error:
+        raise PolicyError(f"{path} cannot be read: {error.strerror}") from error
+    if not size:
+        raise PolicyError(f"{path} is empty; {_AGAIN}")
+    for magic, problem in _KINDS:
+        if head.startswith(magic) and not text.startswith(b"{"):
+            raise PolicyError(f"{path} {problem}")
+    if len(text) < length or size < 8:
+        raise PolicyError(f"{path} is cut off within its first {size:,} bytes; {_AGAIN}")
+    try:
+        tensors, end = _read_tensors(json.loads(text))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise PolicyError(f"{path} is no safetensors file: its header is broken") from error
+    if (wanted := 8 + length + end) != size:
+        how = "is cut off" if size < wanted else "has bytes that belong to no tensor"
+        raise PolicyError(f"{path} {how}: {size:,} bytes where {wanted:,} belong; {_AGAIN}")
+    return tensors
+
+
+def check_model_folder(folder: Path) -> None:
+    """Refuse a model folder that cannot be loaded, by looking at its files alone.
+
+    Raises:
+        PolicyError: Naming the file, what it is and what helps.
+    """
+    config = read_json(folder / CONFIG)
+    refuse_quantised(str(folder), config.get("quantization_config") or config.get("quantization"))
+    _require_weights(folder)
+    check_files(folder)
+
+
+def check_files(folder: Path) -> None:
+    """Refuse a folder in which one of a model's files is broken; some may be missing.
+
+    Raises:
+        PolicyError: Naming the file, what it is and what helps.
+    """
+    for name in (CONFIG, *_TOKENIZER):
+        if (folder / name).is_file():
+            refuse_pointer(folder / name)
+    for weights in sorted(folder.glob("*.safetensors")):
+        read_header(weights)
+
+
+def refuse_quantised(model: str, settings: object) -> None:
+    """Refuse weights that were stored in a quantised form which is not trained here.
+
+    Args:
+        model: For the message.
+        settings: `quantization_config` of the model's config.json, or nothing.
+
+    Raises:
+        PolicyError: Naming the form.
+    """
+    if not settings:
+        return
+    found = settings.get("quant_method") if isinstance(settings, Mapping) else None
+    method = str(getattr(found, "value", found) or "")
+    if method not in _LOADED:
+        named = f" by {method.upper()[:40]}" if method else ""
+        raise PolicyError(
+            f"policy.model: {model} is stored quantised{named}, in a form that rsearch does not "
+            "load; take the model that it was made from (policy.load_in_4bit quantises "
+            "it), or serve it and name the server with --endpoint"
+        )
+
+
+def refuse_pointer(path: Path) -> None:
+    """Refuse a file that git-lfs left in the place of the real one.
+
+    Raises:
+        PolicyError: It is a pointer, or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(_POINTER))
+    except OSError as error:
+        raise PolicyError(f"{path} cannot be read: {error.strerror}") from error
+    if head == _POINTER:
+        raise PolicyError(f"{path} {_KINDS[0][1]}")
+
+
+def refuse_file(path: Path) -> None:
+    """Say what helps where a file stands in the place of a model folder.
+
+    Raises:
+        PolicyError: Always.
+    """
+    with path.open("rb") as file:
+        is_gguf = file.read(4) == b"GGUF"
+    if is_gguf or path.suffix.lower() == ".gguf":
+        raise PolicyError(f"policy.model: {path} is a GGUF file; {_GGUF_ADVICE}")
+    raise PolicyError(
+        f"policy.model: {path} is a file; give the folder that holds config.json, weights and "
+        "tokenizer"
+    )
+
+
+def describe_gguf(where: str, names: Iterator[str] | list[str]) -> str | None:
+    """Say that a model has GGUF files and no others that could be loaded; None if that is wrong.
+
+    Args:
+        where: Folder or repository, for the message.
+        names: Its files.
+    """
+    listed = list(names)
+    ggufs = [name for name in listed if name.lower().endswith(".gguf")]
+    if not ggufs or any(name.endswith((".safetensors", ".bin")) for name in listed):
+        return None
+    return f"policy.model: {where} holds GGUF files only, such as {ggufs[0]}; {_GGUF_ADVICE}"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object that belongs to a model.
+
+    Raises:
+        PolicyError: The file cannot be read, is a git-lfs pointer or holds something else.
+    """
+    refuse_pointer(path)
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise PolicyError(f"{path} cannot be read: {' '.join(reason.split())[:200]}") from error
+    if not isinstance(settings, dict):
+        raise PolicyError(f"{path} holds no JSON object")
+    return settings
+
+
+def _read_tensors(header: Any) -> tuple[dict[str, Tensor], int]:
+    """Tensors, and the number of data bytes that they take up."""
+    tensors, end = {}, 0
+    for name, entry in header.items():
+        if name != "__metadata__":
+            tensors[name] = Tensor(str(entry["dtype"]), tuple(int(n) for n in entry["shape"]))
+            end = max(end, int(entry["data_offsets"][1]))
+    return tensors, end
+
+
+def _require_weights(folder: Path) -> None:
+    """Refuse a model folder without weights; pickles are some, which torch reads as data."""
+    index = folder / INDEX
+    if not index.is_file():
+        found = [path.name for path in folder.iterdir()]
+        if (problem := describe_gguf(str(folder), found)) is not None:
+            raise PolicyError(problem)
+        if not any(name.endswith((".safetensors", ".bin")) for name in found):
+            raise PolicyError(
+                f"policy.model: {folder} holds no weights, there is no {WEIGHTS} in it; {_AGAIN}"
+            )
+        return
+    placed = read_json(index).get("weight_map")
+    names = sorted(set(map(str, placed.values()))) if isinstance(placed, dict) else []
+    missing = [name for name in names if not (folder / name).is_file() or Path(name).name != name]
+    if missing or not names:
+        lacks = f"{missing[0]} is not there" if missing else "it names no file"
+        raise PolicyError(f"policy.model: {index} cannot be used: {lacks}; {_AGAIN}")
