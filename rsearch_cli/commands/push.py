@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rsearch_cli.commands.keys import keep_keys
-from rsearch_cli.commands.options import Json
+from rsearch_cli.commands.options import Json, TrustRemoteCode, TrustSettings
 from rsearch_cli.commands.output import print_json
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ def push(
         bool, typer.Option("--dry-run", help="Show files, sizes and card; upload nothing.")
     ] = False,
     hub_token: Annotated[str | None, typer.Option(help="Better: HF_TOKEN.")] = None,
+    trust_settings: TrustSettings = False,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
     """Publish a trained agent: weights, tokenizer, recipe and a card that the run proves.
@@ -63,7 +65,15 @@ def push(
         raise typer.BadParameter("a pull request goes to main; leave --revision or --create-pr out")
     keep_keys({"--hub-token": hub_token})
     target = Target(hub_model_id, private, revision, create_pr) if hub_model_id else None
-    report = push_run(run, target, kinds, base_model=base_model, dry_run=dry_run)
+    report = push_run(
+        run,
+        target,
+        kinds,
+        base_model=base_model,
+        dry_run=dry_run,
+        trust_settings=trust_settings,
+        trust_remote_code=trust_remote_code,
+    )
     if as_json:
         print_json(report.as_json())
     else:

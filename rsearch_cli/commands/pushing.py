@@ -8,7 +8,6 @@ before weights are merged; files are checked before the first byte leaves. On fa
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
@@ -16,7 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from rsearch_cli.commands.preparation import say
-from rsearch_cli.errors import NothingToPush, PublishError
+from rsearch_cli.errors import (
+    NothingToPush,
+    PolicyError,
+    PublishError,
+    PublishUnsafe,
+    RecipeError,
+    RunFolderError,
+)
+from rsearch_cli.policy.adapter import read_adapter
 from rsearch_cli.policy.loading import quieten_libraries
 from rsearch_cli.publish.base import locate_base, require_loadable
 from rsearch_cli.publish.hub import Target, check_access, find_token, upload
@@ -25,7 +32,9 @@ from rsearch_cli.publish.scan import scan_files
 from rsearch_cli.publish.staging import Staged, check_request, stage
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.recipe.trust import is_own, refusal, take_harmless
 from rsearch_cli.services.purse import Purse
+from rsearch_cli.storage.inside import refuse_escapes
 from rsearch_cli.train.run_folder import (
     ADAPTER,
     ENVIRONMENT,
@@ -78,6 +87,8 @@ def push_run(
     *,
     base_model: str | None = None,
     dry_run: bool = False,
+    trust_settings: bool = False,
+    trust_remote_code: bool = False,
 ) -> PushReport:
     """Stage, check and upload a run.
 
@@ -88,12 +99,18 @@ def push_run(
         base_model: Hub id of the base, where the run took it from a folder; None takes the one in
             the recipe.
         dry_run: Do all of it but the upload; no token is needed, and the files stay to be seen.
+        trust_settings: Let a run that was not made here say where it is pushed to, and which
+            folder of this machine its base is.
+        trust_remote_code: Run code that comes with the base.
 
     Raises:
         PublishError: Of the narrowest kind.
+        RecipeError: The run was not made here, and its base is a folder of this machine.
     """
     quieten_libraries()
-    record = read_record(RunFolder(path))
+    record = read_record(RunFolder(path), trust_remote_code=trust_remote_code)
+    if not (trust_settings or is_own(path / RECIPE)):
+        _refuse_foreign(record, path / RECIPE, target)
     target = target or own_target(record.recipe)
     base = locate_base(record.recipe.policy, base_model or record.recipe.hub.base_model)
     check_request(kinds, base)
@@ -129,7 +146,9 @@ def push_if_asked(recipe: Recipe, path: Path) -> None:
     if not recipe.hub.push:
         return
     try:
-        report = push_run(path)
+        report = push_run(
+            path, trust_settings=True, trust_remote_code=recipe.policy.trust_remote_code
+        )
     except PublishError as error:
         raise type(error)(
             f"{error} (the run in {path} is complete; to push it: rsearch push {path})"
@@ -148,13 +167,18 @@ def own_target(recipe: Recipe) -> Target:
     return Target(recipe.hub.model_id, private=recipe.hub.private)
 
 
-def read_record(folder: RunFolder) -> RunRecord:
+def read_record(folder: RunFolder, *, trust_remote_code: bool = False) -> RunRecord:
     """Read a run folder into what it proves.
 
     Raises:
         NothingToPush: It holds no run, or one without a trained adapter.
+        PublishUnsafe: A link leads out of it, or the adapter is broken.
         RecipeError: Its recipe cannot be read.
     """
+    try:
+        refuse_escapes(folder.path)
+    except RunFolderError as error:
+        raise PublishUnsafe(str(error)) from error
     if not folder.holds_run:
         raise NothingToPush(
             f"{folder.path} holds no run; give the folder that `rsearch train` wrote"
@@ -164,22 +188,45 @@ def read_record(folder: RunFolder) -> RunRecord:
             f"{folder.path} holds no {ADAPTER}/: the run has not reached its last step; go on "
             f"with it: rsearch train --recipe {folder.path / RECIPE} --resume"
         )
-    evaluated = [row["text"] for row in folder.read_rows(f"{PREDICTIONS}/after-greedy.jsonl")]
-    trained = [row["question"] for row in folder.read_rows(TRAJECTORIES)]
+    asked = f"{PREDICTIONS}/after-greedy.jsonl"
+    with folder.reading(asked):
+        evaluated = [str(row["text"]) for row in folder.read_rows(asked)]
+    with folder.reading(TRAJECTORIES):
+        trained = [str(row["question"]) for row in folder.read_rows(TRAJECTORIES)]
+    # Facts about the run are taken from it whoever made it; what is done with them, see `push_run`.
+    recipe = load_recipe(str(folder.path / RECIPE), trusted=True).recipe
+    policy = recipe.policy.model_copy(update={"trust_remote_code": trust_remote_code})
+    try:
+        weights = read_adapter(folder.adapter)
+    except PolicyError as error:
+        raise PublishUnsafe(f"{error}; train again, or push a whole copy of the run") from error
     return RunRecord(
         folder=folder.path,
-        recipe=load_recipe(str(folder.path / RECIPE)).recipe,
-        environment=_read_json(folder.path / ENVIRONMENT),
-        summary=_read_json(folder.path / SUMMARY),
+        recipe=recipe.model_copy(update={"policy": policy}),
+        environment=_read_json(folder, ENVIRONMENT),
+        summary=_read_json(folder, SUMMARY),
         rows=folder.read_rows(METRICS),
         questions=list(dict.fromkeys([*evaluated, *trained])),
         services=Purse(folder.path).snapshot().services,
+        weights=weights,
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _refuse_foreign(record: RunRecord, recipe: Path, target: Target | None) -> None:
+    """Refuse what the recipe of a run that was not made here would decide about a push.
+
+    Raises:
+        RecipeError: It says where to push to, or names a folder of this machine as the base.
+    """
+    _, left = take_harmless(record.recipe.model_dump())
+    decisive = ["policy.model"] if target else ["policy.model", "hub.model_id"]
+    if found := {key: left[key] for key in decisive if left.get(key) is not None}:
+        raise RecipeError(refusal(str(recipe), found))
+
+
+def _read_json(folder: RunFolder, name: str) -> dict[str, Any]:
     """A JSON file of the run; {} if the run did not come to write it."""
-    if not path.exists():
+    if not (folder.path / name).exists():
         return {}
-    loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return loaded
+    with folder.reading(name):
+        return dict(folder.read_json(name))

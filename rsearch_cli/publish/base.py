@@ -9,7 +9,6 @@ by its Hub id (`--base-model`), or the merged weights be pushed, which need no b
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ class Base:
         name: What the card calls it.
         goes_along: Whether the weights are pushed beside the adapter, in `base/`.
         named_by_hand: Whether `public` was named by the person who pushes, for a folder.
+        trust_remote_code: Run code that comes with it.
     """
 
     path: str
@@ -37,6 +37,7 @@ class Base:
     name: str
     goes_along: bool = False
     named_by_hand: bool = False
+    trust_remote_code: bool = False
 
 
 def locate_base(policy: Policy, named: str | None) -> Base:
@@ -50,16 +51,19 @@ def locate_base(policy: Policy, named: str | None) -> Base:
         PolicyError: The base of the run is not there any more.
     """
     path = find_weights(locate_model(policy.model)).base
+    custom = policy.trust_remote_code
     if policy.model.startswith(BUILTIN):
         return Base(path, None, f"{policy.model} of rsearch", goes_along=True)
     if Path(path).is_dir() and Path(path).name == BASE:
         # The run went on from an agent that was pushed with its base.
-        return Base(path, None, f"the one in {policy.model}", goes_along=True)
+        name = f"the one in {policy.model}"
+        return Base(path, None, name, goes_along=True, trust_remote_code=custom)
     if not Path(path).is_dir():
-        return Base(path, path, path)
+        return Base(path, path, path, trust_remote_code=custom)
     if named is not None:
-        return Base(path, named, named, named_by_hand=True)
-    return Base(path, None, "a model folder whose origin the run does not record")
+        return Base(path, named, named, named_by_hand=True, trust_remote_code=custom)
+    name = "a model folder whose origin the run does not record"
+    return Base(path, None, name, trust_remote_code=custom)
 
 
 def require_loadable(base: Base) -> None:
@@ -98,10 +102,15 @@ def load_config(base: Base) -> Any:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(base.path)
+        return AutoConfig.from_pretrained(base.path, trust_remote_code=base.trust_remote_code)
     except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise PublishError(f"the base {base.name} cannot be read: {first}") from error
+        raise unreadable(base, error) from error
+
+
+def unreadable(base: Base, error: Exception) -> PublishError:
+    """Say in one line that a base is not here and cannot be downloaded."""
+    first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return PublishError(f"the base {base.name} cannot be read: {first}")
 
 
 def read_licence(base: Base) -> dict[str, Any]:
@@ -127,8 +136,3 @@ def read_licence(base: Base) -> dict[str, Any]:
     known = {key: fields[key] for key in keys if isinstance(fields.get(key), str)}
     # The two others explain a licence of their own; without it they say nothing.
     return known if "license" in known else {"license": "unknown"}
-
-
-def rank_of(adapter: Path) -> int:
-    """Rank of a LoRA adapter, which vLLM must be told."""
-    return int(json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"])

@@ -22,7 +22,7 @@ from rsearch_cli.publish.metadata import check_metadata, write_metadata
 from rsearch_cli.publish.method import describe_training
 from rsearch_cli.publish.record import RunRecord, public_recipe
 from rsearch_cli.publish.usage import describe_usage, fenced, system_prompt
-from rsearch_cli.recipe.loading import dump_recipe
+from rsearch_cli.recipe.documents import dump_document
 
 _CITATION = """\
 @article{shi2025rsearch,
@@ -216,11 +216,12 @@ def _protocol(record: RunRecord) -> str:
 
 
 def _recipe(record: RunRecord, base: Base) -> str:
-    recipe = dump_recipe(public_recipe(record.recipe, base.public))
+    recipe = dump_document(public_recipe(record.recipe, base.public))
     packages = record.environment.get("packages") or {}
     versions = ", ".join(f"{name} {v}" for name, v in packages.items() if v)
     return (
-        "All settings, resolved; paths are cut to file names. Also as `recipe.yaml`.\n\n"
+        "The settings that others can use; addresses, paths, accounts and budgets of the run are "
+        "left out. Also as `recipe.yaml`.\n\n"
         f"<details><summary>recipe.yaml</summary>\n\n{fenced(recipe, 'yaml')}\n\n</details>\n\n"
         f"Versions: {versions or 'not recorded'}."
     )

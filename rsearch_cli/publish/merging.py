@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rsearch_cli.errors import MergeBroken, PublishError
+from rsearch_cli.errors import MergeBroken, PolicyError, PublishError
+from rsearch_cli.policy.adapter import StoredAdapter, load_adapter
+from rsearch_cli.publish.base import Base
 
 PROMPTS = 20
 NEW_TOKENS = 32
@@ -55,12 +57,12 @@ class _Path:
     gap: list[float]
 
 
-def merge_adapter(base: str, adapter: Path, target: Path, dtype: str) -> None:
+def merge_adapter(base: Base, adapter: StoredAdapter, target: Path, dtype: str) -> None:
     """Write a model folder with the adapter merged into the base, as safetensors.
 
     Args:
-        base: Folder or Hub id of full-precision weights.
-        adapter: Folder of the LoRA adapter.
+        base: Full-precision weights.
+        adapter: The LoRA adapter.
         target: Folder to write into.
         dtype: Type to merge and to store in, such as `bfloat16`.
 
@@ -73,15 +75,15 @@ def merge_adapter(base: str, adapter: Path, target: Path, dtype: str) -> None:
 
 
 def check_merge(
-    base: str, adapter: Path, merged: Path, prompts: Sequence[str], dtype: str
+    base: Base, adapter: StoredAdapter, merged: Path, prompts: Sequence[str], dtype: str
 ) -> MergeCheck:
     """Compare greedy answers of merged weights with those of base and adapter.
 
     The merged weights are read back from disk, so what is checked is what is uploaded.
 
     Args:
-        base: Folder or Hub id of full-precision weights.
-        adapter: Folder of the adapter, with the tokenizer.
+        base: Full-precision weights.
+        adapter: The adapter; its folder holds the tokenizer.
         merged: Folder of the merged model.
         prompts: Rendered prompts; the first `PROMPTS` are used.
         dtype: Type that the merged weights are stored in.
@@ -99,10 +101,15 @@ def check_merge(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     # A CPU has the memory to compare exactly; a 24 GB card does not hold 7B parameters in float32.
     computed = "float32" if device == "cpu" else dtype
-    tokenizer = AutoTokenizer.from_pretrained(adapter, padding_side="left")
+    custom = base.trust_remote_code
+    tokenizer = AutoTokenizer.from_pretrained(
+        adapter.folder, padding_side="left", trust_remote_code=custom
+    )
     with _loading(base):
         expected = _answer(_with_adapter(base, adapter, computed, device), tokenizer, chosen)
-        model = AutoModelForCausalLM.from_pretrained(merged, dtype=getattr(torch, computed))
+        model = AutoModelForCausalLM.from_pretrained(
+            merged, dtype=getattr(torch, computed), trust_remote_code=custom
+        )
         found = _answer(model.to(device), tokenizer, chosen)
     del model
     return _compare(chosen, expected, found, _TIE[dtype])
@@ -164,22 +171,26 @@ def _answer(model: Any, tokenizer: Any, prompts: Sequence[str]) -> list[_Path]:
     return paths
 
 
-def _with_adapter(base: str, adapter: Path, dtype: str, device: str) -> Any:
+def _with_adapter(base: Base, adapter: StoredAdapter, dtype: str, device: str) -> Any:
     import torch
-    from peft import PeftModel
+    from peft import get_peft_model
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, dtype))
-    return PeftModel.from_pretrained(model.to(device), adapter)
+    model = AutoModelForCausalLM.from_pretrained(
+        base.path, dtype=getattr(torch, dtype), trust_remote_code=base.trust_remote_code
+    )
+    model = get_peft_model(model.to(device), adapter.as_config())
+    load_adapter(model, adapter.folder, is_trainable=False)
+    return model
 
 
 @contextmanager
-def _loading(base: str) -> Iterator[None]:
+def _loading(base: Base) -> Iterator[None]:
     """Say in one line that weights could not be loaded, and give their memory back."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, PolicyError) as error:
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise PublishError(f"{base} or its adapter could not be loaded: {first}") from error
+        raise PublishError(f"{base.path} or its adapter could not be loaded: {first}") from error
     finally:
         gc.collect()

@@ -7,16 +7,21 @@ and the card says that it was not measured.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rsearch_cli.policy.adapter import StoredAdapter
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.recipe.trust import take_harmless
 from rsearch_cli.services.purse import ServiceSpend
 from rsearch_cli.terminal import finite
 
 HOTPOTQA = "hotpotqa/hotpot_qa"
+# Sets that anybody can have by their name.
+_PUBLIC_SET = re.compile(r"world|hotpotqa(:\w+)?|flashrag:[\w-]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,7 @@ class RunRecord:
         rows: The rows of `metrics.jsonl`, one a step.
         questions: Texts of questions that the run was asked, distinct, evaluated ones first.
         services: What each outside service was paid, by its name.
+        weights: The trained adapter, as its files describe it.
     """
 
     folder: Path
@@ -63,6 +69,7 @@ class RunRecord:
     rows: Sequence[Mapping[str, Any]]
     questions: Sequence[str]
     services: Mapping[str, ServiceSpend]
+    weights: StoredAdapter
 
     @property
     def adapter(self) -> Path:
@@ -131,32 +138,34 @@ class RunRecord:
         return sum(known) / len(known) if known else None
 
 
-def public_recipe(recipe: Recipe, base: str | None) -> Recipe:
-    """The recipe without what only means something on the machine of the run.
+def public_recipe(recipe: Recipe, base: str | None) -> dict[str, Any]:
+    """The settings that somebody who downloads the agent needs, and no others.
 
-    Paths become file names; the base gets its public name. What the training started from is part
-    of what is published, and whoever downloads it has no server of ours to generate.
+    These are the ones that are taken from anybody (see `recipe.trust`): no address, path, account,
+    budget or own corpus. Of the sources the kind is told, and of the questions a public set.
+
+    Args:
+        recipe: That of the run.
+        base: Hub id of the base, or None.
+
+    Returns:
+        Nested settings; `load_recipe` fills in what is left out.
     """
-    questions = recipe.questions
-    if questions.path is not None:
-        questions = questions.model_copy(update={"path": Path(questions.path).name})
-    sources = {
-        name: source.model_copy(update={"corpus": Path(source.corpus).name})
-        for name, source in recipe.search.sources.items()
+    public, _ = take_harmless(recipe.model_dump())
+    public |= {
+        "purpose": "A search agent that was published with rsearch",
+        "hardware": "See the model card",
+        "needs": "See the model card",
     }
-    traces = Path(recipe.sft.traces).name
-    model = recipe.policy.model
-    if Path(model).expanduser().is_dir():
-        model = base or Path(model).name
-    return recipe.model_copy(
-        update={
-            "output_dir": Recipe.model_fields["output_dir"].default,
-            "questions": questions,
-            "search": recipe.search.model_copy(update={"sources": sources}),
-            "policy": recipe.policy.model_copy(update={"model": model, "adapter": None}),
-            "rollout": recipe.rollout.model_copy(
-                update={"engine": "local", "vllm_url": None, "vllm_folder": None}
-            ),
-            "sft": recipe.sft.model_copy(update={"traces": traces}),
+    if base is not None:
+        public["policy"]["model"] = base
+    source = recipe.questions.source
+    if not _PUBLIC_SET.fullmatch(source):
+        del public["questions"]
+    else:
+        public["questions"]["source"] = source
+    for name, searched in recipe.search.sources.items():
+        public["search"]["sources"][name] = {
+            "type": searched.type if searched.type == "exa" else "bm25"
         }
-    )
+    return public

@@ -1,9 +1,8 @@
 """The last look at every file before it leaves this machine.
 
-Place in the path: after staging, before the upload; it reads all bytes of all files. Looked for are
-values of environment variables that hold keys, what looks like a key of a common service, paths of
-this machine and user names in them, and pickles, which run code when they are loaded. On failure:
-`PublishUnsafe` names file and kind, never the key itself, and nothing is uploaded.
+All bytes of all files are read. Looked for are the values of environment variables that hold keys,
+what looks like a key (see `secrets`), paths, internal addresses and user names of this machine, and
+pickles, which run code when they are loaded. `PublishUnsafe` names file and kind, never the key.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rsearch_cli.errors import PublishUnsafe
+from rsearch_cli.publish.secrets import find_key, in_utf16
 
 SUFFIXES = {
     ".safetensors", ".json", ".jinja", ".txt", ".model", ".md", ".yaml", ".png", ".gguf",
@@ -27,15 +27,16 @@ VOCABULARIES = {"tokenizer.json", "vocab.json", "merges.txt", "tokenizer.model"}
 _BINARY = {".safetensors", ".gguf", ".png", ".model"}
 
 _KEY_VARIABLE = re.compile(r"(?:_|^)(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS)\Z")
-_KEYS = re.compile(
-    rb"(?<![A-Za-z0-9])(?:hf_[A-Za-z0-9]{30,}|sk-[A-Za-z0-9_-]{20,}|ghp_[A-Za-z0-9]{36}"
-    rb"|AKIA[A-Z0-9]{16}(?![A-Za-z0-9])|xox[abp]-[A-Za-z0-9-]{20,})"
-)
 _CREDENTIALS_IN_URL = re.compile(rb"[a-z]://[^\s/@:]+:[^\s/@]+@")
 _PATHS = re.compile(
     rb"(?<![\w.:/~-])/(?:home|Users|root|mnt|tmp|var|opt|srv|usr|etc|work|workspace|data|scratch"
     rb"|private|Volumes|content|kaggle|gpfs|lustre)/[\w.+-]+"
     rb"|(?<![A-Za-z])[A-Za-z]:\\{1,2}(?:Users|Documents)"
+)
+_INTERNAL = re.compile(
+    rb"\b(?:https?|wss?|s3|gs|nfs|smb|postgres\w*|mysql|redis|mongodb)://(?:localhost|127\.|10\."
+    rb"|192\.168\.|172\.(?:1[6-9]|2\d|3[01])\.|169\.254\.|\[|[\w-]+(?:[:/\s]|$)"
+    rb"|[\w.-]+\.(?:internal|intranet|local|lan|corp|home|private)\b)[^\s\"'<>)]{0,40}"
 )
 _PICKLE_HEADS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 _CHUNK = 1 << 24
@@ -62,12 +63,12 @@ def scan_files(folder: Path, files: Sequence[str], token: str | None, owner: str
         secrets = {token.encode(): "the Hub token"} | secrets
     places = {place.encode(): "a path of this machine" for place in own_paths(folder)}
     exact = secrets | places
+    exact |= {in_utf16(value): called for value, called in exact.items()}
     for name in files:
         _refuse_pickle(folder / name, name)
         for position, chunk in enumerate(_chunks(folder / name)):
             found = next((called for value, called in exact.items() if value in chunk), None)
-            if found is None and (position == 0 or Path(name).suffix not in _BINARY):
-                found = _find_pattern(chunk, name, owner)
+            found = found or _find_pattern(chunk, name, owner, is_first=position == 0)
             if found is not None:
                 raise PublishUnsafe(
                     f"{name} holds {found}; nothing was uploaded. Look at it in {folder}, mend "
@@ -90,17 +91,23 @@ def own_paths(folder: Path) -> set[str]:
     return {str(place) for place in places if len(place.parts) > 2}
 
 
-def _find_pattern(chunk: bytes, name: str, owner: str) -> str | None:
+def _find_pattern(chunk: bytes, name: str, owner: str, *, is_first: bool) -> str | None:
     """What a stretch of a file holds that looks like what it must not, in words, or None.
 
-    Of weights only the beginning is read this way, where their metadata lies: the rest is numbers.
+    Paths, addresses and names are looked for in text, and in the header of weights, where their
+    metadata lies: the rest of them is numbers.
     """
-    if _KEYS.search(chunk):
-        return "what looks like a key (hf_…, sk-… or the like)"
-    if Path(name).suffix in _BINARY or Path(name).name in VOCABULARIES:
+    is_text = Path(name).suffix not in _BINARY
+    if kind := find_key(chunk, is_text=is_text):
+        return f"what looks like {kind}"
+    if Path(name).suffix == ".safetensors" and is_first:
+        chunk, is_text = chunk[8 : 8 + int.from_bytes(chunk[:8], "little")], True
+    if not is_text or Path(name).name in VOCABULARIES:
         return None
     if _CREDENTIALS_IN_URL.search(chunk):
         return "a URL with a password in it"
+    if address := _INTERNAL.search(chunk):
+        return f"the internal address {address.group().decode(errors='replace')}"
     if path := _PATHS.search(chunk):
         return f"the path {path.group().decode(errors='replace')}"
     user = _own_name()

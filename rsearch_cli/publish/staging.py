@@ -26,38 +26,34 @@ from rsearch_cli.protocol.prompt import build_messages
 from rsearch_cli.publish.base import (
     Base,
     load_config,
-    rank_of,
     read_licence,
     require_full_precision,
     require_loadable,
+    unreadable,
 )
 from rsearch_cli.publish.card import write_card
 from rsearch_cli.publish.contents import Contents, Findings
 from rsearch_cli.publish.curve import draw_curve
+from rsearch_cli.publish.files import (
+    CARD,
+    check_adapter,
+    check_weights,
+    refuse_unknown,
+    stage_adapter,
+    stage_base,
+    stage_tokenizer,
+)
 from rsearch_cli.publish.gguf import convert, find_converter
 from rsearch_cli.publish.merging import PROMPTS, MergeCheck, check_merge, merge_adapter
 from rsearch_cli.publish.method import CURVE
 from rsearch_cli.publish.record import RunRecord, public_recipe
-from rsearch_cli.recipe.loading import dump_recipe
+from rsearch_cli.recipe.documents import dump_document
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.storage.json_text import dump_json
 from rsearch_cli.types import Question
 
 KINDS = ("adapter", "merged", "gguf")
 """What can be pushed."""
-
-CARD = "README.md"
-_TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-)
-_MODEL = ("config.json", "generation_config.json", CARD)
 
 Say = Callable[[str], None]
 
@@ -109,12 +105,16 @@ def stage(
     Raises:
         PublishError: Of the narrowest kind.
     """
+    try:
+        check_adapter(record.weights, base)
+    except (OSError, ValueError) as error:
+        raise unreadable(base, error) from error
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     record = replace(record, recipe=trained_recipe(record))
     adapter, merged = "adapter" in kinds, "merged" in kinds
     if adapter or merged:
-        _stage_tokenizer(record.adapter, base, folder)
+        _stage_texts(record.adapter, base, folder)
     merge = gguf = None
     if merged or "gguf" in kinds:
         with tempfile.TemporaryDirectory(dir=record.folder, prefix=".merging-") as scratch:
@@ -122,23 +122,25 @@ def stage(
             merge = _stage_merged(record, base, model, say)
             if "gguf" in kinds:
                 say("converting to GGUF")
-                _stage_tokenizer(record.adapter, base, model)
+                _stage_texts(record.adapter, base, model)
                 name = repo_id.rpartition("/")[2]
                 gguf = convert(find_converter(), model, folder, name).name
     along = adapter and base.goes_along
-    contents = Contents(repo_id, adapter, merged, gguf, rank_of(record.adapter), along)
+    contents = Contents(repo_id, adapter, merged, gguf, record.weights.r, along)
     if adapter:
-        _stage_adapter(record.adapter, base, folder / contents.adapter_folder)
+        stage_adapter(record.weights, base, folder / contents.adapter_folder)
     if along:
-        _stage_base(Path(base.path), folder / BASE)
+        stage_base(Path(base.path), folder / BASE)
     has_curve = draw_curve(record.rows, folder / CURVE)
     findings = Findings(contents, base, read_licence(base), merge, has_curve)
     card = write_card(record, findings)
     (folder / CARD).write_text(card, encoding="utf-8")
-    recipe = dump_recipe(public_recipe(record.recipe, base.public))
+    recipe = dump_document(public_recipe(record.recipe, base.public))
     (folder / RECIPE).write_text(recipe, encoding="utf-8")
     _write_manifest(folder, contents)
-    _check_complete(folder, contents)
+    _check_complete(folder, contents, base)
+    refuse_unknown(_sizes(folder))
+    check_weights(folder)
     return Staged(folder, _sizes(folder), card, merge)
 
 
@@ -161,8 +163,10 @@ def trained_recipe(record: RunRecord) -> Recipe:
     """The run's recipe with the prompts that its chat template could hold, so those of training."""
     from transformers import AutoTokenizer
 
+    custom = record.recipe.policy.trust_remote_code
     try:
-        tokenizing = Tokenizing(AutoTokenizer.from_pretrained(record.adapter))
+        tokenizer = AutoTokenizer.from_pretrained(record.adapter, trust_remote_code=custom)
+        tokenizing = Tokenizing(tokenizer)
     except (OSError, ValueError, PolicyError):
         return record.recipe  # `_check_complete` says what is missing
     return fit_recipe(record.recipe, tokenizing)[0]
@@ -172,50 +176,25 @@ def _stage_merged(record: RunRecord, base: Base, folder: Path, say: Say) -> Merg
     from transformers import AutoTokenizer
 
     say("merging the adapter into the base")
-    merge_adapter(base.path, record.adapter, folder, record.dtype)
+    merge_adapter(base, record.weights, folder, record.dtype)
     say(f"comparing greedy answers on up to {PROMPTS} prompts")
-    prompts = render_prompts(record, AutoTokenizer.from_pretrained(record.adapter))
-    return check_merge(base.path, record.adapter, folder, prompts, record.dtype)
+    tokenizer = AutoTokenizer.from_pretrained(
+        record.adapter, trust_remote_code=base.trust_remote_code
+    )
+    prompts = render_prompts(record, tokenizer)
+    return check_merge(base, record.weights, folder, prompts, record.dtype)
 
 
-def _stage_tokenizer(adapter: Path, base: Base, folder: Path) -> None:
+def _stage_texts(adapter: Path, base: Base, folder: Path) -> None:
     """Tokenizer and chat template as trained with, and the base's generation settings."""
     from transformers import GenerationConfig
 
-    for name in _TOKENIZER:
-        if (adapter / name).is_file():
-            shutil.copyfile(adapter / name, folder / name)
+    stage_tokenizer(adapter, folder)
     try:
         generation = GenerationConfig.from_pretrained(base.path)
     except OSError:
         generation = GenerationConfig.from_model_config(load_config(base))
     generation.save_pretrained(folder)
-
-
-def _stage_adapter(adapter: Path, base: Base, folder: Path) -> None:
-    """Adapter weights, and their settings with a base that a stranger can load."""
-    weights = adapter / "adapter_model.safetensors"
-    if not weights.is_file():
-        raise PublishUnsafe(
-            f"{adapter} holds no adapter_model.safetensors, and a pickle is not pushed; train "
-            "again with this version"
-        )
-    folder.mkdir(exist_ok=True)
-    shutil.copyfile(weights, folder / weights.name)
-    settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    # A base in `base/` has no name that PEFT could resolve: the card's code and rsearch find it.
-    settings |= {"base_model_name_or_path": base.public, "revision": None}
-    text = dump_json(settings, indent=2) + "\n"
-    (folder / "adapter_config.json").write_text(text, encoding="utf-8")
-
-
-def _stage_base(model: Path, folder: Path) -> None:
-    """A base that goes along, whole: it is a model folder of its own."""
-    folder.mkdir()
-    weights = [path.name for path in model.glob("*.safetensors")]
-    for name in (*_MODEL, *_TOKENIZER, *weights):
-        if (model / name).is_file():
-            shutil.copyfile(model / name, folder / name)
 
 
 def _write_manifest(folder: Path, contents: Contents) -> None:
@@ -227,7 +206,7 @@ def _write_manifest(folder: Path, contents: Contents) -> None:
     (folder / MANIFEST).write_text(dump_json(manifest, indent=2) + "\n", encoding="utf-8")
 
 
-def _check_complete(folder: Path, contents: Contents) -> None:
+def _check_complete(folder: Path, contents: Contents, base: Base) -> None:
     """Refuse a folder that could not be loaded from an empty cache.
 
     Raises:
@@ -246,7 +225,7 @@ def _check_complete(folder: Path, contents: Contents) -> None:
     if missing:
         raise PublishUnsafe(f"what would be pushed lacks {', '.join(missing)}; train again")
     if contents.adapter or contents.merged:
-        _check_chat_template(folder)
+        _check_chat_template(folder, base)
 
 
 def _weight_files(folder: Path) -> list[str]:
@@ -256,11 +235,11 @@ def _weight_files(folder: Path) -> list[str]:
     return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
 
 
-def _check_chat_template(folder: Path) -> None:
+def _check_chat_template(folder: Path, base: Base) -> None:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=base.trust_remote_code)
     except (OSError, ValueError) as error:
         raise PublishError(f"the tokenizer to be pushed cannot be loaded: {error}") from error
     if tokenizer.chat_template is None:

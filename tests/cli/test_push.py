@@ -105,17 +105,18 @@ def test_an_adapter_on_a_folder_needs_its_hub_id(run, tmp_path):
     model = shutil.copytree(locate_model("builtin:nano"), tmp_path / "mine")
     recipe = run / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("builtin:nano", str(model)))
-    result = call(str(run), "--hub-model-id", "me/agent", "--dry-run")
+    ours = [str(run), "--hub-model-id", "me/agent", "--trust-settings"]
+    result = call(*ours, "--dry-run")
     assert result.exit_code == 90
     assert "name its Hub id with --base-model ID" in result.stderr
     named = ["--base-model", "maker/base", "--dry-run", "--json"]
-    result = call(str(run), "--hub-model-id", "me/agent", *named)
+    result = call(*ours, *named)
     assert result.exit_code == 0, result.output
     settings = json.loads((run / "push" / "adapter_config.json").read_text())
     assert settings["base_model_name_or_path"] == "maker/base"
     assert not (run / "push" / "base").exists()
     assert "named by the person who pushed" in json.loads(result.stdout)["card"]
-    result = call(str(run), "--hub-model-id", "me/agent", "--what", "merged", "--dry-run", "--json")
+    result = call(*ours, "--what", "merged", "--dry-run", "--json")
     assert (
         "a model folder whose origin the run does not record" in json.loads(result.stdout)["card"]
     )

@@ -20,6 +20,7 @@ from rsearch_cli.policy.loading import load_policy, locate_model
 from rsearch_cli.policy.published import published_recipe
 from rsearch_cli.questions.sets import open_question_set
 from rsearch_cli.recipe.loading import load_recipe
+from rsearch_cli.recipe.trust import remember_own
 from rsearch_cli.rollout import Rollout
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
@@ -69,6 +70,7 @@ def recipe_on_a_folder(run: Path, server, folder: Path) -> None:
     shutil.copytree(locate_model("builtin:nano"), folder)
     recipe = run / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("builtin:nano", str(folder)))
+    remember_own(recipe.read_text())
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     server.repos["maker/base"] = Repo()
     server.repos["maker/base"].commit("main", files)

@@ -21,6 +21,8 @@ from rsearch_cli.publish.merging import MergeCheck
 from rsearch_cli.publish.record import public_recipe
 from rsearch_cli.publish.staging import trained_recipe
 from rsearch_cli.publish.usage import describe_usage, fenced, system_prompt
+from rsearch_cli.recipe.documents import dump_document
+from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.services.purse import ServiceSpend
 from rsearch_cli.train.run_folder import RunFolder
 from rsearch_cli.types import Question
@@ -242,15 +244,52 @@ def test_no_path_of_the_run_stays_in_the_recipe(record, tmp_path):
         }
     )
     public = public_recipe(recipe, "maker/base")
-    assert public.policy.adapter is None, "what is published holds it"
-    assert (public.rollout.engine, public.rollout.vllm_url) == ("local", None)
-    told = json.dumps(public_recipe(recipe, "maker/base").model_dump())
-    assert str(tmp_path) not in told
-    for kept in ("mine.jsonl", "passages.jsonl", "maker/base"):
-        assert kept in told
+    assert public["policy"]["model"] == "maker/base"
+    assert "adapter" not in public["policy"], "what is published holds it"
+    assert public["rollout"].keys() == {
+        *("max_turns", "max_new_tokens", "open_thought", "temperature", "top_p")
+    }
+    assert "questions" not in public
+    assert str(tmp_path) not in json.dumps(public)
     card = write_card(replace(record, recipe=recipe), find())
     assert "Licence of the questions: not recorded in the run." in card
     assert str(tmp_path) not in card
+
+
+INTERNAL = {
+    "reward.judge.base_url": "http://judge.acme.internal:8000/v1",
+    "policy.endpoint.url": "http://10.0.0.7:8000/v1",
+    "wandb.project": "acme-secret-project",
+    "wandb.run_name": "acme-run",
+    "hub.model_id": "acme/other",
+    "budget.max_usd": 123456.0,
+    "search.usd_per_search": 0.123456,
+    "reward.judge.model": "acme-judge",
+    "output_dir": "/data/acme/run",
+    "purpose": "For the customer ACME",
+}
+
+
+def test_the_published_recipe_holds_nothing_that_only_concerns_the_one_who_trained(record):
+    """Neither in the file nor on the card, and it loads again for anybody."""
+    flags = {**INTERNAL, "search.sources.General.type": "exa", "seed": 7}
+    options = {"category": "acme", "include_domains": ["acme.example"]}
+    recipe = load_recipe(str(record.folder / "recipe.yaml"), (), flags, trusted=True).recipe
+    source = recipe.search.sources["General"].model_copy(update={"options": options})
+    sources = {**recipe.search.sources, "General": source}
+    search = recipe.search.model_copy(update={"sources": sources})
+    recipe = recipe.model_copy(update={"search": search})
+    text = dump_document(public_recipe(recipe, "maker/base"))
+    card = write_card(replace(record, recipe=recipe), find())
+    for told in (text, card):
+        for secret in (*map(str, INTERNAL.values()), "acme"):
+            assert secret.lower() not in told.lower()
+    path = record.folder.parent / "published.yaml"
+    path.write_text(text)
+    again = load_recipe(str(path), trusted=True).recipe
+    assert (again.seed, again.protocol, again.train) == (7, recipe.protocol, recipe.train)
+    assert again.search.sources["General"].type == "exa"
+    assert load_recipe(str(path), trusted=False).left_out == {"search.sources.General.type": "exa"}
 
 
 def test_a_cold_start_is_not_called_reinforcement_learning(record):

@@ -7,10 +7,22 @@ from pathlib import Path
 import pytest
 
 from rsearch_cli.errors import MergeBroken, PublishError
+from rsearch_cli.policy.adapter import read_adapter
 from rsearch_cli.policy.loading import locate_model
-from rsearch_cli.publish.merging import MergeCheck, _compare, _Path, check_merge, merge_adapter
+from rsearch_cli.publish import merging
+from rsearch_cli.publish.base import Base
+from rsearch_cli.publish.merging import MergeCheck, _compare, _Path
 
 PROMPTS = [f"<|user|>Who wrote The Amber Lamp number {n}?<|end|><|assistant|>" for n in range(22)]
+
+
+def merge_adapter(base: str, adapter: Path, target: Path, dtype: str) -> None:
+    merging.merge_adapter(Base(base, None, "x"), read_adapter(adapter), target, dtype)
+
+
+def check_merge(base: str, adapter: Path, merged: Path, prompts, dtype: str) -> MergeCheck:
+    stored = read_adapter(adapter)
+    return merging.check_merge(Base(base, None, "x"), stored, merged, prompts, dtype)
 
 
 @pytest.fixture(scope="module")

@@ -50,6 +50,112 @@ def test_keys_paths_and_names_are_found(tmp_path, name, content, found):
     assert "a1B2" not in str(caught.value)
 
 
+# Parts that are joined only here: the forms themselves would alarm those who scan this file.
+KEYS = [
+    ("a private key", "-----BEGIN ", "RSA PRIVATE KEY-----"),
+    ("a private key", "-----BEGIN ", "PRIVATE KEY-----"),
+    ("a private key", "-----BEGIN ", "OPENSSH PRIVATE KEY-----"),
+    ("a private key", "-----BEGIN ", "ENCRYPTED PRIVATE KEY-----"),
+    ("a private key", "-----BEGIN ", "PGP PRIVATE KEY BLOCK-----"),
+    ("a private key", "PuTTY-User-", "Key-File-3: ssh-ed25519"),
+    ("a token in JWT form", "eyJ", "hbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTYifQ.dozjgNryP4J3jVmN"),
+    ("a key of AWS", "AKIA", "IOSFODNN7EXAMPLE"),
+    ("a key of AWS", "ASIA", "IOSFODNN7EXAMPLE"),
+    ("a key of Google Cloud", "AIza", "a" * 35),
+    ("a key of Google Cloud", "GOCSPX-", "a1" * 14),
+    ("a key of Google Cloud", "ya29.", "a1" * 30),
+    ("a key of Azure", "AccountKey=", "a1B2" * 21 + "a1=="),
+    ("a key of Azure", "abc8Q~", "a1" * 17),
+    ("a key of GitHub", "ghp_", "a1" * 18),
+    ("a key of GitHub", "gho_", "a1" * 18),
+    ("a key of GitHub", "ghs_", "a1" * 18),
+    ("a key of GitHub", "github_pat_", "a1" * 30),
+    ("a key of GitLab", "glpat-", "a1" * 10),
+    ("a key of GitLab", "gldt-", "a1" * 10),
+    ("a key of Hugging Face", "hf_", "a1" * 17),
+    ("a key of Hugging Face", "api_org_", "a1" * 17),
+    ("a key of OpenAI", "sk-proj-", "a1" * 20),
+    ("a key of OpenAI", "sk-ant-api03-", "a1" * 40),
+    ("a key of Slack", "xoxb-", "123456789012-123456789012-abc"),
+    ("a key of Slack", "xapp-", "1-A0B1C2D3E4F-1234567890-abc"),
+    ("a key of Slack", "https://hooks.slack.com/", "services/T0000/B0000/XXXXXXXXXX"),
+    ("a key of npm", "npm_", "a1" * 18),
+    ("a key of PyPI", "pypi-", "AgEIcHlwaS5vcmc" + "a1" * 40),
+    ("a key of W&B", "wandb_v1_", "a1" * 20),
+    ("a key of Stripe", "sk_live_", "a1" * 12),
+    ("a key of Groq", "gsk_", "a1" * 26),
+    ("a key of Tavily", "tvly-", "dev-" + "a1" * 16),
+    ("a key of DigitalOcean", "hvs.", "a1" * 20),
+    ("a key, by the name beside it", "EXA_API_KEY=", "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"),
+    ("a key, by the name beside it", "WANDB_API_KEY: ", "0a1b2c3d4e" * 4),
+    ("a key, by the name beside it", "AWS_SECRET_ACCESS_KEY = ", "wJalrXUtnFEMI/K7MDENG/bPxRfiC"),
+    ("a key, by the name beside it", '"api_key": "', "0a1b2c3d4e5f60718293"),
+    ("a key, by the name beside it", "Authorization: Bearer ", "0a1b2c3d4e5f60718293"),
+    ("a key, by the name beside it", "machine api.wandb.ai ", "login user password 0a1b2c3d4e"),
+]  # fmt: skip
+PLACES = [
+    ("recipe.yaml", "utf-8", b"x: 1\ny: ", b"\n"),
+    ("tokenizer.json", "utf-8", b'{"a": "', b'"}'),
+    ("tokenizer.json", "utf-16-le", b"\xff\xfe\n\0", b"\n\0"),
+    ("README.md", "utf-16-be", b"\xfe\xff\0 ", b"\0 "),
+    ("model.safetensors", "utf-8", b"\1\2" * 500, b"\3" * 500),
+    ("model.safetensors", "utf-16-le", b"\1\2" * 501, b"\3" * 500),
+    ("model.safetensors", "utf-16-be", b"\1" * 1001, b"\3" * 500),
+    ("agent.gguf", "utf-8", b"GGUF" + b"\xff" * 5000, b"\xff" * 9),
+    ("reward.png", "utf-8", b"\x89PNG\r\n", b"\0"),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "head", "rest"), KEYS, ids=lambda part: part[:24] if isinstance(part, str) else ""
+)
+def test_keys_of_the_common_services_are_found_in_any_file(tmp_path, kind, head, rest):
+    key = head + rest
+    for name, encoding, before, after in PLACES:
+        with pytest.raises(PublishUnsafe, match=f"^{name} holds what looks like {kind}") as caught:
+            look(tmp_path, name, before + key.encode(encoding) + after)
+        assert rest[:12] not in str(caught.value)
+
+
+def test_the_value_of_a_key_variable_is_found_in_utf_16_too(tmp_path):
+    for encoding in ("utf-16-le", "utf-16-be"):
+        with pytest.raises(PublishUnsafe, match="the value of EXA_API_KEY"):
+            look(tmp_path, "README.md", SECRET.encode(encoding))
+
+
+def test_weights_and_vocabularies_raise_no_alarm(tmp_path):
+    """Sixteen megabytes of numbers as weights have them, and the tokenizer of the nano model."""
+    import torch
+    from safetensors.torch import save
+
+    from rsearch_cli.policy.loading import locate_model
+
+    torch.manual_seed(0)
+    look(tmp_path, "model.safetensors", save({"w": (torch.randn(1 << 23) / 50).bfloat16()}))
+    nano = Path(locate_model("builtin:nano"))
+    for name in ("tokenizer.json", "tokenizer_config.json", "model.safetensors", "config.json"):
+        look(tmp_path, name, (nano / name).read_bytes())
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://localhost:8000/v1", "http://10.1.2.3/v1", "https://192.168.0.4:8443", "http://[::1]/v1",
+     "http://judge:8000/v1", "https://wiki.corp.internal/x", "http://172.20.1.1/", "s3://bucket/key"],
+)  # fmt: skip
+def test_an_internal_address_is_found_in_text(tmp_path, address):
+    with pytest.raises(PublishUnsafe, match="holds the internal address"):
+        look(tmp_path, "README.md", f"served at {address} and so on")
+
+
+def test_a_path_in_the_metadata_of_weights_is_found(tmp_path):
+    import torch
+    from safetensors.torch import save
+
+    data = save({"w": torch.ones(2)}, metadata={"from": "/home/ann/run"})
+    with pytest.raises(PublishUnsafe, match=r"model\.safetensors holds the path /home/ann"):
+        look(tmp_path, "model.safetensors", data)
+
+
 def test_a_user_called_like_a_word_may_use_that_word(tmp_path, monkeypatch):
     monkeypatch.setattr(getpass, "getuser", lambda: "will")
     look(tmp_path, "README.md", "It will search.")
