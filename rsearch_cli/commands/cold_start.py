@@ -84,9 +84,10 @@ def gather_lessons(
         DataError: There is no trace to learn from, or the file cannot be read.
     """
     if resume and (rows := folder.read_rows(TRACES)):
-        rejected = folder.read_json(TALLY)["rejected"]
-        tally = Tally(len(rows), Counter(rejected))
-        return Lessons([Trace.from_row(row) for row in rows], tally)
+        with folder.reading(TALLY):
+            tally = Tally(len(rows), Counter(folder.read_json(TALLY)["rejected"]))
+        with folder.reading(TRACES):
+            return Lessons([Trace.from_row(row) for row in rows], tally)
     held_out = {question.text for question in evaluated}
     if recipe.sft.traces != WORLD:
         return Lessons(*choose_traces(recipe, held_out))

@@ -102,10 +102,10 @@ def evaluate_once(run: OpenRun, name: str, *, keep: bool) -> Evaluation:
     recipe, folder, questions = run.recipe, run.folder, run.evaluated
     files = {kind: f"{PREDICTIONS}/{name}-{kind}.jsonl" for kind in ("greedy", "sampled")}
     if keep:
-        kept = {
-            kind: [Prediction.from_json(row) for row in folder.read_rows(file)]
-            for kind, file in files.items()
-        }
+        kept = {}
+        for kind, file in files.items():
+            with folder.reading(file):
+                kept[kind] = [Prediction.from_json(row) for row in folder.read_rows(file)]
         wanted = {"greedy": len(questions)}
         wanted["sampled"] = len(questions) if recipe.evaluate.sampled else 0
         if all(len(kept[kind]) == count for kind, count in wanted.items()):

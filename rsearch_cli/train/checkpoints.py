@@ -40,6 +40,8 @@ def find_damage(checkpoint: Path) -> str | None:
         sealed = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))["files"]
         for name, expected in sealed.items():
             path = checkpoint / name
+            if not path.resolve().is_relative_to(checkpoint.resolve()):
+                return f"{SEAL} names {name}, which lies outside"
             if not path.is_file():
                 return f"{name} is missing"
             if (size := path.stat().st_size) != expected["bytes"]:
@@ -65,7 +67,8 @@ def choose_checkpoint(folder: RunFolder, say: Callable[[str], None]) -> Path | N
         say: Told of every checkpoint that is set aside, in one line.
     """
     rows = folder.read_rows(METRICS)
-    measured = rows[-1]["step"] if rows else 0
+    with folder.reading(METRICS):
+        measured = int(rows[-1]["step"]) if rows else 0
     damage = {path: find_damage(path) for path in reversed(folder.checkpoints())}
     whole = [path for path in damage if damage[path] is None]
     covered = (path for path in whole if checkpoint_step(path) <= measured)

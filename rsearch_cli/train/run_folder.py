@@ -202,6 +202,22 @@ class RunFolder:
         return saving(self.path, name, self.describe_resume)
 
     @contextmanager
+    def reading(self, name: str) -> Iterator[None]:
+        """Say in one line that a file of the run is not what rsearch writes there.
+
+        Raises:
+            RunFolderError: The block could not make sense of it.
+        """
+        try:
+            yield
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise RunFolderError(
+                f"{self.path / name} is not what rsearch writes there ({reason}); start anew with "
+                "--overwrite, or take a whole copy of the run"
+            ) from error
+
+    @contextmanager
     def staged(self, name: str) -> Iterator[Path]:
         """Let the block make a file or folder, and put it in its place once it is whole.
 
@@ -266,7 +282,7 @@ class RunFolder:
     def keep_rows_until(self, step: int) -> None:
         """Cut off the rows of steps after `step`: a resumed run repeats them."""
         for name in ROWS if is_main() else ():
-            with self.saving(name):
+            with self.saving(name), self.reading(name):
                 cut_rows(self.path / name, step)
 
 

@@ -211,7 +211,8 @@ def _run_id(folder: RunFolder) -> str:
     """The id of the run in W&B, the same one after a resume."""
     path = folder.path / WANDB_RUN
     if path.exists():
-        return str(json.loads(path.read_text(encoding="utf-8"))["id"])
+        with folder.reading(WANDB_RUN):
+            return str(json.loads(path.read_text(encoding="utf-8"))["id"])
     chosen = secrets.token_hex(4)
     folder.write_json(WANDB_RUN, {"id": chosen})
     return chosen

@@ -51,7 +51,8 @@ class Validation:
         self._every_steps = every_steps
         self._last_step = last_step
         self._on_row = on_row
-        self._done = {row["step"] for row in folder.read_rows(VALIDATION)}
+        with folder.reading(VALIDATION):
+            self._done = {int(row["step"]) for row in folder.read_rows(VALIDATION)}
         self.best = read_best(folder)
 
     def is_due(self, step: int) -> bool:
@@ -88,5 +89,8 @@ class Validation:
 def read_best(folder: RunFolder) -> dict[str, Any] | None:
     """The validation row that the kept adapter had, or None if there is none."""
     path = folder.best / BEST_STEP
-    row: dict[str, Any] | None = json.loads(path.read_text("utf-8")) if path.exists() else None
-    return row
+    if not path.exists():
+        return None
+    with folder.reading(f"{BEST}/{BEST_STEP}"):
+        row: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        return {**row, "step": int(row["step"]), SCORE: float(row[SCORE])}
