@@ -387,7 +387,7 @@ def test_a_template_of_a_processor_is_read(tmp_path, quickstart):
     assert load_tokenizing(recipe).template.render([USER]) == "<|user|>Who?<|end|><|assistant|>"
 
 
-@pytest.mark.parametrize("broken", ["{}", '{"version": "1.0", "added', "version https://git-lfs"])
+@pytest.mark.parametrize("broken", ["{}", '{"version": "1.0", "added'])
 def test_a_tokenizer_that_is_cut_off_is_one_line(tmp_path, quickstart, broken):
     shutil.copytree(locate_model("builtin:nano"), tmp_path, dirs_exist_ok=True)
     (tmp_path / "tokenizer.json").write_text(broken)
