@@ -47,6 +47,7 @@ def test_two_steps_through_fast_language_model(tmp_path, four_bit):
         *SMALL,
         *width,
         *precision,
+        "--force",  # in 4 bits on a CPU too
         "--output-dir",
         str(tmp_path / "run"),
     ]
