@@ -20,6 +20,8 @@ from rsearch_cli.commands.options import CacheDir, Json
 from rsearch_cli.commands.output import print_json, print_rich
 from rsearch_cli.errors import DataError, DataMalformed, DataNotFound
 from rsearch_cli.storage.json_text import dump_json
+from rsearch_cli.streams import echo
+from rsearch_cli.terminal import on_one_line
 
 if TYPE_CHECKING:
     from rsearch_cli.services.cache import AnswerCache
@@ -140,7 +142,7 @@ def _read_lines(file: Path) -> Iterator[object]:
 
 
 def _report(result: dict[str, Any], line: str, as_json: bool) -> None:
-    print_json(result) if as_json else typer.echo(line)
+    print_json(result) if as_json else echo(line)
 
 
 def _count(answers: int) -> str:
@@ -161,8 +163,7 @@ def _print_stats(result: dict[str, Any]) -> None:
         numbers = (str(s["answers"]), str(s["expired"]), f"{s['usd']:.4f}")
         # To the minute: six columns have to fit in 80.
         times = (s[key][:16].replace("T", " ") for key in ("oldest", "newest"))
-        table.add_row(name, *numbers, *times)
+        table.add_row(on_one_line(name), *numbers, *times)
     print_rich(table)
-    typer.echo(
-        f"\n{_count(result['answers'])}, {result['bytes'] / 2**20:.1f} MiB, in {result['folder']}"
-    )
+    size = f"{result['bytes'] / 2**20:.1f} MiB"
+    echo("", f"{_count(result['answers'])}, {size}, in {result['folder']}")

@@ -8,7 +8,6 @@ before weights are merged; files are checked before the first byte leaves. On fa
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from rsearch_cli.commands.preparation import say
 from rsearch_cli.errors import NothingToPush, PublishError
 from rsearch_cli.policy.loading import quieten_libraries
 from rsearch_cli.publish.base import locate_base, require_loadable
-from rsearch_cli.publish.hub import Target, check_access, find_token, upload
+from rsearch_cli.publish.hub import Target, check_access, check_id, find_token, upload
 from rsearch_cli.publish.record import RunRecord
 from rsearch_cli.publish.scan import scan_files
 from rsearch_cli.publish.staging import Staged, check_request, stage
@@ -95,6 +94,7 @@ def push_run(
     quieten_libraries()
     record = read_record(RunFolder(path))
     target = target or own_target(record.recipe)
+    check_id(target.repo_id)
     base = locate_base(record.recipe.policy, base_model or record.recipe.hub.base_model)
     check_request(kinds, base)
     account = "" if dry_run else check_access(target.repo_id)
@@ -169,17 +169,9 @@ def read_record(folder: RunFolder) -> RunRecord:
     return RunRecord(
         folder=folder.path,
         recipe=load_recipe(str(folder.path / RECIPE)).recipe,
-        environment=_read_json(folder.path / ENVIRONMENT),
-        summary=_read_json(folder.path / SUMMARY),
+        environment=folder.read_json(ENVIRONMENT),
+        summary=folder.read_json(SUMMARY),
         rows=folder.read_rows(METRICS),
         questions=list(dict.fromkeys([*evaluated, *trained])),
         services=Purse(folder.path).snapshot().services,
     )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """A JSON file of the run; {} if the run did not come to write it."""
-    if not path.exists():
-        return {}
-    loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return loaded

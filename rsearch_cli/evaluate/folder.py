@@ -27,7 +27,7 @@ from rsearch_cli.evaluate.records import Record
 from rsearch_cli.services.purse import LOCK as SPEND_LOCK
 from rsearch_cli.services.purse import SPEND
 from rsearch_cli.storage.claim import LOCK, claim_folder, require_writable
-from rsearch_cli.storage.json_text import dump_json
+from rsearch_cli.storage.json_text import dump_json, read_json_object
 from rsearch_cli.storage.rows import append_rows, write_lines
 from rsearch_cli.storage.staging import PARTIAL, saving, staged
 
@@ -36,6 +36,7 @@ RECIPE = "recipe.yaml"
 PREDICTIONS = "predictions.jsonl"
 RESULTS = "results.json"
 REPORT = "report.md"
+_NO_RECORD = (ValueError, TypeError, KeyError, AttributeError, RecursionError, DataMalformed)
 OURS = (SETTINGS, RECIPE, PREDICTIONS, RESULTS, REPORT, SPEND, SPEND_LOCK, LOCK, PARTIAL)
 
 
@@ -113,8 +114,7 @@ class EvaluationFolder:
             RunFolderError: There is none here, or its settings cannot be read.
         """
         try:
-            settings: dict[str, Any] = json.loads((self.path / SETTINGS).read_text("utf-8"))
-            return settings
+            return read_json_object(self.path / SETTINGS)
         except FileNotFoundError:
             raise RunFolderError(
                 f"{self.path} holds no evaluation (no {SETTINGS}); make one with rsearch eval "
@@ -224,7 +224,7 @@ def whole_batches(
 def _read_line(path: Path, number: int, line: bytes) -> Record:
     try:
         return Record.from_json(json.loads(line))
-    except (ValueError, TypeError, KeyError, AttributeError, DataMalformed) as error:
+    except _NO_RECORD as error:
         raise DataMalformed(
             f"{path}, line {number}: {error}; start anew with --overwrite"
         ) from error

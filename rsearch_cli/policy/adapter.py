@@ -8,13 +8,13 @@ configuration is checked before the model is loaded.
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from rsearch_cli.errors import PolicyError
 from rsearch_cli.recipe.policy import Policy
+from rsearch_cli.storage.json_text import read_json_object
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -49,7 +49,7 @@ def find_adapter(recipe: Policy) -> Path | None:
             f"policy.adapter: {folder} has no weights: there is no {WEIGHTS[0]} in it"
         )
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = read_json_object(folder / CONFIG)
     except (OSError, ValueError) as error:
         raise PolicyError(f"policy.adapter: {folder / CONFIG} cannot be read: {error}") from error
     _check_config(folder, config, recipe)

@@ -8,14 +8,13 @@ failure: a folder that is none of these, or an adapter that does not say what it
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from rsearch_cli.errors import PolicyError
 from rsearch_cli.policy.loading import BUILTIN
 from rsearch_cli.policy.published import published_recipe
-from rsearch_cli.storage.json_text import dump_json
+from rsearch_cli.storage.json_text import dump_json, read_json_object
 
 RUN_RECIPE, RUN_ADAPTER = "recipe.yaml", "adapter"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -113,7 +112,7 @@ def _hash_adapter(adapter: Path) -> str:
 
 def _base(adapter: Path) -> str:
     try:
-        base = json.loads((adapter / ADAPTER_CONFIG).read_text("utf-8"))["base_model_name_or_path"]
+        base = read_json_object(adapter / ADAPTER_CONFIG)["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError):
         base = None
     if not isinstance(base, str) or not base:

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rsearch_cli.errors import PolicyError
+from rsearch_cli.errors import OutOfMemory, PolicyError, is_shortage, shortage
 from rsearch_cli.memory.driver import explain_unused_card
 from rsearch_cli.policy.adapter import find_adapter, load_adapter
 from rsearch_cli.policy.local import LocalPolicy
@@ -149,7 +149,12 @@ def load_policy(
         model, _ = _load(backend, weights.base, recipe, seed, rollout)
         if trained is not None:
             _put_on(model, trained)
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, MemoryError) as error:
+        if is_shortage(error):
+            raise OutOfMemory(
+                f"memory ran out while {recipe.model} was loaded ({shortage(error)}); "
+                "`rsearch plan` shows what a run takes"
+            ) from error
         raise _unloadable(f"{recipe.model} could not be loaded with {backend}", error) from error
     if start:
         load_adapter(model, start)

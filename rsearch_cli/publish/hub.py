@@ -24,6 +24,7 @@ from rsearch_cli.errors import (
     PublishUnreachable,
 )
 from rsearch_cli.policy.published import MANIFEST
+from rsearch_cli.services.proxies import check_proxies
 
 MESSAGE = "Search agent trained with rsearch"
 _WEIGHTS = (".safetensors", ".bin", ".gguf")
@@ -68,6 +69,18 @@ def find_token() -> str | None:
     return get_token() or None
 
 
+def check_id(repo_id: str) -> None:
+    """See that a repository can have this id.
+
+    Raises:
+        PublishError: It cannot.
+    """
+    with clear_errors(repo_id, "checking the id"):
+        from huggingface_hub.utils import validate_repo_id
+
+        validate_repo_id(repo_id)
+
+
 def check_access(repo_id: str) -> str:
     """See that the id is possible and the Hub knows the token, before anything slow starts.
 
@@ -77,6 +90,8 @@ def check_access(repo_id: str) -> str:
     Raises:
         PublishError: Of the narrowest kind.
     """
+    check_id(repo_id)
+    check_proxies()
     if find_token() is None:
         raise PublishDenied(
             "there is no Hub token; set HF_TOKEN to one with write access "
@@ -84,9 +99,7 @@ def check_access(repo_id: str) -> str:
         )
     with clear_errors(repo_id, "signing in"):
         from huggingface_hub import HfApi
-        from huggingface_hub.utils import validate_repo_id
 
-        validate_repo_id(repo_id)
         return str(HfApi().whoami()["name"])
 
 

@@ -21,6 +21,7 @@ from rsearch_cli.protocol.characters import flatten, shorten
 from rsearch_cli.recipe.addresses import hide_login, is_http
 from rsearch_cli.services.call import PermanentFailure, TransientFailure
 from rsearch_cli.services.http import read_retry_after
+from rsearch_cli.services.proxies import check_proxies
 
 if TYPE_CHECKING:
     import ssl
@@ -72,11 +73,13 @@ class ExaService:
         self._clients: dict[asyncio.AbstractEventLoop, tuple[_Clients, _Keeper]] = {}
 
     def check(self) -> None:
-        """Check the key, and load the client.
+        """Check the key and the proxies, and load the client.
 
         Raises:
             AccessDenied: The key is missing, or holds a character that no key has.
+            SourceError: The proxies that the environment names cannot be used.
         """
+        check_proxies()
         # Slow to import: better now than while the time-out of the first search runs.
         import exa_py  # noqa: F401
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -20,8 +19,10 @@ from rsearch_cli.ranks import is_main
 from rsearch_cli.recipe.addresses import hide_login
 from rsearch_cli.services.call import PermanentFailure, TransientFailure
 from rsearch_cli.services.dialect import Dialect, Message
+from rsearch_cli.services.proxies import check_proxies
 from rsearch_cli.services.refusals import KEY_PAGE, KEY_VARIABLE, RequestRefused, translate
 from rsearch_cli.services.replies import LENGTH, Completion, NoCompletion, ReplyReader, mend
+from rsearch_cli.streams import tell
 
 OPENAI_URL = "https://api.openai.com/v1"
 
@@ -107,7 +108,9 @@ class ChatLine:
 
         Raises:
             AccessDenied: OpenAI's own server is asked, and there is no key.
+            SourceError: The proxies that the environment names cannot be used.
         """
+        check_proxies()
         if self.is_public and not self._key:
             raise AccessDenied(
                 f"{self.who} {self.model} at {self.url} needs a key and {KEY_VARIABLE} is not"
@@ -207,10 +210,9 @@ class ChatLine:
         """Say on stderr what has been learnt since the last time."""
         changes, self._told = self.dialect.changes[self._told :], len(self.dialect.changes)
         if changes and is_main():
-            print(
+            tell(
                 f"{self.who} {self.model} at {self.url} does not take requests as OpenAI's server "
-                f"does; from now on they are sent: {'; '.join(changes)}",
-                file=sys.stderr,
+                f"does; from now on they are sent: {'; '.join(changes)}"
             )
 
     async def _fetch(

@@ -17,12 +17,13 @@ import hashlib
 import os
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
+
+from rsearch_cli.storage.locks import Patience
 
 if sys.platform != "win32":
     import fcntl
@@ -30,8 +31,11 @@ if sys.platform != "win32":
 POLL_SECONDS = 0.02
 """How often a process looks whether another one is done with a request."""
 
-PATIENCE_SECONDS = 300.0
+PATIENCE_SECONDS = 60.0
 """How long it waits for one that is alive but stands still, before it asks by itself."""
+
+LOCKS = "locks"
+"""Name of the file whose bytes are locked."""
 
 T = TypeVar("T")
 
@@ -104,12 +108,18 @@ class Flights:
         """Take the lock of `key`, and give what releases it; None if there is no lock to be had."""
         if sys.platform == "win32":
             return None
-        until = time.monotonic() + PATIENCE_SECONDS
         digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
         place = int.from_bytes(digest[:7])  # what any system takes for an offset
+        patience = Patience(
+            self._folder / LOCKS,
+            "a request that this process has too",
+            "this process asks for itself",
+            PATIENCE_SECONDS,
+            place,
+        )
         try:
             file = _open_lock_file(self._folder)
-            while time.monotonic() < until:
+            while not patience.is_over():
                 with suppress(BlockingIOError, PermissionError):
                     fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
                     return lambda: fcntl.lockf(file, fcntl.LOCK_UN, 1, place)
@@ -123,7 +133,7 @@ def _open_lock_file(folder: Path) -> int:
     with _guard:
         if folder not in _lock_files:
             folder.mkdir(parents=True, exist_ok=True)
-            _lock_files[folder] = os.open(folder / "locks", os.O_RDWR | os.O_CREAT, 0o644)
+            _lock_files[folder] = os.open(folder / LOCKS, os.O_RDWR | os.O_CREAT, 0o644)
         return _lock_files[folder]
 
 

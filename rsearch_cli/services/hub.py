@@ -10,6 +10,8 @@ from __future__ import annotations
 import sys
 
 from rsearch_cli.ranks import is_main
+from rsearch_cli.services.proxies import check_proxies
+from rsearch_cli.streams import tell
 
 TIMEOUT_SECONDS = 10.0
 
@@ -22,13 +24,13 @@ def ask_hub() -> None:
 
     if constants.HF_HUB_OFFLINE or constants.ENDPOINT in _answered:
         return
+    check_proxies()
     if problem := hub_problem():
         _go_offline()
         if is_main():
-            print(
+            tell(
                 f"{constants.ENDPOINT} cannot be reached ({problem}); going on with "
-                "what is stored on this machine",
-                file=sys.stderr,
+                "what is stored on this machine"
             )
     else:
         _answered.add(constants.ENDPOINT)

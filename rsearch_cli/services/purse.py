@@ -19,9 +19,16 @@ from typing import Any
 
 import filelock
 
-from rsearch_cli.errors import BudgetExceeded, RunFolderError, RunFolderUnwritable
+from rsearch_cli.errors import (
+    BudgetExceeded,
+    RunFolderError,
+    RunFolderOccupied,
+    RunFolderUnwritable,
+)
 from rsearch_cli.services.lifetime import Closing
 from rsearch_cli.storage.json_text import dump_json
+from rsearch_cli.storage.locks import Patience, describe_holder
+from rsearch_cli.streams import tell
 
 SPEND = "spend.json"
 """Name of the state in the run folder."""
@@ -152,10 +159,13 @@ class Purse(Closing):
             return Spend(services, self.max_usd)
 
     def close(self) -> None:
-        """Store what has been counted but not stored."""
+        """Store what has been counted but not stored; what was paid is stored already."""
         with self._guard:
             if self._unstored:
-                self.snapshot()
+                try:
+                    self.snapshot()
+                except RunFolderOccupied as held:
+                    tell(f"the last calls that cost nothing are not counted: {held}")
 
     def _check(self, usd: float) -> None:
         spent = sum(s.usd for s in self._stored.values())
@@ -199,12 +209,21 @@ class _StateFile:
         """Keep the file open for this process alone."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self._lock.acquire(poll_interval=0.002):
+            patience = Patience(
+                Path(self._lock.lock_file), f"what {self.path} says is spent", "this run ends"
+            )
+            with self._lock.acquire(poll_interval=0.002, cancel_check=patience.is_over):
                 self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
                 try:
                     yield
                 finally:
                     os.close(self._file)
+        except filelock.Timeout:
+            holder = describe_holder(Path(self._lock.lock_file))
+            raise RunFolderOccupied(
+                f"{self.path}, where the run keeps what it spends, is held by {holder}; end that "
+                "process or let it go on, then start again"
+            ) from None
         except OSError as error:
             raise RunFolderUnwritable(
                 f"{self.path}, where the run keeps what it spends, cannot be used: {error.strerror}"

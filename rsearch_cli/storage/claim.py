@@ -16,6 +16,7 @@ from pathlib import Path
 import filelock
 
 from rsearch_cli.errors import RunFolderOccupied, RunFolderUnwritable
+from rsearch_cli.storage.locks import describe_holder
 
 LOCK = ".lock"
 """Name of the lock in the folder, which is there while a process holds it."""
@@ -40,8 +41,8 @@ def claim_folder(folder: Path, doing: str) -> Iterator[None]:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise RunFolderOccupied(
-            f"another process is {doing} into {folder}; wait for its end, or choose another with "
-            "--output-dir"
+            f"{describe_holder(folder / LOCK)} is {doing} into {folder}; wait for its end, or "
+            "choose another with --output-dir"
         ) from None
     except OSError as error:
         raise _unwritable(folder, error, folder) from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,15 +47,35 @@ def read_rows(path: Path) -> list[Row]:
     return [row for row, _ in _whole_rows(path)]
 
 
-def cut_rows(path: Path, step: int) -> None:
+def cut_rows(path: Path, step: int) -> Counter[int]:
     """Cut off everything behind the last whole row whose `step` is at most `step`.
+
+    Returns:
+        How many rows are left of each step.
 
     Raises:
         OSError: The file cannot be changed.
     """
-    ends = [end for row, end in _whole_rows(path) if row["step"] <= step]
+    rows = [(row.get("step"), end) for row, end in _whole_rows(path)]
+    kept = [(of, end) for of, end in rows if isinstance(of, int) and of <= step]
     if path.exists():
-        os.truncate(path, max(ends, default=0))
+        os.truncate(path, max((end for _, end in kept), default=0))
+    return Counter(of for of, _ in kept)
+
+
+def damaged_line(path: Path) -> int | None:
+    """Number of the first line that is whole and yet no row, counted from 1; None without one.
+
+    A kill cuts the last line short; it does not leave such a line.
+    """
+    if not path.exists():
+        return None
+    number, end = 1, 0
+    for number, (_, end) in enumerate(_whole_rows(path), 2):  # noqa: B007
+        pass
+    with path.open("rb") as file:
+        file.seek(end)
+        return number if file.readline().endswith(b"\n") else None
 
 
 def _whole_rows(path: Path) -> Iterator[tuple[Row, int]]:
@@ -67,7 +88,7 @@ def _whole_rows(path: Path) -> Iterator[tuple[Row, int]]:
             end += len(line)
             try:
                 row = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
+            except (ValueError, RecursionError):
                 row = None
             if not isinstance(row, dict):
                 return

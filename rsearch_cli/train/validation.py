@@ -7,7 +7,6 @@ evaluation goes on as itself; the best adapter is written whole or not at all.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -87,6 +86,4 @@ class Validation:
 
 def read_best(folder: RunFolder) -> dict[str, Any] | None:
     """The validation row that the kept adapter had, or None if there is none."""
-    path = folder.best / BEST_STEP
-    row: dict[str, Any] | None = json.loads(path.read_text("utf-8")) if path.exists() else None
-    return row
+    return folder.read_json(f"{BEST}/{BEST_STEP}") or None
