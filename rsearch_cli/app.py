@@ -7,8 +7,8 @@ exception becomes an exit code. A `RsearchError` is one line on stderr and its o
 
 from __future__ import annotations
 
-import os
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -27,12 +27,15 @@ from rsearch_cli.commands.preview import preview
 from rsearch_cli.commands.push import push
 from rsearch_cli.commands.recipes import recipes_app
 from rsearch_cli.commands.train import train
-from rsearch_cli.errors import RsearchError
+from rsearch_cli.errors import OutOfMemory, RsearchError, is_shortage, shortage
+from rsearch_cli.home import provide_home
 from rsearch_cli.ranks import told_by_main
-from rsearch_cli.terminal import debug_log
+from rsearch_cli.streams import debug_log, echo, prepare_streams, tell
+from rsearch_cli.terminal import printable
 
 INTERRUPTED = 130
 PIPE_CLOSED = 141
+USAGE = 2
 
 
 class _Root(TyperGroup):
@@ -42,39 +45,61 @@ class _Root(TyperGroup):
         # "run again with --debug" must work for someone who appends it to the line.
         if "--debug" in args:
             args = ["--debug", *(arg for arg in args if arg != "--debug")]
-        return super().parse_args(ctx, args)
+        try:
+            with _printable_usage_errors():
+                return super().parse_args(ctx, args)
+        except (RsearchError, BrokenPipeError) as error:
+            _end(error, "--debug" in args)
+        except OSError as error:
+            problem = f"shell completion cannot be installed: {error.strerror}: {error.filename}"
+            _end(RsearchError(f"{problem}; print it with --show-completion"), "--debug" in args)
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            result = super().invoke(ctx)
-            # A closed pipe shows itself here, not on Python's way out, where it would be noisy.
-            sys.stdout.flush()
-            return result
+            with _printable_usage_errors():
+                return super().invoke(ctx)
         except (typer.Exit, typer.Abort, typer.TyperException):
             raise
         except (Exception, KeyboardInterrupt) as error:
             _end(error, debug=ctx.params["debug"])
 
 
+@contextmanager
+def _printable_usage_errors() -> Iterator[None]:
+    """Typer prints them, with what was typed."""
+    try:
+        yield
+    except typer.TyperException as error:
+        error.message = printable(error.message)
+        raise
+
+
 def _end(error: BaseException, debug: bool) -> NoReturn:
     """Tell what happened in one line (with `debug`, after the traceback) and leave."""
     if isinstance(error, BrokenPipeError):
-        # Python flushes stdout once more on its way out and would complain of the closed pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(PIPE_CLOSED)
     if debug:
         import traceback
 
-        traceback.print_exception(error)
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            tell(line)
     if isinstance(error, RsearchError):
         line, code = str(error), error.exit_code
     elif isinstance(error, KeyboardInterrupt):
         line, code = "interrupted", INTERRUPTED
+    elif isinstance(error, RuntimeError) and "home directory" in str(error):
+        # As pathlib says it; `provide_home` has seen to the person's own.
+        line = (
+            "a path begins with ~ and a user that this machine does not know; give the whole path"
+        )
+        code = USAGE
+    elif is_shortage(error):
+        line, code = f"memory ran out: {shortage(error)}", OutOfMemory.exit_code
     else:
         line, code = f"unexpected: {type(error).__name__}: {_first_line(error)}", 1
         line += "" if debug else "; run again with --debug for the traceback"
     if not told_by_main():
-        typer.echo(f"rsearch: {line}", err=True)
+        tell(f"rsearch: {line}")
     raise typer.Exit(code)
 
 
@@ -84,14 +109,13 @@ def _first_line(error: BaseException) -> str:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"rsearch {__version__}")
+        echo(f"rsearch {__version__}")
         raise typer.Exit
 
 
 app = typer.Typer(
     cls=_Root,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -134,4 +158,6 @@ app.command()(doctor)
 def main() -> None:
     """Run the command line; the entry point of the `rsearch` script."""
     hide_keys()
+    prepare_streams()
+    provide_home()
     app(prog_name="rsearch")

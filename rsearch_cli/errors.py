@@ -6,6 +6,8 @@ exit code and one line. On failure: this module has none of its own.
 A message says what failed, where, the value seen and what to do next, in one line.
 """
 
+import errno
+
 
 class RsearchError(Exception):
     """Base of all failures that are the user's or the outside world's, not a bug of ours."""
@@ -169,6 +171,12 @@ class Interrupted(RsearchError):
     exit_code = 130
 
 
+class HungUp(RsearchError):
+    """SIGHUP (a closed terminal, a lost connection) ended the run; the code is that of shells."""
+
+    exit_code = 129
+
+
 class Terminated(RsearchError):
     """SIGTERM ended the run; the code is the one that shells give to that signal."""
 
@@ -233,3 +241,29 @@ class ConverterMissing(PublishError):
     """GGUF was asked for, and llama.cpp's converter is not installed."""
 
     exit_code = 99
+
+
+# As torch, its allocators, Triton, cuBLAS and the C++ library say it.
+_SHORTAGES = (
+    "out of memory",
+    "t allocate memory",
+    "cannot allocate",
+    "not enough memory",
+    "bad_alloc",
+)
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether memory ran out, that of a device or of the machine."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in said for words in _SHORTAGES)
+    )
+
+
+def shortage(error: BaseException) -> str:
+    """What an error about memory says first: that it is one, and how much was asked for."""
+    said = ". ".join(str(error).split(". ")[:2]).rstrip(".")
+    return said or "no more can be had from the system"

@@ -22,17 +22,30 @@ _told_by_main = False
 
 def rank() -> int:
     """Number of this process, from 0."""
-    return int(os.environ.get("RANK", "0"))
+    return _read_number("RANK", 0)
 
 
 def world_size() -> int:
     """How many processes train together."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _read_number("WORLD_SIZE", 1)
 
 
 def local_rank() -> int:
     """Number of this process on its machine, from 0: the card that is its own."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
+    return _read_number("LOCAL_RANK", 0)
+
+
+def _read_number(variable: str, default: int) -> int:
+    given = os.environ.get(variable)
+    if given is None:
+        return default
+    try:
+        return int(given)
+    except ValueError:
+        raise RsearchError(
+            f"the environment variable {variable} must be a whole number, got {given!r}; unset it, "
+            "or let a launcher such as --num-processes set it"
+        ) from None
 
 
 def is_main() -> bool:

@@ -22,7 +22,6 @@ the second time it raises `OutOfMemory`.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -46,6 +45,7 @@ from rsearch_cli.protocol.results import render_invalid_plan, render_results
 from rsearch_cli.protocol.transcript import ANSWER_CLOSE, SEARCH_CLOSE, answer_text, last_plan_text
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.services.loop import wait_for
+from rsearch_cli.streams import tell
 from rsearch_cli.types import (
     NodeResult,
     Question,
@@ -243,7 +243,7 @@ class Rollout:
             f"{what}; from now on at most {self.halved_to} are, as with rollout.micro_batch="
             f"{self.halved_to}"
         )
-        print(line, file=sys.stderr)
+        tell(line)
 
     def _split(self, batches: Sequence[MicroBatch]) -> deque[MicroBatch]:
         """Micro-batches in two halves each, after what they wait for; their caches are given up."""

@@ -1,28 +1,103 @@
-"""Text and numbers from models, the web and metrics rows, made fit for a person's terminal.
+"""Text from outside, made safe to show on a terminal, in JSON, in YAML and in Markdown.
 
-Place in the path: the very end of it, under every module that prints. On failure: it has none; what
-cannot be shown is replaced or left out.
+Questions, passages, model output, error bodies, names and paths may hold anything: escape
+sequences that a terminal would obey, characters that reorder a line or hide text in it, markup.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import re
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from numbers import Real
 
-# C0 and C1 without tab and newline. An escape sequence in a passage or a completion would otherwise
-# be obeyed by the terminal: clear it, recolour it, set its title. Half a surrogate pair, which a
-# server's JSON can hold, cannot be written at all.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+LINE_LIMIT = 2000
+"""Most characters of a line of a message, and of a name or a cell in a result."""
+
+_EMOJI = (
+    "\u00a9\u00ae\u203c\u2049\u2100-\u214f\u2190-\u2bff\u3030\u303d\u3297\u3299"
+    "\U0001f000-\U0001faff"
+)
+_IDEOGRAPHS = "\u3000-\u303f\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+# Scripts whose spelling needs joiners: Hebrew, Arabic, Syriac, those of India, Mongolian, ...
+_JOINING = (
+    "\u0590-\u1cff\ua800-\uabff\ufb1d-\ufdff\ufe70-\ufefc\U00010a00-\U00011fff\U0001e900-\U0001e95f"
+)
+_ACCENTS = "\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20f0\ufe20-\ufe2f"
+
+# What is named `proper` stands where its script or an emoji needs it, at most once, and is kept.
+_SUSPECT = re.compile(
+    "(?P<proper>"
+    f"(?<=[{_JOINING}{_EMOJI}])[\u200c\u200d]|(?<=[{_EMOJI}]\ufe0f)\u200d"
+    f"|(?<=[{_EMOJI}])[\ufe0e\ufe0f]|(?<=[0-9#*])\ufe0f(?=\u20e3)|(?<=[\u2200-\u2aff])\ufe00"
+    f"|(?<=[{_IDEOGRAPHS}])[\ufe00-\ufe02\U000e0100-\U000e01ef]"
+    "|(?<=[\u1820-\u18aa])[\u180b-\u180f]"
+    "|(?<=\U0001f3f4)[\U000e0030-\U000e0039\U000e0061-\U000e007a]{3,6}\U000e007f)"
+    "|(?P<direction>(?<![\u061c\u200e\u200f])[\u061c\u200e\u200f])"
+    "|(?P<line>[\u2028\u2029])"
+    # Soft hyphens, spaces and letters without width, joiners and selectors out of place.
+    "|(?P<hidden>[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2060-\u2065\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    f"\U000e0100-\U000e0fff]+|(?<=[{_ACCENTS}]{{8}})[{_ACCENTS}]+)"
+    # C0 and C1 but tab and newline, bidirectional overrides and isolates, halves of surrogate
+    # pairs, non-characters.
+    "|(?P<bad>[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u206f\ud800-\udfff\ufff9-\ufffb"
+    "\ufdd0-\ufdef\ufffe\uffff]|[\U000e0000-\U000e00ff]+)"
+)
+_RIGHT_TO_LEFT = re.compile(
+    "[\u0590-\u061b\u0620-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]"
+)
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~&$!])")
 
 
-def printable(text: str) -> str:
-    """`text` with every control character but tab and newline, and what is none, as U+FFFD."""
-    return _CONTROL.sub("\ufffd", text.replace("\r\n", "\n"))
+def printable(text: str, before: str = "") -> str:
+    """`text` without anything that a terminal obeys or a reader cannot see.
+
+    Control characters, bidirectional overrides and isolates, and what is no character become
+    U+FFFD; invisible characters are dropped, except where a script or an emoji needs them. Tabs
+    and newlines stay.
+
+    Args:
+        text: What is to be shown.
+        before: The end of what was shown before it, where text comes in pieces.
+    """
+    text = text.replace("\r\n", "\n")
+    has_rtl_letters = bool(_RIGHT_TO_LEFT.search(text))
+
+    def show(found: re.Match[str]) -> str:
+        kind = found.lastgroup
+        if kind == "proper" or (kind == "direction" and has_rtl_letters):
+            return found[0]
+        return {"line": "\n", "bad": "\ufffd"}.get(kind or "", "")
+
+    whole, end, shown = before + text, len(before), []
+    for found in _SUSPECT.finditer(whole, end):
+        shown += [whole[end : found.start()], show(found)]
+        end = found.end()
+    return "".join([*shown, whole[end:]])
+
+
+def on_one_line(text: str, limit: int = LINE_LIMIT) -> str:
+    """`printable` text with its line breaks as spaces, cut to about `limit` characters."""
+    return shorten(printable(text).replace("\n", " "), limit)
+
+
+def escape_suspect(text: str, write: Callable[[str], str]) -> str:
+    """`text` with all that `printable` would change or drop as the escapes that `write` gives."""
+    return _SUSPECT.sub(lambda m: m[0] if m.lastgroup == "proper" else write(m[0]), text)
+
+
+def escape_markdown(text: str) -> str:
+    """Text as one line that Markdown takes literally."""
+    return _MARKDOWN.sub(r"\\\1", " ".join(printable(text).split()))
+
+
+def code_span(text: str) -> str:
+    """Text as one line of code in Markdown, whatever backticks it holds."""
+    flat = " ".join(printable(text).split())
+    fence = "`" * (1 + max(map(len, re.findall("`+", flat)), default=0))
+    space = " " if len(fence) > 1 else ""
+    return f"{fence}{space}{flat}{space}{fence}"
 
 
 def shorten(text: str, limit: int) -> str:
@@ -31,21 +106,6 @@ def shorten(text: str, limit: int) -> str:
         return text
     half = limit // 2
     return f"{text[:half].rstrip()} […] {text[-half:].lstrip()}"
-
-
-@contextmanager
-def debug_log() -> Iterator[None]:
-    """Print our log on stderr in a `with` block, and with it what other libraries print."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S"))
-    logger = logging.getLogger("rsearch_cli")
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(logging.NOTSET)
 
 
 def finite(row: Mapping[str, object], key: str) -> float | None:

@@ -21,6 +21,8 @@ from rsearch_cli.errors import DataError, DataMalformed, DataNotFound
 from rsearch_cli.services.values import parse_strictly
 from rsearch_cli.storage.json_text import dump_json
 from rsearch_cli.storage.staging import replacing
+from rsearch_cli.streams import echo
+from rsearch_cli.terminal import on_one_line
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -190,7 +192,7 @@ def _check_answer(parts: Mapping[str, Any], value: JsonValue) -> None:
 
 
 def _report(result: dict[str, Any], line: str, as_json: bool) -> None:
-    print_json(result) if as_json else typer.echo(line)
+    print_json(result) if as_json else echo(line)
 
 
 def _count(answers: int) -> str:
@@ -211,8 +213,7 @@ def _print_stats(result: dict[str, Any]) -> None:
         numbers = (str(s["answers"]), str(s["expired"]), f"{s['usd']:.4f}")
         # To the minute: six columns have to fit in 80.
         times = (s[key][:16].replace("T", " ") for key in ("oldest", "newest"))
-        table.add_row(name, *numbers, *times)
+        table.add_row(on_one_line(name), *numbers, *times)
     print_rich(table)
-    typer.echo(
-        f"\n{_count(result['answers'])}, {result['bytes'] / 2**20:.1f} MiB, in {result['folder']}"
-    )
+    size = f"{result['bytes'] / 2**20:.1f} MiB"
+    echo("", f"{_count(result['answers'])}, {size}, in {result['folder']}")

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rsearch_cli.commands.output import print_json
+from rsearch_cli.streams import echo, tell
+from rsearch_cli.terminal import on_one_line
 
 if TYPE_CHECKING:
     from rsearch_cli.questions.building import Build
@@ -132,13 +134,13 @@ def _count(names: Iterable[str]) -> dict[str, int]:
 
 def _print(report: dict[str, Any]) -> None:
     duplicates, leaks = report["duplicates"], report["leaks"]
-    typer.echo(f"{report['written']} questions written to {report['output']}")
-    typer.echo(f"from   {report['description']}, {report['split'] or 'all splits'}")
+    echo(f"{report['written']} questions written to {report['output']}")
+    echo(f"from   {report['description']}, {report['split'] or 'all splits'}")
     for name in ("type", "level"):
-        counts = (f"{count} {value}" for value, count in report[f"by_{name}"].items())
-        typer.echo(f"{name:<7}{', '.join(counts)}")
+        counts = (f"{n} {on_one_line(value)}" for value, n in report[f"by_{name}"].items())
+        echo(f"{name:<7}{', '.join(counts)}")
     if report["corpus"]:
-        typer.echo(f"corpus {report['corpus']['passages']} passages to {report['corpus']['file']}")
+        echo(f"corpus {report['corpus']['passages']} passages to {report['corpus']['file']}")
     if report["missing"]:
         _warn(f"{report['missing']} fewer than the {report['asked']} asked for: there are no more")
     if duplicates["removed"]:
@@ -148,7 +150,7 @@ def _print(report: dict[str, Any]) -> None:
     if leaks["removed"]:
         _warn(f"{leaks['removed']} leaks removed{_such_as(leaks)}")
     if leaks["checked"]:
-        typer.echo(f"no question stands in {' or '.join(leaks['checked'])} too")
+        echo(f"no question stands in {' or '.join(leaks['checked'])} too")
     else:
         _warn("leaks were not looked for: there is no other split, and no --against")
     for unchecked in leaks["unchecked"]:
@@ -161,4 +163,4 @@ def _such_as(removals: dict[str, Any]) -> str:
 
 
 def _warn(line: str) -> None:
-    typer.echo(f"note: {line}", err=True)
+    tell(f"note: {on_one_line(line)}")

@@ -8,6 +8,7 @@ import typer
 
 from rsearch_cli.commands.options import Json
 from rsearch_cli.commands.output import print_json
+from rsearch_cli.streams import echo, tell
 
 PROBLEMS = 1
 _MARKS = {"ok": "ok  ", "note": "note", "problem": "FAIL"}
@@ -21,20 +22,19 @@ def doctor(as_json: Json = False) -> None:
     Example: rsearch doctor
     """
     from rsearch_cli.diagnosis import examine_machine
-    from rsearch_cli.terminal import printable
 
-    typer.echo("checking this machine; importing torch and Unsloth takes some seconds", err=True)
+    tell("checking this machine; importing torch and Unsloth takes some seconds")
     checks = []
     for check in examine_machine():
         checks.append(check)
         if not as_json:
-            typer.echo(printable(f"{_MARKS[check.status]}  {check.name}: {check.seen}"))
+            echo(f"{_MARKS[check.status]}  {check.name}: {check.seen}")
             if check.remedy:
-                typer.echo(printable(f"      {check.remedy}"))
+                echo(f"      {check.remedy}")
     problems = sum(check.status == "problem" for check in checks)
     if as_json:
         print_json([asdict(check) for check in checks])
     else:
-        typer.echo(f"{problems or 'no'} problem{'' if problems == 1 else 's'} found")
+        echo(f"{problems or 'no'} problem{'' if problems == 1 else 's'} found")
     if problems:
         raise typer.Exit(PROBLEMS)

@@ -29,6 +29,7 @@ from rsearch_cli.commands.options import (
     use_services,
 )
 from rsearch_cli.commands.output import print_json, rich_stdout
+from rsearch_cli.streams import echo
 
 if TYPE_CHECKING:
     from rsearch_cli.evaluate.sheets import Sheet
@@ -155,7 +156,7 @@ def compare(
         return
     _print_sheets([s for each in comparisons["methods"] for s in comparison_sheets(each)])
     for line in comparisons["settings"]:
-        typer.echo(f"differs: {line}")
+        echo(f"differs: {line}")
 
 
 def _print_results(results: dict[str, Any], folder: Path) -> None:
@@ -163,8 +164,8 @@ def _print_results(results: dict[str, Any], folder: Path) -> None:
 
     _print_sheets(result_sheets(results))
     for line in describe_context(results["context"]):
-        typer.echo(line)
-    typer.echo(f"report: {folder / 'report.md'}")
+        echo(line)
+    echo(f"report: {folder / 'report.md'}")
 
 
 def _print_sheets(sheets: Sequence[Sheet]) -> None:

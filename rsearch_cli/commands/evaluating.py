@@ -79,6 +79,7 @@ def run_evaluation(wanted: Evaluating, *, overwrite: bool = False) -> dict[str, 
     Raises:
         Interrupted: Ctrl-C; calls under way had a few seconds to end.
         Terminated: The same for SIGTERM.
+        HungUp: The same for SIGHUP.
         RsearchError: Any of its kinds; see the modules that are called.
     """
     recipe = wanted.recipe

@@ -16,6 +16,7 @@ import typer
 from rsearch_cli.commands.options import Json
 from rsearch_cli.commands.output import print_json
 from rsearch_cli.errors import DataError
+from rsearch_cli.streams import echo, tell
 
 _SECONDS_BETWEEN_LINES = 2.0
 
@@ -58,7 +59,7 @@ def index(
             f"{result['passages']} passages of {result['questions']} questions: {output}",
             f"in a recipe: {_setting(output)}",
         ]
-    print_json(result) if as_json else typer.echo("\n".join(lines))
+    print_json(result) if as_json else echo(*lines)
 
 
 def _setting(corpus: Path) -> str:
@@ -117,4 +118,4 @@ class _Progress:
     def __call__(self, count: int) -> None:
         if time.monotonic() - self._told >= _SECONDS_BETWEEN_LINES:
             self._told = time.monotonic()
-            typer.echo(f"{count:,} passages read", err=True)
+            tell(f"{count:,} passages read")

@@ -18,9 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-import typer
-
 from rsearch_cli.errors import RecipeNotFound
+from rsearch_cli.streams import tell
 
 POLL_SECONDS = 0.2
 """How often the processes are looked after."""
@@ -40,6 +39,7 @@ def launch(arguments: Sequence[str], processes: int, config: Path | None) -> int
 
     Raises:
         RecipeNotFound: There is no such file.
+        RecipeError: It is not a YAML mapping, or larger than any configuration.
     """
     if config is None:
         return _watch(_start(arguments, processes))
@@ -48,6 +48,9 @@ def launch(arguments: Sequence[str], processes: int, config: Path | None) -> int
             f"--accelerate-config: {config} is no file; write one with `accelerate config "
             f"--config_file {config}`"
         )
+    from rsearch_cli.recipe.documents import read_document
+
+    read_document(config, f"--accelerate-config {config}")
     program = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
     program += ["--num_processes", str(processes), "--module", "rsearch_cli", *arguments]
     return _watch([subprocess.Popen(program)])
@@ -103,10 +106,9 @@ def _as_exit_code(code: int) -> int:
     """The exit code of a process, and for one that a signal ended the code that shells give."""
     if code > 0:
         return code
-    typer.echo(
+    tell(
         f"rsearch: one of the processes was ended by signal {-code}; the last checkpoint is whole, "
-        "and --resume goes on from there",
-        err=True,
+        "and --resume goes on from there"
     )
     return 128 - code
 
@@ -127,7 +129,7 @@ def _end(started: Sequence[subprocess.Popen[bytes]]) -> None:
 
 @contextmanager
 def _hand_on_signals(started: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Give SIGTERM to all processes; Ctrl-C they get from the terminal themselves."""
+    """Give SIGTERM and SIGHUP to all processes; Ctrl-C they get from the terminal themselves."""
 
     def hand_on(number: int, frame: FrameType | None) -> None:
         for process in started:
@@ -136,6 +138,9 @@ def _hand_on_signals(started: Sequence[subprocess.Popen[bytes]]) -> Iterator[Non
 
     old = {signal.SIGTERM: signal.signal(signal.SIGTERM, hand_on)}
     old[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hang_up and signal.getsignal(hang_up) != signal.SIG_IGN:
+        old[hang_up] = signal.signal(hang_up, hand_on)
     try:
         yield
     finally:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import typer
-
 from rsearch_cli.errors import DoesNotFit, PolicyError
 from rsearch_cli.memory.card import find_vram
 from rsearch_cli.memory.driver import explain_unused_card, torch_sees_gpu
@@ -21,6 +19,7 @@ from rsearch_cli.memory.plan import MemoryPlan, plan_memory
 from rsearch_cli.memory.shape import find_shape
 from rsearch_cli.policy.loading import choose_backend, locate_model
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.streams import echo, tell
 
 _LABELS = {
     "weights": "weights",
@@ -114,16 +113,18 @@ def memory_lines(planned: PlannedMemory) -> list[str]:
 def print_memory(planned: PlannedMemory) -> None:
     """Print the plan and its knobs."""
     load = planned.plan.load
-    typer.echo(
-        f"\nMEMORY of each CUDA card, in GB, with {load.backend}, for rows of {load.row.total} "
-        f"tokens,\n{load.rollout_rows} at once in a rollout and {load.update_rows} in an update; "
-        "rollout, loss and backward take turns"
+    echo(
+        "",
+        f"MEMORY of each CUDA card, in GB, with {load.backend}, for rows of {load.row.total} "
+        "tokens,",
+        f"{load.rollout_rows} at once in a rollout and {load.update_rows} in an update; rollout, "
+        "loss and backward take turns",
+        *memory_lines(planned),
     )
-    typer.echo("\n".join(memory_lines(planned)))
     if planned.vram_gb is None:
-        typer.echo("no card is seen here; --vram GB says what to compare with")
+        echo("no card is seen here; --vram GB says what to compare with")
     for knob in planned.knobs:
-        typer.echo(f"  {knob}: {knob.saves_gb:.2f} GB less, {knob.total_gb:.2f}")
+        echo(f"  {knob}: {knob.saves_gb:.2f} GB less, {knob.total_gb:.2f}")
 
 
 def check_memory(recipe: Recipe, *, force: bool) -> None:
@@ -143,14 +144,14 @@ def check_memory(recipe: Recipe, *, force: bool) -> None:
     try:
         planned = plan_for(recipe, backend, vram_gb)
     except PolicyError as unknown:
-        typer.echo(f"going on without a memory plan: {unknown}", err=True)
+        tell(f"going on without a memory plan: {unknown}")
         return
     if planned.fits:
         return
     message = _refusal(planned)
     if not force:
         raise DoesNotFit(f"{message}; or go on anyway with --force")
-    typer.echo(f"going on by --force: {message}", err=True)
+    tell(f"going on by --force: {message}")
 
 
 def _require_gpu(recipe: Recipe, *, force: bool) -> None:
@@ -170,7 +171,7 @@ def _require_gpu(recipe: Recipe, *, force: bool) -> None:
         return
     if not force:
         raise DoesNotFit(f"{problem}; or train on the CPU with --force")
-    typer.echo(f"training on the CPU because of --force: {problem}", err=True)
+    tell(f"training on the CPU because of --force: {problem}")
 
 
 def _verdict(planned: PlannedMemory) -> str:

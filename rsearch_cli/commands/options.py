@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rsearch_cli.commands.keys import keep_keys
+from rsearch_cli.streams import tell
 
 if TYPE_CHECKING:
     from rsearch_cli.recipe.loading import LoadedRecipe
@@ -92,7 +93,7 @@ def tell_notes(loaded: LoadedRecipe, command: str, implied: int = 0) -> None:
 
     given = loaded.given[implied:]
     for line in (*loaded.notes, *describe_unread(loaded.recipe, given, command)):
-        typer.echo(f"note: {line}", err=True)
+        tell(f"note: {line}")
 
 
 def use_services(

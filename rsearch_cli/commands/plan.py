@@ -21,6 +21,7 @@ from rsearch_cli.commands.options import (
     tell_notes,
 )
 from rsearch_cli.commands.output import print_json, print_rich
+from rsearch_cli.streams import echo
 
 if TYPE_CHECKING:
     from rsearch_cli.commands.memory import PlannedMemory
@@ -113,7 +114,7 @@ def _print_memory(memory: PlannedMemory | str) -> None:
     from rsearch_cli.commands.memory import print_memory
 
     if isinstance(memory, str):
-        typer.echo(f"\nno memory plan: {memory}")
+        echo("", f"no memory plan: {memory}")
     else:
         print_memory(memory)
 
@@ -164,12 +165,14 @@ def _print(recipe: Recipe, assumptions: Assumptions, estimates: dict[str, Estima
         stops = (str(estimate.stop or "not reached") for estimate in estimates.values())
         table.add_row(f"budget.max_usd={recipe.budget.max_usd:g} stops", *stops)
     print_rich(table)
-    typer.echo(
-        f"\nassumed: {assumptions.nodes} nodes a plan (--nodes); {assumptions.hit_rate:.0%} of "
-        "what further answers to a question send\nwas sent for an earlier one (--hit-rate), from "
-        f"an empty cache; {assumptions.judge_input_tokens} tokens in and "
-        f"{recipe.reward.judge.max_output_tokens} out a\nverdict; sources asked equally often; no "
-        "retries. Prices are the recipe's."
+    echo(
+        "",
+        f"assumed: {assumptions.nodes} nodes a plan (--nodes); {assumptions.hit_rate:.0%} of "
+        "what further answers to a question send",
+        "was sent for an earlier one (--hit-rate), from an empty cache; "
+        f"{assumptions.judge_input_tokens} tokens in and {recipe.reward.judge.max_output_tokens} "
+        "out a",
+        "verdict; sources asked equally often; no retries. Prices are the recipe's.",
     )
     if recipe.cache.mode == "offline":
-        typer.echo("cache.mode is offline: the run sends nothing, and stops at the first miss.")
+        echo("cache.mode is offline: the run sends nothing, and stops at the first miss.")

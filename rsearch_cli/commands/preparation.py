@@ -11,8 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-import typer
-
 from rsearch_cli.commands.cold_start import WORLD, Lessons, gather_lessons
 from rsearch_cli.errors import DataEmpty, RunFolderError
 from rsearch_cli.evaluate.validation import load_slice
@@ -46,6 +44,7 @@ from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.open import Services, open_services
 from rsearch_cli.services.purse import Purse
+from rsearch_cli.streams import tell
 from rsearch_cli.train.environment import describe_environment
 from rsearch_cli.train.run_folder import ENVIRONMENT, RECIPE, RunFolder, checkpoint_step
 from rsearch_cli.train.signals import StopSignals
@@ -354,4 +353,4 @@ def tell_scripts(recipe: Recipe, questions: Sequence[Question]) -> None:
 def say(line: str) -> None:
     """Tell on stderr what is under way; where several processes train together, one does."""
     if is_main():
-        typer.echo(line, err=True)
+        tell(line)

@@ -19,7 +19,7 @@ from rsearch_cli.commands.options import (
     tell_notes,
 )
 from rsearch_cli.commands.output import print_json, rich_stdout
-from rsearch_cli.terminal import printable
+from rsearch_cli.terminal import on_one_line, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,14 +72,15 @@ def preview(
 def _print(console: Console, result: dict[str, Any]) -> None:
     from rich.text import Text
 
-    console.print(Text(f"{result['recipe']}: {result['questions']}; model {result['model']}\n"))
+    subject = f"{result['recipe']}: {result['questions']}; model {result['model']}"
+    console.print(on_one_line(subject), "")
     console.print(_counts_table(result), "")
     console.print(_lengths_table(result["tokens"]))
-    console.print(Text(_room(result["tokens"])))
+    console.print(_room(result["tokens"]))
     if result["samples"]:
         console.print(_samples_table(result["samples"]), "")
     prompt = result["prompt"]
-    console.rule(Text(f"prompt of {prompt['question']}, {prompt['tokens']} tokens"))
+    console.rule(on_one_line(f"prompt of {prompt['question']}, {prompt['tokens']} tokens"))
     # Wrapped by the terminal, if at all: this is the prompt to the letter.
     console.print(Text(printable(prompt["text"])), soft_wrap=True)
     if result["rollout"] is not None:
@@ -95,7 +96,7 @@ def _counts_table(result: dict[str, Any]) -> Table:
         names = sorted({name for side in sides for name in side[f"by_{group}"]})
         for name in names:
             counts = (f"{side[f'by_{group}'].get(name, 0):,}" for side in sides)
-            table.add_row(f"{group} {name}", *counts)
+            table.add_row(on_one_line(f"{group} {name}"), *counts)
     return table
 
 
@@ -115,14 +116,13 @@ def _room(tokens: dict[str, Any]) -> str:
 
 
 def _samples_table(samples: list[dict[str, Any]]) -> Table:
-    from rich.text import Text
-
     table = _table("TYPE", "LEVEL")
     table.add_column("QUESTION")
     table.add_column("ANSWER")
     for sample in samples:
-        texts = (printable(sample["question"]), printable(" | ".join(sample["answers"])))
-        table.add_row(sample["type"], sample["level"], *map(Text, texts))
+        answers = " | ".join(sample["answers"])
+        cells = (sample["type"], sample["level"], sample["question"], answers)
+        table.add_row(*map(on_one_line, cells))
     return table
 
 
@@ -151,10 +151,11 @@ def _print_rollout(console: Console, rollout: dict[str, Any]) -> None:
         legend = Text(f"{trained}, {MARKS[0]}{inserted}{MARKS[1]}")
     console.print(legend)
     for problem in rollout["problems"]:
-        console.print(Text(f"plan not valid: {printable(problem)}"))
-    answer = "none" if rollout["answer"] is None else printable(rollout["answer"])
-    references = printable(" | ".join(rollout["references"]))
-    console.print(Text(f"answer {answer}   reference {references}   ended by {rollout['stop']}"))
+        console.print(on_one_line(f"plan not valid: {problem}"))
+    answer = "none" if rollout["answer"] is None else rollout["answer"]
+    references = " | ".join(rollout["references"])
+    line = f"answer {answer}   reference {references}   ended by {rollout['stop']}"
+    console.print(on_one_line(line))
 
 
 def _masked(segments: list[dict[str, Any]], coloured: bool) -> Text:

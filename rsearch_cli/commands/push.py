@@ -14,6 +14,7 @@ import typer
 from rsearch_cli.commands.keys import keep_keys
 from rsearch_cli.commands.options import Json, TrustRemoteCode, TrustSettings
 from rsearch_cli.commands.output import print_json
+from rsearch_cli.streams import echo
 
 if TYPE_CHECKING:
     from rsearch_cli.commands.pushing import PushReport
@@ -93,10 +94,10 @@ def _read_kinds(what: list[str] | None) -> tuple[str, ...]:
 def _print(report: PushReport, dry_run: bool) -> None:
     staged = report.staged
     for name, size in staged.files.items():
-        typer.echo(f"{size:>14,}  {name}")
-    typer.echo(f"{sum(staged.files.values()):>14,}  bytes in {len(staged.files)} files")
+        echo(f"{size:>14,}  {name}")
+    echo(f"{sum(staged.files.values()):>14,}  bytes in {len(staged.files)} files")
     if dry_run:
-        typer.echo(f"\n{staged.card}")
-        typer.echo(f"dry run: nothing was uploaded; the files are in {staged.folder}")
+        echo("", *staged.card.split("\n"))
+        echo(f"dry run: nothing was uploaded; the files are in {staged.folder}")
     else:
-        typer.echo(f"pushed: {report.pr_url or report.url}")
+        echo(f"pushed: {report.pr_url or report.url}")

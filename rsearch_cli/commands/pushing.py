@@ -26,7 +26,7 @@ from rsearch_cli.errors import (
 from rsearch_cli.policy.adapter import read_adapter
 from rsearch_cli.policy.loading import quieten_libraries
 from rsearch_cli.publish.base import locate_base, require_loadable
-from rsearch_cli.publish.hub import Target, check_access, find_token, upload
+from rsearch_cli.publish.hub import Target, check_access, check_id, find_token, upload
 from rsearch_cli.publish.record import RunRecord
 from rsearch_cli.publish.scan import scan_files
 from rsearch_cli.publish.staging import Staged, check_request, stage
@@ -112,6 +112,7 @@ def push_run(
     if not (trust_settings or is_own(path / RECIPE)):
         _refuse_foreign(record, path / RECIPE, target)
     target = target or own_target(record.recipe)
+    check_id(target.repo_id)
     base = locate_base(record.recipe.policy, base_model or record.recipe.hub.base_model)
     check_request(kinds, base)
     account = "" if dry_run else check_access(target.repo_id)

@@ -11,6 +11,7 @@ import typer
 
 from rsearch_cli.commands.options import Json, Overrides
 from rsearch_cli.commands.output import print_json, print_rich
+from rsearch_cli.streams import echo
 
 if TYPE_CHECKING:
     from rsearch_cli.recipe.loading import LoadedRecipe
@@ -52,7 +53,7 @@ def show(
     if as_json:
         print_json(resolved.model_dump())
     else:
-        typer.echo(dump_recipe(resolved), nl=False)
+        echo(*dump_recipe(resolved).splitlines())
 
 
 def _describe(loaded: LoadedRecipe) -> dict[str, str]:

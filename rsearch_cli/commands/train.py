@@ -28,6 +28,7 @@ from rsearch_cli.commands.options import (
 from rsearch_cli.commands.output import print_json, rich_stdout
 from rsearch_cli.commands.settings import HUB_PANEL, WANDB_PANEL, settings_of_stage, takes_settings
 from rsearch_cli.ranks import is_main, world_size
+from rsearch_cli.streams import echo
 
 if TYPE_CHECKING:
     from rsearch_cli.commands.training import TrainingReport
@@ -139,8 +140,10 @@ def train(
         raise typer.Exit(launch(line, num_processes, accelerate_config))
     report = run_training(resolved, folder, overwrite=overwrite, resume=resume)
     if is_main():
-        _print(report, as_json)
-        push_if_asked(resolved, folder)
+        try:
+            _print(report, as_json)
+        finally:  # also where nobody reads the report
+            push_if_asked(resolved, folder)
 
 
 def run_of_recipe(recipe: str) -> Path | None:
@@ -184,4 +187,4 @@ def _print(report: TrainingReport, as_json: bool) -> None:
             report.after,
             report.show,
         )
-    typer.echo(f"run folder: {report.folder}")
+    echo(f"run folder: {report.folder}")

@@ -128,11 +128,16 @@ def train_once(run: OpenRun) -> int:
     Raises:
         Interrupted: Ctrl-C came; the step under way is finished and saved.
         Terminated: The same for SIGTERM.
+        HungUp: The same for SIGHUP.
     """
     chosen = choose_checkpoint(run.folder, say) if run.resume and is_main() else None
     checkpoint = gather(chosen)[0]
     if run.resume:
-        run.folder.keep_rows_until(checkpoint_step(checkpoint) if checkpoint else 0)
+        train = run.recipe.train
+        rollouts = train.batch_size * train.gradient_accumulation_steps
+        step = checkpoint_step(checkpoint) if checkpoint else 0
+        for line in run.folder.keep_rows_until(step, rollouts):
+            say(line)
         wait_for_all()
     if run.lessons:
         steps = learn(run.policy, run.lessons, run.recipe, run.folder, checkpoint, run.signals)

@@ -29,7 +29,7 @@ from rsearch_cli.services.purse import LOCK as SPEND_LOCK
 from rsearch_cli.services.purse import SPEND
 from rsearch_cli.storage.claim import LOCK, claim_folder, require_writable
 from rsearch_cli.storage.inside import open_own
-from rsearch_cli.storage.json_text import dump_json
+from rsearch_cli.storage.json_text import dump_json, read_json_object
 from rsearch_cli.storage.rows import append_rows, write_lines
 from rsearch_cli.storage.staging import PARTIAL, saving, staged
 
@@ -38,6 +38,7 @@ RECIPE = "recipe.yaml"
 PREDICTIONS = "predictions.jsonl"
 RESULTS = "results.json"
 REPORT = "report.md"
+_NO_RECORD = (ValueError, TypeError, KeyError, AttributeError, RecursionError, DataMalformed)
 OURS = (SETTINGS, RECIPE, PREDICTIONS, RESULTS, REPORT, SPEND, SPEND_LOCK, LOCK, PARTIAL)
 
 
@@ -116,8 +117,8 @@ class EvaluationFolder:
             RunFolderError: There is none here, or its settings cannot be read.
         """
         try:
-            settings = json.loads((self.path / SETTINGS).read_text("utf-8"))
-            if not isinstance(settings, dict) or not isinstance(settings.get("methods"), list):
+            settings = read_json_object(self.path / SETTINGS)
+            if not isinstance(settings.get("methods"), list):
                 raise ValueError("it names no methods")
             return settings
         except FileNotFoundError:
@@ -230,7 +231,7 @@ def whole_batches(
 def _read_line(path: Path, number: int, line: bytes) -> Record:
     try:
         return Record.from_json(json.loads(line))
-    except (ValueError, TypeError, KeyError, AttributeError, DataMalformed) as error:
+    except _NO_RECORD as error:
         raise DataMalformed(
             f"{path}, line {number}: {error}; start anew with --overwrite"
         ) from error

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rsearch_cli.evaluate.intervals import METHODS
 from rsearch_cli.evaluate.results import GROUPED, LABELS
-from rsearch_cli.terminal import printable, shorten
+from rsearch_cli.terminal import escape_markdown, on_one_line, shorten
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -102,7 +102,7 @@ def as_table(sheet: Sheet) -> Table:
     from rich.text import Text
 
     table = Table(
-        title=Text(sheet.title),
+        title=Text(on_one_line(sheet.title)),
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1 if sheet.prose else 0, 0, 0),
@@ -113,7 +113,7 @@ def as_table(sheet: Sheet) -> Table:
         figures = bool(number) and not sheet.prose
         table.add_column(column, justify="right" if figures else "left", overflow="fold")
     for row in sheet.rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
+        table.add_row(*(Text(on_one_line(cell)) for cell in row))
     return table
 
 
@@ -121,12 +121,12 @@ def as_markdown(sheet: Sheet) -> str:
     """The sheet for a report."""
     rule = ["---", *(["---" if sheet.prose else "---:"] * (len(sheet.columns) - 1))]
     lines = [_line(row) for row in (sheet.columns, rule, *sheet.rows)]
-    return "\n".join([f"## {sheet.title}", "", *lines, ""])
+    return "\n".join([f"## {escape_markdown(sheet.title)}", "", *lines, ""])
 
 
 def report_markdown(results: Mapping[str, Any]) -> str:
     """`report.md`: the context first, then every sheet."""
-    context = [f"- {_escape(line)}" for line in describe_context(results["context"])]
+    context = [f"- {escape_markdown(line)}" for line in describe_context(results["context"])]
     note = (
         f"In brackets {METHODS}. Questions whose search or verdict failed "
         " are counted below and taken for nothing else; an answer that the policy's server "
@@ -134,7 +134,7 @@ def report_markdown(results: Mapping[str, Any]) -> str:
     )
     sheets = [as_markdown(sheet) for sheet in result_sheets(results)]
     problems = [
-        f"**Warning, {name}**: {_escape(block['format_problem'])}\n"
+        f"**Warning, {name}**: {escape_markdown(block['format_problem'])}\n"
         for name, block in results["methods"].items()
         if block.get("format_problem")
     ]
@@ -221,12 +221,4 @@ def _short(text: str | None) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(_escape(cell) for cell in cells) + " |"
-
-
-def _escape(text: str) -> str:
-    """Keep text of models and sources from being read as markup."""
-    flat = " ".join(printable(text).split())
-    for mark in ("\\", "|", "<", "`", "*", "_", "[", "]"):
-        flat = flat.replace(mark, f"\\{mark}")
-    return flat
+    return "| " + " | ".join(escape_markdown(cell) for cell in cells) + " |"

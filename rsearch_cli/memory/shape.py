@@ -7,7 +7,6 @@ to do; a model that the Hub would serve is then merely not planned for.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from rsearch_cli.errors import PolicyError
 from rsearch_cli.recipe.policy import ALL_LINEAR, Lora
+from rsearch_cli.storage.json_text import read_json_object
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
@@ -169,11 +169,12 @@ def read_shape(path: Path) -> ModelShape:
         PolicyError: It cannot be read, or is of no dense decoder.
     """
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json_object(path)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise PolicyError(f"policy.model: {path} cannot be read: {reason}") from error
-    config = config.get("text_config", config) if isinstance(config, dict) else {}
+    inner = config.get("text_config", config)
+    config = inner if isinstance(inner, dict) else {}
     missing = [key for key in _REQUIRED if not isinstance(config.get(key), int)]
     if missing or any(config.get(key) for key in _EXPERTS):
         why = f"it has no {missing[0]}" if missing else "it mixes experts"

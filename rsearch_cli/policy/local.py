@@ -11,22 +11,10 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from rsearch_cli.errors import OutOfMemory
+from rsearch_cli.errors import OutOfMemory, is_shortage, shortage
 from rsearch_cli.policy.generation import GREEDY, Generation, Sampling, TagStop, TextWatch
 from rsearch_cli.policy.prefix_cache import Inputs, PrefixCache, pad_left
 from rsearch_cli.policy.tokenizing import Tokenizing
-
-
-def is_shortage(error: RuntimeError) -> bool:
-    """Whether a device ran out of memory; kernels of Triton and cuBLAS say so in their own way."""
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error).lower()
-
-
-def shortage(error: Exception) -> str:
-    """What an out-of-memory error of torch says first: that it is one, and how much was asked."""
-    return ". ".join(str(error).split(". ")[:2]).rstrip(".")
 
 
 class LocalPolicy(Tokenizing):
@@ -88,7 +76,7 @@ class LocalPolicy(Tokenizing):
             watch = [TextWatch(self.decode, on_text, width, self.eos_ids)] if on_text else []
             config = self._generation_config(max(max_new_tokens), sampling)
             output = self._run_model(inputs, config, [tag_stop, *watch])
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_shortage(error):
                 raise
             raise OutOfMemory(shortage(error)) from error

@@ -6,7 +6,6 @@ of modules that does not fit is refused before anything is downloaded or loaded.
 
 from __future__ import annotations
 
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from rsearch_cli.policy.adapter import WEIGHTS, StoredAdapter, plain_name
 from rsearch_cli.policy.weights import refuse_quantised
 from rsearch_cli.ranks import is_main
 from rsearch_cli.recipe.policy import ALL_LINEAR, Policy
+from rsearch_cli.streams import tell
 
 # Their modules are stacked into one as the model is loaded, and PEFT renames their adapters.
 _STACKED = ".experts."
@@ -91,10 +91,9 @@ class Skeleton:
                 )
         named = adapter.base and plain_name(adapter.base)
         if named and named != plain_name(self._base) and is_main():
-            print(
+            tell(
                 f"the adapter {adapter.folder} says that its base is {adapter.base}; it is put on "
-                f"{self._base}, which has the same modules",
-                file=sys.stderr,
+                f"{self._base}, which has the same modules"
             )
 
     def load(self, folder: Path) -> None:

@@ -1,11 +1,15 @@
 """The model card: metadata for the Hub, and everything a stranger must know to trust an agent.
 
 Place in the path: the last file of staging, written from the run's record and from what the checks
-found. On failure: metadata that huggingface_hub's own card classes cannot read back are a
-`PublishError`; what the run did not measure, the card says was not measured.
+found; names and other text of the run are escaped for Markdown. On failure: metadata that
+huggingface_hub's own card classes cannot read back are a `PublishError`; what the run did not
+measure, the card says was not measured.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 from rsearch_cli import __version__
 from rsearch_cli.publish.base import Base
@@ -23,6 +27,7 @@ from rsearch_cli.publish.method import describe_training
 from rsearch_cli.publish.record import RunRecord, public_recipe
 from rsearch_cli.publish.usage import describe_usage, fenced, system_prompt
 from rsearch_cli.recipe.documents import dump_document
+from rsearch_cli.terminal import code_span, escape_markdown, printable
 
 _CITATION = """\
 @article{shi2025rsearch,
@@ -62,7 +67,7 @@ def write_card(record: RunRecord, findings: Findings) -> str:
     body = "\n\n".join(
         text if title is None else f"## {title}\n\n{text}" for title, text in sections.items()
     )
-    card = f"---\n{write_metadata(record, findings)}\n---\n\n# {name}\n\n{body}\n"
+    card = printable(f"---\n{write_metadata(record, findings)}\n---\n\n# {name}\n\n{body}\n")
     check_metadata(card, record)
     return card
 
@@ -73,9 +78,10 @@ def _opening(record: RunRecord, findings: Findings) -> str:
     if licence == "unknown":
         told = "unknown: no card of the base says it"
     else:
-        told = f"`{findings.licence.get('license_name', licence)}`, as its own card says"
+        told = f"{code_span(findings.licence.get('license_name', licence))}, as its own card says"
     named = " (named by the person who pushed; the run used a folder)" if base.named_by_hand else ""
-    link = f"[{base.name}](https://huggingface.co/{base.public})" if base.public else base.name
+    name = escape_markdown(base.name)
+    link = f"[{name}](https://huggingface.co/{base.public})" if base.public else name
     along = " Its weights lie in `base/`." if findings.contents.base else ""
     return (
         "A search agent: for a question it thinks, writes a small plan of sub-queries, gets the "
@@ -94,7 +100,7 @@ def _holds(findings: Findings) -> str:
     parts = [
         adapter + where if contents.adapter else "",
         "merged weights" if contents.merged else "",
-        f"GGUF (`{contents.gguf}`)" if contents.gguf else "",
+        f"GGUF ({code_span(contents.gguf)})" if contents.gguf else "",
     ]
     return ", ".join(filter(None, parts))
 
@@ -106,14 +112,14 @@ def _evaluation(record: RunRecord) -> str:
     summary, recipe = record.summary, record.recipe
     after = summary["after"]
     return (
-        f"{after['n']} questions of the split `{summary['split']}` of {record.data.name}, the same "
-        f"ones before and after.\n\n{table}\n\n"
+        f"{_shown(after, 'n')} questions of the split {code_span(summary['split'])} of "
+        f"{escape_markdown(record.data.name)}, the same ones before and after.\n\n{table}\n\n"
         f"- **Intervals:** {describe_intervals(record)}.\n"
-        f"- **Search provider and corpus:** {record.providers}.\n"
+        f"- **Search provider and corpus:** {escape_markdown(record.providers)}.\n"
         f"- **Passages a sub-query:** {recipe.search.top_k}.\n"
         f"- **Judge:** {NO_JUDGE}; normalisation `{recipe.reward.normalisation}`.\n"
-        f"- **Failed searches:** {after.get('failed_searches', 'not recorded')} of "
-        f"{after.get('searches', 'not recorded')} after training."
+        f"- **Failed searches:** {_shown(after, 'failed_searches')} of "
+        f"{_shown(after, 'searches')} after training."
     )
 
 
@@ -122,26 +128,28 @@ def _data(record: RunRecord) -> str:
     link = f" (https://huggingface.co/datasets/{data.hub_id})" if data.hub_id else ""
     described = record.summary.get("questions")
     # A description may name a local file by its path; the recipe's question file is known by name.
-    seen = f" The run says: {described}." if described and "/" not in described else ""
+    seen = ""
+    if described and "/" not in described:
+        seen = f" The run says: {escape_markdown(described)}."
     return (
-        f"Questions: {data.name}{link}, trained on the split "
-        f"`{record.recipe.questions.train_split}`.{seen}\n\nLicence of the questions: "
+        f"Questions: {escape_markdown(data.name)}{link}, trained on the split "
+        f"{code_span(record.recipe.questions.train_split)}.{seen}\n\nLicence of the questions: "
         f"{data.licence}."
     )
 
 
 def _cost(record: RunRecord) -> str:
     environment = record.environment
-    device = environment.get("device", "not recorded")
+    device = _shown(environment, "device")
     memory = environment.get("device_memory_gb")
     threads = environment.get("cpu_threads")
     hours, seconds = record.step_hours, record.summary.get("seconds")
     services = {n: s for n, s in record.services.items() if s.usd or s.saved_usd}
-    dollars = ", ".join(f"{n} ${s.usd:.4f}" for n, s in services.items())
+    dollars = ", ".join(f"{escape_markdown(n)} ${s.usd:.4f}" for n, s in services.items())
     total = sum(s.usd for s in record.services.values())
     return (
         f"- **Hardware:** {device}{f', {memory:g} GB' if memory else ''}"
-        f"{f', CPU threads: {threads}' if device == 'cpu' and threads else ''}.\n"
+        f"{f', CPU threads: {threads:d}' if device == 'cpu' and threads else ''}.\n"
         f"- **Hours:** {'not recorded' if hours is None else f'{hours:.2f}'} in training steps"
         + (f"; {seconds / 3600:.2f} for the last start as a whole" if seconds else "")
         + ".\n"
@@ -158,7 +166,8 @@ def _limits(record: RunRecord, findings: Findings) -> str:
             f"No sure gain in {'; '.join(unproven)}: 0 lies in the difference's 95 % interval."
         )
     if weakest := weakest_types(record):
-        points.append(f"Weakest kinds of question, exact match: {', '.join(weakest)}.")
+        kinds = escape_markdown(", ".join(weakest))
+        points.append(f"Weakest kinds of question, exact match: {kinds}.")
     for key, words in (("plan_valid", "a valid plan"), ("format_valid", "a valid format")):
         if after.get(key) is not None and after[key] < 1:
             points.append(f"{1 - after[key]:.1%} of its greedy answers lack {words}.")
@@ -167,8 +176,8 @@ def _limits(record: RunRecord, findings: Findings) -> str:
         points.append(f"{truncated:.1%} of the completions of the last steps ran out of tokens.")
     if after.get("failed_searches"):
         points.append(
-            f"{after['failed_searches']} of {after['searches']} searches of the evaluation failed; "
-            "its figures contain that."
+            f"{_shown(after, 'failed_searches')} of {_shown(after, 'searches')} searches of the "
+            "evaluation failed; its figures contain that."
         )
     if record.four_bit and findings.merge:
         points.append(
@@ -203,13 +212,13 @@ def _protocol(record: RunRecord) -> str:
         f"A -> B\n</search>\n<{rules.result_tag}> filled in by the system </{rules.result_tag}>\n"
         "<answer> … </answer>"
     )
-    prompt = system_prompt(record.recipe)
+    prompt, sources = system_prompt(record.recipe), escape_markdown(", ".join(rules.sources))
     examples = f" {rules.example_turns} worked examples stood as earlier turns." * (
         rules.example_turns > 0
     )
     return (
         f"{fenced(shape)}\n\nAt most {rules.max_nodes} nodes, {rules.max_query_words} words a "
-        f"query, {rollout.max_turns} searches an answer. Sources: {', '.join(rules.sources)}. "
+        f"query, {rollout.max_turns} searches an answer. Sources: {sources}. "
         "`A -> B`: B waits for A, and what A found is added to B's query.\n\n"
         + (f"System prompt:{examples}\n\n{fenced(prompt)}" if prompt else "No system prompt.")
     )
@@ -218,10 +227,15 @@ def _protocol(record: RunRecord) -> str:
 def _recipe(record: RunRecord, base: Base) -> str:
     recipe = dump_document(public_recipe(record.recipe, base.public))
     packages = record.environment.get("packages") or {}
-    versions = ", ".join(f"{name} {v}" for name, v in packages.items() if v)
+    versions = escape_markdown(", ".join(f"{name} {v}" for name, v in packages.items() if v))
     return (
         "The settings that others can use; addresses, paths, accounts and budgets of the run are "
         "left out. Also as `recipe.yaml`.\n\n"
         f"<details><summary>recipe.yaml</summary>\n\n{fenced(recipe, 'yaml')}\n\n</details>\n\n"
         f"Versions: {versions or 'not recorded'}."
     )
+
+
+def _shown(facts: Mapping[str, Any], key: str) -> str:
+    """What a file of the run says under a key."""
+    return escape_markdown(str(facts.get(key, "not recorded")))

@@ -27,6 +27,7 @@ from rsearch_cli.errors import (
 from rsearch_cli.policy.published import MANIFEST
 from rsearch_cli.services.hub import TOKEN_VARIABLE
 from rsearch_cli.services.keys import find_flaw, hide_secrets, read_key
+from rsearch_cli.services.proxies import check_proxies
 
 MESSAGE = "Search agent trained with rsearch"
 _WEIGHTS = (".safetensors", ".bin", ".gguf")
@@ -74,6 +75,18 @@ def find_token() -> str | None:
     return read_key(TOKEN_VARIABLE) or get_token() or None
 
 
+def check_id(repo_id: str) -> None:
+    """See that a repository can have this id.
+
+    Raises:
+        PublishError: It cannot.
+    """
+    with clear_errors(repo_id, "checking the id"):
+        from huggingface_hub.utils import validate_repo_id
+
+        validate_repo_id(repo_id)
+
+
 def check_access(repo_id: str) -> str:
     """See that the id is possible and the Hub knows the token, before anything slow starts.
 
@@ -83,6 +96,8 @@ def check_access(repo_id: str) -> str:
     Raises:
         PublishError: Of the narrowest kind.
     """
+    check_id(repo_id)
+    check_proxies()
     token = find_token()
     if token is None:
         raise PublishDenied(
@@ -93,9 +108,7 @@ def check_access(repo_id: str) -> str:
         raise PublishDenied(flaw)
     with clear_errors(repo_id, "signing in"):
         from huggingface_hub import HfApi
-        from huggingface_hub.utils import validate_repo_id
 
-        validate_repo_id(repo_id)
         account = HfApi().whoami()["name"]
         if not isinstance(account, str) or not _ACCOUNT.fullmatch(account):
             raise ValueError("it names no account")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rsearch_cli.publish.contents import Findings
 from rsearch_cli.publish.record import RunRecord
+from rsearch_cli.terminal import code_span, escape_markdown
 
 CURVE = "reward.png"
 _PAPER = "R-Search (Shi and Shen, [arXiv 2506.08352](https://arxiv.org/abs/2506.08352))"
@@ -23,14 +24,15 @@ def describe_training(record: RunRecord, findings: Findings) -> str:
     start = recipe.policy.adapter
     if start is not None:
         settings += [
-            f"- **Started from:** the trained adapter `{Path(start).name}`; how that one was "
-            "trained, this run does not record."
+            f"- **Started from:** the trained adapter {code_span(Path(start).name)}; how that one "
+            "was trained, this run does not record."
         ]
     precision = "4 bit (NF4)" if record.four_bit else "16 bit or more"
     settings += [
         f"- **Adapter:** LoRA, rank {lora.r}, alpha {lora.alpha}, on "
-        f"{', '.join(lora.target_modules)}; learning rate {rate:g}.",
-        f"- **Precision:** frozen weights in {precision}, computed in {record.dtype}.",
+        f"{escape_markdown(', '.join(lora.target_modules))}; learning rate {rate:g}.",
+        f"- **Precision:** frozen weights in {precision}, computed in "
+        f"{escape_markdown(record.dtype)}.",
         f"- **Seed:** {recipe.seed}.",
     ]
     if recipe.reward.shuffle_answers and not record.supervised:
@@ -43,7 +45,7 @@ def _reinforced(record: RunRecord) -> tuple[str, list[str], float]:
     train, reward = record.recipe.train, record.recipe.reward
     weights, early = reward.weights, reward.curriculum_weights
     answer = {"f1": "token F1", "em": "exact match"}.get(
-        reward.answer, f"the verdict of `{reward.judge.model}`"
+        reward.answer, f"the verdict of {code_span(reward.judge.model)}"
     )
     method = (
         f"{_PAPER}: GRPO ([arXiv 2402.03300](https://arxiv.org/abs/2402.03300)) on whole search "
@@ -62,7 +64,7 @@ def _reinforced(record: RunRecord) -> tuple[str, list[str], float]:
 
 def _supervised(record: RunRecord) -> tuple[str, list[str], float]:
     sft = record.recipe.sft
-    traces = "the fictional world" if sft.traces == "world" else f"`{Path(sft.traces).name}`"
+    traces = "the fictional world" if sft.traces == "world" else code_span(Path(sft.traces).name)
     taken = (record.summary.get("traces") or {}).get("taken", "an unrecorded number of")
     method = (
         f"A supervised cold start in the protocol of {_PAPER}: the policy imitates whole search "
@@ -70,7 +72,7 @@ def _supervised(record: RunRecord) -> tuple[str, list[str], float]:
         "reinforcement learning in this run."
     )
     settings = [
-        f"- **Traces:** {taken}, from {traces}.",
+        f"- **Traces:** {escape_markdown(str(taken))}, from {traces}.",
         f"- **Steps:** {record.steps}, each of "
         f"{sft.batch_size * sft.gradient_accumulation_steps} traces.",
     ]

@@ -115,7 +115,7 @@ class RunRecord:
         source = self.recipe.questions.source
         if source in _DATA:
             return _DATA[source]
-        return Data(None, f"own questions (`{source}`)", "not recorded in the run")
+        return Data(None, f"own questions ({source})", "not recorded in the run")
 
     @property
     def providers(self) -> str:
@@ -129,7 +129,7 @@ class RunRecord:
     def _corpus(self, corpus: str) -> str:
         if corpus == "questions":
             return f"the passages that come with {self.data.name}"
-        return f"`{Path(corpus).name}`"
+        return Path(corpus).name
 
     def last(self, key: str, steps: int = 10) -> float | None:
         """Mean of a metric over the last steps that have it; None if none has."""

@@ -12,6 +12,7 @@ from rsearch_cli.publish.base import Base
 from rsearch_cli.publish.contents import Contents
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.storage.json_text import dump_json
+from rsearch_cli.terminal import printable
 from rsearch_cli.types import Question
 
 
@@ -31,6 +32,7 @@ def describe_usage(contents: Contents, base: Base, recipe: Recipe) -> str:
 
 def fenced(text: str, language: str = "") -> str:
     """Text as a Markdown code block, whatever backticks it holds itself."""
+    text = printable(text)
     fence = "```"
     while fence in text:
         fence += "`"

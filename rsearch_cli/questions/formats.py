@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from rsearch_cli.errors import DataMalformed, DataNotFound
 from rsearch_cli.questions.parquet import PARQUET_MAGIC, stream_parquet
-from rsearch_cli.storage.json_text import dump_json, parse_json
+from rsearch_cli.storage.json_text import parse_json
 
 Placed = tuple[str, Any]
 """A value, and where it stands: `line 3`, `item 3` of a list, `row 3` of a parquet file."""
@@ -274,7 +274,7 @@ def _parse(origin: str, text: str, first_line: int, expected: str) -> Any:
 def has_lone_surrogate(value: Any) -> bool:
     """Whether a text in it holds half a character, which no tokenizer and no file takes."""
     try:
-        dump_json(value).encode("utf-8")
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except UnicodeEncodeError:
         return True
     return False

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rsearch_cli.recipe.documents import Keys, parse_document
+from rsearch_cli.recipe.documents import MOST_DEPTH, MOST_KEY_CHARS, Keys, parse_document
 from rsearch_cli.recipe.problems import FLAG_NAMES, Problem
+from rsearch_cli.terminal import shorten
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,10 @@ def option_layers(
     for override in overrides:
         dotted, equals, text = override.partition("=")
         dotted = dotted.strip()
-        if not equals or not all(dotted.split(".")):
-            sentence = f"'{override}' is not KEY=VALUE, as in train.max_steps=20"
+        keys = dotted.split(".")
+        is_key = len(keys) <= MOST_DEPTH and len(dotted) <= MOST_KEY_CHARS
+        if not equals or not all(keys) or not is_key:
+            sentence = f"'{shorten(override, 60)}' is not KEY=VALUE, as in train.max_steps=20"
             problems.append(Problem("other", "--set", sentence))
             continue
         value = parse_document(text, f"--set {dotted}")

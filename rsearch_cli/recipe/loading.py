@@ -14,6 +14,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,23 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from rsearch_cli.errors import RecipeError, RecipeNotFound
-from rsearch_cli.recipe.documents import Document, dump_document, parse_document
+from rsearch_cli.recipe.documents import dump_document, read_document, show_value
 from rsearch_cli.recipe.layers import Layer, blame, fill_in, merge, option_layers
-from rsearch_cli.recipe.problems import Problem, explain, involved_keys, recipe_error, show_value
+from rsearch_cli.recipe.problems import (
+    MOST_PROBLEMS,
+    Problem,
+    explain,
+    involved_keys,
+    recipe_error,
+)
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.recipe.trust import differing, is_somebodys, refusal, take_harmless
 from rsearch_cli.recipe.unread import Given
 
 _FILE = ("source", "path", "difficulty")
+
+MOST_EXTENDED = 10
+"""Most recipes of which one extends the next."""
 
 
 @dataclass(frozen=True)
@@ -86,12 +96,12 @@ def load_recipe(
     given = tuple(setting for layer in options for setting in layer.settings())
     added, notes = _put_file_for_world(_merge_all(files, options), options)
     recipe, errors = _validate(_merge_all(files, [*options, *added]))
-    for error in errors:
+    for error in errors[:MOST_PROBLEMS]:
         kind, sentence = explain(error)
         where = blame(involved_keys(error), [*files, *options], otherwise=files[-1].where)
         problems.append(Problem(kind, where, sentence))
     if problems or recipe is None:
-        raise recipe_error(path.stem, problems)
+        raise recipe_error(path.stem, problems, more=max(0, len(errors) - MOST_PROBLEMS))
     left = _left_out(files, options, recipe)
     if left and (trusted is None or "policy.model" in left):
         raise RecipeError(refusal(_display(path), left))
@@ -177,8 +187,8 @@ def _find(name_or_path: str, beside: Path | None = None, asker: str = "") -> Pat
     )
     shipped = _shipped()
     if is_path:
-        path = (beside or Path()) / Path(name_or_path).expanduser()
-        if path.is_file():
+        path = (beside or Path()) / _expand(name_or_path)
+        if _is_file(path):
             return path
         missing = f"no recipe file at {path}"
     elif name_or_path in shipped:
@@ -190,15 +200,32 @@ def _find(name_or_path: str, beside: Path | None = None, asker: str = "") -> Pat
     raise RecipeNotFound(f"{asker}{missing}{hint} List them with: rsearch recipes")
 
 
+def _expand(path: str) -> Path:
+    with suppress(RuntimeError):  # there is no such user, or no home folder
+        return Path(path).expanduser()
+    return Path(path)
+
+
+def _is_file(path: Path) -> bool:
+    with suppress(OSError, ValueError):  # the name is too long, or holds a null byte
+        return path.is_file()
+    return False
+
+
 def _read_chain(
     path: Path, chain: tuple[Path, ...] = (), *, trusted: bool | None
 ) -> tuple[list[Layer], list[Problem]]:
     """The layers of a recipe and of all that it extends, lowest first, with the flaws found."""
     where = _display(path)
+    if len(chain) >= MOST_EXTENDED:
+        names = " -> ".join(seen.name for seen in chain[:3])
+        raise RecipeError(
+            f"{where}: more than {MOST_EXTENDED} recipes extend each other: {names} ..."
+        )
     if path.resolve() in [seen.resolve() for seen in chain]:
         names = " -> ".join(seen.name for seen in (*chain, path))
         raise RecipeError(f"{where}: recipes extend each other in a circle: {names}")
-    document = _read_file(path, where)
+    document = read_document(path, where)
     data: dict[str, Any] = dict(document.data)
     left: dict[str, Any] = {}
     if not (trusted or (trusted is None and not is_somebodys(path))):
@@ -216,20 +243,6 @@ def _read_chain(
         problems.append(Problem("value", at, sentence))
     problems += [Problem("other", f"{where}:{line}", flaw) for line, flaw in document.flaws]
     return [*layers, layer], problems
-
-
-def _read_file(path: Path, where: str) -> Document:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RecipeError(f"{where}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{where}: not UTF-8 text: {error.reason}") from error
-    document = parse_document(text, where)
-    if not isinstance(document.data, dict):
-        seen = show_value(document.data)
-        raise RecipeError(f"{where}: a recipe is a mapping of keys, got {seen}")
-    return document
 
 
 def _validate(tree: dict[str, Any]) -> tuple[Recipe | None, list[ErrorDetails]]:

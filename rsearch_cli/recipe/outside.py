@@ -81,7 +81,7 @@ class Budget(Section):
 
 
 class Wandb(Section):
-    """Weights & Biases; the key is taken from WANDB_API_KEY and from nowhere else."""
+    """Weights & Biases; the key is that of WANDB_API_KEY, or the one that `wandb login` stored."""
 
     enabled: bool = Field(False, description="Whether the run is tracked there.")
     project: str = Field("r-search-training", min_length=1, description="Project of the run.")

@@ -7,7 +7,6 @@ each becomes one sentence and all together one exception. On failure: nothing he
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from rsearch_cli.errors import RecipeError, RecipeKeyError, RecipeValueError
+from rsearch_cli.recipe.documents import show_value
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.terminal import on_one_line
 
 # Flags that are not called after the last part of the key they set.
 FLAG_NAMES = {
@@ -61,6 +62,9 @@ _RULES = {
     "less_than_equal": "must be at most {le}",
     "too_short": "must hold at least {min_length}",
 }
+MOST_PROBLEMS = 20
+"""Most problems of a recipe that are put into words."""
+
 # Least likeness, 0 to 1, of a name that is worth suggesting.
 _NEAR = 0.7
 _ANY_NAME = "*"
@@ -84,14 +88,23 @@ class Problem:
         return f"{self.where}: {self.sentence}"
 
 
-def recipe_error(name: str, problems: Sequence[Problem]) -> RecipeError:
-    """One exception for all problems: a line each, and the narrowest class that fits them all."""
+def recipe_error(name: str, problems: Sequence[Problem], more: int = 0) -> RecipeError:
+    """One exception for all problems: a line each, and the narrowest class that fits them all.
+
+    Args:
+        name: Of the recipe.
+        problems: At least one; of many, the first are told.
+        more: Further problems, which nobody has put into words.
+    """
     kinds = {problem.kind for problem in problems}
     narrow = {"key": RecipeKeyError, "value": RecipeValueError}
     error = narrow.get(kinds.pop(), RecipeError) if len(kinds) == 1 else RecipeError
-    lines = [str(problem) for problem in problems]
-    if len(lines) > 1:
-        lines = [f"recipe {name} has {len(lines)} problems:", *(f"  {line}" for line in lines)]
+    lines = [on_one_line(str(problem)) for problem in problems[:MOST_PROBLEMS]]
+    count = len(problems) + more
+    if count > 1:
+        lines = [f"recipe {name} has {count} problems:", *(f"  {line}" for line in lines)]
+    if count > MOST_PROBLEMS:
+        lines.append(f"  and {count - MOST_PROBLEMS} more")
     return error("\n".join(lines))
 
 
@@ -127,12 +140,6 @@ def involved_keys(error: ErrorDetails) -> list[tuple[str | int, ...]]:
     named = re.findall(r"[a-z_]+(?:\.[a-z_]+)*", str(error["ctx"]["error"]))
     paths = [(*keys, *name.split(".")) for name in named]
     return [path for path in paths if _schema_key(path) in schema_fields()] or [keys]
-
-
-def show_value(value: object) -> str:
-    """A value as a recipe would write it, at most 60 characters long."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def schema_fields() -> dict[str, FieldInfo]:

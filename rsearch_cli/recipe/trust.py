@@ -17,7 +17,7 @@ from typing import Any
 
 import platformdirs
 
-from rsearch_cli.recipe.problems import show_value
+from rsearch_cli.recipe.documents import show_value
 from rsearch_cli.terminal import printable
 
 Keys = tuple[str, ...]

@@ -8,7 +8,6 @@ built again; a folder that cannot be written costs a line on stderr and the time
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from rsearch_cli.search.prepared import (
 from rsearch_cli.search.sources import SearchRequest
 from rsearch_cli.search.words import split_query
 from rsearch_cli.services.cache import cache_root
+from rsearch_cli.streams import tell
 from rsearch_cli.types import Passage
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def open_bm25(
             indexes[config.corpus] = _open(config.corpus, corpus, folder)
         sources[name] = Bm25Source(name, indexes[config.corpus])
         if not sources[name].size:
-            _say(f"search source {name} has no passage in corpus {config.corpus}: it finds nothing")
+            tell(f"search source {name} has no passage in corpus {config.corpus}: it finds nothing")
     return sources
 
 
@@ -178,7 +178,7 @@ def open_corpus(corpus: Path, folder: Path) -> Bm25Index:
                 f"CORPUS.jsonl --output {corpus}"
             )
         if read_version(corpus) != INDEX_VERSION:
-            _say(f"corpus {corpus} was indexed by another version of rsearch; indexing it again")
+            tell(f"corpus {corpus} was indexed by another version of rsearch; indexing it again")
             return open_corpus(corpus / PASSAGES, folder)
         return _map(corpus)
     target = folder / corpus_key(corpus)
@@ -249,7 +249,7 @@ def _is_kept(folder: Path) -> bool:
     """Whether there is a whole index, byte for byte; one that is damaged is told."""
     whole = is_whole(folder)
     if whole is False:
-        _say(f"BM25 index {folder} is damaged; building it again")
+        tell(f"BM25 index {folder} is damaged; building it again")
     return bool(whole)
 
 
@@ -276,8 +276,4 @@ def _pick_best(scores: NDArray[np.float32], top_k: int) -> list[int]:
 
 
 def _say_not_kept(folder: Path, error: OSError) -> None:
-    _say(f"BM25 index {folder} cannot be kept ({error}); it is built again next time")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+    tell(f"BM25 index {folder} cannot be kept ({error}); it is built again next time")

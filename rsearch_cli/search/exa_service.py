@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import sys
 import warnings
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +25,9 @@ from rsearch_cli.recipe.addresses import hide_login, is_http
 from rsearch_cli.services.call import PermanentFailure, TransientFailure
 from rsearch_cli.services.http import open_client, read_retry_after
 from rsearch_cli.services.keys import check_key, hide_secrets
+from rsearch_cli.services.proxies import check_proxies
 from rsearch_cli.services.values import is_finite
+from rsearch_cli.streams import tell
 
 if TYPE_CHECKING:
     import ssl
@@ -107,11 +108,13 @@ class ExaService:
         self._reported: set[str] = set()
 
     def check(self) -> None:
-        """Check the key, and load the client.
+        """Check the key and the proxies, and load the client.
 
         Raises:
             AccessDenied: The key is missing, or is text that cannot be a key.
+            SourceError: The proxies that the environment names cannot be used.
         """
+        check_proxies()
         # Slow to import: better now than while the time-out of the first search runs.
         import exa_py  # noqa: F401
 
@@ -225,7 +228,7 @@ class ExaService:
             kind = f"{remark.code} {remark.path}"
             if is_main() and kind not in self._reported and len(self._reported) < MOST_REMARKS:
                 self._reported.add(kind)
-                print(f"Exa: {self._quote(f'{kind}: {remark.message}')}", file=sys.stderr)
+                tell(f"Exa: {self._quote(f'{kind}: {remark.message}')}")
 
     def _quote(self, words: str) -> str:
         """Words of the service's or the library's on one short line, in which no key stands."""

@@ -8,13 +8,13 @@ such trials is given up: what waits for it fails at once, and the run can stop.
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 from rsearch_cli.services.call import PermanentFailure
+from rsearch_cli.streams import tell
 
 GIVE_UP_AFTER = 5
 """Trials in a row that may fail before calls no longer wait for the service."""
@@ -93,7 +93,7 @@ class Breaker:
         """Note that the service answered."""
         with self._guard:
             if self._paused_until is not None:
-                _say(f"{self._service} answers again; going on")
+                tell(f"{self._service} answers again; going on")
             self._failures = self._failed_trials = 0
             self._paused_until, self._trial = None, False
 
@@ -108,7 +108,7 @@ class Breaker:
                 self._paused_until = self._clock() + self._pause
             elif self._paused_until is None and self._failures >= self._most:
                 self._paused_until = self._clock() + self._pause
-                _say(
+                tell(
                     f"{self._service}: {self._failures} failed calls in a row, the last one: "
                     f"{why}; all its calls pause for {self._pause:g} s, then one is tried"
                 )
@@ -118,7 +118,3 @@ class Breaker:
         with self._guard:
             if trial:
                 self._trial = False
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,6 +24,7 @@ from rsearch_cli.errors import DataMalformed
 from rsearch_cli.services.lifetime import Closing
 from rsearch_cli.services.store import SIZE_LIMIT, TextStore
 from rsearch_cli.services.values import is_finite, read_charge
+from rsearch_cli.streams import tell
 
 ENTRY_VERSION = 1
 """Raise it when the shape of an entry or of a key changes."""
@@ -295,10 +295,9 @@ class AnswerCache(Closing):
     def _say_unreadable(self, key: str, problem: Exception) -> None:
         if not self._said_unreadable:
             self._said_unreadable = True
-            print(
+            tell(
                 f"answer cache {self.folder}: an entry cannot be read ({problem}), it and others "
-                f"like it are left out: {key[:200]}",
-                file=sys.stderr,
+                f"like it are left out: {key[:200]}"
             )
 
 

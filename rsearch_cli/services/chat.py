@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -21,9 +20,11 @@ from rsearch_cli.services.call import PermanentFailure, TransientFailure
 from rsearch_cli.services.dialect import Dialect, Message
 from rsearch_cli.services.http import open_client
 from rsearch_cli.services.keys import check_key, hide_secrets, read_key
+from rsearch_cli.services.proxies import check_proxies
 from rsearch_cli.services.refusals import KEY_PAGE, KEY_VARIABLE, RequestRefused, translate
 from rsearch_cli.services.replies import LENGTH, Completion, NoCompletion, ReplyReader
 from rsearch_cli.services.values import mend
+from rsearch_cli.streams import tell
 
 OPENAI_URL = "https://api.openai.com/v1"
 
@@ -112,7 +113,9 @@ class ChatLine:
 
         Raises:
             AccessDenied: OpenAI's own server is asked, and there is no key; or it cannot be a key.
+            SourceError: The proxies that the environment names cannot be used.
         """
+        check_proxies()
         if self._key:
             check_key(KEY_VARIABLE, self._key)
         elif self.is_public:
@@ -214,10 +217,9 @@ class ChatLine:
         """Say on stderr what has been learnt since the last time."""
         changes, self._told = self.dialect.changes[self._told :], len(self.dialect.changes)
         if changes and is_main():
-            print(
+            tell(
                 f"{self.who} {self.model} at {self.url} does not take requests as OpenAI's server "
-                f"does; from now on they are sent: {'; '.join(changes)}",
-                file=sys.stderr,
+                f"does; from now on they are sent: {'; '.join(changes)}"
             )
 
     async def _fetch(

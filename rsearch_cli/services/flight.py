@@ -17,13 +17,13 @@ import hashlib
 import os
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rsearch_cli.storage.locks import Patience
 from rsearch_cli.storage.private import make_private
 
 if sys.platform != "win32":
@@ -32,8 +32,11 @@ if sys.platform != "win32":
 POLL_SECONDS = 0.02
 """How often a process looks whether another one is done with a request."""
 
-PATIENCE_SECONDS = 300.0
+PATIENCE_SECONDS = 60.0
 """How long it waits for one that is alive but stands still, before it asks by itself."""
+
+LOCKS = "locks"
+"""Name of the file whose bytes are locked."""
 
 T = TypeVar("T")
 
@@ -106,12 +109,18 @@ class Flights:
         """Take the lock of `key`, and give what releases it; None if there is no lock to be had."""
         if sys.platform == "win32":
             return None
-        until = time.monotonic() + PATIENCE_SECONDS
         digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
         place = int.from_bytes(digest[:7])  # what any system takes for an offset
+        patience = Patience(
+            self._folder / LOCKS,
+            "a request that this process has too",
+            "this process asks for itself",
+            PATIENCE_SECONDS,
+            place,
+        )
         try:
             file = _open_lock_file(self._folder)
-            while time.monotonic() < until:
+            while not patience.is_over():
                 with suppress(BlockingIOError, PermissionError):
                     fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
                     return lambda: fcntl.lockf(file, fcntl.LOCK_UN, 1, place)
@@ -125,7 +134,7 @@ def _open_lock_file(folder: Path) -> int:
     with _guard:
         if folder not in _lock_files:
             make_private(folder)
-            _lock_files[folder] = os.open(folder / "locks", os.O_RDWR | os.O_CREAT, 0o600)
+            _lock_files[folder] = os.open(folder / LOCKS, os.O_RDWR | os.O_CREAT, 0o600)
         return _lock_files[folder]
 
 

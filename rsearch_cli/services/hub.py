@@ -11,6 +11,8 @@ import sys
 
 from rsearch_cli.ranks import is_main
 from rsearch_cli.services.keys import check_key, read_key
+from rsearch_cli.services.proxies import check_proxies
+from rsearch_cli.streams import tell
 
 TOKEN_VARIABLE = "HF_TOKEN"
 TIMEOUT_SECONDS = 10.0
@@ -28,15 +30,15 @@ def ask_hub() -> None:
 
     if constants.HF_HUB_OFFLINE or constants.ENDPOINT in _answered:
         return
+    check_proxies()
     if token := read_key(TOKEN_VARIABLE):
         check_key(TOKEN_VARIABLE, token)
     if problem := hub_problem():
         _go_offline()
         if is_main():
-            print(
+            tell(
                 f"{constants.ENDPOINT} cannot be reached ({problem}); going on with "
-                "what is stored on this machine",
-                file=sys.stderr,
+                "what is stored on this machine"
             )
     else:
         _answered.add(constants.ENDPOINT)

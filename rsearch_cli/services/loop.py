@@ -9,7 +9,6 @@ may be paid for, but only for `PATIENCE_SECONDS`; then, or at the next Ctrl-C, i
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import CancelledError, Future, InvalidStateError, wait
@@ -18,6 +17,8 @@ from typing import Any, TypeVar
 
 from rsearch_cli.ranks import is_main
 from rsearch_cli.services.lifetime import Closing
+from rsearch_cli.storage.locks import end_waits
+from rsearch_cli.streams import tell
 
 PATIENCE_SECONDS = 5.0
 """How long calls under way may go on after Ctrl-C."""
@@ -68,6 +69,7 @@ class CallLoop(Closing):
         except CancelledError:
             raise asyncio.CancelledError from None
         except KeyboardInterrupt as stop:
+            end_waits()
             self.cancel(0.0 if isinstance(stop, StopNow) else patience)
             raise
         finally:
@@ -104,11 +106,9 @@ class CallLoop(Closing):
 
     def _tell(self, patience: float) -> None:
         if is_main():
-            print(
+            tell(
                 f"stopping: {self._calls} under way may be paid for and get {patience:g} s to end; "
-                "press Ctrl-C again to stop now",
-                file=sys.stderr,
-                flush=True,
+                "press Ctrl-C again to stop now"
             )
 
     def _open(self) -> asyncio.AbstractEventLoop:

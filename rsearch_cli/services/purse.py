@@ -7,19 +7,19 @@ The state lives in the run folder, survives a kill and is shared by all processe
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from rsearch_cli.errors import BudgetExceeded
+from rsearch_cli.errors import BudgetExceeded, RunFolderOccupied
 from rsearch_cli.ranks import is_main
 from rsearch_cli.services.lifetime import Closing
 from rsearch_cli.services.shared_page import SharedPage, describe_damage, lock_name
-from rsearch_cli.services.values import is_finite, read_charge
+from rsearch_cli.services.values import check_number, is_finite, read_charge
+from rsearch_cli.streams import tell
 
 SPEND = "spend.json"
 """Name of the state in the run folder."""
@@ -38,9 +38,6 @@ UNPRICED_CALLS = 4
 _VERSION = 1
 # Sums of prices drift by less; a limit of 0.50 must allow a hundred calls at 0.005.
 _ROUNDING_USD = 1e-9
-
-
-N = TypeVar("N", int, float)
 
 
 @dataclass(slots=True)
@@ -251,10 +248,13 @@ class Purse(Closing):
             return Spend(services, self.max_usd)
 
     def close(self) -> None:
-        """Store what has been counted but not stored."""
+        """Store what has been counted but not stored; what was paid is stored already."""
         with self._guard:
             if self._unstored:
-                self.snapshot()
+                try:
+                    self.snapshot()
+                except RunFolderOccupied as held:
+                    tell(f"the last calls that cost nothing are not counted: {held}")
 
     def _excess(self, service: str) -> float:
         return max(state.excess.get(service, 0.0) for state in (self._stored, self._unstored))
@@ -294,7 +294,7 @@ class Purse(Closing):
         kind = (service, what.split()[0])
         if is_main() and kind not in self._reported:
             self._reported.add(kind)
-            print(f"{service} {what}", file=sys.stderr)
+            tell(f"{service} {what}")
 
     @contextmanager
     def _fresh_state(self) -> Iterator[None]:
@@ -367,8 +367,8 @@ def _read_state(document: Any, path: Path) -> _State:
         # Runs of earlier versions have neither `unsettled` nor `excess`.
         return _State(
             {n: _read_spend(n, numbers) for n, numbers in document["services"].items()},
-            {n: _check_number(c, int) for n, c in document.get("unsettled", {}).items()},
-            {n: _check_number(usd, float) for n, usd in document.get("excess", {}).items()},
+            {n: check_number(c, int) for n, c in document.get("unsettled", {}).items()},
+            {n: check_number(usd, float) for n, usd in document.get("excess", {}).items()},
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise describe_damage(path, error) from error
@@ -387,14 +387,3 @@ def _read_spend(service: str, numbers: Any) -> ServiceSpend:
         if not is_finite(number) or number < -_ROUNDING_USD:
             raise ValueError(f"{name} of {service} is {number!r:.40}")
     return spend
-
-
-def _check_number(value: Any, kind: type[N]) -> N:
-    """Let a number of the state pass.
-
-    Raises:
-        ValueError: It is none, negative or not finite.
-    """
-    if not is_finite(value) or value < 0 or kind(value) != value:
-        raise ValueError(f"{value!r:.40} where a number belongs")
-    return kind(value)

@@ -11,9 +11,10 @@ from typing import Any
 
 import filelock
 
-from rsearch_cli.errors import RunFolderError, RunFolderUnwritable
+from rsearch_cli.errors import RunFolderError, RunFolderOccupied, RunFolderUnwritable
 from rsearch_cli.storage.inside import open_own
 from rsearch_cli.storage.json_text import dump_json
+from rsearch_cli.storage.locks import Patience, describe_holder
 from rsearch_cli.storage.private import make_private
 
 # Bytes; a page of memory on all common systems, and room for twenty services.
@@ -52,15 +53,25 @@ class SharedPage:
 
         Raises:
             RunFolderUnwritable: It cannot be made or opened.
+            RunFolderOccupied: Another process holds it for too long.
         """
         try:
             make_private(self.path.parent)
-            with self._lock.acquire(poll_interval=0.002):
+            patience = Patience(
+                Path(self._lock.lock_file), f"what {self.path} says is spent", "this run ends"
+            )
+            with self._lock.acquire(poll_interval=0.002, cancel_check=patience.is_over):
                 self._file = open_own(str(self.path), os.O_RDWR | os.O_CREAT, 0o600)
                 try:
                     yield
                 finally:
                     os.close(self._file)
+        except filelock.Timeout:
+            holder = describe_holder(Path(self._lock.lock_file))
+            raise RunFolderOccupied(
+                f"{self.path}, where the run keeps what it spends, is held by {holder}; end that "
+                "process or let it go on, then start again"
+            ) from None
         except OSError as error:
             raise RunFolderUnwritable(
                 f"{self.path}, where the run keeps what it spends, cannot be used: {error.strerror}"

@@ -4,22 +4,25 @@ Place in the path: under the cache, which knows what the text means. It is SQLit
 log (by diskcache): what was put is there for all at once and survives a kill. On failure: a store
 that is damaged or of another version is set aside under another name and a new one begun; a folder
 that cannot be used is left alone, and everything is a miss. Either is said in one line on stderr.
+What can only be read is read.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import filelock
 
+from rsearch_cli.storage.locks import Patience, describe_holder
 from rsearch_cli.storage.private import make_private
+from rsearch_cli.streams import tell
 
 if TYPE_CHECKING:
     import diskcache
@@ -31,6 +34,10 @@ SIZE_LIMIT = 2 * 2**30
 """Bytes on disk after which the oldest entries go."""
 
 _DATABASE = "cache.db"
+# Where SQLite keeps the lock of whoever writes (WAL_WRITE_LOCK of its file format).
+_SHARED, _WRITE_LOCK = "cache.db-shm", 120
+_BUSY_SECONDS = 0.5
+_POLL_SECONDS = 0.02
 # Nothing is kept outside the database: one commit holds an entry whole.
 _NEVER_A_FILE = 2**40
 
@@ -52,6 +59,7 @@ class TextStore:
         self._guard = threading.RLock()
         self._cache: diskcache.Cache | None = None
         self._inode = 0
+        self._read_only: bool | None = None
 
     def get(self, key: str) -> str | None:
         """Look a text up.
@@ -59,12 +67,14 @@ class TextStore:
         Raises:
             ValueError: What stands there is no text.
         """
-        text: str | None = self._use(lambda cache: cache.get(key, retry=True), None)
+        if self._is_read_only():
+            return self._read(key)
+        text: str | None = self._use(lambda cache: cache.get(key), None)
         return text
 
     def put(self, key: str, text: str, tag: str) -> bool:
         """Keep a text under a key, in place of an older one; whether it is kept."""
-        return bool(self._use(lambda cache: cache.set(key, text, tag=tag, retry=True), False))
+        return bool(self._use(lambda cache: cache.set(key, text, tag=tag), False))
 
     def put_all(self, rows: Sequence[tuple[str, str, str]]) -> bool:
         """Keep texts with their keys and tags, all in one transaction; whether they are kept."""
@@ -83,17 +93,17 @@ class TextStore:
         """Remove everything with this tag, or everything; how many texts that were."""
 
         def sweep(cache: diskcache.Cache) -> int:
-            return cache.clear(retry=True) if tag is None else cache.evict(tag, retry=True)
+            return cache.clear() if tag is None else cache.evict(tag)
 
         return self._use(sweep, 0)
 
     def rows(self) -> Iterator[tuple[str, str, str]]:
         """Key, text and tag of everything, in the order of the keys, as it is at this moment."""
-        if not self._use(lambda cache: True, False):
+        if not self._is_read_only() and not self._use(lambda cache: True, False):
             return
         query = "SELECT key, value, tag FROM Cache WHERE typeof(value) = 'text' ORDER BY key"
         try:
-            with closing(sqlite3.connect(self.folder / _DATABASE)) as connection:
+            with closing(self._connect()) as connection:
                 yield from connection.execute(query)
         except sqlite3.DatabaseError as error:
             self._recover(error)
@@ -110,15 +120,31 @@ class TextStore:
                 self._cache = None
 
     def _use(self, action: Callable[[diskcache.Cache], T], otherwise: T) -> T:
-        """Run `action` on the open store, and once more on a new one if the first was set aside."""
-        for _ in range(2):
+        """Run `action` on the open store, and once more on a new one if the first was set aside.
+
+        While another process writes, it is tried again and again, for as long as patience lasts.
+        """
+        if self._is_read_only():
+            self._give_up("can only be read; what is new is not kept")
+            return otherwise
+        import diskcache
+
+        attempts = 2
+        patience = self._wait_for_writer()
+        while attempts:
             # An empty diskcache.Cache is false: compare with None.
             cache = self._cache
             try:
                 if cache is None:
                     cache = self._open()
                 return otherwise if cache is None else action(cache)
+            except diskcache.Timeout:
+                if patience.is_over():
+                    why = f"{self._describe_writer()} writes into it"
+                    self._give_up(f"cannot be used ({why}); going on without it")
+                    return otherwise
             except (sqlite3.DatabaseError, OSError) as error:
+                attempts -= 1
                 self._recover(error)
         return otherwise
 
@@ -129,8 +155,10 @@ class TextStore:
 
                 with self._alone():
                     self._begin()
+                    self._require_writable()
                     self._cache = diskcache.Cache(
                         str(self.folder),
+                        timeout=_BUSY_SECONDS,
                         disk=_text_disk(),
                         size_limit=SIZE_LIMIT,
                         disk_min_file_size=_NEVER_A_FILE,
@@ -138,24 +166,111 @@ class TextStore:
                     self._inode = self._current_inode()
             return self._cache
 
-    def _alone(self) -> filelock.BaseFileLock:
-        """A lock against others who open or set aside the same folder."""
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep out others who open or set aside the same folder.
+
+        One who holds the lock for long is not waited for where the store is there already.
+
+        Raises:
+            OSError: There is no lock to be had, and a store has to be made.
+        """
         make_private(self.folder.parent)
-        return filelock.FileLock(self.folder.with_name(f".{self.folder.name}.lock"))
+        path = self.folder.with_name(f".{self.folder.name}.lock")
+        lock = filelock.FileLock(path)
+        patience = Patience(path, f"the answer cache {self.folder}", "this process goes on")
+        try:
+            lock.acquire(poll_interval=_POLL_SECONDS, cancel_check=patience.is_over)
+        except filelock.Timeout:
+            if not self._is_there():
+                raise OSError(errno.EAGAIN, f"{describe_holder(path)} holds it") from None
+        try:
+            yield
+        finally:
+            if lock.is_locked:
+                lock.release()
+
+    def _require_writable(self) -> None:
+        """Wait until nobody else writes; opening would wait for long, and without a word.
+
+        Raises:
+            OSError: Another process does not come to an end.
+        """
+        database, patience = self.folder / _DATABASE, self._wait_for_writer()
+        while database.exists():
+            try:
+                with closing(sqlite3.connect(database, _POLL_SECONDS, isolation_level=None)) as db:
+                    db.execute("BEGIN IMMEDIATE")
+                    db.execute("ROLLBACK")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                    return  # opening it says what it is
+                if patience.is_over():
+                    holder = self._describe_writer()
+                    raise OSError(errno.EAGAIN, f"{holder} writes into it") from None
+
+    def _wait_for_writer(self) -> Patience:
+        what = f"the answer cache {self.folder}, to write into it"
+        then = "this process goes on without it"
+        return Patience(self.folder / _SHARED, what, then, place=_WRITE_LOCK)
+
+    def _describe_writer(self) -> str:
+        return describe_holder(self.folder / _SHARED, _WRITE_LOCK)
 
     def _begin(self) -> None:
         """Make the folder, unless it is there; one of another version goes out of the way first."""
+        if self._is_there():
+            return
         mark = self.folder / "format"
         if self.folder.is_file():
             self._set_aside("is a file")
         elif (self.folder / _DATABASE).exists():
             found = mark.read_text(encoding="utf-8", errors="replace") if mark.exists() else ""
-            if found == FORMAT:
-                return
             named = repr(found[:40].strip()) if found else "unnamed"
             self._set_aside(f"is of another version ({named}, not {FORMAT.strip()!r})")
         make_private(self.folder)
         mark.write_text(FORMAT, encoding="utf-8")
+
+    def _is_read_only(self) -> bool:
+        """Whether there is a store that others made and this process cannot change."""
+        if self._read_only is None:
+            paths = (self.folder, self.folder / _DATABASE)
+            writable = all(os.access(path, os.W_OK) for path in paths)
+            self._read_only = not writable and self._is_there()
+        return self._read_only
+
+    def _connect(self) -> sqlite3.Connection:
+        """A connection of its own; where nothing can be written, one without a log to keep."""
+        if not self._is_read_only():
+            return sqlite3.connect(self.folder / _DATABASE)
+        address = f"{(self.folder / _DATABASE).absolute().as_uri()}?mode=ro"
+        has_log = (self.folder / _SHARED).exists()
+        return sqlite3.connect(address if has_log else f"{address}&immutable=1", uri=True)
+
+    def _read(self, key: str) -> str | None:
+        """Look a text up where nothing can be written.
+
+        Raises:
+            ValueError: What stands there is no text.
+        """
+        try:
+            with closing(self._connect()) as connection:
+                found = connection.execute("SELECT value FROM Cache WHERE key = ?", (key,))
+                row = found.fetchone()
+        except (sqlite3.DatabaseError, OSError) as error:
+            self._give_up(f"cannot be read ({error}); going on without it")
+            return None
+        if row is not None and not isinstance(row[0], str):
+            raise ValueError("the entry is not text")
+        return row[0] if row else None
+
+    def _is_there(self) -> bool:
+        """Whether there is a store of this version."""
+        mark = self.folder / "format"
+        if not (self.folder / _DATABASE).exists() or not mark.exists():
+            return False
+        return mark.read_text(encoding="utf-8", errors="replace") == FORMAT
 
     def _recover(self, error: Exception) -> None:
         """Set a damaged store aside; where the folder itself is the trouble, go on without one.
@@ -177,9 +292,14 @@ class TextStore:
                     return
             except OSError as second:
                 error = second
-            if self.usable:
-                _say(f"answer cache {self.folder} cannot be used ({error}); going on without it")
-            self.usable = False
+            why = getattr(error, "strerror", None) or str(error)
+            self._give_up(f"cannot be used ({why}); going on without it")
+
+    def _give_up(self, what: str) -> None:
+        if self.usable:
+            tell(f"answer cache {self.folder} {what}")
+        self.usable = False
+        self.close()
 
     def _current_inode(self) -> int:
         try:
@@ -193,7 +313,7 @@ class TextStore:
             number += 1
         os.replace(self.folder, aside)
         self._inode = 0
-        _say(f"answer cache {self.folder} {why}; set aside as {aside}")
+        tell(f"answer cache {self.folder} {why}; set aside as {aside}")
 
 
 def _text_disk() -> Any:
@@ -207,7 +327,3 @@ def _text_disk() -> Any:
             return value
 
     return TextDisk
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from math import isfinite
 from numbers import Real
-from typing import Any, NoReturn, TypeGuard
+from typing import Any, NoReturn, TypeGuard, TypeVar
+
+N = TypeVar("N", int, float)
 
 MOST_USD_PER_CALL = 100.0
 """Highest charge for one call that is believed; no search or completion costs nearly as much."""
@@ -44,6 +46,17 @@ def read_token_count(value: object) -> int | None:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS:
         return value
     return None
+
+
+def check_number(value: Any, kind: type[N]) -> N:
+    """A number that is finite and not negative, as a whole number where `kind` is int.
+
+    Raises:
+        ValueError: It is none, negative or not finite.
+    """
+    if not is_finite(value) or value < 0 or kind(value) != value:
+        raise ValueError(f"{value!r:.40} where a number belongs")
+    return kind(value)
 
 
 def parse_strictly(text: str) -> Any:

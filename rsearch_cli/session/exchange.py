@@ -6,22 +6,19 @@ failure: a file that cannot be written whole is not written at all, and the reas
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rsearch_cli.protocol.characters import flatten
 from rsearch_cli.protocol.plan import render_plan
 from rsearch_cli.protocol.transcript import read_transcript
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.session.citations import Citation, cite
 from rsearch_cli.storage.json_text import dump_json
 from rsearch_cli.storage.staging import replacing
+from rsearch_cli.terminal import escape_markdown, printable
 from rsearch_cli.types import NodeResult, SearchPlan, SearchRound, Trajectory
-
-_MARKS = re.compile(r"([\\`*_{}\[\]<>#|~])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +94,21 @@ class Exchange:
 
     def as_markdown(self) -> str:
         """All of it for a person; what models and sources wrote is escaped."""
-        parts = [f"## {escape(self.question)}"]
-        parts += [f"> {escape(thought)}" for thought in self.thoughts]
+        parts = [f"## {escape_markdown(self.question)}"]
+        parts += [f"> {escape_markdown(thought)}" for thought in self.thoughts]
         for round_ in self.trajectory.rounds:
             parts.append(_plan_as_markdown(round_))
             parts += ["\n".join(_result_as_markdown(result)) for result in round_.results]
         cited = self.citations
         marks = "".join(f"\\[{c.number}\\]" for c in cited if c.holds_answer)
         answer = self.trajectory.answer
-        parts.append("No answer." if answer is None else f"**{escape(answer)}** {marks}".rstrip())
-        listed = (f"{c.number}. {escape(c.passage.title)} ({escape(c.passage.id)})" for c in cited)
+        parts.append(
+            "No answer." if answer is None else f"**{escape_markdown(answer)}** {marks}".rstrip()
+        )
+        listed = (
+            f"{c.number}. {escape_markdown(c.passage.title)} ({escape_markdown(c.passage.id)})"
+            for c in cited
+        )
         parts.append("\n".join(listed))
         parts.append(self.cost)
         return "\n\n".join(part for part in parts if part) + "\n"
@@ -121,7 +123,7 @@ def save_exchanges(path: Path, exchanges: Sequence[Exchange]) -> str | None:
     if path.suffix == ".json":
         text = dump_json([e.as_json() for e in exchanges], indent=2) + "\n"
     elif path.suffix == ".md":
-        text = "\n".join(exchange.as_markdown() for exchange in exchanges)
+        text = "\n".join(printable(exchange.as_markdown()) for exchange in exchanges)
     else:
         return f"{path}: the name must end in .json or .md"
     try:
@@ -142,11 +144,6 @@ def cannot_write(path: Path | str, error: Exception) -> str:
 def count(number: int, one: str, many: str) -> str:
     """A number with its noun."""
     return f"{number} {one if number == 1 else many}"
-
-
-def escape(text: str) -> str:
-    """Foreign text as one line that Markdown takes literally."""
-    return _MARKS.sub(r"\\\1", flatten(text))
 
 
 def _round_as_json(round_: SearchRound) -> dict[str, Any]:
@@ -175,13 +172,15 @@ def _result_as_json(result: NodeResult) -> dict[str, Any]:
 
 def _plan_as_markdown(round_: SearchRound) -> str:
     if round_.plan is None:
-        return f"Plan not valid: {escape(round_.problems[0])}"
+        return f"Plan not valid: {escape_markdown(round_.problems[0])}"
     return "\n".join(f"    {line}" for line in render_plan(round_.plan).splitlines())
 
 
 def _result_as_markdown(result: NodeResult) -> list[str]:
     label = f"- {result.node.label}: "
     if result.error is not None:
-        return [f"{label}search failed ({escape(result.error)})"]
-    found = [f"{label}{escape(p.title)}: {escape(p.text)}" for p in result.passages]
+        return [f"{label}search failed ({escape_markdown(result.error)})"]
+    found = [
+        f"{label}{escape_markdown(p.title)}: {escape_markdown(p.text)}" for p in result.passages
+    ]
     return found or [f"{label}nothing found"]

@@ -14,14 +14,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 
-import typer
-
 from rsearch_cli.errors import RsearchError
 from rsearch_cli.session.agent import Agent
 from rsearch_cli.session.exchange import Exchange, cannot_write, count, save_exchanges
 from rsearch_cli.session.reader import Reader
 from rsearch_cli.session.screen import Screen, citation_line, plan_lines, trace_lines
-from rsearch_cli.terminal import printable
+from rsearch_cli.storage.locks import allow_waits
+from rsearch_cli.streams import tell
 
 # A path at the beginning of a question is no command.
 _COMMAND = re.compile(r"/(\w*)(?:\s+(.*))?")
@@ -58,6 +57,7 @@ class Session:
             except Leave:
                 return
             except KeyboardInterrupt:
+                allow_waits()
                 self._screen.give_up()
                 self._screen.say("stopped", fg="yellow")
 
@@ -65,7 +65,7 @@ class Session:
         """Say who answers, and how to begin."""
         agent, say = self._agent, self._screen.say
         sources = ", ".join(agent.recipe.search.sources)
-        say(printable(f"{agent.name}, searching {sources}. /help tells the commands, /quit leaves"))
+        say(f"{agent.name}, searching {sources}. /help tells the commands, /quit leaves")
         if agent.examples:
             say(f"It knows nothing but an invented world. Try: {agent.examples[0]}")
 
@@ -86,7 +86,7 @@ class Session:
             exchange = self._agent.ask(question, self._screen)
         except RsearchError as error:
             self._screen.give_up()
-            typer.echo(f"rsearch: {printable(str(error))}", err=True)
+            tell(f"rsearch: {error}")
             return
         self._exchanges.append(exchange)
         self._screen.finish(exchange)
@@ -109,8 +109,8 @@ class Session:
         """The passages behind the last answer, in full."""
         if exchange := self._last():
             for citation in exchange.citations:
-                self._screen.say(printable(citation_line(citation)), bold=citation.holds_answer)
-                self._screen.say(f"    {printable(citation.shown)}")
+                self._screen.say(citation_line(citation), bold=citation.holds_answer)
+                self._screen.say(f"    {citation.shown}")
             if not exchange.citations:
                 self._screen.say("it had no passages")
 
@@ -120,7 +120,7 @@ class Session:
             for round_ in exchange.trajectory.rounds:
                 problems = [f"not valid: {problem}" for problem in round_.problems]
                 for line in plan_lines(round_.plan) if round_.plan else problems:
-                    self._screen.say(printable(line))
+                    self._screen.say(line)
             if not exchange.trajectory.rounds:
                 self._screen.say("it made no plan")
 
@@ -140,12 +140,12 @@ class Session:
                 path = Path(argument).expanduser()
                 absolute, exists = path.absolute(), path.exists()
             except (OSError, RuntimeError) as error:  # the latter for a ~user who is not there
-                self._screen.say(printable(cannot_write(argument, error)), fg="yellow")
+                self._screen.say(cannot_write(argument, error), fg="yellow")
                 return
             if exists and absolute not in self._saved:
                 self._screen.say(f"{path} exists; give another name", fg="yellow")
             elif problem := save_exchanges(path, self._exchanges):
-                self._screen.say(printable(problem), fg="yellow")
+                self._screen.say(problem, fg="yellow")
             else:
                 self._saved.add(absolute)
                 answers = count(len(self._exchanges), "answer", "answers")
@@ -156,7 +156,8 @@ class Session:
         for name, (action, usage) in COMMANDS.items():
             first = (action.__doc__ or "").splitlines()[0]
             self._screen.say(f"{'/' + name + usage:<12}{first}")
-        self._screen.say(_KEYS)
+        for line in _KEYS.splitlines():
+            self._screen.say(line)
 
     def leave(self, argument: str) -> None:
         """Leave."""

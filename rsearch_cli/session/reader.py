@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import platformdirs
-import typer
+
+from rsearch_cli.streams import tell
 
 HISTORY = "infer-history"
 PROMPT = "> "
@@ -86,7 +87,7 @@ class PromptReader:
                     return None
                 else:
                     warned = True
-                    typer.echo("Ctrl-C once more leaves, and so does Ctrl-D", err=True)
+                    tell("Ctrl-C once more leaves, and so does Ctrl-D")
 
 
 def _open_history(path: Path) -> Any:
@@ -98,5 +99,5 @@ def _open_history(path: Path) -> Any:
         with path.open("ab"):
             return FileHistory(str(path))
     except OSError as error:
-        typer.echo(f"no history is kept: {path} ({error.strerror})", err=True)
+        tell(f"no history is kept: {path} ({error.strerror})")
         return InMemoryHistory()

@@ -2,7 +2,7 @@
 
 Place in the path: the rollout's observer; it writes to stdout, in styles where that is a terminal
 and as plain text elsewhere. On failure: a closed pipe raises `BrokenPipeError`. What models and
-sources wrote is printed as it is, less its control characters: no markup is obeyed.
+sources wrote is made printable: no markup is obeyed.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from rsearch_cli.protocol.stream import Piece, TagStream
 from rsearch_cli.protocol.transcript import THINK
 from rsearch_cli.session.citations import Citation
 from rsearch_cli.session.exchange import Exchange
-from rsearch_cli.terminal import printable
+from rsearch_cli.streams import write_stdout
+from rsearch_cli.terminal import on_one_line, printable
 from rsearch_cli.types import NodeResult, SearchPlan
 
 _INDENT = "  "
 _SNIPPET_CHARS = 160
 _CITED_AT_ONCE = 5
+_CONTEXT = 16
 
 # How the blocks of a transcript look; what stands outside of them is shown as it is.
 _STYLES: dict[str, dict[str, Any]] = {
@@ -53,15 +55,16 @@ class Screen:
         dumb = os.environ.get("TERM") == "dumb" or bool(os.environ.get("NO_COLOR"))
         self.styled = sys.stdout.isatty() and not dumb
         self._at_line_start = True
+        self._written = ""
         self._turn = ""
         self._stream = TagStream()
         self._block: str | None = None
         self._blank = ""
 
     def say(self, text: str = "", **style: Any) -> None:
-        """Write whole lines, below whatever stands there."""
+        """Write a line, below whatever stands there."""
         self._end_line()
-        self._write(f"{text}\n", **style)
+        self._write(on_one_line(text) + "\n", **style)
 
     def wrote(self, text: str) -> None:
         """Show what has come since the last call (see `drafts.Observer`)."""
@@ -83,16 +86,16 @@ class Screen:
         if reading.plan is not None:
             self.say("plan", fg="cyan")
             for line in plan_lines(reading.plan):
-                self.say(_INDENT + printable(line))
+                self.say(_INDENT + line)
             self.say("results", fg="cyan")
             return
-        problem = printable(flatten(reading.problems[0]))
+        problem = flatten(reading.problems[0])
         self.say(f"plan not valid: {problem}; the agent answers from what it has", fg="yellow")
 
     def found(self, result: NodeResult) -> None:
         """Show what a node has found."""
         for line in result_lines(result):
-            self.say(_INDENT + printable(line), fg="yellow" if result.error else None)
+            self.say(_INDENT + line, fg="yellow" if result.error else None)
 
     def finish(self, exchange: Exchange) -> None:
         """Put the numbers behind the answer, list the passages, and say what it took."""
@@ -102,11 +105,11 @@ class Screen:
         if answer is None:
             self.say(_say_why_none(exchange), fg="yellow")
         elif last_block != "answer":
-            self.say(f"answer  {printable(answer)} {marks}", bold=True)
+            self.say(f"answer  {answer} {marks}", bold=True)
         elif marks:
             self._write(f" {marks}", fg="cyan")
         for citation in cited[:_CITED_AT_ONCE]:
-            self.say(_INDENT + printable(citation_line(citation)))
+            self.say(_INDENT + citation_line(citation))
         if len(cited) > _CITED_AT_ONCE:
             self.say(f"{_INDENT}and {len(cited) - _CITED_AT_ONCE} more: /sources", dim=True)
         self.say(exchange.cost, dim=True)
@@ -134,7 +137,7 @@ class Screen:
         """Print a piece under the heading of its block; a plan waits until it is whole."""
         if piece.block == "search":
             return
-        text = printable(piece.text)
+        text = piece.text
         if piece.block != self._block:
             if not text.strip():
                 return
@@ -156,11 +159,14 @@ class Screen:
         self._block = None
 
     def _write(self, text: str, **style: Any) -> None:
+        # What came before decides whether a joiner belongs to an emoji that comes in pieces.
+        before, self._written = self._written, (self._written + text)[-_CONTEXT:]
+        text = printable(text, before)
         self._at_line_start = text.endswith("\n")
         if self.styled and any(style.values()):
             lines = (typer.style(line, **style) if line else "" for line in text.split("\n"))
             text = "\n".join(lines)
-        typer.echo(text, nl=False, color=self.styled)
+        write_stdout(text)
 
 
 def plan_lines(plan: SearchPlan) -> list[str]:

@@ -17,6 +17,7 @@ import filelock
 
 from rsearch_cli.errors import RunFolderOccupied, RunFolderUnwritable
 from rsearch_cli.storage.inside import refuse_escapes
+from rsearch_cli.storage.locks import describe_holder
 from rsearch_cli.storage.private import make_private
 
 LOCK = ".lock"
@@ -44,8 +45,8 @@ def claim_folder(folder: Path, doing: str) -> Iterator[None]:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise RunFolderOccupied(
-            f"another process is {doing} into {folder}; wait for its end, or choose another with "
-            "--output-dir"
+            f"{describe_holder(folder / LOCK)} is {doing} into {folder}; wait for its end, or "
+            "choose another with --output-dir"
         ) from None
     except OSError as error:
         raise _unwritable(folder, error, folder) from error

@@ -1,14 +1,18 @@
 """JSON that every parser accepts: the only place in the package that writes it.
 
 Python's own `json` writes and reads `NaN` and `Infinity`, which are not JSON. Here a number that is
-not finite is null in both directions.
+not finite is null in both directions. What must not reach a terminal is escaped, so nothing is lost
+and the text can be printed and written in any case.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
+
+from rsearch_cli.terminal import escape_suspect
 
 
 def dump_json(value: Any, **options: Any) -> str:
@@ -20,9 +24,10 @@ def dump_json(value: Any, **options: Any) -> str:
     """
     options = {"ensure_ascii": False, **options, "allow_nan": False}
     try:
-        return json.dumps(value, **options)
+        text = json.dumps(value, **options)
     except ValueError:
-        return json.dumps(finite_only(value), **options)
+        text = json.dumps(finite_only(value), **options)
+    return escape_suspect(text, lambda characters: json.dumps(characters)[1:-1])
 
 
 def parse_json(text: str) -> Any:
@@ -33,6 +38,23 @@ def parse_json(text: str) -> Any:
         RecursionError: It is nested too deeply.
     """
     return _DECODER.decode(text)
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is not UTF-8, not JSON, nested too deeply to be read, or no object.
+    """
+    text = path.read_text(encoding="utf-8")
+    try:
+        value = parse_json(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"it must be a JSON object, not {type(value).__name__}")
+    return value
 
 
 def finite_only(value: Any) -> Any:

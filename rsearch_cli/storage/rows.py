@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,17 +49,37 @@ def read_rows(path: Path) -> list[Row]:
     return [row for row, _ in _whole_rows(path)]
 
 
-def cut_rows(path: Path, step: int) -> None:
+def cut_rows(path: Path, step: int) -> Counter[int]:
     """Cut off everything behind the last whole row whose `step` is at most `step`.
+
+    Returns:
+        How many rows are left of each step.
 
     Raises:
         OSError: The file cannot be changed.
         RunFolderError: The path is no regular file of its own (see `open_own`).
     """
-    ends = [end for row, end in _whole_rows(path) if row["step"] <= step]
+    rows = [(row["step"], end) for row, end in _whole_rows(path)]
+    kept = [(of, end) for of, end in rows if of <= step]
     if os.path.lexists(path):
         with open(path, "r+b", opener=open_own) as file:
-            file.truncate(max(ends, default=0))
+            file.truncate(max((end for _, end in kept), default=0))
+    return Counter(of for of, _ in kept)
+
+
+def damaged_line(path: Path) -> int | None:
+    """Number of the first line that is whole and yet no row, counted from 1; None without one.
+
+    A kill cuts the last line short; it does not leave such a line.
+    """
+    if not path.exists():
+        return None
+    number, end = 1, 0
+    for number, (_, end) in enumerate(_whole_rows(path), 2):  # noqa: B007
+        pass
+    with open(path, "rb", opener=open_own) as file:
+        file.seek(end)
+        return number if file.readline().endswith(b"\n") else None
 
 
 def _whole_rows(path: Path) -> Iterator[tuple[Row, int]]:
@@ -71,7 +92,7 @@ def _whole_rows(path: Path) -> Iterator[tuple[Row, int]]:
             end += len(line)
             try:
                 row = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
+            except (ValueError, RecursionError):
                 row = None
             if not isinstance(row, dict):
                 return

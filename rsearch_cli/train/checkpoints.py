@@ -10,12 +10,11 @@ what a disk, a copy or a person did to a checkpoint; a kill cannot leave half of
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from rsearch_cli.storage.json_text import dump_json
+from rsearch_cli.storage.json_text import dump_json, read_json_object
 from rsearch_cli.train.run_folder import METRICS, RunFolder, checkpoint_step
 
 SEAL = "seal.json"
@@ -37,7 +36,7 @@ def seal_checkpoint(checkpoint: Path) -> None:
 def find_damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint, in a few words; None if it is as it was sealed."""
     try:
-        sealed = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))["files"]
+        sealed = read_json_object(checkpoint / SEAL)["files"]
         for name, expected in sealed.items():
             path = checkpoint / name
             if not path.resolve().is_relative_to(checkpoint.resolve()):

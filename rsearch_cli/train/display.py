@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Self
 from rsearch_cli.ranks import is_main
 from rsearch_cli.services.open import LOCAL
 from rsearch_cli.services.purse import Spend
-from rsearch_cli.terminal import finite, printable, shorten
+from rsearch_cli.streams import open_console
+from rsearch_cli.terminal import finite, on_one_line, printable, shorten
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -106,12 +107,11 @@ class TrainingDisplay:
 
     def warn(self, line: str) -> None:
         """Show a line that stays: above the live view, or as a line of the log."""
-        text = printable(line)
         if self._live:
-            self._live.console.print(text, style="red", markup=False, highlight=False)
+            self._live.console.print(line, style="red")
         else:
             self._log.flush()
-            self._log.write(text, now=True)
+            self._log.write(line, now=True)
 
     def validated(self, row: Mapping[str, object], best: Mapping[str, object]) -> None:
         """Show a validation and the best one so far: rows of `validation.jsonl`."""
@@ -166,7 +166,7 @@ class TrainingDisplay:
         if self._rewards:
             shown.append(Text(sparkline(self._rewards, _SPARK_COLUMNS), style="cyan"))
         if self._status:
-            shown.append(Text(printable(self._status), style="dim"))
+            shown.append(Text(self._status, style="dim"))
         if self._sample:
             shown.append(Panel(Text(self._sample), title="a sample", title_align="left"))
         return Group(*shown)
@@ -288,7 +288,7 @@ class _Log:
 
     def write(self, line: str, now: bool = False) -> None:
         """Print `line` if it is time (or `now`), else keep it in place of the one that waited."""
-        self._waiting = printable(line)
+        self._waiting = on_one_line(line)
         if now or self._clock() - self._written >= _LOG_SECONDS:
             self._written = self._clock()
             self.flush()
@@ -296,14 +296,12 @@ class _Log:
     def flush(self) -> None:
         """Print the line that waits, if there is one."""
         if self._waiting is not None:
-            self._console.print(self._waiting, markup=False, highlight=False, soft_wrap=True)
+            self._console.print(self._waiting, soft_wrap=True)
             self._waiting = None
 
 
 def _stderr() -> Console:
-    from rich.console import Console
-
-    return Console(stderr=True) if is_main() else Console(file=io.StringIO(), quiet=True)
+    return open_console(stderr=True) if is_main() else open_console(file=io.StringIO(), quiet=True)
 
 
 def _describe_gain(row: Mapping[str, object]) -> str:

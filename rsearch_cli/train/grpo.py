@@ -19,10 +19,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rsearch_cli.errors import OutOfMemory, PolicyCollapsed
+from rsearch_cli.errors import OutOfMemory, PolicyCollapsed, is_shortage
 from rsearch_cli.policy.adapter_check import check_adapter
 from rsearch_cli.policy.generation import Sampling
-from rsearch_cli.policy.local import LocalPolicy, is_shortage
+from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.ranks import gather, is_main, together, wait_for_all, world_size
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.reward.composite import score_trajectories, shuffle_answer_scores, weights_at
@@ -222,11 +222,11 @@ class GrpoTraining:
         """Around a forward and backward pass, and the rollouts before it where they are due.
 
         Raises:
-            OutOfMemory: The device's memory does not hold them; the last finished step is saved.
+            OutOfMemory: Memory does not hold them; the last finished step is saved.
         """
         try:
             yield
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_shortage(error):
                 raise
             with self.guard.watch(trainer):

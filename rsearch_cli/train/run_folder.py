@@ -17,7 +17,6 @@ one writes.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -35,9 +34,9 @@ from rsearch_cli.ranks import is_main
 from rsearch_cli.services.purse import LOCK as SPEND_LOCK
 from rsearch_cli.services.purse import SPEND
 from rsearch_cli.storage.claim import LOCK, claim_folder, require_writable
-from rsearch_cli.storage.json_text import dump_json
+from rsearch_cli.storage.json_text import dump_json, read_json_object
 from rsearch_cli.storage.private import make_private
-from rsearch_cli.storage.rows import append_rows, cut_rows, read_rows, write_lines
+from rsearch_cli.storage.rows import append_rows, cut_rows, damaged_line, read_rows, write_lines
 from rsearch_cli.storage.staging import PARTIAL, finish_swaps, saving, staged
 
 RECIPE = "recipe.yaml"
@@ -56,10 +55,11 @@ TRACES = "traces.jsonl"
 TALLY = "traces.json"
 PUSH = "push"
 ROWS = (METRICS, TRAJECTORIES, VALIDATION)
+DAMAGED = ".damaged"
 # The recipe comes last: it is what makes the folder a run, also one that is only half removed.
 OURS = (
     *(PARTIAL, ENVIRONMENT, *ROWS, SUMMARY, ADAPTER, BEST, PREDICTIONS, SPEND, WANDB_RUN, WANDB),
-    *(START, TRACES, TALLY, PUSH, RECIPE),
+    *(START, TRACES, TALLY, PUSH, *(f"{name}{DAMAGED}" for name in ROWS), RECIPE),
 )
 # What a start that failed or was killed leaves in a folder that is no run yet. A run that is then
 # started there goes on from what was spent.
@@ -107,6 +107,11 @@ class RunFolder:
     def start(self) -> Path:
         """Where the adapter is kept that a run started from."""
         return self.path / START
+
+    @property
+    def supervised(self) -> bool:
+        """Whether the run learns traces, and so has no trajectories."""
+        return (self.path / TRACES).exists()
 
     @contextmanager
     def claimed(self, *, overwrite: bool, resume: bool) -> Iterator[None]:
@@ -258,9 +263,20 @@ class RunFolder:
         """Write a value as indented JSON, whole."""
         self.write_text(name, dump_json(value, indent=2) + "\n")
 
-    def read_json(self, name: str) -> Any:
-        """What `write_json` wrote."""
-        return json.loads((self.path / name).read_text(encoding="utf-8"))
+    def read_json(self, name: str) -> dict[str, Any]:
+        """The JSON object that `write_json` wrote; {} if the file is not there.
+
+        Raises:
+            RunFolderError: It cannot be read.
+        """
+        try:
+            return read_json_object(self.path / name)
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise RunFolderError(
+                f"{self.path / name} cannot be read ({error}); put back the file that the run wrote"
+            ) from error
 
     def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append rows to a JSONL file, and flush them to the disk.
@@ -280,11 +296,34 @@ class RunFolder:
         """The rows of a JSONL file up to the first that is not whole, [] if it is not there."""
         return read_rows(self.path / name)
 
-    def keep_rows_until(self, step: int) -> None:
-        """Cut off the rows of steps after `step`: a resumed run repeats them."""
+    def keep_rows_until(self, step: int, rollouts: int = 1) -> list[str]:
+        """Cut off the rows of steps after `step`: a resumed run repeats them.
+
+        Args:
+            step: The last that is kept, 0 for none.
+            rollouts: Trajectories of a step, or a number that divides it.
+
+        Returns:
+            A line for every file that is damaged (a copy of it stays), or lacks rows of the steps.
+        """
+        said: list[str] = []
         for name in ROWS if is_main() else ():
+            path = self.path / name
+            if (line := damaged_line(path)) is not None:
+                with self.staged(f"{name}{DAMAGED}") as copy:
+                    shutil.copyfile(path, copy)
+                said.append(f"{name} is damaged in line {line}; a copy is kept as {name}{DAMAGED}")
             with self.saving(name), self.reading(name):
-                cut_rows(self.path / name, step)
+                counts = cut_rows(path, step)
+            expected = {METRICS: 1, TRAJECTORIES: 0 if self.supervised else rollouts}.get(name, 0)
+            done = range(1, step + 1) if expected else ()
+            missing = [of for of in done if not counts[of] or counts[of] % expected]
+            if missing:
+                said.append(
+                    f"{name} was cut: it lacks rows of {len(missing)} of the {step} steps that are "
+                    f"done, the first is step {missing[0]}; the run goes on without them"
+                )
+        return said
 
 
 def checkpoint_step(path: Path) -> int:

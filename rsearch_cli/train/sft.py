@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from rsearch_cli.errors import OutOfMemory, is_shortage, shortage
 from rsearch_cli.policy.adapter import load_adapter
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.ranks import wait_for_all, world_size
@@ -67,14 +68,29 @@ class SftTraining:
             self.trainer = self._make_trainer()
 
     def run(self, resume_from: Path | None = None) -> None:
-        """Train to the last step and save the adapter, or stop after a step if that is wanted."""
+        """Train to the last step and save the adapter, or stop after a step if that is wanted.
+
+        Raises:
+            OutOfMemory: Memory does not hold an update.
+        """
         if resume_from and checkpoint_step(resume_from) >= self.steps:
             # Nothing is left to train, and the trainer would train one more step.
             load_adapter(self.policy.model, resume_from)
         else:
             self._step_started = time.perf_counter()
-            with self.policy.active():
-                self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+            try:
+                with self.policy.active():
+                    resume = str(resume_from) if resume_from else None
+                    self.trainer.train(resume_from_checkpoint=resume)
+            except (RuntimeError, MemoryError) as error:
+                if not is_shortage(error):
+                    raise
+                raise OutOfMemory(
+                    f"memory ran out in the update ({shortage(error)}); lower sft.batch_size (now "
+                    f"{self.recipe.sft.batch_size}; raise sft.gradient_accumulation_steps in turn) "
+                    "or set policy.gradient_checkpointing=true; "
+                    f"{self.folder.describe_resume()}"
+                ) from error
         if self.stop_wanted():
             return
         with self.folder.staged(ADAPTER) as adapter:

@@ -1,8 +1,9 @@
-"""Ctrl-C and SIGTERM: when they end a run at once, and when only after the step under way.
+"""Ctrl-C, SIGTERM and SIGHUP: when they end a run at once, and when only after the step under way.
 
 Place in the path: around the whole of `rsearch train`; the trainer asks after every step whether it
-should stop. On failure: what a signal ends is raised as `Interrupted` or `Terminated`, with how the
-run goes on. The second signal ends at once whatever is under way.
+should stop. On failure: what a signal ends is raised as `Interrupted`, `Terminated` or `HungUp`,
+with how the run goes on. The second signal ends at once whatever is under way, unless it is SIGHUP:
+a terminal that is closed sends several.
 """
 
 from __future__ import annotations
@@ -14,14 +15,21 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from rsearch_cli.errors import Interrupted, Terminated
+from rsearch_cli.errors import HungUp, Interrupted, Terminated
 from rsearch_cli.services.loop import StopNow
+from rsearch_cli.storage.locks import allow_waits, end_waits
 
 _STOPPING = "finishing the step, then saving; press Ctrl-C again to stop now"
 
 
+# Windows has no SIGHUP.
+_HANG_UP = getattr(signal, "SIGHUP", None)
+
+
 class StopSignals:
-    """Takes SIGINT and SIGTERM while it is entered; outside the main thread it does nothing.
+    """Takes SIGINT, SIGTERM and SIGHUP while it is entered; outside the main thread nothing.
+
+    A SIGHUP that is ignored already, as under nohup, stays so.
 
     Args:
         describe_resume: Says how the run goes on, for the message of what ends at once.
@@ -58,6 +66,7 @@ class StopSignals:
         Raises:
             Interrupted: Ctrl-C ended it; who watches over the step adds how the run goes on.
             Terminated: The same for SIGTERM.
+            HungUp: The same for SIGHUP.
         """
         tell, self._tell = self._tell, None
         try:
@@ -69,7 +78,7 @@ class StopSignals:
         finally:
             self._tell = tell
 
-    def stop(self, where: str) -> Interrupted | Terminated:
+    def stop(self, where: str) -> Interrupted | Terminated | HungUp:
         """The exception that ends the run in good order.
 
         Args:
@@ -77,10 +86,16 @@ class StopSignals:
         """
         if self._received == signal.SIGTERM:
             return Terminated(f"stopped by SIGTERM {where}")
+        if self._received == _HANG_UP:
+            return HungUp(f"stopped by SIGHUP {where}")
         return Interrupted(f"stopped by Ctrl-C {where}")
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        first, self._received = self._received is None, signal.Signals(number)
+        first = self._received is None
+        if number == _HANG_UP and not first:
+            return
+        self._received = signal.Signals(number)
+        end_waits()
         if not first:
             raise StopNow
         if not self._tell:
@@ -92,6 +107,8 @@ class StopSignals:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._handlers[number] = signal.signal(number, self._receive)
+            if _HANG_UP and signal.getsignal(_HANG_UP) != signal.SIG_IGN:
+                self._handlers[_HANG_UP] = signal.signal(_HANG_UP, self._receive)
         return self
 
     def __exit__(
@@ -102,5 +119,6 @@ class StopSignals:
     ) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
+        allow_waits()
         if self.received and isinstance(error, KeyboardInterrupt):
             raise self.stop(f"at once; {self._describe_resume()}") from error

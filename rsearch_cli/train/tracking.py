@@ -7,12 +7,12 @@ tracked offline from there. Later it costs no step anything, and as long again a
 anything that is raised ends tracking with one line.
 
 W&B is told to keep its hands off the rest: the console (its capture would break our display), git,
-code, requirements, machine and command line. The key stays in the environment.
+code, requirements, machine and command line. The key stays in the environment or in ~/.netrc;
+WANDB_MODE may ask for less than the recipe does.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import threading
@@ -21,15 +21,18 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from rsearch_cli.ranks import is_main
 from rsearch_cli.recipe.outside import Wandb
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.services.keys import find_flaw, find_secrets, hide_secrets, read_key
+from rsearch_cli.services.keys import find_flaw, find_secrets, hide_secrets
 from rsearch_cli.terminal import finite, printable, shorten
 from rsearch_cli.train.run_folder import WANDB, WANDB_RUN, RunFolder
 
 KEY_VARIABLE = "WANDB_API_KEY"
+MODE_VARIABLE = "WANDB_MODE"
+DEFAULT_SERVER = "https://api.wandb.ai"
 COLUMNS = (
     *("step", "question", "references", "answer", "reward", "answer score", "plan score"),
     *("format score", "plan", "transcript"),
@@ -38,6 +41,7 @@ COLUMNS = (
 _CELL = 4000
 
 Say = Callable[[str], None]
+Mode = Literal["online", "offline"]
 
 
 class Tracker:
@@ -153,9 +157,15 @@ def open_tracker(recipe: Recipe, folder: RunFolder, say: Say) -> Iterator[Tracke
 
 def _start(recipe: Recipe, folder: RunFolder, say: Say) -> Any:
     """A wandb run, online if that is wanted and possible; None if there is none to be had."""
-    mode = recipe.wandb.mode
-    key = read_key(KEY_VARIABLE)
-    problem = find_flaw(KEY_VARIABLE, key) if key else f"{KEY_VARIABLE} is not set"
+    mode = _choose_mode(recipe.wandb.mode, say)
+    if mode == "disabled":
+        return None
+    key = _secrets().get(KEY_VARIABLE, "").strip()
+    problem = (
+        find_flaw(KEY_VARIABLE, key)
+        if key
+        else (f"{KEY_VARIABLE} is not set, and `wandb login` has left no key in ~/.netrc")
+    )
     if mode == "online" and problem is not None:
         say(f"W&B: {problem}; tracking offline, in {folder.path / WANDB}")
         mode = "offline"
@@ -175,7 +185,36 @@ def _start(recipe: Recipe, folder: RunFolder, say: Say) -> Any:
         return None
 
 
-def _init(recipe: Recipe, folder: RunFolder, mode: Literal["online", "offline"]) -> Any:
+def _choose_mode(wanted: Mode, say: Say) -> Mode | Literal["disabled"]:
+    """The recipe's mode, unless the environment wants less to be sent."""
+    given = os.environ.get(MODE_VARIABLE, "").strip().lower()
+    if given == "disabled" or os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes"):
+        say("W&B: disabled by the environment; the run is not tracked")
+        return "disabled"
+    if given in ("", "online", "run", "shared"):  # run and dryrun are older names
+        return wanted
+    if given in ("offline", "dryrun"):
+        return "offline"
+    say(f"W&B: {MODE_VARIABLE} is {given!r}, not online, offline or disabled; nothing is tracked")
+    return "disabled"
+
+
+def _secrets() -> dict[str, str]:
+    """The environment, with the key that `wandb login` has stored where it holds none."""
+    import netrc
+
+    secrets = dict(os.environ)
+    host = urlsplit(secrets.get("WANDB_BASE_URL") or DEFAULT_SERVER).netloc
+    for name in (secrets.get("NETRC"), "~/.netrc", "~/_netrc"):
+        if name and not secrets.get(KEY_VARIABLE):
+            # It is not there, cannot be read or is malformed: W&B does not take it either.
+            with suppress(OSError, ValueError, netrc.NetrcParseError):
+                found = netrc.netrc(os.path.expanduser(name)).authenticators(host)
+                secrets[KEY_VARIABLE] = (found[2] if found else None) or ""
+    return secrets
+
+
+def _init(recipe: Recipe, folder: RunFolder, mode: Mode) -> Any:
     # Read as wandb is imported; without it, wandb reports its own errors to its makers.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
@@ -190,7 +229,7 @@ def _init(recipe: Recipe, folder: RunFolder, mode: Literal["online", "offline"])
         resume="allow",
         dir=str(folder.path),
         mode=mode,
-        config=without_secrets(recipe.model_dump(), os.environ),
+        config=without_secrets(recipe.model_dump(), _secrets()),
         settings=wandb.Settings(
             console="off",
             silent=True,
@@ -213,7 +252,7 @@ def _run_id(folder: RunFolder) -> str:
     path = folder.path / WANDB_RUN
     if path.exists():
         with folder.reading(WANDB_RUN):
-            return str(json.loads(path.read_text(encoding="utf-8"))["id"])
+            return str(folder.read_json(WANDB_RUN)["id"])
     chosen = secrets.token_hex(4)
     folder.write_json(WANDB_RUN, {"id": chosen})
     return chosen
@@ -223,7 +262,7 @@ def clean_logs(folder: RunFolder) -> None:
     """Take secrets out of wandb's own logs, where they come from answers that repeat the key."""
     for path in (folder.path / WANDB).rglob("*.log"):
         text = path.read_text(encoding="utf-8", errors="replace")
-        if (clean := without_secrets(text, os.environ)) != text:
+        if (clean := without_secrets(text, _secrets())) != text:
             path.write_text(clean, encoding="utf-8")
 
 
@@ -282,4 +321,4 @@ def _plan(round_: Mapping[str, Any]) -> str:
 def _reason(error: Exception) -> str:
     """What an exception of wandb says, in one line without the key."""
     words = printable(" ".join(str(error).split())) or type(error).__name__
-    return shorten(without_secrets(words, os.environ), 200)
+    return shorten(without_secrets(words, _secrets()), 200)

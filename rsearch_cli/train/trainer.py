@@ -13,9 +13,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
-from rsearch_cli.errors import TrainingIneffective
+from rsearch_cli.errors import TrainingIneffective, shortage
 from rsearch_cli.policy.adapter import REFERENCE, keep_reference
-from rsearch_cli.policy.local import shortage
 from rsearch_cli.ranks import is_main, wait_for_all, world_size
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.train.checkpoints import drop_old_checkpoints, seal_checkpoint

@@ -7,7 +7,6 @@ evaluation goes on as itself; the best adapter is written whole or not at all.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -92,5 +91,5 @@ def read_best(folder: RunFolder) -> dict[str, Any] | None:
     if not path.exists():
         return None
     with folder.reading(f"{BEST}/{BEST_STEP}"):
-        row: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        row = folder.read_json(f"{BEST}/{BEST_STEP}")
         return {**row, "step": int(row["step"]), SCORE: float(row[SCORE])}

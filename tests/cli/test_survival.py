@@ -157,6 +157,17 @@ def test_ctrl_c_finishes_the_step_and_has_its_own_code(tmp_path, monkeypatch):
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_sighup_finishes_the_step_and_has_its_own_code(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    at_step(monkeypatch, "roll_out", 2, signal.SIGHUP, signal.SIGHUP)
+    result = train(folder, *OPTIONS)
+    assert result.exit_code == 129
+    assert result.stderr.splitlines()[-1].startswith(
+        "rsearch: stopped by SIGHUP after a whole step"
+    )
+    assert checkpoints(folder)[-1] == "checkpoint-2"
+
+
 def test_a_second_ctrl_c_stops_at_once(tmp_path, monkeypatch, whole):
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
@@ -282,6 +293,32 @@ def test_a_torn_metrics_row_is_measured_again(run, whole):
     said = "checkpoint-3 is not used, metrics.jsonl ends at step 2; it is now checkpoint-3.damaged"
     assert said in resume(run).splitlines()
     assert outcome(run) == whole
+
+
+def test_trajectories_that_were_cut_are_noticed(run, whole):
+    file = run / "trajectories.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join(lines[:13]))  # 8 of step 1, and 5 of the 8 of step 2
+    said = (
+        "trajectories.jsonl was cut: it lacks rows of 2 of the 3 steps that are done, the first is "
+        "step 2; the run goes on without them"
+    )
+    assert said in resume(run).splitlines()
+    assert [row["step"] for row in read_rows(run, "trajectories.jsonl")].count(4) == 8
+    assert outcome(run)["metrics"] == whole["metrics"]
+
+
+def test_metrics_that_are_lost_are_noticed_and_damaged_ones_kept(run, whole):
+    file = run / "metrics.jsonl"
+    first, *others = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"\x00" * len(first) + b"\n" + b"".join(others))
+    damaged = file.read_bytes()
+    lines = resume(run).splitlines()
+    assert "metrics.jsonl is damaged in line 1; a copy is kept as metrics.jsonl.damaged" in lines
+    said = "metrics.jsonl was cut: it lacks rows of 3 of the 3 steps that are done, the first is "
+    assert said + "step 1; the run goes on without them" in lines
+    assert (run / "metrics.jsonl.damaged").read_bytes() == damaged
+    assert outcome(run)["adapter"] == whole["adapter"]
 
 
 KILLED_BETWEEN_WRITING_AND_NAMING = """

@@ -116,19 +116,24 @@ def closed_port() -> str:
 
 
 def track(
-    folder: Path, *settings: str, url: str, key: str | None = KEY, steps: tuple[int, int] = (1, 3)
+    folder: Path,
+    *settings: str,
+    url: str,
+    key: str | None = KEY,
+    steps: tuple[int, int] = (1, 3),
+    **variables: str,
 ) -> str:
     """Track a run in a process of its own; everything it writes lies in `folder`."""
     (folder / "run").mkdir(exist_ok=True)
     limits = ["wandb.timeout_seconds=2", f"output_dir={folder}/{OTHER_KEY}"]
     arguments = [str(folder / "run"), *map(str, steps), *limits, *settings]
-    done = call(folder, "-c", SCRIPT, *arguments, url=url, key=key)
+    done = call(folder, "-c", SCRIPT, *arguments, url=url, key=key, **variables)
     assert done.stderr == "", "W&B says nothing of its own"
     return done.stdout
 
 
 def call(
-    folder: Path, *arguments: str, url: str, key: str | None = KEY
+    folder: Path, *arguments: str, url: str, key: str | None = KEY, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run Python with W&B's settings and all folders of a user inside `folder`."""
     environment = {name: value for name, value in os.environ.items() if "WANDB" not in name}
@@ -141,6 +146,7 @@ def call(
         "OPENAI_API_KEY": OTHER_KEY,
         "WANDB_BASE_URL": url,
         **({"WANDB_API_KEY": key} if key else {}),
+        **variables,
     }
     done = subprocess.run(
         [sys.executable, *arguments],
@@ -273,3 +279,50 @@ def test_a_w_and_b_that_is_lost_on_the_way_costs_one_line_at_the_end(tmp_path: P
     assert said == ["SAID W&B: it does not answer; what it did not get is in metrics.jsonl"]
     assert offline_runs(tmp_path) == [], "it had begun online"
     assert files_with(tmp_path, KEY, OTHER_KEY) == []
+
+
+@pytest.mark.parametrize(
+    "variables", [{"WANDB_MODE": "disabled"}, {"WANDB_DISABLED": "true"}], ids=["mode", "older"]
+)
+def test_disabled_by_the_environment_means_disabled(
+    tmp_path: Path, serve, variables: dict[str, str]
+) -> None:
+    output = track(tmp_path, url=serve(Refusing), **variables)
+    said = "SAID W&B: disabled by the environment; the run is not tracked"
+    assert [line for line in output.splitlines() if line.startswith("SAID")] == [said]
+    assert not (tmp_path / "run" / "wandb").exists()
+
+
+@pytest.mark.parametrize("mode", ["offline", "dryrun"])
+def test_offline_by_the_environment_asks_nobody(tmp_path: Path, mode: str) -> None:
+    output = track(tmp_path, url=closed_port(), WANDB_MODE=mode)
+    assert "SAID" not in output
+    assert len(offline_runs(tmp_path)) == 1
+
+
+def test_a_mode_that_nobody_knows_tracks_nothing(tmp_path: Path, serve) -> None:
+    output = track(tmp_path, url=serve(Refusing), WANDB_MODE="ofline")
+    assert "SAID W&B: WANDB_MODE is 'ofline', not online, offline or disabled" in output
+    assert not (tmp_path / "run" / "wandb").exists()
+
+
+@pytest.mark.parametrize("variable", [{}, {"NETRC": "elsewhere"}], ids=["home", "NETRC"])
+def test_a_login_that_is_stored_is_used(tmp_path: Path, serve, variable: dict[str, str]) -> None:
+    file = tmp_path / variable.get("NETRC", ".netrc")
+    url = serve(Fading)
+    machine = url.removeprefix("http://")
+    file.write_text(f"machine {machine}\n  login user\n  password {KEY}\n")
+    file.chmod(0o600)
+    paths = {name: str(file) for name in variable}
+    output = track(tmp_path, url=url, key=None, **paths).splitlines()
+    said = [line for line in output if line.startswith("SAID")]
+    assert said == ["SAID W&B: it does not answer; what it did not get is in metrics.jsonl"]
+    assert offline_runs(tmp_path) == [], "it had begun online"
+    file.unlink()
+    assert files_with(tmp_path, KEY, OTHER_KEY) == []
+
+
+def test_a_login_at_another_server_is_none(tmp_path: Path) -> None:
+    (tmp_path / ".netrc").write_text(f"machine api.wandb.ai login user password {KEY}\n")
+    output = track(tmp_path, url=closed_port(), key=None)
+    assert "W&B: WANDB_API_KEY is not set, and `wandb login` has left no key in ~/.netrc" in output

@@ -17,7 +17,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # From the ground up; a module may import from lower layers and from its own package.
 LAYERS = (
     {"errors", "types", "terminal"},
-    {"ranks", "storage"},
+    {"streams"},
+    {"ranks", "storage", "home"},
     {"recipe"},
     {"memory"},
     {"services"},

@@ -49,6 +49,12 @@ def test_all_files_of_the_package_are_in_it(wheel: Path, repository: Path) -> No
     assert {name for name in names if ".dist-info/" not in name} == expected
 
 
+def test_socks_proxies_need_no_further_package(wheel: Path) -> None:
+    files = zipfile.ZipFile(wheel)
+    (metadata,) = (name for name in files.namelist() if name.endswith(".dist-info/METADATA"))
+    assert "Requires-Dist: httpx[socks]" in files.read(metadata).decode()
+
+
 def test_every_recipe_loads_out_of_it(wheel: Path, repository: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path)
     said = subprocess.run(

@@ -162,6 +162,67 @@ def test_the_code_asks_what_the_run_asked(record, tmp_path, template, open_thoug
     assert tokenizer.encode(names["text"], add_special_tokens=False) == ids
 
 
+def shape_of(card: str) -> list[str]:
+    """What a reader of the card sees it is made of, without the text."""
+    from markdown_it import MarkdownIt
+
+    body = card.split("\n---\n", 1)[1]
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(body)
+    every = [child for token in tokens for child in (token, *(token.children or ()))]
+    plain = ("text", "text_special", "inline", "softbreak", "code_inline")
+    return [f"{token.type} {token.tag}" for token in every if token.type not in plain]
+
+
+HOSTILE = (
+    "x\n\n# Heading\n\n![i](https://evil.example/i.png) <img src=x onerror=y> [l](http://e.x) "
+    "```` ``` ` | a | \x1b]0;t\x07\u202e&#x202e;<!-- \u200b"
+)
+
+
+def test_names_from_a_run_are_text_and_no_markup(record):
+    recipe = record.recipe
+    sources = {HOSTILE: next(iter(recipe.search.sources.values()))}
+    hostile = recipe.model_copy(
+        update={
+            "questions": recipe.questions.model_copy(update={"source": HOSTILE}),
+            "search": recipe.search.model_copy(update={"sources": sources}),
+            "policy": recipe.policy.model_copy(update={"adapter": HOSTILE}),
+            "protocol": recipe.protocol.model_copy(
+                update={"sources": {HOSTILE: HOSTILE}, "system_prompt": HOSTILE}
+            ),
+        }
+    )
+    summary = json.loads(json.dumps(record.summary))
+    weak = {"em": 0.1, "n": 3}
+    summary["after"]["by_type"] = {"plain": weak}
+    benign = replace(record, summary=summary)
+    benign_recipe = recipe.model_copy(
+        update={
+            "policy": recipe.policy.model_copy(update={"adapter": "sft"}),
+            "protocol": recipe.protocol.model_copy(update={"system_prompt": "Search."}),
+        }
+    )
+    expected = shape_of(write_card(replace(benign, recipe=benign_recipe), find()))
+    summary = json.loads(json.dumps(summary))
+    summary["after"] |= {"by_type": {HOSTILE: weak}, "n": HOSTILE, "failed_searches": HOSTILE}
+    summary |= {"questions": HOSTILE.replace("/", ""), "split": HOSTILE}
+    environment = {"device": HOSTILE, "dtype": HOSTILE, "packages": {HOSTILE: HOSTILE}}
+    services = {HOSTILE: ServiceSpend(usd=1.0)}
+    attacked = replace(
+        record, recipe=hostile, summary=summary, environment=environment, services=services
+    )
+    base = Base(HOSTILE, "maker/base", "maker/base")
+    licence = {"license": "other", "license_name": HOSTILE}
+    card = write_card(attacked, find(base=base, licence=licence))
+    # One more point in the list of limits: searches of the evaluation failed.
+    point = ["list_item_open li", "paragraph_open p", "paragraph_close p", "list_item_close li"]
+    seen = shape_of(card)
+    assert len(seen) == len(expected) + len(point)
+    assert sorted(seen) == sorted([*expected, *point])
+    assert not set(card) & set("\x1b\x07\u202e\u200b")
+    assert ModelCard(card).data.license_name
+
+
 def test_what_was_not_measured_says_so(record):
     bare = replace(record, summary={}, rows=[], environment={}, services={})
     card = write_card(bare, find(has_curve=False, licence={"license": "unknown"}))

@@ -374,8 +374,8 @@ def test_a_mapping_in_a_recipe_replaces_a_default_one(write: Write) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"- a\n- b\n", 'a.yaml: a recipe is a mapping of keys, got ["a", "b"]'),
-        (b"", "a.yaml: a recipe is a mapping of keys, got null"),
+        (b"- a\n- b\n", 'a.yaml: it must be a mapping of keys, got ["a", "b"]'),
+        (b"", "a.yaml: it must be a mapping of keys, got null"),
         (b"purpose: \xff\n", "a.yaml: not UTF-8 text: invalid start byte"),
     ],
 )

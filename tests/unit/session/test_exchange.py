@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from rsearch_cli.session.exchange import escape, save_exchanges
+from rsearch_cli.session.exchange import save_exchanges
 from rsearch_cli.types import NodeResult, SearchRound
 
 
@@ -76,7 +76,3 @@ def test_what_cannot_be_written_is_said_and_leaves_nothing(make_exchange, tmp_pa
     problem = save_exchanges(tmp_path / name, [make_exchange()])
     assert problem is not None and problem.endswith(reason)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
-
-
-def test_escaped_text_is_one_line():
-    assert escape("# a\n`b` \x1b[1m") == "\\# a \\`b\\` \\[1m"

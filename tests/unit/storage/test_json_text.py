@@ -13,7 +13,7 @@ from rsearch_cli.storage.json_text import dump_json, finite_only, parse_json
 
 PACKAGE = Path(rsearch_cli.__file__).parent
 # They quote a value in a message, where NaN is NaN, or spell a key as others may quote it.
-MESSAGES = {"recipe/problems.py", "recipe/addresses.py", "services/keys.py"}
+MESSAGES = {"recipe/documents.py", "recipe/addresses.py", "services/keys.py"}
 
 
 def refuse(name: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rsearch_cli.storage.rows import append_rows, cut_rows, read_rows
+from rsearch_cli.storage.rows import append_rows, cut_rows, damaged_line, read_rows
 
 ROWS = [{"step": 1, "text": "Zürich"}, {"step": 2, "text": "a\nb"}, {"step": 2}, {"step": 3}]
 
@@ -41,9 +41,22 @@ def test_a_row_that_is_not_whole_is_no_row(file: Path, tail: bytes) -> None:
     assert read_rows(file) == [*ROWS, {"step": 4}]
 
 
+@pytest.mark.parametrize(
+    ("tail", "line"),
+    [(b"", None), (b'{"step": 4, "rew', None), (b"\x00\x00\n", 5), (b"[" * 100_000 + b"\n{}\n", 5)],
+)
+def test_a_kill_leaves_no_damage_but_a_line_cut_short(
+    file: Path, tail: bytes, line: int | None
+) -> None:
+    with file.open("ab") as stream:
+        stream.write(tail)
+    assert damaged_line(file) == line
+    assert damaged_line(file.with_name("none.jsonl")) is None
+
+
 @pytest.mark.parametrize(("step", "left"), [(0, 0), (1, 1), (2, 3), (3, 4), (9, 4)])
 def test_later_steps_are_cut_off(file: Path, step: int, left: int) -> None:
-    cut_rows(file, step)
+    assert cut_rows(file, step).total() == left
     assert read_rows(file) == ROWS[:left]
 
 

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from rsearch_cli.services.purse import ServiceSpend, Spend
+from rsearch_cli.streams import open_console
 from rsearch_cli.train.display import TrainingDisplay, describe_spend, phase, sparkline
 
 
@@ -22,12 +23,14 @@ class Clock:
 
 
 def log_console() -> Console:
-    return Console(file=StringIO(), width=100, _environ={})
+    return open_console(file=StringIO(), width=100, _environ={})
 
 
 def terminal_console() -> Console:
     environ = {"TERM": "xterm-256color"}
-    return Console(file=StringIO(), width=100, height=50, force_terminal=True, _environ=environ)
+    return open_console(
+        file=StringIO(), width=100, height=50, force_terminal=True, _environ=environ
+    )
 
 
 def written(console: Console) -> str:

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from rsearch_cli.errors import Interrupted, Terminated
+from rsearch_cli.errors import HungUp, Interrupted, Terminated
 from rsearch_cli.services.loop import StopNow
 from rsearch_cli.train.signals import StopSignals
 
@@ -23,7 +23,11 @@ def hint() -> str:
 
 @pytest.mark.parametrize(
     ("number", "kind", "name"),
-    [(signal.SIGINT, Interrupted, "Ctrl-C"), (signal.SIGTERM, Terminated, "SIGTERM")],
+    [
+        (signal.SIGINT, Interrupted, "Ctrl-C"),
+        (signal.SIGTERM, Terminated, "SIGTERM"),
+        (signal.SIGHUP, HungUp, "SIGHUP"),
+    ],
 )
 def test_a_signal_ends_at_once_what_is_not_patient(
     number: signal.Signals, kind: type[Exception], name: str
@@ -36,7 +40,7 @@ def test_a_signal_ends_at_once_what_is_not_patient(
         pytest.fail("it went on")
 
 
-@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_patience_takes_one_signal(first: signal.Signals) -> None:
     said: list[str] = []
     told = threading.Event()
@@ -54,6 +58,33 @@ def test_patience_takes_one_signal(first: signal.Signals) -> None:
             send(signal.SIGINT)
             pytest.fail("it went on")
     assert said == ["finishing the step, then saving; press Ctrl-C again to stop now"]
+
+
+def test_a_hang_up_is_never_the_second_signal() -> None:
+    told = threading.Event()
+    with StopSignals(hint) as signals, signals.patiently(lambda line: told.set()):
+        for _ in range(3):
+            send(signal.SIGHUP)
+        assert signals.received and told.wait(10)
+    assert isinstance(signals.stop("x"), HungUp)
+    with (
+        pytest.raises(Interrupted),
+        StopSignals(hint) as signals,
+        signals.patiently(lambda line: None),
+    ):
+        send(signal.SIGHUP)
+        send(signal.SIGINT)
+        pytest.fail("it went on")
+
+
+def test_a_hang_up_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals(hint) as signals:
+            send(signal.SIGHUP)
+            assert not signals.received
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_the_second_signal_says_that_nothing_is_to_be_waited_for() -> None:
@@ -105,7 +136,7 @@ def test_a_stop_in_good_order_has_the_class_of_its_signal() -> None:
         send(signal.SIGTERM)
         stop = signals.stop("after a whole step")
     assert isinstance(stop, Terminated) and str(stop) == "stopped by SIGTERM after a whole step"
-    assert (Interrupted.exit_code, Terminated.exit_code) == (130, 143)
+    assert (Interrupted.exit_code, Terminated.exit_code, HungUp.exit_code) == (130, 143, 129)
 
 
 def test_handlers_are_put_back() -> None:

@@ -1,0 +1,32 @@
+"""A home folder for processes that have none, as in a container that runs under a bare user id."""
+
+from __future__ import annotations
+
+import atexit
+import getpass
+import os
+import shutil
+import tempfile
+
+from rsearch_cli.streams import tell
+
+
+def provide_home() -> None:
+    """Give this process a home folder and a user name where the system knows none.
+
+    Libraries keep their caches in the home folder, and some do not start without a user. The folder
+    is removed when the process ends.
+    """
+    if os.path.expanduser("~") == "~":
+        folder = tempfile.mkdtemp(prefix="rsearch-home-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ["HOME"] = folder
+        if not os.environ.get("RSEARCH_CACHE_DIR"):
+            tell(
+                "there is no home folder (HOME is not set), so nothing is kept between runs; set "
+                "RSEARCH_CACHE_DIR to keep indexes and paid answers"
+            )
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = f"user-{os.getuid()}"

@@ -1,0 +1,169 @@
+"""stdout and stderr: all that rsearch prints goes through here.
+
+Text from outside is made printable, in whatever encoding the stream has. A stderr that nobody reads
+any more is dropped, so it never ends a run; a stdout that nobody reads is a `BrokenPipeError`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import io
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import IO, TYPE_CHECKING, Any
+
+from rsearch_cli.errors import RsearchError
+from rsearch_cli.terminal import LINE_LIMIT, printable, shorten
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_CLOSED = (errno.EPIPE, errno.EIO, errno.ENXIO)
+_FOREIGN_BREAK = re.compile(r"\n(?!  )")
+_ENCODING_ERRORS = "rsearch-readable"
+_ASCII = str.maketrans("•·…–—│─┌┐└┘├┤┬┴┼⟦⟧→▁▂▃▄▅▆▇█", "**.--|-+++++++++[]>........")
+
+
+def prepare_streams() -> None:
+    """Make the streams of this process fit for any text and any reader; called once, at the start.
+
+    A standard stream that is closed becomes the null device, so that no file gets its number.
+    """
+    codecs.register_error(_ENCODING_ERRORS, _make_readable)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            _discard(number)
+        if getattr(sys, name) is None:
+            stream = os.fdopen(number, "w" if number else "r", closefd=False)
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=_ENCODING_ERRORS)
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        encoding = sys.stderr.encoding
+        sys.stderr = _LastingStderr(
+            sys.stderr.buffer, encoding, _ENCODING_ERRORS, line_buffering=True
+        )
+
+
+def echo(*lines: str) -> None:
+    """Write lines of a result to stdout; a line break inside of one is written as a space.
+
+    Raises:
+        BrokenPipeError: Nobody reads stdout.
+        RsearchError: stdout cannot be written for another reason.
+    """
+    shown = (printable(line).replace("\n", " ") for line in lines)
+    write_stdout("".join(f"{line}\n" for line in shown))
+
+
+def write_stdout(text: str) -> None:
+    """Write text to stdout as it is: `printable` already, and perhaps styled.
+
+    Raises:
+        BrokenPipeError: Nobody reads stdout.
+        RsearchError: stdout cannot be written for another reason.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        # Python flushes stdout once more on its way out, and would complain.
+        _discard(sys.stdout)
+        if error.errno in _CLOSED:
+            raise BrokenPipeError(*error.args) from error
+        raise RsearchError(
+            f"the result could not be written to stdout: {error.strerror}"
+        ) from error
+
+
+def tell(message: str) -> None:
+    """Write a message to stderr, if anybody reads it.
+
+    It is one line; further lines of it are indented, and any other line break is written as a
+    space, so that text from outside cannot pass for a message of ours.
+    """
+    lines = _FOREIGN_BREAK.sub(" ", printable(message)).split("\n")
+    with suppress(OSError, ValueError):  # the latter for a stream that is closed
+        sys.stderr.write("".join(f"{shorten(line, LINE_LIMIT)}\n" for line in lines))
+        sys.stderr.flush()
+
+
+def open_console(**options: Any) -> Console:
+    """A rich console that reads no text as markup and prints only what is `printable`.
+
+    Args:
+        options: As rich's own console takes them.
+    """
+    from rich.console import Console
+
+    class PlainConsole(Console):
+        def render(self, renderable: Any, options: Any = None) -> Any:
+            for segment in super().render(renderable, options):
+                clean = segment.text if segment.control else printable(segment.text)
+                yield segment._replace(text=clean)
+
+    return PlainConsole(markup=False, highlight=False, emoji=False, **options)
+
+
+@contextmanager
+def debug_log() -> Iterator[None]:
+    """Print our log on stderr in a `with` block, and with it what other libraries print."""
+
+    class Told(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            for line in self.format(record).splitlines():
+                tell(line)
+
+    handler = Told()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S"))
+    logger = logging.getLogger("rsearch_cli")
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+
+
+class _LastingStderr(io.TextIOWrapper):
+    """A stderr whose reader may go away, or whose disk may be full: the rest is dropped."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError:
+            _discard(self)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError:
+            _discard(self)
+
+
+def _discard(stream: IO[str] | int) -> None:
+    """Let the null device take what is written to a stream from now on."""
+    with suppress(OSError, ValueError):  # it has no number, or is closed
+        number = stream if isinstance(stream, int) else stream.fileno()
+        null = os.open(os.devnull, os.O_RDWR)
+        if null != number:
+            os.dup2(null, number)
+            os.close(null)
+
+
+def _make_readable(error: UnicodeError) -> tuple[str, int]:
+    """Write what an encoding lacks in ASCII: lines and marks look alike, the rest is escaped."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].translate(_ASCII)
+    return text.encode("ascii", "backslashreplace").decode("ascii"), error.end
