@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rsearch_cli.errors import PolicyError
+from rsearch_cli.storage.json_text import read_json_object
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -190,13 +191,10 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     refuse_pointer(path)
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return read_json_object(path)
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise PolicyError(f"{path} cannot be read: {' '.join(reason.split())[:200]}") from error
-    if not isinstance(settings, dict):
-        raise PolicyError(f"{path} holds no JSON object")
-    return settings
 
 
 def _read_tensors(header: Any) -> tuple[dict[str, Tensor], int]:

@@ -50,7 +50,7 @@ def test_a_run_that_cannot_be_pushed(
 def test_a_model_whose_config_cannot_be_read(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(text)
     line = line_of("infer", "--model", str(tmp_path), "who?", code=60)
-    assert "could not be loaded" in line
+    assert "config.json cannot be read: it " in line
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text(text)
