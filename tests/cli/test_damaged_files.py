@@ -50,9 +50,9 @@ def test_a_run_that_cannot_be_pushed(
 def test_a_model_whose_config_cannot_be_read(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(text)
     line = line_of("infer", "--model", str(tmp_path), "who?", code=60)
-    assert "config.json cannot be read: it " in line
+    assert "config.json cannot be read: it is nested too deeply" in line
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text(text)
     line = line_of("infer", "--model", str(adapter), "who?", code=60)
-    assert "adapter_config.json does not say which model it belongs to" in line
+    assert "adapter_config.json cannot be read: it is nested too deeply" in line

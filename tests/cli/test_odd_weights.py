@@ -162,7 +162,7 @@ MODELS = [
     (fp8, "is stored quantised by FP8", "take the model that it was made from"),
     (mlx, "is stored quantised, in a form", "take the model that it was made from"),
     (broken_config, "config.json cannot be read", ""),
-    (config_list, "config.json holds no JSON object", ""),
+    (config_list, "config.json cannot be read: it must be a JSON object, not list", ""),
 ]
 
 
