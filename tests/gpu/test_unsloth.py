@@ -1,6 +1,7 @@
 """The real Unsloth: on a GPU, or on the CPU backend that 2026.10.9 and later have.
 
-Run by `pytest --backend unsloth`, in a process of its own: Unsloth patches transformers and trl for good.
+Run by `pytest --backend unsloth`, in a process of its own: Unsloth patches transformers and trl
+for good.
 """
 
 from __future__ import annotations
