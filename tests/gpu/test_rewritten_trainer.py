@@ -1,7 +1,8 @@
 """The GRPO trainer that Unsloth rewrites, which is what every run on CUDA trains with.
 
 Run by `pytest --backend unsloth`. On a machine without a GPU the rewritten trainer runs all the
-same, on the model of Unsloth's CPU backend; `rewritten_trainer.py` says how. Only the kernels are not the same.
+same, on the model of Unsloth's CPU backend; `rewritten_trainer.py` says how. Only the kernels are
+not the same.
 """
 
 from __future__ import annotations
