@@ -80,14 +80,15 @@ class TextStore:
         """Keep texts with their keys and tags, all in one transaction; whether they are kept."""
 
         def keep(cache: diskcache.Cache) -> bool:
-            with cache.transact(retry=True):
+            with cache.transact():
                 return all([cache.set(key, text, tag=tag) for key, text, tag in rows])
 
         return self._use(keep, False)
 
     def drop(self, key: str) -> None:
-        """Remove the text under a key, if there is one."""
-        self._use(lambda cache: cache.delete(key, retry=True), False)
+        """Remove the text under a key, if there is one and it can be removed."""
+        if not self._is_read_only():
+            self._use(lambda cache: cache.delete(key), False)
 
     def remove(self, tag: str | None) -> int:
         """Remove everything with this tag, or everything; how many texts that were."""

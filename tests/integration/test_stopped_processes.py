@@ -165,6 +165,19 @@ def test_a_cache_that_a_stopped_process_writes_into_is_done_without(
     assert f"cannot be used ({holder(pid)}" in given_up
 
 
+def test_an_import_does_not_wait_for_ever_for_a_stopped_writer(
+    hold, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with AnswerCache(tmp_path / "answers") as cache:
+        cache.put(KEY, [])
+        rows = list(cache.export_rows())
+        hold(HOLD_DATABASE, tmp_path / "answers" / "cache.db")
+        started = time.monotonic()
+        assert cache.import_rows(rows) == 0 and not cache.usable
+        assert 2.5 < time.monotonic() - started < 20
+    assert "writes into it); going on without it" in capsys.readouterr().err
+
+
 def test_a_writer_that_is_only_slow_is_waited_for(tmp_path: Path) -> None:
     with AnswerCache(tmp_path / "answers") as cache:
         cache.put(KEY, "answer")

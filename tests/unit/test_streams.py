@@ -144,8 +144,8 @@ def exits(tree: ast.AST) -> list[str]:
     return found
 
 
-# `purse` writes its file by descriptor; `screen` and `output` write what they made printable.
-ALLOWED = {"streams.py": None, "services/purse.py": {"os.write"}}
+# `shared_page` writes its file by descriptor; `screen` and `output` what they made printable.
+ALLOWED = {"streams.py": None, "services/shared_page.py": {"os.write"}}
 RAW = {"streams.py", "session/screen.py", "commands/output.py"}
 
 
