@@ -28,5 +28,5 @@ def provide_home() -> None:
             )
     try:
         getpass.getuser()
-    except (KeyError, OSError):
-        os.environ["USER"] = f"user-{os.getuid()}"
+    except (KeyError, OSError, ImportError):  # the last one on Windows
+        os.environ["USER"] = "user"
