@@ -2,8 +2,8 @@
 # (Triton compiles with both). This file is linted; the image has not been built by its authors.
 #
 #   docker build --tag rsearch .
-#   docker run --gpus all --volume "$PWD:/work" rsearch doctor
-#   docker run --gpus all --volume "$PWD:/work" rsearch train --recipe hotpot-offline-7b
+#   docker run --gpus all --volume "$PWD:/data" rsearch doctor
+#   docker run --gpus all --volume "$PWD:/data" rsearch train --recipe hotpot-offline-7b
 #
 # The host needs NVIDIA's driver 525 or later and the NVIDIA Container Toolkit.
 FROM nvidia/cuda:12.8.1-runtime-ubuntu24.04
@@ -21,8 +21,8 @@ RUN python3 -m venv /opt/venv \
 
 # Models, cached answers and runs stay in the mounted folder.
 ENV PATH=/opt/venv/bin:$PATH \
-    HF_HOME=/work/.cache/huggingface \
-    RSEARCH_CACHE_DIR=/work/.cache/rsearch
-WORKDIR /work
+    HF_HOME=/data/.cache/huggingface \
+    RSEARCH_CACHE_DIR=/data/.cache/rsearch
+WORKDIR /data
 ENTRYPOINT ["rsearch"]
 CMD ["doctor"]

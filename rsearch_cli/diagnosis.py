@@ -25,6 +25,12 @@ from rsearch_cli.policy.isolation import output_to_log
 from rsearch_cli.policy.loading import quieten_imports
 from rsearch_cli.services.cache import cache_root
 from rsearch_cli.services.hub import hub_problem
+from rsearch_cli.services.keys import (
+    WANDB_VARIABLE,
+    describe_flaw,
+    environment_with_login,
+    read_key,
+)
 
 Status = Literal["ok", "note", "problem"]
 
@@ -35,7 +41,7 @@ KEYS = {
     "EXA_API_KEY": "web search by Exa",
     "OPENAI_API_KEY": "the judge, and servers that need a key",
     "HF_TOKEN": "private models, and `rsearch push`",
-    "WANDB_API_KEY": "tracking on Weights & Biases",
+    WANDB_VARIABLE: "tracking on Weights & Biases",
 }
 
 
@@ -81,7 +87,7 @@ def _python() -> Check:
 
 def _card(cards: list[Card]) -> Check:
     if cards:
-        seen = "; ".join(f"{c.name}, {c.memory}, driver {c.driver}" for c in cards)
+        seen = "; ".join(f"{c.name}, {c.memory} MiB, driver {c.driver}" for c in cards)
         return Check("graphics card", "ok", seen)
     if shutil.which("nvidia-smi"):
         remedy = "run nvidia-smi: its message says whether the driver is missing or not loaded"
@@ -105,8 +111,7 @@ def _torch() -> Check:
         return Check("torch", "problem", f"does not import: {error}", _REINSTALL)
     built = f"torch {version('torch')}, built {f'with CUDA {cuda}' if cuda else 'without CUDA'}"
     if unused := explain_unused_card():
-        seen, _, remedy = unused.rpartition("; ")
-        return Check("torch", "problem", f"{built}: {seen}", remedy)
+        return Check("torch", "problem", f"{built}: {unused.cause}", unused.remedy)
     return Check("torch", "ok", f"{built}, {'uses the card' if sees else 'computes on the CPU'}")
 
 
@@ -200,30 +205,18 @@ def _keys() -> Iterator[Check]:
     from huggingface_hub import get_token
 
     for name, use in KEYS.items():
-        value = os.environ.get(name, "")
-        if value and not (value.isascii() and value.isprintable() and " " not in value):
+        value = read_key(name)
+        if value and (flaw := describe_flaw(value)):
             remedy = f"copy the key again: export {name}=…"
-            yield Check(
-                name, "problem", "set, but it holds a space, line break or non-ASCII letter", remedy
-            )
+            yield Check(name, "problem", f"set, but it {flaw}", remedy)
         elif value:
             yield Check(name, "ok", "set")
         elif name == "HF_TOKEN" and get_token():
             yield Check(name, "ok", "not set; logged in by `hf auth login`")
-        elif name == "WANDB_API_KEY" and _netrc_has_wandb():
+        elif name == WANDB_VARIABLE and environment_with_login().get(name):
             yield Check(name, "ok", "not set; logged in by `wandb login`")
         else:
             yield Check(name, "note", "not set", f"only for {use}")
-
-
-def _netrc_has_wandb() -> bool:
-    import netrc
-
-    try:
-        hosts = netrc.netrc().hosts
-    except (OSError, netrc.NetrcParseError):
-        return False
-    return any(host.endswith("wandb.ai") for host in hosts)
 
 
 def _hub() -> Check:

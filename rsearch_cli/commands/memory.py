@@ -161,7 +161,8 @@ def _require_gpu(recipe: Recipe, *, force: bool) -> None:
         DoesNotFit: There is a card that torch cannot use, or the recipe asks for 4-bit weights and
             there is no GPU; and `force` is not given.
     """
-    problem = explain_unused_card()
+    unused = explain_unused_card()
+    problem = str(unused) if unused else None
     if problem is None and recipe.policy.load_in_4bit and not torch_sees_gpu():
         problem = (
             f"the recipe trains {recipe.policy.model} in 4 bits, which is for a GPU, and torch "

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import subprocess
 
-_QUERY = ["nvidia-smi", "--query-gpu=uuid,memory.total", "--format=csv,noheader,nounits"]
 _MIB_PER_GB = 1024
 
 
@@ -20,14 +19,28 @@ def find_vram() -> float | None:
     The largest, since which one CUDA counts as the first is not for nvidia-smi to say: what does
     not fit there fits nowhere.
     """
-    try:
-        done = subprocess.run(_QUERY, capture_output=True, text=True, check=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    rows = [line.split(", ") for line in done.stdout.splitlines() if ", " in line]
+    rows = query_cards("uuid", "memory.total")
     sizes = {uuid: float(mib) for uuid, mib in rows if mib.replace(".", "", 1).isdigit()}
     seen = select_visible(sizes, os.environ.get("CUDA_VISIBLE_DEVICES"))
     return max(seen) / _MIB_PER_GB if seen else None
+
+
+def query_cards(*fields: str) -> list[list[str]]:
+    """What nvidia-smi says of each card, without units; [] where it is missing or fails.
+
+    Args:
+        fields: As `nvidia-smi --help-query-gpu` lists them.
+
+    Returns:
+        A row for each card, with a value for each field.
+    """
+    query = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    rows = [line.split(", ") for line in done.stdout.splitlines()]
+    return [row for row in rows if len(row) == len(fields)]
 
 
 def select_visible(sizes: dict[str, float], visible: str | None) -> list[float]:

@@ -7,12 +7,16 @@ import json
 import os
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
-from urllib.parse import quote, quote_plus
+from contextlib import suppress
+from urllib.parse import quote, quote_plus, urlsplit
 
 from rsearch_cli.errors import AccessDenied
 
 SECRET_ENDINGS = ("_API_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
 """Environment variables with these endings hold secrets."""
+
+WANDB_VARIABLE = "WANDB_API_KEY"
+WANDB_SERVER = "https://api.wandb.ai"
 
 _LEAST_CHARS = 8
 _QUOTES = "\"'`‘’“”«»"
@@ -39,6 +43,17 @@ def check_key(variable: str, key: str) -> None:
         raise AccessDenied(flaw)
 
 
+def describe_flaw(key: str) -> str | None:
+    """What the text of a key has that no key has, such as `holds a space`; None if nothing."""
+    flaws = {
+        "holds a line break": len(key.splitlines()) > 1,
+        "begins or ends with a quotation mark": key[0] in _QUOTES or key[-1] in _QUOTES,
+        "holds a space": any(character.isspace() for character in key),
+        "holds a character that is no visible ASCII": not (key.isascii() and key.isprintable()),
+    }
+    return next((flaw for flaw, has_it in flaws.items() if has_it), None)
+
+
 def find_flaw(variable: str, key: str) -> str | None:
     """What is wrong with the form of a key, as a sentence that does not hold it; None if nothing.
 
@@ -46,14 +61,23 @@ def find_flaw(variable: str, key: str) -> str | None:
         variable: Where the user gives the key.
         key: Not empty.
     """
-    flaws = {
-        "holds a line break": len(key.splitlines()) > 1,
-        "begins or ends with a quotation mark": key[0] in _QUOTES or key[-1] in _QUOTES,
-        "holds a space": any(character.isspace() for character in key),
-        "holds a character that is no visible ASCII": not (key.isascii() and key.isprintable()),
-    }
-    found = next((flaw for flaw, has_it in flaws.items() if has_it), None)
+    found = describe_flaw(key)
     return None if found is None else f"{variable} {found}, and no key does; copy the key again"
+
+
+def environment_with_login() -> dict[str, str]:
+    """The environment, with the key that `wandb login` has stored where it holds none."""
+    import netrc
+
+    secrets = dict(os.environ)
+    host = urlsplit(secrets.get("WANDB_BASE_URL") or WANDB_SERVER).netloc
+    for name in (secrets.get("NETRC"), "~/.netrc", "~/_netrc"):
+        if name and not secrets.get(WANDB_VARIABLE):
+            # It is not there, cannot be read or is malformed: W&B does not take it either.
+            with suppress(OSError, ValueError, netrc.NetrcParseError):
+                found = netrc.netrc(os.path.expanduser(name)).authenticators(host)
+                secrets[WANDB_VARIABLE] = (found[2] if found else None) or ""
+    return secrets
 
 
 def find_secrets(environment: Mapping[str, str]) -> list[str]:

@@ -21,18 +21,22 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from rsearch_cli.ranks import is_main
 from rsearch_cli.recipe.outside import Wandb
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.services.keys import find_flaw, find_secrets, hide_secrets
+from rsearch_cli.services.keys import (
+    WANDB_VARIABLE,
+    environment_with_login,
+    find_flaw,
+    find_secrets,
+    hide_secrets,
+)
 from rsearch_cli.terminal import finite, printable, shorten
 from rsearch_cli.train.run_folder import WANDB, WANDB_RUN, RunFolder
 
-KEY_VARIABLE = "WANDB_API_KEY"
+KEY_VARIABLE = WANDB_VARIABLE
 MODE_VARIABLE = "WANDB_MODE"
-DEFAULT_SERVER = "https://api.wandb.ai"
 COLUMNS = (
     *("step", "question", "references", "answer", "reward", "answer score", "plan score"),
     *("format score", "plan", "transcript"),
@@ -160,7 +164,7 @@ def _start(recipe: Recipe, folder: RunFolder, say: Say) -> Any:
     mode = _choose_mode(recipe.wandb.mode, say)
     if mode == "disabled":
         return None
-    key = _secrets().get(KEY_VARIABLE, "").strip()
+    key = environment_with_login().get(KEY_VARIABLE, "").strip()
     problem = (
         find_flaw(KEY_VARIABLE, key)
         if key
@@ -199,21 +203,6 @@ def _choose_mode(wanted: Mode, say: Say) -> Mode | Literal["disabled"]:
     return "disabled"
 
 
-def _secrets() -> dict[str, str]:
-    """The environment, with the key that `wandb login` has stored where it holds none."""
-    import netrc
-
-    secrets = dict(os.environ)
-    host = urlsplit(secrets.get("WANDB_BASE_URL") or DEFAULT_SERVER).netloc
-    for name in (secrets.get("NETRC"), "~/.netrc", "~/_netrc"):
-        if name and not secrets.get(KEY_VARIABLE):
-            # It is not there, cannot be read or is malformed: W&B does not take it either.
-            with suppress(OSError, ValueError, netrc.NetrcParseError):
-                found = netrc.netrc(os.path.expanduser(name)).authenticators(host)
-                secrets[KEY_VARIABLE] = (found[2] if found else None) or ""
-    return secrets
-
-
 def _init(recipe: Recipe, folder: RunFolder, mode: Mode) -> Any:
     # Read as wandb is imported; without it, wandb reports its own errors to its makers.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -229,7 +218,7 @@ def _init(recipe: Recipe, folder: RunFolder, mode: Mode) -> Any:
         resume="allow",
         dir=str(folder.path),
         mode=mode,
-        config=without_secrets(recipe.model_dump(), _secrets()),
+        config=without_secrets(recipe.model_dump(), environment_with_login()),
         settings=wandb.Settings(
             console="off",
             silent=True,
@@ -262,7 +251,7 @@ def clean_logs(folder: RunFolder) -> None:
     """Take secrets out of wandb's own logs, where they come from answers that repeat the key."""
     for path in (folder.path / WANDB).rglob("*.log"):
         text = path.read_text(encoding="utf-8", errors="replace")
-        if (clean := without_secrets(text, _secrets())) != text:
+        if (clean := without_secrets(text, environment_with_login())) != text:
             path.write_text(clean, encoding="utf-8")
 
 
@@ -321,4 +310,4 @@ def _plan(round_: Mapping[str, Any]) -> str:
 def _reason(error: Exception) -> str:
     """What an exception of wandb says, in one line without the key."""
     words = printable(" ".join(str(error).split())) or type(error).__name__
-    return shorten(without_secrets(words, _secrets()), 200)
+    return shorten(without_secrets(words, environment_with_login()), 200)

@@ -16,7 +16,7 @@ from rsearch_cli.app import app
 from rsearch_cli.memory import driver
 from rsearch_cli.policy import unsloth_backend
 
-CARD = "NVIDIA GeForce RTX 4090, {driver}, 24564 MiB"
+CARD = "NVIDIA GeForce RTX 4090, {driver}, 24564"
 
 
 def call(*arguments: str) -> Result:

@@ -1,8 +1,4 @@
-"""A local SOCKS5 proxy (RFC 1928, without authentication): it relays what it is asked to.
-
-Place in the path: stands where a company's proxy stands, for tests; clients reach the local servers
-of the tests through it, and it counts what it was asked for.
-"""
+"""A local SOCKS5 proxy (RFC 1928, without authentication) that records what it was asked for."""
 
 from __future__ import annotations
 
@@ -10,13 +6,14 @@ import contextlib
 import socket
 import socketserver
 import threading
-from types import TracebackType
 from typing import Self
+
+from rsearch_cli.services.lifetime import Closing
 
 _CONNECT, _NAME, _IPV4 = 1, 3, 1
 
 
-class SocksProxy:
+class SocksProxy(Closing):
     """The proxy, as a context manager.
 
     Attributes:
@@ -57,12 +54,8 @@ class SocksProxy:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Stop relaying."""
         self._server.shutdown()
         self._server.server_close()
 
