@@ -6,6 +6,7 @@ imported. Processes that tests start inherit the variables, but not the network 
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import socket
@@ -31,6 +32,13 @@ os.environ |= {
     "WANDB_DIR": _CACHES.name,
     "WANDB_MODE": "disabled",
 }
+
+# Processes that tests start import the package that the tests import: the installed wheel under
+# tox, although they are started in the checkout.
+_PACKAGE = importlib.util.find_spec("rsearch_cli")
+assert _PACKAGE is not None and _PACKAGE.origin is not None
+_PATHS = [Path(_PACKAGE.origin).parents[1], Path(__file__).parent / "servers"]
+os.environ |= {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(map(str, _PATHS))}
 
 # As in a terminal: what a shell starts in the background ignores Ctrl-C, and so do its children.
 signal.signal(signal.SIGINT, signal.default_int_handler)

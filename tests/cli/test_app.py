@@ -14,7 +14,6 @@ from rsearch_cli.app import app
 from rsearch_cli.recipe import loading
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 
 HEAVY = """accelerate bitsandbytes bm25s datasets diskcache exa_py huggingface_hub numpy openai peft
 plotext pyarrow pydantic tokenizers torch transformers trl unsloth wandb yaml""".split()
@@ -36,14 +35,14 @@ finally:
     print(json.dumps([name for name in heavy if name in sys.modules]), file=sys.stderr)
 """
     command = [sys.executable, "-c", script]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "Usage: rsearch" in done.stdout
     assert json.loads(done.stderr) == []
 
 
 def test_python_m_is_the_same_program() -> None:
     command = [sys.executable, "-m", "rsearch_cli", "--version"]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == f"rsearch {__version__}\n"
 
 
@@ -145,9 +144,7 @@ def test_a_closed_pipe_ends_quietly(arguments: list[str]) -> None:
     os.close(reader)
     command = [sys.executable, "-m", "rsearch_cli", *arguments]
     try:
-        done = subprocess.run(
-            command, env=ENVIRONMENT, stdout=writer, stderr=subprocess.PIPE, check=False
-        )
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (141, b"")

@@ -17,8 +17,6 @@ from rsearch_cli.app import app
 from rsearch_cli.services.cache import AnswerCache, make_key
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PATHS = os.pathsep.join([str(REPOSITORY), *filter(None, sys.path)])
-ENVIRONMENT = {**os.environ, "PYTHONPATH": PATHS}
 SMALL = [
     part
     for setting in (
@@ -33,7 +31,7 @@ NOBODY = ["unshare", "--user", "--map-user=54321", "--map-group=54321"]
 
 def rsearch(*arguments: object, before: list[str] | None = None, **variables: str | None):
     """Run `rsearch` with some variables set, or (None) not set."""
-    environment = {**ENVIRONMENT, **{k: v for k, v in variables.items() if v is not None}}
+    environment = {**os.environ, **{k: v for k, v in variables.items() if v is not None}}
     for name, value in variables.items():
         if value is None:
             environment.pop(name, None)
@@ -216,7 +214,7 @@ def test_a_proxy_that_nobody_can_use_is_one_line(tmp_path: Path, proxy: str) -> 
 
 def test_without_the_package_for_socks_the_remedy_is_named(tmp_path: Path) -> None:
     (tmp_path / "socksio.py").write_text("raise ImportError('not here')\n")
-    path = os.pathsep.join([str(tmp_path), PATHS])
+    path = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
     with ExaServer() as server:
         done = ask(server, tmp_path, ALL_PROXY="socks5://127.0.0.1:1", PYTHONPATH=path)
     assert done.returncode == 40
@@ -241,7 +239,7 @@ def test_the_shell_completes_commands(words: str, completed: str) -> None:
     script = "from rsearch_cli.app import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", script],
-        env={**ENVIRONMENT, **asked},
+        env={**os.environ, **asked},
         capture_output=True,
         check=False,
     )

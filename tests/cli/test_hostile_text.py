@@ -230,8 +230,7 @@ def test_at_a_terminal_only_our_own_styles_come_out(
     pty = pytest.importorskip("pty_terminal")
     folder = [str(place / f"pty {ATTACK}")] if command[0] == "train" else []
     program = [sys.executable, "-m", "rsearch_cli", *command, *folder, *recipe_options(place)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with pty.Terminal(program, environment) as terminal:
+    with pty.Terminal(program, dict(os.environ)) as terminal:
         assert terminal.wait_until_left(240) == 0
         terminal.wait_for(last)
     styles = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -258,11 +257,9 @@ loading.list_recipes = fail
 sys.argv = ["rsearch", "recipes", *sys.argv[1:]]
 app.main()
 """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     for debug in ([], ["--debug"]):
         done = subprocess.run(
             [sys.executable, "-c", script, *debug],
-            env=environment,
             capture_output=True,
             check=False,
         )

@@ -48,7 +48,7 @@ class Waiting:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "rsearch_cli", *command],
             cwd=folder,
-            env={**os.environ, **keys, **urls, "PYTHONPATH": os.pathsep.join(sys.path)},
+            env={**os.environ, **keys, **urls},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

@@ -13,8 +13,6 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 STEPS = 3
 TRAIN = [
     *(sys.executable, "-m", "rsearch_cli", "train", "--recipe", "quickstart"),
@@ -47,7 +45,7 @@ def test_a_training_whose_reader_goes_away_reaches_its_end(tmp_path: Path) -> No
     reader, writer = os.pipe()
     process = subprocess.Popen(
         [*TRAIN, "--max-steps", str(STEPS), "--output-dir", str(folder)],
-        env=ENVIRONMENT, stdout=writer, stderr=writer,
+        stdout=writer, stderr=writer,
     )  # fmt: skip
     os.close(writer)
     os.read(reader, 1)
@@ -72,7 +70,7 @@ def test_a_closed_terminal_finishes_the_step_and_saves_it(tmp_path: Path) -> Non
 
     process = subprocess.Popen(
         [*TRAIN, "--max-steps", "500", "--output-dir", str(folder)],
-        env={**ENVIRONMENT, "TERM": "xterm"},
+        env={**os.environ, "TERM": "xterm"},
         stdin=inside, stdout=inside, stderr=inside, preexec_fn=take_terminal,
     )  # fmt: skip
     os.close(inside)
@@ -93,7 +91,7 @@ def test_hang_ups_that_come_twice_do_not_cut_the_step_off(tmp_path: Path) -> Non
     folder = tmp_path / "run"
     process = subprocess.Popen(
         [*TRAIN, "--max-steps", "500", "--output-dir", str(folder)],
-        env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     wait_for_step(folder, 1, process)
     for _ in range(3):  # the kernel, the shell and systemd each send one
@@ -109,7 +107,7 @@ def test_under_nohup_a_hang_up_is_ignored(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process = subprocess.Popen(
         [*TRAIN, "--max-steps", str(STEPS), "--output-dir", str(folder)],
-        env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
     )  # fmt: skip
     wait_for_step(folder, 1, process)
@@ -121,7 +119,7 @@ def test_several_processes_are_hung_up_together(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process = subprocess.Popen(
         [*TRAIN, "--max-steps", "500", "--output-dir", str(folder), "--num-processes", "2"],
-        env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
     )  # fmt: skip
     wait_for_step(folder, 1, process)
@@ -160,7 +158,7 @@ def short_of_memory(
     )
     return subprocess.run(
         [sys.executable, "-c", script, *arguments],
-        env={**ENVIRONMENT, "MALLOC_ARENA_MAX": "1"}, capture_output=True, text=True, check=False,
+        env={**os.environ, "MALLOC_ARENA_MAX": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
@@ -198,7 +196,7 @@ from rsearch_cli.app import main
 main()
 """
     done = subprocess.run(
-        [sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert done.returncode == 64
     assert done.stderr.startswith("rsearch: memory ran out: ") and done.stderr.count("\n") == 1

@@ -35,7 +35,6 @@ def open_terminal(server: ChatServer, repository: Path, tmp_path: Path) -> Calla
     settings = [*SETTINGS, f"search.sources.General.corpus={corpus}"]
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(repository), *sys.path]),
         "OPENAI_API_KEY": API_KEY,
         "RSEARCH_CACHE_DIR": str(tmp_path / "cache"),
         "XDG_DATA_HOME": str(tmp_path / "data"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -223,13 +222,11 @@ def test_a_killed_run_forgets_nothing_it_may_have_spent(
         *("--cache", str(tmp_path / "cache"), "--run", str(tmp_path / "run")),
         *("--questions", str(QUESTIONS), "--set", f"budget.max_usd={MAX_USD}"),
     ]
-    repository = str(Path(__file__).resolve().parents[2])
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": repository},
     ) as process:
         process.stdout.readline()
         process.stdin.write("go\n")

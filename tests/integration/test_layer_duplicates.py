@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -159,11 +158,9 @@ def test_two_processes_with_two_threads_each_send_every_request_once(
 
 
 def start(command: list[str]) -> subprocess.Popen[str]:
-    repository = str(Path(__file__).resolve().parents[2])
     return subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": repository},
     )

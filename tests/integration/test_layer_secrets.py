@@ -90,7 +90,6 @@ def train(
     by_flag: bool = False,
 ) -> Trained:
     """Train in a process of its own, with everything it might write to inside `folder`."""
-    repository = str(Path(__file__).resolve().parents[2])
     options = [word for setting in SETTINGS for word in ("--set", setting)]
     command = [
         sys.executable,
@@ -109,7 +108,6 @@ def train(
     environment = {
         **os.environ,
         **keys,
-        "PYTHONPATH": repository,
         "EXA_BASE_URL": exa.url,
         "OPENAI_BASE_URL": chat.base_url,
         "RSEARCH_CACHE_DIR": str(folder / "cache"),

@@ -59,8 +59,7 @@ def command(folder: Path, *settings: str) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    repository = str(Path(__file__).resolve().parents[2])
-    return {**os.environ, "PYTHONPATH": repository, "PYTHONHASHSEED": "0", **more}
+    return {**os.environ, "PYTHONHASHSEED": "0", **more}
 
 
 def train_seeded(folder: Path, processes: int, *settings: str) -> None:

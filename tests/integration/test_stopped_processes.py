@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import platform
 import signal
 import sqlite3
@@ -22,8 +21,6 @@ from rsearch_cli.services.flight import Flights
 from rsearch_cli.services.purse import LOCK, Purse
 from rsearch_cli.storage import locks
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 HANG_GUARD = 120.0
 KEY = make_key("exa", query="x")
 
@@ -73,7 +70,7 @@ def hold() -> Iterator:
     def start(script: str, *arguments: object) -> int:
         process = subprocess.Popen(
             [sys.executable, "-c", script, *map(str, arguments)],
-            env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         started.append(process)
         assert process.stdout is not None and process.stdout.readline() == "held\n"
@@ -202,7 +199,7 @@ class Command:
         ]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "rsearch_cli", *map(str, arguments), *options],
-            env=ENVIRONMENT, stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 

@@ -138,7 +138,6 @@ def call(
     """Run Python with W&B's settings and all folders of a user inside `folder`."""
     environment = {name: value for name, value in os.environ.items() if "WANDB" not in name}
     environment |= {
-        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
         "HOME": str(folder),
         "XDG_CONFIG_HOME": str(folder),
         "XDG_CACHE_HOME": str(folder),

@@ -8,7 +8,6 @@ have worked.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -270,7 +269,6 @@ def test_code_of_a_model_is_never_run_nor_asked_for_on_stdin(
         capture_output=True,
         text=True,
         timeout=240,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     assert not mark.exists()
     assert "[y/N]" not in done.stdout + done.stderr

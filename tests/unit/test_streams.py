@@ -17,7 +17,6 @@ import rsearch_cli
 from rsearch_cli.streams import debug_log, open_console, tell
 
 PACKAGE = Path(rsearch_cli.__file__).parent
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
 ANSWER = "Zürich → 東京 “q” │ • 👩‍💻"
 
 
@@ -26,7 +25,7 @@ def run(script: str, encoding: str = "utf-8", **streams: object) -> subprocess.C
     start = "from rsearch_cli.streams import *\nprepare_streams()\n"
     return subprocess.run(
         [sys.executable, "-c", start + script],
-        env={**ENVIRONMENT, "PYTHONIOENCODING": encoding},
+        env={**os.environ, "PYTHONIOENCODING": encoding},
         check=False,
         timeout=60,
         **({"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | streams),
@@ -65,7 +64,7 @@ with open({str(tmp_path / "file")!r}, "w") as file:
     start = "from rsearch_cli.streams import *\nprepare_streams()\n"
     (tmp_path / "s.py").write_text(start + script)
     command = f'exec "{sys.executable}" "{tmp_path / "s.py"}" <&- >&- 2>&-'
-    assert subprocess.run(["sh", "-c", command], env=ENVIRONMENT, check=False).returncode == 0
+    assert subprocess.run(["sh", "-c", command], check=False).returncode == 0
 
 
 def test_messages_that_nobody_reads_end_nothing() -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,6 @@ def test_eight_processes_share_a_cache_though_two_are_killed(repository: Path) -
     script = repository / "benchmarks" / "cache_endurance.py"
     done = subprocess.run(
         [sys.executable, str(script), "--seconds", "2"],
-        env=os.environ | {"PYTHONPATH": str(repository)},
         capture_output=True,
         text=True,
         timeout=110,

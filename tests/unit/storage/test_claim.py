@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 import sys
@@ -28,10 +27,8 @@ with claim_folder(Path(sys.argv[1]), "training"):
 @contextmanager
 def other_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that holds the folder until its stdin is closed, or it is killed."""
-    repository = str(Path(__file__).resolve().parents[3])
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(folder)],
-        env={**os.environ, "PYTHONPATH": repository},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
