@@ -1,7 +1,7 @@
 """Eight processes on one cache, two of them killed: nothing lost, nothing corrupt, nobody stuck.
 
 Run it as `python benchmarks/cache_endurance.py`, with `--seconds` for a shorter run. The processes
-ask a made-up service for the same questions at the same time, through the gateway, and read back
+ask a made-up service for the same questions at the same time, through the client, and read back
 what others have stored. Two of them get a SIGKILL on the way, wherever they are. Every process
 writes down what it has asked and what it has been told is kept; at the end that is held against the
 cache. The last line on stdout is one JSON object; the exit code is 1 if anything is wrong.
@@ -60,12 +60,12 @@ def answer_to(number: int) -> list[str]:
 
 async def work(folder: Path, worker: int, seconds: float) -> None:
     """Ask and read until the time is over; the journal has a line for every event."""
-    from rsearch_cli.recipe.outside import Service
+    from rsearch_cli.recipe.services import ServiceConfig
+    from rsearch_cli.services.budget import Budget
     from rsearch_cli.services.cache import AnswerCache
     from rsearch_cli.services.call import Reply
-    from rsearch_cli.services.flow import Flow
-    from rsearch_cli.services.gateway import Gateway
-    from rsearch_cli.services.purse import Purse
+    from rsearch_cli.services.client import ServiceClient
+    from rsearch_cli.services.retry import RetryPolicy
 
     journal = os.open(folder / f"journal-{worker}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     rng = random.Random(worker)
@@ -73,26 +73,26 @@ async def work(folder: Path, worker: int, seconds: float) -> None:
     def note(event: str, number: int) -> None:
         os.write(journal, f"{event} {number}\n".encode())
 
-    async def ask(gateway: Gateway, number: int) -> None:
+    async def ask(client: ServiceClient, number: int) -> None:
         async def call() -> Reply:
             note("asked", number)
             await asyncio.sleep(rng.uniform(0.0, 0.02))
             return Reply(list(answer_to(number)), 0.001)
 
-        answer = await gateway.fetch(question_key(number), call, worst_usd=0.001)
+        answer = await client.fetch(question_key(number), call, worst_usd=0.001)
         note("kept" if answer.value == answer_to(number) else "wrong", number)
 
-    with AnswerCache(folder / "answers") as cache, Purse(folder / "run") as purse:
-        flow = Flow("made-up", Service(requests_per_second=10000.0))
-        gateway = Gateway("made-up", cache, purse, flow)
+    with AnswerCache(folder / "answers") as cache, Budget(folder / "run") as budget:
+        flow = RetryPolicy("made-up", ServiceConfig(requests_per_second=10000.0))
+        client = ServiceClient("made-up", cache, budget, flow)
         print("ready", flush=True)
         started = float(sys.stdin.readline())
         while (passed := time.time() - started) < seconds:
             newest = int(passed * QUESTIONS_A_SECOND)
             new = [newest + rng.randrange(4) for _ in range(4)]
             old = [rng.randrange(newest + 1) for _ in range(8)]
-            await asyncio.gather(*(ask(gateway, number) for number in new + old))
-        print(json.dumps({"spent": purse.snapshot().total.usd}), flush=True)
+            await asyncio.gather(*(ask(client, number) for number in new + old))
+        print(json.dumps({"spent": budget.snapshot().total.usd}), flush=True)
 
 
 def run(folder: Path, seconds: float) -> dict[str, object]:
@@ -132,8 +132,8 @@ def start(folder: Path, number: int, seconds: float) -> subprocess.Popen[str]:
 
 def judge(folder: Path, problems: list[str], seconds: float) -> dict[str, object]:
     """Hold the journals against the cache."""
+    from rsearch_cli.services.budget import Budget
     from rsearch_cli.services.cache import AnswerCache
-    from rsearch_cli.services.purse import Purse
 
     journals = [read_journal(folder / f"journal-{number}") for number in range(PROCESSES)]
     asked = Counter(number for events in journals for event, number in events if event == "asked")
@@ -146,7 +146,7 @@ def judge(folder: Path, problems: list[str], seconds: float) -> dict[str, object
         entries = sum(1 for _ in cache.export_rows())
     with sqlite3.connect(folder / "answers" / "cache.db") as connection:
         ((integrity,),) = connection.execute("PRAGMA integrity_check").fetchall()
-    spent = Purse(folder / "run").snapshot().total
+    spent = Budget(folder / "run").snapshot().total
     checks = {
         f"{len(wrong)} wrong answers": wrong,
         f"{len(lost)} commits lost": lost,

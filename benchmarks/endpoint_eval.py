@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "servers"
 from openai_policy import SETTINGS, write_files
 
 from rsearch_cli.commands.eval_options import EvalOptions, plan_evaluation
-from rsearch_cli.commands.evaluating import run_evaluation
+from rsearch_cli.workflows.evaluate import run_evaluation
 
 SERVER = Path(__file__).resolve().parents[1] / "tests" / "servers" / "openai_policy.py"
 LATENCY = 0.2

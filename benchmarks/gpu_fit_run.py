@@ -24,10 +24,10 @@ from statistics import median
 from typing import Any, ClassVar
 
 from rsearch_cli.errors import OutOfMemory
-from rsearch_cli.memory.load import Row
-from rsearch_cli.memory.parts import GIB, PHASES
-from rsearch_cli.memory.plan import plan_memory
+from rsearch_cli.memory.components import GIB, PHASES
+from rsearch_cli.memory.prediction import plan_memory
 from rsearch_cli.memory.shape import find_shape
+from rsearch_cli.memory.workload import Row
 from rsearch_cli.policy.generation import GREEDY, Generation, Sampling
 from rsearch_cli.policy.loading import choose_backend, load_policy, locate_model
 from rsearch_cli.policy.local import LocalPolicy
@@ -35,13 +35,13 @@ from rsearch_cli.policy.prefix_cache import PrefixCache
 from rsearch_cli.protocol.transcript import SEARCH_CLOSE
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.rollout import Rollout
+from rsearch_cli.rollout.rollout import Rollout
+from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.open import open_services
 from rsearch_cli.train.environment import describe_environment
 from rsearch_cli.train.grpo import GrpoTraining
-from rsearch_cli.train.run_folder import RunFolder
 from rsearch_cli.types import Question
 
 NEVER = "</never written>"
@@ -143,8 +143,8 @@ class ForcedPolicy(LocalPolicy):
         ids = tuple(self.encode_inserted(tail))
         room = [half - len(ids)] * len(contexts)
         with self.memory.phase("rollout"):
-            drafts = super().generate(contexts, [NEVER], room, sampling)
-        return [Generation(d.token_ids + ids, d.text + tail, "tag") for d in drafts]
+            states = super().generate(contexts, [NEVER], room, sampling)
+        return [Generation(d.token_ids + ids, d.text + tail, "tag") for d in states]
 
     def _generation_config(self, max_new_tokens: int, sampling: Sampling) -> Any:
         config = super()._generation_config(max_new_tokens, sampling)

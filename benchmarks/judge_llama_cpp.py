@@ -1,7 +1,7 @@
 """The judge, end to end, on a server that this project did not write: llama.cpp's own.
 
 It starts llama.cpp's HTTP server on SmolLM2-135M-Instruct, scores a few answers in every mode
-through the same code that training uses (real `openai` client, gateway, cache), and tells what came
+through the same code that training uses (real `openai` client, client, cache), and tells what came
 back. SmolLM2 is a poor judge: the point is whether server and client understand each other and
 whether a verdict can be read, not what it says. Needs, beside the package itself:
 
@@ -96,13 +96,13 @@ def judge_once(mode: Mode, base_url: str, model: str) -> dict[str, Any]:
     with (
         tempfile.TemporaryDirectory() as folder,
         open_services(recipe, None, Path(folder)) as services,
-        AnswerJudge(recipe.reward.judge, services.gateway(JUDGE)) as judge,
+        AnswerJudge(recipe.reward.judge, services.client(JUDGE)) as judge,
     ):
         started = time.perf_counter()
         scores = judge.score_batch([(QUESTION, answer) for answer in ANSWERS])
         seconds = time.perf_counter() - started
         rows = list(services.cache.export_rows())
-        calls = services.purse.snapshot().services[JUDGE].calls
+        calls = services.budget.snapshot().services[JUDGE].calls
     return {
         "scores": scores,
         "replies": {json.loads(row["key"])["answer"]: row["value"] for row in rows},

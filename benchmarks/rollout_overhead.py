@@ -33,18 +33,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rsearch_cli.commands.preparation import open_executor
 from rsearch_cli.policy.generation import GREEDY, TagStop
 from rsearch_cli.policy.loading import load_policy
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.questions.sets import open_question_set
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.rollout import Rollout
+from rsearch_cli.rollout.rollout import Rollout
+from rsearch_cli.runs.files import METRICS
+from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.services.open import open_services
 from rsearch_cli.train.grpo import GrpoTraining
-from rsearch_cli.train.run_folder import METRICS, RunFolder
 from rsearch_cli.types import NodeResult, Passage, Question, Trajectory
+from rsearch_cli.workflows.train_setup import open_executor
 
 RESULTS = Path(__file__).parent / "results" / "rollout_overhead.json"
 

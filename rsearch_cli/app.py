@@ -18,18 +18,18 @@ from rsearch_cli import __version__
 from rsearch_cli.commands.cache import cache_app
 from rsearch_cli.commands.data import data
 from rsearch_cli.commands.doctor import doctor
+from rsearch_cli.commands.estimate import estimate
 from rsearch_cli.commands.eval import eval_app
 from rsearch_cli.commands.index import index
 from rsearch_cli.commands.infer import infer
 from rsearch_cli.commands.keys import hide_keys
-from rsearch_cli.commands.plan import plan
 from rsearch_cli.commands.preview import preview
 from rsearch_cli.commands.push import push
 from rsearch_cli.commands.recipes import recipes_app
 from rsearch_cli.commands.train import train
+from rsearch_cli.distributed import told_by_main
 from rsearch_cli.errors import OutOfMemory, RsearchError, is_shortage, shortage
 from rsearch_cli.home import provide_home
-from rsearch_cli.ranks import told_by_main
 from rsearch_cli.streams import debug_log, echo, prepare_streams, tell
 from rsearch_cli.terminal import printable
 
@@ -146,7 +146,7 @@ app.command()(data)
 app.command()(index)
 app.command()(preview)
 app.command()(train)
-app.command()(plan)
+app.command()(estimate)
 app.add_typer(eval_app, name="eval")
 app.command()(push)
 app.command()(infer)

@@ -212,8 +212,8 @@ def tiny_policy():
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory) -> Path:
     """A run folder as the quickstart leaves it, after two steps; copy it before changing it."""
-    from rsearch_cli.commands.training import run_training
     from rsearch_cli.recipe.loading import load_recipe
+    from rsearch_cli.workflows.train import run_training
 
     settings = ("train.max_steps=2", "train.batch_size=8", "train.num_generations=4")
     folder = tmp_path_factory.mktemp("finished") / "run"

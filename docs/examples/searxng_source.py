@@ -2,13 +2,13 @@
 
 import httpx
 
-from rsearch_cli.recipe.section import Section
+from rsearch_cli.recipe.base import BaseConfig
 from rsearch_cli.search.options import read_options
 from rsearch_cli.services.call import PermanentFailure, TransientFailure
 from rsearch_cli.types import Passage
 
 
-class Options(Section):
+class Options(BaseConfig):
     url: str = "http://localhost:8888"
     language: str = "en"
 

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rsearch_cli.commands.options import CacheDir, Json
-from rsearch_cli.commands.output import print_json, print_rich
 from rsearch_cli.errors import DataError, DataMalformed, DataNotFound
+from rsearch_cli.runs.atomic_write import replacing
+from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.services.values import parse_strictly
-from rsearch_cli.storage.json_text import dump_json
-from rsearch_cli.storage.staging import replacing
 from rsearch_cli.streams import echo
 from rsearch_cli.terminal import on_one_line
+from rsearch_cli.ui.output import print_json, print_rich
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -93,9 +93,9 @@ def export_(
     count = 0
     try:
         with (
-            replacing(file) as draft,
+            replacing(file) as state,
             _open(cache_dir) as cache,
-            draft.open("w", encoding="ascii") as lines,
+            state.open("w", encoding="ascii") as lines,
         ):
             for row in cache.export_rows(service, _check_answer):
                 lines.write(dump_json(row, separators=(",", ":"), ensure_ascii=True) + "\n")

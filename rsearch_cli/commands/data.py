@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rsearch_cli.commands.output import print_json
 from rsearch_cli.streams import echo, tell
 from rsearch_cli.terminal import on_one_line
+from rsearch_cli.ui.output import print_json
 
 if TYPE_CHECKING:
     from rsearch_cli.questions.building import Build
@@ -85,7 +85,7 @@ def data(
     from rsearch_cli.questions.building import build_questions
     from rsearch_cli.questions.files import write_corpus, write_rows
     from rsearch_cli.questions.sets import open_question_set
-    from rsearch_cli.recipe.schema import Questions
+    from rsearch_cli.recipe.schema import QuestionsConfig
 
     if output.suffix.lower() not in FORMATS:
         raise typer.BadParameter(
@@ -93,7 +93,7 @@ def data(
         )
     if source == "custom" and path is None:
         raise typer.BadParameter("--source custom needs the --path of a file", param_hint="--path")
-    opened = open_question_set(Questions(source=source, path=path), seed)
+    opened = open_question_set(QuestionsConfig(source=source, path=path), seed)
     build = build_questions(opened, split, difficulty, max_samples, seed, against)
     passages = None if corpus is None else write_corpus(opened.corpus(), corpus)
     write_rows([record.fields for record in build.records], output)

@@ -7,8 +7,8 @@ from dataclasses import asdict
 import typer
 
 from rsearch_cli.commands.options import Json
-from rsearch_cli.commands.output import print_json
 from rsearch_cli.streams import echo, tell
+from rsearch_cli.ui.output import print_json
 
 PROBLEMS = 1
 _MARKS = {"ok": "ok  ", "note": "note", "problem": "FAIL"}
@@ -21,7 +21,7 @@ def doctor(as_json: Json = False) -> None:
 
     Example: rsearch doctor
     """
-    from rsearch_cli.diagnosis import examine_machine
+    from rsearch_cli.workflows.doctor import examine_machine
 
     tell("checking this machine; importing torch and Unsloth takes some seconds")
     checks = []

@@ -28,11 +28,11 @@ from rsearch_cli.commands.options import (
     TrustSettings,
     use_services,
 )
-from rsearch_cli.commands.output import print_json, rich_stdout
 from rsearch_cli.streams import echo
+from rsearch_cli.ui.output import print_json, rich_stdout
 
 if TYPE_CHECKING:
-    from rsearch_cli.evaluate.sheets import Sheet
+    from rsearch_cli.ui.tables import TableData
 
 eval_app = typer.Typer()
 
@@ -109,7 +109,7 @@ def evaluate(
     if context.invoked_subcommand is not None:
         return
     from rsearch_cli.commands.eval_options import EvalOptions, plan_evaluation
-    from rsearch_cli.commands.evaluating import run_evaluation
+    from rsearch_cli.workflows.evaluate import run_evaluation
 
     use_services(exa_api_key=exa_api_key, openai_api_key=openai_api_key, cache_dir=cache_dir)
     options = EvalOptions(
@@ -148,7 +148,7 @@ def compare(
     Example: rsearch eval compare evals/before evals/after
     """
     from rsearch_cli.commands.eval_options import compare_evaluations
-    from rsearch_cli.evaluate.sheets import comparison_sheets
+    from rsearch_cli.ui.tables import comparison_sheets
 
     comparisons = compare_evaluations(first, second)
     if as_json:
@@ -160,7 +160,7 @@ def compare(
 
 
 def _print_results(results: dict[str, Any], folder: Path) -> None:
-    from rsearch_cli.evaluate.sheets import describe_context, result_sheets
+    from rsearch_cli.ui.tables import describe_context, result_sheets
 
     _print_sheets(result_sheets(results))
     for line in describe_context(results["context"]):
@@ -168,10 +168,10 @@ def _print_results(results: dict[str, Any], folder: Path) -> None:
     echo(f"report: {folder / 'report.md'}")
 
 
-def _print_sheets(sheets: Sequence[Sheet]) -> None:
-    from rsearch_cli.evaluate.sheets import as_table
+def _print_sheets(tables: Sequence[TableData]) -> None:
+    from rsearch_cli.ui.tables import as_table
 
     with rich_stdout() as console:
-        for sheet in sheets:
-            console.print(as_table(sheet))
+        for table_data in tables:
+            console.print(as_table(table_data))
             console.print()

@@ -14,16 +14,16 @@ from typing import Any
 
 import typer
 
-from rsearch_cli.commands.evaluated import Evaluating
-from rsearch_cli.commands.evaluating import MOST_AT_ONCE
-from rsearch_cli.commands.options import tell_notes
-from rsearch_cli.commands.policies import choose_policy
 from rsearch_cli.errors import DataError
 from rsearch_cli.evaluate.baselines import METHODS
 from rsearch_cli.evaluate.comparison import compare_records
 from rsearch_cli.evaluate.folder import EvaluationFolder, flatten
-from rsearch_cli.evaluate.records import Record
+from rsearch_cli.evaluate.result import EvalResult
+from rsearch_cli.evaluate.spec import EvalSpec
 from rsearch_cli.questions.sets import WHOLE
+from rsearch_cli.recipe.unread import tell_notes
+from rsearch_cli.workflows.evaluate import MOST_AT_ONCE
+from rsearch_cli.workflows.open_policy import choose_policy
 
 DEFAULT_FOLDER = Path("evals")
 
@@ -49,7 +49,7 @@ class EvalOptions:
     trust_remote_code: bool = False
 
 
-def plan_evaluation(options: EvalOptions) -> Evaluating:
+def plan_evaluation(options: EvalOptions) -> EvalSpec:
     """Settle what is evaluated.
 
     Raises:
@@ -82,7 +82,7 @@ def plan_evaluation(options: EvalOptions) -> Evaluating:
     limit = options.limit
     if limit is None and not whole:
         limit = recipe.evaluate.limit
-    return Evaluating(
+    return EvalSpec(
         recipe=recipe,
         adapter=adapter,
         methods=methods,
@@ -171,7 +171,7 @@ def _split_method(given: str) -> tuple[Path, str | None]:
     return (Path(folder), method) if colon and method in METHODS else (Path(given), None)
 
 
-def _rows_by_method(path: Path) -> dict[str, list[Record]]:
+def _rows_by_method(path: Path) -> dict[str, list[EvalResult]]:
     folder = EvaluationFolder(path)
     methods = [name for name in folder.read_settings()["methods"] if isinstance(name, str)]
     records = folder.read_records()

@@ -14,9 +14,9 @@ from typing import Annotated, Any
 import typer
 
 from rsearch_cli.commands.options import Json
-from rsearch_cli.commands.output import print_json
 from rsearch_cli.errors import DataError
 from rsearch_cli.streams import echo, tell
+from rsearch_cli.ui.output import print_json
 
 _SECONDS_BETWEEN_LINES = 2.0
 

@@ -25,7 +25,7 @@ from rsearch_cli.commands.options import (
     TrustSettings,
     use_services,
 )
-from rsearch_cli.commands.output import print_json
+from rsearch_cli.ui.output import print_json
 
 
 def infer(
@@ -64,7 +64,7 @@ def infer(
 
     Example: rsearch infer "Who founded Vosbe Press?"
     """
-    from rsearch_cli.commands.asking import InferOptions, open_agent
+    from rsearch_cli.workflows.ask import InferOptions, open_agent
 
     if as_json and question is None:
         raise typer.BadParameter("--json goes with a question; a session has /save FILE.json")

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rsearch_cli.commands.keys import keep_keys
-from rsearch_cli.streams import tell
 
 if TYPE_CHECKING:
-    from rsearch_cli.recipe.loading import LoadedRecipe
+    pass
 
 POLICY_PANEL, SERVICES_PANEL = "Policy", "Services"
 
@@ -74,26 +73,6 @@ TrustRemoteCode = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
-
-
-def as_trusted(trust_settings: bool) -> bool | None:
-    """What `load_recipe` is told: without the flag it decides by where a recipe was made."""
-    return True if trust_settings else None
-
-
-def tell_notes(loaded: LoadedRecipe, command: str, implied: int = 0) -> None:
-    """Say on stderr which settings of the command line hold otherwise than one might think.
-
-    Args:
-        loaded: The recipe with the settings in it.
-        command: Name of the command, as in `eval`.
-        implied: How many of the settings, the first ones, the command gave itself.
-    """
-    from rsearch_cli.recipe.unread import describe_unread
-
-    given = loaded.given[implied:]
-    for line in (*loaded.notes, *describe_unread(loaded.recipe, given, command)):
-        tell(f"note: {line}")
 
 
 def use_services(

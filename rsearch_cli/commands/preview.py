@@ -15,11 +15,9 @@ from rsearch_cli.commands.options import (
     Overrides,
     TrustRemoteCode,
     TrustSettings,
-    as_trusted,
-    tell_notes,
 )
-from rsearch_cli.commands.output import print_json, rich_stdout
 from rsearch_cli.terminal import on_one_line, printable
+from rsearch_cli.ui.output import print_json, rich_stdout
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,8 +46,10 @@ def preview(
 
     Example: rsearch preview --recipe quickstart
     """
-    from rsearch_cli.commands.previewing import make_preview
     from rsearch_cli.recipe.loading import load_recipe
+    from rsearch_cli.recipe.trust import as_trusted
+    from rsearch_cli.recipe.unread import tell_notes
+    from rsearch_cli.workflows.preview import make_preview
 
     flags = {
         "questions.path": data_path,

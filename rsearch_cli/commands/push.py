@@ -13,11 +13,11 @@ import typer
 
 from rsearch_cli.commands.keys import keep_keys
 from rsearch_cli.commands.options import Json, TrustRemoteCode, TrustSettings
-from rsearch_cli.commands.output import print_json
 from rsearch_cli.streams import echo
+from rsearch_cli.ui.output import print_json
 
 if TYPE_CHECKING:
-    from rsearch_cli.commands.pushing import PushReport
+    from rsearch_cli.workflows.publish import PushReport
 
 
 def push(
@@ -58,8 +58,8 @@ def push(
 
     Example: rsearch push runs/quickstart --hub-model-id me/my-agent --dry-run
     """
-    from rsearch_cli.commands.pushing import push_run
     from rsearch_cli.publish.hub import Target
+    from rsearch_cli.workflows.publish import push_run
 
     kinds = _read_kinds(what)
     if create_pr and revision:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rsearch_cli.commands.options import Json, Overrides
-from rsearch_cli.commands.output import print_json, print_rich
 from rsearch_cli.streams import echo
+from rsearch_cli.ui.output import print_json, print_rich
 
 if TYPE_CHECKING:
     from rsearch_cli.recipe.loading import LoadedRecipe

@@ -14,24 +14,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rsearch_cli.commands.launch import launch, without_launch_flags
 from rsearch_cli.commands.options import (
     CacheDir,
     ExaKey,
     OpenaiKey,
     TrustRemoteCode,
     TrustSettings,
-    as_trusted,
-    tell_notes,
     use_services,
 )
-from rsearch_cli.commands.output import print_json, rich_stdout
 from rsearch_cli.commands.settings import HUB_PANEL, WANDB_PANEL, settings_of_stage, takes_settings
-from rsearch_cli.ranks import is_main, world_size
+from rsearch_cli.distributed import is_main, world_size
 from rsearch_cli.streams import echo
+from rsearch_cli.ui.output import print_json, rich_stdout
+from rsearch_cli.workflows.launch import launch, without_launch_flags
 
 if TYPE_CHECKING:
-    from rsearch_cli.commands.training import TrainingReport
+    from rsearch_cli.workflows.train import TrainingReport
 
 RECIPE_PANEL, RUN_PANEL = "Recipe", "Run folder"
 
@@ -106,10 +104,12 @@ def train(
 
     Example: rsearch train --recipe quickstart --max-steps 20 --output-dir runs/short
     """
-    from rsearch_cli.commands.memory import check_memory
-    from rsearch_cli.commands.pushing import check_push, push_if_asked
-    from rsearch_cli.commands.training import run_training
     from rsearch_cli.recipe.loading import load_recipe, peek
+    from rsearch_cli.recipe.trust import as_trusted
+    from rsearch_cli.recipe.unread import tell_notes
+    from rsearch_cli.workflows.estimate import check_memory
+    from rsearch_cli.workflows.publish import check_push, push_if_asked
+    from rsearch_cli.workflows.train import run_training
 
     use_services(
         exa_api_key=exa_api_key,
@@ -148,7 +148,8 @@ def train(
 
 def run_of_recipe(recipe: str) -> Path | None:
     """The run folder that a recipe file belongs to, which may have been moved since it was made."""
-    from rsearch_cli.train.run_folder import RECIPE, RunFolder
+    from rsearch_cli.runs.files import RECIPE
+    from rsearch_cli.runs.run_folder import RunFolder
 
     path = Path(recipe)
     is_run = path.name == RECIPE and RunFolder(path.parent).is_started
@@ -175,7 +176,7 @@ def _print(report: TrainingReport, as_json: bool) -> None:
     if as_json:
         print_json(report.summary)
         return
-    from rsearch_cli.evaluate.report import print_report
+    from rsearch_cli.ui.report import print_report
 
     with rich_stdout() as console:
         print_report(

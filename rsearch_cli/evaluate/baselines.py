@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from rsearch_cli.errors import PolicyError
 from rsearch_cli.policy.generation import GREEDY, Generation, PromptPolicy
 from rsearch_cli.policy.prompts import Prompt, encode_question
-from rsearch_cli.protocol.baselines import (
+from rsearch_cli.protocol.baseline_prompts import (
     build_direct_messages,
     build_rag_messages,
     read_bare_answer,
@@ -20,7 +20,7 @@ from rsearch_cli.protocol.baselines import (
 from rsearch_cli.protocol.results import render_results
 from rsearch_cli.protocol.transcript import ANSWER_CLOSE
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.rollout import Rollout
+from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.types import (
     NodeResult,
     PlanNode,

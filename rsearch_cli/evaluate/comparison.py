@@ -13,17 +13,17 @@ from typing import Any
 from rsearch_cli.errors import DataError
 from rsearch_cli.evaluate.intervals import paired_difference
 from rsearch_cli.evaluate.metrics import pair_up
-from rsearch_cli.evaluate.records import Record
-from rsearch_cli.evaluate.results import METRICS
+from rsearch_cli.evaluate.result import EvalResult
 from rsearch_cli.evaluate.significance import mcnemar_exact, sign_flip_test
+from rsearch_cli.evaluate.summary import METRICS
 
-Pair = tuple[Record, Record]
+Pair = tuple[EvalResult, EvalResult]
 
 # Right or wrong; all others are scores in [0, 1].
 _BINARY = frozenset({"em", "plan_valid", "format_valid"})
 
 
-def compare_records(first: Sequence[Record], second: Sequence[Record]) -> dict[str, Any]:
+def compare_records(first: Sequence[EvalResult], second: Sequence[EvalResult]) -> dict[str, Any]:
     """Paired differences, second minus first.
 
     Returns:
@@ -47,7 +47,7 @@ def compare_records(first: Sequence[Record], second: Sequence[Record]) -> dict[s
     }
 
 
-def pair_records(first: Sequence[Record], second: Sequence[Record]) -> list[Pair]:
+def pair_records(first: Sequence[EvalResult], second: Sequence[EvalResult]) -> list[Pair]:
     """Both rows of each question, in the order of `first`.
 
     Raises:

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rsearch_cli.distributed import collect, fail_together, share
 from rsearch_cli.errors import FailureShareExceeded
 from rsearch_cli.evaluate.metrics import Prediction, measure
 from rsearch_cli.policy.generation import GREEDY, Sampling
-from rsearch_cli.ranks import collect, share, together
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.rollout import Rollout
+from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.types import Question, Trajectory
 
 
@@ -84,7 +84,7 @@ def answer_questions(
         on_done(total - done)
         done = total
 
-    with together():
+    with fail_together():
         trajectories = rollout.run(share(questions), sampling, advance)
         refuse_failures(trajectories, recipe.budget.max_failed_share)
     return collect([measure(t, recipe.protocol, recipe.reward.normalisation) for t in trajectories])

@@ -23,23 +23,27 @@ from rsearch_cli.errors import (
     RunFolderError,
     RunFolderOccupied,
 )
-from rsearch_cli.evaluate.records import Record
+from rsearch_cli.evaluate.result import EvalResult
 from rsearch_cli.recipe.trust import remember_own
-from rsearch_cli.services.purse import LOCK as SPEND_LOCK
-from rsearch_cli.services.purse import SPEND
-from rsearch_cli.storage.claim import LOCK, claim_folder, require_writable
-from rsearch_cli.storage.inside import open_own
-from rsearch_cli.storage.json_text import dump_json, read_json_object
-from rsearch_cli.storage.rows import append_rows, write_lines
-from rsearch_cli.storage.staging import PARTIAL, saving, staged
+from rsearch_cli.runs.atomic_write import saving, staged
+from rsearch_cli.runs.confined_paths import open_own
+from rsearch_cli.runs.files import (
+    ANSWERS,
+    EVALUATION,
+    LOCK,
+    PARTIAL,
+    RECIPE,
+    REPORT,
+    RESULTS,
+    SPEND,
+    SPEND_LOCK,
+)
+from rsearch_cli.runs.folder_lock import claim_folder, require_writable
+from rsearch_cli.runs.json_text import dump_json, read_json_object
+from rsearch_cli.runs.jsonl import append_rows, write_lines
 
-SETTINGS = "evaluation.json"
-RECIPE = "recipe.yaml"
-PREDICTIONS = "predictions.jsonl"
-RESULTS = "results.json"
-REPORT = "report.md"
 _NO_RECORD = (ValueError, TypeError, KeyError, AttributeError, RecursionError, DataMalformed)
-OURS = (SETTINGS, RECIPE, PREDICTIONS, RESULTS, REPORT, SPEND, SPEND_LOCK, LOCK, PARTIAL)
+OURS = (EVALUATION, RECIPE, ANSWERS, RESULTS, REPORT, SPEND, SPEND_LOCK, LOCK, PARTIAL)
 
 
 class EvaluationFolder:
@@ -55,7 +59,7 @@ class EvaluationFolder:
     @property
     def holds_evaluation(self) -> bool:
         """Whether an evaluation was started here."""
-        return (self.path / SETTINGS).exists()
+        return (self.path / EVALUATION).exists()
 
     def check(self) -> None:
         """See whether an evaluation can be kept here; changes nothing.
@@ -75,7 +79,7 @@ class EvaluationFolder:
             )
 
     @contextmanager
-    def claimed(self, *, overwrite: bool = False) -> Iterator[None]:
+    def locked(self, *, overwrite: bool = False) -> Iterator[None]:
         """Make the folder if need be, and keep other processes out in the `with` block.
 
         Args:
@@ -104,11 +108,11 @@ class EvaluationFolder:
         if self.holds_evaluation and not overwrite:
             self.require_same(settings)
         if overwrite:
-            for name in (PREDICTIONS, RESULTS, REPORT, SETTINGS):
+            for name in (ANSWERS, RESULTS, REPORT, EVALUATION):
                 (self.path / name).unlink(missing_ok=True)
         self.write_text(RECIPE, recipe)
         remember_own(recipe)
-        self.write_json(SETTINGS, settings)
+        self.write_json(EVALUATION, settings)
 
     def read_settings(self) -> dict[str, Any]:
         """What the evaluation was made with.
@@ -117,27 +121,27 @@ class EvaluationFolder:
             RunFolderError: There is none here, or its settings cannot be read.
         """
         try:
-            settings = read_json_object(self.path / SETTINGS)
+            settings = read_json_object(self.path / EVALUATION)
             if not isinstance(settings.get("methods"), list):
                 raise ValueError("it names no methods")
             return settings
         except FileNotFoundError:
             raise RunFolderError(
-                f"{self.path} holds no evaluation (no {SETTINGS}); make one with rsearch eval "
+                f"{self.path} holds no evaluation (no {EVALUATION}); make one with rsearch eval "
                 f"--output-dir {self.path}"
             ) from None
         except (OSError, ValueError, RecursionError) as error:
             raise RunFolderError(
-                f"{self.path / SETTINGS} cannot be read ({error}); start anew with --overwrite"
+                f"{self.path / EVALUATION} cannot be read ({error}); start anew with --overwrite"
             ) from error
 
-    def read_records(self) -> list[Record]:
+    def read_records(self) -> list[EvalResult]:
         """All rows that were stored whole, in order.
 
         Raises:
             DataMalformed: A row is not what is stored; the line is named.
         """
-        path = self.path / PREDICTIONS
+        path = self.path / ANSWERS
         if not path.exists():
             return []
         # By bytes: a line that was cut short may end inside of a character.
@@ -145,18 +149,18 @@ class EvaluationFolder:
             lines = file.read().split(b"\n")[:-1]
         return [_read_line(path, number, line) for number, line in enumerate(lines, 1)]
 
-    def keep(self, records: Sequence[Record]) -> None:
+    def keep(self, records: Sequence[EvalResult]) -> None:
         """Store these rows and no others."""
-        self.write_text(PREDICTIONS, write_lines(r.as_json() for r in records))
+        self.write_text(ANSWERS, write_lines(r.as_json() for r in records))
 
-    def append(self, records: Sequence[Record]) -> None:
+    def append(self, records: Sequence[EvalResult]) -> None:
         """Store further rows, on disk when this returns.
 
         Raises:
             RunUnsaved: The write failed; the file is as it was.
         """
-        with saving(self.path, PREDICTIONS, self.describe_resume):
-            append_rows(self.path / PREDICTIONS, (r.as_json() for r in records))
+        with saving(self.path, ANSWERS, self.describe_resume):
+            append_rows(self.path / ANSWERS, (r.as_json() for r in records))
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file whole: readers see the old one or the new one.
@@ -205,8 +209,8 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def whole_batches(
-    records: Sequence[Record], batches: Sequence[tuple[str, Sequence[str]]]
-) -> tuple[list[Record], int]:
+    records: Sequence[EvalResult], batches: Sequence[tuple[str, Sequence[str]]]
+) -> tuple[list[EvalResult], int]:
     """The stored rows that can be gone on from.
 
     A batch that is not whole is asked again as a whole: greedy decoding in half precision may
@@ -219,7 +223,7 @@ def whole_batches(
     Returns:
         The rows of the leading batches that are whole, and how many batches those are.
     """
-    kept: list[Record] = []
+    kept: list[EvalResult] = []
     for done, (method, ids) in enumerate(batches):
         rows = records[len(kept) : len(kept) + len(ids)]
         if [(r.method, r.prediction.id) for r in rows] != [(method, i) for i in ids]:
@@ -228,9 +232,9 @@ def whole_batches(
     return kept, len(batches)
 
 
-def _read_line(path: Path, number: int, line: bytes) -> Record:
+def _read_line(path: Path, number: int, line: bytes) -> EvalResult:
     try:
-        return Record.from_json(json.loads(line))
+        return EvalResult.from_json(json.loads(line))
     except _NO_RECORD as error:
         raise DataMalformed(
             f"{path}, line {number}: {error}; start anew with --overwrite"

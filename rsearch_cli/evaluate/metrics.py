@@ -13,9 +13,9 @@ from typing import Any
 
 from rsearch_cli.errors import DataEmpty, DataError, DataMalformed
 from rsearch_cli.evaluate.intervals import Interval, mean_interval, paired_difference
-from rsearch_cli.protocol.diagnosis import Attempt
+from rsearch_cli.protocol.format_diagnosis import Attempt
 from rsearch_cli.protocol.transcript import read_transcript
-from rsearch_cli.recipe.schema import Protocol
+from rsearch_cli.recipe.schema import ProtocolConfig
 from rsearch_cli.reward.composite import plan_score
 from rsearch_cli.reward.lexical import Normalisation, exact_match, f1
 from rsearch_cli.types import Segment, Trajectory
@@ -91,7 +91,7 @@ class Prediction:
 
 
 def measure(
-    trajectory: Trajectory, protocol: Protocol, normalisation: Normalisation = "squad"
+    trajectory: Trajectory, protocol: ProtocolConfig, normalisation: Normalisation = "squad"
 ) -> Prediction:
     """Score one trajectory against its question's references and the format's rules."""
     question, answer = trajectory.question, trajectory.answer

@@ -1,6 +1,6 @@
 """How much memory the graphics card of this machine has.
 
-Place in the path: where `rsearch plan` is given no `--vram`, and for the check that `rsearch train`
+Place in the path: where `rsearch estimate` is given no `--vram`, and for the check that `rsearch train`
 makes first. nvidia-smi is asked, since importing torch costs seconds. On failure: no card is found;
 nothing is raised.
 """

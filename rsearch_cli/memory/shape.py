@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from rsearch_cli.errors import PolicyError
-from rsearch_cli.recipe.policy import ALL_LINEAR, Lora
-from rsearch_cli.storage.json_text import read_json_object
+from rsearch_cli.recipe.policy import ALL_LINEAR, LoraConfig
+from rsearch_cli.runs.json_text import read_json_object
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
@@ -130,7 +130,7 @@ KNOWN: Mapping[str, ModelShape] = {
 no download; a test checks them against the parameter counts of the model cards."""
 
 
-def adapted_modules(lora: Lora) -> list[str]:
+def adapted_modules(lora: LoraConfig) -> list[str]:
     """Names of the modules that get an adapter, of those that a dense decoder has."""
     return [*ATTENTION, *MLP] if lora.target_modules == ALL_LINEAR else lora.target_modules
 

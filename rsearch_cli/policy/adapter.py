@@ -14,7 +14,7 @@ from typing import Any
 
 from rsearch_cli.errors import PolicyError
 from rsearch_cli.policy.weights import read_header, read_json
-from rsearch_cli.recipe.policy import ALL_LINEAR, Policy
+from rsearch_cli.recipe.policy import ALL_LINEAR, PolicyConfig
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -109,7 +109,7 @@ def read_adapter(folder: Path) -> StoredAdapter:
     )
 
 
-def find_adapter(recipe: Policy) -> Path | None:
+def find_adapter(recipe: PolicyConfig) -> Path | None:
     """The folder of the adapter that `policy.adapter` names, checked against the recipe.
 
     Returns:
@@ -197,7 +197,7 @@ def keep_reference(model: Any) -> None:
     model.save_pretrained = save_trained
 
 
-def _check_config(folder: Path, config: dict[str, Any], recipe: Policy) -> None:
+def _check_config(folder: Path, config: dict[str, Any], recipe: PolicyConfig) -> None:
     def refuse(problem: str) -> PolicyError:
         return PolicyError(f"policy.adapter: {folder} {problem}")
 

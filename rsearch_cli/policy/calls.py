@@ -1,4 +1,4 @@
-"""Calls to the policy's server: priced, named for the cache, and made through the gateway."""
+"""Calls to the policy's server: priced, named for the cache, and made through the client."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pydantic import JsonValue
 
 from rsearch_cli.errors import PolicyError, ServiceFailure
 from rsearch_cli.policy.serving import MOST_PROBES, PROBE_BYTES, PROBE_TOKENS, Serving, settle
-from rsearch_cli.recipe.policy import Endpoint
+from rsearch_cli.recipe.policy import EndpointConfig
 from rsearch_cli.services.cache import make_key
 from rsearch_cli.services.call import Reply
-from rsearch_cli.services.chat import ChatLine
-from rsearch_cli.services.gateway import Gateway
+from rsearch_cli.services.chat import ChatClient
+from rsearch_cli.services.client import ServiceClient
 from rsearch_cli.services.refusals import NothingThere, PromptTooLong, RequestRefused
 from rsearch_cli.services.replies import Completion, check_reply
 
@@ -41,13 +41,13 @@ class PolicyCalls:
 
     Args:
         endpoint: The recipe's section; prices, `results` and `cache_days` are read.
-        gateway: Of the service `policy`.
+        client: Of the service `policy`.
         line: To the server.
     """
 
-    def __init__(self, endpoint: Endpoint, gateway: Gateway, line: ChatLine) -> None:
+    def __init__(self, endpoint: EndpointConfig, client: ServiceClient, line: ChatClient) -> None:
         self._endpoint = endpoint
-        self._gateway = gateway
+        self._client = client
         self._line = line
 
     async def settle(self) -> Serving:
@@ -96,9 +96,7 @@ class PolicyCalls:
             **parts: JSON values.
         """
         key = self._name(question=question, **parts)
-        answer = await self._gateway.fetch(
-            key, ask, read=read, worst_usd=worst_usd, ttl_seconds=0.0
-        )
+        answer = await self._client.fetch(key, ask, read=read, worst_usd=worst_usd, ttl_seconds=0.0)
         return answer.value
 
     async def reply(
@@ -139,14 +137,14 @@ class PolicyCalls:
         draw = None if greedy else uuid.uuid4().hex
         key = self._name(messages=list(messages), options=dict(options), draw=draw)
         kept = self._endpoint.cache_days * _DAY_SECONDS if greedy else 0.0
-        answer = await self._gateway.fetch(
+        answer = await self._client.fetch(
             key, call, read=check_reply, worst_usd=worst, ttl_seconds=kept
         )
         return answer.value
 
     def _name(self, **parts: Any) -> str:
         server, model = self._line.url, self._line.model
-        return make_key(self._gateway.service, endpoint=server, model=model, **parts)
+        return make_key(self._client.service, endpoint=server, model=model, **parts)
 
     def _price_of(self, completion: Completion, worst: float) -> float:
         """What a call cost by the server's own count, in USD; the worst if it does not count."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from rsearch_cli.errors import PolicyError
 from rsearch_cli.protocol.transcript import TAG
-from rsearch_cli.storage.json_text import dump_json
+from rsearch_cli.runs.json_text import dump_json
 
 Chat = list[dict[str, str]]
 

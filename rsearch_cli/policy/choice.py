@@ -18,7 +18,7 @@ from rsearch_cli.policy.adapter import read_adapter
 from rsearch_cli.policy.loading import BUILTIN
 from rsearch_cli.policy.published import published_recipe, read_base
 from rsearch_cli.policy.weights import describe_gguf, refuse_file
-from rsearch_cli.storage.json_text import dump_json
+from rsearch_cli.runs.json_text import dump_json
 
 RUN_RECIPE, RUN_ADAPTER = "recipe.yaml", "adapter"
 

@@ -29,12 +29,12 @@ from rsearch_cli.policy.reading import (
 from rsearch_cli.policy.serving import SGLANG, Serving
 from rsearch_cli.policy.texts import TextToken, build_chat, count_tokens, ends_opened, fill, heads
 from rsearch_cli.protocol.transcript import THINK
-from rsearch_cli.recipe.policy import Policy
+from rsearch_cli.recipe.policy import PolicyConfig
 from rsearch_cli.services.call import CallFailure, Reply
-from rsearch_cli.services.chat import ChatLine
-from rsearch_cli.services.gateway import Gateway
+from rsearch_cli.services.chat import ChatClient
+from rsearch_cli.services.client import ServiceClient
+from rsearch_cli.services.event_loop import PATIENCE_SECONDS, EventLoop
 from rsearch_cli.services.lifetime import Closing, finish_all
-from rsearch_cli.services.loop import PATIENCE_SECONDS, CallLoop
 from rsearch_cli.services.refusals import NothingThere, RequestRefused
 from rsearch_cli.services.replies import Completion
 from rsearch_cli.types import Trajectory
@@ -49,7 +49,7 @@ class EndpointPolicy(Closing):
     """A model behind an OpenAI-compatible server.
 
     One event loop lives as long as the policy, so that its client keeps its connections: no
-    instance in two threads. Close it when done; the gateway belongs to the caller.
+    instance in two threads. Close it when done; the client belongs to the caller.
 
     Attributes:
         forbidden: Marks between turns that hold no angle bracket; servers may read them anywhere.
@@ -60,14 +60,14 @@ class EndpointPolicy(Closing):
     forbidden: tuple[str, ...] = ("[INST]", "[/INST]")
     eos_id = END
 
-    def __init__(self, policy: Policy, gateway: Gateway) -> None:
-        """Take the recipe's section and the gateway of the service `policy`; nothing is sent.
+    def __init__(self, policy: PolicyConfig, client: ServiceClient) -> None:
+        """Take the recipe's section and the client of the service `policy`; nothing is sent.
 
         Raises:
             RecipeValueError: OpenAI's own server is asked, and its price is not given.
         """
         endpoint = policy.endpoint
-        self.line = ChatLine(
+        self.line = ChatClient(
             "the policy",
             endpoint.model or policy.model,
             "--endpoint-model",
@@ -75,9 +75,9 @@ class EndpointPolicy(Closing):
             endpoint.service.timeout_seconds,
             "rollout.max_new_tokens, search.passage_chars or search.top_k",
         )
-        self._gateway = gateway
-        self._calls = PolicyCalls(endpoint, gateway, self.line)
-        self._loop = CallLoop("replies of the policy's server")
+        self._client = client
+        self._calls = PolicyCalls(endpoint, client, self.line)
+        self._loop = EventLoop("replies of the policy's server")
         self._serving: Serving | None = None
         if endpoint.results == "user_turn":
             self._serving = Serving("user_turn", "the recipe says so")
@@ -180,7 +180,7 @@ class EndpointPolicy(Closing):
 
     def _encode(self, head: TextToken, estimate: int) -> list[int]:
         """The tokens of a prompt or a text, counted by the server where it has ids for them."""
-        if self.serving.by_ids and self._gateway.may_send:
+        if self.serving.by_ids and self._client.may_send:
             # What fails here is tried again when a reply is asked for, and counted then.
             with suppress(CallFailure):
                 self._loop.run(self._ids_of(head))

@@ -38,7 +38,7 @@ from rsearch_cli.policy.weights import (
     describe_gguf,
     refuse_file,
 )
-from rsearch_cli.recipe.policy import Policy, Rollout
+from rsearch_cli.recipe.policy import PolicyConfig, RolloutConfig
 
 BUILTIN = "builtin:"
 BUILTIN_FOLDER = Path(__file__).parent.parent / "models"
@@ -135,7 +135,7 @@ def quieten_libraries() -> None:
     dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
 
 
-def open_backend(recipe: Policy, rollout: Rollout | None = None) -> tuple[str, str]:
+def open_backend(recipe: PolicyConfig, rollout: RolloutConfig | None = None) -> tuple[str, str]:
     """Import the back end that will load the model; return its name and why it was taken.
 
     Unsloth patches what is imported after it, so this comes before anything imports transformers.
@@ -151,9 +151,9 @@ def open_backend(recipe: Policy, rollout: Rollout | None = None) -> tuple[str, s
 
 
 def load_policy(
-    recipe: Policy,
+    recipe: PolicyConfig,
     seed: int,
-    rollout: Rollout | None = None,
+    rollout: RolloutConfig | None = None,
     trained: Path | None = None,
     tokenizing: Tokenizing | None = None,
 ) -> LocalPolicy:
@@ -172,7 +172,7 @@ def load_policy(
         PolicyError: If it cannot be loaded; the message names the model and what to do.
         EngineUnavailable: The engine cannot run here.
     """
-    rollout = rollout or Rollout()
+    rollout = rollout or RolloutConfig()
     check_engine(recipe, rollout)
     weights = find_weights(locate_model(recipe.model))
     on_it = [read_adapter(folder) for folder in (weights.adapter, trained) if folder]
@@ -202,7 +202,7 @@ def load_policy(
     return policy
 
 
-def load_tokenizing(recipe: Policy) -> Tokenizing:
+def load_tokenizing(recipe: PolicyConfig) -> Tokenizing:
     """Load the tokenizer of a recipe's model alone.
 
     Raises:
@@ -237,7 +237,9 @@ def quieten_imports() -> None:
         logging.getLogger(library).setLevel(logging.ERROR)
 
 
-def _fit_to_model(recipe: Policy, base: str, adapters: Sequence[StoredAdapter]) -> Policy:
+def _fit_to_model(
+    recipe: PolicyConfig, base: str, adapters: Sequence[StoredAdapter]
+) -> PolicyConfig:
     """The section with modules that the model has, checked with the adapters against the model.
 
     Rows longer than the model has positions are refused: Unsloth would stretch all of them, also
@@ -310,7 +312,9 @@ def _check_repository(repo: str) -> None:
         raise PolicyError(problem)
 
 
-def _load(backend: str, path: str, recipe: Policy, seed: int, rollout: Rollout) -> tuple[Any, Any]:
+def _load(
+    backend: str, path: str, recipe: PolicyConfig, seed: int, rollout: RolloutConfig
+) -> tuple[Any, Any]:
     if backend == "unsloth":
         from rsearch_cli.policy.unsloth_backend import load_model as load_with_unsloth
 

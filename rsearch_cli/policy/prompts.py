@@ -9,7 +9,7 @@ from rsearch_cli.policy.chat_template import Chat
 from rsearch_cli.policy.generation import PromptPolicy
 from rsearch_cli.policy.tokenizing import Tokenizing
 from rsearch_cli.protocol.prompt import build_messages, with_examples_in_system_prompt
-from rsearch_cli.recipe.policy import Policy
+from rsearch_cli.recipe.policy import PolicyConfig
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.types import Question
 
@@ -83,13 +83,13 @@ def fit_examples(
     ]
 
 
-def room_behind(context: Sequence[int], policy: Policy) -> int:
+def room_behind(context: Sequence[int], policy: PolicyConfig) -> int:
     """Tokens that a row can still take; one more is put by for the eos that closes it."""
     return policy.max_seq_length - len(context) - 1
 
 
 def require_room(
-    question: Question, prompt_ids: Sequence[int], policy: Policy, others: int = 0
+    question: Question, prompt_ids: Sequence[int], policy: PolicyConfig, others: int = 0
 ) -> None:
     """Refuse a prompt behind which nothing could be written.
 
@@ -106,7 +106,7 @@ def require_room(
 
 
 def refuse_long_prompts(
-    questions: Iterable[Question], encode: Callable[[Question], Prompt], policy: Policy
+    questions: Iterable[Question], encode: Callable[[Question], Prompt], policy: PolicyConfig
 ) -> None:
     """Refuse questions whose prompts leave no room to answer, before their turn comes.
 

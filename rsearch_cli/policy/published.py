@@ -14,7 +14,7 @@ from rsearch_cli.errors import PolicyError
 from rsearch_cli.policy.adapter import CONFIG as ADAPTER_CONFIG
 from rsearch_cli.policy.adapter import StoredAdapter
 from rsearch_cli.policy.weights import read_json
-from rsearch_cli.recipe.policy import Lora, Policy
+from rsearch_cli.recipe.policy import LoraConfig, PolicyConfig
 from rsearch_cli.recipe.trust import is_hub_id
 from rsearch_cli.services.hub import ask_hub
 
@@ -91,7 +91,7 @@ def read_base(adapter: Path, *, trusted: bool = False) -> str:
     return base
 
 
-def match_adapter(recipe: Policy, adapter: StoredAdapter) -> Policy:
+def match_adapter(recipe: PolicyConfig, adapter: StoredAdapter) -> PolicyConfig:
     """The policy section with the LoRA settings that a stored adapter was made with.
 
     Raises:
@@ -104,7 +104,7 @@ def match_adapter(recipe: Policy, adapter: StoredAdapter) -> Policy:
             f"policy.model: {adapter.folder} is no plain LoRA adapter ({extras[0]}), and rsearch "
             "trains no other further"
         )
-    lora = Lora(
+    lora = LoraConfig(
         r=adapter.r,
         alpha=adapter.alpha,
         dropout=recipe.lora.dropout,

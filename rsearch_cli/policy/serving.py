@@ -23,7 +23,7 @@ from rsearch_cli.policy.token_servers import (
 )
 from rsearch_cli.protocol.transcript import ANSWER_CLOSE, SEARCH_CLOSE, TAG
 from rsearch_cli.services.call import PermanentFailure, TransientFailure
-from rsearch_cli.services.chat import ChatLine
+from rsearch_cli.services.chat import ChatClient
 from rsearch_cli.services.refusals import RequestRefused
 from rsearch_cli.services.replies import Completion
 
@@ -118,7 +118,7 @@ class Serving:
         fields = _CONTINUE_SGLANG if self.server == SGLANG else _CONTINUE
         return {**_SAMPLING[self.server], **(fields if continues else {})}
 
-    def tokens(self, line: ChatLine) -> TokenServer:
+    def tokens(self, line: ChatClient) -> TokenServer:
         """The server's tokenizer, where ids are continued."""
         return LlamaCppTokens(line) if self.server == LLAMA_CPP else VllmTokens(line)
 
@@ -128,7 +128,7 @@ class Serving:
 
 
 async def settle(
-    line: ChatLine,
+    line: ChatClient,
     setting: Literal["auto", "same_turn", "user_turn"],
     on_reply: Callable[[Completion], None],
 ) -> Serving:
@@ -171,7 +171,7 @@ async def _choose(probes: _Probes, setting: str) -> Serving:
     return replace(serving, why=f"the recipe says so, but {problem}")
 
 
-async def identify(line: ChatLine) -> tuple[str | None, str]:
+async def identify(line: ChatClient) -> tuple[str | None, str]:
     """Which of the servers that continue a turn this is, or None; and its name with its version."""
     if line.is_public:
         return None, "OpenAI"
@@ -194,7 +194,7 @@ async def identify(line: ChatLine) -> tuple[str | None, str]:
     return server, f"{server} {version}".strip()
 
 
-async def _look_up(line: ChatLine, path: str, field: str = "") -> dict[str, Any]:
+async def _look_up(line: ChatClient, path: str, field: str = "") -> dict[str, Any]:
     """A JSON object of the server's with a certain field; an empty one if it has none such."""
     try:
         found = await line.look_up(path, beside=bool(field))
@@ -207,7 +207,7 @@ async def _look_up(line: ChatLine, path: str, field: str = "") -> dict[str, Any]
 class _Probes:
     """The small requests that show what a server does."""
 
-    line: ChatLine
+    line: ChatClient
     on_reply: Callable[[Completion], None]
 
     async def try_ids(self, serving: Serving) -> Serving | None:

@@ -10,11 +10,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from rsearch_cli.distributed import is_main
 from rsearch_cli.errors import PolicyError
 from rsearch_cli.policy.adapter import WEIGHTS, StoredAdapter, plain_name
 from rsearch_cli.policy.weights import refuse_quantised
-from rsearch_cli.ranks import is_main
-from rsearch_cli.recipe.policy import ALL_LINEAR, Policy
+from rsearch_cli.recipe.policy import ALL_LINEAR, PolicyConfig
 from rsearch_cli.streams import tell
 
 # Their modules are stacked into one as the model is loaded, and PEFT renames their adapters.
@@ -51,7 +51,7 @@ class Skeleton:
                 config, trust_remote_code=trust_remote_code
             )
 
-    def choose_modules(self, recipe: Policy) -> Policy:
+    def choose_modules(self, recipe: PolicyConfig) -> PolicyConfig:
         """The policy section with the names of modules that get an adapter, each of which is there.
 
         Raises:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from rsearch_cli.services.call import PermanentFailure
-from rsearch_cli.services.chat import ChatLine
+from rsearch_cli.services.chat import ChatClient
 
 VLLM_SAMPLING: Mapping[str, Any] = MappingProxyType(
     {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
@@ -60,7 +60,7 @@ class TokenServer(Protocol):
         ...
 
 
-async def _ask(line: ChatLine, path: str, body: Mapping[str, Any], field: str) -> Any:
+async def _ask(line: ChatClient, path: str, body: Mapping[str, Any], field: str) -> Any:
     """Post to a path beside the API; gives a field of the answer.
 
     Raises:
@@ -77,7 +77,7 @@ class VllmTokens:
 
     options = VLLM_IDS
 
-    def __init__(self, line: ChatLine) -> None:
+    def __init__(self, line: ChatClient) -> None:
         """Use the server behind a line."""
         self._line = line
 
@@ -104,7 +104,7 @@ class LlamaCppTokens:
 
     options = LLAMA_CPP_SAMPLING
 
-    def __init__(self, line: ChatLine) -> None:
+    def __init__(self, line: ChatClient) -> None:
         """Use the server behind a line."""
         self._line = line
 

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rsearch_cli.distributed import local_rank
 from rsearch_cli.errors import PolicyError
-from rsearch_cli.ranks import local_rank
-from rsearch_cli.recipe.policy import Policy
+from rsearch_cli.recipe.policy import PolicyConfig
 
 
-def load_model(path: str, recipe: Policy, seed: int) -> tuple[Any, Any]:
+def load_model(path: str, recipe: PolicyConfig, seed: int) -> tuple[Any, Any]:
     """Load model and tokenizer; the model gets a fresh adapter of zero effect.
 
     Returns:
@@ -65,7 +65,7 @@ def count_positions(path: str, *, trust_remote_code: bool) -> int | None:
     return getattr(config, "max_position_embeddings", None)
 
 
-def compute_dtype(recipe: Policy) -> str:
+def compute_dtype(recipe: PolicyConfig) -> str:
     """Name of the compute type: the recipe's, or what the device is good at."""
     import torch
 
@@ -76,7 +76,7 @@ def compute_dtype(recipe: Policy) -> str:
     return "bfloat16" if _has_bfloat16() else "float16"
 
 
-def check_dtype(recipe: Policy) -> None:
+def check_dtype(recipe: PolicyConfig) -> None:
     """Refuse a compute type that the card could only emulate.
 
     Raises:

@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any
 
 from rsearch_cli.policy.isolation import OwnEnvironment, output_to_log, process_state_kept
-from rsearch_cli.recipe.policy import Policy
+from rsearch_cli.recipe.policy import PolicyConfig
 
 CPU_BACKEND_SINCE = (2026, 10, 9)
 
@@ -68,7 +68,7 @@ def start_unsloth() -> str | None:
 
 
 def load_model(
-    path: str, recipe: Policy, seed: int, vllm_share: float | None = None
+    path: str, recipe: PolicyConfig, seed: int, vllm_share: float | None = None
 ) -> tuple[Any, Any]:
     """Load model and tokenizer through `FastLanguageModel`, with a fresh adapter of zero effect.
 
@@ -110,7 +110,7 @@ def load_model(
     return model, tokenizer
 
 
-def room_of_a_batch(path: str, recipe: Policy) -> int:
+def room_of_a_batch(path: str, recipe: PolicyConfig) -> int:
     """Longest padded row of an update: the longest prompt with the longest completion.
 
     Unsloth's forward pass cuts what is longer than it was told, and its loss would then pair the
@@ -123,7 +123,7 @@ def room_of_a_batch(path: str, recipe: Policy) -> int:
     return min(wanted, most or wanted)
 
 
-def vllm_settings(recipe: Policy, share: float | None) -> dict[str, Any]:
+def vllm_settings(recipe: PolicyConfig, share: float | None) -> dict[str, Any]:
     """What `FastLanguageModel` must be told for a vLLM engine; nothing where there is none."""
     if share is None:
         return {}

@@ -20,10 +20,10 @@ from rsearch_cli.errors import EngineUnavailable
 from rsearch_cli.policy.generation import GREEDY, Generation, Sampling
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.policy.prefix_cache import PrefixCache
-from rsearch_cli.recipe.policy import Policy, Rollout
+from rsearch_cli.recipe.policy import PolicyConfig, RolloutConfig
 
 
-def check_engine(policy: Policy, rollout: Rollout) -> None:
+def check_engine(policy: PolicyConfig, rollout: RolloutConfig) -> None:
     """Refuse an engine that cannot run here.
 
     Raises:

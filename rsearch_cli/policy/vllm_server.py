@@ -30,7 +30,7 @@ from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.policy.prefix_cache import PrefixCache
 from rsearch_cli.policy.token_servers import VLLM_IDS
 from rsearch_cli.recipe.addresses import hide_login
-from rsearch_cli.recipe.policy import Rollout
+from rsearch_cli.recipe.policy import RolloutConfig
 from rsearch_cli.services.http import open_blocking_client
 from rsearch_cli.services.values import is_finite
 
@@ -54,7 +54,7 @@ class VllmServerPolicy(LocalPolicy):
         rollout: Its `vllm_url` and `vllm_folder` are read.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, backend: str, rollout: Rollout) -> None:
+    def __init__(self, model: Any, tokenizer: Any, backend: str, rollout: RolloutConfig) -> None:
         import httpx
 
         super().__init__(model, tokenizer, backend)

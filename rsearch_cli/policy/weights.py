@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rsearch_cli.errors import PolicyError
-from rsearch_cli.storage.json_text import read_json_object
+from rsearch_cli.runs.json_text import read_json_object
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"

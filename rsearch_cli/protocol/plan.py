@@ -14,7 +14,7 @@ from graphlib import CycleError, TopologicalSorter
 from rsearch_cli.protocol import grammar
 from rsearch_cli.protocol.characters import count_words
 from rsearch_cli.protocol.grammar import Unclear, shown
-from rsearch_cli.recipe.schema import Protocol
+from rsearch_cli.recipe.schema import ProtocolConfig
 from rsearch_cli.types import PlanNode, SearchPlan
 
 MAX_CHARS = 20_000
@@ -40,7 +40,7 @@ class PlanReading:
     repairs: tuple[str, ...]
 
 
-def read_plan(text: str, rules: Protocol) -> PlanReading:
+def read_plan(text: str, rules: ProtocolConfig) -> PlanReading:
     """Read a plan as models write it; what could mean two things is a problem, never a guess.
 
     Args:
@@ -57,14 +57,14 @@ def read_plan(text: str, rules: Protocol) -> PlanReading:
         size = f"{len(text)} characters and {text.count(chr(10)) + 1} lines"
         limit = f"at most {MAX_CHARS} characters and {MAX_LINES} lines are read"
         return PlanReading(None, (f"the plan has {size}, {limit}",), ())
-    draft = _Draft(rules)
+    state = _State(rules)
     if "\r" in text:
-        draft.repairs["Windows line ends read as plain ones"] = None
+        state.repairs["Windows line ends read as plain ones"] = None
     for number, line in enumerate(lines, start=1):
-        if draft.full:
+        if state.full:
             break
-        draft.read_line(number, line)
-    return draft.finish()
+        state.read_line(number, line)
+    return state.finish()
 
 
 def render_plan(plan: SearchPlan) -> str:
@@ -75,10 +75,10 @@ def render_plan(plan: SearchPlan) -> str:
 
 
 @dataclass(slots=True)
-class _Draft:
+class _State:
     """A plan in the making; labels and edges are mapped to the line they stand on."""
 
-    rules: Protocol
+    rules: ProtocolConfig
     section: str = ""
     headings: list[str] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)

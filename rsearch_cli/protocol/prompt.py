@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from rsearch_cli.protocol.plan import render_plan
 from rsearch_cli.protocol.results import neutralise, render_results
-from rsearch_cli.recipe.schema import Protocol
+from rsearch_cli.recipe.schema import ProtocolConfig
 from rsearch_cli.types import NodeResult, Passage, PlanNode, Question, SearchPlan
 
 _SYSTEM_PROMPT = """\
@@ -81,7 +81,7 @@ _EXAMPLES = (
 
 
 def build_messages(
-    question: Question, rules: Protocol, max_turns: int, forbidden: Collection[str] = ()
+    question: Question, rules: ProtocolConfig, max_turns: int, forbidden: Collection[str] = ()
 ) -> list[dict[str, str]]:
     """Build the chat that a rollout starts from.
 
@@ -104,7 +104,7 @@ def build_messages(
     return [*messages, {"role": "user", "content": neutralise(question.text, forbidden)}]
 
 
-def with_examples_in_system_prompt(rules: Protocol) -> Protocol:
+def with_examples_in_system_prompt(rules: ProtocolConfig) -> ProtocolConfig:
     """The same rules with worked examples in the system prompt, where turns cannot hold them.
 
     The built-in prompt has one of its own; behind a recipe's own prompt all of them are written.
@@ -117,7 +117,7 @@ def with_examples_in_system_prompt(rules: Protocol) -> Protocol:
     return without.model_copy(update={"system_prompt": "\n\n".join(parts)})
 
 
-def build_system_prompt(rules: Protocol, max_turns: int) -> str:
+def build_system_prompt(rules: ProtocolConfig, max_turns: int) -> str:
     """Write the built-in system prompt: tags, plan, sources and limits.
 
     Unless worked examples stand as turns of their own, one of them ends it.
@@ -137,11 +137,11 @@ def build_system_prompt(rules: Protocol, max_turns: int) -> str:
     return f"{prompt}\n\n{_as_text(_EXAMPLES[0], rules)}"
 
 
-def _as_text(example: _Example, rules: Protocol) -> str:
+def _as_text(example: _Example, rules: ProtocolConfig) -> str:
     return f"Example:\n{example.question}\n{_transcript(example, rules)}"
 
 
-def _transcript(example: _Example, rules: Protocol) -> str:
+def _transcript(example: _Example, rules: ProtocolConfig) -> str:
     """A transcript with one search, written by the functions that read and write real ones."""
     source = next(iter(rules.sources))
     steps = list(zip("AB", example.steps, strict=True))[: rules.max_nodes]

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 
 from rsearch_cli.protocol.characters import flatten, shorten
-from rsearch_cli.recipe.schema import Protocol
+from rsearch_cli.recipe.schema import ProtocolConfig
 from rsearch_cli.types import NodeResult, Passage
 
 REASON_CHARS = 120
@@ -64,7 +64,7 @@ def _broken(match: re.Match[str]) -> str:
 
 def render_results(
     results: Sequence[NodeResult],
-    rules: Protocol,
+    rules: ProtocolConfig,
     passage_chars: int,
     forbidden: Collection[str] = (),
 ) -> str:
@@ -84,7 +84,7 @@ def render_results(
 
 
 def render_invalid_plan(
-    problems: Sequence[str], rules: Protocol, forbidden: Collection[str] = ()
+    problems: Sequence[str], rules: ProtocolConfig, forbidden: Collection[str] = ()
 ) -> str:
     """Write the block for a plan that could not be read; it names the first problem.
 
@@ -97,7 +97,7 @@ def render_invalid_plan(
     return _block([neutralise(line, forbidden)], rules)
 
 
-def renew_block(text: str, rules: Protocol, forbidden: Collection[str] = ()) -> str:
+def renew_block(text: str, rules: ProtocolConfig, forbidden: Collection[str] = ()) -> str:
     """Write a stored block again, as these rules and this tokenizer want it.
 
     Args:
@@ -109,7 +109,7 @@ def renew_block(text: str, rules: Protocol, forbidden: Collection[str] = ()) -> 
     return _block((neutralise(line, forbidden) for line in lines), rules)
 
 
-def _block(lines: Iterable[str], rules: Protocol) -> str:
+def _block(lines: Iterable[str], rules: ProtocolConfig) -> str:
     return "\n".join(["", f"<{rules.result_tag}>", *lines, f"</{rules.result_tag}>", ""])
 
 

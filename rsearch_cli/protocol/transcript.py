@@ -18,7 +18,7 @@ from itertools import groupby
 from types import MappingProxyType
 from typing import NamedTuple
 
-from rsearch_cli.recipe.schema import Protocol
+from rsearch_cli.recipe.schema import ProtocolConfig
 from rsearch_cli.types import Segment
 
 THINK = "<think>"
@@ -94,7 +94,7 @@ class _Piece(NamedTuple):
 
 
 def read_transcript(
-    opening: str, segments: Sequence[Segment], rules: Protocol
+    opening: str, segments: Sequence[Segment], rules: ProtocolConfig
 ) -> TranscriptReading:
     """Read a finished completion.
 

@@ -16,7 +16,7 @@ from typing import Any
 from rsearch_cli.errors import PublishError
 from rsearch_cli.policy.loading import BUILTIN, locate_model
 from rsearch_cli.policy.published import BASE, find_weights
-from rsearch_cli.recipe.policy import Policy
+from rsearch_cli.recipe.policy import PolicyConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Base:
     trust_remote_code: bool = False
 
 
-def locate_base(policy: Policy, named: str | None) -> Base:
+def locate_base(policy: PolicyConfig, named: str | None) -> Base:
     """Find the base of a run.
 
     Args:

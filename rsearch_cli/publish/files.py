@@ -19,8 +19,8 @@ from rsearch_cli.policy.skeleton import Skeleton
 from rsearch_cli.policy.weights import check_model_folder, read_header
 from rsearch_cli.publish.base import Base
 from rsearch_cli.publish.method import CURVE
-from rsearch_cli.storage.inside import copy_own
-from rsearch_cli.storage.json_text import dump_json
+from rsearch_cli.runs.confined_paths import copy_own
+from rsearch_cli.runs.json_text import dump_json
 
 CARD = "README.md"
 TOKENIZER = (

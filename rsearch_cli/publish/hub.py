@@ -146,7 +146,7 @@ def upload(folder: Path, files: Sequence[str], target: Target, account: str) -> 
         open_pr = _open_pull_request(api, repo, account) if target.create_pr else None
         revision = open_pr or target.revision
         there = set(api.list_repo_files(repo, revision=revision))
-        stale = _stale_files(api, repo, revision, there, files, guard=not target.create_pr)
+        stale = _stale_files(api, repo, revision, there, files, recovery=not target.create_pr)
     operations: list[Any] = [CommitOperationAdd(name, folder / name) for name in files]
     operations += [CommitOperationDelete(name) for name in stale]
     with clear_errors(repo, "uploading"):
@@ -171,19 +171,19 @@ def _open_pull_request(api: Any, repo: str, account: str) -> str | None:
 
 
 def _stale_files(
-    api: Any, repo: str, revision: str | None, there: set[str], files: Sequence[str], guard: bool
+    api: Any, repo: str, revision: str | None, there: set[str], files: Sequence[str], recovery: bool
 ) -> list[str]:
     """What an earlier push left and this one does not replace.
 
     Raises:
-        PublishConflict: With `guard`, if there are weights that no push of rsearch put there.
+        PublishConflict: With `recovery`, if there are weights that no push of rsearch put there.
     """
     earlier: set[str] = set()
     if MANIFEST in there:
         path = api.hf_hub_download(repo, MANIFEST, revision=revision)
         earlier = set(json.loads(Path(path).read_text(encoding="utf-8"))["files"])
     foreign = sorted(n for n in there - earlier if n.endswith(_WEIGHTS))
-    if guard and foreign:
+    if recovery and foreign:
         raise PublishConflict(
             f"{repo} already holds weights that rsearch did not push, such as {foreign[0]}; choose "
             "another --hub-model-id, or propose the change with --create-pr"

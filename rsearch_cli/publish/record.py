@@ -16,7 +16,7 @@ from typing import Any
 from rsearch_cli.policy.adapter import StoredAdapter
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.recipe.trust import take_harmless
-from rsearch_cli.services.purse import ServiceSpend
+from rsearch_cli.services.budget import ServiceSpend
 from rsearch_cli.terminal import finite
 
 HOTPOTQA = "hotpotqa/hotpot_qa"

@@ -49,7 +49,7 @@ from rsearch_cli.publish.method import CURVE
 from rsearch_cli.publish.record import RunRecord, public_recipe
 from rsearch_cli.recipe.documents import dump_document
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.storage.json_text import dump_json
+from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.types import Question
 
 KINDS = ("adapter", "merged", "gguf")

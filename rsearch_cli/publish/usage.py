@@ -11,7 +11,7 @@ from rsearch_cli.protocol.prompt import build_messages, build_system_prompt
 from rsearch_cli.publish.base import Base
 from rsearch_cli.publish.contents import Contents
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.storage.json_text import dump_json
+from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.terminal import printable
 from rsearch_cli.types import Question
 

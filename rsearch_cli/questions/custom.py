@@ -18,11 +18,11 @@ from rsearch_cli.questions.fields import parse_question
 from rsearch_cli.questions.records import Record, keep_row
 from rsearch_cli.questions.rows import Row, read_rows, require_unique
 from rsearch_cli.questions.sets import FileQuestionSet, QuestionSet, deal_splits, keep_levels
-from rsearch_cli.recipe.schema import Questions
+from rsearch_cli.recipe.schema import QuestionsConfig
 from rsearch_cli.types import Question
 
 
-def open_custom(recipe: Questions, seed: int) -> QuestionSet:
+def open_custom(recipe: QuestionsConfig, seed: int) -> QuestionSet:
     """Open the question file at `recipe.path`; see `open_file`.
 
     Raises:
@@ -38,7 +38,7 @@ def open_custom(recipe: Questions, seed: int) -> QuestionSet:
 
 
 def open_file(
-    recipe: Questions,
+    recipe: QuestionsConfig,
     path: str,
     seed: int,
     name: str = "questions",

@@ -13,8 +13,8 @@ from typing import Any
 
 from rsearch_cli.errors import DataError
 from rsearch_cli.questions.parquet import write_parquet
-from rsearch_cli.storage.json_text import dump_json
-from rsearch_cli.storage.staging import replacing
+from rsearch_cli.runs.atomic_write import replacing
+from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.types import Passage
 
 Rows = Sequence[Mapping[str, Any]]
@@ -31,7 +31,7 @@ def write_rows(rows: Rows, path: Path) -> None:
     write = WRITERS.get(path.suffix.lower())
     if write is None:
         raise DataError(f"{path}: the name must end in {', '.join(WRITERS)}, which says the format")
-    _write_whole(path, lambda draft: write(rows, draft))
+    _write_whole(path, lambda state: write(rows, state))
 
 
 def write_corpus(passages: Iterable[Passage], path: Path) -> int:
@@ -45,9 +45,9 @@ def write_corpus(passages: Iterable[Passage], path: Path) -> int:
     """
     count = 0
 
-    def write(draft: Path) -> None:
+    def write(state: Path) -> None:
         nonlocal count
-        with draft.open("w", encoding="utf-8", newline="\n") as file:
+        with state.open("w", encoding="utf-8", newline="\n") as file:
             for p in passages:
                 row = {"id": p.id, "title": p.title, "text": p.text}
                 file.write(_line(row | ({"source": p.source} if p.source else {})) + "\n")
@@ -61,8 +61,8 @@ def _write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` make a draft beside the file, which takes its place once it is whole."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as draft:
-            write(draft)
+        with replacing(path) as state:
+            write(state)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
 

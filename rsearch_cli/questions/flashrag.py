@@ -22,7 +22,7 @@ from rsearch_cli.questions.fields import parse_question
 from rsearch_cli.questions.records import Record, write_rows_of
 from rsearch_cli.questions.rows import Row, read_rows, require_unique
 from rsearch_cli.questions.sets import NO_CORPUS, QuestionSet, keep_levels, require_split
-from rsearch_cli.recipe.schema import Questions
+from rsearch_cli.recipe.schema import QuestionsConfig
 from rsearch_cli.services.hub import ask_hub
 from rsearch_cli.types import Passage, Question
 
@@ -42,7 +42,7 @@ HUB_SPLITS = {
 _FILES = {"train": "train.jsonl", "validation": "dev.jsonl", "test": "test.jsonl"}
 
 
-def open_flashrag(recipe: Questions, seed: int) -> QuestionSet:
+def open_flashrag(recipe: QuestionsConfig, seed: int) -> QuestionSet:
     """Open a set from the Hub, from a folder of its splits, or from one file.
 
     Args:

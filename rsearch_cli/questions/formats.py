@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from rsearch_cli.errors import DataMalformed, DataNotFound
 from rsearch_cli.questions.parquet import PARQUET_MAGIC, stream_parquet
-from rsearch_cli.storage.json_text import parse_json
+from rsearch_cli.runs.json_text import parse_json
 
 Placed = tuple[str, Any]
 """A value, and where it stands: `line 3`, `item 3` of a list, `row 3` of a parquet file."""

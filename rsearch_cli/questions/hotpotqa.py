@@ -17,7 +17,7 @@ from rsearch_cli.questions.fields import parse_question
 from rsearch_cli.questions.records import Record, keep_row
 from rsearch_cli.questions.rows import Row
 from rsearch_cli.questions.sets import QuestionSet, keep_levels, require_split
-from rsearch_cli.recipe.schema import Questions
+from rsearch_cli.recipe.schema import QuestionsConfig
 from rsearch_cli.services.hub import ask_hub
 from rsearch_cli.types import Passage, Question
 
@@ -27,7 +27,7 @@ HUB_SPLITS = ("train", "validation")
 _FIELDS = {"id", "question", "answer", "type", "level", "supporting_facts", "context"}
 
 
-def open_hotpotqa(recipe: Questions, seed: int) -> QuestionSet:
+def open_hotpotqa(recipe: QuestionsConfig, seed: int) -> QuestionSet:
     """Open HotpotQA from `recipe.path`, or from the Hub where that is None.
 
     A file is read as any other file of questions (see `custom.open_file`), but each row must have

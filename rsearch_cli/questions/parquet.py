@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from rsearch_cli.errors import DataMalformed
-from rsearch_cli.storage.json_text import dump_json, finite_only
+from rsearch_cli.runs.json_text import dump_json, finite_only
 
 PARQUET_MAGIC = b"PAR1"
 """How every parquet file begins."""

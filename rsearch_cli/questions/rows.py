@@ -10,7 +10,7 @@ from typing import Any
 
 from rsearch_cli.errors import DataEmpty, DataMalformed
 from rsearch_cli.questions.formats import SHAPES, has_lone_surrogate, stream_values
-from rsearch_cli.storage.json_text import dump_json
+from rsearch_cli.runs.json_text import dump_json
 
 _EXPECTED = f"expected {SHAPES}"
 _REMEDY = "set questions.path to a file of questions"

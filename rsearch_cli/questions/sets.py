@@ -23,7 +23,7 @@ from typing import Protocol
 
 from rsearch_cli.errors import DataEmpty, DataError, RecipeValueError
 from rsearch_cli.questions.records import Record, write_rows_of
-from rsearch_cli.recipe.schema import Questions
+from rsearch_cli.recipe.schema import QuestionsConfig
 from rsearch_cli.types import Passage, Question
 
 QUESTION_SETS = {
@@ -82,7 +82,7 @@ class QuestionSet(Protocol):
         ...
 
 
-def open_question_set(recipe: Questions, seed: int) -> QuestionSet:
+def open_question_set(recipe: QuestionsConfig, seed: int) -> QuestionSet:
     """Open the set that `questions.source` names.
 
     Args:

@@ -18,8 +18,8 @@ from itertools import combinations
 from rsearch_cli.errors import DataEmpty, DataError, RecipeValueError
 from rsearch_cli.questions.names import NameMaker
 from rsearch_cli.questions.world_relations import QUESTION_TYPES, RELATIONS, QuestionType
-from rsearch_cli.recipe.schema import Questions
-from rsearch_cli.recipe.schema import World as WorldRecipe
+from rsearch_cli.recipe.schema import QuestionsConfig
+from rsearch_cli.recipe.schema import WorldConfig as WorldRecipe
 from rsearch_cli.types import Passage, PlanNode, Question, SearchPlan
 
 ENTITIES_PER_REGION = {
@@ -172,7 +172,7 @@ class World:
                 yield from region.facts.values()
 
 
-def open_world(recipe: Questions, seed: int) -> World:
+def open_world(recipe: QuestionsConfig, seed: int) -> World:
     """The world of a recipe; its own `world.seed` decides, not the seed of the run.
 
     Raises:

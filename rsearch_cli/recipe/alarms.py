@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from rsearch_cli.recipe.section import Section
+from rsearch_cli.recipe.base import BaseConfig
 
 
-class Alarms(Section):
+class AlarmsConfig(BaseConfig):
     """When training calls out that the policy collapses; null switches an alarm off.
 
     Each alarm is about the mean of the last steps, as many as hold `window` completions but at

@@ -11,14 +11,14 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from rsearch_cli.recipe.addresses import Address
-from rsearch_cli.recipe.outside import Service
-from rsearch_cli.recipe.section import Section
+from rsearch_cli.recipe.base import BaseConfig
+from rsearch_cli.recipe.services import ServiceConfig
 
 ALL_LINEAR = ["all-linear"]
 """`target_modules` for every linear module of the model but its head, as PEFT writes it."""
 
 
-class Lora(Section):
+class LoraConfig(BaseConfig):
     """Low-rank adapter on the policy."""
 
     r: int = Field(16, ge=1, le=512, description="Rank of the adapter.")
@@ -49,7 +49,7 @@ class Lora(Section):
         return value
 
 
-class Endpoint(Section):
+class EndpointConfig(BaseConfig):
     """A server that writes in place of local weights, in evaluation; training always has weights.
 
     It is any server with OpenAI's chat API: OpenAI's own, vLLM, SGLang, llama.cpp, Ollama, ...
@@ -81,13 +81,13 @@ class Endpoint(Section):
         description="Days a greedy reply is used again; 0 asks anew, as a server may have got "
         "other weights under the same name.",
     )
-    service: Service = Field(
-        Service(concurrency=16, requests_per_second=200.0, timeout_seconds=300.0),
+    service: ServiceConfig = Field(
+        ServiceConfig(concurrency=16, requests_per_second=200.0, timeout_seconds=300.0),
         description="Calls to the server.",
     )
 
 
-class Policy(Section):
+class PolicyConfig(BaseConfig):
     """The model that thinks, plans and answers."""
 
     model: str = Field(
@@ -116,14 +116,14 @@ class Policy(Section):
         None,
         description="Recompute activations in the backward pass; null does so on CUDA only.",
     )
-    lora: Lora = Field(default_factory=Lora, description="The adapter that is trained.")
+    lora: LoraConfig = Field(default_factory=LoraConfig, description="The adapter that is trained.")
     adapter: str | None = Field(
         None,
         description="Run folder or adapter folder to start from, also the reference of the KL "
         "term; null starts from a new adapter, and the model itself is the reference.",
     )
-    endpoint: Endpoint = Field(
-        default_factory=Endpoint, description="A server in place of weights, to evaluate it."
+    endpoint: EndpointConfig = Field(
+        default_factory=EndpointConfig, description="A server in place of weights, to evaluate it."
     )
     # Never written to a file, and taken from none: see `recipe.loading`.
     trust_remote_code: bool = Field(
@@ -133,7 +133,7 @@ class Policy(Section):
     )
 
 
-class Rollout(Section):
+class RolloutConfig(BaseConfig):
     """How a completion is generated."""
 
     engine: Literal["local", "vllm", "vllm-server"] = Field(

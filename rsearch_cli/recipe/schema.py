@@ -12,14 +12,20 @@ from typing import Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from rsearch_cli.recipe.addresses import refuse_logins
-from rsearch_cli.recipe.alarms import Alarms
-from rsearch_cli.recipe.outside import Budget, Cache, Hub, Service, Wandb
-from rsearch_cli.recipe.policy import Policy, Rollout
-from rsearch_cli.recipe.section import Section
-from rsearch_cli.recipe.training import Reward, Sft, Train
+from rsearch_cli.recipe.alarms import AlarmsConfig
+from rsearch_cli.recipe.base import BaseConfig
+from rsearch_cli.recipe.policy import PolicyConfig, RolloutConfig
+from rsearch_cli.recipe.services import (
+    BudgetConfig,
+    CacheConfig,
+    HubConfig,
+    ServiceConfig,
+    WandbConfig,
+)
+from rsearch_cli.recipe.training import RewardConfig, SftConfig, TrainConfig
 
 
-class World(Section):
+class WorldConfig(BaseConfig):
     """The fictional universe of `questions.source: world`."""
 
     seed: int = Field(7, ge=0, description="Seed of names and facts; another seed, another world.")
@@ -37,7 +43,7 @@ class World(Section):
     )
 
 
-class Questions(Section):
+class QuestionsConfig(BaseConfig):
     """Where questions, reference answers and the corpus that comes with them are taken from."""
 
     source: str = Field(
@@ -63,10 +69,12 @@ class Questions(Section):
         lt=1.0,
         description="Share of a set without splits of its own that is kept for evaluation.",
     )
-    world: World = Field(default_factory=World, description="Only read by source `world`.")
+    world: WorldConfig = Field(
+        default_factory=WorldConfig, description="Only read by source `world`."
+    )
 
 
-class Protocol(Section):
+class ProtocolConfig(BaseConfig):
     """The tags and the plan grammar that the policy has to keep."""
 
     sources: dict[str, str] = Field(
@@ -102,7 +110,7 @@ class Protocol(Section):
     )
 
 
-class Source(Section):
+class SourceConfig(BaseConfig):
     """One place to search."""
 
     type: str = Field("bm25", description="Kind of source (see `rsearch_cli/search/sources.py`).")
@@ -119,11 +127,11 @@ class Source(Section):
     )
 
 
-class Search(Section):
+class SearchConfig(BaseConfig):
     """How a plan is carried out."""
 
-    sources: dict[str, Source] = Field(
-        default_factory=lambda: {n: Source() for n in ("General", "News", "Academy")},
+    sources: dict[str, SourceConfig] = Field(
+        default_factory=lambda: {n: SourceConfig() for n in ("General", "News", "Academy")},
         min_length=1,
         description="Source name, as the plan writes it, to where it searches.",
     )
@@ -149,12 +157,12 @@ class Search(Section):
         description="Expected price of one request to a paid source, in USD; what the source says "
         "that it charged is what counts.",
     )
-    service: Service = Field(
-        default_factory=Service, description="Calls to each outside service that is searched."
+    service: ServiceConfig = Field(
+        default_factory=ServiceConfig, description="Calls to each outside service that is searched."
     )
 
 
-class Evaluate(Section):
+class EvaluateConfig(BaseConfig):
     """The evaluations before, after and, on a slice of other questions, during training."""
 
     split: str = Field("validation", description="Split to evaluate on.")
@@ -177,7 +185,7 @@ class Evaluate(Section):
     slice_split: str = Field("validation", description="Split that the slice is taken from.")
 
 
-class Recipe(Section):
+class Recipe(BaseConfig):
     """A whole run."""
 
     purpose: str = Field(description="What the recipe is for, in one line.")
@@ -190,20 +198,28 @@ class Recipe(Section):
     output_dir: str = Field(
         "runs/{recipe}", description="Run folder; {recipe} is the recipe's name."
     )
-    policy: Policy = Field(default_factory=Policy, description="The model.")
-    questions: Questions = Field(default_factory=Questions, description="The questions.")
-    protocol: Protocol = Field(default_factory=Protocol, description="Tags and plan grammar.")
-    search: Search = Field(default_factory=Search, description="Sources and plan execution.")
-    rollout: Rollout = Field(default_factory=Rollout, description="Generation.")
-    reward: Reward = Field(default_factory=Reward, description="Reward.")
-    train: Train = Field(default_factory=Train, description="GRPO.")
-    sft: Sft = Field(default_factory=Sft, description="Supervised cold start.")
-    evaluate: Evaluate = Field(default_factory=Evaluate, description="Before, after, meanwhile.")
-    alarms: Alarms = Field(default_factory=Alarms, description="Signs of a collapse.")
-    wandb: Wandb = Field(default_factory=Wandb, description="Weights & Biases.")
-    budget: Budget = Field(default_factory=Budget, description="Money and failures.")
-    cache: Cache = Field(default_factory=Cache, description="Kept answers.")
-    hub: Hub = Field(default_factory=Hub, description="Publishing.")
+    policy: PolicyConfig = Field(default_factory=PolicyConfig, description="The model.")
+    questions: QuestionsConfig = Field(
+        default_factory=QuestionsConfig, description="The questions."
+    )
+    protocol: ProtocolConfig = Field(
+        default_factory=ProtocolConfig, description="Tags and plan grammar."
+    )
+    search: SearchConfig = Field(
+        default_factory=SearchConfig, description="Sources and plan execution."
+    )
+    rollout: RolloutConfig = Field(default_factory=RolloutConfig, description="Generation.")
+    reward: RewardConfig = Field(default_factory=RewardConfig, description="Reward.")
+    train: TrainConfig = Field(default_factory=TrainConfig, description="GRPO.")
+    sft: SftConfig = Field(default_factory=SftConfig, description="Supervised cold start.")
+    evaluate: EvaluateConfig = Field(
+        default_factory=EvaluateConfig, description="Before, after, meanwhile."
+    )
+    alarms: AlarmsConfig = Field(default_factory=AlarmsConfig, description="Signs of a collapse.")
+    wandb: WandbConfig = Field(default_factory=WandbConfig, description="Weights & Biases.")
+    budget: BudgetConfig = Field(default_factory=BudgetConfig, description="Money and failures.")
+    cache: CacheConfig = Field(default_factory=CacheConfig, description="Kept answers.")
+    hub: HubConfig = Field(default_factory=HubConfig, description="Publishing.")
 
     @model_validator(mode="after")
     def _sources_match(self) -> Self:

@@ -9,11 +9,11 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from rsearch_cli.recipe.outside import Judge
-from rsearch_cli.recipe.section import Section
+from rsearch_cli.recipe.base import BaseConfig
+from rsearch_cli.recipe.services import JudgeConfig
 
 
-class Weights(Section):
+class WeightsConfig(BaseConfig):
     """Shares of the reward's parts; they must sum to 1."""
 
     answer: float = Field(ge=0.0, le=1.0, description="Share of the answer score.")
@@ -28,14 +28,15 @@ class Weights(Section):
         return self
 
 
-class Reward(Section):
+class RewardConfig(BaseConfig):
     """What a trajectory earns."""
 
-    weights: Weights = Field(
-        Weights(answer=0.5, plan=0.25, format=0.25), description="Shares after the curriculum."
+    weights: WeightsConfig = Field(
+        WeightsConfig(answer=0.5, plan=0.25, format=0.25),
+        description="Shares after the curriculum.",
     )
-    curriculum_weights: Weights = Field(
-        Weights(answer=0.2, plan=0.4, format=0.4), description="Shares during the curriculum."
+    curriculum_weights: WeightsConfig = Field(
+        WeightsConfig(answer=0.2, plan=0.4, format=0.4), description="Shares during the curriculum."
     )
     curriculum_steps: int = Field(
         30, ge=0, description="Optimiser steps that use the curriculum's shares."
@@ -48,7 +49,9 @@ class Reward(Section):
         description="How answers are compared as text, in reward and evaluation: by SQuAD's rules, "
         "or by letters where they are in Chinese, Japanese, Korean, Thai or the like.",
     )
-    judge: Judge = Field(default_factory=Judge, description="Only read by answer `judge`.")
+    judge: JudgeConfig = Field(
+        default_factory=JudgeConfig, description="Only read by answer `judge`."
+    )
     require_valid_plan: bool = Field(
         True, description="An invalid plan earns nothing for its answer."
     )
@@ -58,7 +61,7 @@ class Reward(Section):
     )
 
 
-class Train(Section):
+class TrainConfig(BaseConfig):
     """GRPO and the optimiser."""
 
     max_steps: int = Field(100, ge=1, description="Optimiser steps.")
@@ -117,7 +120,7 @@ class Train(Section):
         return self
 
 
-class Sft(Section):
+class SftConfig(BaseConfig):
     """The cold start of `stage: sft`; schedule, clipping and checkpoints are those of `train`."""
 
     traces: str = Field(

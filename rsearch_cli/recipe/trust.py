@@ -215,3 +215,8 @@ def _notes() -> Path | None:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def as_trusted(trust_settings: bool) -> bool | None:
+    """What `load_recipe` is told: without the flag it decides by where a recipe was made."""
+    return True if trust_settings else None

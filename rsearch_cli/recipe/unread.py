@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.streams import tell
+
+if TYPE_CHECKING:
+    from rsearch_cli.recipe.loading import LoadedRecipe
 
 Given = tuple[str, str]
 """A setting of the command line: how it was given (`--reward-model`), and its dotted key."""
@@ -87,3 +92,16 @@ def _look_up(recipe: Recipe, key: str) -> object:
 
 def _show(value: object) -> str:
     return {None: "null", True: "true", False: "false"}.get(value, str(value))  # type: ignore[call-overload]
+
+
+def tell_notes(loaded: LoadedRecipe, command: str, implied: int = 0) -> None:
+    """Say on stderr which settings of the command line hold otherwise than one might think.
+
+    Args:
+        loaded: The recipe with the settings in it.
+        command: Name of the command, as in `eval`.
+        implied: How many of the settings, the first ones, the command gave itself.
+    """
+    given = loaded.given[implied:]
+    for line in (*loaded.notes, *describe_unread(loaded.recipe, given, command)):
+        tell(f"note: {line}")

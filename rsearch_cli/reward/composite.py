@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rsearch_cli.protocol.transcript import read_transcript
-from rsearch_cli.recipe.schema import Protocol
-from rsearch_cli.recipe.training import Reward, Weights
+from rsearch_cli.recipe.schema import ProtocolConfig
+from rsearch_cli.recipe.training import RewardConfig, WeightsConfig
 from rsearch_cli.reward.lexical import exact_match, f1
 from rsearch_cli.types import RewardParts, SearchRound, Trajectory
 
@@ -27,8 +27,8 @@ _LEXICAL = {"em": exact_match, "f1": f1}
 
 def score_trajectories(
     trajectories: Sequence[Trajectory],
-    recipe: Reward,
-    protocol: Protocol,
+    recipe: RewardConfig,
+    protocol: ProtocolConfig,
     step: int,
     judge: AnswerJudge | None = None,
 ) -> list[RewardParts]:
@@ -62,12 +62,12 @@ def score_trajectories(
     ]
 
 
-def weights_at(step: int, recipe: Reward) -> Weights:
+def weights_at(step: int, recipe: RewardConfig) -> WeightsConfig:
     """The shares in force at `step`, counted from 0: the curriculum's for its first steps."""
     return recipe.curriculum_weights if step < recipe.curriculum_steps else recipe.weights
 
 
-def answer_score(trajectory: Trajectory, recipe: Reward) -> float:
+def answer_score(trajectory: Trajectory, recipe: RewardConfig) -> float:
     """Lexical score in [0, 1] of the trajectory's answer; without an answer it is 0."""
     if trajectory.answer is None:
         return 0.0
@@ -81,7 +81,7 @@ def plan_score(rounds: Sequence[SearchRound]) -> float:
 
 
 def combine(
-    answer: float | None, plan: float, format: float, weights: Weights, gate: bool
+    answer: float | None, plan: float, format: float, weights: WeightsConfig, gate: bool
 ) -> RewardParts:
     """Weigh the parts into a total (R-Search, arXiv 2506.08352, composite reward).
 
@@ -101,7 +101,7 @@ def combine(
 
 
 def shuffle_answer_scores(
-    parts: Sequence[RewardParts], weights: Weights, recipe: Reward, rng: random.Random
+    parts: Sequence[RewardParts], weights: WeightsConfig, recipe: RewardConfig, rng: random.Random
 ) -> list[RewardParts]:
     """The control experiment: deal a step's answer scores out at random and sum up anew.
 

@@ -2,7 +2,7 @@
 
 Place in the path: between finished trajectories and `composite`, for recipes with `reward.answer:
 judge`. What to ask and what counts as a verdict is `rubric`'s, how to send it `chat`'s, whether,
-when and for how much the gateway's. On failure: an answer whose verdict could not be had after all
+when and for how much the client's. On failure: an answer whose verdict could not be had after all
 retries is None, «unscored», and counted; a refused key, a spent budget or an offline cache without
 the verdict stops the run.
 """
@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from rsearch_cli.errors import BudgetExceeded, JudgeError, ServiceFailure
-from rsearch_cli.recipe.outside import Judge
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.reward.chat import ChatEndpoint
+from rsearch_cli.recipe.services import JudgeConfig
+from rsearch_cli.reward.chat_client import ChatEndpoint
 from rsearch_cli.reward.lexical import normalise_answer
 from rsearch_cli.reward.rubric import (
     PROMPT_VERSION,
@@ -30,9 +30,9 @@ from rsearch_cli.reward.rubric import (
 )
 from rsearch_cli.services.cache import make_key
 from rsearch_cli.services.call import PermanentFailure, Reply, TransientFailure
-from rsearch_cli.services.gateway import Gateway
+from rsearch_cli.services.client import ServiceClient
+from rsearch_cli.services.event_loop import EventLoop
 from rsearch_cli.services.lifetime import Closing, finish_all
-from rsearch_cli.services.loop import CallLoop
 from rsearch_cli.services.open import JUDGE, Services
 from rsearch_cli.services.refusals import NothingThere
 from rsearch_cli.services.replies import LENGTH, Completion
@@ -58,7 +58,7 @@ def open_judge(recipe: Recipe, services: Services) -> AnswerJudge | None:
     """
     if recipe.reward.answer != "judge":
         return None
-    judge = AnswerJudge(recipe.reward.judge, services.gateway(JUDGE))
+    judge = AnswerJudge(recipe.reward.judge, services.client(JUDGE))
     if recipe.cache.mode != "offline":
         judge.endpoint.check_key()
     return judge
@@ -69,7 +69,7 @@ class AnswerJudge(Closing):
 
     One event loop lives as long as the judge, so that its client keeps its connections: use either
     `score_batch`, or `score` within one loop of your own, and no instance in two threads. Close it
-    when done; the gateway belongs to the caller.
+    when done; the client belongs to the caller.
 
     Attributes:
         endpoint: The server that is asked.
@@ -78,8 +78,8 @@ class AnswerJudge(Closing):
         last_failure: Why the last of these did, in one line, or None.
     """
 
-    def __init__(self, judge: Judge, gateway: Gateway) -> None:
-        """Take the recipe's section and the gateway of the service `judge`; nothing is sent.
+    def __init__(self, judge: JudgeConfig, client: ServiceClient) -> None:
+        """Take the recipe's section and the client of the service `judge`; nothing is sent.
 
         Raises:
             JudgeError: The judge's address is none.
@@ -89,8 +89,8 @@ class AnswerJudge(Closing):
         self.failed = 0
         self.last_failure: str | None = None
         self._judge = judge
-        self._gateway = gateway
-        self._loop = CallLoop("verdicts")
+        self._client = client
+        self._loop = EventLoop("verdicts")
 
     def check(self) -> None:
         """Have one verdict given, before anything else is paid for.
@@ -104,7 +104,7 @@ class AnswerJudge(Closing):
             ServiceFailure: It does not answer.
             AccessDenied: The key or the account is refused.
         """
-        if self._gateway.may_send:
+        if self._client.may_send:
             with suppress(BudgetExceeded):
                 self._loop.run(self._check())
 
@@ -194,7 +194,7 @@ class AnswerJudge(Closing):
             answer=given,
             **({} if keep else {"probe": True}),
         )
-        answer = await self._gateway.fetch(
+        answer = await self._client.fetch(
             key,
             ask,
             worst_usd=worst_usd(self._judge, messages),
@@ -233,7 +233,7 @@ def check_verdict(mode: Mode, references: Sequence[str], completion: Completion)
     read_verdict(mode, references, completion.text)
 
 
-def worst_usd(judge: Judge, messages: Sequence[Mapping[str, str]]) -> float:
+def worst_usd(judge: JudgeConfig, messages: Sequence[Mapping[str, str]]) -> float:
     """Most that one attempt can cost, in USD; the budget is held against this.
 
     Every byte counts as a token: no tokenizer that falls back to bytes makes more.
@@ -243,7 +243,7 @@ def worst_usd(judge: Judge, messages: Sequence[Mapping[str, str]]) -> float:
 
 
 def actual_usd(
-    judge: Judge, messages: Sequence[Mapping[str, str]], completion: Completion
+    judge: JudgeConfig, messages: Sequence[Mapping[str, str]], completion: Completion
 ) -> float:
     """What an attempt cost by the server's own count, in USD; the worst if it does not count.
 
@@ -254,6 +254,6 @@ def actual_usd(
     return _usd(judge, completion.input_tokens, completion.output_tokens)
 
 
-def _usd(judge: Judge, input_tokens: int, output_tokens: int) -> float:
+def _usd(judge: JudgeConfig, input_tokens: int, output_tokens: int) -> float:
     sent = input_tokens * judge.usd_per_million_input_tokens
     return (sent + output_tokens * judge.usd_per_million_output_tokens) / 1e6

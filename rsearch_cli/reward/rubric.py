@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from rsearch_cli.protocol.results import neutralise
+from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.services.values import parse_strictly
-from rsearch_cli.storage.json_text import dump_json
 
 Mode = Literal["continuous", "discrete", "multi"]
 

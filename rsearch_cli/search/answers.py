@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
-from rsearch_cli.recipe.schema import Source
+from rsearch_cli.recipe.schema import SourceConfig
 from rsearch_cli.search.sources import SearchRequest, SearchSource
 from rsearch_cli.services.cache import make_key, normalise
 from rsearch_cli.services.values import is_finite, mend
@@ -39,7 +39,7 @@ def request_key(fingerprint: str, request: SearchRequest) -> str:
     )
 
 
-def seconds_kept(source: SearchSource, settings: Source) -> float | None:
+def seconds_kept(source: SearchSource, settings: SourceConfig) -> float | None:
     """How long an answer of a source stays good; None is for ever.
 
     The recipe decides, then the source's own `cache_days`; else what answers within this process

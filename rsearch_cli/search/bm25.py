@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsearch_cli.errors import DataEmpty, DataMalformed, RecipeKeyError
-from rsearch_cli.recipe.schema import Source
+from rsearch_cli.recipe.schema import SourceConfig
 from rsearch_cli.search.corpus import hash_corpus, hash_file, read_corpus, stream_corpus
 from rsearch_cli.search.prepared import (
     PASSAGES,
@@ -111,7 +111,7 @@ class Bm25Source:
 
 
 def open_bm25(
-    configs: Mapping[str, Source],
+    configs: Mapping[str, SourceConfig],
     corpus: Callable[[], Iterable[Passage]],
     index_dir: Path | None,
 ) -> dict[str, Bm25Source]:
@@ -154,8 +154,8 @@ def open_index(passages: Sequence[Passage], folder: Path) -> Bm25Index:
         return Bm25Index(tuple(passages), key, _load_scorer(folder / key))
     scorer = build_scorer(passages)
     try:
-        with draft_folder(folder / key) as draft:
-            scorer.save(draft, show_progress=False)
+        with draft_folder(folder / key) as state:
+            scorer.save(state, show_progress=False)
     except OSError as error:
         _say_not_kept(folder / key, error)
     return Bm25Index(tuple(passages), key, scorer)
@@ -208,10 +208,10 @@ def prepare_corpus(
         DataError: The corpus cannot be used.
         OSError: The folder cannot be written.
     """
-    with draft_folder(target) as draft:
-        scorer = build_scorer(store_passages(stream_corpus(corpus), draft, on_read))
-        scorer.save(draft, show_progress=False)
-        describe_folder(draft, corpus_key(corpus))
+    with draft_folder(target) as state:
+        scorer = build_scorer(store_passages(stream_corpus(corpus), state, on_read))
+        scorer.save(state, show_progress=False)
+        describe_folder(state, corpus_key(corpus))
 
 
 def corpus_key(corpus: Path) -> str:

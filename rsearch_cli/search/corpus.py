@@ -12,7 +12,7 @@ from pathlib import Path
 from rsearch_cli.errors import DataEmpty, DataNotFound
 from rsearch_cli.questions.contexts import TEXT, read_metadata
 from rsearch_cli.questions.rows import Row, shorten, stream_rows
-from rsearch_cli.storage.json_text import dump_json
+from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.types import Passage
 
 ID = ("id", "_id", "docid", "doc_id", "pid", "passage_id", "document_id")

@@ -2,7 +2,7 @@
 
 Place in the path: behind the executor, for every recipe source of type `exa`. It turns a request
 into a search of Exa's and the pages into passages; cache, limits, retries and money are the
-gateway's. On failure: options that cannot be used and a missing key end the run before it starts;
+client's. On failure: options that cannot be used and a missing key end the run before it starts;
 for the rest see `exa_service`.
 """
 
@@ -17,8 +17,8 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from rsearch_cli.protocol.characters import flatten, shorten
-from rsearch_cli.recipe.schema import Source
-from rsearch_cli.recipe.section import Section
+from rsearch_cli.recipe.base import BaseConfig
+from rsearch_cli.recipe.schema import SourceConfig
 from rsearch_cli.search.answers import DAYS_KEPT
 from rsearch_cli.search.exa_service import API_URL, KEY_VARIABLE, ExaService, Page
 from rsearch_cli.search.options import read_options
@@ -48,7 +48,7 @@ TITLE_CHARS = 300
 """Longest title of a passage, in characters."""
 
 
-class ExaOptions(Section):
+class ExaOptions(BaseConfig):
     """Settings of a source of type `exa`, under `search.sources.<name>.options`."""
 
     category: Category | None = Field(
@@ -152,7 +152,7 @@ class ExaSource:
 
 
 def open_exa(
-    configs: Mapping[str, Source],
+    configs: Mapping[str, SourceConfig],
     corpus: Callable[[], Iterable[Passage]],
     index_dir: Path | None,
 ) -> dict[str, ExaSource]:

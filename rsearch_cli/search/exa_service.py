@@ -1,6 +1,6 @@
 """The line to Exa: one search, and every failure in our own words.
 
-Place in the path: below the Exa source, and the only module that talks to Exa; the gateway decides
+Place in the path: below the Exa source, and the only module that talks to Exa; the client decides
 when it does, how often and for how much. On failure: what may be over at the next attempt is a
 `TransientFailure`, what will not be a `PermanentFailure`, a refused key or an empty account is
 `AccessDenied`. No message, log line or cache key holds the key.
@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
+from rsearch_cli.distributed import is_main
 from rsearch_cli.errors import AccessDenied, SourceError
 from rsearch_cli.protocol.characters import INVISIBLE, flatten, shorten
-from rsearch_cli.ranks import is_main
 from rsearch_cli.recipe.addresses import hide_login, is_http
 from rsearch_cli.services.call import PermanentFailure, TransientFailure
 from rsearch_cli.services.http import open_client, read_retry_after

@@ -2,7 +2,7 @@
 
 Place in the path: between the plan and the result block; the rollout calls `PlanExecutor.execute`
 once per batch. Every node starts as soon as its parents are done, all plans of a batch at once, and
-asks through the gateway of its source's service. On failure: a `SourceError` (a `ServiceFailure` is
+asks through the client of its source's service. On failure: a `SourceError` (a `ServiceFailure` is
 one) marks its node and is counted, the rest of the batch goes on. After `AccessDenied`,
 `BudgetExceeded` or `OfflineMiss` no further node is searched; calls in flight end, so that what is
 paid for is kept, and then it is raised. Any other exception is a bug and stops the batch.
@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rsearch_cli.errors import AccessDenied, BudgetExceeded, OfflineMiss, SourceError
-from rsearch_cli.recipe.schema import Search, Source
+from rsearch_cli.recipe.schema import SearchConfig, SourceConfig
 from rsearch_cli.search.answers import (
     decode_passages,
     encode_passages,
@@ -26,9 +26,9 @@ from rsearch_cli.search.answers import (
 from rsearch_cli.search.expansion import expand
 from rsearch_cli.search.sources import Found, SearchRequest, SearchSource
 from rsearch_cli.services.call import PermanentFailure, Reply
-from rsearch_cli.services.gateway import Answer
+from rsearch_cli.services.client import Answer
+from rsearch_cli.services.event_loop import EventLoop
 from rsearch_cli.services.lifetime import Closing
-from rsearch_cli.services.loop import CallLoop
 from rsearch_cli.services.open import Services
 from rsearch_cli.types import NodeResult, Passage, PlanNode, SearchPlan
 
@@ -81,13 +81,13 @@ class PlanExecutor(Closing):
     """
 
     def __init__(
-        self, sources: Mapping[str, SearchSource], search: Search, services: Services
+        self, sources: Mapping[str, SearchSource], search: SearchConfig, services: Services
     ) -> None:
         """Take open sources by name, the recipe's section, and the run's services."""
         self._sources = sources
         self._settings = search
         self._services = services
-        self._loop = CallLoop("searches")
+        self._loop = EventLoop("searches")
         self._counts = SearchCounts()
 
     @property
@@ -124,7 +124,7 @@ class PlanExecutor(Closing):
     def cancel(self, patience: float = 0.0) -> None:
         """Give up the batch that another thread is carrying out, if there is one.
 
-        Calls in flight are cut off; the purse takes them for paid.
+        Calls in flight are cut off; the budget takes them for paid.
 
         Args:
             patience: Seconds that it may go on; the person is told of that.
@@ -187,9 +187,13 @@ class PlanExecutor(Closing):
             return _Outcome(error=" ".join(str(error).split()), seconds=sum(took[-1:]))
 
     async def _fetch(
-        self, source: SearchSource, settings: Source, request: SearchRequest, took: list[float]
+        self,
+        source: SearchSource,
+        settings: SourceConfig,
+        request: SearchRequest,
+        took: list[float],
     ) -> Answer:
-        """Ask a source through its gateway; the seconds of every attempt go into `took`."""
+        """Ask a source through its client; the seconds of every attempt go into `took`."""
         price = self._settings.usd_per_search if source.service else 0.0
         usd = getattr(source, "usd_per_search", price)
         # Requests that the source cannot tell apart get one key, and so are sent once.
@@ -209,7 +213,7 @@ class PlanExecutor(Closing):
                 kind = source.fingerprint.partition("/")[0]
                 raise PermanentFailure(f"the source {kind} returned {error}") from error
 
-        return await self._services.gateway(source.service).fetch(
+        return await self._services.client(source.service).fetch(
             request_key(source.fingerprint, request),
             call,
             read=lambda value: decode_passages(value, request.top_k),

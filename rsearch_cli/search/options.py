@@ -14,14 +14,14 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from rsearch_cli.errors import RecipeKeyError, RecipeValueError
+from rsearch_cli.recipe.base import BaseConfig
 from rsearch_cli.recipe.problems import explain
-from rsearch_cli.recipe.schema import Source
-from rsearch_cli.recipe.section import Section
+from rsearch_cli.recipe.schema import SourceConfig
 
-Options = TypeVar("Options", bound=Section)
+Options = TypeVar("Options", bound=BaseConfig)
 
 
-def read_options(model: type[Options], name: str, config: Source) -> Options:
+def read_options(model: type[Options], name: str, config: SourceConfig) -> Options:
     """Check the options of one source.
 
     Args:

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from rsearch_cli.errors import DataEmpty, SourceError
+from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.search.words import split_indexed
-from rsearch_cli.storage.json_text import dump_json
 from rsearch_cli.types import Passage
 
 if TYPE_CHECKING:
@@ -227,14 +227,14 @@ def draft_folder(folder: Path) -> Iterator[Path]:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as temporary:
-        draft = Path(temporary) / "index"
-        draft.mkdir()
-        yield draft
-        checksums = dump_json(_checksum(draft))
-        (draft / _CHECKSUMS).write_text(checksums, encoding="utf-8")
+        state = Path(temporary) / "index"
+        state.mkdir()
+        yield state
+        checksums = dump_json(_checksum(state))
+        (state / _CHECKSUMS).write_text(checksums, encoding="utf-8")
         # Only a damaged index can stand here, or the same one from another process.
         shutil.rmtree(folder, ignore_errors=True)
-        draft.rename(folder)
+        state.rename(folder)
 
 
 def is_whole(folder: Path) -> bool | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rsearch_cli.errors import RecipeValueError, SourceError
-from rsearch_cli.recipe.schema import Search, Source
+from rsearch_cli.recipe.schema import SearchConfig, SourceConfig
 from rsearch_cli.types import Passage
 
 KINDS: Mapping[str, str] = {
@@ -62,7 +62,7 @@ class Found:
 class SearchSource(Protocol):
     """A place to search, under one of the recipe's source names.
 
-    It sends one request and reads one answer; cache, retries, limits and money are the gateway's.
+    It sends one request and reads one answer; cache, retries, limits and money are the client's.
     It may have two further attributes and two methods: `cache_days`, how long its answers stay good
     (None is for ever); `usd_per_search`, where a request does not cost what the recipe says;
     `check()`, called once before anything starts and not at all where nothing may be sent, which
@@ -100,7 +100,7 @@ class SourceOpener(Protocol):
 
     def __call__(
         self,
-        configs: Mapping[str, Source],
+        configs: Mapping[str, SourceConfig],
         corpus: Callable[[], Iterable[Passage]],
         index_dir: Path | None,
     ) -> Mapping[str, SearchSource]:
@@ -109,7 +109,7 @@ class SourceOpener(Protocol):
 
 
 def open_sources(
-    search: Search,
+    search: SearchConfig,
     corpus: Callable[[], Iterable[Passage]],
     index_dir: Path | None = None,
     *,
@@ -134,7 +134,7 @@ def open_sources(
         AccessDenied: A source has no key.
     """
     known = _find_kinds()
-    by_kind: dict[str, dict[str, Source]] = {}
+    by_kind: dict[str, dict[str, SourceConfig]] = {}
     for name, config in search.sources.items():
         if config.type not in known:
             raise RecipeValueError(_describe_unknown_kind(name, config.type, sorted(known)))

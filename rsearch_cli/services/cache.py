@@ -1,6 +1,6 @@
 """The disk cache: answers that were paid for, kept between runs and shared by all processes.
 
-Place in the path: the gateway looks here before it asks anyone, and stores what a service answered.
+Place in the path: the client looks here before it asks anyone, and stores what a service answered.
 Entries are JSON, never pickle. On failure: an entry that cannot be read is a miss, which is said
 once, and is overwritten; what can go wrong below, see `store`. What failed is never stored: only
 answers come here.

@@ -1,7 +1,7 @@
 """What a call to a service gives, or how it fails.
 
-Place in the path: the words that a source or a judge and the `gateway` have in common. On failure:
-these are the failures; only the gateway sees them, and it turns them into a `ServiceFailure`.
+Place in the path: the words that a source or a judge and the `client` have in common. On failure:
+these are the failures; only the client sees them, and it turns them into a `ServiceFailure`.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from rsearch_cli.distributed import is_main
 from rsearch_cli.errors import AccessDenied
-from rsearch_cli.ranks import is_main
 from rsearch_cli.recipe.addresses import hide_login
 from rsearch_cli.services.call import PermanentFailure, TransientFailure
 from rsearch_cli.services.dialect import Dialect, Message
@@ -47,7 +47,7 @@ _SHORT_SECRET = 8
 _CUT_OFF = re.compile(r"output limit was reached", re.IGNORECASE)
 
 
-class ChatLine:
+class ChatClient:
     """An OpenAI-compatible server and one model on it.
 
     Its client belongs to the event loop of the first call.
@@ -309,7 +309,7 @@ class ChatLine:
 
             if self._key:
                 check_key(KEY_VARIABLE, self._key)
-            # The gateway retries; a client that did so too would pass the budget unseen.
+            # The client retries; a client that did so too would pass the budget unseen.
             self._client = openai.AsyncOpenAI(
                 api_key=self._key or "none",
                 base_url=self._full_url,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from rsearch_cli.ranks import is_main
+from rsearch_cli.distributed import is_main
 from rsearch_cli.services.keys import check_key, read_key
 from rsearch_cli.services.proxies import check_proxies
 from rsearch_cli.streams import tell

@@ -11,7 +11,7 @@ from rsearch_cli.services.dialect import ROLES, Refusal
 from rsearch_cli.services.http import read_retry_after
 
 if TYPE_CHECKING:
-    from rsearch_cli.services.chat import ChatLine
+    from rsearch_cli.services.chat import ChatClient
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 KEY_PAGE = "https://platform.openai.com/api-keys"
@@ -59,7 +59,7 @@ class RequestRefused(PermanentFailure):
         self.refusal = refusal
 
 
-def translate(error: Any, line: ChatLine) -> Exception:
+def translate(error: Any, line: ChatClient) -> Exception:
     """What an HTTP status means for this call and for the run.
 
     Args:

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import filelock
 
-from rsearch_cli.storage.locks import Patience, describe_holder
-from rsearch_cli.storage.private import make_private
+from rsearch_cli.runs.file_locks import Patience, describe_holder
+from rsearch_cli.runs.private_files import make_private
 from rsearch_cli.streams import tell
 
 if TYPE_CHECKING:

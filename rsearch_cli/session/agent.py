@@ -10,13 +10,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from rsearch_cli.drafts import Executor, Observer
 from rsearch_cli.errors import ServiceFailure
 from rsearch_cli.policy.endpoint import failure_of
 from rsearch_cli.policy.generation import GREEDY, Sampling, TextPolicy
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.rollout import Rollout
-from rsearch_cli.services.purse import Purse
+from rsearch_cli.rollout.rollout import Rollout
+from rsearch_cli.rollout.state import Executor, Observer
+from rsearch_cli.services.budget import Budget
 from rsearch_cli.session.exchange import Exchange
 from rsearch_cli.types import Question
 
@@ -32,7 +32,7 @@ class Agent:
         policy: Writes.
         executor: Searches.
         recipe: All settings.
-        purse: Pays.
+        budget: Pays.
         sampling: Greedy unless the person wants otherwise.
         name: The model, for the person.
         examples: Questions that its sources can answer, where they are known.
@@ -41,7 +41,7 @@ class Agent:
     policy: TextPolicy
     executor: Executor
     recipe: Recipe
-    purse: Purse
+    budget: Budget
     sampling: Sampling = GREEDY
     name: str = ""
     examples: tuple[str, ...] = ()
@@ -60,7 +60,7 @@ class Agent:
             BudgetExceeded: A call could pass the budget.
             OfflineMiss: An answer is not in the cache, and nothing may be sent.
         """
-        started, paid = time.perf_counter(), self.purse.snapshot().total.usd
+        started, paid = time.perf_counter(), self.budget.snapshot().total.usd
         rollout = Rollout(self.policy, self.executor, self.recipe, observer)
         question = Question(ASKED, text, answers=())
         trajectory = rollout.run([question], self.sampling)[0]
@@ -70,5 +70,5 @@ class Agent:
             trajectory=trajectory,
             recipe=self.recipe,
             seconds=time.perf_counter() - started,
-            usd=self.purse.snapshot().total.usd - paid,
+            usd=self.budget.snapshot().total.usd - paid,
         )

@@ -14,9 +14,9 @@ from typing import Any
 from rsearch_cli.protocol.plan import render_plan
 from rsearch_cli.protocol.transcript import read_transcript
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.runs.atomic_write import replacing
+from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.session.citations import Citation, cite
-from rsearch_cli.storage.json_text import dump_json
-from rsearch_cli.storage.staging import replacing
 from rsearch_cli.terminal import escape_markdown, printable
 from rsearch_cli.types import NodeResult, SearchPlan, SearchRound, Trajectory
 
@@ -127,9 +127,9 @@ def save_exchanges(path: Path, exchanges: Sequence[Exchange]) -> str | None:
     else:
         return f"{path}: the name must end in .json or .md"
     try:
-        with replacing(path) as draft:
+        with replacing(path) as state:
             # A server may send half of a surrogate pair.
-            draft.write_text(text, encoding="utf-8", errors="replace")
+            state.write_text(text, encoding="utf-8", errors="replace")
     except (OSError, ValueError) as error:  # the latter for a null byte in the name
         return cannot_write(path, error)
     return None

@@ -15,11 +15,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 from rsearch_cli.errors import RsearchError
+from rsearch_cli.runs.file_locks import allow_waits
 from rsearch_cli.session.agent import Agent
 from rsearch_cli.session.exchange import Exchange, cannot_write, count, save_exchanges
 from rsearch_cli.session.reader import Reader
 from rsearch_cli.session.screen import Screen, citation_line, plan_lines, trace_lines
-from rsearch_cli.storage.locks import allow_waits
 from rsearch_cli.streams import tell
 
 # A path at the beginning of a question is no command.

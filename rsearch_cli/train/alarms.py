@@ -17,7 +17,7 @@ from itertools import accumulate
 from statistics import fmean
 from typing import Any
 
-from rsearch_cli.recipe.alarms import Alarms
+from rsearch_cli.recipe.alarms import AlarmsConfig
 from rsearch_cli.terminal import finite
 
 # One bad step is not a collapse, however many completions it has.
@@ -62,7 +62,7 @@ class CollapseWatch:
         rows: Metrics rows of the steps before a resume; alarms that stood then are not new.
     """
 
-    def __init__(self, limits: Alarms, rollouts: int, rows: Iterable[Row] = ()) -> None:
+    def __init__(self, limits: AlarmsConfig, rollouts: int, rows: Iterable[Row] = ()) -> None:
         self._limits = limits
         self._window = max(_LEAST_STEPS, -(-limits.window // rollouts))
         self._rows = list(rows)
@@ -77,7 +77,7 @@ class CollapseWatch:
         return [alarm for alarm in alarms if alarm.name not in before]
 
 
-def find_alarms(rows: Sequence[Row], limits: Alarms, window: int) -> list[Alarm]:
+def find_alarms(rows: Sequence[Row], limits: AlarmsConfig, window: int) -> list[Alarm]:
     """The alarms that stand after the last of a run's steps.
 
     Args:
@@ -106,7 +106,7 @@ def first_alarms(rows: Iterable[Row]) -> dict[str, int]:
     return first
 
 
-def _fell(name: str, now: Sequence[Row], first: Sequence[Row], limits: Alarms) -> str | None:
+def _fell(name: str, now: Sequence[Row], first: Sequence[Row], limits: AlarmsConfig) -> str | None:
     key, what = _FALLS[name]
     share, value, start = getattr(limits, name), _mean(now, key), _mean(first, key)
     if share is None or value is None or start is None or value >= share * start:
@@ -123,7 +123,7 @@ def _exploded(now: Sequence[Row], first: Sequence[Row], times: float | None) -> 
     return f"token entropy {value:.3g}, over {times:g} times the first steps' {start:.3g}"
 
 
-def _passed(name: str, now: Sequence[Row], limits: Alarms) -> str | None:
+def _passed(name: str, now: Sequence[Row], limits: AlarmsConfig) -> str | None:
     key, what = _SHARES[name]
     limit, value = getattr(limits, name), _mean(now, key)
     if limit is None or value is None or value <= limit:

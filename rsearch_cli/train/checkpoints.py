@@ -14,8 +14,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from rsearch_cli.storage.json_text import dump_json, read_json_object
-from rsearch_cli.train.run_folder import METRICS, RunFolder, checkpoint_step
+from rsearch_cli.runs.files import METRICS
+from rsearch_cli.runs.json_text import dump_json, read_json_object
+from rsearch_cli.runs.run_folder import RunFolder, checkpoint_step
 
 SEAL = "seal.json"
 """Name of the file in a checkpoint that holds the size and digest of every other."""

@@ -19,26 +19,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rsearch_cli.distributed import fail_together, gather, is_main, wait_for_all, world_size
 from rsearch_cli.errors import OutOfMemory, PolicyCollapsed, is_shortage
 from rsearch_cli.policy.adapter_check import check_adapter
 from rsearch_cli.policy.generation import Sampling
 from rsearch_cli.policy.local import LocalPolicy
-from rsearch_cli.ranks import gather, is_main, together, wait_for_all, world_size
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.reward.composite import score_trajectories, shuffle_answer_scores, weights_at
 from rsearch_cli.reward.judge import AnswerJudge
-from rsearch_cli.rollout import Rollout
-from rsearch_cli.services.purse import Purse
+from rsearch_cli.rollout.rollout import Rollout
+from rsearch_cli.runs.files import ADAPTER, METRICS, TRAJECTORIES
+from rsearch_cli.runs.run_folder import RunFolder, checkpoint_step
+from rsearch_cli.services.budget import Budget
 from rsearch_cli.train.alarms import Alarm, CollapseWatch
-from rsearch_cli.train.guard import StepGuard
-from rsearch_cli.train.ledger import StepLedger
-from rsearch_cli.train.run_folder import (
-    ADAPTER,
-    METRICS,
-    TRAJECTORIES,
-    RunFolder,
-    checkpoint_step,
-)
+from rsearch_cli.train.step_metrics import StepMetrics
+from rsearch_cli.train.step_recovery import StepRecovery
 from rsearch_cli.train.trainer import (
     build_config,
     describe_shortage,
@@ -67,7 +62,7 @@ class GrpoTraining:
         on_step: Told of every finished step: its metrics row and its `[B*G]` rollouts, as they
             are in `trajectories.jsonl`.
         judge: Scores the answers, if the recipe's answer score is `judge`; the caller closes it.
-        purse: Knows what the run has spent; without one nothing is.
+        budget: Knows what the run has spent; without one nothing is.
         stop_wanted: Asked after every step whether it shall be the last.
         validation: Judges the policy every few steps and keeps the best adapter.
         on_alarm: Told of every new sign of a collapse, with its step.
@@ -82,7 +77,7 @@ class GrpoTraining:
         folder: RunFolder,
         on_step: OnStep,
         judge: AnswerJudge | None = None,
-        purse: Purse | None = None,
+        budget: Budget | None = None,
         stop_wanted: Callable[[], bool] = lambda: False,
         validation: Validation | None = None,
         on_alarm: OnAlarm = lambda step, alarm: None,
@@ -93,9 +88,9 @@ class GrpoTraining:
         self.folder = folder
         self.on_step = on_step
         self.judge = judge
-        self.purse = purse or Purse()
-        self.ledger = StepLedger(self.purse.snapshot())
-        self.guard = StepGuard(folder, recipe.budget.max_failed_share)
+        self.budget = budget or Budget()
+        self.step_metrics = StepMetrics(self.budget.snapshot())
+        self.recovery = StepRecovery(folder, recipe.budget.max_failed_share)
         self.stop_wanted = stop_wanted
         self.validation = validation
         self.on_alarm = on_alarm
@@ -160,13 +155,13 @@ class GrpoTraining:
         Raises:
             RsearchError: The step cannot go on; the one before it is saved.
         """
-        with self.guard.watch(trainer):
+        with self.recovery.watch(trainer):
             return self._roll_out(prompts, trainer.state.global_step)
 
     def _roll_out(self, prompts: list[list[dict[str, str]]], step: int) -> dict[str, Any]:
         sampling = Sampling(self.recipe.rollout.temperature, self.recipe.rollout.top_p)
         before = self.rollout.times.copy()
-        with together():
+        with fail_together():
             trajectories = self.rollout.run(
                 [self._questions[prompt[-1]["content"]] for prompt in prompts], sampling
             )
@@ -203,9 +198,9 @@ class GrpoTraining:
         all_trajectories = [t for rolled_out, _, _ in everyone for t in rolled_out]
         all_parts = [p for _, scored, _ in everyone for p in scored]
         reasons = [reason for _, _, reason in everyone if reason]
-        with together():
-            self.guard.check(all_trajectories, all_parts, reasons[-1] if reasons else None)
-        self.ledger.record(all_trajectories, all_parts, seconds)
+        with fail_together():
+            self.recovery.check(all_trajectories, all_parts, reasons[-1] if reasons else None)
+        self.step_metrics.record(all_trajectories, all_parts, seconds)
 
     def score(self, trajectories: Sequence[Trajectory], step: int) -> list[RewardParts]:
         """Rewards of a step's rollouts; `step` counts finished optimiser steps, the first is 0."""
@@ -229,12 +224,12 @@ class GrpoTraining:
         except (RuntimeError, MemoryError) as error:
             if not is_shortage(error):
                 raise
-            with self.guard.watch(trainer):
+            with self.recovery.watch(trainer):
                 raise OutOfMemory(describe_shortage(self.recipe, error)) from error
 
     def end_step(self, step: int, logs: dict[str, Any]) -> bool:
         """Close a step with what the trainer measured; whether it shall be the last."""
-        if not self.ledger.trajectories:  # the summary that follows the last step
+        if not self.step_metrics.trajectories:  # the summary that follows the last step
             return False
         self.finish_step(step, logs)
         if self.stop_wanted():
@@ -244,12 +239,12 @@ class GrpoTraining:
 
     def finish_step(self, step: int, logs: dict[str, Any]) -> None:
         """Write the rows of a finished step, show it, and tell of new signs of a collapse."""
-        rollouts = self.ledger.rows(step)
+        rollouts = self.step_metrics.rows(step)
         self.folder.append(TRAJECTORIES, rollouts)
-        row = self.ledger.close(step, logs, self.purse.snapshot())
+        row = self.step_metrics.close(step, logs, self.budget.snapshot())
         row["oom/halved"] = int(self.rollout.halved_to is not None)
         alarms = self._watch.check(row)
-        self.guard.remember()
+        self.recovery.remember()
         self.folder.append(METRICS, [row])
         self.on_step(row, rollouts)
         for alarm in alarms:
@@ -265,9 +260,9 @@ class GrpoTraining:
             RsearchError: The evaluation cannot go on; the step is saved.
         """
         if self.validation and self.validation.is_due(step):
-            with self.guard.watch(self.trainer):
+            with self.recovery.watch(self.trainer):
                 self.validation.run(step, self.save_adapter)
-            self.ledger.skip(self.purse.snapshot())
+            self.step_metrics.skip(self.budget.snapshot())
 
     def _loss_mask(self, trajectory: Trajectory) -> list[int]:
         if self.recipe.train.mask_truncated and trajectory.stop == "length":

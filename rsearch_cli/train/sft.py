@@ -16,13 +16,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from rsearch_cli.distributed import wait_for_all, world_size
 from rsearch_cli.errors import OutOfMemory, is_shortage, shortage
 from rsearch_cli.policy.adapter import load_adapter
 from rsearch_cli.policy.local import LocalPolicy
-from rsearch_cli.ranks import wait_for_all, world_size
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.recipe.training import Sft
-from rsearch_cli.train.run_folder import ADAPTER, METRICS, RunFolder, checkpoint_step
+from rsearch_cli.recipe.training import SftConfig
+from rsearch_cli.runs.files import ADAPTER, METRICS
+from rsearch_cli.runs.run_folder import RunFolder, checkpoint_step
 from rsearch_cli.train.traces import IGNORED, Example
 from rsearch_cli.train.trainer import keep_checkpoints_whole, shared_arguments
 
@@ -130,12 +131,12 @@ class SftTraining:
         return trainer
 
 
-def rows_per_step(recipe: Sft) -> int:
+def rows_per_step(recipe: SftConfig) -> int:
     """Traces that one optimiser step learns from, in all processes together."""
     return recipe.batch_size * recipe.gradient_accumulation_steps * world_size()
 
 
-def count_steps(examples: int, recipe: Sft) -> int:
+def count_steps(examples: int, recipe: SftConfig) -> int:
     """Optimiser steps of a run: all its epochs in whole steps, or fewer if the recipe says so."""
     steps = -(-examples * recipe.epochs // rows_per_step(recipe))
     return min(steps, recipe.max_steps or steps)

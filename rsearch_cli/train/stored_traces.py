@@ -22,7 +22,7 @@ from rsearch_cli.protocol.transcript import read_transcript
 from rsearch_cli.questions.rows import Row, read_rows
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.reward.lexical import exact_match, f1
-from rsearch_cli.train.traces import Tally, Trace, require_traces
+from rsearch_cli.train.traces import Trace, TraceStats, require_traces
 from rsearch_cli.types import Question, Segment
 
 
@@ -34,7 +34,7 @@ class Candidate:
     failed_searches: int
 
 
-def choose_traces(recipe: Recipe, held_out: Collection[str]) -> tuple[list[Trace], Tally]:
+def choose_traces(recipe: Recipe, held_out: Collection[str]) -> tuple[list[Trace], TraceStats]:
     """Read the file of `sft.traces` and choose what is worth learning, in its order.
 
     Args:
@@ -45,12 +45,12 @@ def choose_traces(recipe: Recipe, held_out: Collection[str]) -> tuple[list[Trace
         DataError: The file cannot be read, or no trace is left.
     """
     traces: list[Trace] = []
-    tally = Tally()
+    trace_stats = TraceStats()
     taken: Counter[str] = Counter()
     seen: set[tuple[str, str]] = set()
     for candidate in read_candidates(Path(recipe.sft.traces).expanduser()):
         trace = candidate.trace
-        tally.taken += 1
+        trace_stats.taken += 1
         reason = "of evaluated questions" if trace.question.text in held_out else None
         reason = reason or find_fault(candidate, recipe)
         key = (trace.question.text, trace.written)
@@ -61,13 +61,13 @@ def choose_traces(recipe: Recipe, held_out: Collection[str]) -> tuple[list[Trace
         elif not reason and len(traces) == recipe.sft.max_traces:
             reason = "over sft.max_traces"
         if reason:
-            tally.reject(reason)
+            trace_stats.reject(reason)
             continue
         seen.add(key)
         taken[trace.question.text] += 1
         traces.append(trace)
-    require_traces(traces, tally, recipe)
-    return traces, tally
+    require_traces(traces, trace_stats, recipe)
+    return traces, trace_stats
 
 
 def find_fault(candidate: Candidate, recipe: Recipe) -> str | None:

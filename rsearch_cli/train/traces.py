@@ -80,7 +80,7 @@ class Example:
 
 
 @dataclass(slots=True)
-class Tally:
+class TraceStats:
     """How many traces were taken, and why the others were not."""
 
     taken: int = 0
@@ -108,7 +108,7 @@ class Unfit(ValueError):
 
 
 def encode_traces(
-    traces: Sequence[Trace], policy: Tokenizing, recipe: Recipe, tally: Tally
+    traces: Sequence[Trace], policy: Tokenizing, recipe: Recipe, trace_stats: TraceStats
 ) -> list[tuple[Trace, Example]]:
     """Encode all traces that fit the policy, in their order.
 
@@ -116,7 +116,7 @@ def encode_traces(
         traces: Those that were taken.
         policy: Its tokenizer and chat template count.
         recipe: Its protocol, rollout and policy sections are read.
-        tally: Gets those that are left out here.
+        trace_stats: Gets those that are left out here.
 
     Raises:
         DataEmpty: None is left; the line has all reasons.
@@ -126,8 +126,8 @@ def encode_traces(
         try:
             encoded.append((trace, encode_trace(trace, policy, recipe)))
         except Unfit as reason:
-            tally.reject(str(reason))
-    require_traces(encoded, tally, recipe)
+            trace_stats.reject(str(reason))
+    require_traces(encoded, trace_stats, recipe)
     return encoded
 
 
@@ -157,7 +157,7 @@ def encode_trace(trace: Trace, policy: Tokenizing, recipe: Recipe) -> Example:
     return example
 
 
-def require_traces(left: Sequence[object], tally: Tally, recipe: Recipe) -> None:
+def require_traces(left: Sequence[object], trace_stats: TraceStats, recipe: Recipe) -> None:
     """Refuse to go on without a trace.
 
     Raises:
@@ -165,7 +165,8 @@ def require_traces(left: Sequence[object], tally: Tally, recipe: Recipe) -> None
     """
     if not left:
         raise DataEmpty(
-            f"sft.traces {recipe.sft.traces}: no trace is left to learn from ({tally.describe()})"
+            f"sft.traces {recipe.sft.traces}: no trace is left to learn from "
+            f"({trace_stats.describe()})"
         )
 
 

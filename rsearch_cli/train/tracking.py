@@ -22,9 +22,11 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, Literal
 
-from rsearch_cli.ranks import is_main
-from rsearch_cli.recipe.outside import Wandb
+from rsearch_cli.distributed import is_main
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.recipe.services import WandbConfig
+from rsearch_cli.runs.files import WANDB, WANDB_RUN
+from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.services.keys import (
     WANDB_VARIABLE,
     environment_with_login,
@@ -33,7 +35,6 @@ from rsearch_cli.services.keys import (
     hide_secrets,
 )
 from rsearch_cli.terminal import finite, printable, shorten
-from rsearch_cli.train.run_folder import WANDB, WANDB_RUN, RunFolder
 
 KEY_VARIABLE = WANDB_VARIABLE
 MODE_VARIABLE = "WANDB_MODE"
@@ -61,7 +62,7 @@ class Tracker:
         say: Told, once, if tracking had to end.
     """
 
-    def __init__(self, settings: Wandb, folder: RunFolder, run: Any, say: Say) -> None:
+    def __init__(self, settings: WandbConfig, folder: RunFolder, run: Any, say: Say) -> None:
         self._settings = settings
         self._folder = folder
         self._run = run

@@ -13,13 +13,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
+from rsearch_cli.distributed import is_main, wait_for_all, world_size
 from rsearch_cli.errors import TrainingIneffective, shortage
 from rsearch_cli.policy.adapter import REFERENCE, keep_reference
-from rsearch_cli.ranks import is_main, wait_for_all, world_size
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.train.checkpoints import drop_old_checkpoints, seal_checkpoint
 from rsearch_cli.train.question_order import order_questions
-from rsearch_cli.train.run_folder import RunFolder
 from rsearch_cli.types import Question
 
 # Just under 1. Unsloth's loss measures the entropy of tokens only where it is to choose by it.
@@ -157,7 +157,7 @@ def describe_shortage(recipe: Recipe, error: Exception) -> str:
         f"memory ran out in the update ({shortage(error)}); lower train.batch_size (now "
         f"{recipe.train.batch_size}; raise train.gradient_accumulation_steps in turn), "
         f"rollout.max_new_tokens (now {recipe.rollout.max_new_tokens}) or search.passage_chars, "
-        "or set policy.gradient_checkpointing=true; `rsearch plan` shows what each saves"
+        "or set policy.gradient_checkpointing=true; `rsearch estimate` shows what each saves"
     )
 
 

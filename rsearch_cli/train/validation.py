@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rsearch_cli.storage.json_text import dump_json
-from rsearch_cli.train.guard import RandomState
-from rsearch_cli.train.run_folder import BEST, VALIDATION, RunFolder
+from rsearch_cli.runs.files import BEST, VALIDATION
+from rsearch_cli.runs.json_text import dump_json
+from rsearch_cli.runs.run_folder import RunFolder
+from rsearch_cli.train.step_recovery import RandomState
 
 SCORE = "f1"
 """The figure that decides: over a small slice it is finer than exact match."""

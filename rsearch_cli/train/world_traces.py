@@ -12,12 +12,12 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rsearch_cli.drafts import Executor
 from rsearch_cli.protocol.plan import read_plan, render_plan
 from rsearch_cli.protocol.results import render_invalid_plan, render_results
 from rsearch_cli.questions.world import gold_evidence, gold_plan
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.train.traces import Tally, Trace, require_traces
+from rsearch_cli.rollout.state import Executor
+from rsearch_cli.train.traces import Trace, TraceStats, require_traces
 from rsearch_cli.types import NodeResult, Question, SearchPlan, Segment
 
 ONE_HOP = "I look up one fact."
@@ -52,14 +52,14 @@ def write_draft(question: Question) -> Draft:
 
 
 def carry_out(
-    drafts: Sequence[Draft], executor: Executor, recipe: Recipe
+    states: Sequence[Draft], executor: Executor, recipe: Recipe
 ) -> Iterator[tuple[str, tuple[NodeResult, ...]]]:
     """Search as the drafts say.
 
     Yields:
         For each draft the block to insert, and the results of its nodes, () for an invalid plan.
     """
-    readings = [read_plan(draft.plan, recipe.protocol) for draft in drafts]
+    readings = [read_plan(state.plan, recipe.protocol) for state in states]
     found = iter(executor.execute([r.plan for r in readings if r.plan is not None]))
     for reading in readings:
         if reading.plan is None:
@@ -69,10 +69,10 @@ def carry_out(
             yield render_results(results, recipe.protocol, recipe.search.passage_chars), results
 
 
-def finish_trace(question: Question, draft: Draft, block: str, answer: str) -> Trace:
+def finish_trace(question: Question, state: Draft, block: str, answer: str) -> Trace:
     """Put draft, results and answer together."""
     segments = (
-        Segment(draft.text, (), "model"),
+        Segment(state.text, (), "model"),
         Segment(block, (), "system"),
         Segment(f"<answer> {answer} </answer>", (), "model"),
     )
@@ -81,7 +81,7 @@ def finish_trace(question: Question, draft: Draft, block: str, answer: str) -> T
 
 def write_world_traces(
     questions: Sequence[Question], executor: Executor, recipe: Recipe
-) -> tuple[list[Trace], Tally]:
+) -> tuple[list[Trace], TraceStats]:
     """Write the traces of world questions, up to `sft.max_traces` of them.
 
     Args:
@@ -96,22 +96,22 @@ def write_world_traces(
         DataEmpty: No trace is left.
     """
     traces: list[Trace] = []
-    tally = Tally()
+    trace_stats = TraceStats()
     most = recipe.sft.max_traces or len(questions)
     waiting = deque(questions)
     while waiting and len(traces) < most:
         count = min(_BATCH, most - len(traces), len(waiting))
         batch = [waiting.popleft() for _ in range(count)]
-        drafts = [write_draft(question) for question in batch]
-        searched = carry_out(drafts, executor, recipe)
-        for question, draft, (block, results) in zip(batch, drafts, searched, strict=True):
-            tally.taken += 1
+        states = [write_draft(question) for question in batch]
+        searched = carry_out(states, executor, recipe)
+        for question, state, (block, results) in zip(batch, states, searched, strict=True):
+            trace_stats.taken += 1
             if not _tells(question, results):
-                tally.reject(EVIDENCE_MISSED if results else PLAN_REFUSED)
+                trace_stats.reject(EVIDENCE_MISSED if results else PLAN_REFUSED)
                 continue
-            traces.append(finish_trace(question, draft, block, question.answers[0]))
-    require_traces(traces, tally, recipe)
-    return traces, tally
+            traces.append(finish_trace(question, state, block, question.answers[0]))
+    require_traces(traces, trace_stats, recipe)
+    return traces, trace_stats
 
 
 def _think(plan: SearchPlan) -> str:

@@ -30,40 +30,40 @@ from rsearch_cli.types import PlanNode, Question, SearchPlan
 UNKNOWN = "unknown"
 
 
-def search_once(draft: Draft, plan: SearchPlan, rng: random.Random) -> Draft:
+def search_once(state: Draft, plan: SearchPlan, rng: random.Random) -> Draft:
     """Only the first hop."""
     return Draft(ONE_HOP, render_plan(SearchPlan(plan.nodes[:1])))
 
 
-def forget_edge(draft: Draft, plan: SearchPlan, rng: random.Random) -> Draft:
+def forget_edge(state: Draft, plan: SearchPlan, rng: random.Random) -> Draft:
     """Both hops, but the second does not wait for the first."""
     return Draft(TWO_HOPS, render_plan(SearchPlan(plan.nodes)))
 
 
-def ask_wrong_source(draft: Draft, plan: SearchPlan, rng: random.Random) -> Draft:
+def ask_wrong_source(state: Draft, plan: SearchPlan, rng: random.Random) -> Draft:
     """One node asks where its fact is not told: General, or News where General is right."""
     at = rng.randrange(len(plan.nodes))
     node = plan.nodes[at]
     nodes: list[PlanNode] = list(plan.nodes)
     nodes[at] = replace(node, source="News" if node.source == "General" else "General")
-    return Draft(draft.thought, render_plan(SearchPlan(tuple(nodes), plan.edges)))
+    return Draft(state.thought, render_plan(SearchPlan(tuple(nodes), plan.edges)))
 
 
-def break_plan(draft: Draft, plan: SearchPlan, rng: random.Random) -> Draft:
+def break_plan(state: Draft, plan: SearchPlan, rng: random.Random) -> Draft:
     """An edge to a node that does not exist, or a node without a source."""
     text = render_plan(plan)
     if rng.random() < 0.5:
-        return replace(draft, plan=text.replace("Edges:", "Edges:\nA -> D", 1))
-    return replace(draft, plan=text.replace(f" ({plan.nodes[0].source})", "", 1))
+        return replace(state, plan=text.replace("Edges:", "Edges:\nA -> D", 1))
+    return replace(state, plan=text.replace(f" ({plan.nodes[0].source})", "", 1))
 
 
-def break_format(draft: Draft, plan: SearchPlan, rng: random.Random) -> Draft:
+def break_format(state: Draft, plan: SearchPlan, rng: random.Random) -> Draft:
     """The thought is left open, or missing."""
     templates = (
         "<think> {thought}\n<search>\n{plan}\n</search>",
         "<search>\n{plan}\n</search>",
     )
-    return replace(draft, template=rng.choice(templates))
+    return replace(state, template=rng.choice(templates))
 
 
 Weakness = Callable[[Draft, SearchPlan, random.Random], Draft]
@@ -90,13 +90,13 @@ def weak_share(question: Question) -> float:
 
 def draft_for(question: Question, teacher: str, rng: random.Random) -> Draft:
     """What a `clean` or `weak` teacher writes."""
-    draft = write_draft(question)
+    state = write_draft(question)
     if teacher == "clean" or rng.random() >= weak_share(question):
-        return draft
+        return state
     plan = gold_plan(question)
     choices = TWO_HOP_WEAKNESSES if len(plan.nodes) > 1 else ONE_HOP_WEAKNESSES
     weakness = rng.choices([c for c, _ in choices], [w for _, w in choices])[0]
-    return weakness(draft, plan, rng)
+    return weakness(state, plan, rng)
 
 
 def make_traces(
@@ -110,10 +110,10 @@ def make_traces(
     """Write, search and answer every question as the teacher does."""
     rng = random.Random(seed)
     told = {fact.passage_id: fact.object for fact in world.facts()}
-    drafts = [draft_for(q, teacher, rng) for q in questions]
-    searched = carry_out(drafts, executor, recipe)
-    for question, draft, (block, results) in zip(questions, drafts, searched, strict=True):
+    states = [draft_for(q, teacher, rng) for q in questions]
+    searched = carry_out(states, executor, recipe)
+    for question, state, (block, results) in zip(questions, states, searched, strict=True):
         answer = UNKNOWN
         if results and results[-1].passages:
             answer = told[results[-1].passages[0].id]
-        yield finish_trace(question, draft, block, answer)
+        yield finish_trace(question, state, block, answer)

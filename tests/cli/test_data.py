@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from rsearch_cli.app import app
 from rsearch_cli.questions.sets import load_records, open_question_set
-from rsearch_cli.recipe.schema import Questions
+from rsearch_cli.recipe.schema import QuestionsConfig
 
 
 def call(*arguments: object):
@@ -40,7 +40,9 @@ def test_hotpotqa_loses_nothing_in_any_format(
     output = tmp_path / f"out.{ending}"
     told = report("--source", "hotpotqa", "--path", hotpot_file, "--output", output)
     assert (told["written"], told["split"], told["by_level"]) == (60, None, {"hard": 60})
-    sets = [open_question_set(Questions(path=str(path)), 42) for path in (hotpot_file, output)]
+    sets = [
+        open_question_set(QuestionsConfig(path=str(path)), 42) for path in (hotpot_file, output)
+    ]
     before, after = (load_records(opened, None) for opened in sets)
     assert [r.question for r in after] == [r.question for r in before]
     assert [dict(r.fields) for r in after] == [dict(r.fields) for r in before]
@@ -55,9 +57,9 @@ def test_the_world_is_read_back_by_custom(ending: str, tmp_path: Path) -> None:
     assert told["written"] == 30 and set(told["by_level"]) == {"hard", "medium"}
     assert told["leaks"]["checked"] == ["validation", "test"]
     assert told["corpus"]["passages"] == len(corpus.read_text().splitlines()) > 1000
-    custom = open_question_set(Questions(source="custom", path=str(output)), 42)
+    custom = open_question_set(QuestionsConfig(source="custom", path=str(output)), 42)
     originals = {
-        q.id: q for q in open_question_set(Questions(source="world"), 42).load("train", None)
+        q.id: q for q in open_question_set(QuestionsConfig(source="world"), 42).load("train", None)
     }
     for record in load_records(custom, None):
         original = originals[record.question.id]

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from rsearch_cli import diagnosis
 from rsearch_cli.app import app
 from rsearch_cli.memory import driver
 from rsearch_cli.policy import unsloth_backend
+from rsearch_cli.workflows import doctor as diagnosis
 
 CARD = "NVIDIA GeForce RTX 4090, {driver}, 24564"
 

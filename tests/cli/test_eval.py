@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 from rsearch_cli.app import app
 from rsearch_cli.evaluate import folder as evaluate_folder
-from rsearch_cli.storage.rows import append_rows
+from rsearch_cli.runs.jsonl import append_rows
 
 SMALL = [
     "--set", "questions.world.train_regions=2",
@@ -130,7 +130,7 @@ def test_weights_that_never_keep_the_format_are_told_loudly_with_the_likely_sett
 
 
 def test_a_finished_evaluation_is_only_told_again(nano, monkeypatch):
-    from rsearch_cli.commands import policies
+    from rsearch_cli.workflows import open_policy as policies
 
     def never(*arguments: object) -> None:
         raise AssertionError("the model was loaded")

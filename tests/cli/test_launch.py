@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rsearch_cli.app import app
-from rsearch_cli.commands import launch
+from rsearch_cli.workflows import launch
 
 
 def start(*scripts: str) -> list[subprocess.Popen[bytes]]:

@@ -122,7 +122,7 @@ def test_without_a_rollout_no_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -
     def fail(*arguments: object) -> None:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr("rsearch_cli.commands.previewing.load_policy", fail)
+    monkeypatch.setattr("rsearch_cli.workflows.preview.load_policy", fail)
     result = call("--no-rollout", "--json")
     assert result.exit_code == 0
     told = json.loads(result.stdout)

@@ -9,9 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from rsearch_cli.app import app
-from rsearch_cli.commands import pushing, training
 from rsearch_cli.commands.settings import SETTINGS
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.workflows import publish as pushing
+from rsearch_cli.workflows import train as training
 
 # What is given, and what must stand in the recipe then; all differ from the defaults.
 GIVEN: dict[str, tuple[str, Any]] = {

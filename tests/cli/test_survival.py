@@ -18,10 +18,10 @@ import pytest
 from typer.testing import CliRunner
 
 from rsearch_cli.app import app
-from rsearch_cli.commands import training
 from rsearch_cli.evaluate import evaluation
 from rsearch_cli.train import grpo
 from rsearch_cli.train.checkpoints import find_damage
+from rsearch_cli.workflows import train as training
 
 STEPS = 4
 OPTIONS = [

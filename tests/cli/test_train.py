@@ -11,12 +11,12 @@ from backend import BACKEND
 from typer.testing import CliRunner
 
 from rsearch_cli.app import app
-from rsearch_cli.commands.preparation import change_of_steps, check_same_recipe
 from rsearch_cli.errors import RunFolderError
 from rsearch_cli.recipe.loading import load_recipe
-from rsearch_cli.recipe.training import Train
-from rsearch_cli.storage.claim import claim_folder
-from rsearch_cli.train.run_folder import RunFolder
+from rsearch_cli.recipe.training import TrainConfig
+from rsearch_cli.runs.folder_lock import claim_folder
+from rsearch_cli.runs.run_folder import RunFolder
+from rsearch_cli.workflows.train_setup import change_of_steps, check_same_recipe
 
 SMALL = [
     "--set", "questions.world.train_regions=2",
@@ -322,7 +322,7 @@ def test_fewer_steps_than_were_trained_are_refused(finished):
     ],
 )
 def test_a_schedule_that_more_steps_change_is_told(schedule, steps, done, told):
-    before = Train(max_steps=20, lr_scheduler=schedule)
+    before = TrainConfig(max_steps=20, lr_scheduler=schedule)
     now = before.model_copy(update={"max_steps": steps})
     note = change_of_steps(before, now, done)
     assert (note is not None) == told

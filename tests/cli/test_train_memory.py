@@ -27,7 +27,7 @@ def card(monkeypatch):
     """A card of so many GB, as far as nvidia-smi is concerned."""
 
     def install(vram_gb: float | None) -> None:
-        monkeypatch.setattr("rsearch_cli.commands.memory.find_vram", lambda: vram_gb)
+        monkeypatch.setattr("rsearch_cli.workflows.estimate.find_vram", lambda: vram_gb)
 
     return install
 
@@ -79,7 +79,7 @@ def test_a_card_that_torch_cannot_use_is_the_reason_and_not_the_memory(
     problem = (
         "nvidia-smi lists a card with driver 550.1, but torch cannot use it: too old; update it"
     )
-    monkeypatch.setattr("rsearch_cli.commands.memory.explain_unused_card", lambda: problem)
+    monkeypatch.setattr("rsearch_cli.workflows.estimate.explain_unused_card", lambda: problem)
     result = call(*SEVEN, "--output-dir", str(tmp_path / "run"))
     assert result.exit_code == 67
     assert result.stderr == f"rsearch: {problem}; or train on the CPU with --force\n"

@@ -143,8 +143,8 @@ def test_grpo_from_a_cold_start_is_resumed_exactly(finished, tmp_path, monkeypat
 
 @pytest.mark.parametrize(("traces", "told"), [("world", True), ("mine.jsonl", False)])
 def test_traces_of_the_world_beside_other_questions_are_told(traces, told, capsys):
-    from rsearch_cli.commands.preparation import tell_questions
     from rsearch_cli.recipe.loading import load_recipe
+    from rsearch_cli.workflows.train_setup import tell_questions
 
     settings = ("stage=sft", f"sft.traces={traces}", "questions.path=mine.csv")
     tell_questions(load_recipe("quickstart", settings).recipe, "questions from mine.csv", [], [])

@@ -74,20 +74,20 @@ def make_training(folder: Path) -> Any:
     from rsearch_cli.policy.loading import load_policy
     from rsearch_cli.questions.sets import open_question_set
     from rsearch_cli.recipe.loading import load_recipe
-    from rsearch_cli.rollout import Rollout
+    from rsearch_cli.rollout.rollout import Rollout
+    from rsearch_cli.runs.run_folder import RunFolder
     from rsearch_cli.search.executor import PlanExecutor
     from rsearch_cli.search.sources import open_sources
+    from rsearch_cli.services.budget import Budget
     from rsearch_cli.services.cache import AnswerCache
     from rsearch_cli.services.open import Services
-    from rsearch_cli.services.purse import Purse
     from rsearch_cli.train.grpo import GrpoTraining
-    from rsearch_cli.train.run_folder import RunFolder
     from rsearch_cli.types import RewardParts
 
     recipe = load_recipe("quickstart", SETTINGS).recipe
     world = open_question_set(recipe.questions, recipe.seed)
     sources = open_sources(recipe.search, world.corpus, folder / "index")
-    services = Services(recipe, AnswerCache(folder / "answers"), Purse())
+    services = Services(recipe, AnswerCache(folder / "answers"), Budget())
     policy = load_policy(recipe.policy, seed=0)
     if not torch.cuda.is_available():
         # No autocast: its bfloat16 would hide a difference from TRL's own loss.

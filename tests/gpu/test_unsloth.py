@@ -73,9 +73,9 @@ def test_a_batch_gives_what_each_row_gives_alone(quickstart):
     assert policy.backend == "unsloth"
     questions = ["Where was Giszos Nenfu born?", "Who wrote The Hedan Lantern?", "Who leads Klil?"]
     prompts = [policy.encode_prompt([{"role": "user", "content": q}])[0] for q in questions]
-    together = policy.generate(prompts, ["</search>"], [40] * 3)
+    fail_together = policy.generate(prompts, ["</search>"], [40] * 3)
     alone = [policy.generate([p], ["</search>"], [40])[0] for p in prompts]
-    assert together == alone
+    assert fail_together == alone
 
 
 def test_a_perturbed_adapter_changes_what_is_sampled(quickstart):

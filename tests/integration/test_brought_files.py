@@ -8,7 +8,7 @@ import pytest
 
 from rsearch_cli.errors import DataMalformed
 from rsearch_cli.questions.sets import WHOLE, open_question_set
-from rsearch_cli.recipe.schema import Questions
+from rsearch_cli.recipe.schema import QuestionsConfig
 from rsearch_cli.search.corpus import read_corpus
 
 
@@ -16,7 +16,7 @@ def test_every_question_file_is_read_as_the_same_questions(shared_cases: Path) -
     files = [p for p in sorted((shared_cases / "questions").iterdir()) if p.stem != "nan"]
     assert len(files) >= 10
     for path in files:
-        opened = open_question_set(Questions(source="custom", path=str(path)), seed=1)
+        opened = open_question_set(QuestionsConfig(source="custom", path=str(path)), seed=1)
         questions = opened.load(WHOLE, None)
         assert sorted(answer for q in questions for answer in q.answers) == [
             "Frank Herbert", "Paris", "Steve Jobs", "Ulm", "blue", "no",
@@ -28,7 +28,7 @@ def test_every_question_file_is_read_as_the_same_questions(shared_cases: Path) -
 def test_an_answer_that_is_nan_is_refused_with_its_line(shared_cases: Path) -> None:
     path = shared_cases / "questions" / "nan.jsonl"
     with pytest.raises(DataMalformed, match=r"nan\.jsonl, line 2: 'answer' is null or NaN"):
-        open_question_set(Questions(source="custom", path=str(path)), seed=1)
+        open_question_set(QuestionsConfig(source="custom", path=str(path)), seed=1)
 
 
 def test_every_corpus_is_read_as_the_same_passages(shared_cases: Path) -> None:

@@ -19,8 +19,6 @@ from safetensors.torch import load_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from rsearch_cli.commands.previewing import make_preview
-from rsearch_cli.commands.training import run_training
 from rsearch_cli.policy.generation import Generation
 from rsearch_cli.policy.loading import load_tokenizing
 from rsearch_cli.policy.local import LocalPolicy
@@ -30,6 +28,8 @@ from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.train.grpo import GrpoTraining
 from rsearch_cli.types import Question
+from rsearch_cli.workflows.preview import make_preview
+from rsearch_cli.workflows.train import run_training
 
 SPEC = find_spec("trl")
 assert SPEC is not None and SPEC.origin is not None

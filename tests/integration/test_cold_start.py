@@ -7,14 +7,15 @@ import torch
 
 from rsearch_cli.policy.loading import load_policy
 from rsearch_cli.questions.sets import open_question_set
-from rsearch_cli.rollout import Rollout
+from rsearch_cli.rollout.rollout import Rollout
+from rsearch_cli.runs.files import METRICS
+from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
+from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.cache import AnswerCache
 from rsearch_cli.services.open import Services
-from rsearch_cli.services.purse import Purse
 from rsearch_cli.train.grpo import GrpoTraining
-from rsearch_cli.train.run_folder import METRICS, RunFolder
 from rsearch_cli.train.sft import SftTraining, count_steps, order_examples
 from rsearch_cli.train.traces import IGNORED, encode_trace
 from rsearch_cli.train.world_traces import write_world_traces
@@ -29,7 +30,7 @@ def world(quickstart):
 @pytest.fixture
 def executor(quickstart, world, tmp_path):
     sources = open_sources(quickstart.search, world.corpus, tmp_path / "index")
-    services = Services(quickstart, AnswerCache(tmp_path / "answers"), Purse())
+    services = Services(quickstart, AnswerCache(tmp_path / "answers"), Budget())
     with PlanExecutor(sources, quickstart.search, services) as executor:
         yield executor
 

@@ -21,7 +21,7 @@ from faults import CHAOS, Fault, Faults
 from local_http import Answer, Raw, Received
 
 from rsearch_cli.errors import AccessDenied
-from rsearch_cli.recipe.schema import Source
+from rsearch_cli.recipe.schema import SourceConfig
 from rsearch_cli.search.exa import ExaOptions, ExaSource, open_exa
 from rsearch_cli.search.exa_service import ExaService
 from rsearch_cli.search.sources import Found, SearchRequest
@@ -69,8 +69,8 @@ def test_each_source_name_searches_its_category(
     monkeypatch.setenv("EXA_API_KEY", API_KEY)
     monkeypatch.setenv("EXA_BASE_URL", f"{server.url}/")
     names = ("General", "News", "Academy", "Own")
-    configs = {name: Source(type="exa") for name in names}
-    configs["Firms"] = Source(type="exa", options={"category": "company"})
+    configs = {name: SourceConfig(type="exa") for name in names}
+    configs["Firms"] = SourceConfig(type="exa", options={"category": "company"})
     sources = open_exa(configs, list, None)
 
     async def ask_all() -> None:

@@ -1,4 +1,4 @@
-"""Plans on Exa, through the whole layer: executor, gateway, cache, retries, the real client."""
+"""Plans on Exa, through the whole layer: executor, client, cache, retries, the real client."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from local_http import Answer, Received
 from openai_chat import API_KEY, ChatServer, Said, grade_by_text
 
 from rsearch_cli.errors import AccessDenied, BudgetExceeded, JudgeError, OfflineMiss
-from rsearch_cli.recipe.schema import Protocol, Recipe
+from rsearch_cli.recipe.schema import ProtocolConfig, Recipe
 from rsearch_cli.reward.composite import score_trajectories
 from rsearch_cli.reward.judge import AnswerJudge
 from rsearch_cli.reward.rubric import Mode
@@ -28,7 +28,7 @@ NO_SKIP = "reward.judge.skip_exact_match=false"
 
 
 def spend(judge: AnswerJudge) -> Any:
-    return judge._gateway.purse.snapshot().services[JUDGE]
+    return judge._client.budget.snapshot().services[JUDGE]
 
 
 # --- scores
@@ -157,7 +157,7 @@ def test_a_verdict_is_bought_once(make_judge: MakeJudge, chat_server: ChatServer
     pairs = [(CAPITAL, "Sydney"), (CAPITAL, " Sydney."), (CAPITAL, "Syd\u200bney")]
     judge = make_judge()
     assert judge.score_batch(pairs) == judge.score_batch(pairs) == [0.0] * 3
-    assert make_judge().score_batch(pairs) == [0.0] * 3  # with a purse of its own
+    assert make_judge().score_batch(pairs) == [0.0] * 3  # with a budget of its own
     assert len(chat_server.requests) == 1
     assert (spend(judge).calls, spend(judge).hits) == (1, 5)
     assert spend(judge).saved_usd == pytest.approx(5 * chat_server.usd)
@@ -246,7 +246,7 @@ def test_a_stored_entry_that_is_no_verdict_is_dropped_and_asked_for_again(
 ) -> None:
     judge = make_judge()
     judge.score_batch([(CAPITAL, "Sydney")])
-    cache = judge._gateway._cache
+    cache = judge._client._cache
     (row,) = cache.export_rows()
     cache.import_rows([row | {"value": value}])
     assert judge.score_batch([(CAPITAL, "Sydney")]) == [0.0]
@@ -564,14 +564,14 @@ def test_an_unscored_answer_leaves_its_row_unscored_and_the_others_whole(
     )
     reward = judge_recipe().reward
     rows = [make_trajectory(answer) for answer in ("Canberra", "Perth", "Sydney", None)]
-    parts = score_trajectories(rows, reward, Protocol(), 100, make_judge())
+    parts = score_trajectories(rows, reward, ProtocolConfig(), 100, make_judge())
     assert [p.answer for p in parts] == [1.0, None, 0.0, 0.0]
     assert [p.total is None for p in parts] == [False, True, False, False]
 
 
 def test_a_recipe_with_a_judge_needs_one(judge_recipe: Callable[..., Recipe]) -> None:
     with pytest.raises(ValueError, match="no judge was opened"):
-        score_trajectories([make_trajectory("x")], judge_recipe().reward, Protocol(), 0)
+        score_trajectories([make_trajectory("x")], judge_recipe().reward, ProtocolConfig(), 0)
 
 
 def test_chaos_ends_with_every_answer_right_or_unscored(

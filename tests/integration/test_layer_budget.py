@@ -20,7 +20,7 @@ from openai_chat import ChatServer
 from scripted import make_questions, make_recipe, open_run, run_agents, write_distinct_plan
 
 from rsearch_cli.errors import BudgetExceeded
-from rsearch_cli.services.purse import Purse, Spend
+from rsearch_cli.services.budget import Budget, Spend
 
 QUESTIONS = 16  # x 4 generations x 4 nodes = 256 searches, 1.79 USD
 MAX_USD = 0.5
@@ -46,12 +46,12 @@ def run(chat: ChatServer, folder: Path, max_usd: float, *settings: str) -> Spend
     recipe = make_recipe(chat.base_url, f"budget.max_usd={max_usd}", *settings)
     with open_run(recipe, folder / "cache", folder / "run") as services:
         run_agents(recipe, services, make_questions(QUESTIONS), write_distinct_plan)
-        return services.purse.snapshot()
+        return services.budget.snapshot()
 
 
 def booked(folder: Path) -> float:
     """What the run's own file says was spent, in USD."""
-    return Purse(folder / "run").snapshot().total.usd
+    return Budget(folder / "run").snapshot().total.usd
 
 
 def test_the_server_never_counts_more_than_the_budget(

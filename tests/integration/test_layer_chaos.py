@@ -24,8 +24,8 @@ from scripted import (
     write_distinct_plan,
 )
 
+from rsearch_cli.services.budget import Spend
 from rsearch_cli.services.cache import AnswerCache
-from rsearch_cli.services.purse import Spend
 
 QUESTIONS = 50
 TRAJECTORIES = QUESTIONS * GENERATIONS
@@ -56,7 +56,7 @@ class Chaos:
         with open_run(recipe, self.folder / "cache", self.folder / "run") as services:
             questions = make_questions(QUESTIONS)
             scored = run_agents(recipe, services, questions, write_distinct_plan)
-            return scored, services.purse.snapshot()
+            return scored, services.budget.snapshot()
 
 
 @pytest.fixture(scope="module")

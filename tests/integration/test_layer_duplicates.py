@@ -61,7 +61,7 @@ def test_paid_calls_fall_by_the_share_of_duplicates_exactly(
     recipe = make_recipe(chat.base_url)
     with open_run(recipe, tmp_path / "cache", tmp_path / "run") as services:
         scored = run_agents(recipe, services, make_questions(QUESTIONS))
-        spend = services.purse.snapshot().services
+        spend = services.budget.snapshot().services
     asked = searches(scored)
     assert len(asked) == TRAJECTORIES * NODES
     distinct = len(set(asked))
@@ -111,7 +111,7 @@ def test_a_second_run_sends_nothing(exa: ExaServer, chat: ChatServer, tmp_path: 
     for name in ("first", "second"):
         with open_run(recipe, tmp_path / "cache", tmp_path / name) as services:
             runs.append(run_agents(recipe, services, make_questions(QUESTIONS)))
-            spend = services.purse.snapshot().total
+            spend = services.budget.snapshot().total
     assert len(exa.requests) == QUESTIONS * 9
     assert (spend.calls, spend.usd) == (0, 0.0)
     assert spend.saved_usd > 0

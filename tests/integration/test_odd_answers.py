@@ -32,7 +32,7 @@ from rsearch_cli.policy.loading import load_policy
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.publish.hub import check_access
 from rsearch_cli.recipe.loading import load_recipe
-from rsearch_cli.recipe.policy import Rollout
+from rsearch_cli.recipe.policy import RolloutConfig
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.reward.judge import open_judge
 from rsearch_cli.search.answers import decode_passages
@@ -248,7 +248,7 @@ def test_odd_answers_of_a_policys_server(tmp_path: Path, streamed: bool) -> None
         recipe = load_recipe("quickstart", settings).recipe
         told: list[str] = []
         with open_services(recipe, None, cache) as services:
-            policy = EndpointPolicy(recipe.policy, services.gateway(POLICY))
+            policy = EndpointPolicy(recipe.policy, services.client(POLICY))
             with policy:
                 contexts = [
                     policy.encode_prompt([{"role": "user", "content": name}])[0] for name in names()
@@ -302,7 +302,7 @@ class OddVllm(Odd, VllmServer):
 def test_odd_answers_of_a_vllm_server(quickstart: Recipe, scored: bool) -> None:
     written, failed = 0, 0
     with OddVllm(load_policy(quickstart.policy, seed=0)) as server:
-        rollout = Rollout(engine="vllm-server", vllm_url=server.url)
+        rollout = RolloutConfig(engine="vllm-server", vllm_url=server.url)
         policy = load_policy(quickstart.policy, 0, rollout)
         vocabulary = policy.model.get_input_embeddings().num_embeddings
         for _ in range(ANSWERS // (2 if scored else 1)):

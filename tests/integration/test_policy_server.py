@@ -19,8 +19,8 @@ from rsearch_cli.policy.endpoint import EndpointPolicy, call_seconds, failure_of
 from rsearch_cli.policy.generation import Sampling
 from rsearch_cli.questions.sets import open_question_set
 from rsearch_cli.recipe.loading import load_recipe
-from rsearch_cli.recipe.policy import Endpoint
-from rsearch_cli.rollout import Rollout
+from rsearch_cli.recipe.policy import EndpointConfig
+from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.open import POLICY, open_services
@@ -61,7 +61,7 @@ def open_policy(server: ChatServer, tmp_path: Path) -> Iterator[Open]:
             plain = "policy.endpoint.results=user_turn"
             recipe = load_recipe("hotpot-offline", (*SETTINGS, plain, address, *settings)).recipe
             services = stack.enter_context(open_services(recipe, None, tmp_path / "answers"))
-            policy = EndpointPolicy(recipe.policy, services.gateway(POLICY))
+            policy = EndpointPolicy(recipe.policy, services.client(POLICY))
             return stack.enter_context(policy)
 
         yield open_policy
@@ -193,7 +193,7 @@ def test_tokens_are_paid_at_the_recipes_price(server, open_policy):
     policy = open_policy(*PRICES)
     (written,) = ask(policy)
     sent = -(-len(MESSAGES[0]["content"]) // 4)
-    paid = policy._gateway.purse.snapshot().services[POLICY].usd
+    paid = policy._client.budget.snapshot().services[POLICY].usd
     assert paid == pytest.approx((sent + len(written.token_ids)) * 1000 / 1e6)
 
 
@@ -225,13 +225,13 @@ def test_a_served_model_answers_like_its_own_weights(quickstart, nano_policy, tm
     with ExitStack() as stack:
         server = stack.enter_context(ChatServer(serve, extras=VLLM))
         policy = quickstart.policy.model_copy(
-            update={"endpoint": Endpoint(url=server.base_url, results="same_turn")}
+            update={"endpoint": EndpointConfig(url=server.base_url, results="same_turn")}
         )
         recipe = quickstart.model_copy(update={"policy": policy})
         services = stack.enter_context(open_services(recipe, None, tmp_path / "answers"))
         sources = open_sources(recipe.search, world.corpus, tmp_path / "index")
         executor = stack.enter_context(PlanExecutor(sources, recipe.search, services))
-        remote = stack.enter_context(EndpointPolicy(policy, services.gateway(POLICY)))
+        remote = stack.enter_context(EndpointPolicy(policy, services.client(POLICY)))
         served = Rollout(remote, executor, recipe).run(questions, Sampling())
         own = Rollout(nano_policy, executor, recipe).run(questions, Sampling())
     assert [t.transcript for t in served] == [t.transcript for t in own]
@@ -251,14 +251,14 @@ def watch(policy: EndpointPolicy, context: list[int] | None = None):
 def test_a_streamed_reply_is_the_reply(server, open_policy):
     policy = open_policy(*PRICES)
     (whole,) = ask(policy)
-    first = policy._gateway.purse.snapshot().total.usd
+    first = policy._client.budget.snapshot().total.usd
     streamed, told = watch(policy)
     assert (streamed.text, streamed.stop, len(streamed.token_ids)) == (
         whole.text, whole.stop, len(whole.token_ids),
     )  # fmt: skip
     assert told[0] == "<think>" and streamed.text == told[-1] + "</search>"
     assert all(late.startswith(early) for early, late in pairwise(told))
-    both = policy._gateway.purse.snapshot().total.usd
+    both = policy._client.budget.snapshot().total.usd
     assert both == pytest.approx(2 * first) and first > 0
     assert [r.body.get("stream") for r in server.requests] == [None, True]
 

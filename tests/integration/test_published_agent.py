@@ -21,12 +21,12 @@ from rsearch_cli.policy.published import published_recipe
 from rsearch_cli.questions.sets import open_question_set
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.trust import remember_own
-from rsearch_cli.rollout import Rollout
+from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
+from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.cache import AnswerCache
 from rsearch_cli.services.open import Services
-from rsearch_cli.services.purse import Purse
 
 REPO = "me/agent"
 
@@ -124,7 +124,7 @@ def test_rsearch_answers_with_a_published_agent_by_its_name(hub_server, run, tmp
     questions = open_question_set(recipe.questions, recipe.seed)
     asked = questions.load("test", 4)
     sources = open_sources(recipe.search, questions.corpus, tmp_path / "index")
-    services = Services(recipe, AnswerCache(tmp_path / "answers"), Purse())
+    services = Services(recipe, AnswerCache(tmp_path / "answers"), Budget())
     with PlanExecutor(sources, recipe.search, services) as executor:
         by_name = Rollout(load_policy(recipe.policy, seed=0), executor, recipe).run(asked, GREEDY)
         trained = load_policy(local.policy, seed=0)

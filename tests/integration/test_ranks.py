@@ -32,7 +32,7 @@ EXA = tuple(f"search.sources.{name}.type=exa" for name in ("General", "News", "A
 SEEDED = """
 import torch
 from collections import Counter
-from rsearch_cli import rollout
+from rsearch_cli.rollout import rollout
 from rsearch_cli.app import main
 
 plain, calls = rollout.Rollout.run, Counter()

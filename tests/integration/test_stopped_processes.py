@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from rsearch_cli.errors import RunFolderOccupied
-from rsearch_cli.services import flight
+from rsearch_cli.runs import file_locks as locks
+from rsearch_cli.runs.files import SPEND_LOCK
+from rsearch_cli.services import singleflight as flight
+from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.cache import AnswerCache, make_key
-from rsearch_cli.services.flight import Flights
-from rsearch_cli.services.purse import LOCK, Purse
-from rsearch_cli.storage import locks
+from rsearch_cli.services.singleflight import SingleFlight
 
 HANG_GUARD = 120.0
 KEY = make_key("exa", query="x")
@@ -37,11 +38,11 @@ with filelock.FileLock(sys.argv[1]):
 HOLD_REQUEST = """
 import asyncio, sys
 from pathlib import Path
-from rsearch_cli.services.flight import Flights
+from rsearch_cli.services.singleflight import SingleFlight
 async def work():
     print("held", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
-asyncio.run(Flights(Path(sys.argv[1])).share("key", work))
+asyncio.run(SingleFlight(Path(sys.argv[1])).share("key", work))
 """
 HOLD_DATABASE = """
 import sqlite3, sys
@@ -90,10 +91,10 @@ def holder(pid: int, command: str = "python") -> str:
 def test_the_budget_says_who_holds_it_and_ends_with_the_code_of_a_lock(
     hold, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pid = hold(HOLD_FILE, tmp_path / LOCK)
+    pid = hold(HOLD_FILE, tmp_path / SPEND_LOCK)
     started = time.monotonic()
-    with Purse(tmp_path, 1.0) as purse, pytest.raises(RunFolderOccupied) as raised:
-        purse.reserve("exa", 0.01)
+    with Budget(tmp_path, 1.0) as budget, pytest.raises(RunFolderOccupied) as raised:
+        budget.reserve("exa", 0.01)
     assert 2.5 < time.monotonic() - started < 20
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"waiting for {holder(pid)}") and "; in 1 s this run ends" in line
@@ -111,7 +112,7 @@ def test_a_request_that_a_stopped_process_makes_is_made_here(
         return "asked"
 
     started = time.monotonic()
-    assert asyncio.run(Flights(tmp_path).share("key", work)) == ("asked", True)
+    assert asyncio.run(SingleFlight(tmp_path).share("key", work)) == ("asked", True)
     assert 2.5 < time.monotonic() - started < 20
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"waiting for {holder(pid)}")
@@ -218,7 +219,7 @@ class Command:
 def test_the_first_ctrl_c_ends_the_wait_of_a_command(hold, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    pid = hold(HOLD_FILE, out / LOCK)
+    pid = hold(HOLD_FILE, out / SPEND_LOCK)
     command = Command("eval", "--recipe", "quickstart", "--limit", 4, "--output-dir", out)
     assert holder(pid) in command.wait_for("waiting for process")
     started = time.monotonic()

@@ -24,7 +24,7 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 from rsearch_cli.recipe.loading import load_recipe
-from rsearch_cli.train.run_folder import RunFolder
+from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.train.tracking import open_tracker
 
 folder, first, last, *settings = sys.argv[1:]

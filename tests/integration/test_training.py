@@ -9,14 +9,15 @@ import pytest
 from rsearch_cli.errors import OutOfMemory, TrainingIneffective
 from rsearch_cli.policy.generation import GREEDY
 from rsearch_cli.questions.sets import open_question_set
-from rsearch_cli.rollout import Rollout
+from rsearch_cli.rollout.rollout import Rollout
+from rsearch_cli.runs.files import METRICS, TRAJECTORIES
+from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
+from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.cache import AnswerCache
 from rsearch_cli.services.open import Services
-from rsearch_cli.services.purse import Purse
 from rsearch_cli.train.grpo import GrpoTraining
-from rsearch_cli.train.run_folder import METRICS, TRAJECTORIES, RunFolder
 
 STEPS, GENERATIONS, ROWS = 3, 4, 8
 
@@ -41,7 +42,7 @@ def make_training(quickstart, nano_policy, tmp_path):
         )
         world = open_question_set(recipe.questions, recipe.seed)
         sources = open_sources(recipe.search, world.corpus, tmp_path / "index")
-        services = Services(recipe, AnswerCache(tmp_path / "answers"), Purse())
+        services = Services(recipe, AnswerCache(tmp_path / "answers"), Budget())
         executor = PlanExecutor(sources, recipe.search, services)
         opened.append(executor)
         folder = RunFolder(tmp_path / "run")
@@ -287,7 +288,7 @@ def test_memory_that_runs_out_in_the_update_leaves_the_last_step_saved(make_trai
         "memory ran out in the update (CUDA out of memory. Tried to allocate 2.00 GiB); lower "
         "train.batch_size (now 8; raise train.gradient_accumulation_steps in turn), "
         "rollout.max_new_tokens (now 80) or search.passage_chars, or set "
-        "policy.gradient_checkpointing=true; `rsearch plan` shows what each saves; 1 steps are "
+        "policy.gradient_checkpointing=true; `rsearch estimate` shows what each saves; 1 steps are "
         f"finished and saved in {folder.path}/checkpoint-1; --resume goes on from there"
     )
     assert [p.name for p in folder.checkpoints()] == ["checkpoint-1"]

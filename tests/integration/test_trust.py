@@ -144,7 +144,7 @@ def test_eval_does_so_where_the_user_trusts_it(agent: str, thief: ChatServer) ->
     assert thief.requests, "the attack works"
 
 
-@pytest.mark.parametrize("command", ["train", "preview", "plan", "infer", "eval"])
+@pytest.mark.parametrize("command", ["train", "preview", "estimate", "infer", "eval"])
 def test_a_recipe_of_a_sent_run_that_is_named_is_refused(
     command: str, sent: Path, thief: ChatServer
 ) -> None:

@@ -20,7 +20,7 @@ from rsearch_cli.policy.loading import load_policy
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.policy.vllm_server import VllmServerPolicy
 from rsearch_cli.recipe.loading import load_recipe
-from rsearch_cli.recipe.policy import Rollout
+from rsearch_cli.recipe.policy import RolloutConfig
 
 STOPS = ["</search>", "</answer>"]
 
@@ -32,7 +32,7 @@ def served(quickstart) -> Iterator[VllmServer]:
 
 
 def connect(quickstart, url: str) -> VllmServerPolicy:
-    rollout = Rollout(engine="vllm-server", vllm_url=url)
+    rollout = RolloutConfig(engine="vllm-server", vllm_url=url)
     policy = load_policy(quickstart.policy, 0, rollout)
     assert isinstance(policy, VllmServerPolicy)
     return policy

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from rsearch_cli.commands.memory import memory_lines, plan_for, presumed_backend
 from rsearch_cli.recipe.loading import load_recipe, recipes_folder
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.workflows.estimate import memory_lines, plan_for, presumed_backend
 
 RECIPES = sorted(recipes_folder().glob("*.yaml"))
 WITHOUT_A_CARD = {"quickstart", "hotpot-offline"}
@@ -68,7 +68,7 @@ def test_an_extending_recipe_repeats_nothing_of_its_base(path: Path) -> None:
 def _memory_comment(path: Path) -> tuple[list[str], float] | None:
     """The lines under `# Memory:` and the GB of the card that they name; None without them."""
     text = path.read_text(encoding="utf-8").split("\n\n")[0]
-    _, found, block = text.partition(f"# Memory:   rsearch plan --recipe {path.stem} --vram ")
+    _, found, block = text.partition(f"# Memory:   rsearch estimate --recipe {path.stem} --vram ")
     if not found:
         return None
     vram, *lines = block.splitlines()

@@ -25,7 +25,7 @@ from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.reward.composite import score_trajectories
 from rsearch_cli.reward.judge import open_judge
-from rsearch_cli.rollout import Rollout
+from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.open import Services, open_services
@@ -225,7 +225,7 @@ def main() -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        spend = services.purse.snapshot().total
+        spend = services.budget.snapshot().total
     result = {
         "stops": stops,
         "searches": [len(searches(scored)) for scored in found],

@@ -10,7 +10,7 @@ import pytest
 
 from rsearch_cli.policy.generation import GREEDY
 from rsearch_cli.questions.sets import open_question_set
-from rsearch_cli.rollout import Rollout
+from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.open import open_services

@@ -49,7 +49,7 @@ def test_a_result_reaches_a_pipe_of_any_encoding(encoding: str) -> None:
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
 def test_json_is_json_in_any_encoding(encoding: str) -> None:
     value = {"answer": ANSWER, "bad": "\x1b\u202e\ud83d"}
-    script = f"from rsearch_cli.commands.output import print_json\nprint_json({value!r})"
+    script = f"from rsearch_cli.ui.output import print_json\nprint_json({value!r})"
     assert json.loads(run(script, encoding).stdout.decode(encoding)) == value
 
 
@@ -145,7 +145,7 @@ def exits(tree: ast.AST) -> list[str]:
 
 # `shared_page` writes its file by descriptor; `screen` and `output` what they made printable.
 ALLOWED = {"streams.py": None, "services/shared_page.py": {"os.write"}}
-RAW = {"streams.py", "session/screen.py", "commands/output.py"}
+RAW = {"streams.py", "session/screen.py", "ui/output.py"}
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.name))

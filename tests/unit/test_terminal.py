@@ -9,7 +9,7 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from rsearch_cli.storage.json_text import dump_json
+from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.terminal import (
     code_span,
     escape_markdown,

@@ -7,15 +7,15 @@ from collections.abc import Callable
 import pytest
 
 from rsearch_cli.evaluate.metrics import Prediction
-from rsearch_cli.evaluate.records import Record
+from rsearch_cli.evaluate.result import EvalResult
 
 
 @pytest.fixture
-def record() -> Callable[..., Record]:
+def record() -> Callable[..., EvalResult]:
     """Makes a row; `prediction` fields may be given beside the row's own."""
 
-    def make(id: str, em: float = 1.0, method: str = "rsearch", **changes: object) -> Record:
-        own = {n: changes.pop(n) for n in list(changes) if n in Record.__dataclass_fields__}
+    def make(id: str, em: float = 1.0, method: str = "rsearch", **changes: object) -> EvalResult:
+        own = {n: changes.pop(n) for n in list(changes) if n in EvalResult.__dataclass_fields__}
         fields = {
             "text": f"Question {id}?",
             "references": ("Paris",),
@@ -28,6 +28,6 @@ def record() -> Callable[..., Record]:
             "transcript": "<answer> Paris </answer>",
         }
         prediction = Prediction(id=id, em=em, **(fields | changes))
-        return Record(method, prediction, **own)
+        return EvalResult(method, prediction, **own)
 
     return make

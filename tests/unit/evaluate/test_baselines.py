@@ -7,7 +7,7 @@ import pytest
 from rsearch_cli.errors import PolicyError
 from rsearch_cli.evaluate.baselines import answer_by
 from rsearch_cli.policy.generation import Generation
-from rsearch_cli.rollout import Rollout
+from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.types import NodeResult, Passage, Question
 
 QUESTIONS = [Question(str(i), f"Who wrote book {i}?", ("x",)) for i in range(3)]

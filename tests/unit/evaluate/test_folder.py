@@ -14,7 +14,8 @@ from rsearch_cli.errors import (
     RunFolderUnwritable,
     RunUnsaved,
 )
-from rsearch_cli.evaluate.folder import PREDICTIONS, EvaluationFolder, whole_batches
+from rsearch_cli.evaluate.folder import EvaluationFolder, whole_batches
+from rsearch_cli.runs.files import ANSWERS
 
 SETTINGS = {"version": 1, "recipe": {"search": {"top_k": 3}}, "methods": ["rsearch"]}
 
@@ -22,7 +23,7 @@ SETTINGS = {"version": 1, "recipe": {"search": {"top_k": 3}}, "methods": ["rsear
 @pytest.fixture
 def folder(tmp_path):
     folder = EvaluationFolder(tmp_path / "e")
-    with folder.claimed():
+    with folder.locked():
         folder.begin(SETTINGS, "purpose: x\n")
     return folder
 
@@ -30,7 +31,7 @@ def folder(tmp_path):
 def test_rows_are_read_back_and_one_that_was_cut_short_is_left_out(folder, record):
     rows = [record("a", answer="É"), record("b")]
     folder.append(rows)
-    path = folder.path / PREDICTIONS
+    path = folder.path / ANSWERS
     whole = path.read_bytes()
     for end in range(len(whole)):
         path.write_bytes(whole[:end])
@@ -46,7 +47,7 @@ def test_keeping_rows_drops_all_others(folder, record):
 
 def test_a_row_that_is_none_is_named(folder, record):
     folder.append([record("a")])
-    with (folder.path / PREDICTIONS).open("a") as file:
+    with (folder.path / ANSWERS).open("a") as file:
         file.write("{oops}\n")
     with pytest.raises(DataMalformed, match=r"predictions.jsonl, line 2: .*--overwrite"):
         folder.read_records()
@@ -72,8 +73,8 @@ def largest_file(size: int) -> Iterator[None]:
 
 def test_rows_that_the_disk_does_not_hold_leave_those_before_them(folder, record):
     folder.append([record("a")])
-    size = (folder.path / PREDICTIONS).stat().st_size
-    line = rf"^{PREDICTIONS} could not be written in {folder.path}: File too large \(.* MB are free"
+    size = (folder.path / ANSWERS).stat().st_size
+    line = rf"^{ANSWERS} could not be written in {folder.path}: File too large \(.* MB are free"
     line += r"\); make room, then the same command without --overwrite goes on from the answers "
     with pytest.raises(RunUnsaved, match=line + "that are there$"), largest_file(size + 200):
         folder.append([record("b")])
@@ -84,7 +85,7 @@ def test_rows_that_the_disk_does_not_hold_leave_those_before_them(folder, record
 def test_a_file_that_the_disk_does_not_hold_leaves_the_old_one_and_no_other(folder, record):
     folder.keep([record("a")])
     before = sorted(folder.path.iterdir())
-    with pytest.raises(RunUnsaved, match=f"^{PREDICTIONS} could not"), largest_file(100):
+    with pytest.raises(RunUnsaved, match=f"^{ANSWERS} could not"), largest_file(100):
         folder.keep([record("b")])
     assert [r.prediction.id for r in folder.read_records()] == ["a"]
     assert sorted(folder.path.iterdir()) == before
@@ -95,7 +96,7 @@ def test_a_kill_before_the_first_file_does_not_occupy_the_folder(tmp_path):
     (tmp_path / ".partial").mkdir()
     (tmp_path / ".partial" / "recipe.yaml").write_text("purp")
     folder.check()
-    with folder.claimed():
+    with folder.locked():
         folder.begin(SETTINGS, "purpose: x\n")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["evaluation.json", "recipe.yaml"]
 
@@ -103,7 +104,7 @@ def test_a_kill_before_the_first_file_does_not_occupy_the_folder(tmp_path):
 def test_starting_anew_removes_what_was_there(folder, record):
     folder.append([record("a")])
     (folder.path / "spend.json").write_text("{}")
-    with folder.claimed(overwrite=True):
+    with folder.locked(overwrite=True):
         assert not (folder.path / "spend.json").exists() and folder.holds_evaluation
         folder.begin({**SETTINGS, "methods": ["rag"]}, "", overwrite=True)
     assert folder.read_records() == []
@@ -112,9 +113,9 @@ def test_starting_anew_removes_what_was_there(folder, record):
 
 def test_two_processes_do_not_write_into_one_folder(folder):
     with (
-        folder.claimed(),
+        folder.locked(),
         pytest.raises(RunFolderOccupied, match="another process is evaluating into"),
-        EvaluationFolder(folder.path).claimed(),
+        EvaluationFolder(folder.path).locked(),
     ):
         pass
 

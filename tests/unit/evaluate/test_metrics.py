@@ -9,7 +9,7 @@ import pytest
 
 from rsearch_cli.errors import DataEmpty, DataError, DataMalformed
 from rsearch_cli.evaluate.metrics import Prediction, compare, measure, pair_up, summarise
-from rsearch_cli.recipe.schema import Protocol
+from rsearch_cli.recipe.schema import ProtocolConfig
 from rsearch_cli.types import (
     NodeResult,
     PlanNode,
@@ -65,7 +65,7 @@ def trajectory(answer: str | None) -> Trajectory:
 
 
 def test_measure_scores_and_counts() -> None:
-    measured = measure(trajectory("Paris, France"), Protocol())
+    measured = measure(trajectory("Paris, France"), ProtocolConfig())
     assert (measured.id, measured.type, measured.level) == ("q7", "bridge", "hard")
     assert (measured.em, measured.f1) == (0.0, pytest.approx(2 / 3))
     assert (measured.plan_valid, measured.format_valid) == (1.0, 1.0)
@@ -75,28 +75,28 @@ def test_measure_scores_and_counts() -> None:
 def test_measure_scores_by_the_normalisation_of_the_recipe() -> None:
     said = trajectory("北京。")
     asked = replace(said, question=replace(said.question, answers=("北京",)))
-    assert measure(asked, Protocol()).em == 0.0
-    measured = measure(asked, Protocol(), "cjk")
+    assert measure(asked, ProtocolConfig()).em == 0.0
+    measured = measure(asked, ProtocolConfig(), "cjk")
     assert (measured.em, measured.f1) == (1.0, 1.0)
 
 
 def test_measure_marks_what_the_system_inserted() -> None:
     rollout = trajectory("Paris")
-    measured = measure(rollout, Protocol())
+    measured = measure(rollout, ProtocolConfig())
     (span,) = measured.inserted
     assert measured.transcript[slice(*span)] == rollout.segments[1].text
     assert measured.transcript.startswith("<think>so</think>")
 
 
 def test_no_answer_is_wrong_and_breaks_the_format() -> None:
-    measured = measure(trajectory(None), Protocol())
+    measured = measure(trajectory(None), ProtocolConfig())
     assert (measured.answer, measured.em, measured.f1) == (None, 0.0, 0.0)
     assert measured.format_valid == 0.0
 
 
 @pytest.mark.parametrize("answer", ["Paris [bold]", None])
 def test_predictions_survive_json(answer: str | None) -> None:
-    measured = measure(trajectory(answer), Protocol())
+    measured = measure(trajectory(answer), ProtocolConfig())
     assert Prediction.from_json(json.loads(json.dumps(measured.as_json()))) == measured
 
 

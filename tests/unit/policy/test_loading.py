@@ -12,7 +12,7 @@ from rsearch_cli.errors import PolicyError
 from rsearch_cli.policy import loading, unsloth_backend
 from rsearch_cli.policy.loading import choose_backend, load_policy, locate_model
 from rsearch_cli.policy.transformers_backend import check_dtype, compute_dtype
-from rsearch_cli.recipe.policy import Policy
+from rsearch_cli.recipe.policy import PolicyConfig
 
 
 def test_the_builtin_model_is_found_inside_the_package():
@@ -80,10 +80,10 @@ def test_an_older_card_computes_in_float16(monkeypatch):
         monkeypatch.setattr(
             torch.cuda, "is_bf16_supported", lambda including_emulation, native=native: native
         )
-        assert compute_dtype(Policy()) == chosen
-        check_dtype(Policy(dtype="float16"))
+        assert compute_dtype(PolicyConfig()) == chosen
+        check_dtype(PolicyConfig(dtype="float16"))
     with pytest.raises(PolicyError, match=r"dtype is bfloat16, which Tesla T4 does not compute in"):
-        check_dtype(Policy(dtype="bfloat16"))
+        check_dtype(PolicyConfig(dtype="bfloat16"))
 
 
 def test_unsloth_is_told_of_the_longest_padded_row(quickstart):

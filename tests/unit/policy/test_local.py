@@ -29,10 +29,10 @@ def test_a_batch_gives_what_each_row_gives_alone(nano_policy):
     prompts = nano_prompts(nano_policy)
     assert len({len(p) for p in prompts}) > 1, "padding is only tested on ragged prompts"
     stops, limits = ["</search>"], [60] * len(prompts)
-    together = nano_policy.generate(prompts, stops, limits)
+    fail_together = nano_policy.generate(prompts, stops, limits)
     alone = [nano_policy.generate([p], stops, [60])[0] for p in prompts]
-    assert together == alone
-    assert {g.stop for g in together} == {"tag"}
+    assert fail_together == alone
+    assert {g.stop for g in fail_together} == {"tag"}
 
 
 def test_a_row_stops_right_behind_its_tag(nano_policy):

@@ -8,7 +8,7 @@ from rsearch_cli.errors import PolicyError
 from rsearch_cli.policy.adapter import read_adapter
 from rsearch_cli.policy.loading import load_policy, locate_model
 from rsearch_cli.policy.published import Weights, find_weights, match_adapter, published_recipe
-from rsearch_cli.recipe.policy import Policy
+from rsearch_cli.recipe.policy import PolicyConfig
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_an_adapter_without_a_base_is_named(tmp_path, write_adapter):
 
 
 def test_the_adapter_s_own_settings_win(tmp_path, write_adapter):
-    lora = match_adapter(Policy(), read_adapter(write_adapter(tmp_path))).lora
+    lora = match_adapter(PolicyConfig(), read_adapter(write_adapter(tmp_path))).lora
     assert (lora.r, lora.alpha, lora.target_modules) == (4, 8, ["q_proj", "v_proj"])
 
 
@@ -64,7 +64,7 @@ def test_the_adapter_s_own_settings_win(tmp_path, write_adapter):
 def test_an_adapter_of_another_kind_is_not_trained_further(tmp_path, write_adapter, settings, kind):
     stored = read_adapter(write_adapter(tmp_path, **settings))
     with pytest.raises(PolicyError, match=rf"is no plain LoRA adapter \({kind}\)"):
-        match_adapter(Policy(), stored)
+        match_adapter(PolicyConfig(), stored)
 
 
 def test_an_adapter_that_does_not_fit_is_one_clear_line(tmp_path, write_adapter, quickstart):

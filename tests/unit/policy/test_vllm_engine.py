@@ -12,7 +12,7 @@ from rsearch_cli.policy.adapter_check import check_adapter
 from rsearch_cli.policy.generation import GREEDY, Sampling
 from rsearch_cli.policy.unsloth_backend import vllm_settings
 from rsearch_cli.policy.vllm_engine import VllmPolicy, check_engine
-from rsearch_cli.recipe.policy import Lora, Policy, Rollout
+from rsearch_cli.recipe.policy import LoraConfig, PolicyConfig, RolloutConfig
 
 
 class SamplingParams(SimpleNamespace):
@@ -124,18 +124,18 @@ def test_an_engine_that_cannot_run_is_one_clear_line(monkeypatch, backend, cuda,
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(EngineUnavailable, match=message) as caught:
-        check_engine(Policy(backend=backend), Rollout(engine="vllm"))
+        check_engine(PolicyConfig(backend=backend), RolloutConfig(engine="vllm"))
     assert str(caught.value).startswith("rollout.engine: vllm: ")
     assert str(caught.value).endswith("; use --set rollout.engine=local")
     assert caught.value.exit_code == 66
 
 
 def test_the_local_engine_needs_nothing():
-    check_engine(Policy(), Rollout())
+    check_engine(PolicyConfig(), RolloutConfig())
 
 
 def test_unsloth_is_told_of_the_engine_only_where_it_is_wanted():
-    recipe = Policy(lora=Lora(r=24))
+    recipe = PolicyConfig(lora=LoraConfig(r=24))
     assert vllm_settings(recipe, None) == {}
     assert vllm_settings(recipe, 0.4) == {
         "fast_inference": True,

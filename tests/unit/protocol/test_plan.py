@@ -16,10 +16,10 @@ from rsearch_cli.protocol.plan import (
     read_plan,
     render_plan,
 )
-from rsearch_cli.recipe.schema import Protocol
+from rsearch_cli.recipe.schema import ProtocolConfig
 from rsearch_cli.types import PlanNode, SearchPlan
 
-RULES = Protocol()
+RULES = ProtocolConfig()
 GROUPS = yaml.safe_load(Path(__file__).with_name("plan_mutations.yaml").read_text(encoding="utf-8"))
 MUTATIONS = [
     pytest.param(case, id=f"{group}-{number}")
@@ -63,7 +63,7 @@ def test_mutation(case):
 
 
 def test_limits_and_sources_come_from_the_recipe():
-    rules = Protocol(sources={"Wiki Pages": "facts"}, max_nodes=1, max_query_words=2)
+    rules = ProtocolConfig(sources={"Wiki Pages": "facts"}, max_nodes=1, max_query_words=2)
     reading = read_plan("Nodes:\nA: Emma author (wiki pages)\nEdges:", rules)
     assert reading.plan == SearchPlan((PlanNode("A", "Emma author", "Wiki Pages"),))
     assert read_plan("A: who wrote Emma (Wiki Pages)", rules).problems == (
@@ -78,7 +78,7 @@ def test_limits_and_sources_come_from_the_recipe():
 
 
 def test_a_source_that_two_names_differ_from_in_case_alone_is_not_guessed():
-    rules = Protocol(sources={"News": "papers", "NEWS": "television"})
+    rules = ProtocolConfig(sources={"News": "papers", "NEWS": "television"})
     assert read_plan("A: Emma (NEWS)", rules).plan.nodes[0].source == "NEWS"
     assert read_plan("A: Emma (news)", rules).problems == (
         "line 1: source 'news' is not one of News, NEWS",
@@ -243,7 +243,7 @@ def test_nothing_of_up_to_100_kb_takes_over_50_ms(text):
 
 
 def test_a_node_without_a_source_means_the_only_one_there_is():
-    rules = Protocol(sources={"Wiki": "facts"})
+    rules = ProtocolConfig(sources={"Wiki": "facts"})
     reading = read_plan("Nodes:\nA: author of Dracula\nB: Dracula (Wiki)\nEdges:", rules)
     assert reading.plan is not None
     assert [(n.query, n.source) for n in reading.plan.nodes] == [
@@ -254,6 +254,8 @@ def test_a_node_without_a_source_means_the_only_one_there_is():
 
 
 def test_a_bracket_that_names_no_source_is_not_guessed_away_even_with_one_source():
-    reading = read_plan("Nodes:\nA: Dracula (News)\nEdges:", Protocol(sources={"Wiki": "facts"}))
+    reading = read_plan(
+        "Nodes:\nA: Dracula (News)\nEdges:", ProtocolConfig(sources={"Wiki": "facts"})
+    )
     assert reading.plan is None
     assert reading.problems == ("line 2: source 'News' is not Wiki",)

@@ -13,10 +13,10 @@ from rsearch_cli.protocol.results import (
     renew_block,
 )
 from rsearch_cli.protocol.transcript import read_transcript
-from rsearch_cli.recipe.schema import Protocol
+from rsearch_cli.recipe.schema import ProtocolConfig
 from rsearch_cli.types import NodeResult, Passage, PlanNode, Segment
 
-RULES = Protocol()
+RULES = ProtocolConfig()
 
 
 def found(*passages: tuple[str, str], label: str = "A", error: str | None = None) -> NodeResult:
@@ -106,7 +106,7 @@ def test_block_of_several_nodes():
 
 
 def test_the_recipe_names_the_tag():
-    block = render_results([found()], Protocol(result_tag="r"), 500)
+    block = render_results([found()], ProtocolConfig(result_tag="r"), 500)
     assert block == "\n<r>\nA: nothing found\n</r>\n"
 
 
@@ -199,14 +199,14 @@ def test_an_invalid_plan_is_told_with_its_first_problem():
 def test_a_stored_block_comes_out_as_it_went_in():
     found = NodeResult(PlanNode("A", "x", "General"), passages=(Passage("1", "T", "a ‹b› c."),))
     missed = NodeResult(PlanNode("B", "y", "News"), error="timed out")
-    block = render_results([found, missed], Protocol(), 100)
-    assert renew_block(block, Protocol()) == block
-    assert renew_block(render_invalid_plan(["no"], Protocol()), Protocol()) == render_invalid_plan(
-        ["no"], Protocol()
-    )
+    block = render_results([found, missed], ProtocolConfig(), 100)
+    assert renew_block(block, ProtocolConfig()) == block
+    assert renew_block(
+        render_invalid_plan(["no"], ProtocolConfig()), ProtocolConfig()
+    ) == render_invalid_plan(["no"], ProtocolConfig())
 
 
 def test_a_stored_block_is_written_anew_for_other_rules_and_another_tokenizer():
     stored = "\n<r>\nA: see [INST] and <answer>x</answer>\n\n</r>\n"
-    renewed = renew_block(stored, Protocol(result_tag="result"), ["[INST]"])
+    renewed = renew_block(stored, ProtocolConfig(result_tag="result"), ["[INST]"])
     assert renewed == "\n<result>\nA: see [ INST] and ‹answer›x‹/answer›\n</result>\n"

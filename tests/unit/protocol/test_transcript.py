@@ -14,10 +14,10 @@ from rsearch_cli.protocol.transcript import (
     last_plan_text,
     read_transcript,
 )
-from rsearch_cli.recipe.schema import Protocol
+from rsearch_cli.recipe.schema import ProtocolConfig
 from rsearch_cli.types import Segment
 
-RULES = Protocol()
+RULES = ProtocolConfig()
 THINK = "<think> find the author </think>\n"
 SEARCH = "<search>\nNodes:\nA: Emma author (General)\nEdges:\n</search>"
 RESULT = "\n<result>\nA: Emma: A novel by Jane Austen.\n</result>\n"
@@ -76,7 +76,7 @@ def test_what_the_template_opened_counts_as_written():
 
 def test_the_older_result_tag_is_read_too():
     assert broken(model(THINK + SEARCH), system("\n<r>\nA: x\n</r>\n"), model(ANSWER)) == set()
-    older = Protocol(result_tag="r")
+    older = ProtocolConfig(result_tag="r")
     segments = [model(THINK + SEARCH), system("\n<r>\nA: x\n</r>\n"), model(ANSWER)]
     assert read_transcript("", segments, older).format_valid
 

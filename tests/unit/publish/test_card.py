@@ -11,7 +11,6 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 from transformers import AutoTokenizer
 
-from rsearch_cli.commands.pushing import read_record
 from rsearch_cli.policy.prompts import encode_question, fit_recipe
 from rsearch_cli.policy.tokenizing import Tokenizing
 from rsearch_cli.publish.base import Base, locate_base, read_licence
@@ -23,9 +22,10 @@ from rsearch_cli.publish.staging import trained_recipe
 from rsearch_cli.publish.usage import describe_usage, fenced, system_prompt
 from rsearch_cli.recipe.documents import dump_document
 from rsearch_cli.recipe.loading import load_recipe
-from rsearch_cli.services.purse import ServiceSpend
-from rsearch_cli.train.run_folder import RunFolder
+from rsearch_cli.runs.run_folder import RunFolder
+from rsearch_cli.services.budget import ServiceSpend
 from rsearch_cli.types import Question
+from rsearch_cli.workflows.publish import read_record
 
 HUB_BASE = Base("maker/base", "maker/base", "maker/base")
 

@@ -9,16 +9,16 @@ import pytest
 
 from rsearch_cli.errors import DataEmpty, DataError, DataMalformed, DataNotFound, RecipeValueError
 from rsearch_cli.questions.custom import open_custom
-from rsearch_cli.recipe.schema import Questions
+from rsearch_cli.recipe.schema import QuestionsConfig
 from rsearch_cli.types import Question
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Callable[..., Questions]:
-    def to_recipe(*rows: dict[str, Any], **settings: Any) -> Questions:
+def write(tmp_path: Path) -> Callable[..., QuestionsConfig]:
+    def to_recipe(*rows: dict[str, Any], **settings: Any) -> QuestionsConfig:
         path = tmp_path / "mine.jsonl"
         path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-        return Questions(source="custom", path=str(path), **settings)
+        return QuestionsConfig(source="custom", path=str(path), **settings)
 
     return to_recipe
 
@@ -27,7 +27,7 @@ def row(**fields: Any) -> dict[str, Any]:
     return {"question": "Who?", "answer": "Ann"} | fields
 
 
-def test_rows_become_questions(write: Callable[..., Questions]) -> None:
+def test_rows_become_questions(write: Callable[..., QuestionsConfig]) -> None:
     recipe = write(
         row(split="train"),
         row(id=7, answer=[" Ann ", "Anne"], split="train"),
@@ -50,20 +50,20 @@ def test_rows_become_questions(write: Callable[..., Questions]) -> None:
 def test_ids_of_a_json_list_count_items(tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     path.write_text(json.dumps([row(), row()]))
-    opened = open_custom(Questions(source="custom", path=str(path)), seed=1)
+    opened = open_custom(QuestionsConfig(source="custom", path=str(path)), seed=1)
     both = opened.load("train", None) + opened.load("test", None)
     assert sorted(q.id for q in both) == ["item-1", "item-2"]
     assert (opened.name, opened.description) == (str(path), f"questions from {path}")
 
 
-def test_a_file_without_splits_is_dealt_out(write: Callable[..., Questions]) -> None:
+def test_a_file_without_splits_is_dealt_out(write: Callable[..., QuestionsConfig]) -> None:
     opened = open_custom(write(*[row(id=n) for n in range(50)], held_out_share=0.5), seed=1)
     train, held_out = opened.load("train", None), opened.load("validation", None)
     assert len(train) + len(held_out) == len({q.id for q in train + held_out}) == 50
     assert 15 <= len(held_out) <= 35
 
 
-def test_named_splits_are_honoured(write: Callable[..., Questions]) -> None:
+def test_named_splits_are_honoured(write: Callable[..., QuestionsConfig]) -> None:
     opened = open_custom(write(row(split="train"), row(split="dev"), row(split="train")), seed=1)
     assert [q.id for q in opened.load("train", None)] == ["line-1", "line-3"]
     assert [q.id for q in opened.load("dev", None)] == ["line-2"]
@@ -73,7 +73,7 @@ def test_named_splits_are_honoured(write: Callable[..., Questions]) -> None:
         opened.load("test", None)
 
 
-def test_levels_are_filtered(write: Callable[..., Questions]) -> None:
+def test_levels_are_filtered(write: Callable[..., QuestionsConfig]) -> None:
     rows = [row(id="a", level="easy", split="train"), row(id="b", split="train")]
     opened = open_custom(write(*rows, difficulty=["easy"]), seed=1)
     assert [q.id for q in opened.load("train", None)] == ["a"]
@@ -111,7 +111,7 @@ def test_levels_are_filtered(write: Callable[..., Questions]) -> None:
     ],
 )
 def test_a_bad_row_is_named(
-    bad: dict[str, Any], problem: str, write: Callable[..., Questions]
+    bad: dict[str, Any], problem: str, write: Callable[..., QuestionsConfig]
 ) -> None:
     recipe = write(row(), bad)
     with pytest.raises(DataMalformed) as caught:
@@ -119,7 +119,9 @@ def test_a_bad_row_is_named(
     assert str(caught.value).startswith(f"{recipe.path}, line 2{problem}")
 
 
-def test_records_keep_the_rows_and_give_every_one_an_id(write: Callable[..., Questions]) -> None:
+def test_records_keep_the_rows_and_give_every_one_an_id(
+    write: Callable[..., QuestionsConfig],
+) -> None:
     rows = [row(id=7, origin=[1], split="train"), row(split="dev"), row(id="x", split="train")]
     opened = open_custom(write(*rows), seed=1)
     assert [dict(r.fields) for r in opened.records(None)] == [
@@ -130,26 +132,26 @@ def test_records_keep_the_rows_and_give_every_one_an_id(write: Callable[..., Que
         opened.records("test")
 
 
-def test_a_split_for_some_rows_only(write: Callable[..., Questions]) -> None:
+def test_a_split_for_some_rows_only(write: Callable[..., QuestionsConfig]) -> None:
     with pytest.raises(DataMalformed, match=r"line 1: has no 'split', but line 2 has; give it to"):
         open_custom(write(row(), row(split="train")), seed=1)
 
 
-def test_a_repeated_id_names_both_lines(write: Callable[..., Questions]) -> None:
+def test_a_repeated_id_names_both_lines(write: Callable[..., QuestionsConfig]) -> None:
     with pytest.raises(DataMalformed, match=r'line 3: id "1" is already that of line 2; every'):
         open_custom(write(row(id="a"), row(id=1), row(id="1")), seed=1)
 
 
 def test_without_a_path() -> None:
     with pytest.raises(RecipeValueError, match=r"^questions\.path is required for questions\.sour"):
-        open_custom(Questions(source="custom"), seed=1)
+        open_custom(QuestionsConfig(source="custom"), seed=1)
 
 
 def test_without_the_file(tmp_path: Path) -> None:
     with pytest.raises(DataNotFound, match=r"no\.jsonl does not exist; set questions\.path"):
-        open_custom(Questions(source="custom", path=str(tmp_path / "no.jsonl")), seed=1)
+        open_custom(QuestionsConfig(source="custom", path=str(tmp_path / "no.jsonl")), seed=1)
 
 
-def test_there_is_no_corpus(write: Callable[..., Questions]) -> None:
+def test_there_is_no_corpus(write: Callable[..., QuestionsConfig]) -> None:
     with pytest.raises(DataError, match=r"mine\.jsonl brings no corpus; set search\.sources\.<na"):
         open_custom(write(row()), seed=1).corpus()

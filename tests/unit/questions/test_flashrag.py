@@ -12,7 +12,7 @@ from rsearch_cli.errors import DataError, DataMalformed, DataNotFound, RecipeVal
 from rsearch_cli.questions.custom import open_custom
 from rsearch_cli.questions.files import write_rows
 from rsearch_cli.questions.flashrag import open_flashrag
-from rsearch_cli.recipe.schema import Questions
+from rsearch_cli.recipe.schema import QuestionsConfig
 from rsearch_cli.types import Passage, Question
 
 
@@ -38,8 +38,8 @@ def write(path: Path, *rows: dict[str, Any]) -> Path:
     return path
 
 
-def local(path: Path, source: str = "flashrag:nq", **settings: Any) -> Questions:
-    return Questions(source=source, path=str(path), **settings)
+def local(path: Path, source: str = "flashrag:nq", **settings: Any) -> QuestionsConfig:
+    return QuestionsConfig(source=source, path=str(path), **settings)
 
 
 def test_a_row_with_all_that_it_can_have(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_what_is_written_is_read_back_by_custom(tmp_path: Path) -> None:
     for ending in (".json", ".jsonl", ".parquet"):
         output = tmp_path / f"out{ending}"
         write_rows([record.fields for record in opened.records(None)], output)
-        custom = open_custom(Questions(source="custom", path=str(output)), seed=1)
+        custom = open_custom(QuestionsConfig(source="custom", path=str(output)), seed=1)
         assert [r.question for r in custom.records(None)] == opened.load("train", None)
 
 
@@ -121,11 +121,11 @@ def test_a_folder_without_files(tmp_path: Path) -> None:
 
 def test_a_name_is_needed_for_the_hub() -> None:
     with pytest.raises(RecipeValueError, match=r"needs the name of a set, as in flashrag:nq; the"):
-        open_flashrag(Questions(source="flashrag"), seed=1)
+        open_flashrag(QuestionsConfig(source="flashrag"), seed=1)
 
 
 def test_the_hub_out_of_reach_says_how_to_go_on() -> None:
-    opened = open_flashrag(Questions(source="flashrag:nq"), seed=1)
+    opened = open_flashrag(QuestionsConfig(source="flashrag:nq"), seed=1)
     with pytest.raises(DataNotFound) as caught:
         opened.load("train", 1)
     assert str(caught.value).startswith("RUC-NLPIR/FlashRAG_datasets cannot be had from the Hub (")
@@ -142,13 +142,13 @@ def test_the_hub_has_a_file_a_split(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return str(tmp_path / file)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    opened = open_flashrag(Questions(source="flashrag:musique"), seed=1)
+    opened = open_flashrag(QuestionsConfig(source="flashrag:musique"), seed=1)
     assert [q.id for q in opened.load("validation", None)] == ["dev_0"]
     with pytest.raises(
         DataError, match=r"^musique has no split 'test'; it has train, validation: name one"
     ):
         opened.load("test", None)
-    mistyped = open_flashrag(Questions(source="flashrag:musiqe"), seed=1)
+    mistyped = open_flashrag(QuestionsConfig(source="flashrag:musiqe"), seed=1)
     with pytest.raises(
         DataError,
         match=r"has no musiqe/train\.jsonl; did you mean flashrag:musique\?$",

@@ -9,7 +9,7 @@ import pytest
 
 from rsearch_cli.errors import DataEmpty, DataError, DataMalformed, DataNotFound, RecipeValueError
 from rsearch_cli.questions.hotpotqa import open_hotpotqa
-from rsearch_cli.recipe.schema import Questions
+from rsearch_cli.recipe.schema import QuestionsConfig
 from rsearch_cli.types import Passage, Question
 
 HUB_ROW = {
@@ -39,17 +39,17 @@ AUTHORS_ROW = {
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Callable[..., Questions]:
-    def to_recipe(*rows: dict[str, Any], **settings: Any) -> Questions:
+def write(tmp_path: Path) -> Callable[..., QuestionsConfig]:
+    def to_recipe(*rows: dict[str, Any], **settings: Any) -> QuestionsConfig:
         path = tmp_path / "hotpot.jsonl"
         path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-        return Questions(path=str(path), **settings)
+        return QuestionsConfig(path=str(path), **settings)
 
     return to_recipe
 
 
 def test_the_real_file(hotpot_file: Path) -> None:
-    opened = open_hotpotqa(Questions(path=str(hotpot_file)), seed=42)
+    opened = open_hotpotqa(QuestionsConfig(path=str(hotpot_file)), seed=42)
     train, held_out = opened.load("train", None), opened.load("validation", None)
     corpus = list(opened.corpus())
 
@@ -69,7 +69,7 @@ def test_the_real_file(hotpot_file: Path) -> None:
 
 
 @pytest.mark.parametrize("row", [HUB_ROW, AUTHORS_ROW], ids=["hub", "authors"])
-def test_both_forms_read_alike(row: dict[str, Any], write: Callable[..., Questions]) -> None:
+def test_both_forms_read_alike(row: dict[str, Any], write: Callable[..., QuestionsConfig]) -> None:
     opened = open_hotpotqa(write(row | {"note": 1}, difficulty=["hard"]), seed=1)
     assert opened.load("train", None) == [
         Question(
@@ -92,11 +92,13 @@ def test_both_forms_read_alike(row: dict[str, Any], write: Callable[..., Questio
 def test_a_json_list_works_too(tmp_path: Path) -> None:
     path = tmp_path / "hotpot.json"
     path.write_text(json.dumps([AUTHORS_ROW, AUTHORS_ROW | {"_id": "q2"}]))
-    opened = open_hotpotqa(Questions(path=str(path)), seed=1)
+    opened = open_hotpotqa(QuestionsConfig(path=str(path)), seed=1)
     assert len(opened.load("train", None)) == len(opened.load("test", None)) == 1
 
 
-def test_paragraphs_come_once_and_namesakes_are_told_apart(write: Callable[..., Questions]) -> None:
+def test_paragraphs_come_once_and_namesakes_are_told_apart(
+    write: Callable[..., QuestionsConfig],
+) -> None:
     other = {"context": [["Alpha", ["A letter."]], ["Beta", ["Beta began in 2000."]]]}
     recipe = write(AUTHORS_ROW, AUTHORS_ROW | other | {"_id": "q2"})
     assert [(p.id, p.title, p.text) for p in open_hotpotqa(recipe, 1).corpus()] == [
@@ -106,14 +108,16 @@ def test_paragraphs_come_once_and_namesakes_are_told_apart(write: Callable[..., 
     ]
 
 
-def test_the_filter_takes_questions_but_no_paragraphs(write: Callable[..., Questions]) -> None:
+def test_the_filter_takes_questions_but_no_paragraphs(
+    write: Callable[..., QuestionsConfig],
+) -> None:
     easy = {"_id": "q2", "level": "easy", "context": [["Gamma", ["A ray."]]]}
     opened = open_hotpotqa(write(AUTHORS_ROW, AUTHORS_ROW | easy, difficulty=["hard"]), seed=1)
     assert [q.id for q in opened.load("train", None)] == ["q1"]
     assert [p.title for p in opened.corpus()] == ["Alpha", "Beta", "Gamma"]
 
 
-def test_a_level_that_is_not_there(write: Callable[..., Questions]) -> None:
+def test_a_level_that_is_not_there(write: Callable[..., QuestionsConfig]) -> None:
     recipe = write(AUTHORS_ROW, difficulty=["easy"])
     with pytest.raises(DataEmpty) as caught:
         open_hotpotqa(recipe, seed=1)
@@ -123,7 +127,7 @@ def test_a_level_that_is_not_there(write: Callable[..., Questions]) -> None:
     )
 
 
-def test_a_repeated_id_names_both_lines(write: Callable[..., Questions]) -> None:
+def test_a_repeated_id_names_both_lines(write: Callable[..., QuestionsConfig]) -> None:
     with pytest.raises(DataMalformed, match=r'line 2: id "q1" is already that of line 1; every'):
         open_hotpotqa(write(AUTHORS_ROW, HUB_ROW), seed=1)
 
@@ -145,7 +149,7 @@ def test_a_repeated_id_names_both_lines(write: Callable[..., Questions]) -> None
     ],
 )
 def test_what_breaks_the_schema_is_named(
-    change: dict[str, Any], problem: str, write: Callable[..., Questions]
+    change: dict[str, Any], problem: str, write: Callable[..., QuestionsConfig]
 ) -> None:
     with pytest.raises(DataMalformed) as caught:
         open_hotpotqa(write(AUTHORS_ROW | {"_id": "q0"}, AUTHORS_ROW | change), seed=1)
@@ -154,7 +158,7 @@ def test_what_breaks_the_schema_is_named(
 
 
 def test_a_hub_out_of_reach_says_how_to_go_on() -> None:
-    opened = open_hotpotqa(Questions(), seed=1)
+    opened = open_hotpotqa(QuestionsConfig(), seed=1)
     with pytest.raises(DataNotFound) as caught:
         opened.load("train", 1)
     assert str(caught.value).startswith("hotpotqa/hotpot_qa cannot be had from the Hub (")
@@ -163,7 +167,7 @@ def test_a_hub_out_of_reach_says_how_to_go_on() -> None:
 
 def test_an_unknown_variant() -> None:
     with pytest.raises(RecipeValueError) as caught:
-        open_hotpotqa(Questions(source="hotpotqa:wiki"), seed=1)
+        open_hotpotqa(QuestionsConfig(source="hotpotqa:wiki"), seed=1)
     assert str(caught.value) == (
         "questions.source: HotpotQA has no variant 'wiki'; it has distractor, fullwiki"
     )
@@ -171,7 +175,7 @@ def test_an_unknown_variant() -> None:
 
 @pytest.mark.parametrize("row", [HUB_ROW, AUTHORS_ROW], ids=["hub", "authors"])
 def test_records_are_the_rows_as_they_came(
-    row: dict[str, Any], write: Callable[..., Questions]
+    row: dict[str, Any], write: Callable[..., QuestionsConfig]
 ) -> None:
     (record,) = open_hotpotqa(write(row | {"note": 1}), seed=1).records(None)
     assert record.fields == row | {"note": 1}
@@ -186,7 +190,7 @@ def test_the_hub_set_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
         return datasets.Dataset.from_list([HUB_ROW | {"id": split}])
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    opened = open_hotpotqa(Questions(source="hotpotqa:fullwiki"), seed=1)
+    opened = open_hotpotqa(QuestionsConfig(source="hotpotqa:fullwiki"), seed=1)
     assert opened.description == "hotpotqa/hotpot_qa (fullwiki) from the Hub, all levels"
     assert [dict(r.fields) for r in opened.records(None)] == [HUB_ROW | {"id": "train"}]
     assert [r.question.id for r in opened.records("validation")] == ["validation"]
@@ -207,7 +211,7 @@ def test_the_hub_set_keeps_its_own_splits(monkeypatch: pytest.MonkeyPatch) -> No
         return datasets.Dataset.from_list(tables[split])
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    opened = open_hotpotqa(Questions(difficulty=["hard"]), seed=1)
+    opened = open_hotpotqa(QuestionsConfig(difficulty=["hard"]), seed=1)
     assert [q.id for q in opened.load("train", None)] == ["q1", "q3"]
     assert [q.id for q in opened.load("train", 1)] == ["q1"]
     assert opened.load("validation", None)[0].supporting_titles == ("Alpha", "Beta")

@@ -13,7 +13,7 @@ from rsearch_cli.questions.sets import (
     load_records,
     open_question_set,
 )
-from rsearch_cli.recipe.schema import Questions
+from rsearch_cli.recipe.schema import QuestionsConfig
 from rsearch_cli.types import Passage, Question
 
 
@@ -42,7 +42,7 @@ def one_row_file(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize("source", QUESTION_SETS)
 def test_every_registered_set_opens(source: str, one_row_file: str) -> None:
     path = None if source == "world" else one_row_file
-    opened = open_question_set(Questions(source=source, path=path), seed=1)
+    opened = open_question_set(QuestionsConfig(source=source, path=path), seed=1)
     assert opened.name
     assert opened.description and "\n" not in opened.description
     first = opened.load("train", 1)
@@ -56,7 +56,7 @@ def test_every_registered_set_opens(source: str, one_row_file: str) -> None:
 )
 def test_an_unknown_set_gets_the_nearest_name(source: str, hint: str) -> None:
     with pytest.raises(RecipeValueError) as caught:
-        open_question_set(Questions(source=source), seed=1)
+        open_question_set(QuestionsConfig(source=source), seed=1)
     assert str(caught.value) == (
         f"questions.source: no question set is called '{source}'{hint} are "
         "custom, flashrag, hotpotqa, world"
@@ -67,19 +67,19 @@ def test_an_unknown_set_with_no_near_name_lists_all() -> None:
     with pytest.raises(
         RecipeValueError, match=r"'xyz'\. There are custom, flashrag, hotpotqa, world$"
     ):
-        open_question_set(Questions(source="xyz"), seed=1)
+        open_question_set(QuestionsConfig(source="xyz"), seed=1)
 
 
 def test_the_world_refuses_a_file_that_it_would_not_read() -> None:
     with pytest.raises(RecipeValueError, match=r"reads no file, and questions\.path is mine\.json"):
-        open_question_set(Questions(source="world", path="mine.jsonl"), seed=1)
+        open_question_set(QuestionsConfig(source="world", path="mine.jsonl"), seed=1)
 
 
 @pytest.mark.parametrize("source", ["world:7", "custom:x"])
 def test_a_set_without_variants_says_so(source: str) -> None:
     name = source.partition(":")[0]
     with pytest.raises(RecipeValueError) as caught:
-        open_question_set(Questions(source=source), seed=1)
+        open_question_set(QuestionsConfig(source=source), seed=1)
     assert str(caught.value) == (
         f"questions.source: '{name}' has no variants, got '{source}'; write {name}"
     )
@@ -115,8 +115,8 @@ def test_other_packages_add_sets_but_replace_none(
         "[rsearch.question_sets]\nmine = plugin:open_mine\nworld = plugin:open_mine\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    assert open_question_set(Questions(source="mine"), seed=3).description == "mine 3"
-    assert open_question_set(Questions(source="world"), seed=3).name == "world"
+    assert open_question_set(QuestionsConfig(source="mine"), seed=3).description == "mine 3"
+    assert open_question_set(QuestionsConfig(source="world"), seed=3).name == "world"
 
 
 def test_a_file_set_loads_in_order_up_to_the_limit() -> None:

@@ -10,8 +10,8 @@ from rsearch_cli.errors import DataEmpty, DataError
 from rsearch_cli.questions.sets import open_question_set
 from rsearch_cli.questions.world import World, gold_evidence, gold_plan
 from rsearch_cli.questions.world_relations import QUESTION_TYPES, RELATIONS
-from rsearch_cli.recipe.schema import Questions, Search
-from rsearch_cli.recipe.schema import World as WorldRecipe
+from rsearch_cli.recipe.schema import QuestionsConfig, SearchConfig
+from rsearch_cli.recipe.schema import WorldConfig as WorldRecipe
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.open import open_services
@@ -102,7 +102,7 @@ def test_the_older_company_is_the_one_that_opened_first(world):
 
 def test_gold_plans_find_every_answer(world, quickstart, tmp_path):
     """What a perfect planner can reach: the rest is up to the policy."""
-    search = Search(top_k=1)
+    search = SearchConfig(top_k=1)
     questions = world.load("train", 200)
     sources = open_sources(search, world.corpus, tmp_path / "index")
     with (
@@ -144,7 +144,9 @@ def test_the_evidence_of_a_question_is_told_by_the_source_of_its_node(world):
 
 def test_the_recipe_chooses_the_levels():
     small = WorldRecipe(train_regions=1, held_out_regions=1)
-    world = open_question_set(Questions(source="world", difficulty=["easy"], world=small), seed=0)
+    world = open_question_set(
+        QuestionsConfig(source="world", difficulty=["easy"], world=small), seed=0
+    )
     assert {q.level for q in world.load("test")} == {"easy"}
 
 

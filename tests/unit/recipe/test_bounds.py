@@ -90,7 +90,7 @@ def run(*arguments: str, code: int) -> list[str]:
 def test_every_command_that_reads_a_recipe_says_one_line(name: str, tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(LARGE[name][0])
-    for command in (["recipes", "show"], ["plan", "--recipe"], ["train", "--recipe"]):
+    for command in (["recipes", "show"], ["estimate", "--recipe"], ["train", "--recipe"]):
         (line,) = run(*command, str(path), code=10)
         assert LARGE[name][1] in line
 

@@ -4,13 +4,15 @@ import pytest
 from pydantic import BaseModel
 
 from rsearch_cli.errors import RecipeValueError
+from rsearch_cli.recipe.base import BaseConfig
 from rsearch_cli.recipe.loading import load_recipe
-from rsearch_cli.recipe.outside import Service
 from rsearch_cli.recipe.problems import schema_fields
-from rsearch_cli.recipe.section import Section
-from rsearch_cli.recipe.training import Weights
+from rsearch_cli.recipe.services import ServiceConfig
+from rsearch_cli.recipe.training import WeightsConfig
 
-SECTIONS = [s for s in Section.__subclasses__() if s.__module__.startswith("rsearch_cli.recipe.")]
+SECTIONS = [
+    s for s in BaseConfig.__subclasses__() if s.__module__.startswith("rsearch_cli.recipe.")
+]
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
@@ -29,7 +31,7 @@ def test_every_section_refuses_unknown_keys(section: type[BaseModel]) -> None:
 def test_the_walk_over_the_schema_reaches_every_section() -> None:
     keys = schema_fields()
     assert {"seed", "policy.lora.r", "search.sources.*.corpus", "questions.world.seed"} <= set(keys)
-    twice = len(Weights.model_fields) + 2 * len(Service.model_fields)
+    twice = len(WeightsConfig.model_fields) + 2 * len(ServiceConfig.model_fields)
     assert len(keys) == sum(len(section.model_fields) for section in SECTIONS) + twice
 
 

@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from rsearch_cli.recipe.schema import Protocol
-from rsearch_cli.recipe.training import Reward, Weights
+from rsearch_cli.recipe.schema import ProtocolConfig
+from rsearch_cli.recipe.training import RewardConfig, WeightsConfig
 from rsearch_cli.reward.composite import (
     combine,
     plan_score,
@@ -26,7 +26,7 @@ from rsearch_cli.types import (
     Trajectory,
 )
 
-WEIGHTS = Weights(answer=0.5, plan=0.25, format=0.25)
+WEIGHTS = WeightsConfig(answer=0.5, plan=0.25, format=0.25)
 VALID = SearchRound(plan=SearchPlan(nodes=(PlanNode("A", "capital of France", "General"),)))
 INVALID = SearchRound(plan=None, problems=("no nodes",))
 PLAN = "<think> hm </think>\n<search>\nNodes:\nA: capital of France (General)\nEdges:\n</search>"
@@ -54,29 +54,33 @@ def trajectory(
     )
 
 
-def score(trajectory: Trajectory, recipe: Reward, protocol: Protocol, step: int) -> RewardParts:
+def score(
+    trajectory: Trajectory, recipe: RewardConfig, protocol: ProtocolConfig, step: int
+) -> RewardParts:
     """The parts of one trajectory, scored by itself."""
     (parts,) = score_trajectories([trajectory], recipe, protocol, step)
     return parts
 
 
 def test_a_faultless_trajectory_earns_one() -> None:
-    parts = score(trajectory(), Reward(), Protocol(), step=100)
+    parts = score(trajectory(), RewardConfig(), ProtocolConfig(), step=100)
     assert parts == RewardParts(answer=1.0, plan=1.0, format=1.0, total=1.0)
 
 
 @pytest.mark.parametrize("answer", ["em", "f1"])
 def test_the_recipe_chooses_how_answers_are_compared(answer: str) -> None:
     chinese = trajectory(answer="北京。", reference="北京")
-    official = score(chinese, Reward(answer=answer), Protocol(), step=100)
-    letters = score(chinese, Reward(answer=answer, normalisation="cjk"), Protocol(), step=100)
+    official = score(chinese, RewardConfig(answer=answer), ProtocolConfig(), step=100)
+    letters = score(
+        chinese, RewardConfig(answer=answer, normalisation="cjk"), ProtocolConfig(), step=100
+    )
     assert (official.answer, letters.answer) == (0.0, 1.0)
 
 
 def test_the_recipe_chooses_the_lexical_score() -> None:
     half = trajectory(answer="Paris France", reference="Paris")
-    f1 = score(half, Reward(answer="f1"), Protocol(), step=100)
-    em = score(half, Reward(answer="em"), Protocol(), step=100)
+    f1 = score(half, RewardConfig(answer="f1"), ProtocolConfig(), step=100)
+    em = score(half, RewardConfig(answer="em"), ProtocolConfig(), step=100)
     assert f1.answer == pytest.approx(2 / 3)
     assert em.answer == 0.0
     assert f1.total == pytest.approx(0.5 * 2 / 3 + 0.5)
@@ -84,30 +88,30 @@ def test_the_recipe_chooses_the_lexical_score() -> None:
 
 
 def test_no_answer_scores_zero_rather_than_unscored() -> None:
-    parts = score(trajectory(answer=None), Reward(), Protocol(), step=100)
+    parts = score(trajectory(answer=None), RewardConfig(), ProtocolConfig(), step=100)
     assert parts.answer == 0.0
     assert parts.format < 1.0
     assert parts.total == pytest.approx(0.25 + 0.25 * parts.format)
 
 
 def test_curriculum_switches_at_exactly_the_configured_step() -> None:
-    recipe = Reward(curriculum_steps=3)
+    recipe = RewardConfig(curriculum_steps=3)
     used = [weights_at(step, recipe) for step in range(5)]
     assert used == [recipe.curriculum_weights] * 3 + [recipe.weights] * 2
     wrong = trajectory(answer="London")
-    totals = [score(wrong, recipe, Protocol(), step).total for step in (2, 3)]
+    totals = [score(wrong, recipe, ProtocolConfig(), step).total for step in (2, 3)]
     assert totals == [pytest.approx(0.8), pytest.approx(0.5)]
 
 
 def test_without_a_curriculum_the_first_step_has_the_final_weights() -> None:
-    recipe = Reward(curriculum_steps=0)
+    recipe = RewardConfig(curriculum_steps=0)
     assert weights_at(0, recipe) == recipe.weights
 
 
 def test_an_invalid_plan_takes_the_answer_out_of_the_total_but_not_out_of_the_report() -> None:
     bad = trajectory(rounds=(VALID, INVALID))
-    gated = score(bad, Reward(require_valid_plan=True), Protocol(), step=100)
-    open_ = score(bad, Reward(require_valid_plan=False), Protocol(), step=100)
+    gated = score(bad, RewardConfig(require_valid_plan=True), ProtocolConfig(), step=100)
+    open_ = score(bad, RewardConfig(require_valid_plan=False), ProtocolConfig(), step=100)
     assert gated.answer == open_.answer == 1.0
     assert gated.plan == open_.plan == 0.0
     assert open_.total is not None
@@ -132,7 +136,7 @@ def test_an_unscored_answer_leaves_the_whole_row_unscored(plan: float, gate: boo
 
 
 def test_total_is_the_weighted_sum() -> None:
-    weights = Weights(answer=0.2, plan=0.3, format=0.5)
+    weights = WeightsConfig(answer=0.2, plan=0.3, format=0.5)
     assert combine(0.5, 1.0, 0.4, weights, gate=True).total == pytest.approx(0.1 + 0.3 + 0.2)
 
 
@@ -146,7 +150,7 @@ def batch() -> list[RewardParts]:
 
 def test_shuffling_keeps_the_scores_and_moves_them() -> None:
     before = batch()
-    after = shuffle_answer_scores(before, WEIGHTS, Reward(), random.Random(3))
+    after = shuffle_answer_scores(before, WEIGHTS, RewardConfig(), random.Random(3))
     assert Counter(p.answer for p in after) == Counter(p.answer for p in before)
     assert [p.answer for p in after] != [p.answer for p in before]
     assert [(p.plan, p.format) for p in after] == [(p.plan, p.format) for p in before]
@@ -155,14 +159,15 @@ def test_shuffling_keeps_the_scores_and_moves_them() -> None:
 
 @pytest.mark.parametrize("gate", [True, False])
 def test_shuffled_totals_are_summed_up_anew(gate: bool) -> None:
-    recipe = Reward(require_valid_plan=gate)
+    recipe = RewardConfig(require_valid_plan=gate)
     for part in shuffle_answer_scores(batch(), WEIGHTS, recipe, random.Random(3)):
         assert part == combine(part.answer, part.plan, part.format, WEIGHTS, gate)
 
 
 def test_shuffling_follows_its_random_source_alone() -> None:
     deals = [
-        shuffle_answer_scores(batch(), WEIGHTS, Reward(), random.Random(seed)) for seed in (3, 3, 4)
+        shuffle_answer_scores(batch(), WEIGHTS, RewardConfig(), random.Random(seed))
+        for seed in (3, 3, 4)
     ]
     assert deals[0] == deals[1]
     assert deals[0] != deals[2]
@@ -172,7 +177,7 @@ def test_shuffling_breaks_the_tie_between_answer_and_row() -> None:
     rows = [combine(float(i == 0), 1.0, 1.0, WEIGHTS, gate=True) for i in range(4)]
     rng = random.Random(0)
     winners = Counter(
-        [p.answer for p in shuffle_answer_scores(rows, WEIGHTS, Reward(), rng)].index(1.0)
+        [p.answer for p in shuffle_answer_scores(rows, WEIGHTS, RewardConfig(), rng)].index(1.0)
         for _ in range(2000)
     )
     assert all(400 < winners[i] < 600 for i in range(4))

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from rsearch_cli.errors import AccessDenied, JudgeError
 from rsearch_cli.recipe.loading import load_recipe
-from rsearch_cli.recipe.outside import Judge
-from rsearch_cli.reward.chat import ChatEndpoint
+from rsearch_cli.recipe.services import JudgeConfig
+from rsearch_cli.reward.chat_client import ChatEndpoint
 from rsearch_cli.reward.judge import actual_usd, check_verdict, is_exact, open_judge, worst_usd
 from rsearch_cli.reward.rubric import Mode, NotAVerdict, build_messages, clean_answer
 from rsearch_cli.services.open import open_services
@@ -58,7 +58,7 @@ def test_a_verdict_that_was_cut_off_is_none() -> None:
 
 
 def test_a_call_costs_what_the_server_counted() -> None:
-    judge = Judge(usd_per_million_input_tokens=2.0, usd_per_million_output_tokens=8.0)
+    judge = JudgeConfig(usd_per_million_input_tokens=2.0, usd_per_million_output_tokens=8.0)
     completion = Completion("", "stop", input_tokens=500, output_tokens=10)
     assert actual_usd(judge, [], completion) == pytest.approx(0.001 + 0.00008)
 
@@ -67,13 +67,15 @@ def test_a_call_costs_what_the_server_counted() -> None:
 def test_what_is_not_counted_costs_the_worst(sent: int | None, received: int | None) -> None:
     messages = build_messages("continuous", "Who?", ["Ada"], "Ada")
     completion = Completion("", "stop", sent, received)
-    assert actual_usd(Judge(), messages, completion) == worst_usd(Judge(), messages) > 0.0
+    assert (
+        actual_usd(JudgeConfig(), messages, completion) == worst_usd(JudgeConfig(), messages) > 0.0
+    )
 
 
 @given(st.text(max_size=300), st.text(max_size=300))
 def test_no_tokenizer_makes_a_call_dearer_than_its_worst(question: str, answer: str) -> None:
     """One token a byte of what others wrote, three bytes a token for our own English."""
-    judge = Judge()
+    judge = JudgeConfig()
     system, user = build_messages("continuous", question, ["Ada"], clean_answer(answer))
     tokens = len(user["content"].encode()) + len(system["content"].encode()) // 3
     dear = Completion("", "stop", tokens, judge.max_output_tokens)
@@ -81,7 +83,7 @@ def test_no_tokenizer_makes_a_call_dearer_than_its_worst(question: str, answer: 
 
 
 def test_a_free_server_costs_nothing() -> None:
-    judge = Judge(usd_per_million_input_tokens=0.0, usd_per_million_output_tokens=0.0)
+    judge = JudgeConfig(usd_per_million_input_tokens=0.0, usd_per_million_output_tokens=0.0)
     assert worst_usd(judge, build_messages("multi", "Who?", ["Ada"], "Ada")) == 0.0
 
 
@@ -102,7 +104,7 @@ def test_the_address(
 ) -> None:
     if environment:
         monkeypatch.setenv("OPENAI_BASE_URL", environment)
-    assert ChatEndpoint(Judge(base_url=recipe)).url == url
+    assert ChatEndpoint(JudgeConfig(base_url=recipe)).url == url
 
 
 def test_an_address_in_the_environment_that_is_none_is_one_line(
@@ -110,7 +112,7 @@ def test_an_address_in_the_environment_that_is_none_is_one_line(
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "http://me:secret@[x")
     with pytest.raises(JudgeError) as caught:
-        ChatEndpoint(Judge())
+        ChatEndpoint(JudgeConfig())
     assert str(caught.value) == (
         "OPENAI_BASE_URL is no http address, got 'http://[x'; unset it to use "
         "https://api.openai.com/v1, or set reward.judge.base_url"

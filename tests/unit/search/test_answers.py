@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from rsearch_cli.recipe.schema import Source
+from rsearch_cli.recipe.schema import SourceConfig
 from rsearch_cli.search.answers import (
     decode_passages,
     encode_passages,
@@ -137,5 +137,5 @@ class Eternal(Outside):
 def test_answers_live_as_long_as_their_kind_unless_the_recipe_says(
     kind: type[Local], days: float | None
 ) -> None:
-    assert seconds_kept(kind(), Source()) == (None if days is None else days * 86400)
-    assert seconds_kept(kind(), Source(cache_days=0.5)) == 43200
+    assert seconds_kept(kind(), SourceConfig()) == (None if days is None else days * 86400)
+    assert seconds_kept(kind(), SourceConfig(cache_days=0.5)) == 43200

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rsearch_cli.errors import AccessDenied, RecipeKeyError, RecipeValueError, SourceError
-from rsearch_cli.recipe.schema import Search, Source
+from rsearch_cli.recipe.schema import SearchConfig, SourceConfig
 from rsearch_cli.search.exa import ExaOptions, ExaSource, make_passage
 from rsearch_cli.search.exa import open_exa as open_kind
 from rsearch_cli.search.exa_service import API_URL, ExaService, Page
@@ -22,7 +22,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EXA_BASE_URL", raising=False)
 
 
-def open_exa(configs: dict[str, Source]) -> dict[str, ExaSource]:
+def open_exa(configs: dict[str, SourceConfig]) -> dict[str, ExaSource]:
     def refuse() -> list[Passage]:
         raise AssertionError("Exa needs no passages of the question set")
 
@@ -30,7 +30,7 @@ def open_exa(configs: dict[str, Source]) -> dict[str, ExaSource]:
 
 
 def open_one(name: str = "News", **options: object) -> ExaSource:
-    return open_exa({name: Source.model_validate({"type": "exa", "options": options})})[name]
+    return open_exa({name: SourceConfig.model_validate({"type": "exa", "options": options})})[name]
 
 
 def found(**fields: object) -> Passage:
@@ -85,7 +85,9 @@ def test_the_address_changes_the_fingerprint_without_its_password(
 
 
 def open_recipe(*, offline: bool) -> dict[str, object]:
-    search = Search(sources={"General": Source(type="exa"), "News": Source(type="exa")})
+    search = SearchConfig(
+        sources={"General": SourceConfig(type="exa"), "News": SourceConfig(type="exa")}
+    )
     return dict(open_sources(search, list, offline=offline))
 
 
@@ -229,7 +231,7 @@ def test_options_that_cannot_be_are_told_before_the_key_is_asked_for(
 
 
 def test_options_are_read_as_they_stand() -> None:
-    config = Source(type="exa", options={"end_published_date": "2024-02-29"})
+    config = SourceConfig(type="exa", options={"end_published_date": "2024-02-29"})
     assert read_options(ExaOptions, "News", config) == ExaOptions(end_published_date="2024-02-29")
 
 

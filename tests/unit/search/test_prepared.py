@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from rsearch_cli.errors import DataEmpty, DataMalformed, DataNotFound, SourceError
-from rsearch_cli.recipe.schema import Source
+from rsearch_cli.recipe.schema import SourceConfig
 from rsearch_cli.search.bm25 import (
     Bm25Source,
     corpus_key,
@@ -108,7 +108,7 @@ def test_a_prepared_corpus_is_not_built_again(
         raise AssertionError("the index was built again")
 
     monkeypatch.setattr(bm25s.BM25, "index", fail)
-    configs = {"General": Source(corpus=str(path)), "News": Source(corpus=str(path))}
+    configs = {"General": SourceConfig(corpus=str(path)), "News": SourceConfig(corpus=str(path))}
     opened = open_bm25(configs, list, tmp_path / "indexes")
     assert find(opened["News"], "storm")[0].title == "Storm at Port Ellow"
     assert opened["General"].fingerprint == f"bm25/{corpus_key(path)}/General"
@@ -119,7 +119,7 @@ def test_a_folder_stands_for_its_corpus(corpus: list[Passage], tmp_path: Path) -
     key = corpus_key(path)
     prepare_corpus(path, tmp_path / "index")
     path.unlink()
-    configs = {"General": Source(corpus=str(tmp_path / "index"))}
+    configs = {"General": SourceConfig(corpus=str(tmp_path / "index"))}
     opened = open_bm25(configs, list, tmp_path / "indexes")
     assert find(opened["General"], QUERIES[0])[0].title == "Brindle Works"
     assert opened["General"].fingerprint == f"bm25/{key}/General"

@@ -16,7 +16,7 @@ from rsearch_cli.errors import (
     RecipeValueError,
     SourceError,
 )
-from rsearch_cli.recipe.schema import Search, Source
+from rsearch_cli.recipe.schema import SearchConfig, SourceConfig
 from rsearch_cli.search.sources import SearchRequest, open_sources
 from rsearch_cli.types import Passage
 
@@ -38,7 +38,7 @@ def test_sources_open_under_their_names_from_one_index(
         reads.append("read")
         return corpus
 
-    sources = open_sources(Search(), give)
+    sources = open_sources(SearchConfig(), give)
     assert list(sources) == ["General", "News", "Academy"]
     assert len(reads) == len(builds) == 1
     assert len(list((cache_folder / "indexes").iterdir())) == 1
@@ -47,8 +47,8 @@ def test_sources_open_under_their_names_from_one_index(
 
 
 def test_the_fingerprint_follows_the_corpus(corpus: list[Passage], tmp_path: Path) -> None:
-    one = open_sources(Search(), lambda: corpus, tmp_path)["News"]
-    other = open_sources(Search(), lambda: corpus[1:], tmp_path)["News"]
+    one = open_sources(SearchConfig(), lambda: corpus, tmp_path)["News"]
+    other = open_sources(SearchConfig(), lambda: corpus[1:], tmp_path)["News"]
     assert one.fingerprint != other.fingerprint
 
 
@@ -59,26 +59,28 @@ def test_a_file_can_be_the_corpus(tmp_path: Path) -> None:
     def refuse() -> list[Passage]:
         raise AssertionError("no source asks for the questions' passages")
 
-    search = Search(sources={"Own": Source(type="bm25", corpus=str(path))})
+    search = SearchConfig(sources={"Own": SourceConfig(type="bm25", corpus=str(path))})
     assert list(open_sources(search, refuse)) == ["Own"]
     assert len(list((tmp_path / "cache" / "indexes").iterdir())) == 1
 
 
 def test_a_missing_corpus_file_is_named(tmp_path: Path) -> None:
-    search = Search(sources={"Own": Source(type="bm25", corpus=str(tmp_path / "no.jsonl"))})
+    search = SearchConfig(
+        sources={"Own": SourceConfig(type="bm25", corpus=str(tmp_path / "no.jsonl"))}
+    )
     with pytest.raises(DataNotFound, match=r"no\.jsonl does not exist"):
         open_sources(search, list)
 
 
 def test_questions_without_passages_are_no_corpus() -> None:
     with pytest.raises(DataEmpty, match="the question set brings no passages along; set search"):
-        open_sources(Search(), list)
+        open_sources(SearchConfig(), list)
 
 
 def test_a_source_without_passages_is_said(
     corpus: list[Passage], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    open_sources(Search(), lambda: [p for p in corpus if p.source == "News"])
+    open_sources(SearchConfig(), lambda: [p for p in corpus if p.source == "News"])
     assert capsys.readouterr().err.splitlines() == [
         "search source General has no passage in corpus questions: it finds nothing",
         "search source Academy has no passage in corpus questions: it finds nothing",
@@ -94,7 +96,7 @@ def test_a_source_without_passages_is_said(
     ],
 )
 def test_an_unknown_kind_names_the_nearest(kind: str, hint: str) -> None:
-    search = Search(sources={"News": Source(type=kind, corpus="questions")})
+    search = SearchConfig(sources={"News": SourceConfig(type=kind, corpus="questions")})
     with pytest.raises(RecipeValueError) as caught:
         open_sources(search, list)
     assert str(caught.value) == (
@@ -103,7 +105,7 @@ def test_an_unknown_kind_names_the_nearest(kind: str, hint: str) -> None:
 
 
 def test_bm25_has_no_options() -> None:
-    search = Search(sources={"News": Source(options={"k1": 1.2})})
+    search = SearchConfig(sources={"News": SourceConfig(options={"k1": 1.2})})
     with pytest.raises(RecipeKeyError) as caught:
         open_sources(search, list)
     assert str(caught.value) == (
@@ -158,8 +160,8 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return site
 
 
-def shelf(name: str, kind: str = "library") -> Search:
-    return Search(sources={"Books": Source(type=kind, options={"shelf": name})})
+def shelf(name: str, kind: str = "library") -> SearchConfig:
+    return SearchConfig(sources={"Books": SourceConfig(type=kind, options={"shelf": name})})
 
 
 def test_another_package_adds_a_kind(library: Path) -> None:
@@ -181,7 +183,7 @@ def test_kinds_of_other_packages_are_suggested_too(library: Path) -> None:
 
 
 def test_our_own_kinds_cannot_be_replaced(library: Path, corpus: list[Passage]) -> None:
-    sources = open_sources(Search(), lambda: corpus)
+    sources = open_sources(SearchConfig(), lambda: corpus)
     assert sources["General"].fingerprint.startswith("bm25/")
 
 

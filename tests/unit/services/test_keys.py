@@ -14,7 +14,7 @@ from rsearch_cli.errors import AccessDenied, PublishDenied
 from rsearch_cli.publish.hub import check_access
 from rsearch_cli.search.exa_service import ExaService
 from rsearch_cli.services.call import PermanentFailure, TransientFailure
-from rsearch_cli.services.chat import ChatLine
+from rsearch_cli.services.chat import ChatClient
 from rsearch_cli.services.hub import ask_hub
 from rsearch_cli.services.keys import check_key, hide_secrets, read_key
 from rsearch_cli.services.values import mend
@@ -56,8 +56,8 @@ def check_writing(key: str) -> None:
     check_access("someone/agent")
 
 
-def line(url: str) -> ChatLine:
-    return ChatLine("the judge", "m", "reward.judge.model", url, 5.0, "max_tokens")
+def line(url: str) -> ChatClient:
+    return ChatClient("the judge", "m", "reward.judge.model", url, 5.0, "max_tokens")
 
 
 CHECKS: dict[str, Callable[[str], None]] = {

@@ -10,17 +10,17 @@ from rsearch_cli.services.limits import BURST_SECONDS, Slots, TokenBucket
 
 
 def test_slots_bound_what_is_under_way_over_threads_and_loops() -> None:
-    slots, guard = Slots(3), threading.Lock()
+    slots, recovery = Slots(3), threading.Lock()
     under_way, most, done = 0, 0, 0
 
     async def work() -> None:
         nonlocal under_way, most, done
         async with slots:
-            with guard:
+            with recovery:
                 under_way += 1
                 most = max(most, under_way)
             await asyncio.sleep(0.001)
-            with guard:
+            with recovery:
                 under_way -= 1
                 done += 1
 

@@ -7,10 +7,11 @@ import pytest
 
 from rsearch_cli.errors import BudgetExceeded
 from rsearch_cli.recipe.loading import load_recipe
+from rsearch_cli.runs.files import SPEND
+from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.cache import make_key
 from rsearch_cli.services.call import Reply, TransientFailure
 from rsearch_cli.services.open import JUDGE, LOCAL, open_services
-from rsearch_cli.services.purse import SPEND, Purse
 
 OVERRIDES = (
     "budget.max_usd=0.3",
@@ -35,23 +36,23 @@ def test_services_follow_the_recipe(tmp_path: Path) -> None:
     with open_services(recipe, tmp_path / "run", tmp_path / "answers") as services:
         assert services.cache.folder == tmp_path / "answers"
         assert services.cache.mode == "refresh"
-        assert services.gateway("exa") is services.gateway("exa")
+        assert services.client("exa") is services.client("exa")
         for name, attempts in (("exa", 1), (JUDGE, 2), ("", 1)):
             busy = Busy()
             with pytest.raises(Exception, match="busy"):
-                asyncio.run(services.gateway(name).fetch(make_key(name), busy))
+                asyncio.run(services.client(name).fetch(make_key(name), busy))
             assert busy.count == attempts
         with pytest.raises(BudgetExceeded, match=r"budget\.max_usd \$0\.3000"):
-            services.purse.reserve("exa", 0.4)
-        assert set(services.purse.snapshot().services) == {"exa", JUDGE, LOCAL}
-    with Purse(tmp_path / "run") as purse:
-        assert purse.snapshot().total.calls == 4
+            services.budget.reserve("exa", 0.4)
+        assert set(services.budget.snapshot().services) == {"exa", JUDGE, LOCAL}
+    with Budget(tmp_path / "run") as budget:
+        assert budget.snapshot().total.calls == 4
 
 
 def test_opening_touches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RSEARCH_CACHE_DIR", str(tmp_path / "cache"))
     with open_services(load_recipe("quickstart").recipe, tmp_path / "run") as services:
-        services.gateway("exa")
+        services.client("exa")
         assert services.cache.folder == tmp_path / "cache" / "answers"
     assert list(tmp_path.iterdir()) == []
     assert not (tmp_path / "run" / SPEND).exists()

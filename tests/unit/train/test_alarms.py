@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rsearch_cli.recipe.alarms import Alarms
+from rsearch_cli.recipe.alarms import AlarmsConfig
 from rsearch_cli.train.alarms import CollapseWatch, find_alarms, first_alarms
 
 WINDOW = 3
@@ -36,18 +36,18 @@ def run(start: dict[str, Any], end: dict[str, Any]) -> list[dict[str, Any]]:
     return [{**WELL, **(start if step < 4 else end)} for step in range(8)]
 
 
-def names(rows: list[dict[str, Any]], limits: Alarms | None = None) -> list[str]:
-    return [alarm.name for alarm in find_alarms(rows, limits or Alarms(), WINDOW)]
+def names(rows: list[dict[str, Any]], limits: AlarmsConfig | None = None) -> list[str]:
+    return [alarm.name for alarm in find_alarms(rows, limits or AlarmsConfig(), WINDOW)]
 
 
 def test_a_healthy_run_raises_no_alarm() -> None:
-    watch, rows = CollapseWatch(Alarms(), rollouts=64), recorded("healthy")
+    watch, rows = CollapseWatch(AlarmsConfig(), rollouts=64), recorded("healthy")
     assert [alarm for row in rows for alarm in watch.check(row)] == []
     assert len(rows) == 40 and all(row["alarms"] == [] for row in rows)
 
 
 def test_a_collapsed_run_raises_alarms_within_two_steps_of_the_collapse() -> None:
-    watch, rows = CollapseWatch(Alarms(), rollouts=64), recorded("collapsed")
+    watch, rows = CollapseWatch(AlarmsConfig(), rollouts=64), recorded("collapsed")
     new = [(row["step"], alarm.name, alarm.line) for row in rows for alarm in watch.check(row)]
     assert rows[2]["reward"] == 0.0, "it has collapsed by its third step"
     step, name, line = new[0]
@@ -104,8 +104,8 @@ def test_each_sign_has_an_alarm_that_can_be_switched_off(
     start: dict[str, Any], end: dict[str, Any], name: str, line: str
 ) -> None:
     rows = run(start, end)
-    assert [(a.name, a.line) for a in find_alarms(rows, Alarms(), WINDOW)] == [(name, line)]
-    assert names(rows, Alarms(**{name: None})) == []
+    assert [(a.name, a.line) for a in find_alarms(rows, AlarmsConfig(), WINDOW)] == [(name, line)]
+    assert names(rows, AlarmsConfig(**{name: None})) == []
 
 
 @pytest.mark.parametrize(
@@ -132,19 +132,19 @@ def test_a_run_that_learnt_the_format_can_still_lose_it() -> None:
 
 def test_one_bad_step_is_no_collapse() -> None:
     bad = {"truncated": 1.0, "format_valid": 0.0, "groups/zero_advantage": 1.0}
-    watch = CollapseWatch(Alarms(), rollouts=1000)
+    watch = CollapseWatch(AlarmsConfig(), rollouts=1000)
     for end in ({}, {}, {}, {}, bad, {}):
         assert watch.check({**WELL, **end}) == []
 
 
 def test_small_steps_are_averaged_over_as_many_completions() -> None:
-    watch = CollapseWatch(Alarms(window=64), rollouts=4)
+    watch = CollapseWatch(AlarmsConfig(window=64), rollouts=4)
     steps = [watch.check({**WELL, "truncated": 1.0}) for _ in range(16)]
     assert [bool(new) for new in steps] == [False] * 15 + [True]
 
 
 def test_an_alarm_that_stands_is_told_of_once_and_again_when_it_comes_back() -> None:
-    watch = CollapseWatch(Alarms(), rollouts=64)
+    watch = CollapseWatch(AlarmsConfig(), rollouts=64)
     rows = [{**WELL, "truncated": value} for value in (0.1, 0.1, 0.1, 1, 1, 1, 1, 0.1, 1, 1, 1)]
     new = [[alarm.name for alarm in watch.check(row)] for row in rows]
     assert [i for i, found in enumerate(new) if found] == [5, 10]
@@ -154,9 +154,9 @@ def test_an_alarm_that_stands_is_told_of_once_and_again_when_it_comes_back() -> 
 
 
 def test_a_resumed_run_goes_on_as_if_it_had_not_stopped() -> None:
-    whole, rows = CollapseWatch(Alarms(), rollouts=64), recorded("collapsed")
+    whole, rows = CollapseWatch(AlarmsConfig(), rollouts=64), recorded("collapsed")
     expected = [whole.check(row) for row in rows]
-    resumed = CollapseWatch(Alarms(), rollouts=64, rows=rows[:5])
+    resumed = CollapseWatch(AlarmsConfig(), rollouts=64, rows=rows[:5])
     again = [{k: v for k, v in row.items() if k != "alarms"} for row in rows[5:]]
     assert [resumed.check(row) for row in again] == expected[5:]
     assert again == rows[5:]

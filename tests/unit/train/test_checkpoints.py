@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from rsearch_cli.runs.files import METRICS
+from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.train.checkpoints import (
     SEAL,
     choose_checkpoint,
@@ -14,7 +16,6 @@ from rsearch_cli.train.checkpoints import (
     find_damage,
     seal_checkpoint,
 )
-from rsearch_cli.train.run_folder import METRICS, RunFolder
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from rsearch_cli.errors import DataEmpty, DataMalformed, DataNotFound
 from rsearch_cli.evaluate.metrics import measure
 from rsearch_cli.reward.composite import score_trajectories
-from rsearch_cli.train.ledger import describe_trajectory
+from rsearch_cli.train.step_metrics import describe_trajectory
 from rsearch_cli.train.stored_traces import choose_traces, read_candidates
 from rsearch_cli.types import (
     NodeResult,
@@ -70,12 +70,12 @@ def choose(request, quickstart, tmp_path):
 
 def test_a_right_answer_comes_out_as_it_was_written(choose):
     good = trajectory()
-    traces, tally = choose(good)
+    traces, trace_stats = choose(good)
     assert [(s.author, s.text) for s in traces[0].segments] == [
         (s.author, s.text) for s in good.segments[:3]
     ]
     assert traces[0].question == Question("q1", "Where was Ada born?", ("Rome", "Roma"))
-    assert tally.as_row() == {"taken": 1, "rejected": {}}
+    assert trace_stats.as_row() == {"taken": 1, "rejected": {}}
 
 
 def test_what_a_template_opened_belongs_to_the_text(choose):
@@ -95,12 +95,12 @@ def test_what_a_template_opened_belongs_to_the_text(choose):
     ],
 )
 def test_whatever_is_wrong_is_left_out_and_counted(choose, wrong, reason):
-    traces, tally = choose(
+    traces, trace_stats = choose(
         trajectory(), trajectory(**wrong), held_out={"Where is she from?"}, per_question=9
     )
     assert len(traces) == 1
-    assert tally.as_row() == {"taken": 1, "rejected": {reason: 1}}
-    assert tally.describe() == f"1 of 2 traces taken; left out: 1 {reason}"
+    assert trace_stats.as_row() == {"taken": 1, "rejected": {reason: 1}}
+    assert trace_stats.describe() == f"1 of 2 traces taken; left out: 1 {reason}"
 
 
 def test_an_answer_that_is_nearly_right_counts_from_min_f1_on(choose):
@@ -112,13 +112,13 @@ def test_an_answer_that_is_nearly_right_counts_from_min_f1_on(choose):
 
 def test_no_question_is_learnt_more_often_than_the_recipe_says(choose):
     many = [trajectory(thought=f"<think> way {i} </think>\n") for i in range(4)]
-    traces, tally = choose(*many, many[0], per_question=2)
+    traces, trace_stats = choose(*many, many[0], per_question=2)
     assert [t.written[:14] for t in traces] == ["<think> way 0 ", "<think> way 1 "]
-    assert tally.rejected == {"over sft.per_question": 2, "written before": 1}
+    assert trace_stats.rejected == {"over sft.per_question": 2, "written before": 1}
     several = [trajectory(text=f"Question {i}?") for i in range(4)]
-    traces, tally = choose(*several, max_traces=3)
+    traces, trace_stats = choose(*several, max_traces=3)
     assert [t.question.text for t in traces] == ["Question 0?", "Question 1?", "Question 2?"]
-    assert tally.rejected == {"over sft.max_traces": 1}
+    assert trace_stats.rejected == {"over sft.max_traces": 1}
 
 
 def test_more_searches_than_the_policy_may_make_are_not_learnt(choose):
@@ -127,8 +127,8 @@ def test_more_searches_than_the_policy_may_make_are_not_learnt(choose):
         once.question, once.prompt_ids, "", (*once.segments[:2], *once.segments), once.rounds,
         once.answer, "answer",
     )  # fmt: skip
-    _, tally = choose(once, twice)
-    assert tally.rejected == {"with more searches than rollout.max_turns": 1}
+    _, trace_stats = choose(once, twice)
+    assert trace_stats.rejected == {"with more searches than rollout.max_turns": 1}
 
 
 def test_none_left_is_an_error_with_the_counts(choose):

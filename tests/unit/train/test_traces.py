@@ -6,11 +6,11 @@ import pytest
 
 from rsearch_cli.errors import DataEmpty
 from rsearch_cli.policy.generation import GREEDY
-from rsearch_cli.rollout import Rollout
+from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.train.traces import (
     IGNORED,
-    Tally,
     Trace,
+    TraceStats,
     Unfit,
     encode_trace,
     encode_traces,
@@ -98,20 +98,22 @@ def test_what_the_policy_could_not_have_written_is_left_out(
     }
     recipe = quickstart.model_copy(update=sections)
     good = trace_of("<think> </think>", "\n", "<answer> x </answer>")
-    tally = Tally(2)
+    trace_stats = TraceStats(2)
     if changes:
         with pytest.raises(Unfit, match=reason):
             encode_trace(trace_of(written, BLOCK, ANSWER), nano_policy, recipe)
         return
-    encoded = encode_traces([trace_of(written, BLOCK, ANSWER), good], nano_policy, recipe, tally)
+    encoded = encode_traces(
+        [trace_of(written, BLOCK, ANSWER), good], nano_policy, recipe, trace_stats
+    )
     assert [trace for trace, _ in encoded] == [good]
-    assert tally == Tally(1, Counter({reason: 1}))
+    assert trace_stats == TraceStats(1, Counter({reason: 1}))
 
 
 def test_no_trace_left_is_an_error_with_the_reasons(nano_policy, quickstart):
-    tally = Tally(1, Counter({"with a wrong answer": 3}))
+    trace_stats = TraceStats(1, Counter({"with a wrong answer": 3}))
     with pytest.raises(DataEmpty) as caught:
-        encode_traces([trace_of("<|end|>", BLOCK, ANSWER)], nano_policy, quickstart, tally)
+        encode_traces([trace_of("<|end|>", BLOCK, ANSWER)], nano_policy, quickstart, trace_stats)
     assert str(caught.value) == (
         "sft.traces world: no trace is left to learn from (0 of 4 traces taken; left out: "
         "3 with a wrong answer, 1 with control tokens in the model's text)"

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from rsearch_cli.recipe.loading import load_recipe
-from rsearch_cli.recipe.outside import Wandb
-from rsearch_cli.train.run_folder import RunFolder
+from rsearch_cli.recipe.services import WandbConfig
+from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.train.tracking import COLUMNS, Tracker, open_tracker, without_secrets
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -53,7 +53,7 @@ def never(line: str) -> None:
 
 
 def track(run: object, say: Callable[[str], None] = never, **settings: float) -> Tracker:
-    return Tracker(Wandb(**settings), RunFolder(Path("none")), run, say)
+    return Tracker(WandbConfig(**settings), RunFolder(Path("none")), run, say)
 
 
 def metrics(step: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from rsearch_cli.train.run_folder import RunFolder
+from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.train.trainer import make_trainer_class, shared_arguments
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from rsearch_cli.errors import RunUnsaved
-from rsearch_cli.train.run_folder import VALIDATION, RunFolder
+from rsearch_cli.runs.files import VALIDATION
+from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.train.validation import Validation, read_best
 
 

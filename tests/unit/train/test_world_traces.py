@@ -4,12 +4,12 @@ import pytest
 
 from rsearch_cli.errors import DataEmpty
 from rsearch_cli.questions.world import World
-from rsearch_cli.recipe.schema import Protocol
+from rsearch_cli.recipe.schema import ProtocolConfig
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
+from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.cache import AnswerCache
 from rsearch_cli.services.open import Services
-from rsearch_cli.services.purse import Purse
 from rsearch_cli.train.stored_traces import Candidate, find_fault
 from rsearch_cli.train.world_traces import write_world_traces
 
@@ -23,19 +23,19 @@ def world():
 @pytest.fixture
 def executor(world, quickstart, tmp_path):
     sources = open_sources(quickstart.search, world.corpus, tmp_path / "index")
-    services = Services(quickstart, AnswerCache(tmp_path / "answers"), Purse())
+    services = Services(quickstart, AnswerCache(tmp_path / "answers"), Budget())
     with PlanExecutor(sources, quickstart.search, services) as executor:
         yield executor
 
 
 def test_every_trace_would_pass_the_filter_for_files(world, executor, quickstart):
     questions = world.load("train", 200)
-    traces, tally = write_world_traces(questions, executor, quickstart)
+    traces, trace_stats = write_world_traces(questions, executor, quickstart)
     faults = [find_fault(Candidate(trace, 0), quickstart) for trace in traces]
     assert set(faults) == {None}
-    assert tally.taken == len(traces) > 150
-    assert tally.taken + tally.rejected.total() == 200
-    assert set(tally.rejected) <= {"without the evidence in the results"}
+    assert trace_stats.taken == len(traces) > 150
+    assert trace_stats.taken + trace_stats.rejected.total() == 200
+    assert set(trace_stats.rejected) <= {"without the evidence in the results"}
 
 
 def test_the_answer_stands_in_the_results(world, executor, quickstart):
@@ -73,20 +73,20 @@ def test_a_trace_whose_searches_missed_is_left_out(world, executor, quickstart):
                 for i, results in enumerate(executor.execute(plans))
             ]
 
-    traces, tally = write_world_traces(questions, Forgetful(), quickstart)
+    traces, trace_stats = write_world_traces(questions, Forgetful(), quickstart)
     assert len(traces) == 2
-    assert tally.rejected == {"without the evidence in the results": 2}
+    assert trace_stats.rejected == {"without the evidence in the results": 2}
 
 
 def test_it_stops_at_the_most_that_is_wanted(world, executor, quickstart):
     sft = quickstart.sft.model_copy(update={"max_traces": 3})
     recipe = quickstart.model_copy(update={"sft": sft})
-    traces, tally = write_world_traces(world.load("train", 50), executor, recipe)
-    assert (len(traces), tally.taken) == (3, 3)
+    traces, trace_stats = write_world_traces(world.load("train", 50), executor, recipe)
+    assert (len(traces), trace_stats.taken) == (3, 3)
 
 
 def test_a_protocol_without_the_worlds_sources_leaves_no_trace(world, executor, quickstart):
-    protocol = Protocol(sources={"Elsewhere": "nothing of this world"})
+    protocol = ProtocolConfig(sources={"Elsewhere": "nothing of this world"})
     recipe = quickstart.model_copy(update={"protocol": protocol})
     with pytest.raises(DataEmpty, match="5 with a plan that the recipe's protocol refuses"):
         write_world_traces(world.load("train", 5), executor, recipe)

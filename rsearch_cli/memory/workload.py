@@ -1,0 +1,132 @@
+"""What a recipe makes a card carry: how long a row gets, and how many are held at once.
+
+Place in the path: between the recipe and the formulas of `parts`. On failure: none, it is
+arithmetic on a recipe that passed its checks. Where only the run can know a length, the longest
+that the recipe allows is taken: a plan has to hold in the worst step of the night.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from typing import Literal
+
+from rsearch_cli.recipe.schema import Recipe
+
+Backend = Literal["unsloth", "transformers"]
+
+CHARS_PER_TOKEN = 3.5
+"""English web text takes about 4 characters a token with vocabularies of 49,000 to 152,000; names,
+numbers and tags take fewer. The lower figure gives the longer row."""
+
+SYSTEM_PROMPT_CHARS = 1100
+EXAMPLE_CHARS = 350
+"""Lengths of the built-in system prompt and of one worked example (`protocol.prompt`)."""
+
+QUESTION_TOKENS = 96
+"""A multi-hop question of about 30 words, and what the chat template puts around the messages."""
+
+TITLE_CHARS = 60
+NODE_CHARS = 80
+"""What the result block writes beside a passage's text, and the line of a node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Length of one prompt with its completion, in tokens.
+
+    Attributes:
+        prompt: Tokens before the model's first.
+        completion: Tokens after them: written, inserted, and the eos that closes the row.
+    """
+
+    prompt: int
+    completion: int
+
+    @property
+    def total(self) -> int:
+        """The whole row."""
+        return self.prompt + self.completion
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What memory depends on beside the model's shape.
+
+    Attributes:
+        backend: What runs the weights.
+        four_bit: Whether the projections are quantised to NF4.
+        width: Bytes of a number that the forward pass computes with.
+        checkpointing: Whether the backward pass recomputes each layer.
+        update_rows: Rows in one forward and backward pass.
+        rollout_rows: Most rows that are generated at once.
+        row: The longest row.
+        caches: Micro-batches whose keys and values are kept at once.
+    """
+
+    backend: Backend
+    four_bit: bool
+    width: int
+    checkpointing: bool
+    update_rows: int
+    rollout_rows: int
+    row: Row
+    caches: int = 1
+
+    @property
+    def stream(self) -> int:
+        """Bytes of a number between layers, that a projection gives, and in the KV cache.
+
+        PEFT's `prepare_model_for_kbit_training` casts embedding, head and norms to float32, and
+        bitsandbytes' `Linear4bit` gives its output in the type of its input: with transformers, a
+        model in 4 bit has float32 activations. Unsloth keeps the compute type throughout.
+        """
+        return 4 if self.four_bit and self.backend == "transformers" else self.width
+
+
+def describe_load(recipe: Recipe, backend: Backend, row: Row | None = None) -> Workload:
+    """What a run of the recipe on one CUDA card carries; with more cards each carries as much.
+
+    Args:
+        recipe: Its policy, protocol, search, rollout, train and evaluate sections are read.
+        backend: What will run the weights.
+        row: Length of the longest row, where it is known; else what the recipe allows.
+    """
+    policy, train = recipe.policy, recipe.train
+    # None is «on CUDA only» for both (see `policy.transformers_backend`), and this is about CUDA.
+    four_bit = policy.load_in_4bit is not False
+    checkpointing = policy.gradient_checkpointing is not False
+    fail_together = train.batch_size * train.gradient_accumulation_steps
+    micro_batch = recipe.rollout.micro_batch
+    asked = micro_batch if recipe.evaluate.limit is None else recipe.evaluate.limit
+    rows = max(fail_together, asked)
+    # One is generated while another is searched for; Unsloth's generation keeps nothing.
+    keeps = recipe.rollout.reuse_cache and backend == "transformers" and rows > micro_batch
+    return Workload(
+        backend=backend,
+        four_bit=four_bit,
+        width=4 if policy.dtype == "float32" else 2,
+        checkpointing=checkpointing,
+        update_rows=train.batch_size,
+        rollout_rows=min(micro_batch, rows),
+        row=row or longest_row(recipe),
+        caches=2 if keeps else 1,
+    )
+
+
+def longest_row(recipe: Recipe) -> Row:
+    """The longest row that the recipe allows; never longer than `policy.max_seq_length`."""
+    protocol, search, rollout = recipe.protocol, recipe.search, recipe.rollout
+    system = protocol.system_prompt
+    chars = SYSTEM_PROMPT_CHARS if system is None else len(system)
+    prompt = QUESTION_TOKENS + _tokens(chars + EXAMPLE_CHARS * protocol.example_turns)
+    passages = search.top_k * (search.passage_chars + TITLE_CHARS)
+    block = _tokens(protocol.max_nodes * (NODE_CHARS + passages))
+    completion = rollout.max_new_tokens + rollout.max_turns * block + 1
+    longest = recipe.policy.max_seq_length
+    prompt = min(prompt, longest - 1)
+    return Row(prompt, min(completion, longest - prompt))
+
+
+def _tokens(chars: int) -> int:
+    return ceil(chars / CHARS_PER_TOKEN)

@@ -1,0 +1,1 @@
+"""Rollouts: from a question to a trajectory, with the searches in between."""

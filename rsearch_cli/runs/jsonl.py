@@ -1,0 +1,99 @@
+"""Rows of JSON in a file that only grows: appended whole, read as far as they are whole.
+
+Place in the path: under metrics, trajectories and predictions, of runs and of evaluations. On
+failure: an append that fails leaves the file as it was; a row that a kill cut short ends the file
+for readers, and cutting the file back takes no room on a disk that has none left.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rsearch_cli.runs.confined_paths import open_own
+from rsearch_cli.runs.json_text import dump_json
+
+Row = dict[str, Any]
+
+
+def write_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The rows as text, a line each."""
+    return "".join(dump_json(row) + "\n" for row in rows)
+
+
+def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append rows, and flush them to the disk.
+
+    Raises:
+        OSError: The write failed.
+        RunFolderError: The path is no regular file of its own (see `open_own`).
+    """
+    data = write_lines(rows).encode()
+    with open(path, "ab", buffering=0, opener=open_own) as file:
+        size = file.tell()
+        try:
+            while data:  # a disk that fills up takes a part, and refuses only the next
+                data = data[file.write(data) :]
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(size)
+            raise
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a file up to the first that is not whole; [] if the file is not there."""
+    return [row for row, _ in _whole_rows(path)]
+
+
+def cut_rows(path: Path, step: int) -> Counter[int]:
+    """Cut off everything behind the last whole row whose `step` is at most `step`.
+
+    Returns:
+        How many rows are left of each step.
+
+    Raises:
+        OSError: The file cannot be changed.
+        RunFolderError: The path is no regular file of its own (see `open_own`).
+    """
+    rows = [(row["step"], end) for row, end in _whole_rows(path)]
+    kept = [(of, end) for of, end in rows if of <= step]
+    if os.path.lexists(path):
+        with open(path, "r+b", opener=open_own) as file:
+            file.truncate(max((end for _, end in kept), default=0))
+    return Counter(of for of, _ in kept)
+
+
+def damaged_line(path: Path) -> int | None:
+    """Number of the first line that is whole and yet no row, counted from 1; None without one.
+
+    A kill cuts the last line short; it does not leave such a line.
+    """
+    if not path.exists():
+        return None
+    number, end = 1, 0
+    for number, (_, end) in enumerate(_whole_rows(path), 2):  # noqa: B007
+        pass
+    with open(path, "rb", opener=open_own) as file:
+        file.seek(end)
+        return number if file.readline().endswith(b"\n") else None
+
+
+def _whole_rows(path: Path) -> Iterator[tuple[Row, int]]:
+    """Each whole row with the position of its end in bytes."""
+    if not os.path.lexists(path):
+        return
+    end = 0
+    with open(path, "rb", opener=open_own) as file:
+        for line in file:
+            end += len(line)
+            try:
+                row = json.loads(line) if line.endswith(b"\n") else None
+            except (ValueError, RecursionError):
+                row = None
+            if not isinstance(row, dict):
+                return
+            yield row, end

@@ -1,0 +1,181 @@
+"""What a run will send and cost, worked out from its recipe before anything is sent.
+
+Place in the path: beside it; `rsearch estimate` asks here, no run does. On failure: it has none, it is
+arithmetic on a recipe that passed its checks. What a recipe cannot know is an `Assumptions` field.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rsearch_cli.recipe.schema import Recipe
+
+NODES = 3
+"""Nodes of a plan, unless the caller knows better: what multi-hop questions take (two or three
+hops, R-Search, arXiv 2506.08352)."""
+
+HIT_RATE = 0.3
+"""Chance that a further answer to a question asks what an earlier one asked, word for word. A
+cautious guess, not a measurement: `cache_hits/search` of a finished run tells its own."""
+
+JUDGE_INPUT_TOKENS = 500
+"""Tokens of the judge's rubric with one question, its references and an answer."""
+
+LOCAL_KINDS = frozenset({"bm25"})
+"""Kinds of source that send nothing; every other kind counts as paid."""
+
+PHASES = ("evaluation before", "training", "evaluation after")
+
+
+@dataclass(frozen=True, slots=True)
+class Assumptions:
+    """What a recipe leaves open.
+
+    Attributes:
+        nodes: Nodes of every plan.
+        hit_rate: Share in [0, 1] of what further answers to a question send that an earlier answer
+            to it has sent already.
+        judge_input_tokens: Tokens sent for one verdict.
+    """
+
+    nodes: int = NODES
+    hit_rate: float = HIT_RATE
+    judge_input_tokens: int = JUDGE_INPUT_TOKENS
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What one phase, or a whole run, sends and costs.
+
+    Attributes:
+        searches: Sub-queries that have to be answered, by paid and local sources.
+        paid_searches: Those of them that go to a paid source.
+        judge_calls: Verdicts that are asked for.
+        usd_search: Price of the paid searches, in USD.
+        usd_judge: Price of the verdicts, in USD.
+    """
+
+    searches: float = 0.0
+    paid_searches: float = 0.0
+    judge_calls: float = 0.0
+    usd_search: float = 0.0
+    usd_judge: float = 0.0
+
+    @property
+    def usd(self) -> float:
+        """Everything together, in USD."""
+        return self.usd_search + self.usd_judge
+
+    def __add__(self, other: Bill) -> Bill:
+        return Bill(
+            self.searches + other.searches,
+            self.paid_searches + other.paid_searches,
+            self.judge_calls + other.judge_calls,
+            self.usd_search + other.usd_search,
+            self.usd_judge + other.usd_judge,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Where a run meets its budget: the phase, and in training the step, counted from 1."""
+
+    phase: str
+    step: int | None = None
+
+    def __str__(self) -> str:
+        return self.phase if self.step is None else f"step {self.step}"
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A run's expected bill, by phase in the order of `PHASES`, and where its budget ends it."""
+
+    phases: tuple[Bill, ...]
+    stop: Stop | None
+
+    @property
+    def total(self) -> Bill:
+        """All phases together."""
+        return sum(self.phases, Bill())
+
+
+def estimate_run(
+    recipe: Recipe,
+    evaluated: int,
+    assumptions: Assumptions,
+    cache: Literal["empty", "none"],
+) -> Estimate:
+    """Work out what `rsearch train` would send.
+
+    Every completion is taken to search `rollout.max_turns` times, sources to be asked equally
+    often, and every call to be answered at its first attempt.
+
+    Args:
+        recipe: All of it is read; its `cache.mode` is not.
+        evaluated: Questions of one evaluation.
+        assumptions: What the recipe leaves open.
+        cache: `empty` starts with an empty cache and keeps every answer; `none` asks every time.
+    """
+    hit_rate = assumptions.hit_rate if cache == "empty" else 0.0
+    train = recipe.train
+    rows = train.batch_size * train.gradient_accumulation_steps
+    answers = train.max_steps * rows
+    trained_on = answers / train.num_generations
+    if recipe.questions.max_samples is not None:
+        trained_on = min(trained_on, recipe.questions.max_samples)
+    once = evaluated * (2 if recipe.evaluate.sampled else 1)
+    validated = count_validations(recipe) * recipe.evaluate.slice
+    first = min(validated, recipe.evaluate.slice)
+    phases = (
+        _bill(recipe, assumptions, _sent(once, evaluated, hit_rate), judged=False),
+        _bill(recipe, assumptions, _sent(answers, trained_on, hit_rate), judged=True)
+        + _bill(recipe, assumptions, _sent(validated, first, hit_rate), judged=False),
+        # The same questions as before: every answer to them is a further one.
+        _bill(recipe, assumptions, _sent(once, 0, hit_rate), judged=False),
+    )
+    return Estimate(phases, find_stop(phases, train.max_steps, recipe.budget.max_usd))
+
+
+def count_validations(recipe: Recipe) -> int:
+    """How often the policy is validated while it trains: from step 0 to the last one."""
+    every, steps = recipe.evaluate.every_steps, recipe.train.max_steps
+    return 0 if every is None else 1 + -(-steps // every)
+
+
+def find_stop(phases: tuple[Bill, ...], steps: int, max_usd: float | None) -> Stop | None:
+    """Where the bills of the phases, one after another, pass `max_usd`; None if they never do."""
+    before, training, after = (bill.usd for bill in phases)
+    if max_usd is None or before + training + after <= max_usd:
+        return None
+    if before > max_usd:
+        return Stop(PHASES[0])
+    if before + training > max_usd:
+        return Stop(PHASES[1], int((max_usd - before) / (training / steps)) + 1)
+    return Stop(PHASES[2])
+
+
+def _sent(answers: float, first: float, hit_rate: float) -> float:
+    """Answers' worth of requests that are sent: all of the `first` ones, a share of the others."""
+    return first + (answers - first) * (1.0 - hit_rate)
+
+
+def _bill(recipe: Recipe, assumptions: Assumptions, answers: float, judged: bool) -> Bill:
+    """The bill of so many answers, none of which finds anything in the cache."""
+    kinds = [source.type for source in recipe.search.sources.values()]
+    paid_share = sum(kind not in LOCAL_KINDS for kind in kinds) / len(kinds)
+    searches = answers * assumptions.nodes * recipe.rollout.max_turns
+    judge = recipe.reward.judge
+    verdicts = answers if judged and recipe.reward.answer == "judge" else 0.0
+    usd_per_verdict = (
+        assumptions.judge_input_tokens * judge.usd_per_million_input_tokens
+        + judge.max_output_tokens * judge.usd_per_million_output_tokens
+    ) / 1e6
+    return Bill(
+        searches=searches,
+        paid_searches=searches * paid_share,
+        judge_calls=verdicts,
+        usd_search=searches * paid_share * recipe.search.usd_per_search,
+        usd_judge=verdicts * usd_per_verdict,
+    )

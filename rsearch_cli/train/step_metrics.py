@@ -1,0 +1,213 @@
+"""The ledger of a training step: what was rolled out, what it earned, where the time went.
+
+Place in the path: between the rollouts of a step and its rows in `metrics.jsonl` and
+`trajectories.jsonl`. On failure: nothing here fails; what was not measured is null in its row.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import fmean
+from typing import Any
+
+from rsearch_cli.protocol.repetition import repeated_ngrams, repeated_tags
+from rsearch_cli.services.budget import ServiceSpend, Spend
+from rsearch_cli.services.open import JUDGE, LOCAL
+from rsearch_cli.types import RewardParts, SearchRound, Trajectory
+
+# TRL's name of a measurement → ours.
+FROM_TRAINER = {
+    "kl": "kl",
+    "entropy": "entropy",
+    "loss": "loss",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+    "reward_std": "reward_std",
+    "frac_reward_zero_std": "groups/zero_advantage",
+    "clip_ratio/region_mean": "clip_ratio",
+}
+
+
+@dataclass(slots=True)
+class StepMetrics:
+    """Collects one optimiser step; `close` turns it into a row and starts the next.
+
+    Attributes:
+        spend: What the run had spent and sent when the step began.
+        trajectories: `[B*G]` rollouts of the step so far.
+        parts: `[B*G]` their rewards.
+        seconds: Wall-clock seconds by part (`generate`, `search`, `reward`).
+    """
+
+    spend: Spend = field(default_factory=Spend)
+    trajectories: list[Trajectory] = field(default_factory=list)
+    parts: list[RewardParts] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    _started: float = field(default_factory=time.perf_counter)
+
+    def record(
+        self,
+        trajectories: Sequence[Trajectory],
+        parts: Sequence[RewardParts],
+        seconds: Mapping[str, float],
+    ) -> None:
+        """Add rollouts with their rewards and the seconds they took."""
+        self.trajectories += trajectories
+        self.parts += parts
+        for part, value in seconds.items():
+            self.seconds[part] = self.seconds.get(part, 0.0) + value
+
+    def rows(self, step: int) -> list[dict[str, Any]]:
+        """The rollouts of the step in full, for `trajectories.jsonl`."""
+        return [
+            describe_trajectory(step, t, p)
+            for t, p in zip(self.trajectories, self.parts, strict=True)
+        ]
+
+    def close(self, step: int, logs: Mapping[str, Any], spend: Spend) -> dict[str, Any]:
+        """The metrics row of the step; the ledger is empty afterwards.
+
+        Args:
+            step: Optimiser steps done, the first is 1.
+            logs: What TRL measured.
+            spend: What the run has spent and sent up to now.
+        """
+        now = time.perf_counter()
+        spent = {"generate": 0.0, "search": 0.0, "reward": 0.0, **self.seconds}
+        spent["update"] = now - self._started - sum(spent.values())
+        searches = [r for t in self.trajectories for round_ in t.rounds for r in round_.results]
+        lengths = [sum(t.model_mask) for t in self.trajectories]
+        row: dict[str, Any] = {
+            "step": step,
+            "reward": _mean([p.total for p in self.parts]),
+            "reward/answer": _mean([p.answer for p in self.parts]),
+            "reward/plan": _mean([p.plan for p in self.parts]),
+            "reward/format": _mean([p.format for p in self.parts]),
+            **{ours: logs.get(theirs) for theirs, ours in FROM_TRAINER.items()},
+            "completion_length": _mean(lengths),
+            "masked_tokens": sum(len(t.completion_ids) for t in self.trajectories) - sum(lengths),
+            "truncated": _mean([float(t.stop == "length") for t in self.trajectories]),
+            "format_valid": _mean([float(p.format == 1.0) for p in self.parts]),
+            **describe_repetition(self.trajectories),
+            "searches": len(searches),
+            "unscored": sum(p.total is None for p in self.parts),
+            **describe_failures(self.trajectories, self.parts),
+            **describe_spend(self.spend, spend),
+            **{f"seconds/{part}": round(value, 4) for part, value in spent.items()},
+            "seconds/step": round(now - self._started, 4),
+        }
+        self.trajectories, self.parts, self.seconds = [], [], {}
+        self.spend, self._started = spend, now
+        return row
+
+    def skip(self, spend: Spend) -> None:
+        """Leave the time and the spend since the last step out of the next one.
+
+        Args:
+            spend: What the run has spent and sent up to now.
+        """
+        self.spend, self._started = spend, time.perf_counter()
+
+
+def describe_repetition(trajectories: Sequence[Trajectory]) -> dict[str, float | None]:
+    """How much the rollouts of a step go in circles, each a mean over them in [0, 1]."""
+    return {
+        "repeated/tags": _mean([repeated_tags(t.opening, t.segments) for t in trajectories]),
+        "repeated/ngrams": _mean([repeated_ngrams(t.opening, t.segments) for t in trajectories]),
+    }
+
+
+def describe_failures(
+    trajectories: Sequence[Trajectory], parts: Sequence[RewardParts]
+) -> dict[str, float | int]:
+    """How many of a step's searches and verdicts failed after all retries, and their share.
+
+    Every node of a plan is a search; every row wants a verdict, though some need no call for it.
+    """
+    searches = [r for t in trajectories for round_ in t.rounds for r in round_.results]
+    counts = {
+        "search": (sum(r.error is not None for r in searches), len(searches)),
+        "judge": (sum(p.answer is None for p in parts), len(parts)),
+    }
+    return {
+        **{f"failed/{kind}": failed for kind, (failed, _) in counts.items()},
+        **{f"failed_share/{kind}": failed / max(1, of) for kind, (failed, of) in counts.items()},
+    }
+
+
+def describe_spend(before: Spend, now: Spend) -> dict[str, float | int]:
+    """Money of the run so far, in USD, and what the step sent and took from the cache.
+
+    `calls` are attempts to reach a service, retries included; `cache_hits` are requests, to local
+    sources too, that needed none.
+    """
+    total = now.total
+    row: dict[str, float | int] = {
+        "spend/usd": round(total.usd, 6),
+        "spend/saved_usd": round(total.saved_usd, 6),
+    }
+    for kind, names in _service_names(now).items():
+        row[f"calls/{kind}"] = sum(
+            now.services[n].calls - _numbers(before, n).calls for n in names if n != LOCAL
+        )
+        row[f"cache_hits/{kind}"] = sum(
+            now.services[n].hits - _numbers(before, n).hits for n in names
+        )
+    return row
+
+
+def _service_names(spend: Spend) -> dict[str, list[str]]:
+    return {
+        "search": [name for name in spend.services if name != JUDGE],
+        "judge": [name for name in spend.services if name == JUDGE],
+    }
+
+
+def _numbers(spend: Spend, service: str) -> ServiceSpend:
+    return spend.services.get(service, ServiceSpend())
+
+
+def describe_trajectory(step: int, trajectory: Trajectory, parts: RewardParts) -> dict[str, Any]:
+    """One rollout as JSON: everything but the ids of its text."""
+    return {
+        "step": step,
+        "question_id": trajectory.question.id,
+        "question": trajectory.question.text,
+        "answers": list(trajectory.question.answers),
+        "answer": trajectory.answer,
+        "reward": asdict(parts),
+        "stop": trajectory.stop,
+        "prompt_tokens": len(trajectory.prompt_ids),
+        "segments": [
+            {"author": s.author, "tokens": len(s.token_ids), "text": s.text}
+            for s in trajectory.segments
+        ],
+        "opening": trajectory.opening,
+        "rounds": [_describe_round(round_) for round_ in trajectory.rounds],
+    }
+
+
+def _describe_round(round_: SearchRound) -> dict[str, Any]:
+    return {
+        "problems": list(round_.problems),
+        "edges": [list(edge) for edge in round_.plan.edges] if round_.plan else [],
+        "results": [
+            {
+                "label": r.node.label,
+                "query": r.node.query,
+                "source": r.node.source,
+                "expansion": list(r.expansion),
+                "passages": [p.id for p in r.passages],
+                "cached": r.cached,
+                "error": r.error,
+            }
+            for r in round_.results
+        ],
+    }
+
+
+def _mean(values: Sequence[float | int | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return fmean(known) if known else None

@@ -1,0 +1,117 @@
+"""What happens when a step cannot go on: the last finished step is saved, then the run ends.
+
+Place in the path: around the rollouts and rewards of a step; no money left, a refused key, an
+answer that an offline cache does not hold and too many failures all end here. On failure: the error
+that came goes on as itself, with what was saved added to its line. It comes before the step's
+update, so weights and optimiser still are those of the last finished step; only the random
+generators have moved on, and they are put back first: a resumed run is the run without the stop.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rsearch_cli.errors import FailureShareExceeded, RsearchError, RunUnsaved
+from rsearch_cli.runs.run_folder import RunFolder
+from rsearch_cli.train.step_metrics import describe_failures
+from rsearch_cli.types import RewardParts, Trajectory
+
+
+class StepRecovery:
+    """Watches the steps of one training.
+
+    Args:
+        folder: Where checkpoints go.
+        max_failed_share: Share in [0, 1] of a step's searches, or of its verdicts, that may fail.
+    """
+
+    def __init__(self, folder: RunFolder, max_failed_share: float) -> None:
+        self._folder = folder
+        self._max_failed_share = max_failed_share
+        self._random: RandomState | None = None
+
+    def remember(self) -> None:
+        """Note the state of the random generators at the end of a step."""
+        self._random = RandomState()
+
+    @contextmanager
+    def watch(self, trainer: Any) -> Iterator[None]:
+        """Save the last finished step if the block fails for a reason outside of us.
+
+        Raises:
+            RsearchError: What the block raised, of the same class, with a longer line.
+        """
+        try:
+            yield
+        except RsearchError as error:
+            raise type(error)(f"{error}; {self._save(trainer)}") from error
+
+    def check(
+        self,
+        trajectories: Sequence[Trajectory],
+        parts: Sequence[RewardParts],
+        judge_failure: str | None = None,
+    ) -> None:
+        """Refuse to train on a step of which too much failed.
+
+        Args:
+            trajectories: `[B*G]` rollouts of the step.
+            parts: `[B*G]` their rewards.
+            judge_failure: Why the last verdict failed, in one line, or None.
+
+        Raises:
+            FailureShareExceeded: Naming what failed, how often, and the last reason.
+        """
+        failures = describe_failures(trajectories, parts)
+        results = [r for t in trajectories for round_ in t.rounds for r in round_.results]
+        errors = [r.error for r in results if r.error is not None]
+        reasons = {"search": errors[-1] if errors else None, "judge": judge_failure}
+        names = {"search": "searches", "judge": "verdicts"}
+        for kind, reason in reasons.items():
+            if (share := failures[f"failed_share/{kind}"]) > self._max_failed_share:
+                raise FailureShareExceeded(
+                    f"{failures[f'failed/{kind}']} of the step's {names[kind]} failed, a share of "
+                    f"{share:.2g} where budget.max_failed_share is {self._max_failed_share:g}; the "
+                    f"last one: {reason or 'for no known reason'}"
+                )
+
+    def _save(self, trainer: Any) -> str:
+        """Save the last finished step, unless it is, and say where the run stands."""
+        step = trainer.state.global_step
+        saved = self._folder.path / f"checkpoint-{step}"
+        if step == 0:
+            return "no step was finished; --resume starts with the first one"
+        if self._random is not None and not saved.exists():
+            self._random.restore()
+            try:
+                # The trainer has no public way to save but at the end of a step.
+                trainer._save_checkpoint(trainer.model, trial=None)
+            except RunUnsaved as unsaved:
+                return str(unsaved)
+        return f"{step} steps are finished and saved in {saved}; --resume goes on from there"
+
+
+class RandomState:
+    """The state of all random generators that a checkpoint holds, taken when it is made."""
+
+    def __init__(self) -> None:
+        import numpy
+        import torch
+
+        self._python = random.getstate()
+        self._numpy = numpy.random.get_state()
+        self._torch = torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+
+    def restore(self) -> None:
+        """Put the generators back."""
+        import numpy
+        import torch
+
+        random.setstate(self._python)
+        numpy.random.set_state(self._numpy)
+        torch.set_rng_state(self._torch)
+        torch.cuda.set_rng_state_all(self._cuda)

@@ -1,0 +1,1 @@
+"""What people see: progress displays, tables and reports."""

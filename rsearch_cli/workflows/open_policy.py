@@ -1,0 +1,145 @@
+"""The policy that a command asks: which recipe and weights it has, and how it is opened.
+
+Place in the path: shared by `eval` and `infer`. On failure: a recipe or a model that cannot be used
+raises what its module raises, before anything is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import typer
+
+from rsearch_cli.policy.choice import ModelChoice, choose_model
+from rsearch_cli.policy.endpoint import EndpointPolicy
+from rsearch_cli.policy.generation import PromptPolicy
+from rsearch_cli.policy.loading import describe_backend, load_policy
+from rsearch_cli.policy.local import LocalPolicy
+from rsearch_cli.policy.prompts import fit_examples
+from rsearch_cli.recipe.loading import LoadedRecipe, load_recipe
+from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.recipe.trust import as_trusted, describe_left_out, is_own
+from rsearch_cli.services.open import POLICY, Services
+from rsearch_cli.terminal import printable
+from rsearch_cli.workflows.train_setup import open_tokenizing, say
+
+DEFAULT_RECIPE = "quickstart"
+
+
+def choose_policy(
+    recipe: str | None,
+    overrides: Sequence[str],
+    model: str | None,
+    endpoint: str | None,
+    endpoint_model: str | None,
+    flags: Mapping[str, object],
+    *,
+    trust_settings: bool = False,
+) -> tuple[LoadedRecipe, Path | None]:
+    """Put recipe and model together, where either may bring the other.
+
+    Args:
+        recipe: Name or path; None takes the one of the run that `model` names, else the quickstart.
+        overrides: `--set` settings.
+        model: See `choose_model`; None leaves it to the recipe.
+        endpoint: URL of a server that is asked instead of local weights.
+        endpoint_model: The model's name there.
+        flags: Further flags, as `load_recipe` takes them.
+        trust_settings: Take every setting that the model brings, wherever it was made.
+
+    Returns:
+        The recipe with all flags in it, and the folder of an adapter for local weights, or None.
+
+    Raises:
+        RecipeError: The recipe or a setting cannot be used.
+        PolicyError: `model` names nothing that can be used.
+        BadParameter: Options contradict each other.
+    """
+    named = [override for override in overrides if override.startswith("policy.model=")]
+    trusted = as_trusted(trust_settings)
+    chosen = ModelChoice()
+    if model is not None:
+        chosen = choose_model(model, trusted=trust_settings or bool(named))
+    # An adapter's base may be named by hand, as for one whose folder has moved.
+    base = None if chosen.adapter and named else chosen.base
+    if chosen.recipe is not None:
+        theirs = trust_settings or is_own(chosen.recipe)
+        if recipe is None:
+            trusted = theirs
+        elif base is None:
+            base = load_recipe(str(chosen.recipe), named, trusted=theirs).recipe.policy.model
+    path = recipe or (str(chosen.recipe) if chosen.recipe else DEFAULT_RECIPE)
+    own = {
+        "policy.model": base,
+        "policy.endpoint.url": endpoint,
+        "policy.endpoint.model": endpoint_model,
+    }
+    loaded = load_recipe(path, overrides, {**flags, **own}, trusted=trusted)
+    if loaded.left_out:
+        say(
+            f"not taken from the recipe of {printable(model or path)}, which was not made here: "
+            f"{describe_left_out(loaded.left_out)}; take all of it with --trust-settings"
+        )
+    on_server = loaded.recipe.policy.endpoint.url is not None
+    if endpoint_model is not None and not on_server:
+        raise typer.BadParameter("--endpoint-model names a model on --endpoint URL; give that too")
+    return loaded, None if on_server else chosen.adapter
+
+
+@contextmanager
+def open_policy(
+    recipe: Recipe,
+    adapter: Path | None,
+    services: Services,
+    check: Callable[[PromptPolicy, Recipe], None],
+    server: EndpointPolicy | None = None,
+) -> Iterator[tuple[EndpointPolicy | LocalPolicy, Recipe]]:
+    """Open the server that the recipe names, or load its weights.
+
+    Args:
+        recipe: All settings.
+        adapter: Folder of a trained adapter for local weights, or None.
+        services: Calls to a server go through them.
+        check: Looks at the prompts to be asked, before anything is loaded or sent.
+        server: The server, if it is open already; its owner closes it.
+
+    Returns:
+        The policy, and the recipe with the prompts that its chat template can hold.
+
+    Raises:
+        PolicyError: The weights cannot be loaded.
+        AccessDenied: The server needs a key, and there is none.
+    """
+    if recipe.policy.endpoint.url is not None:
+        with ExitStack() as stack:
+            remote = server or stack.enter_context(open_endpoint(recipe, services))
+            recipe, notes = fit_examples(recipe, remote.describe_problem)
+            for note in notes:
+                say(note)
+            check(remote, recipe)
+            yield remote, recipe
+        return
+    recipe, tokenizing, _ = open_tokenizing(recipe)
+    check(tokenizing, recipe)
+    say(f"loading {recipe.policy.model}")
+    policy = load_policy(recipe.policy, recipe.seed, recipe.rollout, adapter, tokenizing)
+    say(describe_backend(policy))
+    yield policy, recipe
+
+
+@contextmanager
+def open_endpoint(recipe: Recipe, services: Services) -> Iterator[EndpointPolicy]:
+    """Open the server that the recipe names, and let it show that it answers.
+
+    Raises:
+        PolicyError: The server does not know the model, or refuses what it is asked.
+        ServiceFailure: It does not answer.
+        AccessDenied: It needs a key, and there is none, or it refuses the key.
+    """
+    with EndpointPolicy(recipe.policy, services.client(POLICY)) as policy:
+        if recipe.cache.mode != "offline":
+            policy.check_key()
+            say(policy.prepare().describe())
+        yield policy

@@ -1,0 +1,172 @@
+"""What `rsearch preview` shows, gathered: questions, lengths, a prompt, a rollout with its mask.
+
+Place in the path: the command's body; it opens what a training run opens, in the same order, and
+trains nothing. On failure: whatever is wrong with the input is raised before the model is loaded.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rsearch_cli.policy.generation import Sampling
+from rsearch_cli.policy.loading import describe_backend, load_policy, locate_model
+from rsearch_cli.policy.prompts import encode_question, refuse_long_prompts
+from rsearch_cli.policy.tokenizing import Tokenizing
+from rsearch_cli.questions.sets import QuestionSet, open_question_set
+from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.rollout.rollout import Rollout
+from rsearch_cli.services.open import open_services
+from rsearch_cli.types import Question, Trajectory
+from rsearch_cli.workflows.train_setup import (
+    distinct_questions,
+    open_executor,
+    open_tokenizing,
+    say,
+    tell_scripts,
+)
+
+MEASURED = 1000
+"""Most questions whose lengths are measured."""
+
+
+def make_preview(recipe: Recipe, samples: int, *, with_rollout: bool) -> dict[str, Any]:
+    """Gather what a run of the recipe starts from, ready for JSON.
+
+    Args:
+        recipe: The run's.
+        samples: Training questions that are listed.
+        with_rollout: Load the model and sample one completion, as training does.
+
+    Raises:
+        RsearchError: Any of its kinds; see the modules that are called.
+    """
+    locate_model(recipe.policy.model)
+    question_set = open_question_set(recipe.questions, recipe.seed)
+    evaluated = question_set.load(recipe.evaluate.split, recipe.evaluate.limit)
+    trained_on = distinct_questions(
+        question_set.load(recipe.questions.train_split, recipe.questions.max_samples)
+    )
+    tell_scripts(recipe, [*trained_on, *evaluated])
+    recipe, tokenizing, notes = open_tokenizing(recipe, with_model=with_rollout)
+    asked = [*evaluated, *(trained_on if recipe.stage == "grpo" else ())]
+    refuse_long_prompts(asked, lambda q: encode_question(q, tokenizing, recipe), recipe.policy)
+    first = trained_on[0]
+    prompt_ids, opening = encode_question(first, tokenizing, recipe)
+    rollout = None
+    if with_rollout:
+        trajectory = _roll_out(recipe, question_set, first, tokenizing)
+        rollout = describe_rollout(trajectory, tokenizing)
+    return {
+        "questions": question_set.description,
+        "model": recipe.policy.model,
+        "notes": notes,
+        "training": _describe_split(recipe.questions.train_split, trained_on),
+        "evaluation": _describe_split(recipe.evaluate.split, evaluated),
+        "tokens": _measure(trained_on[:MEASURED], tokenizing, recipe),
+        "samples": [_describe_question(question) for question in trained_on[:samples]],
+        "prompt": {
+            "question": first.id,
+            "text": tokenizing.decode(prompt_ids),
+            "tokens": len(prompt_ids),
+            "opening": opening,
+        },
+        "rollout": rollout,
+    }
+
+
+def describe_rollout(trajectory: Trajectory, tokenizing: Tokenizing) -> dict[str, Any]:
+    """A completion as its loss sees it, ready for JSON.
+
+    Returns:
+        `segments` in order, each with `text` (its tokens, special ones included), `tokens` and
+        whether it is `trained`; `token_ids` and `mask`, both `[L]`; and how it went.
+    """
+    question = trajectory.question
+    mask = trajectory.model_mask
+    return {
+        "question": question.id,
+        "question_text": question.text,
+        "answer": trajectory.answer,
+        "references": list(question.answers),
+        "stop": trajectory.stop,
+        "problems": [problem for round_ in trajectory.rounds for problem in round_.problems],
+        "segments": [
+            {
+                "trained": segment.author == "model",
+                "tokens": len(segment.token_ids),
+                "text": tokenizing.decode(segment.token_ids),
+            }
+            for segment in trajectory.segments
+        ],
+        "trained_tokens": sum(mask),
+        "inserted_tokens": len(mask) - sum(mask),
+        "token_ids": trajectory.completion_ids,
+        "mask": mask,
+    }
+
+
+def _roll_out(
+    recipe: Recipe, question_set: QuestionSet, question: Question, tokenizing: Tokenizing
+) -> Trajectory:
+    import torch
+
+    with (
+        open_services(recipe, None) as services,
+        open_executor(recipe, question_set, services) as executor,
+    ):
+        say(f"loading {recipe.policy.model}")
+        policy = load_policy(recipe.policy, recipe.seed, tokenizing=tokenizing)
+        say(describe_backend(policy))
+        rollout = Rollout(policy, executor, recipe)
+        torch.manual_seed(recipe.seed)
+        sampling = Sampling(recipe.rollout.temperature, recipe.rollout.top_p)
+        (trajectory,) = rollout.run([question], sampling)
+    return trajectory
+
+
+def _measure(
+    questions: Sequence[Question], tokenizing: Tokenizing, recipe: Recipe
+) -> dict[str, Any]:
+    """Lengths in tokens, and how many prompts leave less room than a completion may take."""
+    prompts = [len(encode_question(q, tokenizing, recipe)[0]) for q in questions]
+    longest = recipe.policy.max_seq_length
+    wanted = recipe.rollout.max_new_tokens
+    return {
+        "measured": len(questions),
+        "question": _spread(len(tokenizing.encode_inserted(q.text)) for q in questions),
+        "prompt": _spread(prompts),
+        "max_seq_length": longest,
+        "max_new_tokens": wanted,
+        "cramped": sum(length + wanted + 1 > longest for length in prompts),
+    }
+
+
+def _spread(lengths: Iterable[int]) -> dict[str, int]:
+    """Least, median, 95th percentile (nearest rank) and most."""
+    ordered = sorted(lengths)
+
+    def at(share: float) -> int:
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+    return {"min": ordered[0], "p50": at(0.5), "p95": at(0.95), "max": ordered[-1]}
+
+
+def _describe_split(split: str, questions: Sequence[Question]) -> dict[str, Any]:
+    return {
+        "split": split,
+        "n": len(questions),
+        "by_type": dict(sorted(Counter(q.type or "not given" for q in questions).items())),
+        "by_level": dict(sorted(Counter(q.level or "not given" for q in questions).items())),
+    }
+
+
+def _describe_question(question: Question) -> dict[str, Any]:
+    return {
+        "id": question.id,
+        "type": question.type,
+        "level": question.level,
+        "question": question.text,
+        "answers": list(question.answers),
+    }
