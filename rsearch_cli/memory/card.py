@@ -1,8 +1,6 @@
 """How much memory the graphics card of this machine has.
 
-Place in the path: where `rsearch estimate` is given no `--vram`, and for the check that `rsearch train`
-makes first. nvidia-smi is asked, since importing torch costs seconds. On failure: no card is found;
-nothing is raised.
+Asks nvidia-smi, because importing torch takes seconds. Nothing is raised if there is no card.
 """
 
 from __future__ import annotations

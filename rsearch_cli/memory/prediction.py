@@ -1,8 +1,7 @@
-"""The memory plan: what a run takes at its peak, and whether a card has it.
+"""Predicts the peak GPU memory of a run, and whether a card has it.
 
-Place in the path: `rsearch estimate` shows it, `rsearch train` asks it before anything is loaded. On
-failure: `PolicyError` where the model or its adapter is not known well enough to plan for. Sizes
-are in GB of 2^30 bytes, as nvidia-smi and torch count them.
+Sizes are in GB of 2^30 bytes, as nvidia-smi and torch count them. Raises `PolicyError` if the model
+or its adapter is not known well enough.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The client of one service: every call to anything outside this process goes through it.
 
-The order is: cache, single flight, cache again, retry policy, budget, call, budget, cache. A request
-that got no answer after all retries is a `ServiceFailure`, which is shared by all who wait for it
-and never stored; `AccessDenied`, `BudgetExceeded` and `OfflineMiss` mean that the run must stop.
+A request passes through the cache, deduplication of concurrent requests, the retry policy and the
+budget. One that is not answered after all retries raises `ServiceFailure` for everyone who waits
+for it and is not stored. `AccessDenied`, `BudgetExceeded` and `OfflineMiss` must end the run.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""What a run will send and cost, worked out from its recipe before anything is sent.
+"""Predicts the requests and the bill of a run from its recipe.
 
-Place in the path: beside it; `rsearch estimate` asks here, no run does. On failure: it has none, it is
-arithmetic on a recipe that passed its checks. What a recipe cannot know is an `Assumptions` field.
+What a recipe cannot know is a field of `Assumptions`.
 """
 
 from __future__ import annotations

@@ -198,7 +198,7 @@ def test_recipes_and_errors(place: Path) -> None:
     call("recipes", "show", str(place / "broken.yaml"), code=10)
     (place / "keys.yaml").write_text(json.dumps({"purpose": 1, f"k {ATTACK}": {ATTACK: ATTACK}}))
     call("recipes", "show", str(place / "keys.yaml"), code=10)
-    call("plan", "--recipe", str(place / "none.yaml"), code=11)
+    call("estimate", "--recipe", str(place / "none.yaml"), code=11)
     call("--debug", "recipes", "show", ATTACK, code=11)
 
 
