@@ -149,7 +149,7 @@ def describe() -> dict[str, Any]:
     seconds = round(time.monotonic() - started, 1)
     import torch
 
-    from rsearch_cli.train.environment import describe_environment
+    from rsearch_cli.training.environment import describe_environment
 
     return {
         **describe_environment(42, "unsloth" if reason is None else reason, "auto"),

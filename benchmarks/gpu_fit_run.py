@@ -40,8 +40,8 @@ from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.open import open_services
-from rsearch_cli.train.environment import describe_environment
-from rsearch_cli.train.grpo import GrpoTraining
+from rsearch_cli.training.environment import describe_environment
+from rsearch_cli.training.grpo import GrpoTraining
 from rsearch_cli.types import Question
 
 NEVER = "</never written>"

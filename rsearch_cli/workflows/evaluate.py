@@ -37,7 +37,7 @@ from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import SearchSource, open_sources
 from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.open import Services, open_services
-from rsearch_cli.train.interrupts import Interrupts
+from rsearch_cli.training.interrupts import Interrupts
 from rsearch_cli.types import Question
 from rsearch_cli.ui.tables import report_markdown
 from rsearch_cli.ui.training_display import phase

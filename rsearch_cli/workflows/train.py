@@ -21,11 +21,11 @@ from rsearch_cli.protocol.format_diagnosis import explain_format
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.runs.files import METRICS, PREDICTIONS, SUMMARY, VALIDATION
 from rsearch_cli.runs.run_folder import RunFolder, checkpoint_step
-from rsearch_cli.train.alarms import Alarm, first_alarms
-from rsearch_cli.train.checkpoints import choose_checkpoint
-from rsearch_cli.train.grpo import GrpoTraining
-from rsearch_cli.train.sft_dataset import learn
-from rsearch_cli.train.validation import Validation, read_best
+from rsearch_cli.training.alarms import Alarm, first_alarms
+from rsearch_cli.training.checkpoints import choose_checkpoint
+from rsearch_cli.training.grpo import GrpoTraining
+from rsearch_cli.training.sft_dataset import learn
+from rsearch_cli.training.validation import Validation, read_best
 from rsearch_cli.ui.training_display import TrainingDisplay, phase
 from rsearch_cli.workflows.train_setup import OpenRun, open_run, say
 

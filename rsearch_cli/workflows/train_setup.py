@@ -52,10 +52,10 @@ from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.open import Services, open_services
 from rsearch_cli.streams import tell
-from rsearch_cli.train.environment import describe_environment
-from rsearch_cli.train.interrupts import Interrupts
-from rsearch_cli.train.sft_dataset import WORLD, SftDataset, build_sft_dataset
-from rsearch_cli.train.tracking import Tracker, open_tracker
+from rsearch_cli.training.environment import describe_environment
+from rsearch_cli.training.interrupts import Interrupts
+from rsearch_cli.training.sft_dataset import WORLD, SftDataset, build_sft_dataset
+from rsearch_cli.training.tracking import Tracker, open_tracker
 from rsearch_cli.types import Question
 
 

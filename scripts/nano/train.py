@@ -33,7 +33,7 @@ from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.open import open_services
-from rsearch_cli.train.traces import IGNORED, Trace, encode_trace
+from rsearch_cli.training.traces import IGNORED, Trace, encode_trace
 
 SEED = 20
 PRETRAIN_REGIONS = 400

@@ -197,7 +197,7 @@ def test_resume_with_other_settings_is_refused(finished):
 
 
 def test_resume_goes_on_from_the_last_checkpoint_as_if_nothing_had_happened(tmp_path, monkeypatch):
-    from rsearch_cli.train import grpo
+    from rsearch_cli.training import grpo
 
     # A folder named after the recipe must be found again from the recipe inside it.
     monkeypatch.chdir(tmp_path)

@@ -11,7 +11,7 @@ from backend import BACKEND
 from typer.testing import CliRunner
 
 from rsearch_cli.app import app
-from rsearch_cli.train import grpo, sft
+from rsearch_cli.training import grpo, sft
 
 SMALL = [
     "--set", "questions.world.train_regions=2",

@@ -81,7 +81,7 @@ def make_training(folder: Path) -> Any:
     from rsearch_cli.services.budget import Budget
     from rsearch_cli.services.cache import AnswerCache
     from rsearch_cli.services.open import Services
-    from rsearch_cli.train.grpo import GrpoTraining
+    from rsearch_cli.training.grpo import GrpoTraining
     from rsearch_cli.types import RewardParts
 
     recipe = load_recipe("quickstart", SETTINGS).recipe

@@ -26,7 +26,7 @@ from rsearch_cli.policy.prompts import encode_question, fit_recipe
 from rsearch_cli.protocol.prompt import build_messages
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.train.grpo import GrpoTraining
+from rsearch_cli.training.grpo import GrpoTraining
 from rsearch_cli.types import Question
 from rsearch_cli.workflows.preview import make_preview
 from rsearch_cli.workflows.train import run_training

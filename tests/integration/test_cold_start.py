@@ -15,10 +15,10 @@ from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.cache import AnswerCache
 from rsearch_cli.services.open import Services
-from rsearch_cli.train.grpo import GrpoTraining
-from rsearch_cli.train.sft import SftTraining, count_steps, order_examples
-from rsearch_cli.train.traces import IGNORED, encode_trace
-from rsearch_cli.train.world_traces import write_world_traces
+from rsearch_cli.training.grpo import GrpoTraining
+from rsearch_cli.training.sft import SftTraining, count_steps, order_examples
+from rsearch_cli.training.traces import IGNORED, encode_trace
+from rsearch_cli.training.world_traces import write_world_traces
 from rsearch_cli.types import RewardParts
 
 

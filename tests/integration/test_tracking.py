@@ -25,7 +25,7 @@ import sys, time
 from pathlib import Path
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.runs.run_folder import RunFolder
-from rsearch_cli.train.tracking import open_tracker
+from rsearch_cli.training.tracking import open_tracker
 
 folder, first, last, *settings = sys.argv[1:]
 recipe = load_recipe("quickstart", ["wandb.enabled=true", *settings]).recipe

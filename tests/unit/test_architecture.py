@@ -29,7 +29,7 @@ LAYERS = (
     {"rollout"},
     {"evaluate", "publish", "session"},
     {"ui"},
-    {"train"},
+    {"training"},
     {"workflows"},
     {"commands"},
     {"app"},
@@ -150,8 +150,8 @@ def test_public_names_are_documented() -> None:
 @pytest.mark.parametrize(
     ("own", "source", "found"),
     [
-        ("search", "from rsearch_cli.train.callbacks import Progress", ["train"]),
-        ("train", "def f():\n    import rsearch_cli.workflows.train", ["workflows"]),
+        ("search", "from rsearch_cli.training.callbacks import Progress", ["training"]),
+        ("training", "def f():\n    import rsearch_cli.workflows.train", ["workflows"]),
         ("questions", "from rsearch_cli import reward, errors", ["reward"]),
         ("questions", "from rsearch_cli.protocol.plan import read_plan", []),
         ("protocol", "from rsearch_cli.questions.sets import open_question_set", ["questions"]),

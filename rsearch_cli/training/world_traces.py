@@ -17,7 +17,7 @@ from rsearch_cli.protocol.results import render_invalid_plan, render_results
 from rsearch_cli.questions.world import gold_evidence, gold_plan
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.rollout.state import Executor
-from rsearch_cli.train.traces import Trace, TraceStats, require_traces
+from rsearch_cli.training.traces import Trace, TraceStats, require_traces
 from rsearch_cli.types import NodeResult, Question, SearchPlan, Segment
 
 ONE_HOP = "I look up one fact."

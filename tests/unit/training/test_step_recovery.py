@@ -16,7 +16,7 @@ from rsearch_cli.errors import (
     RunUnsaved,
 )
 from rsearch_cli.runs.run_folder import RunFolder
-from rsearch_cli.train.step_recovery import StepRecovery
+from rsearch_cli.training.step_recovery import StepRecovery
 from rsearch_cli.types import (
     NodeResult,
     PlanNode,

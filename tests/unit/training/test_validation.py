@@ -13,7 +13,7 @@ import pytest
 from rsearch_cli.errors import RunUnsaved
 from rsearch_cli.runs.files import VALIDATION
 from rsearch_cli.runs.run_folder import RunFolder
-from rsearch_cli.train.validation import Validation, read_best
+from rsearch_cli.training.validation import Validation, read_best
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from rsearch_cli.runs.files import METRICS
 from rsearch_cli.runs.run_folder import RunFolder
-from rsearch_cli.train.checkpoints import (
+from rsearch_cli.training.checkpoints import (
     SEAL,
     choose_checkpoint,
     drop_old_checkpoints,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rsearch_cli.services.budget import ServiceSpend, Spend
-from rsearch_cli.train.step_metrics import StepMetrics, describe_failures, describe_spend
+from rsearch_cli.training.step_metrics import StepMetrics, describe_failures, describe_spend
 from rsearch_cli.types import (
     NodeResult,
     PlanNode,
@@ -117,7 +117,7 @@ def test_a_row_says_how_much_of_the_step_goes_in_circles_and_keeps_the_format() 
 
 def test_what_comes_between_two_steps_counts_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("rsearch_cli.train.step_metrics.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("rsearch_cli.training.step_metrics.time.perf_counter", lambda: now[0])
     step_metrics = StepMetrics()
     now[0] += 50
     step_metrics.skip(spend((1.0, 0.0, 200, 0), (0.0, 0.0, 0, 0)))

@@ -24,8 +24,8 @@ from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.recipe.training import SftConfig
 from rsearch_cli.runs.files import ADAPTER, METRICS
 from rsearch_cli.runs.run_folder import RunFolder, checkpoint_step
-from rsearch_cli.train.traces import IGNORED, Example
-from rsearch_cli.train.trainer import keep_checkpoints_whole, shared_arguments
+from rsearch_cli.training.traces import IGNORED, Example
+from rsearch_cli.training.trainer import keep_checkpoints_whole, shared_arguments
 
 OnStep = Callable[[dict[str, Any]], None]
 

@@ -22,7 +22,7 @@ from rsearch_cli.protocol.transcript import read_transcript
 from rsearch_cli.questions.rows import Row, read_rows
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.reward.lexical import exact_match, f1
-from rsearch_cli.train.traces import Trace, TraceStats, require_traces
+from rsearch_cli.training.traces import Trace, TraceStats, require_traces
 from rsearch_cli.types import Question, Segment
 
 

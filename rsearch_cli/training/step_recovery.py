@@ -16,7 +16,7 @@ from typing import Any
 
 from rsearch_cli.errors import FailureShareExceeded, RsearchError, RunUnsaved
 from rsearch_cli.runs.run_folder import RunFolder
-from rsearch_cli.train.step_metrics import describe_failures
+from rsearch_cli.training.step_metrics import describe_failures
 from rsearch_cli.types import RewardParts, Trajectory
 
 

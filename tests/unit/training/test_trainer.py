@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rsearch_cli.runs.run_folder import RunFolder
-from rsearch_cli.train.trainer import make_trainer_class, shared_arguments
+from rsearch_cli.training.trainer import make_trainer_class, shared_arguments
 
 
 class TwoRanks:

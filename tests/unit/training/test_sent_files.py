@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from rsearch_cli.app import app
 from rsearch_cli.errors import RunFolderError
 from rsearch_cli.runs.run_folder import RunFolder
-from rsearch_cli.train.checkpoints import SEAL, choose_checkpoint, find_damage
-from rsearch_cli.train.tracking import _run_id
-from rsearch_cli.train.validation import Validation, read_best
+from rsearch_cli.training.checkpoints import SEAL, choose_checkpoint, find_damage
+from rsearch_cli.training.tracking import _run_id
+from rsearch_cli.training.validation import Validation, read_best
 
 ROWS = ["[]\n", "{}\n", '{"step": "x"}\n', '{"step": null}\n', '{"step": [1]}\n']
 

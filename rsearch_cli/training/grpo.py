@@ -31,10 +31,10 @@ from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.runs.files import ADAPTER, METRICS, TRAJECTORIES
 from rsearch_cli.runs.run_folder import RunFolder, checkpoint_step
 from rsearch_cli.services.budget import Budget
-from rsearch_cli.train.alarms import Alarm, CollapseWatch
-from rsearch_cli.train.step_metrics import StepMetrics
-from rsearch_cli.train.step_recovery import StepRecovery
-from rsearch_cli.train.trainer import (
+from rsearch_cli.training.alarms import Alarm, CollapseWatch
+from rsearch_cli.training.step_metrics import StepMetrics
+from rsearch_cli.training.step_recovery import StepRecovery
+from rsearch_cli.training.trainer import (
     build_config,
     describe_shortage,
     give_reward,
@@ -43,7 +43,7 @@ from rsearch_cli.train.trainer import (
     make_trainer_class,
     settle_reference,
 )
-from rsearch_cli.train.validation import Validation
+from rsearch_cli.training.validation import Validation
 from rsearch_cli.types import Question, RewardParts, Trajectory
 
 OnStep = Callable[[dict[str, Any], list[dict[str, Any]]], None]

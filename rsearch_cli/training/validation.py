@@ -15,7 +15,7 @@ from typing import Any
 from rsearch_cli.runs.files import BEST, VALIDATION
 from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.runs.run_folder import RunFolder
-from rsearch_cli.train.step_recovery import RandomState
+from rsearch_cli.training.step_recovery import RandomState
 
 SCORE = "f1"
 """The figure that decides: over a small slice it is finer than exact match."""

@@ -13,7 +13,7 @@ import pytest
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.services import WandbConfig
 from rsearch_cli.runs.run_folder import RunFolder
-from rsearch_cli.train.tracking import COLUMNS, Tracker, open_tracker, without_secrets
+from rsearch_cli.training.tracking import COLUMNS, Tracker, open_tracker, without_secrets
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 NODE = {"label": "A", "query": "Emma author", "source": "General"}

@@ -7,7 +7,7 @@ import pytest
 from rsearch_cli.errors import DataEmpty
 from rsearch_cli.policy.generation import GREEDY
 from rsearch_cli.rollout.rollout import Rollout
-from rsearch_cli.train.traces import (
+from rsearch_cli.training.traces import (
     IGNORED,
     Trace,
     TraceStats,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rsearch_cli.recipe.alarms import AlarmsConfig
-from rsearch_cli.train.alarms import CollapseWatch, find_alarms, first_alarms
+from rsearch_cli.training.alarms import CollapseWatch, find_alarms, first_alarms
 
 WINDOW = 3
 WELL: dict[str, Any] = {

@@ -23,11 +23,11 @@ from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.open import Services
-from rsearch_cli.train.interrupts import Interrupts
-from rsearch_cli.train.sft import SftTraining, count_steps
-from rsearch_cli.train.stored_traces import choose_traces
-from rsearch_cli.train.traces import Example, Trace, TraceStats, encode_traces
-from rsearch_cli.train.world_traces import write_world_traces
+from rsearch_cli.training.interrupts import Interrupts
+from rsearch_cli.training.sft import SftTraining, count_steps
+from rsearch_cli.training.stored_traces import choose_traces
+from rsearch_cli.training.traces import Example, Trace, TraceStats, encode_traces
+from rsearch_cli.training.world_traces import write_world_traces
 from rsearch_cli.types import Question
 from rsearch_cli.ui.training_display import TrainingDisplay
 

@@ -10,7 +10,7 @@ import pytest
 
 from rsearch_cli.errors import HungUp, Interrupted, Terminated
 from rsearch_cli.services.event_loop import StopNow
-from rsearch_cli.train.interrupts import Interrupts
+from rsearch_cli.training.interrupts import Interrupts
 
 
 def send(number: signal.Signals) -> None:

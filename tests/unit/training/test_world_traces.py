@@ -10,8 +10,8 @@ from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.cache import AnswerCache
 from rsearch_cli.services.open import Services
-from rsearch_cli.train.stored_traces import Candidate, find_fault
-from rsearch_cli.train.world_traces import write_world_traces
+from rsearch_cli.training.stored_traces import Candidate, find_fault
+from rsearch_cli.training.world_traces import write_world_traces
 
 
 @pytest.fixture(scope="module")
