@@ -23,7 +23,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from rsearch_cli.evaluate.intervals import wilson_interval
+from rsearch_cli.evaluation.intervals import wilson_interval
 from rsearch_cli.protocol.plan import read_plan
 from rsearch_cli.questions.contexts import collect_passages, require_paragraphs
 from rsearch_cli.questions.fields import parse_question

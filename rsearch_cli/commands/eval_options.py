@@ -15,11 +15,11 @@ from typing import Any
 import typer
 
 from rsearch_cli.errors import DataError
-from rsearch_cli.evaluate.baselines import METHODS
-from rsearch_cli.evaluate.comparison import compare_records
-from rsearch_cli.evaluate.folder import EvaluationFolder, flatten
-from rsearch_cli.evaluate.result import EvalResult
-from rsearch_cli.evaluate.spec import EvalSpec
+from rsearch_cli.evaluation.baselines import METHODS
+from rsearch_cli.evaluation.comparison import compare_records
+from rsearch_cli.evaluation.folder import EvaluationFolder, flatten
+from rsearch_cli.evaluation.result import EvalResult
+from rsearch_cli.evaluation.spec import EvalSpec
 from rsearch_cli.questions.sets import WHOLE
 from rsearch_cli.recipe.unread import tell_notes
 from rsearch_cli.workflows.evaluate import MOST_AT_ONCE

@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rsearch_cli.evaluate.intervals import METHODS
-from rsearch_cli.evaluate.metrics import Prediction, pair_up
+from rsearch_cli.evaluation.intervals import METHODS
+from rsearch_cli.evaluation.metrics import Prediction, pair_up
 from rsearch_cli.terminal import finite, printable, shorten
 
 if TYPE_CHECKING:

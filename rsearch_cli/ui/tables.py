@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rsearch_cli.evaluate.intervals import METHODS
-from rsearch_cli.evaluate.summary import GROUPED, LABELS
+from rsearch_cli.evaluation.intervals import METHODS
+from rsearch_cli.evaluation.summary import GROUPED, LABELS
 from rsearch_cli.terminal import escape_markdown, on_one_line, shorten
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from rsearch_cli.evaluate.baselines import DIRECT, answer_by, encode_for
-from rsearch_cli.evaluate.folder import EvaluationFolder, whole_batches
-from rsearch_cli.evaluate.result import EvalResult, measure_record, refuse_failed, search_seconds
-from rsearch_cli.evaluate.spec import (
+from rsearch_cli.evaluation.baselines import DIRECT, answer_by, encode_for
+from rsearch_cli.evaluation.folder import EvaluationFolder, whole_batches
+from rsearch_cli.evaluation.result import EvalResult, measure_record, refuse_failed, search_seconds
+from rsearch_cli.evaluation.spec import (
     EvalSpec,
     describe_policy,
     describe_settings,

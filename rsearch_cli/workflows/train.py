@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from rsearch_cli.distributed import gather, is_main, wait_for_all
-from rsearch_cli.evaluate.evaluation import Evaluation, evaluate_rollouts
-from rsearch_cli.evaluate.metrics import Prediction, attempt_of, compare, summarise
-from rsearch_cli.evaluate.validation_slice import score_slice
+from rsearch_cli.evaluation.evaluation import Evaluation, evaluate_rollouts
+from rsearch_cli.evaluation.metrics import Prediction, attempt_of, compare, summarise
+from rsearch_cli.evaluation.validation_slice import score_slice
 from rsearch_cli.policy.isolation import stdout_to_log
 from rsearch_cli.protocol.format_diagnosis import explain_format
 from rsearch_cli.recipe.schema import Recipe

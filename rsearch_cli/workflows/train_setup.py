@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from rsearch_cli.distributed import fail_together, is_main
 from rsearch_cli.errors import DataEmpty, RunFolderError
-from rsearch_cli.evaluate.validation_slice import load_slice
+from rsearch_cli.evaluation.validation_slice import load_slice
 from rsearch_cli.policy.adapter import find_adapter
 from rsearch_cli.policy.loading import (
     describe_backend,

@@ -18,7 +18,7 @@ from openai_policy import SETTINGS, write_as_agent, write_files
 from typer.testing import CliRunner, Result
 
 from rsearch_cli.app import app
-from rsearch_cli.evaluate import folder as evaluate_folder
+from rsearch_cli.evaluation import folder as evaluate_folder
 from rsearch_cli.runs.jsonl import append_rows
 
 SMALL = [

@@ -18,7 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rsearch_cli.app import app
-from rsearch_cli.evaluate import evaluation
+from rsearch_cli.evaluation import evaluation
 from rsearch_cli.training import grpo
 from rsearch_cli.training.checkpoints import find_damage
 from rsearch_cli.workflows import train as training

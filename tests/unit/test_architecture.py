@@ -27,7 +27,7 @@ LAYERS = (
     {"search"},
     {"policy"},
     {"rollout"},
-    {"evaluate", "publish", "session"},
+    {"evaluation", "publish", "session"},
     {"ui"},
     {"training"},
     {"workflows"},

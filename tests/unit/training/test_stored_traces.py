@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rsearch_cli.errors import DataEmpty, DataMalformed, DataNotFound
-from rsearch_cli.evaluate.metrics import measure
+from rsearch_cli.evaluation.metrics import measure
 from rsearch_cli.reward.composite import score_trajectories
 from rsearch_cli.training.step_metrics import describe_trajectory
 from rsearch_cli.training.stored_traces import choose_traces, read_candidates

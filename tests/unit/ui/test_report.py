@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from rsearch_cli.evaluate.metrics import Prediction, compare, summarise
+from rsearch_cli.evaluation.metrics import Prediction, compare, summarise
 from rsearch_cli.ui.report import (
     choose_trajectories,
     comparison_table,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from rsearch_cli.errors import DataEmpty
-from rsearch_cli.evaluate.evaluation import answer_questions
+from rsearch_cli.evaluation.evaluation import answer_questions
 from rsearch_cli.questions.sets import QuestionSet
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.rollout.rollout import Rollout

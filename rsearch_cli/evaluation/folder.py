@@ -23,7 +23,7 @@ from rsearch_cli.errors import (
     RunFolderError,
     RunFolderOccupied,
 )
-from rsearch_cli.evaluate.result import EvalResult
+from rsearch_cli.evaluation.result import EvalResult
 from rsearch_cli.recipe.trust import remember_own
 from rsearch_cli.runs.atomic_write import saving, staged
 from rsearch_cli.runs.confined_paths import open_own

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rsearch_cli.errors import DataError
-from rsearch_cli.evaluate.comparison import compare_records
+from rsearch_cli.evaluation.comparison import compare_records
 
 
 def test_differences_are_paired_by_question(record):

@@ -14,11 +14,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from rsearch_cli.evaluate.comparison import compare_records
-from rsearch_cli.evaluate.folder import EvaluationFolder
-from rsearch_cli.evaluate.metrics import attempt_of
-from rsearch_cli.evaluate.result import EvalResult, has_format
-from rsearch_cli.evaluate.summary import summarise_method
+from rsearch_cli.evaluation.comparison import compare_records
+from rsearch_cli.evaluation.folder import EvaluationFolder
+from rsearch_cli.evaluation.metrics import attempt_of
+from rsearch_cli.evaluation.result import EvalResult, has_format
+from rsearch_cli.evaluation.summary import summarise_method
 from rsearch_cli.policy.choice import describe_weights
 from rsearch_cli.policy.loading import locate_model
 from rsearch_cli.policy.serving import SETTLED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rsearch_cli.errors import PolicyError
-from rsearch_cli.evaluate.baselines import answer_by
+from rsearch_cli.evaluation.baselines import answer_by
 from rsearch_cli.policy.generation import Generation
 from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.types import NodeResult, Passage, Question

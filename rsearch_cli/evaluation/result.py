@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rsearch_cli.errors import DataMalformed, FailureShareExceeded
-from rsearch_cli.evaluate.baselines import AGENT, DIRECT
-from rsearch_cli.evaluate.metrics import Prediction, measure
+from rsearch_cli.evaluation.baselines import AGENT, DIRECT
+from rsearch_cli.evaluation.metrics import Prediction, measure
 from rsearch_cli.recipe.schema import ProtocolConfig
 from rsearch_cli.reward.lexical import Normalisation
 from rsearch_cli.types import Trajectory

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from rsearch_cli.distributed import collect, fail_together, share
 from rsearch_cli.errors import FailureShareExceeded
-from rsearch_cli.evaluate.metrics import Prediction, measure
+from rsearch_cli.evaluation.metrics import Prediction, measure
 from rsearch_cli.policy.generation import GREEDY, Sampling
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.rollout.rollout import Rollout

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from rsearch_cli.errors import DataEmpty, DataError, DataMalformed
-from rsearch_cli.evaluate.intervals import Interval, mean_interval, paired_difference
+from rsearch_cli.evaluation.intervals import Interval, mean_interval, paired_difference
 from rsearch_cli.protocol.format_diagnosis import Attempt
 from rsearch_cli.protocol.transcript import read_transcript
 from rsearch_cli.recipe.schema import ProtocolConfig

@@ -6,8 +6,8 @@ import io
 
 from rich.console import Console
 
-from rsearch_cli.evaluate.comparison import compare_records
-from rsearch_cli.evaluate.summary import summarise_method
+from rsearch_cli.evaluation.comparison import compare_records
+from rsearch_cli.evaluation.summary import summarise_method
 from rsearch_cli.ui.tables import (
     TableData,
     as_markdown,

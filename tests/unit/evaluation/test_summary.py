@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rsearch_cli.errors import DataEmpty
-from rsearch_cli.evaluate.summary import summarise_method
+from rsearch_cli.evaluation.summary import summarise_method
 
 
 def test_means_intervals_and_costs(record):

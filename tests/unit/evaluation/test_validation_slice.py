@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rsearch_cli.errors import DataEmpty, DataError
-from rsearch_cli.evaluate.validation_slice import load_slice, score_slice
+from rsearch_cli.evaluation.validation_slice import load_slice, score_slice
 from rsearch_cli.questions.sets import FileQuestionSet
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.schema import Recipe

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from rsearch_cli.errors import DataMalformed, FailureShareExceeded
-from rsearch_cli.evaluate.result import (
+from rsearch_cli.evaluation.result import (
     EvalResult,
     measure_record,
     refuse_failed,

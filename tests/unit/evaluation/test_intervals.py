@@ -8,8 +8,8 @@ import random
 import pytest
 
 from rsearch_cli.errors import DataEmpty
-from rsearch_cli.evaluate import intervals
-from rsearch_cli.evaluate.intervals import (
+from rsearch_cli.evaluation import intervals
+from rsearch_cli.evaluation.intervals import (
     BONETT_PRICE,
     BOOTSTRAP,
     LEAST_DIFFERENT,

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from rsearch_cli.errors import DataError
-from rsearch_cli.evaluate.intervals import paired_difference
-from rsearch_cli.evaluate.metrics import pair_up
-from rsearch_cli.evaluate.result import EvalResult
-from rsearch_cli.evaluate.significance import mcnemar_exact, sign_flip_test
-from rsearch_cli.evaluate.summary import METRICS
+from rsearch_cli.evaluation.intervals import paired_difference
+from rsearch_cli.evaluation.metrics import pair_up
+from rsearch_cli.evaluation.result import EvalResult
+from rsearch_cli.evaluation.significance import mcnemar_exact, sign_flip_test
+from rsearch_cli.evaluation.summary import METRICS
 
 Pair = tuple[EvalResult, EvalResult]
 

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from rsearch_cli.evaluate.significance import mcnemar_exact, sign_flip_test
+from rsearch_cli.evaluation.significance import mcnemar_exact, sign_flip_test
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from rsearch_cli.errors import DataEmpty, DataError, DataMalformed
-from rsearch_cli.evaluate.metrics import Prediction, compare, measure, pair_up, summarise
+from rsearch_cli.evaluation.metrics import Prediction, compare, measure, pair_up, summarise
 from rsearch_cli.recipe.schema import ProtocolConfig
 from rsearch_cli.types import (
     NodeResult,

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from rsearch_cli.evaluate.metrics import Prediction
-from rsearch_cli.evaluate.result import EvalResult
+from rsearch_cli.evaluation.metrics import Prediction
+from rsearch_cli.evaluation.result import EvalResult
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from rsearch_cli.errors import (
     RunFolderUnwritable,
     RunUnsaved,
 )
-from rsearch_cli.evaluate.folder import EvaluationFolder, whole_batches
+from rsearch_cli.evaluation.folder import EvaluationFolder, whole_batches
 from rsearch_cli.runs.files import ANSWERS
 
 SETTINGS = {"version": 1, "recipe": {"search": {"top_k": 3}}, "methods": ["rsearch"]}

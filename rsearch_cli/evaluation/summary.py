@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rsearch_cli.errors import DataEmpty
-from rsearch_cli.evaluate.intervals import mean_interval
-from rsearch_cli.evaluate.metrics import describe_intervals
-from rsearch_cli.evaluate.result import EvalResult, has_format
+from rsearch_cli.evaluation.intervals import mean_interval
+from rsearch_cli.evaluation.metrics import describe_intervals
+from rsearch_cli.evaluation.result import EvalResult, has_format
 
 Value = Callable[[EvalResult], float | None]
 
