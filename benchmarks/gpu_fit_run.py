@@ -29,9 +29,10 @@ from rsearch_cli.memory.prediction import plan_memory
 from rsearch_cli.memory.shape import find_shape
 from rsearch_cli.memory.workload import Row
 from rsearch_cli.policy.generation import GREEDY, Generation, Sampling
-from rsearch_cli.policy.loading import choose_backend, load_policy, locate_model
+from rsearch_cli.policy.loading import choose_backend, load_policy
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.policy.prefix_cache import PrefixCache
+from rsearch_cli.policy.resolve import locate_model
 from rsearch_cli.protocol.transcript import SEARCH_CLOSE
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.schema import Recipe

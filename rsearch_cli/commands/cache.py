@@ -171,8 +171,8 @@ def _check_answer(parts: Mapping[str, Any], value: JsonValue) -> None:
     Raises:
         ValueError: It is not.
     """
-    from rsearch_cli.policy.calls import check_problem
-    from rsearch_cli.policy.serving import Serving
+    from rsearch_cli.policy.endpoint_calls import check_problem
+    from rsearch_cli.policy.endpoint_probe import Serving
     from rsearch_cli.reward.rubric import read_verdict
     from rsearch_cli.search.answers import decode_passages
     from rsearch_cli.services.open import JUDGE, POLICY

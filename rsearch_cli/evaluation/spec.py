@@ -19,9 +19,8 @@ from rsearch_cli.evaluation.folder import EvaluationFolder
 from rsearch_cli.evaluation.metrics import attempt_of
 from rsearch_cli.evaluation.result import EvalResult, has_format
 from rsearch_cli.evaluation.summary import summarise_method
-from rsearch_cli.policy.choice import describe_weights
-from rsearch_cli.policy.loading import locate_model
-from rsearch_cli.policy.serving import SETTLED
+from rsearch_cli.policy.endpoint_probe import SETTLED
+from rsearch_cli.policy.resolve import describe_weights, locate_model
 from rsearch_cli.protocol.format_diagnosis import explain_format
 from rsearch_cli.questions.sets import QuestionSet
 from rsearch_cli.recipe.addresses import hide_login

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rsearch_cli.errors import PolicyError
-from rsearch_cli.policy.weights import read_header, read_json
+from rsearch_cli.policy.weight_files import read_header, read_json
 from rsearch_cli.recipe.policy import ALL_LINEAR, PolicyConfig
 
 CONFIG = "adapter_config.json"

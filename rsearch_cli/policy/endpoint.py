@@ -13,11 +13,9 @@ from dataclasses import replace
 from typing import Any
 
 from rsearch_cli.errors import OfflineMiss, PolicyError, RecipeValueError, ServiceFailure
-from rsearch_cli.policy.calls import FRAME_TOKENS, PolicyCalls, check_problem
 from rsearch_cli.policy.chat_template import ChatTemplate
-from rsearch_cli.policy.generation import GREEDY, Generation, Sampling
-from rsearch_cli.policy.prefix_cache import PrefixCache
-from rsearch_cli.policy.reading import (
+from rsearch_cli.policy.endpoint_calls import FRAME_TOKENS, PolicyCalls, check_problem
+from rsearch_cli.policy.endpoint_chat import (
     Written,
     assemble,
     cut_behind,
@@ -26,7 +24,9 @@ from rsearch_cli.policy.reading import (
     is_undecided,
     read_reply,
 )
-from rsearch_cli.policy.serving import SGLANG, Serving
+from rsearch_cli.policy.endpoint_probe import SGLANG, Serving
+from rsearch_cli.policy.generation import GREEDY, Generation, Sampling
+from rsearch_cli.policy.prefix_cache import PrefixCache
 from rsearch_cli.policy.texts import TextToken, build_chat, count_tokens, ends_opened, fill, heads
 from rsearch_cli.protocol.transcript import THINK
 from rsearch_cli.recipe.policy import PolicyConfig

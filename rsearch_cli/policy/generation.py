@@ -45,7 +45,7 @@ class Generation:
 
 
 class PromptPolicy(Protocol):
-    """What a prompt needs of a policy (see `policy.tokenizing.Tokenizing`)."""
+    """What a prompt needs of a policy (see `policy.chat_tokenizer.ChatTokenizer`)."""
 
     forbidden: tuple[str, ...]
 

@@ -16,7 +16,6 @@ from typing import Any
 
 from rsearch_cli.errors import PolicyError, RsearchError
 from rsearch_cli.memory.driver import explain_unused_card
-from rsearch_cli.policy.adapter import CONFIG as ADAPTER_CONFIG
 from rsearch_cli.policy.adapter import (
     StoredAdapter,
     find_adapter,
@@ -24,62 +23,18 @@ from rsearch_cli.policy.adapter import (
     put_on,
     read_adapter,
 )
+from rsearch_cli.policy.chat_tokenizer import ChatTokenizer
 from rsearch_cli.policy.local import LocalPolicy
-from rsearch_cli.policy.published import ADAPTER, BASE, find_weights, match_adapter
-from rsearch_cli.policy.skeleton import Skeleton
-from rsearch_cli.policy.tokenizing import Tokenizing
+from rsearch_cli.policy.meta_model import MetaModel
+from rsearch_cli.policy.resolve import find_weights, locate_model, match_adapter
 from rsearch_cli.policy.transformers_backend import check_dtype
 from rsearch_cli.policy.vllm_engine import VllmPolicy, check_engine
 from rsearch_cli.policy.vllm_server import VllmServerPolicy
-from rsearch_cli.policy.weights import (
-    CONFIG,
+from rsearch_cli.policy.weight_files import (
     check_files,
-    check_model_folder,
     describe_gguf,
-    refuse_file,
 )
 from rsearch_cli.recipe.policy import PolicyConfig, RolloutConfig
-
-BUILTIN = "builtin:"
-BUILTIN_FOLDER = Path(__file__).parent.parent / "models"
-
-
-def locate_model(name: str) -> str:
-    """Turn the recipe's model name into a folder or a Hub id.
-
-    Raises:
-        PolicyError: If a built-in model or a folder is not there, or a folder cannot be loaded.
-    """
-    if name.startswith(BUILTIN):
-        folder = BUILTIN_FOLDER / name.removeprefix(BUILTIN)
-        if not folder.is_dir():
-            known = ", ".join(BUILTIN + p.name for p in sorted(BUILTIN_FOLDER.glob("*/")))
-            raise PolicyError(f"policy.model: no built-in model {name!r}; there is {known}")
-        return str(folder)
-    path = Path(name).expanduser()
-    if path.is_file():
-        refuse_file(path)
-    if path.is_dir():
-        _check_folder(path, name)
-        return str(path)
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise PolicyError(f"policy.model: the folder {name} does not exist; check the path")
-    return name
-
-
-def _check_folder(path: Path, name: str) -> None:
-    if (path / ADAPTER_CONFIG).is_file():
-        read_adapter(path)
-    elif (path / CONFIG).is_file():
-        check_model_folder(path)
-    elif (path / BASE / CONFIG).is_file():
-        check_model_folder(path / BASE)
-        read_adapter(path / ADAPTER)
-    else:
-        problem = describe_gguf(name, [inside.name for inside in path.iterdir()])
-        raise PolicyError(
-            problem or f"policy.model: {name} is no model folder, it has no config.json"
-        )
 
 
 def choose_backend(wanted: str) -> tuple[str, str]:
@@ -155,7 +110,7 @@ def load_policy(
     seed: int,
     rollout: RolloutConfig | None = None,
     trained: Path | None = None,
-    tokenizing: Tokenizing | None = None,
+    chat_tokenizer: ChatTokenizer | None = None,
 ) -> LocalPolicy:
     """Load the policy of a recipe, with the adapter that it starts from, or else with a fresh one.
 
@@ -165,8 +120,8 @@ def load_policy(
         rollout: Names the engine that generates; None is the model itself.
         trained: Folder of an adapter to be used as it is and not trained further, whatever shape
             the recipe's has; what its own training started from is left alone.
-        tokenizing: The model's tokenizer, if it has been loaded before. It is used in place of the
-            back end's, so that prompts are the ones that were checked.
+        chat_tokenizer: The model's tokenizer, if already loaded. It replaces the back end's own, so
+            that the prompts are the ones that were checked.
 
     Raises:
         PolicyError: If it cannot be loaded; the message names the model and what to do.
@@ -185,7 +140,7 @@ def load_policy(
     check_dtype(recipe)
     with _telling(f"{recipe.model} could not be loaded with {backend}", weights.base):
         recipe = _fit_to_model(recipe, weights.base, on_it)
-        tokenizer = (tokenizing or load_tokenizing(recipe)).tokenizer
+        tokenizer = (chat_tokenizer or load_tokenizer(recipe)).tokenizer
         model, _ = _load(backend, weights.base, recipe, seed, rollout)
         if trained is not None:
             put_on(model, on_it[-1])
@@ -202,7 +157,7 @@ def load_policy(
     return policy
 
 
-def load_tokenizing(recipe: PolicyConfig) -> Tokenizing:
+def load_tokenizer(recipe: PolicyConfig) -> ChatTokenizer:
     """Load the tokenizer of a recipe's model alone.
 
     Raises:
@@ -215,7 +170,7 @@ def load_tokenizing(recipe: PolicyConfig) -> Tokenizing:
     with _telling(f"the tokenizer of {recipe.model} could not be loaded", base):
         tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=recipe.trust_remote_code)
         tokenizer.chat_template = tokenizer.chat_template or _processor_template(base)
-    return Tokenizing(tokenizer)
+    return ChatTokenizer(tokenizer)
 
 
 def _processor_template(base: str) -> str | None:
@@ -245,7 +200,7 @@ def _fit_to_model(
     Rows longer than the model has positions are refused: Unsloth would stretch all of them, also
     for short rows, and transformers would go on with positions that the model has never seen.
     """
-    skeleton = Skeleton(base, trust_remote_code=recipe.trust_remote_code)
+    skeleton = MetaModel(base, trust_remote_code=recipe.trust_remote_code)
     most = skeleton.positions
     if most and recipe.max_seq_length > most:
         raise PolicyError(

@@ -12,12 +12,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from rsearch_cli.errors import OutOfMemory, is_shortage, shortage
+from rsearch_cli.policy.chat_tokenizer import ChatTokenizer
 from rsearch_cli.policy.generation import GREEDY, Generation, Sampling, TagStop, TextWatch
 from rsearch_cli.policy.prefix_cache import Inputs, PrefixCache, pad_left
-from rsearch_cli.policy.tokenizing import Tokenizing
 
 
-class LocalPolicy(Tokenizing):
+class LocalPolicy(ChatTokenizer):
     """A causal language model with its tokenizer.
 
     Args:

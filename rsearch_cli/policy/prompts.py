@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from rsearch_cli.errors import PolicyError
 from rsearch_cli.policy.chat_template import Chat
+from rsearch_cli.policy.chat_tokenizer import ChatTokenizer
 from rsearch_cli.policy.generation import PromptPolicy
-from rsearch_cli.policy.tokenizing import Tokenizing
 from rsearch_cli.protocol.prompt import build_messages, with_examples_in_system_prompt
 from rsearch_cli.recipe.policy import PolicyConfig
 from rsearch_cli.recipe.schema import Recipe
@@ -29,17 +29,17 @@ def encode_question(question: Question, policy: PromptPolicy, recipe: Recipe) ->
     return prompt_ids, opening
 
 
-def fit_recipe(recipe: Recipe, tokenizing: Tokenizing) -> tuple[Recipe, list[str]]:
+def fit_recipe(recipe: Recipe, chat_tokenizer: ChatTokenizer) -> tuple[Recipe, list[str]]:
     """Give up what a model's chat template cannot hold of a recipe's prompts.
 
     Args:
         recipe: Its protocol and rollout sections are read.
-        tokenizing: Its chat template may be amended.
+        chat_tokenizer: Its chat template may be amended.
 
     Returns:
         The recipe that can be kept, and one line for everything that is not as was asked for.
     """
-    template, notes = tokenizing.template, list(tokenizing.template.notes)
+    template, notes = chat_tokenizer.template, list(chat_tokenizer.template.notes)
     if recipe.rollout.open_thought:
         notes += [note for note in [template.begin_with_thought()] if note]
     elif template.closes_thought():

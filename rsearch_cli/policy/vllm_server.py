@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from rsearch_cli.errors import EngineUnavailable
+from rsearch_cli.policy.endpoint_tokenizers import VLLM_IDS
 from rsearch_cli.policy.generation import GREEDY, Generation, Sampling
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.policy.prefix_cache import PrefixCache
-from rsearch_cli.policy.token_servers import VLLM_IDS
 from rsearch_cli.recipe.addresses import hide_login
 from rsearch_cli.recipe.policy import RolloutConfig
 from rsearch_cli.services.http import open_blocking_client

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rsearch_cli.errors import PublishError
-from rsearch_cli.policy.loading import BUILTIN, locate_model
-from rsearch_cli.policy.published import BASE, find_weights
+from rsearch_cli.policy.resolve import BASE, BUILTIN, find_weights, locate_model
 from rsearch_cli.recipe.policy import PolicyConfig
 
 

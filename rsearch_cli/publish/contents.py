@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rsearch_cli.policy.published import ADAPTER
 from rsearch_cli.publish.base import Base
 from rsearch_cli.publish.merging import MergeCheck
+from rsearch_cli.runs.files import ADAPTER
 
 
 @dataclass(frozen=True, slots=True)

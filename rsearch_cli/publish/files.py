@@ -14,12 +14,13 @@ from pathlib import Path
 
 from rsearch_cli.errors import PolicyError, PublishUnsafe, RunFolderError
 from rsearch_cli.policy.adapter import CONFIG, WEIGHTS, StoredAdapter
-from rsearch_cli.policy.published import ADAPTER, BASE, MANIFEST, RECIPE
-from rsearch_cli.policy.skeleton import Skeleton
-from rsearch_cli.policy.weights import check_model_folder, read_header
+from rsearch_cli.policy.meta_model import MetaModel
+from rsearch_cli.policy.resolve import BASE, MANIFEST
+from rsearch_cli.policy.weight_files import check_model_folder, read_header
 from rsearch_cli.publish.base import Base
 from rsearch_cli.publish.method import CURVE
 from rsearch_cli.runs.confined_paths import copy_own
+from rsearch_cli.runs.files import ADAPTER, RECIPE
 from rsearch_cli.runs.json_text import dump_json
 
 CARD = "README.md"
@@ -136,7 +137,7 @@ def check_adapter(adapter: StoredAdapter, base: Base) -> None:
     with tempfile.TemporaryDirectory(prefix="rsearch-push-") as scratch:
         stage_adapter(adapter, base, Path(scratch))
         try:
-            skeleton = Skeleton(base.path, trust_remote_code=base.trust_remote_code)
+            skeleton = MetaModel(base.path, trust_remote_code=base.trust_remote_code)
             skeleton.require_fit(adapter)
             skeleton.load(Path(scratch))
         except PolicyError as error:

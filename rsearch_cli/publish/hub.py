@@ -24,7 +24,7 @@ from rsearch_cli.errors import (
     PublishThrottled,
     PublishUnreachable,
 )
-from rsearch_cli.policy.published import MANIFEST
+from rsearch_cli.policy.resolve import MANIFEST
 from rsearch_cli.services.hub import TOKEN_VARIABLE
 from rsearch_cli.services.keys import find_flaw, hide_secrets, read_key
 from rsearch_cli.services.proxies import check_proxies

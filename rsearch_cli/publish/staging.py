@@ -19,9 +19,9 @@ from typing import Any
 
 from rsearch_cli import __version__
 from rsearch_cli.errors import PolicyError, PublishError, PublishUnsafe
+from rsearch_cli.policy.chat_tokenizer import ChatTokenizer
 from rsearch_cli.policy.prompts import fit_recipe
-from rsearch_cli.policy.published import BASE, MANIFEST, RECIPE
-from rsearch_cli.policy.tokenizing import Tokenizing
+from rsearch_cli.policy.resolve import BASE, MANIFEST
 from rsearch_cli.protocol.prompt import build_messages
 from rsearch_cli.publish.base import (
     Base,
@@ -49,6 +49,7 @@ from rsearch_cli.publish.method import CURVE
 from rsearch_cli.publish.record import RunRecord, public_recipe
 from rsearch_cli.recipe.documents import dump_document
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.runs.files import RECIPE
 from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.types import Question
 
@@ -166,10 +167,10 @@ def trained_recipe(record: RunRecord) -> Recipe:
     custom = record.recipe.policy.trust_remote_code
     try:
         tokenizer = AutoTokenizer.from_pretrained(record.adapter, trust_remote_code=custom)
-        tokenizing = Tokenizing(tokenizer)
+        chat_tokenizer = ChatTokenizer(tokenizer)
     except (OSError, ValueError, PolicyError):
         return record.recipe  # `_check_complete` says what is missing
-    return fit_recipe(record.recipe, tokenizing)[0]
+    return fit_recipe(record.recipe, chat_tokenizer)[0]
 
 
 def _stage_merged(record: RunRecord, base: Base, folder: Path, say: Say) -> MergeCheck:

@@ -6,7 +6,7 @@ fails.
 
 from __future__ import annotations
 
-from rsearch_cli.policy.published import BASE
+from rsearch_cli.policy.resolve import BASE
 from rsearch_cli.protocol.prompt import build_messages, build_system_prompt
 from rsearch_cli.publish.base import Base
 from rsearch_cli.publish.contents import Contents

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from rsearch_cli.distributed import gather
+from rsearch_cli.policy.chat_tokenizer import ChatTokenizer
 from rsearch_cli.policy.local import LocalPolicy
-from rsearch_cli.policy.tokenizing import Tokenizing
 from rsearch_cli.questions.world import open_world
 from rsearch_cli.recipe.schema import Recipe, SourceConfig
 from rsearch_cli.runs.files import TRACE_STATS, TRACES
@@ -48,13 +48,13 @@ class SftDataset:
     trace_stats: TraceStats
     examples: list[Example] = field(default_factory=list)
 
-    def encode(self, tokenizing: Tokenizing, recipe: Recipe) -> None:
+    def encode(self, chat_tokenizer: ChatTokenizer, recipe: Recipe) -> None:
         """Encode the traces, and leave those out that the policy could not have written.
 
         Raises:
             DataEmpty: None is left.
         """
-        encoded = encode_traces(self.traces, tokenizing, recipe, self.trace_stats)
+        encoded = encode_traces(self.traces, chat_tokenizer, recipe, self.trace_stats)
         self.traces = [trace for trace, _ in encoded]
         self.examples = [example for _, example in encoded]
 

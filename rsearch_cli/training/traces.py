@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rsearch_cli.errors import DataEmpty
+from rsearch_cli.policy.chat_tokenizer import ChatTokenizer
 from rsearch_cli.policy.prompts import encode_question
-from rsearch_cli.policy.tokenizing import Tokenizing
 from rsearch_cli.protocol.results import renew_block
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.types import Question, Segment
@@ -108,7 +108,7 @@ class Unfit(ValueError):
 
 
 def encode_traces(
-    traces: Sequence[Trace], policy: Tokenizing, recipe: Recipe, trace_stats: TraceStats
+    traces: Sequence[Trace], policy: ChatTokenizer, recipe: Recipe, trace_stats: TraceStats
 ) -> list[tuple[Trace, Example]]:
     """Encode all traces that fit the policy, in their order.
 
@@ -131,7 +131,7 @@ def encode_traces(
     return encoded
 
 
-def encode_trace(trace: Trace, policy: Tokenizing, recipe: Recipe) -> Example:
+def encode_trace(trace: Trace, policy: ChatTokenizer, recipe: Recipe) -> Example:
     """Encode one trace.
 
     Raises:
@@ -185,7 +185,7 @@ def _texts(segments: Iterable[Segment], opening: str) -> list[tuple[str, bool]]:
     return [(first, texts[0][1]), *texts[1:-1], (last, texts[-1][1])]
 
 
-def _encode_written(text: str, policy: Tokenizing) -> list[int]:
+def _encode_written(text: str, policy: ChatTokenizer) -> list[int]:
     ids: list[int] = policy.tokenizer.encode(text, add_special_tokens=False)
     if not set(ids).isdisjoint(policy.tokenizer.all_special_ids):
         raise Unfit("with control tokens in the model's text")

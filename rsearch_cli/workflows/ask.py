@@ -13,9 +13,9 @@ from datetime import date
 from functools import partial
 
 from rsearch_cli.policy.generation import PromptPolicy, Sampling
-from rsearch_cli.policy.loading import locate_model
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.policy.prompts import encode_question, refuse_long_prompts
+from rsearch_cli.policy.resolve import locate_model
 from rsearch_cli.questions.sets import open_question_set
 from rsearch_cli.recipe.addresses import hide_login
 from rsearch_cli.recipe.schema import Recipe

@@ -17,7 +17,8 @@ from rsearch_cli.memory.prediction import MemoryPrediction, plan_memory
 from rsearch_cli.memory.shape import find_shape
 from rsearch_cli.memory.suggestions import Suggestion, list_knobs
 from rsearch_cli.memory.workload import Backend
-from rsearch_cli.policy.loading import choose_backend, locate_model
+from rsearch_cli.policy.loading import choose_backend
+from rsearch_cli.policy.resolve import locate_model
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.streams import echo, tell
 

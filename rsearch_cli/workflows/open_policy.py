@@ -12,18 +12,18 @@ from pathlib import Path
 
 import typer
 
-from rsearch_cli.policy.choice import ModelChoice, choose_model
 from rsearch_cli.policy.endpoint import EndpointPolicy
 from rsearch_cli.policy.generation import PromptPolicy
 from rsearch_cli.policy.loading import describe_backend, load_policy
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.policy.prompts import fit_examples
+from rsearch_cli.policy.resolve import ModelChoice, choose_model
 from rsearch_cli.recipe.loading import LoadedRecipe, load_recipe
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.recipe.trust import as_trusted, describe_left_out, is_own
 from rsearch_cli.services.open import POLICY, Services
 from rsearch_cli.terminal import printable
-from rsearch_cli.workflows.train_setup import open_tokenizing, say
+from rsearch_cli.workflows.train_setup import open_tokenizer, say
 
 DEFAULT_RECIPE = "quickstart"
 
@@ -121,10 +121,10 @@ def open_policy(
             check(remote, recipe)
             yield remote, recipe
         return
-    recipe, tokenizing, _ = open_tokenizing(recipe)
-    check(tokenizing, recipe)
+    recipe, chat_tokenizer, _ = open_tokenizer(recipe)
+    check(chat_tokenizer, recipe)
     say(f"loading {recipe.policy.model}")
-    policy = load_policy(recipe.policy, recipe.seed, recipe.rollout, adapter, tokenizing)
+    policy = load_policy(recipe.policy, recipe.seed, recipe.rollout, adapter, chat_tokenizer)
     say(describe_backend(policy))
     yield policy, recipe
 

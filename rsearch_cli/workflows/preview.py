@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from rsearch_cli.policy.chat_tokenizer import ChatTokenizer
 from rsearch_cli.policy.generation import Sampling
-from rsearch_cli.policy.loading import describe_backend, load_policy, locate_model
+from rsearch_cli.policy.loading import describe_backend, load_policy
 from rsearch_cli.policy.prompts import encode_question, refuse_long_prompts
-from rsearch_cli.policy.tokenizing import Tokenizing
+from rsearch_cli.policy.resolve import locate_model
 from rsearch_cli.questions.sets import QuestionSet, open_question_set
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.rollout.rollout import Rollout
@@ -22,7 +23,7 @@ from rsearch_cli.types import Question, Trajectory
 from rsearch_cli.workflows.train_setup import (
     distinct_questions,
     open_executor,
-    open_tokenizing,
+    open_tokenizer,
     say,
     tell_scripts,
 )
@@ -49,26 +50,26 @@ def make_preview(recipe: Recipe, samples: int, *, with_rollout: bool) -> dict[st
         question_set.load(recipe.questions.train_split, recipe.questions.max_samples)
     )
     tell_scripts(recipe, [*trained_on, *evaluated])
-    recipe, tokenizing, notes = open_tokenizing(recipe, with_model=with_rollout)
+    recipe, chat_tokenizer, notes = open_tokenizer(recipe, with_model=with_rollout)
     asked = [*evaluated, *(trained_on if recipe.stage == "grpo" else ())]
-    refuse_long_prompts(asked, lambda q: encode_question(q, tokenizing, recipe), recipe.policy)
+    refuse_long_prompts(asked, lambda q: encode_question(q, chat_tokenizer, recipe), recipe.policy)
     first = trained_on[0]
-    prompt_ids, opening = encode_question(first, tokenizing, recipe)
+    prompt_ids, opening = encode_question(first, chat_tokenizer, recipe)
     rollout = None
     if with_rollout:
-        trajectory = _roll_out(recipe, question_set, first, tokenizing)
-        rollout = describe_rollout(trajectory, tokenizing)
+        trajectory = _roll_out(recipe, question_set, first, chat_tokenizer)
+        rollout = describe_rollout(trajectory, chat_tokenizer)
     return {
         "questions": question_set.description,
         "model": recipe.policy.model,
         "notes": notes,
         "training": _describe_split(recipe.questions.train_split, trained_on),
         "evaluation": _describe_split(recipe.evaluate.split, evaluated),
-        "tokens": _measure(trained_on[:MEASURED], tokenizing, recipe),
+        "tokens": _measure(trained_on[:MEASURED], chat_tokenizer, recipe),
         "samples": [_describe_question(question) for question in trained_on[:samples]],
         "prompt": {
             "question": first.id,
-            "text": tokenizing.decode(prompt_ids),
+            "text": chat_tokenizer.decode(prompt_ids),
             "tokens": len(prompt_ids),
             "opening": opening,
         },
@@ -76,7 +77,7 @@ def make_preview(recipe: Recipe, samples: int, *, with_rollout: bool) -> dict[st
     }
 
 
-def describe_rollout(trajectory: Trajectory, tokenizing: Tokenizing) -> dict[str, Any]:
+def describe_rollout(trajectory: Trajectory, chat_tokenizer: ChatTokenizer) -> dict[str, Any]:
     """A completion as its loss sees it, ready for JSON.
 
     Returns:
@@ -96,7 +97,7 @@ def describe_rollout(trajectory: Trajectory, tokenizing: Tokenizing) -> dict[str
             {
                 "trained": segment.author == "model",
                 "tokens": len(segment.token_ids),
-                "text": tokenizing.decode(segment.token_ids),
+                "text": chat_tokenizer.decode(segment.token_ids),
             }
             for segment in trajectory.segments
         ],
@@ -108,7 +109,7 @@ def describe_rollout(trajectory: Trajectory, tokenizing: Tokenizing) -> dict[str
 
 
 def _roll_out(
-    recipe: Recipe, question_set: QuestionSet, question: Question, tokenizing: Tokenizing
+    recipe: Recipe, question_set: QuestionSet, question: Question, chat_tokenizer: ChatTokenizer
 ) -> Trajectory:
     import torch
 
@@ -117,7 +118,7 @@ def _roll_out(
         open_executor(recipe, question_set, services) as executor,
     ):
         say(f"loading {recipe.policy.model}")
-        policy = load_policy(recipe.policy, recipe.seed, tokenizing=tokenizing)
+        policy = load_policy(recipe.policy, recipe.seed, chat_tokenizer=chat_tokenizer)
         say(describe_backend(policy))
         rollout = Rollout(policy, executor, recipe)
         torch.manual_seed(recipe.seed)
@@ -127,15 +128,15 @@ def _roll_out(
 
 
 def _measure(
-    questions: Sequence[Question], tokenizing: Tokenizing, recipe: Recipe
+    questions: Sequence[Question], chat_tokenizer: ChatTokenizer, recipe: Recipe
 ) -> dict[str, Any]:
     """Lengths in tokens, and how many prompts leave less room than a completion may take."""
-    prompts = [len(encode_question(q, tokenizing, recipe)[0]) for q in questions]
+    prompts = [len(encode_question(q, chat_tokenizer, recipe)[0]) for q in questions]
     longest = recipe.policy.max_seq_length
     wanted = recipe.rollout.max_new_tokens
     return {
         "measured": len(questions),
-        "question": _spread(len(tokenizing.encode_inserted(q.text)) for q in questions),
+        "question": _spread(len(chat_tokenizer.encode_inserted(q.text)) for q in questions),
         "prompt": _spread(prompts),
         "max_seq_length": longest,
         "max_new_tokens": wanted,

@@ -15,16 +15,11 @@ from rsearch_cli.distributed import fail_together, is_main
 from rsearch_cli.errors import DataEmpty, RunFolderError
 from rsearch_cli.evaluation.validation_slice import load_slice
 from rsearch_cli.policy.adapter import find_adapter
-from rsearch_cli.policy.loading import (
-    describe_backend,
-    load_policy,
-    load_tokenizing,
-    locate_model,
-    open_backend,
-)
+from rsearch_cli.policy.chat_tokenizer import ChatTokenizer
+from rsearch_cli.policy.loading import describe_backend, load_policy, load_tokenizer, open_backend
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.policy.prompts import encode_question, fit_recipe, refuse_long_prompts
-from rsearch_cli.policy.tokenizing import Tokenizing
+from rsearch_cli.policy.resolve import locate_model
 from rsearch_cli.policy.transformers_backend import compute_dtype
 from rsearch_cli.policy.vllm_engine import check_engine
 from rsearch_cli.questions.sets import QuestionSet, open_question_set
@@ -143,14 +138,14 @@ def _open(
         say("gathering traces")
         sft_dataset = build_sft_dataset(recipe, evaluated, services, folder, resume=resume)
     asked_for = recipe
-    recipe, tokenizing, notes = open_tokenizing(recipe)
+    recipe, chat_tokenizer, notes = open_tokenizer(recipe)
     asked = [*evaluated, *validated, *(() if sft_dataset else trained)]
-    refuse_long_prompts(asked, lambda q: encode_question(q, tokenizing, recipe), recipe.policy)
+    refuse_long_prompts(asked, lambda q: encode_question(q, chat_tokenizer, recipe), recipe.policy)
     if sft_dataset:
-        sft_dataset.encode(tokenizing, recipe)
+        sft_dataset.encode(chat_tokenizer, recipe)
         say(sft_dataset.trace_stats.describe())
     say(f"loading {recipe.policy.model}")
-    policy = load_policy(settings, recipe.seed, recipe.rollout, tokenizing=tokenizing)
+    policy = load_policy(settings, recipe.seed, recipe.rollout, chat_tokenizer=chat_tokenizer)
     say(describe_backend(policy))
     folder.open(resume=resume)
     folder.write_text(RECIPE, dump_recipe(asked_for))
@@ -182,9 +177,9 @@ def _open(
     )
 
 
-def open_tokenizing(
+def open_tokenizer(
     recipe: Recipe, *, with_model: bool = True
-) -> tuple[Recipe, Tokenizing, list[str]]:
+) -> tuple[Recipe, ChatTokenizer, list[str]]:
     """Load the tokenizer, and fit the recipe's prompts to its chat template.
 
     What cannot be kept is printed, one line each.
@@ -201,11 +196,11 @@ def open_tokenizing(
     """
     if with_model:
         open_backend(recipe.policy, recipe.rollout)
-    tokenizing = load_tokenizing(recipe.policy)
-    recipe, notes = fit_recipe(recipe, tokenizing)
+    chat_tokenizer = load_tokenizer(recipe.policy)
+    recipe, notes = fit_recipe(recipe, chat_tokenizer)
     for note in notes:
         say(note)
-    return recipe, tokenizing, notes
+    return recipe, chat_tokenizer, notes
 
 
 @contextmanager

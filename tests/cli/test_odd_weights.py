@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from rsearch_cli.app import app
-from rsearch_cli.policy.loading import locate_model
+from rsearch_cli.policy.resolve import locate_model
 
 QUESTION = "Where is Dresja Press based?"
 SMALL = [

@@ -13,7 +13,7 @@ from openai_policy import write_as_agent
 from typer.testing import CliRunner, Result
 
 from rsearch_cli.app import app
-from rsearch_cli.policy.loading import locate_model
+from rsearch_cli.policy.resolve import locate_model
 
 CHATML = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
 PROMPT = "{% if add_generation_prompt %}<|assistant|>{% endif %}"

@@ -100,7 +100,7 @@ def test_a_base_that_cannot_be_had_is_one_clear_line(run, what):
 
 
 def test_an_adapter_on_a_folder_needs_its_hub_id(run, tmp_path):
-    from rsearch_cli.policy.loading import locate_model
+    from rsearch_cli.policy.resolve import locate_model
 
     model = shutil.copytree(locate_model("builtin:nano"), tmp_path / "mine")
     recipe = run / "recipe.yaml"

@@ -20,7 +20,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rsearch_cli.policy.generation import Generation
-from rsearch_cli.policy.loading import load_tokenizing
+from rsearch_cli.policy.loading import load_tokenizer
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.policy.prompts import encode_question, fit_recipe
 from rsearch_cli.protocol.prompt import build_messages
@@ -216,14 +216,14 @@ def meant(tokenizer: Any, chat: list[dict[str, str]]) -> str | None:
 def test_every_prompt_is_what_its_template_means(name: str, model: Path, tmp_path: Path) -> None:
     recipe = recipe_for(model, tmp_path)
     untouched = AutoTokenizer.from_pretrained(model)
-    tokenizing = load_tokenizing(recipe.policy)
-    fitted, notes = fit_recipe(recipe, tokenizing)
+    chat_tokenizer = load_tokenizer(recipe.policy)
+    fitted, notes = fit_recipe(recipe, chat_tokenizer)
     asked_for = build_messages(QUESTION, recipe.protocol, 1)
     held = meant(untouched, asked_for)
     plain = recipe.protocol.model_copy(update={"example_turns": 0})
     expected = held or meant(untouched, build_messages(QUESTION, plain, 1))
     assert expected is not None
-    ids, opening = encode_question(QUESTION, tokenizing, fitted)
+    ids, opening = encode_question(QUESTION, chat_tokenizer, fitted)
     assert ids == untouched.encode(expected, add_special_tokens=False)
     assert ids.count(untouched.bos_token_id) <= 1
     tail = re.search(r"<think>\s*\Z", expected)
@@ -238,7 +238,7 @@ def test_every_prompt_is_what_its_template_means(name: str, model: Path, tmp_pat
     assert ("takes no system message" in told) is (not taken)
     assert "as tokens" not in told and "no generation prompt" not in told
     # A card shows how to render a chat with the tokenizer that was trained with.
-    saved = tokenizing.tokenizer.apply_chat_template(
+    saved = chat_tokenizer.tokenizer.apply_chat_template(
         build_messages(QUESTION, fitted.protocol, 1),
         add_generation_prompt=True,
         return_dict=False,
@@ -250,10 +250,10 @@ def test_every_prompt_is_what_its_template_means(name: str, model: Path, tmp_pat
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_an_opened_thought_is_opened_once(name: str, model: Path, tmp_path: Path) -> None:
     recipe = recipe_for(model, tmp_path, "rollout.open_thought=true")
-    tokenizing = load_tokenizing(recipe.policy)
-    fitted, _ = fit_recipe(recipe, tokenizing)
-    ids, opening = encode_question(QUESTION, tokenizing, fitted)
-    text = tokenizing.decode(ids)
+    chat_tokenizer = load_tokenizer(recipe.policy)
+    fitted, _ = fit_recipe(recipe, chat_tokenizer)
+    ids, opening = encode_question(QUESTION, chat_tokenizer, fitted)
+    text = chat_tokenizer.decode(ids)
     assert opening.strip() == THOUGHT and text.endswith(opening)
     assert not re.search(r"<think>\s*(</think>\s*)?<think>\s*\Z", text)
 
@@ -269,7 +269,7 @@ def test_an_answer_ends_with_the_mark_of_its_template(
     behind = [text.partition("xyzzy")[2].lstrip() for text in texts]
     mark = next(MARK.match(text) for text in behind if text)
     assert mark is not None
-    policy = load_tokenizing(recipe_for(model, tmp_path).policy)
+    policy = load_tokenizer(recipe_for(model, tmp_path).policy)
     assert policy.template.turn_end == untouched.convert_tokens_to_ids(mark[0])
 
 

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from rsearch_cli.app import app
 from rsearch_cli.policy.generation import GREEDY
-from rsearch_cli.policy.loading import load_policy, locate_model
-from rsearch_cli.policy.published import published_recipe
+from rsearch_cli.policy.loading import load_policy
+from rsearch_cli.policy.resolve import locate_model, published_recipe
 from rsearch_cli.questions.sets import open_question_set
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.trust import remember_own

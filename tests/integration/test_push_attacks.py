@@ -214,7 +214,7 @@ def test_a_sent_run_publishes_no_other_model_of_this_machine(
     hub_server: HubServer, run: Path, tmp_path: Path
 ) -> None:
     """Merged with an adapter without effect it would be the private model itself."""
-    from rsearch_cli.policy.loading import locate_model
+    from rsearch_cli.policy.resolve import locate_model
 
     private = shutil.copytree(locate_model("builtin:nano"), tmp_path / "private")
     recipe = run / "recipe.yaml"
@@ -229,7 +229,7 @@ def test_a_base_that_goes_along_brings_no_file_from_elsewhere(
     hub_server: HubServer, run: Path, private: Path, tmp_path: Path
 ) -> None:
     """The base of an agent that somebody sent as a folder, trained further here."""
-    from rsearch_cli.policy.loading import locate_model
+    from rsearch_cli.policy.resolve import locate_model
 
     sent = tmp_path / "sent"
     shutil.copytree(locate_model("builtin:nano"), sent / "base")

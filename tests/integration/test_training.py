@@ -188,7 +188,7 @@ def test_a_saved_adapter_gives_the_trained_model_back(make_training, quickstart)
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from rsearch_cli.policy.loading import locate_model
+    from rsearch_cli.policy.resolve import locate_model
 
     training, folder, _ = make_training()
     training.run()

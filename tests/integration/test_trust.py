@@ -22,7 +22,7 @@ from openai_chat import API_KEY, ChatServer
 from typer.testing import CliRunner, Result
 
 from rsearch_cli.app import app
-from rsearch_cli.policy.loading import locate_model
+from rsearch_cli.policy.resolve import locate_model
 from rsearch_cli.recipe.loading import dump_recipe, load_recipe
 
 REPO = "someone/agent"
@@ -343,7 +343,12 @@ def test_an_adapter_leads_to_no_other_model_of_this_machine(
     (folder / "adapter_config.json").write_text(json.dumps(config))
     result = call("infer", "--model", folder, QUESTION, *TRANSFORMERS)
     assert result.exit_code == 60, result.output
-    words = "is an adapter itself" if kind == "another adapter" else "a path is not taken from"
+    untrusted = "paths from adapters are not trusted"
+    words = "is an adapter itself" if kind == "another adapter" else untrusted
+        "is an adapter itself"
+        if kind == "another adapter"
+        else "paths from adapters are not trusted"
+    )
     assert words in result.stderr.splitlines()[-1]
     assert not [path for _, path in hub_server.requests if path.startswith("/c/d")]
 

@@ -140,7 +140,7 @@ def test_nf4_takes_what_bitsandbytes_stores() -> None:
 
 
 def test_a_4_bit_model_weighs_what_our_back_end_loads(tmp_path) -> None:
-    from rsearch_cli.policy.loading import locate_model
+    from rsearch_cli.policy.resolve import locate_model
     from rsearch_cli.policy.transformers_backend import load_model
 
     recipe = Recipe.model_validate(

@@ -8,7 +8,7 @@ import pytest
 
 from rsearch_cli.errors import PolicyError
 from rsearch_cli.memory.shape import KNOWN, find_shape, read_shape
-from rsearch_cli.policy.loading import locate_model
+from rsearch_cli.policy.resolve import locate_model
 
 # As the Hub counts them, from the safetensors of each model.
 PARAMETERS = {

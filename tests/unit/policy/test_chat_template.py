@@ -14,10 +14,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rsearch_cli.errors import PolicyError
 from rsearch_cli.policy.chat_template import ChatTemplate
-from rsearch_cli.policy.loading import load_tokenizing, locate_model
+from rsearch_cli.policy.chat_tokenizer import ChatTokenizer
+from rsearch_cli.policy.loading import load_tokenizer
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.policy.prompts import encode_question, fit_recipe, refuse_long_prompts
-from rsearch_cli.policy.tokenizing import Tokenizing
+from rsearch_cli.policy.resolve import locate_model
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.types import Question
 
@@ -246,10 +247,10 @@ def with_protocol(recipe: Recipe, open_thought: bool = False, **protocol: Any) -
 def prompt_of(tokenizer: Any, template: str, recipe: Recipe) -> tuple[str, str, list[str]]:
     """The prompt of a question, what it opens, and what was told."""
     tokenizer.chat_template = template
-    tokenizing = Tokenizing(tokenizer)
-    fitted, notes = fit_recipe(recipe, tokenizing)
-    ids, opening = encode_question(Question("q", "Who?", ()), tokenizing, fitted)
-    return tokenizing.decode(ids), opening, notes
+    chat_tokenizer = ChatTokenizer(tokenizer)
+    fitted, notes = fit_recipe(recipe, chat_tokenizer)
+    ids, opening = encode_question(Question("q", "Who?", ()), chat_tokenizer, fitted)
+    return chat_tokenizer.decode(ids), opening, notes
 
 
 FORGETFUL = PLAIN.replace(
@@ -376,7 +377,7 @@ def test_a_template_may_trim_what_it_is_given(tokenizer, quickstart):
 def test_a_message_that_a_template_drops_later_is_refused(tokenizer):
     tokenizer.chat_template = PLAIN.replace("{{ m.content }}", "{{ m.content[:60] }}")
     with pytest.raises(PolicyError, match=r"is wrong: it changes or drops message 1 \(user\)"):
-        Tokenizing(tokenizer).encode_prompt([{"role": "user", "content": "x" * 61}])
+        ChatTokenizer(tokenizer).encode_prompt([{"role": "user", "content": "x" * 61}])
 
 
 def test_a_template_of_a_processor_is_read(tmp_path, quickstart):
@@ -384,7 +385,7 @@ def test_a_template_of_a_processor_is_read(tmp_path, quickstart):
     (tmp_path / "chat_template.jinja").unlink()
     (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": PLAIN}))
     recipe = quickstart.policy.model_copy(update={"model": str(tmp_path)})
-    assert load_tokenizing(recipe).template.render([USER]) == "<|user|>Who?<|end|><|assistant|>"
+    assert load_tokenizer(recipe).template.render([USER]) == "<|user|>Who?<|end|><|assistant|>"
 
 
 @pytest.mark.parametrize("broken", ["{}", '{"version": "1.0", "added'])
@@ -393,24 +394,24 @@ def test_a_tokenizer_that_is_cut_off_is_one_line(tmp_path, quickstart, broken):
     (tmp_path / "tokenizer.json").write_text(broken)
     recipe = quickstart.policy.model_copy(update={"model": str(tmp_path)})
     with pytest.raises(PolicyError, match=f"the tokenizer of {tmp_path} could not be") as caught:
-        load_tokenizing(recipe)
+        load_tokenizer(recipe)
     assert "\n" not in str(caught.value)
 
 
 def test_a_tokenizer_without_an_end_of_sequence_is_refused(tokenizer):
     tokenizer.eos_token = None
     with pytest.raises(PolicyError, match="has no end-of-sequence token; set eos_token in its"):
-        Tokenizing(tokenizer)
+        ChatTokenizer(tokenizer)
 
 
 def test_only_questions_that_could_be_too_long_are_encoded(tokenizer, quickstart):
-    tokenizing = Tokenizing(tokenizer)
+    chat_tokenizer = ChatTokenizer(tokenizer)
     policy = quickstart.policy.model_copy(update={"max_seq_length": 200})
     asked: list[str] = []
 
     def encode(question: Question) -> Any:
         asked.append(question.id)
-        return encode_question(question, tokenizing, quickstart)
+        return encode_question(question, chat_tokenizer, quickstart)
 
     short = [Question(f"short {i}", "Who wrote it?", ()) for i in range(20)]
     long = [Question(f"long {i}", "Who wrote it? " * 60, ()) for i in range(3)]
@@ -428,10 +429,10 @@ def test_only_questions_that_could_be_too_long_are_encoded(tokenizer, quickstart
 def test_the_longest_prompt_that_fits_is_let_through_and_the_next_is_not(
     tokenizer, quickstart, word
 ):
-    tokenizing = Tokenizing(tokenizer)
+    chat_tokenizer = ChatTokenizer(tokenizer)
 
     def encode(question: Question) -> Any:
-        return encode_question(question, tokenizing, quickstart)
+        return encode_question(question, chat_tokenizer, quickstart)
 
     question = Question("q", word * 40, ())
     length = len(encode(question)[0])

@@ -9,8 +9,9 @@ import pytest
 from backend import BACKEND
 
 from rsearch_cli.errors import PolicyError
-from rsearch_cli.policy import loading, unsloth_backend
-from rsearch_cli.policy.loading import choose_backend, load_policy, locate_model
+from rsearch_cli.policy import unsloth_backend
+from rsearch_cli.policy.loading import choose_backend, load_policy
+from rsearch_cli.policy.resolve import locate_model
 from rsearch_cli.policy.transformers_backend import check_dtype, compute_dtype
 from rsearch_cli.recipe.policy import PolicyConfig
 
@@ -152,4 +153,3 @@ def test_loading_is_the_only_module_that_imports_unsloth(repository):
         if re.search(r"^\s*(import|from) unsloth\b", p.read_text(), re.MULTILINE)
     }
     assert users == {"policy/unsloth_backend.py"}
-    assert loading.BUILTIN_FOLDER.name == "models"

@@ -7,10 +7,10 @@ import torch
 from transformers import GenerationConfig
 
 from rsearch_cli.errors import OutOfMemory, PolicyError
+from rsearch_cli.policy.chat_tokenizer import ensure_pad_token
 from rsearch_cli.policy.generation import GREEDY, Sampling, TagStop, TextWatch
 from rsearch_cli.policy.loading import load_policy
 from rsearch_cli.policy.local import LocalPolicy
-from rsearch_cli.policy.tokenizing import ensure_pad_token
 
 WARM = Sampling(temperature=1.0)
 

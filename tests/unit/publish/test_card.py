@@ -11,8 +11,8 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 from transformers import AutoTokenizer
 
+from rsearch_cli.policy.chat_tokenizer import ChatTokenizer
 from rsearch_cli.policy.prompts import encode_question, fit_recipe
-from rsearch_cli.policy.tokenizing import Tokenizing
 from rsearch_cli.publish.base import Base, locate_base, read_licence
 from rsearch_cli.publish.card import write_card
 from rsearch_cli.publish.contents import Contents, Findings
@@ -144,7 +144,7 @@ def test_the_code_asks_what_the_run_asked(record, tmp_path, template, open_thoug
     )
     tokenizer = AutoTokenizer.from_pretrained(record.adapter)
     tokenizer.chat_template = template
-    trained_with = Tokenizing(tokenizer)
+    trained_with = ChatTokenizer(tokenizer)
     asked, _ = fit_recipe(recipe, trained_with)
     question = Question("q", "Who wrote The Amber Lamp?", ())
     ids, _ = encode_question(question, trained_with, asked)

@@ -8,7 +8,7 @@ import pytest
 
 from rsearch_cli.errors import MergeBroken, PublishError
 from rsearch_cli.policy.adapter import read_adapter
-from rsearch_cli.policy.loading import locate_model
+from rsearch_cli.policy.resolve import locate_model
 from rsearch_cli.publish import merging
 from rsearch_cli.publish.base import Base
 from rsearch_cli.publish.merging import MergeCheck, _compare, _Path

@@ -128,7 +128,7 @@ def test_weights_and_vocabularies_raise_no_alarm(tmp_path):
     import torch
     from safetensors.torch import save
 
-    from rsearch_cli.policy.loading import locate_model
+    from rsearch_cli.policy.resolve import locate_model
 
     torch.manual_seed(0)
     look(tmp_path, "model.safetensors", save({"w": (torch.randn(1 << 23) / 50).bfloat16()}))

@@ -10,7 +10,13 @@ from typing import Any
 from pydantic import JsonValue
 
 from rsearch_cli.errors import PolicyError, ServiceFailure
-from rsearch_cli.policy.serving import MOST_PROBES, PROBE_BYTES, PROBE_TOKENS, Serving, settle
+from rsearch_cli.policy.endpoint_probe import (
+    MOST_PROBES,
+    PROBE_BYTES,
+    PROBE_TOKENS,
+    Serving,
+    settle,
+)
 from rsearch_cli.recipe.policy import EndpointConfig
 from rsearch_cli.services.cache import make_key
 from rsearch_cli.services.call import Reply

@@ -36,7 +36,7 @@ def ensure_pad_token(tokenizer: Any) -> None:
     )
 
 
-class Tokenizing:
+class ChatTokenizer:
     """A tokenizer as a rollout uses it.
 
     Args:

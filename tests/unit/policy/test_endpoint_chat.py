@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rsearch_cli.policy.reading import (
+from rsearch_cli.policy.endpoint_chat import (
     assemble,
     cut_behind,
     drop_echo,

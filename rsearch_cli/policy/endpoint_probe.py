@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args
 
 from rsearch_cli.errors import AccessDenied, PolicyError
 from rsearch_cli.policy.chat_template import find_opening
-from rsearch_cli.policy.reading import drop_echo
-from rsearch_cli.policy.token_servers import (
+from rsearch_cli.policy.endpoint_chat import drop_echo
+from rsearch_cli.policy.endpoint_tokenizers import (
     LLAMA_CPP_SAMPLING,
     VLLM_SAMPLING,
     LlamaCppTokens,

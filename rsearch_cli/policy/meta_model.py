@@ -13,7 +13,7 @@ from typing import Any
 from rsearch_cli.distributed import is_main
 from rsearch_cli.errors import PolicyError
 from rsearch_cli.policy.adapter import WEIGHTS, StoredAdapter, plain_name
-from rsearch_cli.policy.weights import refuse_quantised
+from rsearch_cli.policy.weight_files import refuse_quantised
 from rsearch_cli.recipe.policy import ALL_LINEAR, PolicyConfig
 from rsearch_cli.streams import tell
 
@@ -21,7 +21,7 @@ from rsearch_cli.streams import tell
 _STACKED = ".experts."
 
 
-class Skeleton:
+class MetaModel:
     """A model's modules, from its configuration.
 
     Args:
