@@ -345,10 +345,6 @@ def test_an_adapter_leads_to_no_other_model_of_this_machine(
     assert result.exit_code == 60, result.output
     untrusted = "paths from adapters are not trusted"
     words = "is an adapter itself" if kind == "another adapter" else untrusted
-        "is an adapter itself"
-        if kind == "another adapter"
-        else "paths from adapters are not trusted"
-    )
     assert words in result.stderr.splitlines()[-1]
     assert not [path for _, path in hub_server.requests if path.startswith("/c/d")]
 
