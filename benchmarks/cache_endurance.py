@@ -63,8 +63,8 @@ async def work(folder: Path, worker: int, seconds: float) -> None:
     from rsearch_cli.recipe.services import ServiceConfig
     from rsearch_cli.services.budget import Budget
     from rsearch_cli.services.cache import AnswerCache
-    from rsearch_cli.services.call import Reply
     from rsearch_cli.services.client import ServiceClient
+    from rsearch_cli.services.outcomes import Reply
     from rsearch_cli.services.retry import RetryPolicy
 
     journal = os.open(folder / f"journal-{worker}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)

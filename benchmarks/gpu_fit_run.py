@@ -40,7 +40,7 @@ from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
-from rsearch_cli.services.open import open_services
+from rsearch_cli.services.runtime import open_services
 from rsearch_cli.training.environment import describe_environment
 from rsearch_cli.training.grpo import GrpoTraining
 from rsearch_cli.types import Question

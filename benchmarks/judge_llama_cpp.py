@@ -34,7 +34,7 @@ from typing import Any, get_args
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.reward.judge import AnswerJudge
 from rsearch_cli.reward.rubric import Mode
-from rsearch_cli.services.open import JUDGE, open_services
+from rsearch_cli.services.runtime import JUDGE, open_services
 from rsearch_cli.types import Question
 
 QUESTION = Question(

@@ -42,7 +42,7 @@ from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.runs.files import METRICS
 from rsearch_cli.runs.run_folder import RunFolder
-from rsearch_cli.services.open import open_services
+from rsearch_cli.services.runtime import open_services
 from rsearch_cli.training.grpo import GrpoTraining
 from rsearch_cli.types import NodeResult, Passage, Question, Trajectory
 from rsearch_cli.workflows.train_setup import open_executor

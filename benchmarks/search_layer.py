@@ -29,7 +29,7 @@ from rsearch_cli.search.exa import CATEGORIES
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.expansion import expand
 from rsearch_cli.search.sources import open_sources
-from rsearch_cli.services.open import open_services
+from rsearch_cli.services.runtime import open_services
 from rsearch_cli.types import NodeResult, Passage, PlanNode, SearchPlan
 
 SERVER = Path(__file__).resolve().parents[1] / "tests" / "servers" / "exa.py"

@@ -31,7 +31,7 @@ from rsearch_cli.questions.rows import read_rows
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
-from rsearch_cli.services.open import open_services
+from rsearch_cli.services.runtime import open_services
 from rsearch_cli.types import NodeResult, Passage, PlanNode, Question, SearchPlan
 
 HERE = Path(__file__).resolve().parent

@@ -3,8 +3,8 @@
 import httpx
 
 from rsearch_cli.recipe.base import BaseConfig
-from rsearch_cli.search.options import read_options
-from rsearch_cli.services.call import PermanentFailure, TransientFailure
+from rsearch_cli.search.sources import read_options
+from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
 from rsearch_cli.types import Passage
 
 

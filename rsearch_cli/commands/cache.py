@@ -19,7 +19,7 @@ from rsearch_cli.commands.options import CacheDir, Json
 from rsearch_cli.errors import DataError, DataMalformed, DataNotFound
 from rsearch_cli.runs.atomic_write import replacing
 from rsearch_cli.runs.json_text import dump_json
-from rsearch_cli.services.values import parse_strictly
+from rsearch_cli.services.validation import parse_strictly
 from rsearch_cli.streams import echo
 from rsearch_cli.terminal import on_one_line
 from rsearch_cli.ui.output import print_json, print_rich
@@ -174,9 +174,9 @@ def _check_answer(parts: Mapping[str, Any], value: JsonValue) -> None:
     from rsearch_cli.policy.endpoint_calls import check_problem
     from rsearch_cli.policy.endpoint_probe import Serving
     from rsearch_cli.reward.rubric import read_verdict
-    from rsearch_cli.search.answers import decode_passages
-    from rsearch_cli.services.open import JUDGE, POLICY
-    from rsearch_cli.services.replies import check_reply
+    from rsearch_cli.search.cache_entries import decode_passages
+    from rsearch_cli.services.completion import check_reply
+    from rsearch_cli.services.runtime import JUDGE, POLICY
 
     try:
         if parts["service"] == POLICY and "question" in parts:

@@ -68,7 +68,7 @@ def _setting(corpus: Path) -> str:
 
 def _build(corpus: Path, output: Path | None) -> dict[str, Any]:
     from rsearch_cli.search.bm25 import corpus_key, indexes_folder, prepare_corpus
-    from rsearch_cli.search.prepared import StoredPassages, is_free, is_whole
+    from rsearch_cli.search.index_folder import StoredPassages, is_free, is_whole
 
     started = time.perf_counter()
     if corpus.is_dir():

@@ -30,13 +30,13 @@ from rsearch_cli.policy.prefix_cache import PrefixCache
 from rsearch_cli.policy.texts import TextToken, build_chat, count_tokens, ends_opened, fill, heads
 from rsearch_cli.protocol.transcript import THINK
 from rsearch_cli.recipe.policy import PolicyConfig
-from rsearch_cli.services.call import CallFailure, Reply
-from rsearch_cli.services.chat import ChatClient
+from rsearch_cli.services.chat_client import ChatClient
+from rsearch_cli.services.chat_errors import NothingThere, RequestRefused
 from rsearch_cli.services.client import ServiceClient
+from rsearch_cli.services.completion import Completion
 from rsearch_cli.services.event_loop import PATIENCE_SECONDS, EventLoop
 from rsearch_cli.services.lifetime import Closing, finish_all
-from rsearch_cli.services.refusals import NothingThere, RequestRefused
-from rsearch_cli.services.replies import Completion
+from rsearch_cli.services.outcomes import CallFailure, Reply
 from rsearch_cli.types import Trajectory
 
 END = -1

@@ -19,11 +19,11 @@ from rsearch_cli.policy.endpoint_probe import (
 )
 from rsearch_cli.recipe.policy import EndpointConfig
 from rsearch_cli.services.cache import make_key
-from rsearch_cli.services.call import Reply
-from rsearch_cli.services.chat import ChatClient
+from rsearch_cli.services.chat_client import ChatClient
+from rsearch_cli.services.chat_errors import NothingThere, PromptTooLong, RequestRefused
 from rsearch_cli.services.client import ServiceClient
-from rsearch_cli.services.refusals import NothingThere, PromptTooLong, RequestRefused
-from rsearch_cli.services.replies import Completion, check_reply
+from rsearch_cli.services.completion import Completion, check_reply
+from rsearch_cli.services.outcomes import Reply
 
 FRAME_TOKENS = 16
 """An estimate of the marks around a message."""

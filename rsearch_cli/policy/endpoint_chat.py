@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 from rsearch_cli.policy.generation import Generation
 from rsearch_cli.policy.texts import TextToken, count_tokens, fill
 from rsearch_cli.protocol.transcript import TAG, THINK
-from rsearch_cli.services.replies import LENGTH
+from rsearch_cli.services.completion import LENGTH
 
 THINK_CLOSE = "</think>"
 

@@ -22,10 +22,10 @@ from rsearch_cli.policy.endpoint_tokenizers import (
     VllmTokens,
 )
 from rsearch_cli.protocol.transcript import ANSWER_CLOSE, SEARCH_CLOSE, TAG
-from rsearch_cli.services.call import PermanentFailure, TransientFailure
-from rsearch_cli.services.chat import ChatClient
-from rsearch_cli.services.refusals import RequestRefused
-from rsearch_cli.services.replies import Completion
+from rsearch_cli.services.chat_client import ChatClient
+from rsearch_cli.services.chat_errors import RequestRefused
+from rsearch_cli.services.completion import Completion
+from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
 
 Results = Literal["same_turn", "user_turn"]
 

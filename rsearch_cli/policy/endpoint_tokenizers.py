@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from rsearch_cli.services.call import PermanentFailure
-from rsearch_cli.services.chat import ChatClient
+from rsearch_cli.services.chat_client import ChatClient
+from rsearch_cli.services.outcomes import PermanentFailure
 
 VLLM_SAMPLING: Mapping[str, Any] = MappingProxyType(
     {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}

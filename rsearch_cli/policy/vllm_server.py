@@ -32,7 +32,7 @@ from rsearch_cli.policy.prefix_cache import PrefixCache
 from rsearch_cli.recipe.addresses import hide_login
 from rsearch_cli.recipe.policy import RolloutConfig
 from rsearch_cli.services.http import open_blocking_client
-from rsearch_cli.services.values import is_finite
+from rsearch_cli.services.validation import is_finite
 
 TIMEOUT_SECONDS = 1800.0
 """Longest wait for one completion; a full server takes its time."""

@@ -25,9 +25,9 @@ from rsearch_cli.errors import (
     PublishUnreachable,
 )
 from rsearch_cli.policy.resolve import MANIFEST
+from rsearch_cli.services.http import check_proxies
 from rsearch_cli.services.hub import TOKEN_VARIABLE
 from rsearch_cli.services.keys import find_flaw, hide_secrets, read_key
-from rsearch_cli.services.proxies import check_proxies
 
 MESSAGE = "Search agent trained with rsearch"
 _WEIGHTS = (".safetensors", ".bin", ".gguf")

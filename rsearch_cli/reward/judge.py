@@ -15,7 +15,7 @@ from contextlib import suppress
 from rsearch_cli.errors import BudgetExceeded, JudgeError, ServiceFailure
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.recipe.services import JudgeConfig
-from rsearch_cli.reward.chat_client import ChatEndpoint
+from rsearch_cli.reward.judge_client import JudgeClient
 from rsearch_cli.reward.lexical import normalise_answer
 from rsearch_cli.reward.rubric import (
     PROMPT_VERSION,
@@ -29,13 +29,13 @@ from rsearch_cli.reward.rubric import (
     verdict_schema,
 )
 from rsearch_cli.services.cache import make_key
-from rsearch_cli.services.call import PermanentFailure, Reply, TransientFailure
+from rsearch_cli.services.chat_errors import NothingThere
 from rsearch_cli.services.client import ServiceClient
+from rsearch_cli.services.completion import LENGTH, Completion
 from rsearch_cli.services.event_loop import EventLoop
 from rsearch_cli.services.lifetime import Closing, finish_all
-from rsearch_cli.services.open import JUDGE, Services
-from rsearch_cli.services.refusals import NothingThere
-from rsearch_cli.services.replies import LENGTH, Completion
+from rsearch_cli.services.outcomes import PermanentFailure, Reply, TransientFailure
+from rsearch_cli.services.runtime import JUDGE, Services
 from rsearch_cli.types import Question
 
 VERDICT_TRIES = 3
@@ -84,7 +84,7 @@ class AnswerJudge(Closing):
         Raises:
             JudgeError: The judge's address is none.
         """
-        self.endpoint = ChatEndpoint(judge)
+        self.endpoint = JudgeClient(judge)
         self.judged = 0
         self.failed = 0
         self.last_failure: str | None = None

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from rsearch_cli.protocol.results import neutralise
 from rsearch_cli.runs.json_text import dump_json
-from rsearch_cli.services.values import parse_strictly
+from rsearch_cli.services.validation import parse_strictly
 
 Mode = Literal["continuous", "discrete", "multi"]
 

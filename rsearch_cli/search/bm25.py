@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from rsearch_cli.errors import DataEmpty, DataMalformed, RecipeKeyError
 from rsearch_cli.recipe.schema import SourceConfig
+from rsearch_cli.search.analyzer import split_query
 from rsearch_cli.search.corpus import hash_corpus, hash_file, read_corpus, stream_corpus
-from rsearch_cli.search.prepared import (
+from rsearch_cli.search.index_folder import (
     PASSAGES,
     StoredPassages,
     build_scorer,
@@ -28,7 +29,6 @@ from rsearch_cli.search.prepared import (
     store_passages,
 )
 from rsearch_cli.search.sources import SearchRequest
-from rsearch_cli.search.words import split_query
 from rsearch_cli.services.cache import cache_root
 from rsearch_cli.streams import tell
 from rsearch_cli.types import Passage

@@ -19,10 +19,9 @@ from pydantic import Field, field_validator, model_validator
 from rsearch_cli.protocol.characters import flatten, shorten
 from rsearch_cli.recipe.base import BaseConfig
 from rsearch_cli.recipe.schema import SourceConfig
-from rsearch_cli.search.answers import DAYS_KEPT
-from rsearch_cli.search.exa_service import API_URL, KEY_VARIABLE, ExaService, Page
-from rsearch_cli.search.options import read_options
-from rsearch_cli.search.sources import Found, SearchRequest
+from rsearch_cli.search.cache_entries import DAYS_KEPT
+from rsearch_cli.search.exa_client import API_URL, KEY_VARIABLE, ExaClient, Page
+from rsearch_cli.search.sources import Found, SearchRequest, read_options
 from rsearch_cli.services.keys import read_key
 from rsearch_cli.types import Passage
 
@@ -117,7 +116,7 @@ class ExaSource:
 
     service = "exa"
 
-    def __init__(self, name: str, options: ExaOptions, exa: ExaService) -> None:
+    def __init__(self, name: str, options: ExaOptions, exa: ExaClient) -> None:
         """Search `exa` with `options`, where the source's `name` may give the category."""
         category = options.category or CATEGORIES.get(name)
         self._options = options.model_copy(update={"category": category})
@@ -126,7 +125,7 @@ class ExaSource:
         self.fingerprint = f"exa/{VERSION}/{exa.url}/{self._options.model_dump_json()}"
 
     def check(self) -> None:
-        """Check that there is a key; see `ExaService.check`."""
+        """Check that there is a key; see `ExaClient.check`."""
         self._exa.check()
 
     def simplify(self, request: SearchRequest) -> SearchRequest:
@@ -134,7 +133,7 @@ class ExaSource:
         return SearchRequest(" ".join([request.query, *request.expansion]), top_k=request.top_k)
 
     async def search(self, request: SearchRequest) -> Found:
-        """Find pages for the node's words and what its parents found; see `ExaService.search`."""
+        """Find pages for the node's words and what its parents found; see `ExaClient.search`."""
         options = self._options
         answer = await self._exa.search(
             self.simplify(request).query,
@@ -169,7 +168,7 @@ def open_exa(
         SourceError: EXA_BASE_URL is no address.
     """
     options = {name: read_options(ExaOptions, name, config) for name, config in configs.items()}
-    exa = ExaService(read_key(KEY_VARIABLE), os.environ.get("EXA_BASE_URL") or API_URL)
+    exa = ExaClient(read_key(KEY_VARIABLE), os.environ.get("EXA_BASE_URL") or API_URL)
     return {name: ExaSource(name, options[name], exa) for name in configs}
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from rsearch_cli.errors import AccessDenied, BudgetExceeded, OfflineMiss, SourceError
 from rsearch_cli.recipe.schema import SearchConfig, SourceConfig
-from rsearch_cli.search.answers import (
+from rsearch_cli.search.cache_entries import (
     decode_passages,
     encode_passages,
     request_key,
@@ -25,11 +25,11 @@ from rsearch_cli.search.answers import (
 )
 from rsearch_cli.search.expansion import expand
 from rsearch_cli.search.sources import Found, SearchRequest, SearchSource
-from rsearch_cli.services.call import PermanentFailure, Reply
 from rsearch_cli.services.client import Answer
 from rsearch_cli.services.event_loop import EventLoop
 from rsearch_cli.services.lifetime import Closing
-from rsearch_cli.services.open import Services
+from rsearch_cli.services.outcomes import PermanentFailure, Reply
+from rsearch_cli.services.runtime import Services
 from rsearch_cli.types import NodeResult, Passage, PlanNode, SearchPlan
 
 _STOPS = (AccessDenied, BudgetExceeded, OfflineMiss)

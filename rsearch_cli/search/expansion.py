@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
-from rsearch_cli.search.words import STOP_WORDS, split_query
+from rsearch_cli.search.analyzer import STOP_WORDS, split_query
 from rsearch_cli.types import NodeResult, Passage
 
 _INSIDE = "of the de la le du des del della di da dos das van von der den ter zu al el bin ibn"

@@ -8,14 +8,19 @@ be imported is a `SourceError`; setting up raises `DataError`, `SourceError` or 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from rsearch_cli.errors import RecipeValueError, SourceError
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from rsearch_cli.errors import RecipeKeyError, RecipeValueError, SourceError
+from rsearch_cli.recipe.base import BaseConfig
+from rsearch_cli.recipe.problems import explain
 from rsearch_cli.recipe.schema import SearchConfig, SourceConfig
 from rsearch_cli.types import Passage
 
@@ -27,6 +32,8 @@ KINDS: Mapping[str, str] = {
 
 GROUP = "rsearch.sources"
 """Entry points by which other packages add kinds, in the same form."""
+
+Options = TypeVar("Options", bound=BaseConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +155,30 @@ def open_sources(
     return {name: opened[name] for name in search.sources}
 
 
+def read_options(model: type[Options], name: str, config: SourceConfig) -> Options:
+    """Check the options of one source.
+
+    Args:
+        model: What its kind of source allows.
+        name: Name of the source, for messages.
+        config: Its settings.
+
+    Raises:
+        RecipeKeyError: All problems are unknown keys.
+        RecipeValueError: Some value is not allowed.
+    """
+    try:
+        return model.model_validate(config.options)
+    except ValidationError as error:
+        problems = error.errors()
+        path = ("search", "sources", name, "options")
+        sentences = [
+            _describe_problem(problem, path, list(model.model_fields)) for problem in problems
+        ]
+        unknown = all(problem["type"] == "extra_forbidden" for problem in problems)
+        raise (RecipeKeyError if unknown else RecipeValueError)("; ".join(sentences)) from None
+
+
 def _find_kinds() -> dict[str, EntryPoint]:
     """All kinds by name; ours cannot be replaced, so a recipe means the same everywhere."""
     ours = {kind: EntryPoint(kind, path, GROUP) for kind, path in KINDS.items()}
@@ -169,3 +200,12 @@ def _describe_unknown_kind(name: str, kind: str, known: list[str]) -> str:
     near = get_close_matches(kind, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known kinds: {', '.join(known)}"
     return f"search.sources.{name}.type: there is no source kind {kind!r}; {hint}"
+
+
+def _describe_problem(problem: ErrorDetails, path: Sequence[str], known: Sequence[str]) -> str:
+    keys = (*path, *problem["loc"])
+    if problem["type"] != "extra_forbidden":
+        return explain({**problem, "loc": keys})[1]
+    near = get_close_matches(str(keys[-1]), known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+    return f"unknown key {'.'.join(map(str, keys))}; {hint}"

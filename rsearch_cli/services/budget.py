@@ -19,7 +19,7 @@ from rsearch_cli.errors import BudgetExceeded, RunFolderOccupied
 from rsearch_cli.runs.files import SPEND
 from rsearch_cli.services.lifetime import Closing
 from rsearch_cli.services.shared_page import SharedPage, describe_damage
-from rsearch_cli.services.values import check_number, is_finite, read_charge
+from rsearch_cli.services.validation import check_number, is_finite, read_charge
 from rsearch_cli.streams import tell
 
 EXPOSURE = 4.0

@@ -23,7 +23,7 @@ from pydantic import JsonValue
 from rsearch_cli.errors import DataMalformed
 from rsearch_cli.services.lifetime import Closing
 from rsearch_cli.services.store import SIZE_LIMIT, TextStore
-from rsearch_cli.services.values import is_finite, read_charge
+from rsearch_cli.services.validation import is_finite, read_charge
 from rsearch_cli.streams import tell
 
 ENTRY_VERSION = 1

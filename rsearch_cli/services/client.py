@@ -18,7 +18,7 @@ from pydantic import JsonValue
 from rsearch_cli.errors import AccessDenied, OfflineMiss, ServiceFailure
 from rsearch_cli.services.budget import Budget, Hold, ServiceSpend
 from rsearch_cli.services.cache import AnswerCache, Entry, read_key
-from rsearch_cli.services.call import CallFailure, PermanentFailure, Reply
+from rsearch_cli.services.outcomes import CallFailure, PermanentFailure, Reply
 from rsearch_cli.services.retry import RetryPolicy
 from rsearch_cli.services.singleflight import SingleFlight
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import sys
 
 from rsearch_cli.distributed import is_main
+from rsearch_cli.services.http import check_proxies
 from rsearch_cli.services.keys import check_key, read_key
-from rsearch_cli.services.proxies import check_proxies
 from rsearch_cli.streams import tell
 
 TOKEN_VARIABLE = "HF_TOKEN"

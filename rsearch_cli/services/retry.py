@@ -18,9 +18,9 @@ import tenacity
 
 from rsearch_cli.errors import AccessDenied
 from rsearch_cli.recipe.services import ServiceConfig
-from rsearch_cli.services.breaker import Breaker
-from rsearch_cli.services.call import PermanentFailure, TransientFailure
+from rsearch_cli.services.circuit_breaker import CircuitBreaker
 from rsearch_cli.services.limits import Slots, TokenBucket
+from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
 
 FIRST_BACKOFF_SECONDS = 0.5
 """Bound of the wait before the second attempt; it doubles with every further one."""
@@ -44,7 +44,7 @@ class RetryPolicy:
         self._settings = settings
         self._slots = Slots(settings.concurrency)
         self._bucket = TokenBucket(settings.requests_per_second, clock)
-        self._breaker = Breaker(
+        self._breaker = CircuitBreaker(
             service, settings.breaker_failures, settings.breaker_pause_seconds, clock
         )
         # Of its own: the global generator belongs to the training, which must be repeatable.

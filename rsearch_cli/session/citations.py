@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rsearch_cli.protocol.characters import flatten, shorten
-from rsearch_cli.search.words import split_query, split_words
+from rsearch_cli.search.analyzer import split_query, split_words
 from rsearch_cli.types import Passage, SearchRound
 
 _VERDICTS = (["yes"], ["no"])

@@ -22,7 +22,7 @@ from rsearch_cli.runs.files import TRACE_STATS, TRACES
 from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
-from rsearch_cli.services.open import Services
+from rsearch_cli.services.runtime import Services
 from rsearch_cli.training.interrupts import Interrupts
 from rsearch_cli.training.sft import SftTraining, count_steps
 from rsearch_cli.training.stored_traces import choose_traces

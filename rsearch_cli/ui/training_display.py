@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self
 
 from rsearch_cli.distributed import is_main
 from rsearch_cli.services.budget import Spend
-from rsearch_cli.services.open import LOCAL
+from rsearch_cli.services.runtime import LOCAL
 from rsearch_cli.streams import open_console
 from rsearch_cli.terminal import finite, on_one_line, printable, shorten
 

@@ -22,7 +22,7 @@ from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.recipe.unread import tell_notes
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
-from rsearch_cli.services.open import open_services
+from rsearch_cli.services.runtime import open_services
 from rsearch_cli.session.agent import ASKED, Agent
 from rsearch_cli.types import Passage, Question
 from rsearch_cli.workflows.open_policy import choose_policy, open_policy

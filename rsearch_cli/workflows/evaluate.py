@@ -36,7 +36,7 @@ from rsearch_cli.runs.files import REPORT, RESULTS
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import SearchSource, open_sources
 from rsearch_cli.services.budget import Budget
-from rsearch_cli.services.open import Services, open_services
+from rsearch_cli.services.runtime import Services, open_services
 from rsearch_cli.training.interrupts import Interrupts
 from rsearch_cli.types import Question
 from rsearch_cli.ui.tables import report_markdown

@@ -21,7 +21,7 @@ from rsearch_cli.policy.resolve import ModelChoice, choose_model
 from rsearch_cli.recipe.loading import LoadedRecipe, load_recipe
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.recipe.trust import as_trusted, describe_left_out, is_own
-from rsearch_cli.services.open import POLICY, Services
+from rsearch_cli.services.runtime import POLICY, Services
 from rsearch_cli.terminal import printable
 from rsearch_cli.workflows.train_setup import open_tokenizer, say
 

@@ -18,7 +18,7 @@ from rsearch_cli.policy.resolve import locate_model
 from rsearch_cli.questions.sets import QuestionSet, open_question_set
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.rollout.rollout import Rollout
-from rsearch_cli.services.open import open_services
+from rsearch_cli.services.runtime import open_services
 from rsearch_cli.types import Question, Trajectory
 from rsearch_cli.workflows.train_setup import (
     distinct_questions,

@@ -45,7 +45,7 @@ from rsearch_cli.runs.run_folder import RunFolder, checkpoint_step
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.budget import Budget
-from rsearch_cli.services.open import Services, open_services
+from rsearch_cli.services.runtime import Services, open_services
 from rsearch_cli.streams import tell
 from rsearch_cli.training.environment import describe_environment
 from rsearch_cli.training.interrupts import Interrupts

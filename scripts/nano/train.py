@@ -32,7 +32,7 @@ from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
-from rsearch_cli.services.open import open_services
+from rsearch_cli.services.runtime import open_services
 from rsearch_cli.training.traces import IGNORED, Trace, encode_trace
 
 SEED = 20

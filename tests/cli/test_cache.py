@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from rsearch_cli.app import app
-from rsearch_cli.search.answers import encode_passages, request_key
+from rsearch_cli.search.cache_entries import encode_passages, request_key
 from rsearch_cli.search.sources import SearchRequest
 from rsearch_cli.services.cache import AnswerCache, make_key
 from rsearch_cli.types import Passage

@@ -80,7 +80,7 @@ def make_training(folder: Path) -> Any:
     from rsearch_cli.search.sources import open_sources
     from rsearch_cli.services.budget import Budget
     from rsearch_cli.services.cache import AnswerCache
-    from rsearch_cli.services.open import Services
+    from rsearch_cli.services.runtime import Services
     from rsearch_cli.training.grpo import GrpoTraining
     from rsearch_cli.types import RewardParts
 

@@ -15,7 +15,7 @@ from openai_chat import API_KEY, ChatServer
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.reward.judge import AnswerJudge, open_judge
-from rsearch_cli.services.open import Services, open_services
+from rsearch_cli.services.runtime import Services, open_services
 
 FAST = (
     "reward.answer=judge",

@@ -23,9 +23,9 @@ from local_http import Answer, Raw, Received
 from rsearch_cli.errors import AccessDenied
 from rsearch_cli.recipe.schema import SourceConfig
 from rsearch_cli.search.exa import ExaOptions, ExaSource, open_exa
-from rsearch_cli.search.exa_service import ExaService
+from rsearch_cli.search.exa_client import ExaClient
 from rsearch_cli.search.sources import Found, SearchRequest
-from rsearch_cli.services.call import PermanentFailure, TransientFailure
+from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
 from rsearch_cli.types import Passage
 
 
@@ -36,7 +36,7 @@ def server() -> Iterator[ExaServer]:
 
 
 def search(server: ExaServer, name: str = "General", **options: Any) -> list[Passage]:
-    source = ExaSource(name, ExaOptions(**options), ExaService(API_KEY, server.url))
+    source = ExaSource(name, ExaOptions(**options), ExaClient(API_KEY, server.url))
     return asyncio.run(source.search(SearchRequest("who made the lamps", top_k=2))).passages
 
 
@@ -112,7 +112,7 @@ def test_a_refused_key_is_no_failure_to_retry(server: ExaServer, fault: Fault, r
 
 
 def test_a_wrong_key_is_refused_by_the_server_itself(server: ExaServer) -> None:
-    service = ExaService("another-key", server.url)
+    service = ExaClient("another-key", server.url)
     with pytest.raises(AccessDenied, match=r"withdrawn \(401: Invalid API key\)"):
         asyncio.run(service.search("q"))
 
@@ -295,7 +295,7 @@ def test_what_exa_says_of_a_request_is_told_once_and_in_one_line(
     remark = {"code": "IGNORED_FIELD", "path": "/category", "message": "no \x1b[2J\nsuch one"}
     with ExaServer() as server:
         server.respond = lambda request: (200, {"results": [], "warnings": [remark]})
-        service = ExaService(API_KEY, server.url)
+        service = ExaClient(API_KEY, server.url)
         for _ in range(3):
             asyncio.run(service.search("q"))
     assert capfd.readouterr().err == "Exa: IGNORED_FIELD /category: no [2J such one\n"
@@ -310,7 +310,7 @@ def test_a_cut_connection_may_have_been_charged(server: ExaServer) -> None:
 
 def test_a_stalled_call_may_have_been_charged(server: ExaServer) -> None:
     server.faults = Faults([Fault.STALL])
-    service = ExaService(API_KEY, server.url)
+    service = ExaClient(API_KEY, server.url)
     with pytest.raises(TransientFailure, match=r"no answer from Exa at .*\(Read timed out") as it:
         asyncio.run(service.search("q", timeout=0.2))
     assert not it.value.free
@@ -327,7 +327,7 @@ def test_a_cancelled_search_stays_cancelled_and_leaves_the_client_usable(
     server: ExaServer,
 ) -> None:
     server.faults = Faults([Fault.STALL], first=1)
-    service = ExaService(API_KEY, server.url)
+    service = ExaClient(API_KEY, server.url)
 
     async def cancel_one() -> int:
         slow = asyncio.create_task(service.search("slow"))
@@ -344,7 +344,7 @@ def test_a_cancelled_search_stays_cancelled_and_leaves_the_client_usable(
 def test_after_every_fault_the_same_client_answers_again(server: ExaServer) -> None:
     passing = [fault for fault in CHAOS if fault is not Fault.STALL]
     server.faults = Faults(passing, first=len(passing))
-    service = ExaService(API_KEY, server.url)
+    service = ExaClient(API_KEY, server.url)
 
     async def try_all() -> int:
         for _ in passing:
@@ -358,7 +358,7 @@ def test_after_every_fault_the_same_client_answers_again(server: ExaServer) -> N
 
 def test_searches_run_at_once_on_one_client() -> None:
     with ExaServer(latency=1.5) as server:
-        source = ExaSource("General", ExaOptions(), ExaService(API_KEY, server.url))
+        source = ExaSource("General", ExaOptions(), ExaClient(API_KEY, server.url))
 
         async def ask_all() -> list[Found]:
             requests = (SearchRequest(f"question {i}", top_k=1) for i in range(24))
@@ -372,7 +372,7 @@ def test_searches_run_at_once_on_one_client() -> None:
 
 
 def test_one_client_a_loop_and_none_left_behind(server: ExaServer) -> None:
-    service = ExaService(API_KEY, server.url)
+    service = ExaClient(API_KEY, server.url)
 
     async def ask_often() -> None:
         for _ in range(5):
@@ -387,7 +387,7 @@ def test_one_client_a_loop_and_none_left_behind(server: ExaServer) -> None:
 
 
 def test_threads_with_loops_of_their_own_share_a_source(server: ExaServer) -> None:
-    source = ExaSource("News", ExaOptions(), ExaService(API_KEY, server.url))
+    source = ExaSource("News", ExaOptions(), ExaClient(API_KEY, server.url))
     found: list[list[Passage]] = []
 
     def ask() -> None:
@@ -429,7 +429,7 @@ def test_no_failure_tells_the_key_even_if_exa_does(
 
 def test_a_password_in_the_address_is_used_but_not_told(caplog: pytest.LogCaptureFixture) -> None:
     with ExaServer(faults=Faults([Fault.SERVER_ERROR])) as server:
-        service = ExaService(API_KEY, server.url.replace("//", "//me:secret@"))
+        service = ExaClient(API_KEY, server.url.replace("//", "//me:secret@"))
         with pytest.raises(TransientFailure) as caught:
             asyncio.run(service.search("q"))
     assert server.requests[0].headers["authorization"].startswith("Basic ")
@@ -438,7 +438,7 @@ def test_a_password_in_the_address_is_used_but_not_told(caplog: pytest.LogCaptur
 
 def test_searches_at_once_keep_their_connections() -> None:
     with ExaServer(latency=0.05) as server:
-        source = ExaSource("General", ExaOptions(), ExaService(API_KEY, server.url))
+        source = ExaSource("General", ExaOptions(), ExaClient(API_KEY, server.url))
 
         async def main() -> None:
             for turn in range(4):

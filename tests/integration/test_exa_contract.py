@@ -26,9 +26,9 @@ from rsearch_cli.search.exa import (
     ExaSource,
     SearchType,
 )
-from rsearch_cli.search.exa_service import ExaService
+from rsearch_cli.search.exa_client import ExaClient
 from rsearch_cli.search.sources import SearchRequest
-from rsearch_cli.services.call import PermanentFailure
+from rsearch_cli.services.outcomes import PermanentFailure
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_our_categories_and_types_are_those_of_the_client() -> None:
 
 @pytest.mark.parametrize("kind", get_args(exa_py.api.SearchType))
 def test_every_type_of_search_can_be_asked_for(server: exa.ExaServer, kind: str) -> None:
-    source = ExaSource("News", ExaOptions(type=kind), ExaService(server.api_key, server.url))
+    source = ExaSource("News", ExaOptions(type=kind), ExaClient(server.api_key, server.url))
     found = asyncio.run(source.search(SearchRequest("lamps", top_k=2)))
     assert server.requests[0].body["type"] == kind
     assert (len(found.passages), found.usd) == (2, exa.USD_PER_SEARCH)
@@ -96,7 +96,7 @@ def test_the_source_sends_what_exa_expects(server: exa.ExaServer) -> None:
         end_published_date="2024-06-30",
         max_characters=300,
     )
-    source = ExaSource("Academy", options, ExaService(server.api_key, server.url))
+    source = ExaSource("Academy", options, ExaClient(server.api_key, server.url))
     asyncio.run(source.search(SearchRequest("who taught her", ("Tessa Korrin", "Port Ellow"), 4)))
     [request] = server.requests
     assert (request.method, request.path) == ("POST", "/search")
@@ -113,7 +113,7 @@ def test_the_source_sends_what_exa_expects(server: exa.ExaServer) -> None:
 
 
 def test_what_is_not_asked_for_is_not_sent(server: exa.ExaServer) -> None:
-    source = ExaSource("General", ExaOptions(), ExaService(server.api_key, server.url))
+    source = ExaSource("General", ExaOptions(), ExaClient(server.api_key, server.url))
     asyncio.run(source.search(SearchRequest("lamps")))
     assert server.requests[0].body == {
         "query": "lamps",
@@ -140,7 +140,7 @@ def test_what_is_not_asked_for_is_not_sent(server: exa.ExaServer) -> None:
 def test_the_server_refuses_what_exa_refuses(
     server: exa.ExaServer, arguments: dict[str, Any], words: str
 ) -> None:
-    service = ExaService(server.api_key, server.url)
+    service = ExaClient(server.api_key, server.url)
     with pytest.raises(PermanentFailure) as caught:
         asyncio.run(service.search(**arguments))
     assert str(caught.value) == f"Exa at {server.url} answered 400 ({words})"
@@ -153,7 +153,7 @@ def test_the_server_runs_by_itself_and_counts_for_others(repository: Path) -> No
     ) as process:
         assert process.stdout is not None
         told = json.loads(process.stdout.readline())
-        service = ExaService(told["api_key"], told["url"])
+        service = ExaClient(told["api_key"], told["url"])
         for query in ("lamps", "lamps", "glass"):
             asyncio.run(service.search(query))
         with urllib.request.urlopen(f"{told['url']}/counts", timeout=10) as reply:

@@ -19,7 +19,7 @@ from rsearch_cli.search.exa import ExaOptions
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.cache import AnswerCache
-from rsearch_cli.services.open import open_services
+from rsearch_cli.services.runtime import open_services
 from rsearch_cli.types import NodeResult, PlanNode, SearchPlan
 
 PLAN = SearchPlan(

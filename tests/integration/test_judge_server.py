@@ -18,7 +18,7 @@ from rsearch_cli.recipe.schema import ProtocolConfig, Recipe
 from rsearch_cli.reward.composite import score_trajectories
 from rsearch_cli.reward.judge import AnswerJudge
 from rsearch_cli.reward.rubric import Mode
-from rsearch_cli.services.open import JUDGE, Services
+from rsearch_cli.services.runtime import JUDGE, Services
 from rsearch_cli.types import Question, Segment, Trajectory
 
 MakeJudge = Callable[..., AnswerJudge]

@@ -35,11 +35,11 @@ from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.policy import RolloutConfig
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.reward.judge import open_judge
-from rsearch_cli.search.answers import decode_passages
+from rsearch_cli.search.cache_entries import decode_passages
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.cache import AnswerCache, read_key
-from rsearch_cli.services.open import POLICY, open_services
+from rsearch_cli.services.runtime import POLICY, open_services
 from rsearch_cli.types import NodeResult, PlanNode, Question, SearchPlan
 
 ANSWERS = 560

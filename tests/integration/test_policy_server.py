@@ -23,7 +23,7 @@ from rsearch_cli.recipe.policy import EndpointConfig
 from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
-from rsearch_cli.services.open import POLICY, open_services
+from rsearch_cli.services.runtime import POLICY, open_services
 from rsearch_cli.types import NodeResult, Passage, Question
 
 MESSAGES = [{"role": "user", "content": "What is the number of city 3?"}]

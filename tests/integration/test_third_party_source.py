@@ -15,7 +15,7 @@ from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import GROUP, open_sources
-from rsearch_cli.services.open import open_services
+from rsearch_cli.services.runtime import open_services
 from rsearch_cli.types import NodeResult, PlanNode, SearchPlan
 
 EXAMPLE = Path("docs/examples/searxng_source.py")

@@ -16,7 +16,7 @@ from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.cache import AnswerCache
-from rsearch_cli.services.open import Services
+from rsearch_cli.services.runtime import Services
 from rsearch_cli.training.grpo import GrpoTraining
 
 STEPS, GENERATIONS, ROWS = 3, 4, 8

@@ -28,7 +28,7 @@ from rsearch_cli.reward.judge import open_judge
 from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
-from rsearch_cli.services.open import Services, open_services
+from rsearch_cli.services.runtime import Services, open_services
 from rsearch_cli.types import Question, RewardParts, Trajectory
 
 GENERATIONS = 4

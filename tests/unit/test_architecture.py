@@ -17,7 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # From the ground up; a module may import from lower layers and from its own package.
 LAYERS = (
     {"errors", "types", "terminal"},
-    {"streams"},
+    {"streams", "compat"},
     {"distributed", "home"},
     {"runs"},
     {"recipe"},

@@ -13,7 +13,7 @@ from rsearch_cli.questions.sets import open_question_set
 from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
-from rsearch_cli.services.open import open_services
+from rsearch_cli.services.runtime import open_services
 
 
 class Watcher:

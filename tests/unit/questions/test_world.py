@@ -14,7 +14,7 @@ from rsearch_cli.recipe.schema import QuestionsConfig, SearchConfig
 from rsearch_cli.recipe.schema import WorldConfig as WorldRecipe
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
-from rsearch_cli.services.open import open_services
+from rsearch_cli.services.runtime import open_services
 
 REGIONS = {"validation": 2, "train": 4, "test": 3}
 

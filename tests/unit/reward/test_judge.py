@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from rsearch_cli.errors import AccessDenied, JudgeError
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.services import JudgeConfig
-from rsearch_cli.reward.chat_client import ChatEndpoint
 from rsearch_cli.reward.judge import actual_usd, check_verdict, is_exact, open_judge, worst_usd
+from rsearch_cli.reward.judge_client import JudgeClient
 from rsearch_cli.reward.rubric import Mode, NotAVerdict, build_messages, clean_answer
-from rsearch_cli.services.open import open_services
-from rsearch_cli.services.replies import Completion
+from rsearch_cli.services.completion import Completion
+from rsearch_cli.services.runtime import open_services
 from rsearch_cli.types import Question
 
 
@@ -104,7 +104,7 @@ def test_the_address(
 ) -> None:
     if environment:
         monkeypatch.setenv("OPENAI_BASE_URL", environment)
-    assert ChatEndpoint(JudgeConfig(base_url=recipe)).url == url
+    assert JudgeClient(JudgeConfig(base_url=recipe)).url == url
 
 
 def test_an_address_in_the_environment_that_is_none_is_one_line(
@@ -112,7 +112,7 @@ def test_an_address_in_the_environment_that_is_none_is_one_line(
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "http://me:secret@[x")
     with pytest.raises(JudgeError) as caught:
-        ChatEndpoint(JudgeConfig())
+        JudgeClient(JudgeConfig())
     assert str(caught.value) == (
         "OPENAI_BASE_URL is no http address, got 'http://[x'; unset it to use "
         "https://api.openai.com/v1, or set reward.judge.base_url"

@@ -8,9 +8,8 @@ from rsearch_cli.errors import AccessDenied, RecipeKeyError, RecipeValueError, S
 from rsearch_cli.recipe.schema import SearchConfig, SourceConfig
 from rsearch_cli.search.exa import ExaOptions, ExaSource, make_passage
 from rsearch_cli.search.exa import open_exa as open_kind
-from rsearch_cli.search.exa_service import API_URL, ExaService, Page
-from rsearch_cli.search.options import read_options
-from rsearch_cli.search.sources import open_sources
+from rsearch_cli.search.exa_client import API_URL, ExaClient, Page
+from rsearch_cli.search.sources import open_sources, read_options
 from rsearch_cli.types import Passage
 
 KEY = "a-key-that-must-stay-hidden"
@@ -271,7 +270,7 @@ def test_a_score_is_kept() -> None:
 
 
 def test_nothing_shows_the_key() -> None:
-    exa = ExaService(KEY)
+    exa = ExaClient(KEY)
     source = ExaSource("News", ExaOptions(), exa)
     seen = f"{exa!r}{source!r}{vars(exa)}{vars(source)}{source.fingerprint}"
     assert KEY not in seen

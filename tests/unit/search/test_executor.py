@@ -14,8 +14,8 @@ from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import SearchRequest, SearchSource, open_sources
 from rsearch_cli.services.cache import AnswerCache
-from rsearch_cli.services.call import PermanentFailure, TransientFailure
-from rsearch_cli.services.open import open_services
+from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
+from rsearch_cli.services.runtime import open_services
 from rsearch_cli.types import Passage, PlanNode, SearchPlan
 
 Opener = Callable[..., PlanExecutor]

@@ -14,8 +14,8 @@ from rsearch_cli.errors import AccessDenied, BudgetExceeded, OfflineMiss, Servic
 from rsearch_cli.recipe.services import ServiceConfig
 from rsearch_cli.services.budget import Budget, ServiceSpend
 from rsearch_cli.services.cache import AnswerCache, make_key
-from rsearch_cli.services.call import PermanentFailure, Reply, TransientFailure
 from rsearch_cli.services.client import Answer, ServiceClient
+from rsearch_cli.services.outcomes import PermanentFailure, Reply, TransientFailure
 from rsearch_cli.services.retry import RetryPolicy
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -309,7 +309,7 @@ from pathlib import Path
 from rsearch_cli.errors import BudgetExceeded
 from rsearch_cli.recipe.services import ServiceConfig
 from rsearch_cli.services.cache import AnswerCache, make_key
-from rsearch_cli.services.call import Reply
+from rsearch_cli.services.outcomes import Reply
 from rsearch_cli.services.retry import RetryPolicy
 from rsearch_cli.services.client import ServiceClient
 from rsearch_cli.services.budget import Budget

@@ -12,12 +12,12 @@ import pytest
 
 from rsearch_cli.errors import AccessDenied, PublishDenied
 from rsearch_cli.publish.hub import check_access
-from rsearch_cli.search.exa_service import ExaService
-from rsearch_cli.services.call import PermanentFailure, TransientFailure
-from rsearch_cli.services.chat import ChatClient
+from rsearch_cli.search.exa_client import ExaClient
+from rsearch_cli.services.chat_client import ChatClient
 from rsearch_cli.services.hub import ask_hub
 from rsearch_cli.services.keys import check_key, hide_secrets, read_key
-from rsearch_cli.services.values import mend
+from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
+from rsearch_cli.services.validation import mend
 
 KEY = "sk-proj-7d2b8e4a0000/secret+of=openai"
 
@@ -41,7 +41,7 @@ FLAWS = {
 
 
 def check_exa(key: str) -> None:
-    ExaService(key).check()
+    ExaClient(key).check()
 
 
 def check_openai(key: str) -> None:

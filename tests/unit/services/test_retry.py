@@ -9,8 +9,8 @@ import pytest
 
 from rsearch_cli.errors import AccessDenied
 from rsearch_cli.recipe.services import ServiceConfig
-from rsearch_cli.services.breaker import GIVE_UP_AFTER, Breaker, ServiceDown
-from rsearch_cli.services.call import PermanentFailure, TransientFailure
+from rsearch_cli.services.circuit_breaker import GIVE_UP_AFTER, CircuitBreaker, ServiceDown
+from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
 from rsearch_cli.services.retry import FIRST_BACKOFF_SECONDS, RetryPolicy
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -200,7 +200,7 @@ def test_a_refusal_is_an_answer(capsys: pytest.CaptureFixture[str], clock: Clock
 
 def test_a_trial_that_is_cut_off_leaves_the_way_to_another() -> None:
     time = [0.0]
-    breaker = Breaker("exa", 1, 30.0, lambda: time[0])
+    breaker = CircuitBreaker("exa", 1, 30.0, lambda: time[0])
     breaker.failed("answered 503", trial=False)
     assert breaker.admit() == (30.0, False)
     time[0] = 31.0

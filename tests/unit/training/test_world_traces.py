@@ -9,7 +9,7 @@ from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.cache import AnswerCache
-from rsearch_cli.services.open import Services
+from rsearch_cli.services.runtime import Services
 from rsearch_cli.training.stored_traces import Candidate, find_fault
 from rsearch_cli.training.world_traces import write_world_traces
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from rsearch_cli.errors import DataEmpty, SourceError
 from rsearch_cli.runs.json_text import dump_json
-from rsearch_cli.search.words import split_indexed
+from rsearch_cli.search.analyzer import split_indexed
 from rsearch_cli.types import Passage
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from rsearch_cli.search.bm25 import (
     open_index,
     prepare_corpus,
 )
-from rsearch_cli.search.prepared import StoredPassages, WordIds, is_free, is_whole
+from rsearch_cli.search.index_folder import StoredPassages, WordIds, is_free, is_whole
 from rsearch_cli.search.sources import SearchRequest
 from rsearch_cli.types import Passage
 
@@ -131,7 +131,7 @@ def test_an_index_of_an_older_version_is_made_again(
     file = write(tmp_path, [*corpus, Passage("zh", "北京", "北京是中国的首都。")])
     with monkeypatch.context() as old:
         old.setattr("rsearch_cli.search.bm25.INDEX_VERSION", 1)
-        old.setattr("rsearch_cli.search.prepared.split_indexed", str.split)
+        old.setattr("rsearch_cli.search.index_folder.split_indexed", str.split)
         prepare_corpus(file, tmp_path / "old")
         open_corpus(file, tmp_path / "indexes")
     for corpus_path in (tmp_path / "old", file):

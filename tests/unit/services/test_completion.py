@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rsearch_cli.services.replies import Completion, NoCompletion, ReplyReader, mend
+from rsearch_cli.services.completion import Completion, NoCompletion, ReplyReader, mend
 
 
 def read(*pieces: dict) -> Completion:

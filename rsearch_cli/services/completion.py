@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rsearch_cli.services.values import is_finite, mend, read_token_count
+from rsearch_cli.services.validation import is_finite, mend, read_token_count
 
 LENGTH = "length"
 """The `finish` of a reply that was cut off at a limit of tokens."""

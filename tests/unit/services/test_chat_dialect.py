@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rsearch_cli.services.dialect import Dialect, Refusal, fold_system
+from rsearch_cli.services.chat_dialect import Dialect, Refusal, fold_system
 
 CHAT = [{"role": "system", "content": "rules"}, {"role": "user", "content": "Who?"}]
 TURN = {"role": "assistant", "content": "<think> a"}

@@ -6,12 +6,12 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from rsearch_cli.errors import AccessDenied
-from rsearch_cli.services.call import PermanentFailure, TransientFailure
-from rsearch_cli.services.dialect import ROLES, Refusal
+from rsearch_cli.services.chat_dialect import ROLES, Refusal
 from rsearch_cli.services.http import read_retry_after
+from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
 
 if TYPE_CHECKING:
-    from rsearch_cli.services.chat import ChatClient
+    from rsearch_cli.services.chat_client import ChatClient
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 KEY_PAGE = "https://platform.openai.com/api-keys"

@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from rsearch_cli.search.words import fold, split_indexed, split_query, split_words
+from rsearch_cli.search.analyzer import fold, split_indexed, split_query, split_words
 
 
 @pytest.mark.parametrize(

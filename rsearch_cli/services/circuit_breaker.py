@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from rsearch_cli.services.call import PermanentFailure
+from rsearch_cli.services.outcomes import PermanentFailure
 from rsearch_cli.streams import tell
 
 GIVE_UP_AFTER = 5
@@ -39,7 +39,7 @@ class Permit(NamedTuple):
     trial: bool
 
 
-class Breaker:
+class CircuitBreaker:
     """Counts the failures of one service in a row, over all threads.
 
     Every permit to send is followed by exactly one of `succeeded`, `failed` and `unknown`.

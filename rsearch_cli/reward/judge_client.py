@@ -13,10 +13,10 @@ from typing import Any
 from rsearch_cli.errors import JudgeError
 from rsearch_cli.recipe.addresses import hide_login, is_http
 from rsearch_cli.recipe.services import JudgeConfig
-from rsearch_cli.services.call import PermanentFailure
-from rsearch_cli.services.chat import OPENAI_URL, ChatClient
-from rsearch_cli.services.refusals import RequestRefused
-from rsearch_cli.services.replies import Completion
+from rsearch_cli.services.chat_client import OPENAI_URL, ChatClient
+from rsearch_cli.services.chat_errors import RequestRefused
+from rsearch_cli.services.completion import Completion
+from rsearch_cli.services.outcomes import PermanentFailure
 
 URL_VARIABLE = "OPENAI_BASE_URL"
 
@@ -24,7 +24,7 @@ URL_VARIABLE = "OPENAI_BASE_URL"
 FORMATS = ("json_schema", "json_object", "text")
 
 
-class ChatEndpoint:
+class JudgeClient:
     """The judge's server, and which form of reply it takes.
 
     Its client belongs to the event loop of the first call.

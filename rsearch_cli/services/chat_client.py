@@ -16,14 +16,13 @@ from urllib.parse import unquote, urlsplit
 from rsearch_cli.distributed import is_main
 from rsearch_cli.errors import AccessDenied
 from rsearch_cli.recipe.addresses import hide_login
-from rsearch_cli.services.call import PermanentFailure, TransientFailure
-from rsearch_cli.services.dialect import Dialect, Message
-from rsearch_cli.services.http import open_client
+from rsearch_cli.services.chat_dialect import Dialect, Message
+from rsearch_cli.services.chat_errors import KEY_PAGE, KEY_VARIABLE, RequestRefused, translate
+from rsearch_cli.services.completion import LENGTH, Completion, NoCompletion, ReplyReader
+from rsearch_cli.services.http import check_proxies, open_client
 from rsearch_cli.services.keys import check_key, hide_secrets, read_key
-from rsearch_cli.services.proxies import check_proxies
-from rsearch_cli.services.refusals import KEY_PAGE, KEY_VARIABLE, RequestRefused, translate
-from rsearch_cli.services.replies import LENGTH, Completion, NoCompletion, ReplyReader
-from rsearch_cli.services.values import mend
+from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
+from rsearch_cli.services.validation import mend
 from rsearch_cli.streams import tell
 
 OPENAI_URL = "https://api.openai.com/v1"

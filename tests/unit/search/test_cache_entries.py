@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from rsearch_cli.recipe.schema import SourceConfig
-from rsearch_cli.search.answers import (
+from rsearch_cli.search.cache_entries import (
     decode_passages,
     encode_passages,
     request_key,

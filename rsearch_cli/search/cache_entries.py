@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from rsearch_cli.recipe.schema import SourceConfig
 from rsearch_cli.search.sources import SearchRequest, SearchSource
 from rsearch_cli.services.cache import make_key, normalise
-from rsearch_cli.services.values import is_finite, mend
+from rsearch_cli.services.validation import is_finite, mend
 from rsearch_cli.types import Passage
 
 DAYS_KEPT = 30.0

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rsearch_cli.services.replies import LENGTH, Completion
+from rsearch_cli.services.completion import LENGTH, Completion
 
 Message = dict[str, Any]
 

@@ -10,8 +10,8 @@ from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.runs.files import SPEND
 from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.cache import make_key
-from rsearch_cli.services.call import Reply, TransientFailure
-from rsearch_cli.services.open import JUDGE, LOCAL, open_services
+from rsearch_cli.services.outcomes import Reply, TransientFailure
+from rsearch_cli.services.runtime import JUDGE, LOCAL, open_services
 
 OVERRIDES = (
     "budget.max_usd=0.3",

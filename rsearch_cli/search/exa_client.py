@@ -22,11 +22,10 @@ from rsearch_cli.distributed import is_main
 from rsearch_cli.errors import AccessDenied, SourceError
 from rsearch_cli.protocol.characters import INVISIBLE, flatten, shorten
 from rsearch_cli.recipe.addresses import hide_login, is_http
-from rsearch_cli.services.call import PermanentFailure, TransientFailure
-from rsearch_cli.services.http import open_client, read_retry_after
+from rsearch_cli.services.http import check_proxies, open_client, read_retry_after
 from rsearch_cli.services.keys import check_key, hide_secrets
-from rsearch_cli.services.proxies import check_proxies
-from rsearch_cli.services.values import is_finite
+from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
+from rsearch_cli.services.validation import is_finite
 from rsearch_cli.streams import tell
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ class ExaAnswer:
     usd: object
 
 
-class ExaService:
+class ExaClient:
     """Exa behind its key: sends searches, and puts every failure into our own classes.
 
     Each event loop has clients of its own, which are closed as the loop ends.
