@@ -13,6 +13,7 @@ import gzip
 import io
 import json
 import lzma
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -41,9 +42,21 @@ _PACKED = {
     b"ARROW1": "an Arrow file; save it as parquet",
     b"\xff\xff\xff\xff": "an Arrow stream, as datasets saves it; write it with to_parquet",
     b"SQLite format 3": "a database; export its table as CSV",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet of Excel 97 to 2003; save the sheet as CSV UTF-8",
+    b"\x80\x04\x95": "a pickle; write its rows as JSONL",
+    b"\xff\xfe": "UTF-16 text, such as Excel's «Unicode Text»; save it as UTF-8",
+    b"\xfe\xff": "UTF-16 text; save it as UTF-8",
+    b"version https://git-lfs": "a git-lfs pointer, not the file; run `git lfs pull` in its folder",
+    b"<": "a web page or XML; download the file itself",
 }
 _DELIMITERS = {".csv": ",;\t|", ".tsv": "\t"}
 """End of a table's name to what may stand between its cells; the header decides."""
+
+# Excel's first line that names the delimiter, and what programs write where a cell has no value.
+_SEPARATOR = re.compile(r"sep=(.)", re.IGNORECASE)
+_NO_VALUE = frozenset(
+    ("nan", "NaN", "<NA>", "NULL", "#N/A", "#NAME?", "#REF!", "#VALUE!", "#NULL!", "#NUM!", "#DIV/0!")
+)
 
 SPLITS = ("train", "validation", "valid", "val", "dev", "development", "eval", "test")
 # Where a JSON object keeps its rows, unless it is a row itself.
@@ -100,7 +113,7 @@ def _ending(path: Path) -> str:
 
 def _decompress(raw: io.BufferedReader, origin: str) -> io.BufferedReader:
     """The content of a file that may be compressed."""
-    head = raw.peek(8)
+    head = raw.peek(64)
     for magic, what in _PACKED.items():
         if head.startswith(magic):
             raise DataMalformed(f"{origin} is {what}")
@@ -227,9 +240,16 @@ def _unwrap(place: str, value: Any) -> Iterator[Placed]:
 
 
 def _stream_table(lines: Iterator[str], origin: str, delimiters: str) -> Iterator[Placed]:
-    """The rows of CSV or TSV as objects of texts; an empty cell is a field that is not there."""
+    """The rows of CSV or TSV as objects of texts; an empty cell is a field that is not there.
+
+    What spreadsheets add is left out: a first line `sep=;`, rows and unnamed columns of empty cells.
+    """
     csv.field_size_limit(sys.maxsize)
-    number, header = next(((n, line) for n, line in enumerate(lines, 1) if line.strip()), (1, ""))
+    numbered = ((n, line) for n, line in enumerate(lines, 1) if line.strip())
+    number, header = next(numbered, (1, ""))
+    if named := _SEPARATOR.fullmatch(header.strip()):
+        delimiters = named[1]
+        number, header = next(numbered, (number, ""))
     before = number - 1
     delimiter = max(delimiters, key=header.count)
     reader = csv.reader(chain([header], lines), delimiter=delimiter, strict=True)
@@ -239,20 +259,31 @@ def _stream_table(lines: Iterator[str], origin: str, delimiters: str) -> Iterato
             place, number = f"line {number}", before + reader.line_num + 1
             if not names:
                 names = [cell.strip() for cell in cells]
-                if len(set(names)) != len(names):
+                if any(name and names.count(name) > 1 for name in names):
                     raise DataMalformed(f"{origin}, {place}: two columns have the same name")
             elif cells and len(cells) != len(names):
                 raise DataMalformed(
                     f"{origin}, {place}: {len(cells)} cells where the first line has "
                     f"{len(names)}; put cells that hold {delimiter!r} or a line end into quotes"
                 )
-            elif cells:
-                yield place, {k: v for k, v in zip(names, cells, strict=True) if v.strip()}
+            elif row := _read_cells(names, cells, f"{origin}, {place}"):
+                yield place, row
     except csv.Error as error:
         raise DataMalformed(
             f"{origin}, line {number}: not a table ({error}); write a quote inside a quoted cell "
             "twice"
         ) from None
+
+
+def _read_cells(names: list[str], cells: list[str], where: str) -> dict[str, str]:
+    """The filled cells of a row by column; a first column without a name numbers the rows."""
+    filled = {n: cell for n, cell in enumerate(cells) if cell.strip() not in ("", *_NO_VALUE)}
+    if stray := [n for n in filled if n and not names[n]]:
+        raise DataMalformed(
+            f"{where}: cell {stray[0] + 1} holds {filled[stray[0]][:40]!r}, and its column has no "
+            "name in the first line; name it, or put cells that hold a delimiter into quotes"
+        )
+    return {names[n]: cell for n, cell in filled.items()}
 
 
 def _parse(origin: str, text: str, first_line: int, expected: str) -> Any:

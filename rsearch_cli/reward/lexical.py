@@ -83,8 +83,16 @@ def _normalise_pairs(
     for reference in references:
         by_letter = normalisation == "cjk" and is_by_letter((answer, reference))
         normalise = _separate_letters if by_letter else normalise_answer
+        if not normalise(answer) and not normalise(reference):
+            # Articles or punctuation alone ("A", "The The", "!") are compared as they are written:
+            # all of them would be equal, empty answers included, with an F1 of 0.
+            normalise = _fold
         pairs.append((normalise(answer), normalise(reference)))
     return pairs
+
+
+def _fold(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def _separate_letters(text: str) -> str:

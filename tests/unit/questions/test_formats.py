@@ -91,6 +91,11 @@ def test_a_compressed_file_that_is_cut_off_is_named(write: Any) -> None:
         (b"PK\x03\x04rest", "is a zip archive or a spreadsheet; unpack it, or save the sheet as"),
         (b"\x28\xb5\x2f\xfdrest", "is compressed by zstd; unpack it"),
         (b"\xff\xff\xff\xff\x10", "is an Arrow stream, as datasets saves it; write it with to_pa"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1", "is a spreadsheet of Excel 97 to 2003; save the sheet"),
+        (b"\x80\x04\x95\x10", "is a pickle; write its rows as JSONL"),
+        ("question\tanswer\n".encode("utf-16"), "is UTF-16 text"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a git-lfs pointer, not the file"),
+        (b"<!DOCTYPE html>\n", "is a web page or XML; download the file itself"),
     ],
 )
 def test_what_is_not_unpacked_says_what_it_is(content: bytes, told: str, write: Any) -> None:
@@ -117,6 +122,20 @@ def test_cells_hold_what_their_quotes_keep(write: Any) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "sep=;\nquestion;answer\nWho?;Ann\n",
+        "question,answer,,\nWho?,Ann,,\n",
+        "question,answer\nWho?,Ann\n,\n , \n",
+        "question,answer,level\nWho?,Ann,#N/A\n",
+        "question,answer,level\nWho?,Ann,nan\n",
+    ],
+)
+def test_what_a_spreadsheet_adds_is_left_out(content: str, write: Any) -> None:
+    assert fields(write("q.csv", content)) == ROWS[:1]
+
+
 def test_a_long_cell_is_no_limit(write: Any) -> None:
     assert len(fields(write("q.tsv", f"id\ttext\n1\t{'x' * 300_000}\n"))[0]["text"]) == 300_000
 
@@ -132,6 +151,7 @@ def test_a_long_cell_is_no_limit(write: Any) -> None:
         ('question,answer\nWho?,Ann\n"Who?,Ann\nWho?,Bo\n', "line 3: not a table (unexpected end"),
         ('question,answer\n"Weird" Al?,Al\n', "line 2: not a table (',' expected after '\"'"),
         ("answer,answer\nx,y\n", "line 1: two columns have the same name"),
+        ("question,answer,\nWho?,Ann,Bo\n", "line 2: cell 3 holds 'Bo', and its column has no"),
     ],
 )
 def test_a_broken_table_names_the_line(content: str, told: str, write: Any) -> None:

@@ -59,9 +59,14 @@ PAIRS = [
     ("", "", 1, 0),
     ("", "Paris", 0, 0),
     ("Paris", "", 0, 0),
-    ("the", "an", 1, 0),
-    ("...", "", 1, 0),
-    ("   ", "a", 1, 0),
+    # What the script leaves nothing of is compared as it is written.
+    ("the", "an", 0, 0),
+    ("A", "A", 1, 1),
+    ("the the", "The The", 1, 1),
+    ("?", "!", 0, 0),
+    ("...", "", 0, 0),
+    ("   ", "a", 0, 0),
+    ("Grade A", "A", 0, 0),
     # Beyond ASCII nothing is folded, and punctuation stays.
     ("Beyoncé", "beyoncé", 1, 1),
     ("Beyoncé", "Beyonce", 0, 0),
