@@ -77,9 +77,9 @@ def explain_unused_card() -> UnusedCard | None:
     branch = card.driver.split(".")[0]
     if least and branch.isdigit() and int(branch) < least:
         remedy = "update the driver"
-        if least > LEAST_DRIVER[12]:
+        if least > LEAST_DRIVER[12] and int(branch) >= LEAST_DRIVER[12]:
             remedy += (
-                f", or install a torch built with CUDA 12 (drivers from {LEAST_DRIVER[12]} on): "
+                ", or install a torch built with CUDA 12, which this driver runs: "
                 "`pip install -c constraints.txt torch`"
             )
         return UnusedCard(

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rsearch_cli.protocol.characters import flatten
 from rsearch_cli.questions.contexts import CONTEXTS, TEXT, read_metadata, read_supporting_titles
 from rsearch_cli.questions.rows import Row, shorten
 from rsearch_cli.types import Question
@@ -35,6 +36,22 @@ ALIASES = (
 ID = ("id", "_id", "qid", "question_id", "query_id", "uid", "uuid")
 LEVEL = ("level", "difficulty")
 CHOICES = ("choices", "options")
+
+# Gold answers under names that a model's own answer does not have (Ragas calls that one `answer`).
+_GOLD = (
+    *("ground_truth", "ground_truths", "reference_answer", "reference_answers"),
+    *("correct_answer", "expected_answer", "gold_answer", "golden_answer"),
+)
+_OPTION = re.compile(r"(option|choice|opt)?([a-e])", re.ASCII)
+# Marks of a question that has no answer (SQuAD 2.0, MuSiQue), and the value that says so.
+_UNANSWERABLE = {"is_impossible": True, "answerable": False}
+# How GSM8K and MATH end a solution, and how a transcript of ours marks its answer.
+_FINAL = (
+    re.compile(r"####\s*(?P<answer>[^\n]+?)\s*\Z"),
+    re.compile(r"\$?\\boxed\{(?P<answer>[^{}]+)\}\$?\.?\Z"),
+    re.compile(r"<answer>(?P<answer>[^<>]+)</answer>\Z"),
+)
+_WHOLE_FLOAT = re.compile(r"-?\d+\.0")
 
 _TITLES = ("supporting_titles", "supporting_facts")
 # Where an object keeps an answer: TriviaQA, SQuAD, chat messages, Search-R1.
@@ -88,8 +105,8 @@ def read_question(row: Row) -> str:
         text = _read_turns(row, name, value).get("user", "")
     else:
         text = row.text(name)
-    if not text:
-        raise row.malformed(f"'{name}' holds no turn of the user")
+    if not flatten(text):
+        raise row.malformed(f"'{name}' asks nothing")
     if name == "instruction" and isinstance(row.fields.get("input"), str):
         text = f"{text}\n{row.fields['input']}".strip()
     return _without_instructions(row, name, text)
@@ -111,11 +128,34 @@ def read_answers(row: Row) -> tuple[str, ...]:
     for alias in ALIASES:
         if alias != name and row.fields.get(alias) is not None:
             texts += _texts(row, alias, row.fields[alias])
-    answers = tuple(dict.fromkeys(text for text in texts if text))
-    if not answers:
+    answers = tuple(dict.fromkeys(_final_answer(text) for text in texts if flatten(text)))
+    if not answers or any(row.fields.get(key) is mark for key, mark in _UNANSWERABLE.items()):
         raise row.malformed(f"'{name}' holds no answer; leave out questions that have none")
     _check_choices(row, name, answers)
-    return answers
+    _check_gold(row, name, answers)
+    # A table holds 1984 as 1984.0 where its column has gaps.
+    whole = [text[:-2] for text in answers if _WHOLE_FLOAT.fullmatch(text)]
+    return tuple(dict.fromkeys([*answers, *whole]))
+
+
+def _final_answer(text: str) -> str:
+    """The answer that a solution or a transcript ends in; any other text as it is."""
+    found = next((found for form in _FINAL if (found := form.search(text.strip()))), None)
+    return found["answer"].strip() if found else text
+
+
+def _check_gold(row: Row, name: str, answers: Sequence[str]) -> None:
+    """Refuse a row whose answer is none of its gold answers: it is probably some model's."""
+    for key, value in ((key, row.fields.get(key)) for key in _GOLD if key != name):
+        if value and not set(map(_fold, _texts(row, key, value))) & set(map(_fold, answers)):
+            raise row.malformed(
+                f"'{name}' is {shorten(answers[0])} and '{key}' is {shorten(value)}; leave out the "
+                "one that is no accepted answer, or list both as 'answers'"
+            )
+
+
+def _fold(text: str) -> str:
+    return " ".join(_final_answer(text).casefold().split())
 
 
 def _texts(row: Row, name: str, value: Any) -> list[str]:
@@ -199,6 +239,13 @@ def _check_choices(row: Row, name: str, answers: Sequence[str]) -> None:
     key, choices = row.find(CHOICES)
     if isinstance(choices, dict):
         choices = choices.get("text", list(choices.values()))
+    columns = {
+        found[2]: column
+        for column in row.fields
+        if (found := _OPTION.fullmatch(re.sub(r"[\s_-]+", "", column).lower()))
+    }
+    if key is None and {"a", "b"} <= columns.keys():
+        key, choices = columns["a"], [row.fields[column] for column in columns.values()]
     if isinstance(choices, list) and choices and not set(answers) & {str(c) for c in choices}:
         raise row.malformed(
             f"'{name}' is {shorten(answers[0])}, none of the texts in '{key}', which the model is "

@@ -55,7 +55,19 @@ _DELIMITERS = {".csv": ",;\t|", ".tsv": "\t"}
 # Excel's first line that names the delimiter, and what programs write where a cell has no value.
 _SEPARATOR = re.compile(r"sep=(.)", re.IGNORECASE)
 _NO_VALUE = frozenset(
-    ("nan", "NaN", "<NA>", "NULL", "#N/A", "#NAME?", "#REF!", "#VALUE!", "#NULL!", "#NUM!", "#DIV/0!")
+    (
+        "nan",
+        "NaN",
+        "<NA>",
+        "NULL",
+        "#N/A",
+        "#NAME?",
+        "#REF!",
+        "#VALUE!",
+        "#NULL!",
+        "#NUM!",
+        "#DIV/0!",
+    )
 )
 
 SPLITS = ("train", "validation", "valid", "val", "dev", "development", "eval", "test")

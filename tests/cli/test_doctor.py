@@ -68,10 +68,11 @@ def test_an_old_driver_is_named_with_the_driver_that_is_needed(machine) -> None:
     assert "FAIL  torch: " in result.stdout
 
 
-def test_a_driver_too_old_for_cuda_12_must_be_updated(machine) -> None:
-    machine("470.256.02", "12.8")
+@pytest.mark.parametrize(("cuda", "least"), [("12.8", 525), ("13.0", 580)])
+def test_a_driver_too_old_for_cuda_12_must_be_updated(machine, cuda: str, least: int) -> None:
+    machine("470.256.02", cuda)
     torch = look_at("torch")
-    assert "needs driver 525 or later" in torch["seen"]
+    assert f"needs driver {least} or later" in torch["seen"]
     assert torch["remedy"] == "update the driver"
 
 

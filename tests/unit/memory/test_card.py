@@ -35,7 +35,12 @@ def test_a_card_that_is_hidden_does_not_count(nvidia_smi, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "script", ["exit 9", "echo 'No devices were found'", "echo 'GPU-aa, [N/A]'"]
+    "script",
+    [
+        *("exit 9", "echo 'No devices were found'", "echo 'GPU-aa, [N/A]'"),
+        r"printf '\215\377, 24564\n'",
+        r"printf 'GPU-\033]0;x\007, 24564\n'",
+    ],
 )
 def test_no_card(nvidia_smi, script: str) -> None:
     nvidia_smi(script)

@@ -79,6 +79,13 @@ def row(**fields: Any) -> Row:
         ),
         ({"prompt": "Who?", "reward_model": {"ground_truth": "Ann"}}, ("Ann",)),
         (ASKED | {"choices": ["Ann", "Bo"], "answer": "Ann"}, ("Ann",)),
+        (ASKED | {"A": "Ann", "B": "Bo", "answer": "Bo"}, ("Bo",)),
+        (ASKED | {"answer": "3 + 4 = <<3+4=7>>7.\n#### 7"}, ("7",)),
+        (ASKED | {"answer": "The sum is $\\boxed{7}$."}, ("7",)),
+        (ASKED | {"answer": "<think> x </think> <answer> Ann </answer>"}, ("Ann",)),
+        (ASKED | {"answer": "1984.0"}, ("1984.0", "1984")),
+        (ASKED | {"answer": "Ann", "ground_truth": ["ann", "Anne"]}, ("Ann",)),
+        (ASKED | {"answer": "Ann", "answerable": True}, ("Ann",)),
     ],
 )
 def test_questions_and_answers_are_read_from_all_their_names(
@@ -120,6 +127,23 @@ def test_what_was_read_is_no_metadata() -> None:
             ASKED | {"options": {"A": "Ann", "B": "Bo"}, "answer": "B"},
             "'answer' is \"B\", none of th",
         ),
+        (
+            ASKED | {"A": "Ann", "B": "Bo", "answer": "B"},
+            "'answer' is \"B\", none of the texts in 'A'",
+        ),
+        (
+            ASKED | {"option_a": "Ann", "option_b": "Bo", "answer": 1},
+            "'answer' is \"1\", none of the texts in 'option_a'",
+        ),
+        # Ragas: what a model answered, and what is right.
+        (
+            ASKED | {"answer": "Some model's", "ground_truth": "Ann"},
+            "'answer' is \"Some model's\" and 'ground_truth' is \"Ann\"; leave out the one that",
+        ),
+        (ASKED | {"answer": "Ann", "answerable": False}, "'answer' holds no answer; leave out"),
+        (ASKED | {"answer": "Ann", "is_impossible": True}, "'answer' holds no answer; leave out"),
+        (ASKED | {"answer": "\u200b"}, "'answer' holds no answer; leave out"),
+        ({"question": "\u2060\u200b", "answer": "x"}, "'question' asks nothing"),
         (
             {"messages": turns("Who?", "Ann", "And?", "Bo")},
             "'messages' has several turns of the user",
