@@ -15,9 +15,9 @@ from typing import Any
 import typer
 
 from rsearch_cli.errors import DataError
-from rsearch_cli.evaluation.baselines import METHODS
-from rsearch_cli.evaluation.comparison import compare_records
+from rsearch_cli.evaluation.comparison import compare
 from rsearch_cli.evaluation.folder import EvaluationFolder, flatten
+from rsearch_cli.evaluation.methods import METHODS
 from rsearch_cli.evaluation.result import EvalResult
 from rsearch_cli.evaluation.spec import EvalSpec
 from rsearch_cli.questions.sets import WHOLE
@@ -115,7 +115,7 @@ def compare_evaluations(first: str, second: str) -> dict[str, Any]:
         second: The same; where neither names a method, all that both have are compared.
 
     Returns:
-        `methods`: one block of `compare_records` each, with the names of both sides; `settings`:
+        `methods`: one block of `compare` each, with the names of both sides; `settings`:
         a line for every setting in which the two differ.
 
     Raises:
@@ -151,7 +151,7 @@ def compare_evaluations(first: str, second: str) -> dict[str, Any]:
             {
                 "first": f"{folder_a}:{a}",
                 "second": f"{folder_b}:{b}",
-                **compare_records(rows_a[a], rows_b[b]),
+                **compare(rows_a[a], rows_b[b]),
             }
             for a, b in pairs
         ],

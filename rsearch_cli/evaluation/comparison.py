@@ -1,9 +1,4 @@
-"""Two answers to each question: how far apart they are, whether that can be chance, what flipped.
-
-Place in the path: takes the rows of two evaluations, or of two methods of one; gives what `rsearch
-eval compare` prints. On failure: rows of different questions, or of other texts under the same ids,
-raise `DataError`.
-"""
+"""Compare two answers to each question: differences, significance tests, and flipped questions."""
 
 from __future__ import annotations
 
@@ -12,60 +7,67 @@ from typing import Any
 
 from rsearch_cli.errors import DataError
 from rsearch_cli.evaluation.intervals import paired_difference
-from rsearch_cli.evaluation.metrics import pair_up
+from rsearch_cli.evaluation.metrics import BINARY, METRICS
 from rsearch_cli.evaluation.result import EvalResult
 from rsearch_cli.evaluation.significance import mcnemar_exact, sign_flip_test
-from rsearch_cli.evaluation.summary import METRICS
 
 Pair = tuple[EvalResult, EvalResult]
 
-# Right or wrong; all others are scores in [0, 1].
-_BINARY = frozenset({"em", "plan_valid", "format_valid"})
 
-
-def compare_records(first: Sequence[EvalResult], second: Sequence[EvalResult]) -> dict[str, Any]:
-    """Paired differences, second minus first.
+def compare(first: Sequence[EvalResult], second: Sequence[EvalResult]) -> dict[str, Any]:
+    """Compare two lists of results, paired by question.
 
     Returns:
-        `n` questions; `metrics`: by name `first`, `second`, `difference`, its 95 % `interval` and
-        `interval_method`, `p` and its `test` (exact McNemar, or random sign flips), and the `n`
-        that both sides have a score of; `gained` and `lost`: the questions whose exact match
-        flipped, with both answers.
+        `n` questions; `metrics`: by name the means `first` and `second`, their `difference` (second
+        minus first) with its 95 % `interval` and `interval_method`, `p` and its `test` (exact
+        McNemar, or random sign flips), and the `n` questions that both sides have a score for;
+        `gained` and `lost`: the questions whose exact match flipped, with both answers. A question
+        that either side has no answer for counts in `n` only.
 
     Raises:
         DataError: The two are not of the same questions.
-        DataEmpty: There are no questions.
     """
-    pairs = pair_records(first, second)
+    pairs = pair_results(first, second)
     answered = [pair for pair in pairs if not (pair[0].failure or pair[1].failure)]
-    flips = [(a, b) for a, b in answered if a.prediction.em != b.prediction.em]
+    flips = [(a, b) for a, b in answered if a.em != b.em]
     return {
         "n": len(pairs),
-        "metrics": {name: row for name in METRICS if (row := _compare(answered, name))},
-        "gained": [_tell(pair) for pair in flips if pair[1].prediction.em],
-        "lost": [_tell(pair) for pair in flips if pair[0].prediction.em],
+        "metrics": {name: row for name in METRICS if (row := _compare_metric(answered, name))},
+        "gained": [_describe_flip(pair) for pair in flips if pair[1].em],
+        "lost": [_describe_flip(pair) for pair in flips if pair[0].em],
     }
 
 
-def pair_records(first: Sequence[EvalResult], second: Sequence[EvalResult]) -> list[Pair]:
-    """Both rows of each question, in the order of `first`.
+def pair_results(first: Sequence[EvalResult], second: Sequence[EvalResult]) -> list[Pair]:
+    """Return both results of each question, in the order of `first`.
 
     Raises:
-        DataError: The ids differ, one occurs twice, or a text or a reference has changed.
+        DataError: The ids differ, one occurs twice, or a question or its references have changed.
     """
-    pair_up([r.prediction for r in first], [r.prediction for r in second])
-    by_id = {record.prediction.id: record for record in second}
-    pairs = [(record, by_id[record.prediction.id]) for record in first]
-    for old, new in ((a.prediction, b.prediction) for a, b in pairs):
+    by_id = {result.id: result for result in second}
+    ids = {result.id for result in first}
+    if ids != by_id.keys():
+        strays = sorted(ids ^ by_id.keys())
+        raise DataError(
+            f"two evaluations of different questions cannot be compared: {len(strays)} ids are in "
+            f"only one of them, such as {strays[0]!r}; evaluate both on the same split and limit"
+        )
+    if not len(ids) == len(first) == len(second):
+        raise DataError(
+            f"an evaluation contains a question twice: {len(ids)} ids for {len(first)} and "
+            f"{len(second)} predictions; give every question its own id"
+        )
+    pairs = [(result, by_id[result.id]) for result in first]
+    for old, new in pairs:
         if (old.text, old.references) != (new.text, new.references):
             raise DataError(
-                f"question {old.id!r} is another one in the two evaluations: {old.text!r} and "
-                f"{new.text!r} (or its reference answers differ); evaluate both on the same file"
+                f"question {old.id!r} differs between the two evaluations: {old.text!r} and "
+                f"{new.text!r} (or their reference answers differ); evaluate both on the same file"
             )
     return pairs
 
 
-def _compare(pairs: Sequence[Pair], name: str) -> dict[str, Any] | None:
+def _compare_metric(pairs: Sequence[Pair], name: str) -> dict[str, Any] | None:
     scores = [(METRICS[name](a), METRICS[name](b)) for a, b in pairs]
     both = [(a, b) for a, b in scores if a is not None and b is not None]
     if not both:
@@ -73,7 +75,7 @@ def _compare(pairs: Sequence[Pair], name: str) -> dict[str, Any] | None:
     first, second = [a for a, _ in both], [b for _, b in both]
     difference, interval = paired_difference(first, second)
     gains = [b - a for a, b in both]
-    if name in _BINARY:
+    if name in BINARY:
         p = mcnemar_exact(sum(g > 0 for g in gains), sum(g < 0 for g in gains))
     else:
         p = sign_flip_test(gains)
@@ -85,12 +87,12 @@ def _compare(pairs: Sequence[Pair], name: str) -> dict[str, Any] | None:
         "interval": [interval.low, interval.high],
         "interval_method": interval.method,
         "p": p,
-        "test": "McNemar" if name in _BINARY else "sign flips",
+        "test": "McNemar" if name in BINARY else "sign flips",
     }
 
 
-def _tell(pair: Pair) -> dict[str, Any]:
-    first, second = (record.prediction for record in pair)
+def _describe_flip(pair: Pair) -> dict[str, Any]:
+    first, second = pair
     return {
         "id": first.id,
         "question": first.text,

@@ -226,7 +226,7 @@ def whole_batches(
     kept: list[EvalResult] = []
     for done, (method, ids) in enumerate(batches):
         rows = records[len(kept) : len(kept) + len(ids)]
-        if [(r.method, r.prediction.id) for r in rows] != [(method, i) for i in ids]:
+        if [(r.method, r.id) for r in rows] != [(method, i) for i in ids]:
             return kept, done
         kept += rows
     return kept, len(batches)

@@ -1,104 +1,153 @@
-"""One row of `predictions.jsonl`: what one method made of one question.
+"""One evaluated question: the answer, its scores and what it cost.
 
-Place in the path: trajectories in, rows out; results and comparisons are worked out from rows
-alone. On failure: a stored row that cannot be read raises `DataMalformed`; where too much failed
-there is a `FailureShareExceeded`. What could not be measured is None, never zero.
+The same record serves `rsearch eval` and the evaluations before, during and after a training. A
+figure that was not measured is None, never zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
-from rsearch_cli.errors import DataMalformed, FailureShareExceeded
-from rsearch_cli.evaluation.baselines import AGENT, DIRECT
-from rsearch_cli.evaluation.metrics import Prediction, measure
-from rsearch_cli.recipe.schema import ProtocolConfig
-from rsearch_cli.reward.lexical import Normalisation
+from rsearch_cli.errors import DataMalformed
+from rsearch_cli.evaluation.methods import AGENT, DIRECT
+from rsearch_cli.policy.endpoint import call_seconds, failure_of
+from rsearch_cli.protocol.transcript import read_transcript
+from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.reward.composite import plan_score
+from rsearch_cli.reward.lexical import exact_match, f1
 from rsearch_cli.types import Trajectory
 
 
 @dataclass(frozen=True, slots=True)
 class EvalResult:
-    """An answered question, or one that the policy's server gave no answer to.
+    """The answer of one method to one question, with its scores.
 
     Attributes:
-        method: One of `baselines.METHODS`.
-        prediction: The answer and its lexical scores.
-        judge: The judge's score in [0, 1]; None without a judge, or if there was no verdict.
-        judged: Whether a verdict was wanted.
-        title_recall: Share in [0, 1] of the supporting titles among the titles found; None where
-            the set names none, the method does not search, or a search failed.
-        seconds: With a server, of its own calls and searches, without any waiting in line; with
-            local weights, of the whole batch it was asked in.
-        usd: What was paid, its share of the batch's bill.
-        search_failure: Why the last of its failed searches failed, or None.
-        failure: Why the policy's server gave no answer, or None. Such a row is counted and left out
-            of every mean.
+        id: Id of the question.
+        text: The question.
+        references: Accepted answers.
+        answer: The answer, or None if the policy gave none.
+        em: Exact match, 0.0 or 1.0.
+        f1: Token F1 in [0, 1].
+        plan_valid: 1.0 if there is at least one plan and all plans are valid, else 0.0.
+        format_valid: 1.0 if the transcript follows every rule of the format, else 0.0.
+        searches: Sub-queries that were executed, over all rounds.
+        completion_tokens: Tokens written by the policy; inserted results do not count.
+        transcript: The whole exchange as text.
+        inserted: `(start, end)` character ranges of `transcript` that the system inserted.
+        type: Kind of reasoning of the question, or "".
+        level: Difficulty of the question, or "".
+        failed_searches: How many of `searches` ended with an error.
+        method: One of `methods.METHODS`.
+        judge: Score of the judge in [0, 1]; None without a judge or without a verdict.
+        judged: Whether a verdict was requested.
+        title_recall: Share in [0, 1] of the supporting titles among the retrieved titles; None if
+            the question names none, the method does not search, or a search failed.
+        seconds: With a server, the time of this question's own calls and searches without queueing;
+            with local weights, the time of the whole batch. None if it was not measured, as in the
+            evaluations of a training, whose records must not depend on the clock.
+        usd: The question's share of what its batch cost; None if it was not measured.
+        search_failure: Error of the last failed search, or None.
+        failure: Why the policy's server gave no answer, or None. Such a result is counted and
+            excluded from every mean.
     """
 
-    method: str
-    prediction: Prediction
+    id: str
+    text: str
+    references: tuple[str, ...]
+    answer: str | None
+    em: float
+    f1: float
+    plan_valid: float
+    format_valid: float
+    searches: int
+    completion_tokens: int
+    transcript: str
+    inserted: tuple[tuple[int, int], ...] = ()
+    type: str = ""
+    level: str = ""
+    failed_searches: int = 0
+    method: str = AGENT
     judge: float | None = None
     judged: bool = False
     title_recall: float | None = None
-    seconds: float = 0.0
-    usd: float = 0.0
+    seconds: float | None = None
+    usd: float | None = None
     search_failure: str | None = None
     failure: str | None = None
 
     @property
     def unscored(self) -> bool:
-        """Whether a verdict was wanted and could not be had."""
+        """Whether a verdict was requested and the judge gave none."""
         return self.judged and self.judge is None
 
     def as_json(self) -> dict[str, Any]:
-        """The row to store, which `from_json` reads."""
-        own = asdict(self)
-        del own["prediction"]
-        return {"method": own.pop("method"), **self.prediction.as_json(), **own}
+        """Return the fields as a JSON-ready dictionary, which `from_json` reads."""
+        return asdict(self)
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> EvalResult:
-        """Read what `as_json` wrote.
+        """Read a row of `predictions.jsonl` or of a run's `predictions/`.
+
+        Runs of earlier versions stored fewer fields; those get their defaults.
 
         Raises:
-            DataMalformed: A field is missing or unknown.
+            DataMalformed: A required field is missing, or a field is unknown.
         """
-        names = set(cls.__dataclass_fields__) - {"prediction"}
-        own = {name: value for name, value in row.items() if name in names}
-        if missing := names - set(own):
+        known = {field.name: field.default is MISSING for field in fields(cls)}
+        missing = sorted(name for name, required in known.items() if required and name not in row)
+        unknown = sorted(row.keys() - known.keys())
+        if missing or unknown:
             raise DataMalformed(
-                f"not a stored answer: missing {sorted(missing)}; evaluate again with this version"
+                f"not a stored prediction: missing {missing}, unknown {unknown}; evaluate again "
+                "with this version"
             )
-        rest = {name: value for name, value in row.items() if name not in names}
-        return cls(prediction=Prediction.from_json(rest), **own)
+        spans = tuple((int(start), int(end)) for start, end in row.get("inserted", ()))
+        return cls(**{**row, "references": tuple(row["references"]), "inserted": spans})
 
 
-def measure_record(
-    method: str,
-    trajectory: Trajectory,
-    protocol: ProtocolConfig,
-    seconds: float,
-    failure: str | None,
-    normalisation: Normalisation = "squad",
-) -> EvalResult:
-    """Score one trajectory by all that needs no judge."""
+def score_trajectory(trajectory: Trajectory, recipe: Recipe, method: str = AGENT) -> EvalResult:
+    """Score a trajectory against its question's references and the format, without a judge.
+
+    Args:
+        trajectory: What the method made of the question.
+        recipe: Its protocol and reward sections are read.
+        method: One of `methods.METHODS`.
+    """
+    question, answer = trajectory.question, trajectory.answer
+    reading = read_transcript(trajectory.opening, trajectory.segments, recipe.protocol)
+    normalisation = recipe.reward.normalisation
     results = [result for round_ in trajectory.rounds for result in round_.results]
     errors = [result.error for result in results if result.error is not None]
+    on_server = recipe.policy.endpoint.url is not None
     return EvalResult(
+        id=question.id,
+        text=question.text,
+        references=question.answers,
+        answer=answer,
+        em=0.0 if answer is None else exact_match(answer, question.answers, normalisation),
+        f1=0.0 if answer is None else f1(answer, question.answers, normalisation),
+        plan_valid=plan_score(trajectory.rounds),
+        format_valid=float(reading.format_valid),
+        searches=len(results),
+        completion_tokens=sum(trajectory.model_mask),
+        transcript=trajectory.transcript,
+        inserted=_inserted_ranges(trajectory),
+        type=question.type,
+        level=question.level,
+        failed_searches=len(errors),
         method=method,
-        prediction=measure(trajectory, protocol, normalisation),
         title_recall=None if method == DIRECT else title_recall(trajectory),
-        seconds=round(seconds, 4),
+        seconds=_own_seconds(trajectory) if on_server else None,
         search_failure=errors[-1] if errors else None,
-        failure=failure,
+        failure=failure_of(trajectory),
     )
 
 
 def title_recall(trajectory: Trajectory) -> float | None:
-    """Share of the supporting titles that the searches found; None if that cannot be told."""
+    """Return the share of the supporting titles that were retrieved; None if it is unknown."""
     wanted = {_fold(title) for title in trajectory.question.supporting_titles}
     if not wanted or trajectory.failed_searches:
         return None
@@ -108,7 +157,7 @@ def title_recall(trajectory: Trajectory) -> float | None:
 
 
 def search_seconds(trajectory: Trajectory) -> float:
-    """How long the searches of one question take by themselves: the longest chain of each plan."""
+    """Return the time that a question's searches need: the longest chain of each plan, summed."""
     total = 0.0
     for round_ in trajectory.rounds:
         if round_.plan is None:
@@ -122,38 +171,18 @@ def search_seconds(trajectory: Trajectory) -> float:
     return total
 
 
-def has_format(method: str) -> bool:
-    """Whether plan and format mean something for a method: only the agent writes them."""
-    return method == AGENT
+def _own_seconds(trajectory: Trajectory) -> float:
+    return round(call_seconds(trajectory) + search_seconds(trajectory), 4)
 
 
-def refuse_failed(records: Sequence[EvalResult], most: float, verdict_failure: str | None) -> None:
-    """Refuse to go on when too much of an evaluation has failed: it would be about the services.
-
-    Args:
-        records: All rows of a method up to now.
-        most: `budget.max_failed_share`.
-        verdict_failure: Why the last verdict could not be had.
-
-    Raises:
-        FailureShareExceeded: Naming what failed, how often, and the last reason.
-    """
-    searches = sum(r.prediction.searches for r in records)
-    failed_searches = sum(r.prediction.failed_searches for r in records)
-    judged, unscored = sum(r.judged for r in records), sum(r.unscored for r in records)
-    answers = [r.failure for r in records if r.failure]
-    reasons = [r.search_failure for r in records if r.search_failure]
-    for what, failed, all_, why in (
-        ("answers", len(answers), len(records), answers[-1] if answers else None),
-        ("searches", failed_searches, searches, reasons[-1] if reasons else None),
-        ("verdicts", unscored, judged, verdict_failure),
-    ):
-        if failed > most * all_:
-            raise FailureShareExceeded(
-                f"{failed} of {all_} {what} of the evaluation failed, a share of "
-                f"{failed / all_:.2g} where budget.max_failed_share is {most:g}; the last one: "
-                f"{why}; mend that and start again: what was answered before is kept"
-            )
+def _inserted_ranges(trajectory: Trajectory) -> tuple[tuple[int, int], ...]:
+    spans, start = [], len(trajectory.opening)
+    for segment in trajectory.segments:
+        end = start + len(segment.text)
+        if segment.author == "system":
+            spans.append((start, end))
+        start = end
+    return tuple(spans)
 
 
 def _fold(title: str) -> str:

@@ -14,14 +14,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from rsearch_cli.evaluation.comparison import compare_records
+from rsearch_cli.evaluation.comparison import compare
 from rsearch_cli.evaluation.folder import EvaluationFolder
-from rsearch_cli.evaluation.metrics import attempt_of
-from rsearch_cli.evaluation.result import EvalResult, has_format
-from rsearch_cli.evaluation.summary import summarise_method
+from rsearch_cli.evaluation.format_problem import find_format_problem
+from rsearch_cli.evaluation.result import EvalResult
+from rsearch_cli.evaluation.summary import summarise
 from rsearch_cli.policy.endpoint_probe import SETTLED
 from rsearch_cli.policy.resolve import describe_weights, locate_model
-from rsearch_cli.protocol.format_diagnosis import explain_format
 from rsearch_cli.questions.sets import QuestionSet
 from rsearch_cli.recipe.addresses import hide_login
 from rsearch_cli.recipe.schema import Recipe
@@ -55,7 +54,7 @@ class EvalSpec:
     Attributes:
         recipe: All settings; `policy.endpoint.url` decides between a server and local weights.
         adapter: Folder of a trained adapter on the local weights, or None.
-        methods: Of `evaluate.baselines.METHODS`, each once.
+        methods: Of `evaluation.methods.METHODS`, each once.
         split: Split of the question set, or `all`.
         limit: Most questions; None takes all.
         batch_size: Questions asked at once.
@@ -147,7 +146,7 @@ def make_results(
         policy: As `evaluation.json` has it.
 
     Returns:
-        `context` (see `sheets.describe_context`), `methods` (see `summarise_method`; with
+        `context` (see `sheets.describe_context`), `methods` (see `summarise`; with
         `format_problem`, why not one answer keeps the format, or None), `differences`
         of every two methods, and `spend`, what was paid, lost batches included.
     """
@@ -182,25 +181,17 @@ def make_results(
         "context": context,
         "methods": {
             name: {
-                **summarise_method(mine, wanted.batch_size if in_batches else None),
-                "format_problem": explain_records(mine, recipe, policy.get("results")),
+                **summarise(mine, wanted.batch_size if in_batches else None),
+                "format_problem": find_format_problem(mine, recipe, policy.get("results")),
             }
             for name, mine in rows.items()
         },
         "differences": {
-            f"{first} against {second}": _without_flips(compare_records(rows[second], rows[first]))
+            f"{first} against {second}": _without_flips(compare(rows[second], rows[first]))
             for first, second in combinations(wanted.methods, 2)
         },
         "spend": {name: asdict(spend) for name, spend in budget.snapshot().services.items()},
     }
-
-
-def explain_records(
-    records: Sequence[EvalResult], recipe: Recipe, results: str | None
-) -> str | None:
-    """Why not one answer of a method keeps the format; None if one does, or it has none to keep."""
-    answered = [r.prediction for r in records if r.failure is None and has_format(r.method)]
-    return explain_format([attempt_of(p) for p in answered], recipe, results)
 
 
 def _describe_decoding(policy: Mapping[str, str | None]) -> str:

@@ -1,133 +1,162 @@
-"""From stored rows to the figures of a method, each mean with its 95 % interval.
-
-Place in the path: takes the rows of one method, gives its block of `results.json`. On failure: no
-rows raise `DataEmpty`. A mean over nothing is None; rows without an answer of the policy's server
-are counted in `failed_answers` and left out of everything else.
-"""
+"""Figures of a list of results: means with 95 % intervals, counts, costs and latency."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rsearch_cli.errors import DataEmpty
-from rsearch_cli.evaluation.intervals import mean_interval
-from rsearch_cli.evaluation.metrics import describe_intervals
-from rsearch_cli.evaluation.result import EvalResult, has_format
-
-Value = Callable[[EvalResult], float | None]
-
-METRICS: dict[str, Value] = {
-    "em": lambda r: r.prediction.em,
-    "f1": lambda r: r.prediction.f1,
-    "judge": lambda r: r.judge,
-    "title_recall": lambda r: r.title_recall,
-    "plan_valid": lambda r: r.prediction.plan_valid if has_format(r.method) else None,
-    "format_valid": lambda r: r.prediction.format_valid if has_format(r.method) else None,
-}
-"""Scores in [0, 1], by name; None where a row has none."""
-
-LABELS = {
-    "em": "exact match",
-    "f1": "F1",
-    "judge": "judge",
-    "title_recall": "title recall",
-    "plan_valid": "plan valid",
-    "format_valid": "format valid",
-}
-
-GROUPED = ("em", "f1", "judge", "title_recall")
-"""What is told of each type and level."""
-
+from rsearch_cli.evaluation.comparison import compare, pair_results
+from rsearch_cli.evaluation.intervals import Interval, mean_interval
+from rsearch_cli.evaluation.metrics import BY_GROUP, METRICS, SAMPLED, mean, scores
+from rsearch_cli.evaluation.result import EvalResult
 
 _NO_LATENCY = {"p50": None, "p95": None}
+_TRAINING_METRICS = ("em", "f1", "plan_valid", "format_valid")
 
 
-def summarise_method(
-    records: Sequence[EvalResult], batch_size: int | None = None
-) -> dict[str, Any]:
-    """The figures of one method.
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The results of one policy on one list of questions.
+
+    Attributes:
+        greedy: `[B]` results of greedy decoding.
+        sampled: `[B]` results of one sample per question, or None.
+    """
+
+    greedy: list[EvalResult]
+    sampled: list[EvalResult] | None = None
+
+
+def summarise(results: Sequence[EvalResult], batch_size: int | None = None) -> dict[str, Any]:
+    """Summarise the results of one method.
 
     Args:
-        records: Its rows, in the order of asking.
-        batch_size: Questions that local weights answered at once: the time of a row is then that
-            of its batch. None where every row has a time of its own.
+        results: Its results, in the order of asking.
+        batch_size: Questions that local weights answered at once; the time of a result is then that
+            of its batch. None if every result has its own time.
 
     Returns:
-        `n` questions asked, `failed_answers`, `searches`, `failed_searches`, `unscored`; the mean
-        of each of `METRICS` (or None), over how many rows (`scored`), `intervals` and their
-        `interval_methods`;
-        `searches_per_question` and `tokens_per_question` (written by the policy); `by_type` and
-        `by_level`; `usd`; `latency_seconds` (`p50`, `p95`) of single questions, null for batches,
-        which have `seconds_per_question`, their time divided by their questions.
+        `n` questions, `failed_answers`, `searches`, `failed_searches`, `unscored` (answers without
+        the verdict that was requested); the mean of each of `METRICS` (or None), the number of
+        results it is over (`scored`), `intervals` (metric to `[low, high]`, 95 %) and their
+        `interval_methods`; `searches_per_question` and `tokens_per_question` (written by the
+        policy); `by_type` and `by_level`; `usd`; `latency_seconds` (`p50`, `p95`) per question, or
+        for batches `seconds_per_question`, their time divided by their questions.
 
     Raises:
-        DataEmpty: There is no row.
+        DataEmpty: There is no result.
     """
-    if not records:
+    if not results:
         raise DataEmpty("nothing to summarise: 0 questions were evaluated; raise --limit")
-    answered = [record for record in records if record.failure is None]
-    predictions = [record.prediction for record in answered]
+    answered = [result for result in results if result.failure is None]
+    costs = [result.usd for result in results if result.usd is not None]
     return {
-        "n": len(records),
-        "failed_answers": len(records) - len(answered),
-        "searches": sum(p.searches for p in predictions),
-        "failed_searches": sum(p.failed_searches for p in predictions),
-        "unscored": sum(record.unscored for record in answered),
+        "n": len(results),
+        "failed_answers": len(results) - len(answered),
+        "searches": sum(result.searches for result in answered),
+        "failed_searches": sum(result.failed_searches for result in answered),
+        "unscored": sum(result.unscored for result in answered),
         **_means(answered, METRICS),
-        "searches_per_question": mean([float(p.searches) for p in predictions]),
-        "tokens_per_question": mean([float(p.completion_tokens) for p in predictions]),
-        "by_type": _by(answered, lambda record: record.prediction.type),
-        "by_level": _by(answered, lambda record: record.prediction.level),
-        **_times(records, answered, batch_size),
-        "usd": round(sum(record.usd for record in records), 6),
+        "searches_per_question": mean([float(result.searches) for result in answered]),
+        "tokens_per_question": mean([float(result.completion_tokens) for result in answered]),
+        "by_type": _by_group(answered, lambda result: result.type),
+        "by_level": _by_group(answered, lambda result: result.level),
+        **_times(results, answered, batch_size),
+        "usd": round(sum(costs), 6) if costs else None,
     }
 
 
-def values_of(records: Sequence[EvalResult], metric: str) -> list[float]:
-    """The scores of those rows that have one."""
-    found = (METRICS[metric](record) for record in records)
-    return [value for value in found if value is not None]
+def summarise_evaluation(evaluation: Evaluation) -> dict[str, Any]:
+    """Summarise an evaluation of a training, as `before` and `after` of `summary.json`.
+
+    Returns:
+        The summary of the greedy answers with `em_sampled` and `f1_sampled` (None without samples);
+        `searches` and `failed_searches` count both decodings.
+
+    Raises:
+        DataEmpty: There is no result.
+        DataError: The sampled answers are not of the same questions.
+    """
+    summary = summarise(evaluation.greedy)
+    if evaluation.sampled is None:
+        return summary | {f"{metric}_sampled": None for metric in SAMPLED}
+    pair_results(evaluation.greedy, evaluation.sampled)
+    sampled = summarise(evaluation.sampled)
+    for count in ("searches", "failed_searches"):
+        summary[count] += sampled[count]
+    for metric in SAMPLED:
+        summary[f"{metric}_sampled"] = sampled[metric]
+        for block in ("intervals", "interval_methods"):
+            summary[block][f"{metric}_sampled"] = sampled[block][metric]
+    return summary
 
 
-def mean(values: Sequence[float]) -> float | None:
-    """Arithmetic mean; None of nothing."""
-    return sum(values) / len(values) if values else None
+def summarise_difference(before: Evaluation, after: Evaluation) -> dict[str, Any]:
+    """Summarise what a training changed, as `difference` of `summary.json`.
 
+    Returns:
+        By metric the mean of `after - before`, paired by question (the sampled ones None if either
+        side has no samples), `n` questions, and `intervals` (95 %) with their `interval_methods`.
 
-def _means(
-    records: Sequence[EvalResult], names: Sequence[str] | dict[str, Value]
-) -> dict[str, Any]:
-    columns = {name: values_of(records, name) for name in names}
+    Raises:
+        DataError: The two are not of the same questions.
+    """
+    greedy = compare(before.greedy, after.greedy)
+    rows = {metric: greedy["metrics"][metric] for metric in _TRAINING_METRICS}
+    differences: dict[str, Any] = {f"{metric}_sampled": None for metric in SAMPLED}
+    if before.sampled and after.sampled:
+        sampled = compare(before.sampled, after.sampled)["metrics"]
+        rows |= {f"{metric}_sampled": sampled[metric] for metric in SAMPLED}
     return {
-        **{name: mean(values) for name, values in columns.items()},
-        "scored": {name: len(values) for name, values in columns.items()},
-        **describe_intervals({n: mean_interval(values) for n, values in columns.items() if values}),
+        "n": greedy["n"],
+        **differences,
+        **{name: row["difference"] for name, row in rows.items()},
+        "intervals": {name: row["interval"] for name, row in rows.items()},
+        "interval_methods": {name: row["interval_method"] for name, row in rows.items()},
     }
 
 
-def _by(records: Sequence[EvalResult], key: Callable[[EvalResult], str]) -> dict[str, Any]:
+def _means(results: Sequence[EvalResult], metrics: Iterable[str]) -> dict[str, Any]:
+    columns = {metric: scores(results, metric) for metric in metrics}
+    intervals = {metric: mean_interval(values) for metric, values in columns.items() if values}
+    return {
+        **{metric: mean(values) for metric, values in columns.items()},
+        "scored": {metric: len(values) for metric, values in columns.items()},
+        **_describe_intervals(intervals),
+    }
+
+
+def _describe_intervals(intervals: Mapping[str, Interval]) -> dict[str, Any]:
+    return {
+        "intervals": {metric: [i.low, i.high] for metric, i in intervals.items()},
+        "interval_methods": {metric: i.method for metric, i in intervals.items()},
+    }
+
+
+def _by_group(results: Sequence[EvalResult], key: Callable[[EvalResult], str]) -> dict[str, Any]:
     groups: dict[str, list[EvalResult]] = {}
-    for record in records:
-        groups.setdefault(key(record), []).append(record)
+    for result in results:
+        groups.setdefault(key(result), []).append(result)
     return {
-        name: {"n": len(group), **_means(group, GROUPED)}
+        name: {"n": len(group), **_means(group, BY_GROUP)}
         for name, group in sorted(groups.items())
         if name
     }
 
 
 def _times(
-    records: Sequence[EvalResult], answered: Sequence[EvalResult], batch_size: int | None
+    results: Sequence[EvalResult], answered: Sequence[EvalResult], batch_size: int | None
 ) -> dict[str, Any]:
-    if (batch_size or 1) > 1:
-        batches = [record.seconds for record in records[::batch_size]]
-        per_question = round(sum(batches) / len(records), 3)
+    in_batches = (batch_size or 1) > 1
+    timed = results[::batch_size] if in_batches else answered
+    seconds = [result.seconds for result in timed if result.seconds is not None]
+    if in_batches or not seconds:
+        per_question = round(sum(seconds) / len(results), 3) if seconds else None
         return {"latency_seconds": _NO_LATENCY, "seconds_per_question": per_question}
-    if not answered:
-        return {"latency_seconds": _NO_LATENCY, "seconds_per_question": None}
     import numpy as np
 
-    p50, p95 = np.quantile(np.asarray([record.seconds for record in answered]), [0.5, 0.95])
+    p50, p95 = np.quantile(np.asarray(seconds), [0.5, 0.95])
     latency = {"p50": round(float(p50), 3), "p95": round(float(p95), 3)}
     return {"latency_seconds": latency, "seconds_per_question": None}

@@ -1,17 +1,15 @@
-"""The validation slice: other questions than those that are reported on, answered greedily.
+"""The validation slice: held-out questions, answered greedily every few steps of a training.
 
-Place in the path: training asks for its scores every few steps and keeps the best adapter by them.
-On failure: a split that is missing or has no question to spare raises `DataError` before the model
-is loaded.
+The best adapter is chosen by these scores, so the questions are none of those reported on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean
 
 from rsearch_cli.errors import DataEmpty
-from rsearch_cli.evaluation.evaluation import answer_questions
+from rsearch_cli.evaluation.answering import answer_together
+from rsearch_cli.evaluation.metrics import mean, scores
 from rsearch_cli.questions.sets import QuestionSet
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.rollout.rollout import Rollout
@@ -19,22 +17,25 @@ from rsearch_cli.types import Question
 
 
 def load_slice(
-    question_set: QuestionSet, recipe: Recipe, asked: Sequence[Question]
+    question_set: QuestionSet, recipe: Recipe, reported: Sequence[Question]
 ) -> list[Question]:
-    """The questions of the validation slice, [] if there is no validation.
+    """Load the questions of the validation slice; [] without validation.
 
-    The best adapter is chosen on them, so none of them may be among those it is reported on.
+    Args:
+        question_set: The question set of the run.
+        recipe: Its evaluate section is read.
+        reported: Questions evaluated before and after the training; none of them is taken.
 
     Raises:
         DataError: There is no such split.
-        DataEmpty: No question of the split is left.
+        DataEmpty: The split has no other question.
     """
     settings = recipe.evaluate
     if settings.every_steps is None:
         return []
-    reported = {question.id for question in asked}
-    found = question_set.load(settings.slice_split, len(asked) + settings.slice)
-    free = [question for question in found if question.id not in reported]
+    taken = {question.id for question in reported}
+    found = question_set.load(settings.slice_split, len(reported) + settings.slice)
+    free = [question for question in found if question.id not in taken]
     if not free:
         raise DataEmpty(
             f"evaluate.slice: all {len(found)} questions of split '{settings.slice_split}' are "
@@ -43,19 +44,16 @@ def load_slice(
     return free[: settings.slice]
 
 
-def score_slice(
-    rollout: Rollout, questions: Sequence[Question], recipe: Recipe
-) -> dict[str, float | int]:
+def score_slice(rollout: Rollout, questions: Sequence[Question]) -> dict[str, float | int | None]:
     """Answer the questions of a slice greedily.
 
     Returns:
         The means `f1`, `em`, `plan_valid` and `format_valid`, each in [0, 1]; `completion_length`,
-        the mean number of tokens that the policy wrote; and `n` questions.
+        the mean number of tokens written by the policy; and `n` questions.
     """
-    predictions = answer_questions(rollout, questions, recipe)
+    results = answer_together(rollout, questions)
     means = {
-        name: fmean(getattr(p, name) for p in predictions)
-        for name in ("f1", "em", "plan_valid", "format_valid")
+        name: mean(scores(results, name)) for name in ("f1", "em", "plan_valid", "format_valid")
     }
-    length = fmean(p.completion_tokens for p in predictions)
-    return {**means, "completion_length": length, "n": len(predictions)}
+    length = mean([float(result.completion_tokens) for result in results])
+    return {**means, "completion_length": length, "n": len(results)}

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rsearch_cli.errors import FailureShareExceeded, RsearchError, RunUnsaved
+from rsearch_cli.errors import RsearchError, RunUnsaved
+from rsearch_cli.evaluation.failed_share import Failures, check_failed_share
 from rsearch_cli.runs.run_folder import RunFolder
-from rsearch_cli.training.step_metrics import describe_failures
 from rsearch_cli.types import RewardParts, Trajectory
 
 
@@ -65,18 +65,14 @@ class StepRecovery:
         Raises:
             FailureShareExceeded: Naming what failed, how often, and the last reason.
         """
-        failures = describe_failures(trajectories, parts)
         results = [r for t in trajectories for round_ in t.rounds for r in round_.results]
         errors = [r.error for r in results if r.error is not None]
-        reasons = {"search": errors[-1] if errors else None, "judge": judge_failure}
-        names = {"search": "searches", "judge": "verdicts"}
-        for kind, reason in reasons.items():
-            if (share := failures[f"failed_share/{kind}"]) > self._max_failed_share:
-                raise FailureShareExceeded(
-                    f"{failures[f'failed/{kind}']} of the step's {names[kind]} failed, a share of "
-                    f"{share:.2g} where budget.max_failed_share is {self._max_failed_share:g}; the "
-                    f"last one: {reason or 'for no known reason'}"
-                )
+        unscored = sum(part.answer is None for part in parts)
+        counts = (
+            Failures("searches", len(errors), len(results), errors[-1] if errors else None),
+            Failures("verdicts", unscored, len(parts), judge_failure),
+        )
+        check_failed_share(counts, self._max_failed_share, "the step")
 
     def _save(self, trainer: Any) -> str:
         """Save the last finished step, unless it is, and say where the run stands."""

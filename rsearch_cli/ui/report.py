@@ -11,8 +11,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rsearch_cli.evaluation.comparison import pair_results
 from rsearch_cli.evaluation.intervals import METHODS
-from rsearch_cli.evaluation.metrics import Prediction, pair_up
+from rsearch_cli.evaluation.result import EvalResult
 from rsearch_cli.terminal import finite, printable, shorten
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ def print_report(
     summary: Mapping[str, Any],
     rows: Sequence[Mapping[str, object]],
     validations: Sequence[Mapping[str, object]],
-    before: Sequence[Prediction],
-    after: Sequence[Prediction],
+    before: Sequence[EvalResult],
+    after: Sequence[EvalResult],
     show: int,
 ) -> None:
     """Print the comparison table, the reward's plot and `show` trajectories before and after.
@@ -170,18 +171,18 @@ def describe_course(summary: Mapping[str, Any]) -> list[str]:
 
 
 def choose_trajectories(
-    before: Sequence[Prediction], after: Sequence[Prediction], show: int
-) -> list[tuple[Prediction, Prediction]]:
+    before: Sequence[EvalResult], after: Sequence[EvalResult], show: int
+) -> list[tuple[EvalResult, EvalResult]]:
     """`show` questions, before and after: those whose correctness changed first, else in order.
 
     Raises:
         DataError: The two are not of the same questions.
     """
     # sorted() is stable, and False comes before True.
-    return sorted(pair_up(before, after), key=lambda pair: pair[0].em == pair[1].em)[:show]
+    return sorted(pair_results(before, after), key=lambda pair: pair[0].em == pair[1].em)[:show]
 
 
-def trajectory_panel(prediction: Prediction, title: str) -> Panel:
+def trajectory_panel(prediction: EvalResult, title: str) -> Panel:
     """One trajectory to read: question, transcript, answer, reference, and whether it is right.
 
     Tags are dimmed and what the system inserted is cyan: a result that the model made up itself is
@@ -221,7 +222,7 @@ def _curve(rows: Sequence[Mapping[str, object]], key: str) -> list[tuple[float, 
     return [(step, value) for step, value in points if step is not None and value is not None]
 
 
-def _transcript(prediction: Prediction) -> Text:
+def _transcript(prediction: EvalResult) -> Text:
     from rich.text import Text
 
     written = Text()

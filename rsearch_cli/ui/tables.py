@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rsearch_cli.evaluation.intervals import METHODS
-from rsearch_cli.evaluation.summary import GROUPED, LABELS
+from rsearch_cli.evaluation.metrics import BY_GROUP, LABELS
 from rsearch_cli.terminal import escape_markdown, on_one_line, shorten
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _metrics_sheet(methods: Mapping[str, Any]) -> TableData:
             if any(b["seconds_per_question"] is not None for b in blocks)
             else []
         ),
-        ("USD", *(f"{b['usd']:.4f}" for b in blocks)),
+        ("USD", *(_number(b["usd"], ".4f") for b in blocks)),
         ("questions", *(str(b["n"]) for b in blocks)),
         ("failed searches", *(f"{b['failed_searches']} of {b['searches']}" for b in blocks)),
         ("failed answers", *(str(b["failed_answers"]) for b in blocks)),
@@ -197,7 +197,7 @@ def _group_sheets(methods: Mapping[str, Any], key: str, title: str) -> list[Tabl
     ]
     if not groups:
         return []
-    told = [m for m in GROUPED if any(group[m] is not None for _, group in groups)]
+    told = [m for m in BY_GROUP if any(group[m] is not None for _, group in groups)]
     rows = tuple(
         (name, str(group["n"]), *(_estimate(group, metric) for metric in told))
         for name, group in groups

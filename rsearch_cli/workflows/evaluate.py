@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from rsearch_cli.evaluation.baselines import DIRECT, answer_by, encode_for
+from rsearch_cli.evaluation.answering import answer_questions, check_failures, judge_answers
 from rsearch_cli.evaluation.folder import EvaluationFolder, whole_batches
-from rsearch_cli.evaluation.result import EvalResult, measure_record, refuse_failed, search_seconds
+from rsearch_cli.evaluation.methods import DIRECT, encode_prompt_for
+from rsearch_cli.evaluation.result import EvalResult
 from rsearch_cli.evaluation.spec import (
     EvalSpec,
     describe_policy,
@@ -24,7 +25,7 @@ from rsearch_cli.evaluation.spec import (
     make_results,
     stored_policy,
 )
-from rsearch_cli.policy.endpoint import EndpointPolicy, call_seconds, failure_of
+from rsearch_cli.policy.endpoint import EndpointPolicy
 from rsearch_cli.policy.generation import PromptPolicy
 from rsearch_cli.policy.prompts import refuse_long_prompts
 from rsearch_cli.questions.sets import QuestionSet, open_question_set
@@ -46,6 +47,8 @@ from rsearch_cli.workflows.train_setup import say, tell_scripts
 
 MOST_AT_ONCE = 32
 """Questions of a batch unless the user says otherwise; a kill costs at most one batch."""
+
+NEXT_STEP = "fix that and run the command again: the answers so far are kept"
 
 Batch = tuple[str, list[Question]]
 
@@ -179,7 +182,9 @@ def _open_bench(
     def check(policy: PromptPolicy, fitted: Recipe) -> None:
         for method, asked in batches:
             refuse_long_prompts(
-                asked, partial(encode_for, method, policy=policy, recipe=fitted), fitted.policy
+                asked,
+                partial(encode_prompt_for, method, policy=policy, recipe=fitted),
+                fitted.policy,
             )
 
     recipe = wanted.recipe
@@ -204,7 +209,9 @@ def _ask(
             for asked in mine:
                 rows = _ask_batch(bench, method, asked)
                 so_far = [r for r in (*stored, *fresh, *rows) if r.method == method]
-                refuse_failed(so_far, most, bench.judge.last_failure if bench.judge else None)
+                check_failures(
+                    so_far, most, bench.judge.last_failure if bench.judge else None, NEXT_STEP
+                )
                 folder.append(rows)
                 fresh += rows
                 advance(len(rows))
@@ -212,26 +219,14 @@ def _ask(
 
 
 def _ask_batch(bench: _Bench, method: str, questions: Sequence[Question]) -> list[EvalResult]:
-    recipe, on_server = bench.rollout.recipe, isinstance(bench.rollout.policy, EndpointPolicy)
     paid = bench.budget.snapshot().total.usd
     started = time.perf_counter()
-    trajectories = answer_by(method, bench.rollout, questions)
-    whole = time.perf_counter() - started
-    rows = [
-        measure_record(
-            method,
-            trajectory,
-            recipe.protocol,
-            call_seconds(trajectory) + search_seconds(trajectory) if on_server else whole,
-            failure_of(trajectory),
-            recipe.reward.normalisation,
-        )
-        for trajectory in trajectories
-    ]
+    results = answer_questions(bench.rollout, questions, method)
+    seconds = round(time.perf_counter() - started, 4)
     if bench.judge:
-        wanted = [position for position, row in enumerate(rows) if row.failure is None]
-        pairs = [(questions[i], rows[i].prediction.answer) for i in wanted]
-        for i, score in zip(wanted, bench.judge.score_batch(pairs), strict=True):
-            rows[i] = replace(rows[i], judge=score, judged=True)
-    share = (bench.budget.snapshot().total.usd - paid) / len(rows)
-    return [replace(row, usd=share) for row in rows]
+        results = judge_answers(results, questions, bench.judge)
+    usd = (bench.budget.snapshot().total.usd - paid) / len(results)
+    return [
+        replace(result, usd=usd, seconds=seconds if result.seconds is None else result.seconds)
+        for result in results
+    ]

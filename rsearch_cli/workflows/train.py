@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from rsearch_cli.distributed import gather, is_main, wait_for_all
-from rsearch_cli.evaluation.evaluation import Evaluation, evaluate_rollouts
-from rsearch_cli.evaluation.metrics import Prediction, attempt_of, compare, summarise
+from rsearch_cli.evaluation.answering import answer_together
+from rsearch_cli.evaluation.format_problem import find_format_problem
+from rsearch_cli.evaluation.result import EvalResult
+from rsearch_cli.evaluation.summary import Evaluation, summarise_difference, summarise_evaluation
 from rsearch_cli.evaluation.validation_slice import score_slice
+from rsearch_cli.policy.generation import GREEDY, Sampling
 from rsearch_cli.policy.isolation import stdout_to_log
-from rsearch_cli.protocol.format_diagnosis import explain_format
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.runs.files import METRICS, PREDICTIONS, SUMMARY, VALIDATION
 from rsearch_cli.runs.run_folder import RunFolder, checkpoint_step
@@ -38,8 +40,8 @@ class TrainingReport:
     summary: dict[str, Any]
     rows: list[dict[str, Any]]
     validations: list[dict[str, Any]]
-    before: list[Prediction]
-    after: list[Prediction]
+    before: list[EvalResult]
+    after: list[EvalResult]
     show: int
 
 
@@ -95,20 +97,29 @@ def run_training(recipe: Recipe, path: Path, *, overwrite: bool, resume: bool) -
 
 def evaluate_once(run: OpenRun, name: str, *, keep: bool) -> Evaluation:
     """Evaluate and store the predictions; with `keep`, take stored ones where they are whole."""
+    import torch
+
     recipe, folder, questions = run.recipe, run.folder, run.evaluated
     files = {kind: f"{PREDICTIONS}/{name}-{kind}.jsonl" for kind in ("greedy", "sampled")}
     if keep:
         kept = {}
         for kind, file in files.items():
             with folder.reading(file):
-                kept[kind] = [Prediction.from_json(row) for row in folder.read_rows(file)]
+                kept[kind] = [EvalResult.from_json(row) for row in folder.read_rows(file)]
         wanted = {"greedy": len(questions)}
         wanted["sampled"] = len(questions) if recipe.evaluate.sampled else 0
         if all(len(kept[kind]) == count for kind, count in wanted.items()):
             return Evaluation(kept["greedy"], kept["sampled"] or None)
     total = len(questions) * (2 if recipe.evaluate.sampled else 1)
     with phase(f"evaluating {name} training", total, run.budget.snapshot) as advance:
-        evaluation = evaluate_rollouts(run.rollout, questions, recipe, advance)
+        greedy = answer_together(run.rollout, questions, GREEDY, advance)
+        sampled = None
+        if recipe.evaluate.sampled:
+            # From the recipe's seed, so that two evaluations of one policy agree.
+            torch.manual_seed(recipe.seed)
+            sampling = Sampling(recipe.rollout.temperature, recipe.rollout.top_p)
+            sampled = answer_together(run.rollout, questions, sampling, advance)
+        evaluation = Evaluation(greedy, sampled)
     for kind, predictions in (("greedy", evaluation.greedy), ("sampled", evaluation.sampled)):
         if predictions:
             folder.write_rows(files[kind], [p.as_json() for p in predictions])
@@ -168,7 +179,7 @@ def reinforce(run: OpenRun, checkpoint: Path | None) -> None:
 
         def score() -> Mapping[str, Any]:
             with run.signals.at_once():
-                return score_slice(run.rollout, run.validated, recipe)
+                return score_slice(run.rollout, run.validated)
 
         validation = None
         if recipe.evaluate.every_steps:
@@ -199,11 +210,11 @@ def compare_evaluations(before: Evaluation, after: Evaluation, recipe: Recipe) -
     """The two evaluations and their paired difference, as `summary.json` holds them."""
 
     def summarise_one(evaluation: Evaluation) -> dict[str, Any]:
-        problem = explain_format([attempt_of(p) for p in evaluation.greedy], recipe)
-        return {**summarise(evaluation.greedy, evaluation.sampled), "format_problem": problem}
+        problem = find_format_problem(evaluation.greedy, recipe)
+        return {**summarise_evaluation(evaluation), "format_problem": problem}
 
     return {
         "before": summarise_one(before),
         "after": summarise_one(after),
-        "difference": compare(before.greedy, before.sampled, after.greedy, after.sampled),
+        "difference": summarise_difference(before, after),
     }

@@ -18,7 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rsearch_cli.app import app
-from rsearch_cli.evaluation import evaluation
+from rsearch_cli.evaluation import answering
 from rsearch_cli.training import grpo
 from rsearch_cli.training.checkpoints import find_damage
 from rsearch_cli.workflows import train as training
@@ -243,10 +243,10 @@ def test_a_signal_in_a_step_leaves_its_validation_to_the_resumed_run(
     [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")],
 )
 def test_an_evaluation_ends_at_once(tmp_path, monkeypatch, number, code, name):
-    def measure(*_):
+    def score(*_):
         send(number)
 
-    monkeypatch.setattr(evaluation, "measure", measure)
+    monkeypatch.setattr(answering, "score_trajectory", score)
     folder = tmp_path / "run"
     result = train(folder, *OPTIONS)
     assert result.exit_code == code

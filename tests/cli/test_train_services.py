@@ -203,7 +203,7 @@ def test_a_run_is_repeated_offline_from_its_answers(
     ("then", "code", "words"),
     [
         (402, 41, "refuses EXA_API_KEY: the account has no credit left"),
-        (500, 81, "of the step's searches failed, a share of"),
+        (500, 81, "searches of the step failed, a share of"),
     ],
 )
 def test_a_service_that_is_gone_stops_the_run_with_a_checkpoint(
@@ -246,8 +246,8 @@ def test_an_evaluation_whose_searches_fail_gives_no_figures(
         exa.answers = float("inf")
     assert run.result.exit_code == 81, run.result.output
     line = run.result.stderr.splitlines()[-1]
-    assert " searches of the evaluation failed, a share of 1 " in line
-    assert "budget.max_failed_share is 0.2; the last one: Exa at" in line
+    assert " searches of the evaluation failed, a share of 1; " in line
+    assert "budget.max_failed_share is 0.2; last error: Exa at" in line
     assert not (run.folder / "predictions").exists()
     resumed = train("dark", resume=True)
     assert resumed.result.exit_code == 0, resumed.result.output

@@ -1,33 +1,39 @@
-"""Rows as evaluations store them."""
+"""Results as evaluations store them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from rsearch_cli.evaluation.metrics import Prediction
 from rsearch_cli.evaluation.result import EvalResult
 
 
+def make_result(id: str, em: float = 1.0, **changes: Any) -> EvalResult:
+    fields = {
+        "text": f"Question {id}?",
+        "references": ("Paris",),
+        "answer": "Paris" if em else "Rome",
+        "f1": em,
+        "plan_valid": 1.0,
+        "format_valid": 1.0,
+        "searches": 1,
+        "completion_tokens": 9,
+        "transcript": "<answer> Paris </answer>",
+        "seconds": 0.0,
+        "usd": 0.0,
+    }
+    return EvalResult(id=id, em=em, **(fields | changes))
+
+
 @pytest.fixture
-def record() -> Callable[..., EvalResult]:
-    """Makes a row; `prediction` fields may be given beside the row's own."""
+def result() -> Callable[..., EvalResult]:
+    """Makes a result; any field may be given."""
+    return make_result
 
-    def make(id: str, em: float = 1.0, method: str = "rsearch", **changes: object) -> EvalResult:
-        own = {n: changes.pop(n) for n in list(changes) if n in EvalResult.__dataclass_fields__}
-        fields = {
-            "text": f"Question {id}?",
-            "references": ("Paris",),
-            "answer": "Paris" if em else "Rome",
-            "f1": em,
-            "plan_valid": 1.0,
-            "format_valid": 1.0,
-            "searches": 1,
-            "completion_tokens": 9,
-            "transcript": "<answer> Paris </answer>",
-        }
-        prediction = Prediction(id=id, em=em, **(fields | changes))
-        return EvalResult(method, prediction, **own)
 
-    return make
+@pytest.fixture
+def results() -> Callable[..., list[EvalResult]]:
+    """Makes a result for each of some exact-match scores."""
+    return lambda *scores: [make_result(f"q{i}", score) for i, score in enumerate(scores)]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from rsearch_cli.errors import DataError
-from rsearch_cli.evaluation.comparison import compare_records
+from rsearch_cli.evaluation.comparison import compare, pair_results
 
 
-def test_differences_are_paired_by_question(record):
-    first = [record(f"q{i}", float(i < 2)) for i in range(8)]
-    second = [record(f"q{i}", float(i != 0)) for i in reversed(range(8))]
-    compared = compare_records(first, second)
+def test_differences_are_paired_by_question(result):
+    first = [result(f"q{i}", float(i < 2)) for i in range(8)]
+    second = [result(f"q{i}", float(i != 0)) for i in reversed(range(8))]
+    compared = compare(first, second)
     em = compared["metrics"]["em"]
     assert (em["first"], em["second"], em["difference"]) == (2 / 8, 7 / 8, 5 / 8)
     assert em["interval"][0] < 5 / 8 < em["interval"][1]
@@ -20,10 +20,10 @@ def test_differences_are_paired_by_question(record):
     assert compared["metrics"]["f1"]["test"] == "sign flips"
 
 
-def test_flipped_questions_are_told_with_both_answers(record):
-    compared = compare_records(
-        [record("a", 1.0), record("b", 0.0), record("c", 1.0)],
-        [record("a", 0.0), record("b", 1.0), record("c", 1.0)],
+def test_flipped_questions_are_listed_with_both_answers(result):
+    compared = compare(
+        [result("a", 1.0), result("b", 0.0), result("c", 1.0)],
+        [result("a", 0.0), result("b", 1.0), result("c", 1.0)],
     )
     assert [flip["id"] for flip in compared["gained"]] == ["b"]
     assert compared["lost"] == [
@@ -37,10 +37,10 @@ def test_flipped_questions_are_told_with_both_answers(record):
     ]
 
 
-def test_what_one_side_could_not_measure_is_left_out_of_both(record):
-    first = [record("a", judge=1.0), record("b", judge=None), record("c", 0.0, failure="no reply")]
-    second = [record("a", judge=0.5), record("b", judge=1.0), record("c", 1.0, judge=1.0)]
-    compared = compare_records(first, second)
+def test_what_one_side_could_not_measure_is_left_out_of_both(result):
+    first = [result("a", judge=1.0), result("b", judge=None), result("c", 0.0, failure="no reply")]
+    second = [result("a", judge=0.5), result("b", judge=1.0), result("c", 1.0, judge=1.0)]
+    compared = compare(first, second)
     assert compared["n"] == 3
     assert compared["metrics"]["judge"]["n"] == 1
     assert compared["metrics"]["judge"]["difference"] == -0.5
@@ -49,11 +49,22 @@ def test_what_one_side_could_not_measure_is_left_out_of_both(record):
     assert compared["gained"] == []
 
 
-def test_other_questions_are_refused(record):
-    with pytest.raises(DataError, match="different questions cannot be compared"):
-        compare_records([record("a")], [record("b")])
+def test_results_are_paired_by_id_and_not_by_place(results):
+    before, after = results(0, 0, 0, 1), results(1, 1, 1, 0)
+    assert compare(before, after) == compare(before, after[::-1])
 
 
-def test_another_text_under_the_same_id_is_refused(record):
-    with pytest.raises(DataError, match="question 'a' is another one in the two evaluations"):
-        compare_records([record("a")], [record("a", text="Something else?")])
+def test_other_questions_cannot_be_compared(result):
+    with pytest.raises(DataError, match=r"2 ids are in only one of them, such as 'q1'; evaluate"):
+        pair_results([result("q0"), result("q1")], [result("q0"), result("q9")])
+
+
+def test_a_question_that_occurs_twice_is_refused(result):
+    twice = [result("q0"), result("q0", 0.0)]
+    with pytest.raises(DataError, match="a question twice: 1 ids for 2 and 1 predictions"):
+        pair_results(twice, [result("q0")])
+
+
+def test_another_text_under_the_same_id_is_refused(result):
+    with pytest.raises(DataError, match="question 'a' differs between the two evaluations"):
+        compare([result("a")], [result("a", text="Something else?")])

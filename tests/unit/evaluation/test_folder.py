@@ -28,8 +28,8 @@ def folder(tmp_path):
     return folder
 
 
-def test_rows_are_read_back_and_one_that_was_cut_short_is_left_out(folder, record):
-    rows = [record("a", answer="É"), record("b")]
+def test_rows_are_read_back_and_one_that_was_cut_short_is_left_out(folder, result):
+    rows = [result("a", answer="É"), result("b")]
     folder.append(rows)
     path = folder.path / ANSWERS
     whole = path.read_bytes()
@@ -38,15 +38,15 @@ def test_rows_are_read_back_and_one_that_was_cut_short_is_left_out(folder, recor
         assert folder.read_records() == rows[: whole[:end].count(b"\n")]
 
 
-def test_keeping_rows_drops_all_others(folder, record):
-    folder.append([record("a"), record("b")])
-    folder.keep([record("b")])
-    folder.append([record("c")])
-    assert [r.prediction.id for r in folder.read_records()] == ["b", "c"]
+def test_keeping_rows_drops_all_others(folder, result):
+    folder.append([result("a"), result("b")])
+    folder.keep([result("b")])
+    folder.append([result("c")])
+    assert [r.id for r in folder.read_records()] == ["b", "c"]
 
 
-def test_a_row_that_is_none_is_named(folder, record):
-    folder.append([record("a")])
+def test_a_row_that_is_none_is_named(folder, result):
+    folder.append([result("a")])
     with (folder.path / ANSWERS).open("a") as file:
         file.write("{oops}\n")
     with pytest.raises(DataMalformed, match=r"predictions.jsonl, line 2: .*--overwrite"):
@@ -71,23 +71,23 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_rows_that_the_disk_does_not_hold_leave_those_before_them(folder, record):
-    folder.append([record("a")])
+def test_rows_that_the_disk_does_not_hold_leave_those_before_them(folder, result):
+    folder.append([result("a")])
     size = (folder.path / ANSWERS).stat().st_size
     line = rf"^{ANSWERS} could not be written in {folder.path}: File too large \(.* MB are free"
     line += r"\); make room, then the same command without --overwrite goes on from the answers "
     with pytest.raises(RunUnsaved, match=line + "that are there$"), largest_file(size + 200):
-        folder.append([record("b")])
-    folder.append([record("c")])
-    assert [r.prediction.id for r in folder.read_records()] == ["a", "c"]
+        folder.append([result("b")])
+    folder.append([result("c")])
+    assert [r.id for r in folder.read_records()] == ["a", "c"]
 
 
-def test_a_file_that_the_disk_does_not_hold_leaves_the_old_one_and_no_other(folder, record):
-    folder.keep([record("a")])
+def test_a_file_that_the_disk_does_not_hold_leaves_the_old_one_and_no_other(folder, result):
+    folder.keep([result("a")])
     before = sorted(folder.path.iterdir())
     with pytest.raises(RunUnsaved, match=f"^{ANSWERS} could not"), largest_file(100):
-        folder.keep([record("b")])
-    assert [r.prediction.id for r in folder.read_records()] == ["a"]
+        folder.keep([result("b")])
+    assert [r.id for r in folder.read_records()] == ["a"]
     assert sorted(folder.path.iterdir()) == before
 
 
@@ -101,8 +101,8 @@ def test_a_kill_before_the_first_file_does_not_occupy_the_folder(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["evaluation.json", "recipe.yaml"]
 
 
-def test_starting_anew_removes_what_was_there(folder, record):
-    folder.append([record("a")])
+def test_starting_anew_removes_what_was_there(folder, result):
+    folder.append([result("a")])
     (folder.path / "spend.json").write_text("{}")
     with folder.locked(overwrite=True):
         assert not (folder.path / "spend.json").exists() and folder.holds_evaluation
@@ -150,8 +150,8 @@ def test_a_folder_without_an_evaluation_says_how_to_make_one(tmp_path):
         ("ba", 0, 0),
     ],
 )
-def test_only_whole_batches_are_gone_on_from(record, stored, rows, batches):
+def test_only_whole_batches_are_gone_on_from(result, stored, rows, batches):
     plan = [("rsearch", "ab"), ("rsearch", "c"), ("rag", "ab")]
     methods = ["rsearch"] * 3 + ["rag"] * 2
-    records = [record(id, method=m) for id, m in zip(stored, methods, strict=False)]
+    records = [result(id, method=m) for id, m in zip(stored, methods, strict=False)]
     assert whole_batches(records, plan) == (records[:rows], batches)

@@ -1,16 +1,23 @@
-"""The figures of a method: means over what was measured, and counts of what was not."""
+"""Summaries: means over what was measured, counts of what was not, and what a training changed."""
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from rsearch_cli.errors import DataEmpty
-from rsearch_cli.evaluation.summary import summarise_method
+from rsearch_cli.errors import DataEmpty, DataError
+from rsearch_cli.evaluation.summary import (
+    Evaluation,
+    summarise,
+    summarise_difference,
+    summarise_evaluation,
+)
 
 
-def test_means_intervals_and_costs(record):
-    rows = [record(f"q{i}", float(i < 3), seconds=float(i), usd=0.25) for i in range(4)]
-    block = summarise_method(rows)
+def test_means_intervals_and_costs(result):
+    rows = [result(f"q{i}", float(i < 3), seconds=float(i), usd=0.25) for i in range(4)]
+    block = summarise(rows)
     assert (block["n"], block["em"], block["f1"]) == (4, 0.75, 0.75)
     low, high = block["intervals"]["em"]
     assert low < 0.75 < high
@@ -19,13 +26,13 @@ def test_means_intervals_and_costs(record):
     assert block["usd"] == 1.0
 
 
-def test_what_failed_is_counted_and_is_no_zero(record):
+def test_what_failed_is_counted_and_is_no_zero(result):
     rows = [
-        record("a", 1.0, judge=1.0, judged=True),
-        record("b", 1.0, judge=None, judged=True, failed_searches=1, searches=2),
-        record("c", 0.0, failure="no reply", completion_tokens=0, searches=0),
+        result("a", 1.0, judge=1.0, judged=True),
+        result("b", 1.0, judge=None, judged=True, failed_searches=1, searches=2),
+        result("c", 0.0, failure="no reply", completion_tokens=0, searches=0),
     ]
-    block = summarise_method(rows)
+    block = summarise(rows)
     assert (block["n"], block["failed_answers"], block["unscored"]) == (3, 1, 1)
     assert (block["em"], block["judge"]) == (1.0, 1.0)
     assert block["scored"] == {
@@ -40,41 +47,123 @@ def test_what_failed_is_counted_and_is_no_zero(record):
     assert block["title_recall"] is None and "title_recall" not in block["intervals"]
 
 
-def test_a_batch_has_no_latency_but_seconds_a_question(record):
+def test_a_batch_has_no_latency_but_seconds_a_question(result):
     # Two batches of 4 and one of 2, which took 8, 4 and 3 seconds; every row has its batch's time.
     took = [8.0] * 4 + [4.0] * 4 + [3.0] * 2
-    rows = [record(f"q{i}", seconds=seconds) for i, seconds in enumerate(took)]
-    block = summarise_method(rows, batch_size=4)
+    rows = [result(f"q{i}", seconds=seconds) for i, seconds in enumerate(took)]
+    block = summarise(rows, batch_size=4)
     assert block["seconds_per_question"] == 1.5
     assert block["latency_seconds"] == {"p50": None, "p95": None}
-    assert summarise_method(rows, batch_size=1)["latency_seconds"]["p95"] == 8.0
-    assert summarise_method(rows)["seconds_per_question"] is None
+    assert summarise(rows, batch_size=1)["latency_seconds"]["p95"] == 8.0
+    assert summarise(rows)["seconds_per_question"] is None
 
 
-def test_plan_and_format_are_only_told_of_the_agent(record):
-    block = summarise_method([record("a", method="rag", title_recall=0.5)])
+def test_plan_and_format_are_only_reported_for_the_agent(result):
+    block = summarise([result("a", method="rag", title_recall=0.5)])
     assert block["plan_valid"] is None and block["format_valid"] is None
     assert block["title_recall"] == 0.5
 
 
-def test_types_and_levels_have_their_own_means(record):
+def test_types_and_levels_have_their_own_means(result):
     rows = [
-        record("a", 1.0, type="bridge", level="hard"),
-        record("b", 0.0, type="bridge", level="easy"),
-        record("c", 1.0, type="comparison", level="hard"),
+        result("a", 1.0, type="bridge", level="hard"),
+        result("b", 0.0, type="bridge", level="easy"),
+        result("c", 1.0, type="comparison", level="hard"),
     ]
-    block = summarise_method(rows)
+    block = summarise(rows)
     bridge = block["by_type"]["bridge"]
     assert (bridge["n"], bridge["em"], bridge["interval_methods"]["em"]) == (2, 0.5, "Wilson")
     assert bridge["intervals"]["em"] == pytest.approx([0.0945, 0.9055], abs=1e-4)
     assert block["by_level"]["hard"]["em"] == 1.0
 
 
-def test_all_answers_may_have_failed(record):
-    block = summarise_method([record("a", failure="no reply")])
+def test_all_answers_may_have_failed(result):
+    block = summarise([result("a", failure="no reply")])
     assert block["em"] is None and block["latency_seconds"] == {"p50": None, "p95": None}
 
 
 def test_nothing_cannot_be_summarised():
     with pytest.raises(DataEmpty, match="0 questions were evaluated"):
-        summarise_method([])
+        summarise([])
+
+
+def test_what_was_not_timed_has_no_time_and_no_price(result):
+    block = summarise([result("a", seconds=None, usd=None)])
+    assert block["latency_seconds"] == {"p50": None, "p95": None}
+    assert block["seconds_per_question"] is block["usd"] is None
+
+
+def test_a_training_reports_both_decodings(results):
+    summary = summarise_evaluation(Evaluation(results(1, 1, 0, 1), results(0, 1, 0, 0)))
+    assert (summary["em"], summary["em_sampled"], summary["n"]) == (0.75, 0.25, 4)
+    assert (summary["f1"], summary["f1_sampled"]) == (0.75, 0.25)
+    assert (summary["plan_valid"], summary["format_valid"]) == (1.0, 1.0)
+    assert (summary["searches"], summary["failed_searches"]) == (8, 0)
+    assert set(summary["intervals"]) == {
+        *("em", "em_sampled", "f1", "f1_sampled", "plan_valid", "format_valid")
+    }
+    low, high = summary["intervals"]["em"]
+    assert low < 0.75 < high
+    assert summary["intervals"]["plan_valid"] == [pytest.approx(0.5101, abs=1e-4), 1.0]
+    assert set(summary["interval_methods"].values()) == {"Wilson"}
+    assert json.loads(json.dumps(summary)) == summary
+
+
+def test_plan_and_format_are_those_of_the_greedy_answers(result, results):
+    greedy = [result("q0", plan_valid=0.0), result("q1", format_valid=0.0)]
+    summary = summarise_evaluation(Evaluation(greedy, results(1, 1)))
+    assert (summary["plan_valid"], summary["format_valid"]) == (0.5, 0.5)
+
+
+def test_a_summary_without_samples_says_null(results):
+    summary = summarise_evaluation(Evaluation(results(1, 0)))
+    assert summary["em_sampled"] is summary["f1_sampled"] is None
+    assert "em_sampled" not in summary["intervals"]
+
+
+def test_questions_without_a_type_or_level_are_in_no_group(result):
+    rows = [
+        result("a", 1.0, type="bridge", level="hard"),
+        result("b", 0.0, type="bridge"),
+        result("c", 1.0, type="comparison", level="easy"),
+        result("d", 0.0),
+    ]
+    summary = summarise(rows)
+    groups = {
+        key: {name: (block["em"], block["n"]) for name, block in summary[key].items()}
+        for key in ("by_type", "by_level")
+    }
+    assert groups["by_type"] == {"bridge": (0.5, 2), "comparison": (1.0, 1)}
+    assert groups["by_level"] == {"easy": (1.0, 1), "hard": (1.0, 1)}
+
+
+def test_samples_of_other_questions_are_refused(results):
+    with pytest.raises(DataError, match="1 ids are in only one of them, such as 'q2'"):
+        summarise_evaluation(Evaluation(results(1, 0), results(1, 0, 1)))
+
+
+def test_the_difference_of_a_training_is_paired_by_question(results):
+    before, after = results(0, 0, 0, 1), results(1, 1, 1, 0)
+    difference = summarise_difference(Evaluation(before, before), Evaluation(after, after))
+    assert difference["em"] == difference["em_sampled"] == 0.5
+    assert difference["n"] == 4
+    low, high = difference["intervals"]["em"]
+    assert low < 0.5 < high
+    low, high = difference["intervals"]["plan_valid"]
+    assert -low == high == pytest.approx(0.462, abs=1e-3)
+    assert difference["interval_methods"]["plan_valid"] == "Bonett-Price"
+
+
+def test_the_difference_keeps_greedy_and_sampled_apart(results):
+    zeros, ones, half = results(0, 0), results(1, 1), results(0, 1)
+    difference = summarise_difference(Evaluation(zeros, half), Evaluation(ones, half))
+    assert (difference["em"], difference["em_sampled"]) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("sampled_before", [False, True])
+def test_a_difference_without_samples_on_both_sides_says_null(results, sampled_before):
+    before = Evaluation(results(1, 0), results(1, 0) if sampled_before else None)
+    difference = summarise_difference(before, Evaluation(results(1, 1)))
+    assert difference["em"] == 0.5
+    assert difference["em_sampled"] is difference["f1_sampled"] is None
+    assert "em_sampled" not in difference["intervals"]

@@ -6,8 +6,8 @@ import io
 
 from rich.console import Console
 
-from rsearch_cli.evaluation.comparison import compare_records
-from rsearch_cli.evaluation.summary import summarise_method
+from rsearch_cli.evaluation.comparison import compare
+from rsearch_cli.evaluation.summary import summarise
 from rsearch_cli.ui.tables import (
     TableData,
     as_markdown,
@@ -38,18 +38,18 @@ CONTEXT = {
 }
 
 
-def results(record):
-    agent = [record("a", 1.0, type="bridge", title_recall=0.5), record("b", 0.0, type="bridge")]
-    direct = [record(id, 0.0, method="direct") for id in "ab"]
+def evaluated(result):
+    agent = [result("a", 1.0, type="bridge", title_recall=0.5), result("b", 0.0, type="bridge")]
+    direct = [result(id, 0.0, method="direct") for id in "ab"]
     return {
         "context": CONTEXT,
-        "methods": {"rsearch": summarise_method(agent), "direct": summarise_method(direct)},
-        "differences": {"rsearch against direct": compare_records(direct, agent)},
+        "methods": {"rsearch": summarise(agent), "direct": summarise(direct)},
+        "differences": {"rsearch against direct": compare(direct, agent)},
     }
 
 
-def test_a_score_never_stands_without_its_context(record):
-    report = report_markdown(results(record))
+def test_a_score_never_stands_without_its_context(result):
+    report = report_markdown(evaluated(result))
     for words in (
         "questions: 2 of some set, split test",
         "provider: bm25 abc for General, News; exa url for Web",
@@ -66,8 +66,8 @@ def test_a_score_never_stands_without_its_context(record):
     assert report.index("provider:") < report.index("exact match")
 
 
-def test_flipped_questions_are_listed(record):
-    compared = compare_records([record("a", 1.0)], [record("a", 0.0, answer="Lyon | \x1b[2J")])
+def test_flipped_questions_are_listed(result):
+    compared = compare([result("a", 1.0)], [result("a", 0.0, answer="Lyon | \x1b[2J")])
     tables = comparison_sheets({"first": "x:rsearch", "second": "y:rsearch", **compared})
     assert [table_data.title for table_data in tables] == [
         "x:rsearch (A) and y:rsearch (B), 1 questions",
@@ -76,9 +76,9 @@ def test_flipped_questions_are_listed(record):
     assert "Lyon \\| �\\[2J |" in as_markdown(tables[1])
 
 
-def test_a_tiny_p_value_is_no_zero(record):
-    compared = compare_records(
-        [record(str(i), 0.0) for i in range(20)], [record(str(i), 1.0) for i in range(20)]
+def test_a_tiny_p_value_is_no_zero(result):
+    compared = compare(
+        [result(str(i), 0.0) for i in range(20)], [result(str(i), 1.0) for i in range(20)]
     )
     (table_data, _) = comparison_sheets({"first": "x", "second": "y", **compared})
     assert table_data.rows[0][4] == "<0.0001"
@@ -91,11 +91,11 @@ def test_text_of_a_model_is_no_markup_in_a_terminal():
     assert "[red]x[/red]" in printed and "\x1b" not in printed
 
 
-def test_in_a_narrow_terminal_every_figure_stays_whole(record):
+def test_in_a_narrow_terminal_every_figure_stays_whole(result):
     long = {"type": "discoverer-employer", "title_recall": 0.5}
-    told = {name: summarise_method([record("a", 1.0, **long)]) for name in ("rsearch", "rag")}
+    told = {name: summarise([result("a", 1.0, **long)]) for name in ("rsearch", "rag")}
     ids = [str(number) for number in range(99)]
-    compared = compare_records([record(i, 0.0) for i in ids], [record(i, 1.0) for i in ids])
+    compared = compare([result(i, 0.0) for i in ids], [result(i, 1.0) for i in ids])
     tables = result_sheets(
         {"context": CONTEXT, "methods": told, "differences": {"rsearch against rag": compared}}
     )

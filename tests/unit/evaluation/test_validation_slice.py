@@ -41,7 +41,10 @@ def test_without_validation_no_question_is_read() -> None:
 
 
 class Scripted:
-    """Answers every other question right."""
+    """A rollout that answers every other question right."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
 
     def run(self, questions, sampling, on_done):
         assert sampling.temperature == 0, "greedily"
@@ -53,7 +56,7 @@ class Scripted:
 
 
 def test_the_scores_are_means_over_greedy_answers() -> None:
-    scores = score_slice(Scripted(), QUESTIONS[:4], recipe())
+    scores = score_slice(Scripted(recipe()), QUESTIONS[:4])
     assert scores == {
         "f1": 0.75,
         "em": 0.5,

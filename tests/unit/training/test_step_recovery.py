@@ -141,8 +141,8 @@ def test_failures_up_to_the_share_are_allowed(recovery: StepRecovery) -> None:
 
 def test_too_many_failed_searches_stop_the_run(recovery: StepRecovery) -> None:
     line = (
-        "3 of the step's searches failed, a share of 0.3 where budget.max_failed_share is 0.2; "
-        "the last one: late 2"
+        "3 of 10 searches of the step failed, a share of 0.3; budget.max_failed_share is 0.2; "
+        "last error: late 2"
     )
     with pytest.raises(FailureShareExceeded, match=line):
         recovery.check(trajectories(10, 3), parts(5, 0))
@@ -150,8 +150,8 @@ def test_too_many_failed_searches_stop_the_run(recovery: StepRecovery) -> None:
 
 def test_too_many_failed_verdicts_stop_the_run(recovery: StepRecovery) -> None:
     line = (
-        "2 of the step's verdicts failed, a share of 0.4 where budget.max_failed_share is 0.2; "
-        "the last one: the judge took too long"
+        "2 of 5 verdicts of the step failed, a share of 0.4; budget.max_failed_share is 0.2; "
+        "last error: the judge took too long"
     )
     with pytest.raises(FailureShareExceeded, match=line):
         recovery.check(trajectories(10, 0), parts(5, 2), "the judge took too long")
@@ -162,6 +162,6 @@ def test_a_share_of_one_never_stops(tmp_path: Path) -> None:
 
 
 def test_a_share_of_zero_stops_at_the_first_failure(tmp_path: Path) -> None:
-    line = r"1 of the step's searches failed, a share of 0\.001 where"
+    line = r"1 of 1000 searches of the step failed, a share of 0\.001; budget"
     with pytest.raises(FailureShareExceeded, match=line):
         StepRecovery(RunFolder(tmp_path), 0.0).check(trajectories(1000, 1), parts(2, 0))

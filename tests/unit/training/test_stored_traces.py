@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rsearch_cli.errors import DataEmpty, DataMalformed, DataNotFound
-from rsearch_cli.evaluation.metrics import measure
+from rsearch_cli.evaluation.result import score_trajectory
 from rsearch_cli.reward.composite import score_trajectories
 from rsearch_cli.training.step_metrics import describe_trajectory
 from rsearch_cli.training.stored_traces import choose_traces, read_candidates
@@ -46,7 +46,7 @@ def trajectory(
 
 
 def as_prediction(t: Trajectory, recipe) -> dict:
-    return measure(t, recipe.protocol).as_json()
+    return score_trajectory(t, recipe).as_json()
 
 
 def as_rollout(t: Trajectory, recipe) -> dict:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from rsearch_cli.evaluation.metrics import Prediction, compare, summarise
+from rsearch_cli.evaluation.result import EvalResult
+from rsearch_cli.evaluation.summary import Evaluation, summarise_difference, summarise_evaluation
 from rsearch_cli.ui.report import (
     choose_trajectories,
     comparison_table,
@@ -38,8 +39,8 @@ ROWS = [
 ]
 
 
-def prediction(id: str, em: float) -> Prediction:
-    return Prediction(
+def prediction(id: str, em: float) -> EvalResult:
+    return EvalResult(
         id=id,
         text=f"What is the capital, {id}? [/]",
         references=("Paris", "Paname"),
@@ -55,17 +56,17 @@ def prediction(id: str, em: float) -> Prediction:
     )
 
 
-def predictions(*scores: float) -> list[Prediction]:
+def predictions(*scores: float) -> list[EvalResult]:
     return [prediction(f"q{i}", score) for i, score in enumerate(scores)]
 
 
 def summary(sampled: bool = True) -> dict[str, Any]:
     before, after = predictions(*[0, 0, 0, 1] * 10), predictions(*[1, 1, 0, 1] * 10)
-    samples = (before, after) if sampled else (None, None)
+    sides = [Evaluation(side, side if sampled else None) for side in (before, after)]
     return {
-        "before": summarise(before, samples[0]),
-        "after": summarise(after, samples[1]),
-        "difference": compare(before, samples[0], after, samples[1]),
+        "before": summarise_evaluation(sides[0]),
+        "after": summarise_evaluation(sides[1]),
+        "difference": summarise_difference(*sides),
     }
 
 

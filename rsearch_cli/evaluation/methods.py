@@ -1,16 +1,14 @@
-"""The methods that a search agent is compared with: no search, and one search with the question.
+"""The methods an agent is compared with: no search, and one search with the question itself.
 
-Place in the path: beside `rollout`, with the same policy, search layer and limits, and trajectories
-of the same kind come out. On failure: as in the rollout; a search that failed is told to the model
-and recorded.
+All methods use the same policy, search layer and limits, and return the same kind of trajectory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rsearch_cli.errors import PolicyError
-from rsearch_cli.policy.generation import GREEDY, Generation, PromptPolicy
+from rsearch_cli.policy.generation import GREEDY, Generation, PromptPolicy, Sampling
 from rsearch_cli.policy.prompts import Prompt, encode_question
 from rsearch_cli.protocol.baseline_prompts import (
     build_direct_messages,
@@ -37,22 +35,30 @@ METHODS = (AGENT, RAG, DIRECT)
 the recipe's first source; `direct` answers from memory."""
 
 
-def answer_by(method: str, rollout: Rollout, questions: Sequence[Question]) -> list[Trajectory]:
-    """Answer questions greedily by one of `METHODS`.
+def run_method(
+    method: str,
+    rollout: Rollout,
+    questions: Sequence[Question],
+    sampling: Sampling = GREEDY,
+    on_done: Callable[[int], None] | None = None,
+) -> list[Trajectory]:
+    """Answer questions by one of `METHODS`.
 
     Args:
-        method: One of them.
-        rollout: Brings policy, search layer and recipe.
+        method: One of them; `rag` and `direct` always decode greedily.
+        rollout: Policy, search layer and recipe.
         questions: `[B]` questions.
+        sampling: How the agent's tokens are chosen.
+        on_done: Called by the agent's rollout with the number of finished questions.
 
     Returns:
         `[B]` trajectories, in order; those of `rag` have one round, those of `direct` none.
 
     Raises:
-        PolicyError: A prompt leaves no room to answer.
+        PolicyError: A prompt leaves no room for an answer.
     """
     if method == AGENT:
-        return rollout.run(questions, GREEDY)
+        return rollout.run(questions, sampling, on_done)
     rounds = _search(rollout, questions) if method == RAG else [()] * len(questions)
     prompts = [
         _encode(rollout.policy, rollout.recipe, q, r)
@@ -65,9 +71,9 @@ def answer_by(method: str, rollout: Rollout, questions: Sequence[Question]) -> l
         if limit < 1:
             raise PolicyError(
                 f"question {question.id}: its prompt for method {method} leaves no room in "
-                f"policy.max_seq_length {room}; raise that, or lower search.passage_chars"
+                f"policy.max_seq_length {room}; raise it, or lower search.passage_chars"
             )
-    # As many at once as the rollout does: memory was planned for that.
+    # Not more at once than in a rollout: memory was planned for that.
     size = rollout.recipe.rollout.micro_batch
     written: list[Generation] = []
     for start in range(0, len(questions), size):
@@ -85,8 +91,10 @@ def _search(rollout: Rollout, questions: Sequence[Question]) -> list[tuple[Searc
     return [(SearchRound(plan, (), results),) for plan, results in zip(plans, found, strict=True)]
 
 
-def encode_for(method: str, question: Question, policy: PromptPolicy, recipe: Recipe) -> Prompt:
-    """The prompt of a question for one of `METHODS`, so far as it is known without a search."""
+def encode_prompt_for(
+    method: str, question: Question, policy: PromptPolicy, recipe: Recipe
+) -> Prompt:
+    """Return the prompt of a question for a method, as far as it is known before a search."""
     if method == AGENT:
         return encode_question(question, policy, recipe)
     return _encode(policy, recipe, question, ())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rsearch_cli.errors import PolicyError
-from rsearch_cli.evaluation.baselines import answer_by
+from rsearch_cli.evaluation.methods import run_method
 from rsearch_cli.policy.generation import Generation
 from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.types import NodeResult, Passage, Question
@@ -61,7 +61,7 @@ def rollout(quickstart):
 
 
 def test_direct_asks_without_a_passage(rollout):
-    trajectories = answer_by("direct", rollout, QUESTIONS)
+    trajectories = run_method("direct", rollout, QUESTIONS)
     assert [t.answer for t in trajectories] == ["x"] * 3
     assert [t.stop for t in trajectories] == ["answer"] * 3
     assert all(t.rounds == () for t in trajectories)
@@ -71,7 +71,7 @@ def test_direct_asks_without_a_passage(rollout):
 
 
 def test_rag_searches_once_with_the_question_in_the_first_source(rollout):
-    trajectories = answer_by("rag", rollout, QUESTIONS)
+    trajectories = run_method("rag", rollout, QUESTIONS)
     assert rollout.executor.queries == [q.text for q in QUESTIONS]
     (round_,) = trajectories[0].rounds
     assert round_.plan.nodes[0].source == "General"
@@ -80,7 +80,7 @@ def test_rag_searches_once_with_the_question_in_the_first_source(rollout):
 
 
 def test_the_agent_goes_through_the_rollout(rollout):
-    trajectories = answer_by("rsearch", rollout, QUESTIONS[:1])
+    trajectories = run_method("rsearch", rollout, QUESTIONS[:1])
     assert trajectories[0].segments[-1].token_ids == (256,)
     assert rollout.policy.stops == ["</search>", "</answer>"]
 
@@ -88,4 +88,4 @@ def test_the_agent_goes_through_the_rollout(rollout):
 def test_a_prompt_without_room_is_refused(rollout):
     question = Question("long", "word " * 2000, ("x",))
     with pytest.raises(PolicyError, match="question long: its prompt for method direct leaves no"):
-        answer_by("direct", rollout, [question])
+        run_method("direct", rollout, [question])
