@@ -172,5 +172,5 @@ def test_nothing_that_is_written_holds_the_key(
 
 
 def test_the_documentation_names_every_option(repository: Path) -> None:
-    page = (repository / "docs/sources.md").read_text(encoding="utf-8")
+    page = (repository / "docs/search.md").read_text(encoding="utf-8")
     assert [name for name in ExaOptions.model_fields if f"| `{name}` |" not in page] == []

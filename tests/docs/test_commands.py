@@ -1,0 +1,112 @@
+"""Every command line that the documentation prints is one that this version accepts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from pages import PAGES, ROOT, command_lines, name_of, rsearch_calls
+
+from rsearch_cli.app import app
+from rsearch_cli.recipe.loading import load_recipe, recipes_folder
+
+PAST = {"CHANGELOG.md"}
+"""Pages that name commands of earlier versions."""
+HEADERS = [
+    line.removeprefix("# Launch:").removeprefix("# Override:").removeprefix("# Memory:").strip()
+    for recipe in sorted(recipes_folder().glob("*.yaml"))
+    for line in recipe.read_text(encoding="utf-8").splitlines()
+    if re.match(r"# (Launch|Override|Memory):", line)
+]
+LINES = [
+    *((name_of(page), line) for page in PAGES if name_of(page) not in PAST for line in command_lines(page)),
+    *(("recipes", line) for line in HEADERS),
+]
+CALLS = [(page, call) for page, line in LINES for call in rsearch_calls(line)]
+SHIPPED = {path.stem for path in recipes_folder().glob("*.yaml")}
+
+
+def problems(call: list[str]) -> list[str]:
+    """What this version would refuse in a call: commands, options, shipped recipes, settings."""
+    command: Any = typer.main.get_command(app)
+    args = list(call)
+    known = options_of(command)
+    while args and args[0] in getattr(command, "commands", {}):
+        command = command.commands[args.pop(0)]
+        known |= options_of(command)
+    found = []
+    if getattr(command, "commands", None) and args and not args[0].startswith("-"):
+        takes_arguments = any(p.param_type_name == "argument" for p in command.params)
+        found += [] if takes_arguments else [f"no command {args[0]}"]
+    options = [word.partition("=")[0] for word in args if re.match(r"-{1,2}[a-z]", word)]
+    found += [f"no option {option}" for option in options if option not in known]
+    values = dict(zip(args, args[1:], strict=False))
+    recipe = values.get("--recipe", "quickstart")
+    if re.fullmatch(r"[a-z0-9-]+", recipe) and recipe not in SHIPPED:
+        found.append(f"no recipe {recipe}")
+    settings = [value for flag, value in zip(args, args[1:], strict=False) if flag == "--set"]
+    if settings:
+        try:
+            load_recipe(recipe if recipe in SHIPPED else "quickstart", settings)
+        except Exception as error:
+            found.append(str(error))
+    return found
+
+
+def options_of(command: Any) -> set[str]:
+    names = {"--help", "-h"}
+    for parameter in command.params:
+        names |= {*parameter.opts, *parameter.secondary_opts}
+    return names
+
+
+@pytest.mark.parametrize(("page", "call"), CALLS, ids=lambda value: " ".join(value)[:80])
+def test_a_printed_command_line_is_accepted(page: str, call: list[str]) -> None:
+    assert problems(call) == [], page
+
+
+def test_the_pages_print_command_lines() -> None:
+    assert len(CALLS) > 40
+
+
+@pytest.mark.parametrize(
+    "line", sorted({line for _, line in LINES if "benchmarks/" in line or "scripts/" in line})
+)
+def test_a_printed_script_exists_and_has_its_options(line: str) -> None:
+    script = re.search(r"(?:benchmarks|scripts|docs)/\S+\.py", line)
+    assert script
+    text = (ROOT / script[0]).read_text(encoding="utf-8")
+    options = re.findall(r" (--[a-z][a-z-]*)", line.partition(script[0])[2].partition("#")[0])
+    assert [option for option in options if f'"{option}"' not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("rsearch train --recipe quickstart", []),
+        (".venv/bin/rsearch eval compare a b", []),
+        ("rsearch trian", ["no command trian"]),
+        ("rsearch train --recipy x", ["no option --recipy"]),
+        ("rsearch train --recipe no-such-one", ["no recipe no-such-one"]),
+        ("x && rsearch infer --modle y  # --and", ["no option --modle"]),
+    ],
+)
+def test_the_check_sees(line: str, found: list[str]) -> None:
+    assert [problem for call in rsearch_calls(line) for problem in problems(call)] == found
+
+
+def test_the_check_sees_settings() -> None:
+    assert "train.max_step" in problems(["train", "--set", "train.max_step=3"])[0]
+
+
+def test_comments_end_a_command_line() -> None:
+    assert rsearch_calls("A=1 rsearch infer 'Who # is?'  # it's here") == [["infer", "Who # is?"]]
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.parent == ROOT], ids=name_of)
+def test_the_set_up_uses_the_tested_versions(page: Path) -> None:
+    installs = [line for line in command_lines(page) if "pip install" in line]
+    assert [line for line in installs if "-c constraints.txt" not in line] == []
