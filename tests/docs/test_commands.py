@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rsearch_cli.recipe.loading import load_recipe, recipes_folder
 
 PAST = {"CHANGELOG.md"}
 """Pages that name commands of earlier versions."""
+CURRENT = [page for page in PAGES if name_of(page) not in PAST]
 HEADERS = [
     line.removeprefix("# Launch:").removeprefix("# Override:").removeprefix("# Memory:").strip()
     for recipe in sorted(recipes_folder().glob("*.yaml"))
@@ -22,7 +24,7 @@ HEADERS = [
     if re.match(r"# (Launch|Override|Memory):", line)
 ]
 LINES = [
-    *((name_of(page), line) for page in PAGES if name_of(page) not in PAST for line in command_lines(page)),
+    *((name_of(page), line) for page in CURRENT for line in command_lines(page)),
     *(("recipes", line) for line in HEADERS),
 ]
 CALLS = [(page, call) for page, line in LINES for call in rsearch_calls(line)]
@@ -43,11 +45,12 @@ def problems(call: list[str]) -> list[str]:
         found += [] if takes_arguments else [f"no command {args[0]}"]
     options = [word.partition("=")[0] for word in args if re.match(r"-{1,2}[a-z]", word)]
     found += [f"no option {option}" for option in options if option not in known]
-    values = dict(zip(args, args[1:], strict=False))
+    pairs = list(pairwise(args))
+    values = dict(pairs)
     recipe = values.get("--recipe", "quickstart")
     if re.fullmatch(r"[a-z0-9-]+", recipe) and recipe not in SHIPPED:
         found.append(f"no recipe {recipe}")
-    settings = [value for flag, value in zip(args, args[1:], strict=False) if flag == "--set"]
+    settings = [value for flag, value in pairs if flag == "--set"]
     if settings:
         try:
             load_recipe(recipe if recipe in SHIPPED else "quickstart", settings)

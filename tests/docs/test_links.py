@@ -18,9 +18,11 @@ def test_relative_links_and_anchors_exist(page: Path) -> None:
     for target in relative_links(page):
         path, _, anchor = target.partition("#")
         linked = (page.parent / path).resolve() if path else page
-        if not linked.exists() or not linked.is_relative_to(ROOT):
-            broken.append(target)
-        elif anchor and anchor not in anchors(linked):
+        if (
+            not linked.exists()
+            or not linked.is_relative_to(ROOT)
+            or (anchor and anchor not in anchors(linked))
+        ):
             broken.append(target)
     assert broken == []
 
