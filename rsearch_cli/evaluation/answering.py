@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from rsearch_cli.distributed import collect, fail_together, share
 from rsearch_cli.evaluation.failed_share import Failures, check_failed_share
 from rsearch_cli.evaluation.methods import AGENT, run_method
 from rsearch_cli.evaluation.result import EvalResult, score_trajectory
@@ -46,25 +45,6 @@ def answer_questions(
 
     trajectories = run_method(method, rollout, questions, sampling, advance)
     return [score_trajectory(trajectory, rollout.recipe, method) for trajectory in trajectories]
-
-
-def answer_together(
-    rollout: Rollout,
-    questions: Sequence[Question],
-    sampling: Sampling = GREEDY,
-    on_done: OnDone | None = None,
-) -> list[EvalResult]:
-    """Answer questions as the agent, shared among the processes of a training.
-
-    Each process answers its part; all of them return all results, in order.
-
-    Raises:
-        FailureShareExceeded: Too many searches failed; see `check_failures`.
-    """
-    with fail_together():
-        results = answer_questions(rollout, share(questions), AGENT, sampling, on_done)
-        check_failures(results, rollout.recipe.budget.max_failed_share)
-    return collect(results)
 
 
 def judge_answers(

@@ -34,9 +34,6 @@ BINARY = frozenset({"em", "plan_valid", "format_valid"})
 BY_GROUP = ("em", "f1", "judge", "title_recall")
 """Metrics that are also reported by type and level of question."""
 
-SAMPLED = ("em", "f1")
-"""Metrics that a training also reports of sampled answers, as `em_sampled` and `f1_sampled`."""
-
 
 def has_format(method: str) -> bool:
     """Whether plan and format apply to a method: only the agent writes them."""

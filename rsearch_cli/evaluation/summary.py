@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rsearch_cli.errors import DataEmpty
-from rsearch_cli.evaluation.comparison import compare, pair_results
 from rsearch_cli.evaluation.intervals import Interval, mean_interval
-from rsearch_cli.evaluation.metrics import BY_GROUP, METRICS, SAMPLED, mean, scores
+from rsearch_cli.evaluation.metrics import BY_GROUP, METRICS, mean, scores
 from rsearch_cli.evaluation.result import EvalResult
 
 _NO_LATENCY = {"p50": None, "p95": None}
-_TRAINING_METRICS = ("em", "f1", "plan_valid", "format_valid")
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """The results of one policy on one list of questions.
-
-    Attributes:
-        greedy: `[B]` results of greedy decoding.
-        sampled: `[B]` results of one sample per question, or None.
-    """
-
-    greedy: list[EvalResult]
-    sampled: list[EvalResult] | None = None
 
 
 def summarise(results: Sequence[EvalResult], batch_size: int | None = None) -> dict[str, Any]:
@@ -65,56 +49,6 @@ def summarise(results: Sequence[EvalResult], batch_size: int | None = None) -> d
         "by_level": _by_group(answered, lambda result: result.level),
         **_times(results, answered, batch_size),
         "usd": round(sum(costs), 6) if costs else None,
-    }
-
-
-def summarise_evaluation(evaluation: Evaluation) -> dict[str, Any]:
-    """Summarise an evaluation of a training, as `before` and `after` of `summary.json`.
-
-    Returns:
-        The summary of the greedy answers with `em_sampled` and `f1_sampled` (None without samples);
-        `searches` and `failed_searches` count both decodings.
-
-    Raises:
-        DataEmpty: There is no result.
-        DataError: The sampled answers are not of the same questions.
-    """
-    summary = summarise(evaluation.greedy)
-    if evaluation.sampled is None:
-        return summary | {f"{metric}_sampled": None for metric in SAMPLED}
-    pair_results(evaluation.greedy, evaluation.sampled)
-    sampled = summarise(evaluation.sampled)
-    for count in ("searches", "failed_searches"):
-        summary[count] += sampled[count]
-    for metric in SAMPLED:
-        summary[f"{metric}_sampled"] = sampled[metric]
-        for block in ("intervals", "interval_methods"):
-            summary[block][f"{metric}_sampled"] = sampled[block][metric]
-    return summary
-
-
-def summarise_difference(before: Evaluation, after: Evaluation) -> dict[str, Any]:
-    """Summarise what a training changed, as `difference` of `summary.json`.
-
-    Returns:
-        By metric the mean of `after - before`, paired by question (the sampled ones None if either
-        side has no samples), `n` questions, and `intervals` (95 %) with their `interval_methods`.
-
-    Raises:
-        DataError: The two are not of the same questions.
-    """
-    greedy = compare(before.greedy, after.greedy)
-    rows = {metric: greedy["metrics"][metric] for metric in _TRAINING_METRICS}
-    differences: dict[str, Any] = {f"{metric}_sampled": None for metric in SAMPLED}
-    if before.sampled and after.sampled:
-        sampled = compare(before.sampled, after.sampled)["metrics"]
-        rows |= {f"{metric}_sampled": sampled[metric] for metric in SAMPLED}
-    return {
-        "n": greedy["n"],
-        **differences,
-        **{name: row["difference"] for name, row in rows.items()},
-        "intervals": {name: row["interval"] for name, row in rows.items()},
-        "interval_methods": {name: row["interval_method"] for name, row in rows.items()},
     }
 
 

@@ -8,11 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rsearch_cli.errors import DataEmpty
-from rsearch_cli.evaluation.answering import answer_together
-from rsearch_cli.evaluation.metrics import mean, scores
 from rsearch_cli.questions.sets import QuestionSet
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.types import Question
 
 
@@ -42,18 +39,3 @@ def load_slice(
             "evaluated at the end; lower evaluate.limit, or name another evaluate.slice_split"
         )
     return free[: settings.slice]
-
-
-def score_slice(rollout: Rollout, questions: Sequence[Question]) -> dict[str, float | int | None]:
-    """Answer the questions of a slice greedily.
-
-    Returns:
-        The means `f1`, `em`, `plan_valid` and `format_valid`, each in [0, 1]; `completion_length`,
-        the mean number of tokens written by the policy; and `n` questions.
-    """
-    results = answer_together(rollout, questions)
-    means = {
-        name: mean(scores(results, name)) for name in ("f1", "em", "plan_valid", "format_valid")
-    }
-    length = mean([float(result.completion_tokens) for result in results])
-    return {**means, "completion_length": length, "n": len(results)}

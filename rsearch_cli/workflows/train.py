@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from rsearch_cli.distributed import gather, is_main, wait_for_all
-from rsearch_cli.evaluation.answering import answer_together
 from rsearch_cli.evaluation.format_problem import find_format_problem
 from rsearch_cli.evaluation.result import EvalResult
-from rsearch_cli.evaluation.summary import Evaluation, summarise_difference, summarise_evaluation
-from rsearch_cli.evaluation.validation_slice import score_slice
-from rsearch_cli.policy.generation import GREEDY, Sampling
+from rsearch_cli.evaluation.training_evaluation import (
+    Evaluation,
+    evaluate_policy,
+    score_slice,
+    summarise_difference,
+    summarise_evaluation,
+)
 from rsearch_cli.policy.isolation import stdout_to_log
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.runs.files import METRICS, PREDICTIONS, SUMMARY, VALIDATION
@@ -97,8 +100,6 @@ def run_training(recipe: Recipe, path: Path, *, overwrite: bool, resume: bool) -
 
 def evaluate_once(run: OpenRun, name: str, *, keep: bool) -> Evaluation:
     """Evaluate and store the predictions; with `keep`, take stored ones where they are whole."""
-    import torch
-
     recipe, folder, questions = run.recipe, run.folder, run.evaluated
     files = {kind: f"{PREDICTIONS}/{name}-{kind}.jsonl" for kind in ("greedy", "sampled")}
     if keep:
@@ -112,14 +113,7 @@ def evaluate_once(run: OpenRun, name: str, *, keep: bool) -> Evaluation:
             return Evaluation(kept["greedy"], kept["sampled"] or None)
     total = len(questions) * (2 if recipe.evaluate.sampled else 1)
     with phase(f"evaluating {name} training", total, run.budget.snapshot) as advance:
-        greedy = answer_together(run.rollout, questions, GREEDY, advance)
-        sampled = None
-        if recipe.evaluate.sampled:
-            # From the recipe's seed, so that two evaluations of one policy agree.
-            torch.manual_seed(recipe.seed)
-            sampling = Sampling(recipe.rollout.temperature, recipe.rollout.top_p)
-            sampled = answer_together(run.rollout, questions, sampling, advance)
-        evaluation = Evaluation(greedy, sampled)
+        evaluation = evaluate_policy(run.rollout, questions, advance)
     for kind, predictions in (("greedy", evaluation.greedy), ("sampled", evaluation.sampled)):
         if predictions:
             folder.write_rows(files[kind], [p.as_json() for p in predictions])

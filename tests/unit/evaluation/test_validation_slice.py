@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from rsearch_cli.errors import DataEmpty, DataError
-from rsearch_cli.evaluation.validation_slice import load_slice, score_slice
+from rsearch_cli.evaluation.validation_slice import load_slice
 from rsearch_cli.questions.sets import FileQuestionSet
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.types import Question, Segment, Trajectory
+from rsearch_cli.types import Question
 
 QUESTIONS = [Question(f"q{i}", f"Which river, {i}?", ("Tiber",)) for i in range(6)]
 SET = FileQuestionSet("rivers", "", {"validation": QUESTIONS, "train": QUESTIONS})
@@ -38,30 +38,3 @@ def test_a_slice_needs_a_question_to_spare_and_a_split() -> None:
 
 def test_without_validation_no_question_is_read() -> None:
     assert load_slice(SET, recipe("evaluate.every_steps=null"), QUESTIONS) == []
-
-
-class Scripted:
-    """A rollout that answers every other question right."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
-
-    def run(self, questions, sampling, on_done):
-        assert sampling.temperature == 0, "greedily"
-        answers = ["Tiber" if i % 2 else "Tiber or Arno" for i in range(len(questions))]
-        return [
-            Trajectory(q, (5,), "", (Segment("text", (1, 2, 3), "model"),), (), answer, "answer")
-            for q, answer in zip(questions, answers, strict=True)
-        ]
-
-
-def test_the_scores_are_means_over_greedy_answers() -> None:
-    scores = score_slice(Scripted(recipe()), QUESTIONS[:4])
-    assert scores == {
-        "f1": 0.75,
-        "em": 0.5,
-        "plan_valid": 0.0,
-        "format_valid": 0.0,
-        "completion_length": 3.0,
-        "n": 4,
-    }

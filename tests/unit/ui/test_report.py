@@ -11,7 +11,11 @@ import pytest
 from rich.console import Console, RenderableType
 
 from rsearch_cli.evaluation.result import EvalResult
-from rsearch_cli.evaluation.summary import Evaluation, summarise_difference, summarise_evaluation
+from rsearch_cli.evaluation.training_evaluation import (
+    Evaluation,
+    summarise_difference,
+    summarise_evaluation,
+)
 from rsearch_cli.ui.report import (
     choose_trajectories,
     comparison_table,
