@@ -1,11 +1,10 @@
-"""`rsearch push`: publish a trained agent on the Hugging Face Hub.
-
-Place in the path: a command over `pushing`. On failure: nothing becomes visible on the Hub, the run
-folder stays as it is, and the same command goes on where the upload stopped.
-"""
+"""`rsearch push`: publish a trained agent on the Hugging Face Hub."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +12,7 @@ import typer
 
 from rsearch_cli.commands.keys import keep_keys
 from rsearch_cli.commands.options import Json, TrustRemoteCode, TrustSettings
-from rsearch_cli.streams import echo
+from rsearch_cli.streams import echo, tell
 from rsearch_cli.ui.output import print_json
 
 if TYPE_CHECKING:
@@ -21,70 +20,98 @@ if TYPE_CHECKING:
 
 
 def push(
-    run: Annotated[Path, typer.Argument(help="The run folder.", show_default=False)],
+    run: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)],
     hub_model_id: Annotated[
         str | None,
-        typer.Option(metavar="USER/NAME", help="Repository; default: the one in the run's recipe."),
+        typer.Option(
+            metavar="USER/NAME", help="Repository to push to. [default: hub.model_id of the run]"
+        ),
     ] = None,
     what: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="KIND",
-            help="adapter, merged or gguf; several by commas or repeated. [default: adapter]",
+            metavar="KINDS",
+            help="What to publish: adapter, merged, gguf, or several separated by commas. "
+            "[default: adapter]",
         ),
     ] = None,
     base_model: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="Hub id of the base, if the run took it from a folder."),
+        typer.Option(metavar="ID", help="Hub id of the base model, if the run used a local copy."),
     ] = None,
     private: Annotated[
-        bool, typer.Option("--private", help="Only you can see the repository.")
+        bool, typer.Option("--private", help="Create a private repository.")
     ] = False,
     revision: Annotated[
-        str | None, typer.Option(metavar="BRANCH", help="Branch to push to; made if missing.")
+        str | None,
+        typer.Option(metavar="BRANCH", help="Branch to push to; created if it does not exist."),
     ] = None,
     create_pr: Annotated[
         bool, typer.Option("--create-pr", help="Open a pull request instead of committing.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show files, sizes and card; upload nothing.")
+        bool,
+        typer.Option("--dry-run", help="Show the files and the model card without uploading."),
     ] = False,
-    hub_token: Annotated[str | None, typer.Option(help="Better: HF_TOKEN.")] = None,
+    hub_token: Annotated[
+        str | None, typer.Option(help="Hub token; prefer the HF_TOKEN environment variable.")
+    ] = None,
     trust_settings: TrustSettings = False,
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
-    """Publish a trained agent: weights, tokenizer, recipe and a card that the run proves.
+    """Publish a trained agent: weights, tokenizer, recipe and a model card.
+
+    All files are scanned for keys and local paths first, and uploaded in one commit.
 
     Example: rsearch push runs/quickstart --hub-model-id me/my-agent --dry-run
     """
-    from rsearch_cli.publish.hub import Target
-    from rsearch_cli.workflows.publish import push_run
+    from rsearch_cli.workflows.publish import publish
 
     kinds = _read_kinds(what)
     if create_pr and revision:
-        raise typer.BadParameter("a pull request goes to main; leave --revision or --create-pr out")
+        raise typer.BadParameter("a pull request always targets main; omit --revision")
     keep_keys({"--hub-token": hub_token})
-    target = Target(hub_model_id, private, revision, create_pr) if hub_model_id else None
-    report = push_run(
-        run,
-        target,
-        kinds,
-        base_model=base_model,
-        dry_run=dry_run,
-        trust_settings=trust_settings,
-        trust_remote_code=trust_remote_code,
-    )
+    with _show_progress():
+        report = publish(
+            run,
+            hub_model_id,
+            kinds=kinds,
+            base_model=base_model,
+            private=private,
+            revision=revision,
+            create_pr=create_pr,
+            dry_run=dry_run,
+            trust_settings=trust_settings,
+            trust_remote_code=trust_remote_code,
+        )
     if as_json:
         print_json(report.as_json())
     else:
         _print(report, dry_run)
 
 
-def _read_kinds(what: list[str] | None) -> tuple[str, ...]:
-    from rsearch_cli.publish.staging import KINDS
+@contextmanager
+def _show_progress() -> Iterator[None]:
+    # TODO: goes once the app installs its own handler.
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            tell(record.getMessage())
 
-    named = [kind.strip() for given in what or ["adapter"] for kind in given.split(",")]
+    logger, handler = logging.getLogger("rsearch_cli"), Handler()
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+
+
+def _read_kinds(what: list[str] | None) -> tuple[str, ...]:
+    from rsearch_cli.publishing.staging import KINDS
+
+    named = [kind.strip() for value in what or ["adapter"] for kind in value.split(",")]
     unknown = [kind for kind in named if kind not in KINDS]
     if unknown:
         raise typer.BadParameter(f"--what {unknown[0]!r}: choose from {', '.join(KINDS)}")
@@ -98,6 +125,6 @@ def _print(report: PushReport, dry_run: bool) -> None:
     echo(f"{sum(staged.files.values()):>14,}  bytes in {len(staged.files)} files")
     if dry_run:
         echo("", *staged.card.split("\n"))
-        echo(f"dry run: nothing was uploaded; the files are in {staged.folder}")
+        echo(f"dry run: nothing uploaded; the files are in {staged.folder}")
     else:
         echo(f"pushed: {report.pr_url or report.url}")

@@ -28,9 +28,9 @@ def test_a_dry_run_shows_files_sizes_and_card_without_token_or_network(run, monk
     weights = (run / "adapter" / "adapter_model.safetensors").stat().st_size
     assert f"{weights:>14,}  adapter/adapter_model.safetensors" in result.stdout
     assert "# agent\n" in result.stdout
-    assert f"nothing was uploaded; the files are in {run / 'push'}" in result.stdout
-    assert "looking through" in result.stderr
-    assert "looking through" not in result.stdout
+    assert f"nothing uploaded; the files are in {run / 'push'}" in result.stdout
+    assert "scanning" in result.stderr
+    assert "scanning" not in result.stdout
     assert (run / "push" / "reward.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -70,8 +70,8 @@ def test_gguf_is_asked_of_llama_cpp_before_anything_is_merged(run, monkeypatch, 
     ("arguments", "code", "words"),
     [
         (["--what", "pickle"], 2, "--what 'pickle': choose from adapter, merged, gguf"),
-        (["--create-pr", "--revision", "v1"], 2, "a pull request goes to main"),
-        ([], 90, "where to? Give --hub-model-id USER/NAME"),
+        (["--create-pr", "--revision", "v1"], 2, "a pull request always targets main"),
+        ([], 90, "add --hub-model-id USER/NAME"),
     ],
 )
 def test_bad_input_is_one_clear_line(run, arguments, code, words):
@@ -82,7 +82,7 @@ def test_bad_input_is_one_clear_line(run, arguments, code, words):
 
 def test_a_folder_without_a_run_or_an_adapter_has_nothing_to_push(run, tmp_path):
     result = call(str(tmp_path / "none"), "--hub-model-id", "me/agent")
-    assert (result.exit_code, "holds no run" in result.stderr) == (97, True)
+    assert (result.exit_code, "is not a run folder" in result.stderr) == (97, True)
     shutil.rmtree(run / "adapter")
     result = call(str(run), "--hub-model-id", "me/agent")
     assert result.exit_code == 97
@@ -95,7 +95,7 @@ def test_a_base_that_cannot_be_had_is_one_clear_line(run, what):
     recipe.write_text(recipe.read_text().replace("builtin:nano", "maker/gone"))
     result = call(str(run), "--hub-model-id", "me/agent", "--dry-run", "--what", what)
     assert result.exit_code == 90
-    assert result.stderr.startswith("rsearch: the base maker/gone cannot be read: ")
+    assert result.stderr.startswith("rsearch: the base model maker/gone cannot be read: ")
     assert result.stderr.count("\n") == 1
 
 
@@ -108,15 +108,13 @@ def test_an_adapter_on_a_folder_needs_its_hub_id(run, tmp_path):
     ours = [str(run), "--hub-model-id", "me/agent", "--trust-settings"]
     result = call(*ours, "--dry-run")
     assert result.exit_code == 90
-    assert "name its Hub id with --base-model ID" in result.stderr
+    assert "give its Hub id with --base-model ID" in result.stderr
     named = ["--base-model", "maker/base", "--dry-run", "--json"]
     result = call(*ours, *named)
     assert result.exit_code == 0, result.output
     settings = json.loads((run / "push" / "adapter_config.json").read_text())
     assert settings["base_model_name_or_path"] == "maker/base"
     assert not (run / "push" / "base").exists()
-    assert "named by the person who pushed" in json.loads(result.stdout)["card"]
+    assert "as stated by the publisher" in json.loads(result.stdout)["card"]
     result = call(*ours, "--what", "merged", "--dry-run", "--json")
-    assert (
-        "a model folder whose origin the run does not record" in json.loads(result.stdout)["card"]
-    )
+    assert "a local model folder; its origin is not recorded" in json.loads(result.stdout)["card"]

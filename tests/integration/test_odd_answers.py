@@ -30,7 +30,7 @@ from rsearch_cli.errors import EngineUnavailable, PublishError
 from rsearch_cli.policy.endpoint import EndpointPolicy
 from rsearch_cli.policy.loading import load_policy
 from rsearch_cli.policy.local import LocalPolicy
-from rsearch_cli.publish.hub import check_access
+from rsearch_cli.publishing.upload import check_access
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.policy import RolloutConfig
 from rsearch_cli.recipe.schema import Recipe

@@ -85,9 +85,9 @@ def _first_code(text: str) -> str:
 @pytest.mark.parametrize(
     ("what", "heading"),
     [
-        ("adapter", "With transformers and PEFT"),
-        ("adapter --base-model maker/base", "With transformers and PEFT"),
-        ("merged", "With transformers, merged weights"),
+        ("adapter", "transformers and PEFT"),
+        ("adapter --base-model maker/base", "transformers and PEFT"),
+        ("merged", "transformers with the merged weights"),
     ],
 )
 def test_the_code_on_the_card_runs_as_it_stands(hub_server, run, tmp_path, what, heading):

@@ -115,7 +115,7 @@ def test_a_private_repository_stays_private(server, run):
     server.repos[REPO].private = False
     result = push(run, "--private")
     assert result.exit_code == 93
-    assert "already exists and everybody can read it" in result.stderr
+    assert "already exists and is public" in result.stderr
 
 
 def test_files_of_an_earlier_push_go_and_foreign_ones_stay(server, run):
@@ -135,16 +135,16 @@ def test_weights_of_somebody_else_are_not_overwritten(server, run):
     server.repos[REPO].commit("main", {"model.safetensors": b"other"})
     result = push(run)
     assert result.exit_code == 93
-    assert "already holds weights that rsearch did not push, such as model.safetensors" in (
+    assert "already contains weights that rsearch did not push, such as model.safetensors" in (
         result.stderr
     )
     assert push(run, "--create-pr").exit_code == 0
 
 
 FAILURES = [
-    (401, 91, "the token is wrong or has expired"),
-    (403, 92, "the token needs write access to it"),
-    (409, 93, "somebody changed it at the same time, push again"),
+    (401, 91, "the token is invalid or expired"),
+    (403, 92, "the token needs write access to this repository"),
+    (409, 93, "the repository was changed at the same time, push again"),
     (429, 94, "push again in a few minutes"),
     (500, 90, "the Hub answered 500"),
     ("cut", 95, "the connection to the Hub failed while"),
@@ -178,13 +178,13 @@ def test_another_account_s_repository_is_refused(server, run):
     assert "You don't have the rights to create a model under somebody" in result.stderr
 
 
-def test_no_token_is_said_before_anything_is_done(server, run, monkeypatch):
-    from rsearch_cli.publish import hub
+def test_a_missing_token_is_reported_before_any_request(server, run, monkeypatch):
+    from rsearch_cli.publishing import upload
 
-    monkeypatch.setattr(hub, "find_token", lambda: None)
+    monkeypatch.setattr(upload, "find_token", lambda: None)
     result = push(run)
     assert result.exit_code == 91
-    assert "there is no Hub token; set HF_TOKEN" in result.stderr
+    assert "no Hub token found; set HF_TOKEN" in result.stderr
     assert server.requests == []
 
 
@@ -192,7 +192,7 @@ def test_a_token_in_a_file_is_never_uploaded(server, run):
     (run / "adapter" / "chat_template.jinja").write_text("{# " + TOKEN + " #}")
     result = push(run)
     assert result.exit_code == 98
-    assert "chat_template.jinja holds the value of HF_TOKEN" in result.stderr
+    assert "chat_template.jinja contains the value of HF_TOKEN" in result.stderr
     assert TOKEN not in result.output
     assert REPO not in server.repos
 
@@ -200,4 +200,4 @@ def test_a_token_in_a_file_is_never_uploaded(server, run):
 def test_an_impossible_name_is_refused_at_once(server, run):
     result = push(run, "--hub-model-id", "me/my..agent")
     assert result.exit_code == 90
-    assert "'me/my..agent' is no repository id" in result.stderr
+    assert "'me/my..agent' is not a valid repository id" in result.stderr

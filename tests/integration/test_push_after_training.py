@@ -49,14 +49,14 @@ def test_a_failed_push_loses_nothing_and_can_be_repeated(hub_server, tmp_path):
     assert "after" in json.loads(result.stdout)
     line = result.stderr.strip().splitlines()[-1]
     assert line.startswith("rsearch: the Hub answered 403 while uploading (me/agent)")
-    assert line.endswith(f"(the run in {folder} is complete; to push it: rsearch push {folder})")
+    assert line.endswith(f"(the run in {folder} is complete; to publish it: rsearch push {folder})")
     hub_server.fault = lambda method, path: None
     again = CliRunner().invoke(app, ["push", str(folder)])
     assert again.exit_code == 0, again.output
     assert "adapter/adapter_model.safetensors" in hub_server.repos["me/agent"].files()
     resumed = train(folder, "--resume", "--set", "hub.private=true")
     assert resumed.exit_code == 93
-    assert "everybody can read it" in resumed.stderr
+    assert "already exists and is public" in resumed.stderr
 
 
 @pytest.mark.parametrize(("status", "code"), [(401, 91), ("cut", 95)])

@@ -238,4 +238,4 @@ def test_a_base_that_goes_along_brings_no_file_from_elsewhere(
     recipe = run / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("builtin:nano", str(sent)))
     remember_own(recipe.read_text())
-    assert_refused(push(run), hub_server, "merges.txt leads out of")
+    assert_refused(push(run), hub_server, "merges.txt links to a place outside")

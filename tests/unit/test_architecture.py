@@ -27,7 +27,7 @@ LAYERS = (
     {"search"},
     {"policy"},
     {"rollout"},
-    {"evaluation", "publish", "session"},
+    {"evaluation", "publishing", "session"},
     {"ui"},
     {"training"},
     {"workflows"},

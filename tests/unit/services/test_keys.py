@@ -11,7 +11,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from rsearch_cli.errors import AccessDenied, PublishDenied
-from rsearch_cli.publish.hub import check_access
+from rsearch_cli.publishing.upload import check_access
 from rsearch_cli.search.exa_client import ExaClient
 from rsearch_cli.services.chat_client import ChatClient
 from rsearch_cli.services.hub import ask_hub

@@ -1,9 +1,7 @@
-"""Merging an adapter into its base, and the proof that nothing was lost on the way.
+"""Merge an adapter into its base and check that the result generates the same tokens.
 
-Place in the path: a step of staging, before anything is uploaded. Weights are merged into the full
-precision that the base is stored in, whatever they were quantised to in training, and kept in the
-type that the run computed in. On failure: merged weights that answer otherwise than base and
-adapter are a `MergeBroken`; weights that cannot be loaded a `PublishError`.
+The merge uses the base's full-precision weights even if training quantised them, and stores the
+result in the run's compute dtype.
 """
 
 from __future__ import annotations
@@ -17,24 +15,24 @@ from typing import Any
 
 from rsearch_cli.errors import MergeBroken, PolicyError, PublishError
 from rsearch_cli.policy.adapter import StoredAdapter, load_adapter
-from rsearch_cli.publish.base import Base
+from rsearch_cli.publishing.base_model import BaseWeights
 
 PROMPTS = 20
 NEW_TOKENS = 32
 _BATCH = 10
-# Nats between the two likeliest tokens under which rounding alone may swap them: one step of a
-# bfloat16 logit between 16 and 32 is 0.125, and both sides round.
+# Gap in nats between the two likeliest tokens below which rounding alone can swap them. A bfloat16
+# logit between 16 and 32 has a resolution of 0.125, and both sides round.
 _TIE = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.05}
 
 
 @dataclass(frozen=True, slots=True)
 class MergeCheck:
-    """How merged weights compare with base and adapter.
+    """Comparison of the merged weights with base and adapter.
 
     Attributes:
-        prompts: Prompts that both answered.
-        identical: Those answered with the very same tokens.
-        ties: Those that part at a token where rounding decides between two.
+        prompts: Number of prompts compared.
+        identical: Prompts with identical continuations.
+        ties: Prompts whose continuations diverge at a near-tie that rounding can decide.
     """
 
     prompts: int
@@ -43,13 +41,13 @@ class MergeCheck:
 
 
 @dataclass(frozen=True, slots=True)
-class _Path:
-    """What a model wrote greedily after one prompt.
+class _Continuation:
+    """Greedy continuation of one prompt.
 
     Attributes:
-        tokens: `[l]` ids.
-        second: `[l]` the runner-up at each place.
-        gap: `[l]` nats between winner and runner-up.
+        tokens: `[L]` ids.
+        second: `[L]` id of the runner-up at each position.
+        gap: `[L]` log-probability gap between winner and runner-up, in nats.
     """
 
     tokens: list[int]
@@ -57,14 +55,14 @@ class _Path:
     gap: list[float]
 
 
-def merge_adapter(base: Base, adapter: StoredAdapter, target: Path, dtype: str) -> None:
-    """Write a model folder with the adapter merged into the base, as safetensors.
+def merge_adapter(base: BaseWeights, adapter: StoredAdapter, target: Path, dtype: str) -> None:
+    """Merge the adapter into the base and save the model as safetensors.
 
     Args:
-        base: Full-precision weights.
+        base: Full-precision base.
         adapter: The LoRA adapter.
-        target: Folder to write into.
-        dtype: Type to merge and to store in, such as `bfloat16`.
+        target: Folder to write to.
+        dtype: Dtype to merge and store in, such as `bfloat16`.
 
     Raises:
         PublishError: Base or adapter cannot be loaded.
@@ -75,21 +73,21 @@ def merge_adapter(base: Base, adapter: StoredAdapter, target: Path, dtype: str) 
 
 
 def check_merge(
-    base: Base, adapter: StoredAdapter, merged: Path, prompts: Sequence[str], dtype: str
+    base: BaseWeights, adapter: StoredAdapter, merged: Path, prompts: Sequence[str], dtype: str
 ) -> MergeCheck:
-    """Compare greedy answers of merged weights with those of base and adapter.
+    """Compare greedy continuations of the merged weights with those of base and adapter.
 
-    The merged weights are read back from disk, so what is checked is what is uploaded.
+    The merged weights are read back from disk, so the check covers exactly what is uploaded.
 
     Args:
-        base: Full-precision weights.
-        adapter: The adapter; its folder holds the tokenizer.
+        base: Full-precision base.
+        adapter: The adapter; its folder contains the tokenizer.
         merged: Folder of the merged model.
         prompts: Rendered prompts; the first `PROMPTS` are used.
-        dtype: Type that the merged weights are stored in.
+        dtype: Dtype of the stored merged weights.
 
     Raises:
-        MergeBroken: They differ by more than rounding; the first prompt is named.
+        MergeBroken: The continuations differ by more than rounding.
         PublishError: There is no prompt, or something cannot be loaded.
     """
     import torch
@@ -97,26 +95,31 @@ def check_merge(
 
     chosen = list(prompts[:PROMPTS])
     if not chosen:
-        raise PublishError("the run holds no question to compare merged weights with; not pushed")
+        raise PublishError(
+            "the run contains no question to check the merged weights with; nothing uploaded"
+        )
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    # A CPU has the memory to compare exactly; a 24 GB card does not hold 7B parameters in float32.
+    # 7B parameters in float32 do not fit a 24 GB GPU; on a CPU, compare exactly.
     computed = "float32" if device == "cpu" else dtype
     custom = base.trust_remote_code
     tokenizer = AutoTokenizer.from_pretrained(
         adapter.folder, padding_side="left", trust_remote_code=custom
     )
     with _loading(base):
-        expected = _answer(_with_adapter(base, adapter, computed, device), tokenizer, chosen)
+        expected = _continue(_with_adapter(base, adapter, computed, device), tokenizer, chosen)
         model = AutoModelForCausalLM.from_pretrained(
             merged, dtype=getattr(torch, computed), trust_remote_code=custom
         )
-        found = _answer(model.to(device), tokenizer, chosen)
+        found = _continue(model.to(device), tokenizer, chosen)
     del model
     return _compare(chosen, expected, found, _TIE[dtype])
 
 
 def _compare(
-    prompts: Sequence[str], expected: Sequence[_Path], found: Sequence[_Path], tie: float
+    prompts: Sequence[str],
+    expected: Sequence[_Continuation],
+    found: Sequence[_Continuation],
+    tie: float,
 ) -> MergeCheck:
     ties, broken = 0, []
     for prompt, old, new in zip(prompts, expected, found, strict=True):
@@ -129,25 +132,25 @@ def _compare(
             broken.append(prompt)
     if broken:
         raise MergeBroken(
-            f"the merged weights answer {len(broken)} of {len(prompts)} prompts otherwise than "
-            f"base and adapter do, the first one ending in {broken[0][-60:]!r}; nothing was "
-            "uploaded; push --what adapter, which needs no merging"
+            f"the merged weights and the adapter on its base generate different tokens for "
+            f"{len(broken)} of {len(prompts)} prompts, first for the one ending in "
+            f"{broken[0][-60:]!r}; nothing uploaded; use --what adapter, which needs no merge"
         )
     return MergeCheck(len(prompts), len(prompts) - ties, ties)
 
 
-def _answer(model: Any, tokenizer: Any, prompts: Sequence[str]) -> list[_Path]:
-    """Greedy continuations of `NEW_TOKENS` tokens each, all of equal length."""
+def _continue(model: Any, tokenizer: Any, prompts: Sequence[str]) -> list[_Continuation]:
+    """Return one greedy continuation of exactly `NEW_TOKENS` tokens per prompt."""
     import torch
     from transformers import GenerationConfig
 
-    # No token ends a row: all of them are as long, and what comes after an end is compared too.
+    # Without an end token all rows are equally long, and text after the end is compared too.
     config = GenerationConfig(
         max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=tokenizer.pad_token_id
     )
     model.eval()
     model.generation_config = config
-    paths: list[_Path] = []
+    continuations: list[_Continuation] = []
     for start in range(0, len(prompts), _BATCH):
         batch = tokenizer(
             list(prompts[start : start + _BATCH]),
@@ -167,11 +170,13 @@ def _answer(model: Any, tokenizer: Any, prompts: Sequence[str]) -> list[_Path]:
         gaps = (best.values[..., 0] - best.values[..., 1]).tolist()
         tokens = out.sequences[:, batch["input_ids"].shape[1] :].tolist()
         seconds = best.indices[..., 1].tolist()
-        paths += [_Path(t, s, g) for t, s, g in zip(tokens, seconds, gaps, strict=True)]
-    return paths
+        continuations += [
+            _Continuation(t, s, g) for t, s, g in zip(tokens, seconds, gaps, strict=True)
+        ]
+    return continuations
 
 
-def _with_adapter(base: Base, adapter: StoredAdapter, dtype: str, device: str) -> Any:
+def _with_adapter(base: BaseWeights, adapter: StoredAdapter, dtype: str, device: str) -> Any:
     import torch
     from peft import get_peft_model
     from transformers import AutoModelForCausalLM
@@ -185,12 +190,12 @@ def _with_adapter(base: Base, adapter: StoredAdapter, dtype: str, device: str) -
 
 
 @contextmanager
-def _loading(base: Base) -> Iterator[None]:
-    """Say in one line that weights could not be loaded, and give their memory back."""
+def _loading(base: BaseWeights) -> Iterator[None]:
+    """Turn loading failures into one line, and free the memory of the block's models."""
     try:
         yield
     except (OSError, ValueError, RuntimeError, KeyError, PolicyError) as error:
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise PublishError(f"{base.path} or its adapter could not be loaded: {first}") from error
+        raise PublishError(f"{base.path} or its adapter cannot be loaded: {first}") from error
     finally:
         gc.collect()

@@ -1,17 +1,13 @@
-"""The evaluation of a run as a card shows it: a table to read, and the Hub's `model-index`.
-
-Place in the path: the blocks of `summary.json` come in. On failure: metrics that were not measured
-are left out; a run without a summary has no figures at all.
-"""
+"""A run's evaluation in the model card: a Markdown table and the Hub's `model-index`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from rsearch_cli.publish.record import RunRecord
+from rsearch_cli.publishing.facts import RunFacts
 
-# Name in `summary.json`: the Hub's metric type, what a person reads, and how it was decoded.
+# Key in `summary.json`: the Hub's metric type, the name in the table, and the decoding.
 METRICS = {
     "em": ("exact_match", "Exact match", "greedy"),
     "em_sampled": ("exact_match", "Exact match", "sampled"),
@@ -20,16 +16,16 @@ METRICS = {
     "plan_valid": ("plan_valid", "Valid search plan", "greedy"),
     "format_valid": ("format_valid", "Valid format", "greedy"),
 }
-NO_JUDGE = "none: answers are compared with the references as text"
+NO_JUDGE = "none; answers are compared with the reference answers as text"
 
 
-def evaluation_table(record: RunRecord) -> str:
-    """Before, after and difference of each metric as a Markdown table; "" without figures."""
-    summary = record.summary
+def evaluation_table(run: RunFacts) -> str:
+    """Return each metric before and after training as a Markdown table; "" without results."""
+    summary = run.summary
     if not summary.get("after"):
         return ""
     lines = [
-        "| metric, mean and 95 % interval | before training | after training | difference |",
+        "| Metric (mean, 95 % interval) | Before training | After training | Difference |",
         "|---|---|---|---|",
     ]
     for key, (_, name, decoding) in METRICS.items():
@@ -41,21 +37,21 @@ def evaluation_table(record: RunRecord) -> str:
     return "\n".join(lines)
 
 
-def eval_results(record: RunRecord) -> list[Any]:
-    """The figures after training as `huggingface_hub.EvalResult`, for `model-index`.
+def eval_results(run: RunFacts) -> list[Any]:
+    """Return the results after training as `huggingface_hub.EvalResult`, for `model-index`.
 
-    `metric_args` of each hold n, the 95 % interval and its method, decoding, search provider,
-    top-k, corpus and judge: a score means little without them.
+    `metric_args` records what a score depends on: n, the 95 % interval and its method, decoding,
+    search provider, top-k, corpus and judge.
     """
     from huggingface_hub import EvalResult
 
-    after = record.summary.get("after")
+    after = run.summary.get("after")
     if not after:
         return []
-    data, recipe = record.data, record.recipe
+    dataset, recipe = run.dataset, run.recipe
     conditions = {
         "n": after["n"],
-        "search_provider": record.providers,
+        "search_provider": run.providers,
         "top_k": recipe.search.top_k,
         "judge": NO_JUDGE,
         "normalisation": recipe.reward.normalisation,
@@ -63,15 +59,15 @@ def eval_results(record: RunRecord) -> list[Any]:
     return [
         EvalResult(
             task_type="question-answering",
-            task_name="Question answering by search",
-            dataset_type=data.hub_id or f"rsearch/{recipe.questions.source}",
-            dataset_name=data.name,
-            dataset_split=record.summary.get("split", recipe.evaluate.split),
+            task_name="Question answering with search",
+            dataset_type=dataset.hub_id or f"rsearch/{recipe.questions.source}",
+            dataset_name=dataset.name,
+            dataset_split=run.summary.get("split", recipe.evaluate.split),
             metric_type=kind,
             metric_name=f"{name}, {decoding}",
             metric_value=round(after[key], 4),
             metric_args={
-                "decoding": _decoding(record, decoding),
+                "decoding": _decoding(run, decoding),
                 "interval_95": [round(bound, 4) for bound in after["intervals"][key]],
                 "interval_method": (after.get("interval_methods") or {}).get(key, "bootstrap"),
                 **conditions,
@@ -82,28 +78,28 @@ def eval_results(record: RunRecord) -> list[Any]:
     ]
 
 
-def describe_intervals(record: RunRecord) -> str:
-    """How the intervals of the table were made; runs of early versions bootstrapped them all."""
-    told = []
+def describe_intervals(run: RunFacts) -> str:
+    """Name the interval method of each metric; runs of early versions used the bootstrap only."""
+    parts = []
     for block, name in (("after", "means"), ("difference", "paired differences")):
-        methods = (record.summary.get(block) or {}).get("interval_methods") or {}
+        methods = (run.summary.get(block) or {}).get("interval_methods") or {}
         metrics: dict[str, list[str]] = {}
         for key, method in methods.items():
             metrics.setdefault(method, []).append(f"{METRICS[key][1].lower()}, {METRICS[key][2]}")
         by_method = (f"{method} ({'; '.join(names)})" for method, names in metrics.items())
-        told.append(f"{name} by {', '.join(by_method) or 'bootstrap'}")
-    return f"95 %; {'; '.join(told)}"
+        parts.append(f"{name} by {', '.join(by_method) or 'bootstrap'}")
+    return f"95 %; {'; '.join(parts)}"
 
 
-def unproven_gains(record: RunRecord) -> list[str]:
-    """Metrics whose difference may as well be chance: 0 lies in its 95 % interval.
+def insignificant_gains(run: RunFacts) -> list[str]:
+    """Return the metrics whose difference has 0 within its 95 % interval.
 
-    Those that were perfect before are left out: they had no room to rise.
+    Metrics that were already perfect before training are left out: they could not rise.
     """
-    difference = record.summary.get("difference") or {}
-    before = record.summary.get("before") or {}
+    difference = run.summary.get("difference") or {}
+    before = run.summary.get("before") or {}
     return [
-        f"{name}, {decoding}"
+        f"{name.lower()} ({decoding})"
         for key, (_, name, decoding) in METRICS.items()
         if difference.get(key) is not None
         and before.get(key) != 1
@@ -111,17 +107,17 @@ def unproven_gains(record: RunRecord) -> list[str]:
     ]
 
 
-def weakest_types(record: RunRecord, most: int = 3) -> list[str]:
-    """The kinds of question that go wrong most often, those without an error left out."""
-    types = (record.summary.get("after") or {}).get("by_type") or {}
+def weakest_types(run: RunFacts, most: int = 3) -> list[str]:
+    """Return the question types with the lowest exact match, without those that are perfect."""
+    types = (run.summary.get("after") or {}).get("by_type") or {}
     wrong = sorted((block["em"], name) for name, block in types.items() if block["em"] < 1)
-    return [f"{name} ({em:.2f} of {types[name]['n']})" for em, name in wrong[:most]]
+    return [f"{name} ({em:.2f}, n = {types[name]['n']})" for em, name in wrong[:most]]
 
 
-def _decoding(record: RunRecord, decoding: str) -> str:
+def _decoding(run: RunFacts, decoding: str) -> str:
     if decoding == "greedy":
         return decoding
-    rollout = record.recipe.rollout
+    rollout = run.recipe.rollout
     return f"sampled once, temperature {rollout.temperature:g}, top_p {rollout.top_p:g}"
 
 

@@ -1,13 +1,14 @@
-"""The files of a push, taken from the run and from its base one by one.
+"""Allow-list of the files that may be published, and checked copies of them.
 
-Only files that are named here leave the machine, only as regular files of the folder they are
-expected in, and an adapter's settings are written anew. What somebody has put a link, a FIFO or a
-second name of another file for is refused.
+Only regular files inside the run folder or the base model are copied, and only under the names
+listed here; links, FIFOs and hard links are refused. `adapter_config.json` is written anew rather
+than copied, because it can name arbitrary paths.
 """
 
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,13 +18,13 @@ from rsearch_cli.policy.adapter import CONFIG, WEIGHTS, StoredAdapter
 from rsearch_cli.policy.meta_model import MetaModel
 from rsearch_cli.policy.resolve import BASE, MANIFEST
 from rsearch_cli.policy.weight_files import check_model_folder, read_header
-from rsearch_cli.publish.base import Base
-from rsearch_cli.publish.method import CURVE
+from rsearch_cli.publishing.base_model import BaseWeights
 from rsearch_cli.runs.confined_paths import copy_own
 from rsearch_cli.runs.files import ADAPTER, RECIPE
 from rsearch_cli.runs.json_text import dump_json
 
 CARD = "README.md"
+PLOT = "reward.png"
 TOKENIZER = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -37,42 +38,43 @@ TOKENIZER = (
 _MODEL = ("config.json", "generation_config.json", CARD)
 _SHARD = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?", re.ASCII)
 _GGUF = re.compile(r"[\w.-]+\.gguf", re.ASCII)
-_AT_ROOT = (RECIPE, MANIFEST, CURVE)
+_AT_ROOT = (RECIPE, MANIFEST, PLOT)
 _FOLDERS = (ADAPTER, BASE, ".")
-# Bytes. The largest vocabularies have 40 MB; weights are checked against their own header.
-_MOST = 200_000_000
-_ANY_SIZE = 1 << 62
+# In bytes. The largest vocabularies are about 40 MB. Weights have no limit: `check_weights`
+# compares their size with their header.
+_TOKENIZER_LIMIT = 200_000_000
+_NO_LIMIT = 1 << 62
 
 
 def stage_tokenizer(adapter: Path, folder: Path) -> None:
-    """Copy tokenizer and chat template as the run has them.
+    """Copy the run's tokenizer and chat template.
 
     Raises:
-        PublishUnsafe: One of them is no plain file of the run.
+        PublishUnsafe: One of the files is not a regular file of the run.
     """
     for name in TOKENIZER:
-        _copy(adapter, name, folder, _MOST)
+        _copy(adapter, name, folder, _TOKENIZER_LIMIT)
 
 
-def stage_adapter(adapter: StoredAdapter, base: Base, folder: Path) -> None:
-    """Copy an adapter's weights, and write its settings with a base that a stranger can load.
+def stage_adapter(adapter: StoredAdapter, base: BaseWeights, folder: Path) -> None:
+    """Copy an adapter's weights and write a configuration that names the published base.
 
     Raises:
-        PublishUnsafe: The weights are no plain file of the run, or there is more to the adapter
-            than rsearch trains.
+        PublishUnsafe: The weights are not a regular file of the run, or the adapter uses features
+            that rsearch does not train.
     """
     if adapter.variants:
         raise PublishUnsafe(
-            f"the adapter {adapter.folder} was made with {', '.join(adapter.variants)}, which "
-            "rsearch does not train; push the folder with the tool that made it"
+            f"the adapter {adapter.folder} uses {', '.join(adapter.variants)}, which rsearch does "
+            "not train; publish it with the tool that made it"
         )
     folder.mkdir(exist_ok=True)
-    _copy(adapter.folder, WEIGHTS, folder, _ANY_SIZE)
+    _copy(adapter.folder, WEIGHTS, folder, _NO_LIMIT)
     settings = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        # A base in `base/` has no name that PEFT could resolve: the card's code says where it is.
-        "base_model_name_or_path": base.public,
+        # PEFT cannot resolve a base in `base/` by name; the card's code passes its location.
+        "base_model_name_or_path": base.hub_id,
         "revision": None,
         "r": adapter.r,
         "lora_alpha": adapter.alpha,
@@ -86,12 +88,12 @@ def stage_adapter(adapter: StoredAdapter, base: Base, folder: Path) -> None:
 
 
 def stage_base(model: Path, folder: Path) -> None:
-    """Copy a base that goes along, whole: it is a model folder of its own.
+    """Copy a bundled base model.
 
     Raises:
-        PublishUnsafe: One of its files leads out of it.
+        PublishUnsafe: One of its files is a link to somewhere outside the model.
     """
-    # The Hub's cache keeps files beside its snapshots, and package managers share them.
+    # The Hub's cache stores files outside its snapshot folders and links to them.
     root = model.resolve()
     root = root.parent.parent if root.parent.name == "snapshots" else root
     folder.mkdir()
@@ -102,18 +104,16 @@ def stage_base(model: Path, folder: Path) -> None:
             continue
         if not (real.is_relative_to(root) and real.is_file()):
             raise PublishUnsafe(
-                f"{model / name} leads out of {root}; put a plain copy in its place"
+                f"{model / name} links to a place outside {root}; replace it with a plain copy"
             )
-        with real.open("rb") as source, (folder / name).open("wb") as copy:
-            while data := source.read(1 << 20):
-                copy.write(data)
+        shutil.copyfile(real, folder / name)
 
 
 def refuse_unknown(names: Iterable[str]) -> None:
-    """Check that there is nothing among staged files but what a push is made of.
+    """Check staged file names against the allow-list.
 
     Raises:
-        PublishUnsafe: Naming the first other file.
+        PublishUnsafe: A file is not on the list.
     """
     known = {*TOKENIZER, *_MODEL, CONFIG, WEIGHTS}
     for name in names:
@@ -123,34 +123,34 @@ def refuse_unknown(names: Iterable[str]) -> None:
         )
         at_root = path.name == name and (name in _AT_ROOT or _GGUF.fullmatch(name))
         if not (inside or at_root):
-            raise PublishUnsafe(f"{name} is no file that a push is made of; nothing was uploaded")
+            raise PublishUnsafe(f"{name} is not a file that rsearch publishes; nothing uploaded")
 
 
-def check_adapter(adapter: StoredAdapter, base: Base) -> None:
-    """Load an adapter as one who downloads it does, with the settings that are published.
+def check_adapter(adapter: StoredAdapter, base: BaseWeights) -> None:
+    """Load the adapter the way a downloader will, with the configuration that is published.
 
     Raises:
-        PublishUnsafe: It is broken or not whole, or does not fit the base.
-        OSError: The configuration of the base cannot be had.
-        ValueError: It is none that transformers knows.
+        PublishUnsafe: It is broken or incomplete, or does not fit the base.
+        OSError: The base's configuration cannot be read.
+        ValueError: transformers does not know the base's architecture.
     """
     with tempfile.TemporaryDirectory(prefix="rsearch-push-") as scratch:
         stage_adapter(adapter, base, Path(scratch))
         try:
-            skeleton = MetaModel(base.path, trust_remote_code=base.trust_remote_code)
-            skeleton.require_fit(adapter)
-            skeleton.load(Path(scratch))
+            model = MetaModel(base.path, trust_remote_code=base.trust_remote_code)
+            model.require_fit(adapter)
+            model.load(Path(scratch))
         except PolicyError as error:
             raise PublishUnsafe(
-                f"the adapter {adapter.folder} cannot be loaded: {error}; nothing was uploaded"
+                f"the adapter {adapter.folder} cannot be loaded: {error}; nothing uploaded"
             ) from error
 
 
 def check_weights(folder: Path) -> None:
-    """Open all staged weights.
+    """Open all staged weight files.
 
     Raises:
-        PublishUnsafe: Something is broken.
+        PublishUnsafe: One of them is broken.
     """
     try:
         for model in (folder, folder / BASE):
@@ -161,15 +161,15 @@ def check_weights(folder: Path) -> None:
         for gguf in folder.glob("*.gguf"):
             with gguf.open("rb") as file:
                 if file.read(4) != b"GGUF":
-                    raise PolicyError(f"{gguf} is no GGUF file")
+                    raise PolicyError(f"{gguf} is not a GGUF file")
     except PolicyError as error:
-        raise PublishUnsafe(f"what would be pushed cannot be loaded: {error}") from error
+        raise PublishUnsafe(f"the staged weights cannot be loaded: {error}") from error
 
 
-def _copy(source: Path, name: str, folder: Path, most: int) -> None:
+def _copy(source: Path, name: str, folder: Path, limit: int) -> None:
     if not (source / name).is_symlink() and not (source / name).exists():
         return
     try:
-        copy_own(source, name, folder / name, most)
+        copy_own(source, name, folder / name, limit)
     except RunFolderError as error:
-        raise PublishUnsafe(f"{error}; nothing was uploaded") from error
+        raise PublishUnsafe(f"{error}; nothing uploaded") from error

@@ -1,4 +1,4 @@
-"""The card says what the run proves: checked by the Hub's rules and by the run's own files."""
+"""The model card against the Hub's rules and the run's own files."""
 
 from __future__ import annotations
 
@@ -13,45 +13,41 @@ from transformers import AutoTokenizer
 
 from rsearch_cli.policy.chat_tokenizer import ChatTokenizer
 from rsearch_cli.policy.prompts import encode_question, fit_recipe
-from rsearch_cli.publish.base import Base, locate_base, read_licence
-from rsearch_cli.publish.card import write_card
-from rsearch_cli.publish.contents import Contents, Findings
-from rsearch_cli.publish.merging import MergeCheck
-from rsearch_cli.publish.record import public_recipe
-from rsearch_cli.publish.staging import trained_recipe
-from rsearch_cli.publish.usage import describe_usage, fenced, system_prompt
+from rsearch_cli.publishing.base_model import BaseWeights, locate_base, read_licence
+from rsearch_cli.publishing.card import write_card
+from rsearch_cli.publishing.card_usage import describe_usage, fenced, system_prompt
+from rsearch_cli.publishing.facts import Repository, public_recipe, read_run
+from rsearch_cli.publishing.merge import MergeCheck
+from rsearch_cli.publishing.staging import trained_recipe
 from rsearch_cli.recipe.documents import dump_document
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.services.budget import ServiceSpend
 from rsearch_cli.types import Question
-from rsearch_cli.workflows.publish import read_record
 
-HUB_BASE = Base("maker/base", "maker/base", "maker/base")
+HUB_BASE = BaseWeights("maker/base", "maker/base", "maker/base")
 
 
 @pytest.fixture(scope="module")
-def record(finished_run):
-    return read_record(RunFolder(finished_run))
+def run(finished_run):
+    return read_run(RunFolder(finished_run))
 
 
-def find(kinds: str = "adapter", base: Base = HUB_BASE, **fields) -> Findings:
-    contents = Contents(
-        "me/agent",
-        adapter="adapter" in kinds,
-        merged="merged" in kinds,
-        gguf="agent-F16.gguf" if "gguf" in kinds else None,
-        rank=16,
-        base=base.goes_along,
-    )
-    merge = None if kinds == "adapter" else MergeCheck(20, 19, 1)
-    found = {"licence": {"license": "apache-2.0"}, "merge": merge, "has_curve": True} | fields
-    return Findings(contents, base, **found)
+def repository(kinds: str = "adapter", base: BaseWeights = HUB_BASE, **fields) -> Repository:
+    facts = {
+        "adapter": "adapter" in kinds,
+        "merged": "merged" in kinds,
+        "gguf": "agent-F16.gguf" if "gguf" in kinds else None,
+        "licence": {"license": "apache-2.0"},
+        "merge": None if kinds == "adapter" else MergeCheck(20, 19, 1),
+        "has_plot": True,
+    }
+    return Repository("me/agent", base, rank=16, **facts | fields)
 
 
 @pytest.mark.parametrize("kinds", ["adapter", "merged", "gguf", "adapter,merged,gguf"])
-def test_the_metadata_pass_the_hub_s_rules(record, kinds):
-    card = write_card(record, find(kinds))
+def test_the_metadata_pass_the_hub_s_rules(run, kinds):
+    card = write_card(run, repository(kinds))
     assert find_metadata_errors(card) == []
     data = ModelCard(card).data
     assert data.base_model == "maker/base"
@@ -59,9 +55,9 @@ def test_the_metadata_pass_the_hub_s_rules(record, kinds):
     assert data.library_name == {"adapter": "peft", "gguf": "gguf"}.get(kinds, "transformers")
 
 
-def test_the_figures_are_those_of_the_summary_with_all_their_conditions(record):
-    after = record.summary["after"]
-    index = ModelCard(write_card(record, find())).data.to_dict()["model-index"]
+def test_the_figures_are_those_of_the_summary_with_all_their_conditions(run):
+    after = run.summary["after"]
+    index = ModelCard(write_card(run, repository())).data.to_dict()["model-index"]
     name, results = model_index_to_eval_results(index)
     assert eval_results_to_model_index(name, results) == index
     metrics = {result.metric_name: result for result in results}
@@ -73,41 +69,41 @@ def test_the_figures_are_those_of_the_summary_with_all_their_conditions(record):
         "interval_95": [round(bound, 4) for bound in after["intervals"]["em"]],
         "interval_method": "Wilson",
         "n": 24,
-        "search_provider": "General, News, Academy: bm25 over the passages that come with rsearch "
+        "search_provider": "General, News, Academy: bm25 over the passages of rsearch's fictional "
         "world",
         "top_k": 1,
-        "judge": "none: answers are compared with the references as text",
+        "judge": "none; answers are compared with the reference answers as text",
         "normalisation": "squad",
     }
     sampled = metrics["Exact match, sampled"].metric_args["decoding"]
     assert sampled == "sampled once, temperature 1, top_p 1"
 
 
-def test_the_card_says_how_each_interval_was_made(record):
-    card = write_card(record, find())
+def test_the_card_says_how_each_interval_was_made(run):
+    card = write_card(run, repository())
     (line,) = (line for line in card.splitlines() if line.startswith("- **Intervals:**"))
     assert line.startswith("- **Intervals:** 95 %; means by Wilson (exact match, greedy; ")
     assert "paired differences by Bonett-Price (exact match, greedy; " in line
 
 
-def test_the_card_of_an_older_run_says_that_its_intervals_are_bootstrapped(record):
+def test_the_card_of_an_older_run_says_that_its_intervals_are_bootstrapped(run):
     old = {
         key: {k: v for k, v in block.items() if k != "interval_methods"}
-        for key, block in record.summary.items()
+        for key, block in run.summary.items()
         if isinstance(block, dict)
     }
-    older = replace(record, summary=record.summary | old)
-    card = write_card(older, find())
+    older = replace(run, summary=run.summary | old)
+    card = write_card(older, repository())
     assert "- **Intervals:** 95 %; means by bootstrap; paired differences by bootstrap." in card
     index = ModelCard(card).data.to_dict()["model-index"]
     _, results = model_index_to_eval_results(index)
     assert {r.metric_args["interval_method"] for r in results} == {"bootstrap"}
 
 
-def test_it_renders(record):
+def test_it_renders(run):
     from markdown_it import MarkdownIt
 
-    body = write_card(record, find()).split("\n---\n", 1)[1]
+    body = write_card(run, repository()).split("\n---\n", 1)[1]
     tokens = MarkdownIt("commonmark").enable("table").parse(body)
     kinds = [token.type for token in tokens]
     assert kinds.count("table_open") == 1
@@ -134,25 +130,25 @@ TEMPLATES = {
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
 @pytest.mark.parametrize("open_thought", [False, True])
 @pytest.mark.parametrize("protocol", [{}, {"system_prompt": None}, {"example_turns": 2}], ids=str)
-def test_the_code_asks_what_the_run_asked(record, tmp_path, template, open_thought, protocol):
+def test_the_code_asks_what_the_run_asked(run, tmp_path, template, open_thought, protocol):
     """Also where the template could not hold the prompts of the recipe."""
-    recipe = record.recipe.model_copy(
+    recipe = run.recipe.model_copy(
         update={
-            "protocol": record.recipe.protocol.model_copy(update=protocol),
-            "rollout": record.recipe.rollout.model_copy(update={"open_thought": open_thought}),
+            "protocol": run.recipe.protocol.model_copy(update=protocol),
+            "rollout": run.recipe.rollout.model_copy(update={"open_thought": open_thought}),
         }
     )
-    tokenizer = AutoTokenizer.from_pretrained(record.adapter)
+    tokenizer = AutoTokenizer.from_pretrained(run.adapter)
     tokenizer.chat_template = template
     trained_with = ChatTokenizer(tokenizer)
     asked, _ = fit_recipe(recipe, trained_with)
     question = Question("q", "Who wrote The Amber Lamp?", ())
     ids, _ = encode_question(question, trained_with, asked)
 
-    run = replace(record, folder=tmp_path, recipe=recipe)
+    run = replace(run, folder=tmp_path, recipe=recipe)
     tokenizer.save_pretrained(run.adapter)
     shown = trained_recipe(run)
-    code = describe_usage(find().contents, HUB_BASE, shown).split("up to the search plan")[1]
+    code = describe_usage(repository(), shown).split("up to the search plan")[1]
     code = code.split("```python\n")[1].split("inputs = ")[0]
     names = {
         "tokenizer": AutoTokenizer.from_pretrained(run.adapter),
@@ -179,8 +175,8 @@ HOSTILE = (
 )
 
 
-def test_names_from_a_run_are_text_and_no_markup(record):
-    recipe = record.recipe
+def test_names_from_a_run_are_text_and_no_markup(run):
+    recipe = run.recipe
     sources = {HOSTILE: next(iter(recipe.search.sources.values()))}
     hostile = recipe.model_copy(
         update={
@@ -192,28 +188,28 @@ def test_names_from_a_run_are_text_and_no_markup(record):
             ),
         }
     )
-    summary = json.loads(json.dumps(record.summary))
+    summary = json.loads(json.dumps(run.summary))
     weak = {"em": 0.1, "n": 3}
     summary["after"]["by_type"] = {"plain": weak}
-    benign = replace(record, summary=summary)
+    benign = replace(run, summary=summary)
     benign_recipe = recipe.model_copy(
         update={
             "policy": recipe.policy.model_copy(update={"adapter": "sft"}),
             "protocol": recipe.protocol.model_copy(update={"system_prompt": "Search."}),
         }
     )
-    expected = shape_of(write_card(replace(benign, recipe=benign_recipe), find()))
+    expected = shape_of(write_card(replace(benign, recipe=benign_recipe), repository()))
     summary = json.loads(json.dumps(summary))
     summary["after"] |= {"by_type": {HOSTILE: weak}, "n": HOSTILE, "failed_searches": HOSTILE}
     summary |= {"questions": HOSTILE.replace("/", ""), "split": HOSTILE}
     environment = {"device": HOSTILE, "dtype": HOSTILE, "packages": {HOSTILE: HOSTILE}}
     services = {HOSTILE: ServiceSpend(usd=1.0)}
     attacked = replace(
-        record, recipe=hostile, summary=summary, environment=environment, services=services
+        run, recipe=hostile, summary=summary, environment=environment, services=services
     )
-    base = Base(HOSTILE, "maker/base", "maker/base")
+    base = BaseWeights(HOSTILE, "maker/base", "maker/base")
     licence = {"license": "other", "license_name": HOSTILE}
-    card = write_card(attacked, find(base=base, licence=licence))
+    card = write_card(attacked, repository(base=base, licence=licence))
     # One more point in the list of limits: searches of the evaluation failed.
     point = ["list_item_open li", "paragraph_open p", "paragraph_close p", "list_item_close li"]
     seen = shape_of(card)
@@ -223,44 +219,44 @@ def test_names_from_a_run_are_text_and_no_markup(record):
     assert ModelCard(card).data.license_name
 
 
-def test_what_was_not_measured_says_so(record):
-    bare = replace(record, summary={}, rows=[], environment={}, services={})
-    card = write_card(bare, find(has_curve=False, licence={"license": "unknown"}))
-    assert "Not measured: the run was not evaluated to its end." in card
+def test_what_was_not_measured_says_so(run):
+    bare = replace(run, summary={}, rows=[], environment={}, services={})
+    card = write_card(bare, repository(has_plot=False, licence={"license": "unknown"}))
+    assert "Not measured: the run's final evaluation did not complete." in card
     assert "not recorded in training steps" in card
     assert "**Hardware:** not recorded" in card
-    assert "unknown: no card of the base says it" in card
+    assert "unknown; no model card of the base was found" in card
     assert "reward.png" not in card
     assert "model-index" not in card
     assert find_metadata_errors(card) == []
 
 
-def test_spend_hours_and_hardware_are_the_run_s_own(record):
+def test_spend_hours_and_hardware_are_the_run_s_own(run):
     spent = {"exa": ServiceSpend(usd=1.25), "judge": ServiceSpend(usd=0.5)}
     rows = [{"step": 1, "seconds/step": 5400.0}, {"step": 2, "seconds/step": 1800.0}]
     environment = {"device": "RTX 4090", "device_memory_gb": 23.6}
-    run = replace(record, services=spent, rows=rows, environment=environment)
-    card = write_card(run, find())
+    run = replace(run, services=spent, rows=rows, environment=environment)
+    card = write_card(run, repository())
     assert "**Hardware:** RTX 4090, 23.6 GB." in card
-    assert "**Hours:** 2.00 in training steps" in card
-    assert "**Paid to outside services:** $1.7500 (exa $1.2500, judge $0.5000)." in card
+    assert "**Time:** 2.00 h in training steps" in card
+    assert "**Paid services:** $1.7500 (exa $1.2500, judge $0.5000)." in card
 
 
-def test_a_merge_into_full_precision_is_told_as_what_it_is(record):
-    policy = record.recipe.policy.model_copy(update={"load_in_4bit": True})
-    quantised = replace(record, recipe=record.recipe.model_copy(update={"policy": policy}))
-    card = write_card(quantised, find("merged"))
-    assert "4 bit (NF4)" in card
-    assert "Trained and evaluated on 4-bit weights, merged into full-precision ones" in card
-    assert "19 of 20 prompts answered with the very same tokens, 1 part where rounding" in card
+def test_a_merge_into_full_precision_is_told_as_what_it_is(run):
+    policy = run.recipe.policy.model_copy(update={"load_in_4bit": True})
+    quantised = replace(run, recipe=run.recipe.model_copy(update={"policy": policy}))
+    card = write_card(quantised, repository("merged"))
+    assert "4 bits (NF4)" in card
+    assert "Trained and evaluated on 4-bit weights but merged into full-precision ones" in card
+    assert "19 of 20 prompts were identical, 1 diverged at a near-tie" in card
 
 
-def test_the_base_inside_rsearch_goes_along_with_its_licence(record):
-    base = locate_base(record.recipe.policy, None)
+def test_the_base_inside_rsearch_goes_along_with_its_licence(run):
+    base = locate_base(run.recipe.policy, None)
     licence = read_licence(base)
     assert licence == {"license": "apache-2.0"}
-    card = write_card(record, find(base=base, licence=licence))
-    assert "builtin:nano of rsearch. Its weights lie in `base/`." in card
+    card = write_card(run, repository(base=base, licence=licence))
+    assert "builtin:nano, which ships with rsearch; its weights are in `base/`." in card
     assert ModelCard(card).data.base_model is None
 
 
@@ -277,31 +273,31 @@ def test_the_base_inside_rsearch_goes_along_with_its_licence(record):
 def test_the_licence_is_the_one_of_the_base_s_own_card(tmp_path, card, licence):
     if card is not None:
         (tmp_path / "README.md").write_text(card)
-    assert read_licence(Base(str(tmp_path), None, "x")) == licence
+    assert read_licence(BaseWeights(str(tmp_path), None, "x")) == licence
 
 
 def test_a_base_that_cannot_be_asked_has_an_unknown_licence():
     assert read_licence(HUB_BASE) == {"license": "unknown"}
 
 
-def test_no_path_of_the_run_stays_in_the_recipe(record, tmp_path):
+def test_no_path_of_the_run_stays_in_the_recipe(run, tmp_path):
     corpus = {
         name: source.model_copy(update={"corpus": str(tmp_path / "passages.jsonl")})
-        for name, source in record.recipe.search.sources.items()
+        for name, source in run.recipe.search.sources.items()
     }
-    recipe = record.recipe.model_copy(
+    recipe = run.recipe.model_copy(
         update={
-            "questions": record.recipe.questions.model_copy(
+            "questions": run.recipe.questions.model_copy(
                 update={"source": "custom", "path": str(tmp_path / "mine.jsonl")}
             ),
-            "search": record.recipe.search.model_copy(update={"sources": corpus}),
-            "policy": record.recipe.policy.model_copy(
+            "search": run.recipe.search.model_copy(update={"sources": corpus}),
+            "policy": run.recipe.policy.model_copy(
                 update={"model": str(tmp_path), "adapter": str(tmp_path / "cold-start")}
             ),
-            "rollout": record.recipe.rollout.model_copy(
+            "rollout": run.recipe.rollout.model_copy(
                 update={"engine": "vllm-server", "vllm_url": "http://mine:8000"}
             ),
-            "sft": record.recipe.sft.model_copy(update={"traces": str(tmp_path / "mine.jsonl")}),
+            "sft": run.recipe.sft.model_copy(update={"traces": str(tmp_path / "mine.jsonl")}),
         }
     )
     public = public_recipe(recipe, "maker/base")
@@ -312,7 +308,7 @@ def test_no_path_of_the_run_stays_in_the_recipe(record, tmp_path):
     }
     assert "questions" not in public
     assert str(tmp_path) not in json.dumps(public)
-    card = write_card(replace(record, recipe=recipe), find())
+    card = write_card(replace(run, recipe=recipe), repository())
     assert "Licence of the questions: not recorded in the run." in card
     assert str(tmp_path) not in card
 
@@ -331,21 +327,21 @@ INTERNAL = {
 }
 
 
-def test_the_published_recipe_holds_nothing_that_only_concerns_the_one_who_trained(record):
+def test_the_published_recipe_holds_nothing_that_only_concerns_the_one_who_trained(run):
     """Neither in the file nor on the card, and it loads again for anybody."""
     flags = {**INTERNAL, "search.sources.General.type": "exa", "seed": 7}
     options = {"category": "acme", "include_domains": ["acme.example"]}
-    recipe = load_recipe(str(record.folder / "recipe.yaml"), (), flags, trusted=True).recipe
+    recipe = load_recipe(str(run.folder / "recipe.yaml"), (), flags, trusted=True).recipe
     source = recipe.search.sources["General"].model_copy(update={"options": options})
     sources = {**recipe.search.sources, "General": source}
     search = recipe.search.model_copy(update={"sources": sources})
     recipe = recipe.model_copy(update={"search": search})
     text = dump_document(public_recipe(recipe, "maker/base"))
-    card = write_card(replace(record, recipe=recipe), find())
+    card = write_card(replace(run, recipe=recipe), repository())
     for told in (text, card):
         for secret in (*map(str, INTERNAL.values()), "acme"):
             assert secret.lower() not in told.lower()
-    path = record.folder.parent / "published.yaml"
+    path = run.folder.parent / "published.yaml"
     path.write_text(text)
     again = load_recipe(str(path), trusted=True).recipe
     assert (again.seed, again.protocol, again.train) == (7, recipe.protocol, recipe.train)
@@ -353,21 +349,21 @@ def test_the_published_recipe_holds_nothing_that_only_concerns_the_one_who_train
     assert load_recipe(str(path), trusted=False).left_out == {"search.sources.General.type": "exa"}
 
 
-def test_a_cold_start_is_not_called_reinforcement_learning(record):
-    recipe = record.recipe.model_copy(update={"stage": "sft"})
-    summary = {**record.summary, "traces": {"taken": 480, "rejected": {}}}
-    card = write_card(replace(record, recipe=recipe, summary=summary), find(has_curve=False))
+def test_a_cold_start_is_not_called_reinforcement_learning(run):
+    recipe = run.recipe.model_copy(update={"stage": "sft"})
+    summary = {**run.summary, "traces": {"taken": 480, "rejected": {}}}
+    card = write_card(replace(run, recipe=recipe, summary=summary), repository(has_plot=False))
     assert "- **Traces:** 480, from the fictional world." in card
-    assert "no reinforcement learning in this run" in card
+    assert "This run contains no reinforcement learning." in card
     tags = ModelCard(card).data.tags
     assert "sft" in tags and "grpo" not in tags
-    assert "grpo" in ModelCard(write_card(record, find())).data.tags
+    assert "grpo" in ModelCard(write_card(run, repository())).data.tags
 
 
-def test_a_training_that_went_on_from_another_says_so(record):
-    policy = record.recipe.policy.model_copy(update={"adapter": "/home/me/runs/sft"})
-    recipe = record.recipe.model_copy(update={"policy": policy})
-    card = write_card(replace(record, recipe=recipe), find())
+def test_a_training_that_went_on_from_another_says_so(run):
+    policy = run.recipe.policy.model_copy(update={"adapter": "/home/me/runs/sft"})
+    recipe = run.recipe.model_copy(update={"policy": policy})
+    card = write_card(replace(run, recipe=recipe), repository())
     assert "**Started from:** the trained adapter `sft`" in card
     assert "/home/me" not in card
 

@@ -9,20 +9,20 @@ import pytest
 from rsearch_cli.errors import MergeBroken, PublishError
 from rsearch_cli.policy.adapter import read_adapter
 from rsearch_cli.policy.resolve import locate_model
-from rsearch_cli.publish import merging
-from rsearch_cli.publish.base import Base
-from rsearch_cli.publish.merging import MergeCheck, _compare, _Path
+from rsearch_cli.publishing import merge
+from rsearch_cli.publishing.base_model import BaseWeights
+from rsearch_cli.publishing.merge import MergeCheck, _compare, _Continuation
 
 PROMPTS = [f"<|user|>Who wrote The Amber Lamp number {n}?<|end|><|assistant|>" for n in range(22)]
 
 
 def merge_adapter(base: str, adapter: Path, target: Path, dtype: str) -> None:
-    merging.merge_adapter(Base(base, None, "x"), read_adapter(adapter), target, dtype)
+    merge.merge_adapter(BaseWeights(base, None, "x"), read_adapter(adapter), target, dtype)
 
 
 def check_merge(base: str, adapter: Path, merged: Path, prompts, dtype: str) -> MergeCheck:
     stored = read_adapter(adapter)
-    return merging.check_merge(Base(base, None, "x"), stored, merged, prompts, dtype)
+    return merge.check_merge(BaseWeights(base, None, "x"), stored, merged, prompts, dtype)
 
 
 @pytest.fixture(scope="module")
@@ -77,25 +77,25 @@ def test_the_merged_model_is_another_than_its_base(nano, adapter, merged):
     from transformers import AutoModelForCausalLM
 
     AutoModelForCausalLM.from_pretrained(nano, dtype="float32").save_pretrained(merged)
-    with pytest.raises(MergeBroken, match=r"the merged weights answer \d+ of 20 prompts otherwise"):
+    with pytest.raises(MergeBroken, match=r"generate different tokens for \d+ of 20 prompts"):
         check_merge(nano, adapter, merged, PROMPTS, "float32")
 
 
 def test_a_broken_merge_is_refused(nano, adapter, merged):
     change(merged, "model.layers.1.mlp.down_proj.weight", 0.5)
-    with pytest.raises(MergeBroken, match=r"nothing was uploaded; push --what adapter") as caught:
+    with pytest.raises(MergeBroken, match=r"nothing uploaded; use --what adapter") as caught:
         check_merge(nano, adapter, merged, PROMPTS, "float32")
     assert "\n" not in str(caught.value)
 
 
 def test_a_folder_without_weights_is_one_line(nano, adapter, tmp_path):
-    with pytest.raises(PublishError, match=r"could not be loaded: ") as caught:
+    with pytest.raises(PublishError, match=r"cannot be loaded: ") as caught:
         check_merge(nano, adapter, tmp_path, PROMPTS, "float32")
     assert "\n" not in str(caught.value)
 
 
 def test_without_a_prompt_nothing_is_proved(nano, adapter, merged):
-    with pytest.raises(PublishError, match="the run holds no question to compare"):
+    with pytest.raises(PublishError, match="the run contains no question to check"):
         check_merge(nano, adapter, merged, [], "float32")
 
 
@@ -105,8 +105,8 @@ def test_without_a_prompt_nothing_is_proved(nano, adapter, merged):
     ids=["same", "rounding", "too far apart", "not the runner-up"],
 )
 def test_only_rounding_may_part_two_answers(written, tie, ties):
-    expected = _Path([1, 2, 3], [7, 8, 9], [1.0, 0.05, 1.0])
-    found = _Path(written, [0, 0, 0], [0.0, 0.0, 0.0])
+    expected = _Continuation([1, 2, 3], [7, 8, 9], [1.0, 0.05, 1.0])
+    found = _Continuation(written, [0, 0, 0], [0.0, 0.0, 0.0])
     if ties is None:
         with pytest.raises(MergeBroken, match="1 of 1 prompts"):
             _compare(["p"], [expected], [found], tie)

@@ -1,9 +1,8 @@
-"""The Hub: one commit that makes everything visible at once, and one clear line for each failure.
+"""Upload to the Hub in a single commit.
 
-Place in the path: the last step of a push. Large files go up first and are found by their content,
-so a push that was cut off sends on its next start only what is missing; until the commit at the
-end nobody sees any of it. On failure: a `PublishError` of the narrowest kind; the client has by
-then retried what may pass (429, 5xx, broken connections).
+Large files are uploaded first and addressed by content, so a repeated push sends only what is
+missing, and nothing is visible before the commit. The Hub's client retries 429, 5xx and broken
+connections; whatever remains becomes a `PublishError`.
 """
 
 from __future__ import annotations
@@ -31,18 +30,16 @@ from rsearch_cli.services.keys import find_flaw, hide_secrets, read_key
 
 MESSAGE = "Search agent trained with rsearch"
 _WEIGHTS = (".safetensors", ".bin", ".gguf")
-
-
 _ACCOUNT = re.compile(r"[\w.-]{1,96}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a push goes.
+    """Where to publish.
 
     Attributes:
         repo_id: `user/name`.
-        private: Whether the repository must be private.
+        private: Whether the repository has to be private.
         revision: Branch; None is `main`.
         create_pr: Open a pull request instead of committing.
     """
@@ -54,13 +51,13 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Pushed:
-    """What became of a push.
+class Upload:
+    """A completed upload.
 
     Attributes:
-        url: Of the repository.
-        commit: The commit's id.
-        pr_url: Of the pull request, if one was asked for.
+        url: URL of the repository.
+        commit: Commit id.
+        pr_url: URL of the pull request, if one was requested.
     """
 
     url: str
@@ -69,87 +66,87 @@ class Pushed:
 
 
 def find_token() -> str | None:
-    """The Hub token of the environment, as it stands there, or of `hf auth login`."""
+    """Return the Hub token from the environment, verbatim, or from `hf auth login`."""
     from huggingface_hub import get_token
 
     return read_key(TOKEN_VARIABLE) or get_token() or None
 
 
 def check_id(repo_id: str) -> None:
-    """See that a repository can have this id.
+    """Check that a repository id is well-formed.
 
     Raises:
-        PublishError: It cannot.
+        PublishError: It is not.
     """
-    with clear_errors(repo_id, "checking the id"):
+    with _clear_errors(repo_id, "checking the id"):
         from huggingface_hub.utils import validate_repo_id
 
         validate_repo_id(repo_id)
 
 
 def check_access(repo_id: str) -> str:
-    """See that the id is possible and the Hub knows the token, before anything slow starts.
+    """Check the repository id and sign in to the Hub.
 
     Returns:
-        The account's name.
+        Name of the account.
 
     Raises:
-        PublishError: Of the narrowest kind.
+        PublishError: The id is malformed, there is no token, or the Hub refuses it.
     """
     check_id(repo_id)
     check_proxies()
     token = find_token()
     if token is None:
         raise PublishDenied(
-            "there is no Hub token; set HF_TOKEN to one with write access "
+            "no Hub token found; set HF_TOKEN to one with write access "
             "(https://huggingface.co/settings/tokens), or run: hf auth login"
         )
     if (flaw := find_flaw(TOKEN_VARIABLE, token)) is not None:
         raise PublishDenied(flaw)
-    with clear_errors(repo_id, "signing in"):
+    with _clear_errors(repo_id, "signing in"):
         from huggingface_hub import HfApi
 
         account = HfApi().whoami()["name"]
         if not isinstance(account, str) or not _ACCOUNT.fullmatch(account):
-            raise ValueError("it names no account")
+            raise ValueError("the answer names no account")
         return account
 
 
-def upload(folder: Path, files: Sequence[str], target: Target, account: str) -> Pushed:
-    """Upload the files and make them visible in one commit.
+def upload(folder: Path, files: Sequence[str], target: Target, account: str) -> Upload:
+    """Upload files in one commit.
 
-    Files that an earlier push of rsearch put there and this one does not have are removed by the
-    same commit. A pull request of ours that is still open is added to, not opened twice.
+    The commit also deletes files of an earlier rsearch push that this one does not contain. If an
+    earlier push opened a pull request that is still open, the commit is added to it.
 
     Args:
-        folder: Where the files lie.
-        files: Their paths, the same in the repository.
-        target: Where to.
-        account: Name of the account that pushes.
+        folder: Folder of the files.
+        files: Their relative paths, which are also their paths in the repository.
+        target: Where to publish.
+        account: Name of the account that publishes.
 
     Raises:
-        PublishError: Of the narrowest kind; nothing is visible then.
+        PublishError: The upload failed and nothing is visible.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     api, repo = HfApi(), target.repo_id
-    with clear_errors(repo, "making the repository"):
+    with _clear_errors(repo, "creating the repository"):
         url = str(api.create_repo(repo, private=target.private or None, exist_ok=True))
         if target.private and not api.model_info(repo).private:
             raise PublishConflict(
-                f"{repo} already exists and everybody can read it; make it private in its settings "
-                "on the Hub, or leave --private out"
+                f"{repo} already exists and is public; make it private in its settings on the Hub, "
+                "or omit --private"
             )
-    with clear_errors(repo, "looking at what is there"):
+    with _clear_errors(repo, "listing the repository"):
         if target.revision:
             api.create_branch(repo, branch=target.revision, exist_ok=True)
         open_pr = _open_pull_request(api, repo, account) if target.create_pr else None
         revision = open_pr or target.revision
-        there = set(api.list_repo_files(repo, revision=revision))
-        stale = _stale_files(api, repo, revision, there, files, recovery=not target.create_pr)
+        existing = set(api.list_repo_files(repo, revision=revision))
+        stale = _stale_files(api, repo, revision, existing, files, protect=not target.create_pr)
     operations: list[Any] = [CommitOperationAdd(name, folder / name) for name in files]
     operations += [CommitOperationDelete(name) for name in stale]
-    with clear_errors(repo, "uploading"):
+    with _clear_errors(repo, "uploading"):
         done = api.create_commit(
             repo,
             operations,
@@ -158,11 +155,11 @@ def upload(folder: Path, files: Sequence[str], target: Target, account: str) -> 
             create_pr=target.create_pr and open_pr is None,
         )
     pr_url = done.pr_url or (f"{url}/discussions/{open_pr.rpartition('/')[2]}" if open_pr else None)
-    return Pushed(url, str(done.oid), pr_url)
+    return Upload(url, str(done.oid), pr_url)
 
 
 def _open_pull_request(api: Any, repo: str, account: str) -> str | None:
-    """Git reference of a pull request that an earlier push of this account left open, or None."""
+    """Return the Git reference of an open pull request from an earlier push, or None."""
     ours = api.get_repo_discussions(
         repo, author=account, discussion_type="pull_request", discussion_status="open"
     )
@@ -171,29 +168,42 @@ def _open_pull_request(api: Any, repo: str, account: str) -> str | None:
 
 
 def _stale_files(
-    api: Any, repo: str, revision: str | None, there: set[str], files: Sequence[str], recovery: bool
+    api: Any,
+    repo: str,
+    revision: str | None,
+    existing: set[str],
+    files: Sequence[str],
+    protect: bool,
 ) -> list[str]:
-    """What an earlier push left and this one does not replace.
+    """Return the files of an earlier push that this one does not replace.
+
+    Args:
+        api: The Hub's client.
+        repo: `user/name`.
+        revision: Branch or reference.
+        existing: Files in the repository.
+        files: Files to be uploaded.
+        protect: Whether to refuse a repository with weights that rsearch did not push.
 
     Raises:
-        PublishConflict: With `recovery`, if there are weights that no push of rsearch put there.
+        PublishConflict: The repository contains such weights.
     """
     earlier: set[str] = set()
-    if MANIFEST in there:
+    if MANIFEST in existing:
         path = api.hf_hub_download(repo, MANIFEST, revision=revision)
         earlier = set(json.loads(Path(path).read_text(encoding="utf-8"))["files"])
-    foreign = sorted(n for n in there - earlier if n.endswith(_WEIGHTS))
-    if recovery and foreign:
+    foreign = sorted(n for n in existing - earlier if n.endswith(_WEIGHTS))
+    if protect and foreign:
         raise PublishConflict(
-            f"{repo} already holds weights that rsearch did not push, such as {foreign[0]}; choose "
-            "another --hub-model-id, or propose the change with --create-pr"
+            f"{repo} already contains weights that rsearch did not push, such as {foreign[0]}; "
+            "choose another --hub-model-id, or open a pull request with --create-pr"
         )
-    return sorted((earlier & there) - set(files))
+    return sorted((earlier & existing) - set(files))
 
 
 @contextmanager
-def clear_errors(repo_id: str, doing: str) -> Iterator[None]:
-    """Turn what the Hub's client raises into one clear line of the narrowest kind."""
+def _clear_errors(repo_id: str, doing: str) -> Iterator[None]:
+    """Turn the exceptions of the Hub's client into a `PublishError` of the narrowest kind."""
     import httpx
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
@@ -202,18 +212,20 @@ def clear_errors(repo_id: str, doing: str) -> Iterator[None]:
     except PublishError:
         raise
     except HFValidationError as error:
-        raise PublishError(f"{repo_id!r} is no repository id: {_first_line(error)}") from error
+        raise PublishError(
+            f"{repo_id!r} is not a valid repository id: {_first_line(error)}"
+        ) from error
     except OfflineModeIsEnabled as error:
         raise PublishUnreachable(
-            "the Hub's client is offline, so nothing can be pushed: HF_HUB_OFFLINE is set, or the "
-            "Hub could not be reached before; mend that and push again"
+            "the Hub's client is in offline mode: HF_HUB_OFFLINE is set, or the Hub was "
+            "unreachable earlier; fix that and push again"
         ) from error
-    # The last four are what the client ends in where an answer is not what it should be.
+    # The client raises the last four on malformed answers.
     except (
         *(OSError, ValueError, RuntimeError, httpx.HTTPError, httpx.InvalidURL),
         *(LookupError, TypeError, AttributeError, OverflowError),
     ) as error:
-        # The client wraps what went wrong with one of several files.
+        # With several files, the client wraps the original exception.
         cause: BaseException = error
         while not isinstance(cause, HfHubHTTPError | httpx.TransportError) and cause.__cause__:
             cause = cause.__cause__
@@ -222,32 +234,33 @@ def clear_errors(repo_id: str, doing: str) -> Iterator[None]:
         if isinstance(cause, httpx.TransportError | ConnectionError | TimeoutError):
             raise PublishUnreachable(
                 f"the connection to the Hub failed while {doing} ({repo_id}): "
-                f"{_first_line(cause)}; push again, what has arrived is not sent twice"
+                f"{_first_line(cause)}; push again, uploaded files are not sent twice"
             ) from error
         raise PublishError(f"{doing} ({repo_id}) failed: {_first_line(error)}") from error
 
 
 def _from_status(error: Any, repo_id: str, doing: str) -> PublishError:
     status = error.response.status_code
-    said = error.server_message or error.response.headers.get("X-Error-Message")
-    said = f": {hide_secrets(' '.join(said.split()))}" if said else ""
-    head = f"the Hub answered {status} while {doing} ({repo_id}){said}"
+    message = error.server_message or error.response.headers.get("X-Error-Message")
+    message = f": {hide_secrets(' '.join(message.split()))}" if message else ""
+    head = f"the Hub answered {status} while {doing} ({repo_id}){message}"
     if status == 401:
         return PublishDenied(
-            f"{head}; the token is wrong or has expired, make one with write access at "
+            f"{head}; the token is invalid or expired; create one with write access at "
             "https://huggingface.co/settings/tokens and set HF_TOKEN"
         )
     if status == 403:
         return PublishForbidden(
-            f"{head}; the token needs write access to it, or choose a --hub-model-id of your own"
+            f"{head}; the token needs write access to this repository, or choose another "
+            "--hub-model-id"
         )
     if status in (409, 412):
-        return PublishConflict(f"{head}; somebody changed it at the same time, push again")
+        return PublishConflict(f"{head}; the repository was changed at the same time, push again")
     if status == 429:
         wait = error.response.headers.get("Retry-After")
-        after = f" in {wait} s" if wait else " in a few minutes"
-        return PublishThrottled(f"{head}; push again{after}, what has arrived is not sent twice")
-    return PublishError(f"{head}; push again, what has arrived is not sent twice")
+        after = f"in {wait} s" if wait else "in a few minutes"
+        return PublishThrottled(f"{head}; push again {after}, uploaded files are not sent twice")
+    return PublishError(f"{head}; push again, uploaded files are not sent twice")
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,8 +1,6 @@
-"""The reward curve as a picture, for the card.
+"""PNG plot of the reward for the model card.
 
-Place in the path: the rows of `metrics.jsonl` come in, a PNG goes out. The Hub serves PNG from a
-repository as a picture; it is drawn with Pillow, which the training stack brings anyway. On
-failure: a run without a single reward gives no picture.
+Drawn with Pillow, which the training stack already depends on.
 """
 
 from __future__ import annotations
@@ -26,15 +24,15 @@ _INK, _GRID = "#333333", "#dddddd"
 Point = tuple[float, float]
 
 
-def draw_curve(rows: Sequence[Mapping[str, object]], target: Path) -> bool:
-    """Draw the reward and its parts over the optimiser steps.
+def plot_reward(rows: Sequence[Mapping[str, object]], target: Path) -> bool:
+    """Plot the reward and its components over the optimiser steps.
 
     Args:
-        rows: Metrics rows; what is missing or null in a row leaves a gap.
+        rows: Rows of `metrics.jsonl`; missing and null values are skipped.
         target: The PNG file to write.
 
     Returns:
-        Whether there was anything to draw.
+        Whether there was anything to plot.
     """
     from PIL import Image, ImageDraw, ImageFont
 
@@ -79,7 +77,7 @@ def _draw_axes(draw: Any, font: Any, first: float, last: float) -> None:
 
 
 def _place(step: float, value: float, first: float, last: float) -> Point:
-    """Pixel of a value in [0, 1] at a step; a single step stands in the middle."""
+    """Return the pixel of a value in [0, 1] at a step; a single step is centred."""
     share = (step - first) / (last - first) if last > first else 0.5
     x = _LEFT + share * (_WIDTH - _LEFT - _RIGHT)
     y = _HEIGHT - _BOTTOM - min(max(value, 0.0), 1.0) * (_HEIGHT - _TOP - _BOTTOM)

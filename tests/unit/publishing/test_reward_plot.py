@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from rsearch_cli.publish.curve import CURVES, draw_curve
+from rsearch_cli.publishing.reward_plot import CURVES, plot_reward
 
 
 def colours(path) -> set[tuple[int, ...]]:
@@ -19,15 +19,15 @@ def rgb(key: str) -> tuple[int, ...]:
 @pytest.mark.parametrize("steps", [1, 2, 500])
 def test_all_curves_are_drawn(tmp_path, steps):
     rows = [{"step": n + 1, **dict.fromkeys(CURVES, n / 600)} for n in range(steps)]
-    assert draw_curve(rows, tmp_path / "reward.png")
+    assert plot_reward(rows, tmp_path / "reward.png")
     assert {rgb(key) for key in CURVES} <= colours(tmp_path / "reward.png")
 
 
 def test_gaps_and_missing_curves_are_left_out(tmp_path):
     rows = [{"step": 1, "reward": 0.5}, {"step": 2, "reward": None}, {"step": 3, "reward": 2.0}]
-    assert draw_curve(rows, tmp_path / "reward.png")
+    assert plot_reward(rows, tmp_path / "reward.png")
 
 
 def test_a_run_without_a_reward_has_no_picture(tmp_path):
-    assert not draw_curve([{"step": 1, "reward": None}], tmp_path / "reward.png")
+    assert not plot_reward([{"step": 1, "reward": None}], tmp_path / "reward.png")
     assert not (tmp_path / "reward.png").exists()

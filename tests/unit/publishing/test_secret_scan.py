@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from rsearch_cli.errors import PublishUnsafe
-from rsearch_cli.publish import scan
-from rsearch_cli.publish.scan import scan_files
+from rsearch_cli.publishing import secret_scan
+from rsearch_cli.publishing.secret_scan import scan_files
 
 SECRET = "opensesame-0123456789"
 
@@ -44,7 +44,7 @@ def look(folder: Path, name: str, content: bytes | str, token: str | None = None
     ],
 )
 def test_keys_paths_and_names_are_found(tmp_path, name, content, found):
-    with pytest.raises(PublishUnsafe, match=f"^{name} holds {found}") as caught:
+    with pytest.raises(PublishUnsafe, match=f"^{name} contains {found}") as caught:
         look(tmp_path, name, content)
     assert SECRET not in str(caught.value)
     assert "a1B2" not in str(caught.value)
@@ -112,7 +112,8 @@ PLACES = [
 def test_keys_of_the_common_services_are_found_in_any_file(tmp_path, kind, head, rest):
     key = head + rest
     for name, encoding, before, after in PLACES:
-        with pytest.raises(PublishUnsafe, match=f"^{name} holds what looks like {kind}") as caught:
+        found = f"^{name} contains what looks like {kind}"
+        with pytest.raises(PublishUnsafe, match=found) as caught:
             look(tmp_path, name, before + key.encode(encoding) + after)
         assert rest[:12] not in str(caught.value)
 
@@ -143,7 +144,7 @@ def test_weights_and_vocabularies_raise_no_alarm(tmp_path):
      "http://judge:8000/v1", "https://wiki.corp.internal/x", "http://172.20.1.1/", "s3://bucket/key"],
 )  # fmt: skip
 def test_an_internal_address_is_found_in_text(tmp_path, address):
-    with pytest.raises(PublishUnsafe, match="holds the internal address"):
+    with pytest.raises(PublishUnsafe, match="contains the internal address"):
         look(tmp_path, "README.md", f"served at {address} and so on")
 
 
@@ -152,7 +153,7 @@ def test_a_path_in_the_metadata_of_weights_is_found(tmp_path):
     from safetensors.torch import save
 
     data = save({"w": torch.ones(2)}, metadata={"from": "/home/ann/run"})
-    with pytest.raises(PublishUnsafe, match=r"model\.safetensors holds the path /home/ann"):
+    with pytest.raises(PublishUnsafe, match=r"model\.safetensors contains the path /home/ann"):
         look(tmp_path, "model.safetensors", data)
 
 
@@ -164,7 +165,7 @@ def test_a_user_called_like_a_word_may_use_that_word(tmp_path, monkeypatch):
 
 
 def test_the_token_in_use_is_looked_for_wherever_it_came_from(tmp_path):
-    with pytest.raises(PublishUnsafe, match="holds the Hub token"):
+    with pytest.raises(PublishUnsafe, match="contains the Hub token"):
         look(tmp_path, "a.txt", "x oddly-shaped-token x", token="oddly-shaped-token")
 
 
@@ -194,6 +195,6 @@ def test_a_pickle_is_refused_by_name_and_by_content(tmp_path, name):
 
 
 def test_a_key_across_two_stretches_is_found(tmp_path, monkeypatch):
-    monkeypatch.setattr(scan, "_CHUNK", 1000)
+    monkeypatch.setattr(secret_scan, "_CHUNK", 1000)
     with pytest.raises(PublishUnsafe, match="the value of EXA_API_KEY"):
         look(tmp_path, "a.txt", "x" * 990 + SECRET)

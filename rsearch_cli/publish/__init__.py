@@ -1,1 +1,0 @@
-"""Publishing: a finished run becomes a repository on the Hub that others can trust and load."""
