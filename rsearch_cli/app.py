@@ -7,6 +7,7 @@ exception becomes an exit code. A `RsearchError` is one line on stderr and its o
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn
@@ -30,8 +31,11 @@ from rsearch_cli.commands.train import train
 from rsearch_cli.distributed import told_by_main
 from rsearch_cli.errors import OutOfMemory, RsearchError, is_shortage, shortage
 from rsearch_cli.home import provide_home
-from rsearch_cli.streams import debug_log, echo, prepare_streams, tell
+from rsearch_cli.streams import echo, prepare_streams
 from rsearch_cli.terminal import printable
+from rsearch_cli.ui.stderr_log import log_to_stderr, show_debug_log
+
+logger = logging.getLogger(__name__)
 
 INTERRUPTED = 130
 PIPE_CLOSED = 141
@@ -40,6 +44,11 @@ USAGE = 2
 
 class _Root(TyperGroup):
     """The outermost command: it takes `--debug` at any place and ends every exception."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        with log_to_stderr():
+            provide_home()
+            return super().main(*args, **kwargs)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         # "run again with --debug" must work for someone who appends it to the line.
@@ -79,10 +88,7 @@ def _end(error: BaseException, debug: bool) -> NoReturn:
     if isinstance(error, BrokenPipeError):
         raise typer.Exit(PIPE_CLOSED)
     if debug:
-        import traceback
-
-        for line in "".join(traceback.format_exception(error)).splitlines():
-            tell(line)
+        logger.debug("the error in full", exc_info=error)
     if isinstance(error, RsearchError):
         line, code = str(error), error.exit_code
     elif isinstance(error, KeyboardInterrupt):
@@ -99,7 +105,7 @@ def _end(error: BaseException, debug: bool) -> NoReturn:
         line, code = f"unexpected: {type(error).__name__}: {_first_line(error)}", 1
         line += "" if debug else "; run again with --debug for the traceback"
     if not told_by_main():
-        tell(f"rsearch: {line}")
+        logger.error(line)
     raise typer.Exit(code)
 
 
@@ -123,7 +129,6 @@ app = typer.Typer(
 
 @app.callback()
 def _root(
-    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -139,7 +144,7 @@ def _root(
     Start here: rsearch train --recipe quickstart
     """
     if debug:
-        context.with_resource(debug_log())
+        show_debug_log()
 
 
 app.command()(data)
@@ -159,5 +164,4 @@ def main() -> None:
     """Run the command line; the entry point of the `rsearch` script."""
     hide_keys()
     prepare_streams()
-    provide_home()
     app(prog_name="rsearch")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import atexit
 import getpass
+import logging
 import os
 import shutil
 import tempfile
 
-from rsearch_cli.streams import tell
+logger = logging.getLogger(__name__)
 
 
 def provide_home() -> None:
@@ -22,7 +23,7 @@ def provide_home() -> None:
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         os.environ["HOME"] = folder
         if not os.environ.get("RSEARCH_CACHE_DIR"):
-            tell(
+            logger.warning(
                 "there is no home folder (HOME is not set), so nothing is kept between runs; set "
                 "RSEARCH_CACHE_DIR to keep indexes and paid answers"
             )

@@ -1,4 +1,4 @@
-"""stdout and stderr: all that rsearch prints goes through here.
+"""stdout and stderr, fit for any text, any encoding and any reader.
 
 Text from outside is made printable, in whatever encoding the stream has. A stderr that nobody reads
 any more is dropped, so it never ends a run; a stdout that nobody reads is a `BrokenPipeError`.
@@ -9,22 +9,18 @@ from __future__ import annotations
 import codecs
 import errno
 import io
-import logging
 import os
-import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
 from rsearch_cli.errors import RsearchError
-from rsearch_cli.terminal import LINE_LIMIT, printable, shorten
+from rsearch_cli.terminal import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _CLOSED = (errno.EPIPE, errno.EIO, errno.ENXIO)
-_FOREIGN_BREAK = re.compile(r"\n(?!  )")
 _ENCODING_ERRORS = "rsearch-readable"
 _ASCII = str.maketrans("•·…–—│─┌┐└┘├┤┬┴┼⟦⟧→▁▂▃▄▅▆▇█", "**.--|-+++++++++[]>........")
 
@@ -84,18 +80,6 @@ def write_stdout(text: str) -> None:
         ) from error
 
 
-def tell(message: str) -> None:
-    """Write a message to stderr, if anybody reads it.
-
-    It is one line; further lines of it are indented, and any other line break is written as a
-    space, so that text from outside cannot pass for a message of ours.
-    """
-    lines = _FOREIGN_BREAK.sub(" ", printable(message)).split("\n")
-    with suppress(OSError, ValueError):  # the latter for a stream that is closed
-        sys.stderr.write("".join(f"{shorten(line, LINE_LIMIT)}\n" for line in lines))
-        sys.stderr.flush()
-
-
 def open_console(**options: Any) -> Console:
     """A rich console that reads no text as markup and prints only what is `printable`.
 
@@ -111,27 +95,6 @@ def open_console(**options: Any) -> Console:
                 yield segment._replace(text=clean)
 
     return PlainConsole(markup=False, highlight=False, emoji=False, **options)
-
-
-@contextmanager
-def debug_log() -> Iterator[None]:
-    """Print our log on stderr in a `with` block, and with it what other libraries print."""
-
-    class Told(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            for line in self.format(record).splitlines():
-                tell(line)
-
-    handler = Told()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S"))
-    logger = logging.getLogger("rsearch_cli")
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(logging.NOTSET)
 
 
 class _LastingStderr(io.TextIOWrapper):

@@ -111,6 +111,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = chosen
 
 
+@pytest.fixture
+def messages_on_stderr():
+    """The package's messages on stderr, as the app shows them."""
+    from rsearch_cli.ui.stderr_log import log_to_stderr
+
+    with log_to_stderr():
+        yield
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """Root of the checkout."""

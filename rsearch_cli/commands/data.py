@@ -6,6 +6,7 @@ wrong with the set, a row or the output is a `DataError` or one of its kinds.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable
 from enum import StrEnum
@@ -14,13 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rsearch_cli.streams import echo, tell
+from rsearch_cli.streams import echo
 from rsearch_cli.terminal import on_one_line
 from rsearch_cli.ui.output import print_json
 
 if TYPE_CHECKING:
     from rsearch_cli.questions.building import Build
     from rsearch_cli.questions.cleaning import Removal
+
+logger = logging.getLogger(__name__)
 
 FORMATS = (".json", ".jsonl", ".parquet")
 _EXAMPLES = 5
@@ -146,9 +149,9 @@ def _print(report: dict[str, Any]) -> None:
     if duplicates["removed"]:
         differ = f", {duplicates['answers_differ']} with another answer"
         differ = differ if duplicates["answers_differ"] else ""
-        _warn(f"{duplicates['removed']} duplicates removed{differ}{_such_as(duplicates)}")
+        _note(f"{duplicates['removed']} duplicates removed{differ}{_such_as(duplicates)}")
     if leaks["removed"]:
-        _warn(f"{leaks['removed']} leaks removed{_such_as(leaks)}")
+        _note(f"{leaks['removed']} leaks removed{_such_as(leaks)}")
     if leaks["checked"]:
         echo(f"no question stands in {' or '.join(leaks['checked'])} too")
     else:
@@ -162,5 +165,9 @@ def _such_as(removals: dict[str, Any]) -> str:
     return f": {', '.join(pairs)}{', ...' if removals['removed'] > _EXAMPLES else ''}"
 
 
+def _note(line: str) -> None:
+    logger.info(on_one_line(line))
+
+
 def _warn(line: str) -> None:
-    tell(f"note: {on_one_line(line)}")
+    logger.warning(on_one_line(line))

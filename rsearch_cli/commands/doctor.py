@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 
 import typer
 
 from rsearch_cli.commands.options import Json
-from rsearch_cli.streams import echo, tell
+from rsearch_cli.streams import echo
 from rsearch_cli.ui.output import print_json
+
+logger = logging.getLogger(__name__)
 
 PROBLEMS = 1
 _MARKS = {"ok": "ok  ", "note": "note", "problem": "FAIL"}
@@ -23,7 +26,7 @@ def doctor(as_json: Json = False) -> None:
     """
     from rsearch_cli.workflows.doctor import examine_machine
 
-    tell("checking this machine; importing torch and Unsloth takes some seconds")
+    logger.info("checking this machine; importing torch and Unsloth takes some seconds")
     checks = []
     for check in examine_machine():
         checks.append(check)

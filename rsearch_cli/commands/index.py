@@ -7,6 +7,7 @@ an index is never left behind.
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,8 +16,10 @@ import typer
 
 from rsearch_cli.commands.options import Json
 from rsearch_cli.errors import DataError
-from rsearch_cli.streams import echo, tell
+from rsearch_cli.streams import echo
 from rsearch_cli.ui.output import print_json
+
+logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_LINES = 2.0
 
@@ -118,4 +121,4 @@ class _Progress:
     def __call__(self, count: int) -> None:
         if time.monotonic() - self._told >= _SECONDS_BETWEEN_LINES:
             self._told = time.monotonic()
-            tell(f"{count:,} passages read")
+            logger.info(f"{count:,} passages read")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +9,7 @@ import typer
 
 from rsearch_cli.commands.keys import keep_keys
 from rsearch_cli.commands.options import Json, TrustRemoteCode, TrustSettings
-from rsearch_cli.streams import echo, tell
+from rsearch_cli.streams import echo
 from rsearch_cli.ui.output import print_json
 
 if TYPE_CHECKING:
@@ -72,40 +69,22 @@ def push(
     if create_pr and revision:
         raise typer.BadParameter("a pull request always targets main; omit --revision")
     keep_keys({"--hub-token": hub_token})
-    with _show_progress():
-        report = publish(
-            run,
-            hub_model_id,
-            kinds=kinds,
-            base_model=base_model,
-            private=private,
-            revision=revision,
-            create_pr=create_pr,
-            dry_run=dry_run,
-            trust_settings=trust_settings,
-            trust_remote_code=trust_remote_code,
-        )
+    report = publish(
+        run,
+        hub_model_id,
+        kinds=kinds,
+        base_model=base_model,
+        private=private,
+        revision=revision,
+        create_pr=create_pr,
+        dry_run=dry_run,
+        trust_settings=trust_settings,
+        trust_remote_code=trust_remote_code,
+    )
     if as_json:
         print_json(report.as_json())
     else:
         _print(report, dry_run)
-
-
-@contextmanager
-def _show_progress() -> Iterator[None]:
-    # TODO: goes once the app installs its own handler.
-    class Handler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            tell(record.getMessage())
-
-    logger, handler = logging.getLogger("rsearch_cli"), Handler()
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(logging.NOTSET)
 
 
 def _read_kinds(what: list[str] | None) -> tuple[str, ...]:

@@ -6,16 +6,17 @@ of modules that does not fit is refused before anything is downloaded or loaded.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
 
-from rsearch_cli.distributed import is_main
 from rsearch_cli.errors import PolicyError
 from rsearch_cli.policy.adapter import WEIGHTS, StoredAdapter, plain_name
 from rsearch_cli.policy.weight_files import refuse_quantised
 from rsearch_cli.recipe.policy import ALL_LINEAR, PolicyConfig
-from rsearch_cli.streams import tell
+
+logger = logging.getLogger(__name__)
 
 # Their modules are stacked into one as the model is loaded, and PEFT renames their adapters.
 _STACKED = ".experts."
@@ -90,8 +91,8 @@ class MetaModel:
                     f"inputs and {outputs} outputs, and the model has {found}"
                 )
         named = adapter.base and plain_name(adapter.base)
-        if named and named != plain_name(self._base) and is_main():
-            tell(
+        if named and named != plain_name(self._base):
+            logger.warning(
                 f"the adapter {adapter.folder} says that its base is {adapter.base}; it is put on "
                 f"{self._base}, which has the same modules"
             )

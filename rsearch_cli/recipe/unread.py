@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.streams import tell
 
 if TYPE_CHECKING:
     from rsearch_cli.recipe.loading import LoadedRecipe
+
+logger = logging.getLogger(__name__)
 
 Given = tuple[str, str]
 """A setting of the command line: how it was given (`--reward-model`), and its dotted key."""
@@ -103,5 +105,7 @@ def tell_notes(loaded: LoadedRecipe, command: str, implied: int = 0) -> None:
         implied: How many of the settings, the first ones, the command gave itself.
     """
     given = loaded.given[implied:]
-    for line in (*loaded.notes, *describe_unread(loaded.recipe, given, command)):
-        tell(f"note: {line}")
+    for line in loaded.notes:
+        logger.info(line)
+    for line in describe_unread(loaded.recipe, given, command):
+        logger.warning(line)

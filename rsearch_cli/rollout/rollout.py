@@ -22,6 +22,7 @@ the second time it raises `OutOfMemory`.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -45,7 +46,6 @@ from rsearch_cli.rollout.state import (
     count_fitting,
 )
 from rsearch_cli.services.event_loop import wait_for
-from rsearch_cli.streams import tell
 from rsearch_cli.types import (
     NodeResult,
     Question,
@@ -53,6 +53,8 @@ from rsearch_cli.types import (
     Segment,
     Trajectory,
 )
+
+logger = logging.getLogger(__name__)
 
 UNDER_WAY = 2
 """Micro-batches that take turns; a third would hide no more of a search, and cost its cache."""
@@ -243,7 +245,7 @@ class Rollout:
             f"{what}; from now on at most {self.halved_to} are, as with rollout.micro_batch="
             f"{self.halved_to}"
         )
-        tell(line)
+        logger.warning(line)
 
     def _split(self, batches: Sequence[MicroBatch]) -> deque[MicroBatch]:
         """Micro-batches in two halves each, after what they wait for; their caches are given up."""

@@ -7,6 +7,7 @@ and does not wait for ever, nor on after Ctrl-C.
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import platform
 import threading
@@ -15,7 +16,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from rsearch_cli.streams import tell
+logger = logging.getLogger(__name__)
+
 
 TELL_AFTER_SECONDS = 2.0
 """How long a lock is waited for in silence."""
@@ -79,7 +81,7 @@ class Patience:
             line = f"waiting for {holder}: it holds {self._what}"
             if time.monotonic() - _told.get(line, float("-inf")) > _TELL_AGAIN_SECONDS:
                 _told[line] = time.monotonic()
-                tell(f"{line}; in {self._seconds - waited:.0f} s {self._then}")
+                logger.warning(f"{line}; in {self._seconds - waited:.0f} s {self._then}")
         return False
 
 

@@ -8,6 +8,7 @@ built again; a folder that cannot be written costs a line on stderr and the time
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,12 +31,13 @@ from rsearch_cli.search.index_folder import (
 )
 from rsearch_cli.search.sources import SearchRequest
 from rsearch_cli.services.cache import cache_root
-from rsearch_cli.streams import tell
 from rsearch_cli.types import Passage
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
 
 INDEX_VERSION = 2
 """Raise it when the words of a passage or the scoring change."""
@@ -139,7 +141,9 @@ def open_bm25(
             indexes[config.corpus] = _open(config.corpus, corpus, folder)
         sources[name] = Bm25Source(name, indexes[config.corpus])
         if not sources[name].size:
-            tell(f"search source {name} has no passage in corpus {config.corpus}: it finds nothing")
+            logger.warning(
+                f"search source {name} has no passage in corpus {config.corpus}: it finds nothing"
+            )
     return sources
 
 
@@ -178,7 +182,9 @@ def open_corpus(corpus: Path, folder: Path) -> Bm25Index:
                 f"CORPUS.jsonl --output {corpus}"
             )
         if read_version(corpus) != INDEX_VERSION:
-            tell(f"corpus {corpus} was indexed by another version of rsearch; indexing it again")
+            logger.info(
+                f"corpus {corpus} was indexed by another version of rsearch; indexing it again"
+            )
             return open_corpus(corpus / PASSAGES, folder)
         return _map(corpus)
     target = folder / corpus_key(corpus)
@@ -249,7 +255,7 @@ def _is_kept(folder: Path) -> bool:
     """Whether there is a whole index, byte for byte; one that is damaged is told."""
     whole = is_whole(folder)
     if whole is False:
-        tell(f"BM25 index {folder} is damaged; building it again")
+        logger.warning(f"BM25 index {folder} is damaged; building it again")
     return bool(whole)
 
 
@@ -276,4 +282,4 @@ def _pick_best(scores: NDArray[np.float32], top_k: int) -> list[int]:
 
 
 def _say_not_kept(folder: Path, error: OSError) -> None:
-    tell(f"BM25 index {folder} cannot be kept ({error}); it is built again next time")
+    logger.warning(f"BM25 index {folder} cannot be kept ({error}); it is built again next time")

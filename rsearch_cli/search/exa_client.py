@@ -9,6 +9,7 @@ when it does, how often and for how much. On failure: what may be over at the ne
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import warnings
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -18,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from rsearch_cli.distributed import is_main
 from rsearch_cli.errors import AccessDenied, SourceError
 from rsearch_cli.protocol.characters import INVISIBLE, flatten, shorten
 from rsearch_cli.recipe.addresses import hide_login, is_http
@@ -26,7 +26,6 @@ from rsearch_cli.services.http import check_proxies, open_client, read_retry_aft
 from rsearch_cli.services.keys import check_key, hide_secrets
 from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
 from rsearch_cli.services.validation import is_finite
-from rsearch_cli.streams import tell
 
 if TYPE_CHECKING:
     import ssl
@@ -34,6 +33,8 @@ if TYPE_CHECKING:
     import httpx
     from exa_py import AsyncExa
     from exa_py.api_warnings import ApiWarning
+
+logger = logging.getLogger(__name__)
 
 _Keeper = AsyncGenerator["_Clients"]
 
@@ -225,9 +226,9 @@ class ExaClient:
         """Print what Exa says is wrong with the requests, such as an option that it ignores."""
         for remark in remarks:
             kind = f"{remark.code} {remark.path}"
-            if is_main() and kind not in self._reported and len(self._reported) < MOST_REMARKS:
+            if kind not in self._reported and len(self._reported) < MOST_REMARKS:
                 self._reported.add(kind)
-                tell(f"Exa: {self._quote(f'{kind}: {remark.message}')}")
+                logger.warning(f"Exa: {self._quote(f'{kind}: {remark.message}')}")
 
     def _quote(self, words: str) -> str:
         """Words of the service's or the library's on one short line, in which no key stands."""

@@ -7,6 +7,7 @@ The state lives in the run folder, survives a kill and is shared by all processe
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,13 +15,13 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from rsearch_cli.distributed import is_main
 from rsearch_cli.errors import BudgetExceeded, RunFolderOccupied
 from rsearch_cli.runs.files import SPEND
 from rsearch_cli.services.lifetime import Closing
 from rsearch_cli.services.shared_page import SharedPage, describe_damage
 from rsearch_cli.services.validation import check_number, is_finite, read_charge
-from rsearch_cli.streams import tell
+
+logger = logging.getLogger(__name__)
 
 EXPOSURE = 4.0
 """Calls in flight together have to fit into the limit even at so many times what is put by."""
@@ -249,7 +250,7 @@ class Budget(Closing):
                 try:
                     self.snapshot()
                 except RunFolderOccupied as held:
-                    tell(f"the last calls that cost nothing are not counted: {held}")
+                    logger.warning(f"the last calls that cost nothing are not counted: {held}")
 
     def _excess(self, service: str) -> float:
         return max(state.excess.get(service, 0.0) for state in (self._stored, self._unstored))
@@ -287,9 +288,9 @@ class Budget(Closing):
     def _report(self, service: str, what: str) -> None:
         """Print what is odd about a service's charges, once for each of the two oddities."""
         kind = (service, what.split()[0])
-        if is_main() and kind not in self._reported:
+        if kind not in self._reported:
             self._reported.add(kind)
-            tell(f"{service} {what}")
+            logger.warning(f"{service} {what}")
 
     @contextmanager
     def _fresh_state(self) -> Iterator[None]:

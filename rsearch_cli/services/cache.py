@@ -9,6 +9,7 @@ answers come here.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 import unicodedata
@@ -24,7 +25,8 @@ from rsearch_cli.errors import DataMalformed
 from rsearch_cli.services.lifetime import Closing
 from rsearch_cli.services.store import SIZE_LIMIT, TextStore
 from rsearch_cli.services.validation import is_finite, read_charge
-from rsearch_cli.streams import tell
+
+logger = logging.getLogger(__name__)
 
 ENTRY_VERSION = 1
 """Raise it when the shape of an entry or of a key changes."""
@@ -295,7 +297,7 @@ class AnswerCache(Closing):
     def _say_unreadable(self, key: str, problem: Exception) -> None:
         if not self._said_unreadable:
             self._said_unreadable = True
-            tell(
+            logger.warning(
                 f"answer cache {self.folder}: an entry cannot be read ({problem}), it and others "
                 f"like it are left out: {key[:200]}"
             )

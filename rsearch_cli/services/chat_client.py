@@ -7,13 +7,13 @@ What may pass is a `TransientFailure`, what will not is a `PermanentFailure` or 
 from __future__ import annotations
 
 import json
+import logging
 import re
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from rsearch_cli.distributed import is_main
 from rsearch_cli.errors import AccessDenied
 from rsearch_cli.recipe.addresses import hide_login
 from rsearch_cli.services.chat_dialect import Dialect, Message
@@ -23,7 +23,8 @@ from rsearch_cli.services.http import check_proxies, open_client
 from rsearch_cli.services.keys import check_key, hide_secrets, read_key
 from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
 from rsearch_cli.services.validation import mend
-from rsearch_cli.streams import tell
+
+logger = logging.getLogger(__name__)
 
 OPENAI_URL = "https://api.openai.com/v1"
 
@@ -215,8 +216,8 @@ class ChatClient:
     def _tell_changes(self) -> None:
         """Say on stderr what has been learnt since the last time."""
         changes, self._told = self.dialect.changes[self._told :], len(self.dialect.changes)
-        if changes and is_main():
-            tell(
+        if changes:
+            logger.warning(
                 f"{self.who} {self.model} at {self.url} does not take requests as OpenAI's server "
                 f"does; from now on they are sent: {'; '.join(changes)}"
             )

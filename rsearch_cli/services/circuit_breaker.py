@@ -8,13 +8,15 @@ such trials is given up: what waits for it fails at once, and the run can stop.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 from rsearch_cli.services.outcomes import PermanentFailure
-from rsearch_cli.streams import tell
+
+logger = logging.getLogger(__name__)
 
 GIVE_UP_AFTER = 5
 """Trials in a row that may fail before calls no longer wait for the service."""
@@ -93,7 +95,7 @@ class CircuitBreaker:
         """Note that the service answered."""
         with self._guard:
             if self._paused_until is not None:
-                tell(f"{self._service} answers again; going on")
+                logger.info(f"{self._service} answers again; going on")
             self._failures = self._failed_trials = 0
             self._paused_until, self._trial = None, False
 
@@ -108,7 +110,7 @@ class CircuitBreaker:
                 self._paused_until = self._clock() + self._pause
             elif self._paused_until is None and self._failures >= self._most:
                 self._paused_until = self._clock() + self._pause
-                tell(
+                logger.warning(
                     f"{self._service}: {self._failures} failed calls in a row, the last one: "
                     f"{why}; all its calls pause for {self._pause:g} s, then one is tried"
                 )

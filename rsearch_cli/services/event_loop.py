@@ -9,16 +9,17 @@ may be paid for, but only for `PATIENCE_SECONDS`; then, or at the next Ctrl-C, i
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import CancelledError, Future, InvalidStateError, wait
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from rsearch_cli.distributed import is_main
 from rsearch_cli.runs.file_locks import end_waits
 from rsearch_cli.services.lifetime import Closing
-from rsearch_cli.streams import tell
+
+logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 5.0
 """How long calls under way may go on after Ctrl-C."""
@@ -105,11 +106,10 @@ class EventLoop(Closing):
         self._thread.join(_CUT_OFF_SECONDS)
 
     def _tell(self, patience: float) -> None:
-        if is_main():
-            tell(
-                f"stopping: {self._calls} under way may be paid for and get {patience:g} s to end; "
-                "press Ctrl-C again to stop now"
-            )
+        logger.info(
+            f"stopping: {self._calls} under way may be paid for and get {patience:g} s to end; "
+            "press Ctrl-C again to stop now"
+        )
 
     def _open(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:

@@ -7,12 +7,13 @@ from the Hub the client goes on with what is stored on this machine, and one lin
 
 from __future__ import annotations
 
+import logging
 import sys
 
-from rsearch_cli.distributed import is_main
 from rsearch_cli.services.http import check_proxies
 from rsearch_cli.services.keys import check_key, read_key
-from rsearch_cli.streams import tell
+
+logger = logging.getLogger(__name__)
 
 TOKEN_VARIABLE = "HF_TOKEN"
 TIMEOUT_SECONDS = 10.0
@@ -35,11 +36,10 @@ def ask_hub() -> None:
         check_key(TOKEN_VARIABLE, token)
     if problem := hub_problem():
         _go_offline()
-        if is_main():
-            tell(
-                f"{constants.ENDPOINT} cannot be reached ({problem}); going on with "
-                "what is stored on this machine"
-            )
+        logger.warning(
+            f"{constants.ENDPOINT} cannot be reached ({problem}); using what is "
+            "stored on this machine"
+        )
     else:
         _answered.add(constants.ENDPOINT)
 

@@ -10,6 +10,7 @@ What can only be read is read.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sqlite3
 import threading
@@ -22,10 +23,11 @@ import filelock
 
 from rsearch_cli.runs.file_locks import Patience, describe_holder
 from rsearch_cli.runs.private_files import make_private
-from rsearch_cli.streams import tell
 
 if TYPE_CHECKING:
     import diskcache
+
+logger = logging.getLogger(__name__)
 
 FORMAT = "rsearch answers 1\n"
 """What the file `format` in the folder says; raise the number when an older reader would err."""
@@ -298,7 +300,7 @@ class TextStore:
 
     def _give_up(self, what: str) -> None:
         if self.usable:
-            tell(f"answer cache {self.folder} {what}")
+            logger.warning(f"answer cache {self.folder} {what}")
         self.usable = False
         self.close()
 
@@ -314,7 +316,7 @@ class TextStore:
             number += 1
         os.replace(self.folder, aside)
         self._inode = 0
-        tell(f"answer cache {self.folder} {why}; set aside as {aside}")
+        logger.warning(f"answer cache {self.folder} {why}; set aside as {aside}")
 
 
 def _text_disk() -> Any:

@@ -8,6 +8,7 @@ question, and the session goes on; whatever else is raised is a bug and ends it.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
@@ -20,7 +21,8 @@ from rsearch_cli.session.agent import Agent
 from rsearch_cli.session.exchange import Exchange, cannot_write, count, save_exchanges
 from rsearch_cli.session.reader import Reader
 from rsearch_cli.session.screen import Screen, citation_line, plan_lines, trace_lines
-from rsearch_cli.streams import tell
+
+logger = logging.getLogger(__name__)
 
 # A path at the beginning of a question is no command.
 _COMMAND = re.compile(r"/(\w*)(?:\s+(.*))?")
@@ -86,7 +88,7 @@ class Session:
             exchange = self._agent.ask(question, self._screen)
         except RsearchError as error:
             self._screen.give_up()
-            tell(f"rsearch: {error}")
+            logger.error(str(error))
             return
         self._exchanges.append(exchange)
         self._screen.finish(exchange)

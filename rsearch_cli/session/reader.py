@@ -6,6 +6,7 @@ said once, and the session keeps its history to itself.
 
 from __future__ import annotations
 
+import logging
 import sys
 from io import TextIOWrapper
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Any, Protocol
 
 import platformdirs
 
-from rsearch_cli.streams import tell
+logger = logging.getLogger(__name__)
+
 
 HISTORY = "infer-history"
 PROMPT = "> "
@@ -87,7 +89,7 @@ class PromptReader:
                     return None
                 else:
                     warned = True
-                    tell("Ctrl-C once more leaves, and so does Ctrl-D")
+                    logger.info("Ctrl-C once more leaves, and so does Ctrl-D")
 
 
 def _open_history(path: Path) -> Any:
@@ -99,5 +101,5 @@ def _open_history(path: Path) -> Any:
         with path.open("ab"):
             return FileHistory(str(path))
     except OSError as error:
-        tell(f"no history is kept: {path} ({error.strerror})")
+        logger.warning(f"no history is kept: {path} ({error.strerror})")
         return InMemoryHistory()

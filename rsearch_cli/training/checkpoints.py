@@ -10,13 +10,15 @@ what a disk, a copy or a person did to a checkpoint; a kill cannot leave half of
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from rsearch_cli.runs.files import METRICS
 from rsearch_cli.runs.json_text import dump_json, read_json_object
 from rsearch_cli.runs.run_folder import RunFolder, checkpoint_step
+
+logger = logging.getLogger(__name__)
 
 SEAL = "seal.json"
 """Name of the file in a checkpoint that holds the size and digest of every other."""
@@ -55,7 +57,7 @@ def find_damage(checkpoint: Path) -> str | None:
     return None
 
 
-def choose_checkpoint(folder: RunFolder, say: Callable[[str], None]) -> Path | None:
+def choose_checkpoint(folder: RunFolder) -> Path | None:
     """The checkpoint that a resumed run goes on from; None starts with the first step.
 
     It is the latest whole one whose steps all have their row in the metrics, so that the run ends
@@ -64,7 +66,6 @@ def choose_checkpoint(folder: RunFolder, say: Callable[[str], None]) -> Path | N
 
     Args:
         folder: Of the run.
-        say: Told of every checkpoint that is set aside, in one line.
     """
     rows = folder.read_rows(METRICS)
     with folder.reading(METRICS):
@@ -78,7 +79,7 @@ def choose_checkpoint(folder: RunFolder, say: Callable[[str], None]) -> Path | N
             break
         aside = set_aside(path)
         reason = problem or f"{METRICS} ends at step {measured}"
-        say(f"{path.name} is not used, {reason}; it is now {aside.name}")
+        logger.warning(f"{path.name} is not used, {reason}; it is now {aside.name}")
     return chosen
 
 

@@ -13,6 +13,7 @@ WANDB_MODE may ask for less than the recipe does.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import threading
@@ -36,6 +37,8 @@ from rsearch_cli.services.keys import (
 )
 from rsearch_cli.terminal import finite, printable, shorten
 
+logger = logging.getLogger(__name__)
+
 KEY_VARIABLE = WANDB_VARIABLE
 MODE_VARIABLE = "WANDB_MODE"
 COLUMNS = (
@@ -45,7 +48,6 @@ COLUMNS = (
 # Characters of one cell; trajectories.jsonl has the rest.
 _CELL = 4000
 
-Say = Callable[[str], None]
 Mode = Literal["online", "offline"]
 
 
@@ -59,14 +61,12 @@ class Tracker:
         settings: The recipe's `wandb` section.
         folder: Where wandb's own files lie.
         run: The run as wandb gave it, or None.
-        say: Told, once, if tracking had to end.
     """
 
-    def __init__(self, settings: WandbConfig, folder: RunFolder, run: Any, say: Say) -> None:
+    def __init__(self, settings: WandbConfig, folder: RunFolder, run: Any) -> None:
         self._settings = settings
         self._folder = folder
         self._run = run
-        self._say = say
         self._closed = False
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
@@ -108,7 +108,7 @@ class Tracker:
         self._add(None)
         self._thread.join(self._settings.timeout_seconds)
         if self._thread.is_alive():
-            self._say("W&B: it does not answer; what it did not get is in metrics.jsonl")
+            logger.warning("W&B: it does not answer; what it did not get is in metrics.jsonl")
         self._closed = True
         with suppress(OSError):
             clean_logs(self._folder)
@@ -124,7 +124,7 @@ class Tracker:
                 job()
             except Exception as error:
                 if not self._closed:
-                    self._say(f"W&B: tracking ends here, the run goes on: {_reason(error)}")
+                    logger.warning(f"W&B: tracking ends here, the run goes on: {_reason(error)}")
                 return
 
     def _log(
@@ -140,18 +140,17 @@ class Tracker:
 
 
 @contextmanager
-def open_tracker(recipe: Recipe, folder: RunFolder, say: Say) -> Iterator[Tracker]:
+def open_tracker(recipe: Recipe, folder: RunFolder) -> Iterator[Tracker]:
     """Track a run for as long as the block lasts; a resumed one goes on where it was.
 
     Args:
         recipe: All of it is sent but secrets; its `wandb` section is read.
         folder: Keeps the id of the run, and W&B's own files.
-        say: Told, in one line, what goes wrong.
     """
     settings = recipe.wandb
     first_process = is_main()
-    run = _start(recipe, folder, say) if settings.enabled and first_process else None
-    tracker = Tracker(settings, folder, run, say)
+    run = _start(recipe, folder) if settings.enabled and first_process else None
+    tracker = Tracker(settings, folder, run)
     try:
         yield tracker
     except BaseException:
@@ -160,9 +159,9 @@ def open_tracker(recipe: Recipe, folder: RunFolder, say: Say) -> Iterator[Tracke
     tracker.close(exit_code=0)
 
 
-def _start(recipe: Recipe, folder: RunFolder, say: Say) -> Any:
+def _start(recipe: Recipe, folder: RunFolder) -> Any:
     """A wandb run, online if that is wanted and possible; None if there is none to be had."""
-    mode = _choose_mode(recipe.wandb.mode, say)
+    mode = _choose_mode(recipe.wandb.mode)
     if mode == "disabled":
         return None
     key = environment_with_login().get(KEY_VARIABLE, "").strip()
@@ -172,35 +171,37 @@ def _start(recipe: Recipe, folder: RunFolder, say: Say) -> Any:
         else (f"{KEY_VARIABLE} is not set, and `wandb login` has left no key in ~/.netrc")
     )
     if mode == "online" and problem is not None:
-        say(f"W&B: {problem}; tracking offline, in {folder.path / WANDB}")
+        logger.warning(f"W&B: {problem}; tracking offline, in {folder.path / WANDB}")
         mode = "offline"
     try:
         if mode == "online":
             try:
                 return _init(recipe, folder, "online")
             except Exception as error:
-                say(f"W&B: {_reason(error)}; tracking offline, in {folder.path / WANDB}")
+                logger.warning(f"W&B: {_reason(error)}; tracking offline, in {folder.path / WANDB}")
                 import wandb
 
                 wandb.teardown()  # it would take the id for one in use
                 clean_logs(folder)
         return _init(recipe, folder, "offline")
     except Exception as error:
-        say(f"W&B: the run is not tracked: {_reason(error)}")
+        logger.warning(f"W&B: the run is not tracked: {_reason(error)}")
         return None
 
 
-def _choose_mode(wanted: Mode, say: Say) -> Mode | Literal["disabled"]:
+def _choose_mode(wanted: Mode) -> Mode | Literal["disabled"]:
     """The recipe's mode, unless the environment wants less to be sent."""
     given = os.environ.get(MODE_VARIABLE, "").strip().lower()
     if given == "disabled" or os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes"):
-        say("W&B: disabled by the environment; the run is not tracked")
+        logger.warning("W&B: disabled by the environment; the run is not tracked")
         return "disabled"
     if given in ("", "online", "run", "shared"):  # run and dryrun are older names
         return wanted
     if given in ("offline", "dryrun"):
         return "offline"
-    say(f"W&B: {MODE_VARIABLE} is {given!r}, not online, offline or disabled; nothing is tracked")
+    logger.warning(
+        f"W&B: {MODE_VARIABLE} is {given!r}, not online, offline or disabled; nothing is tracked"
+    )
     return "disabled"
 
 

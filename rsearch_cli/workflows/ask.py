@@ -6,6 +6,7 @@ fail. On failure: what cannot be used is raised before the model is loaded.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -26,7 +27,8 @@ from rsearch_cli.services.runtime import open_services
 from rsearch_cli.session.agent import ASKED, Agent
 from rsearch_cli.types import Passage, Question
 from rsearch_cli.workflows.open_policy import choose_policy, open_policy
-from rsearch_cli.workflows.train_setup import say
+
+logger = logging.getLogger(__name__)
 
 NANO = "builtin:nano"
 """The model that knows the protocol without being told."""
@@ -90,7 +92,7 @@ def open_agent(options: InferOptions) -> Iterator[Agent]:
         locate_model(recipe.policy.model)
     untrained = adapter is None and (on_server or recipe.policy.model != NANO)
     if untrained and recipe.protocol.system_prompt == "":
-        say(
+        logger.warning(
             f"recipe {loaded.name} tells the model nothing of how to search; for one that was not "
             "trained with it, name another: --recipe hotpot-offline"
         )
@@ -101,7 +103,7 @@ def open_agent(options: InferOptions) -> Iterator[Agent]:
         refuse_long_prompts([question], encode, fitted.policy)
 
     with ExitStack() as stack:
-        say("opening the search sources")
+        logger.info("opening the search sources")
         services = stack.enter_context(open_services(recipe, None))
         sources = open_sources(
             recipe.search, lambda: _read_corpus(recipe), offline=recipe.cache.mode == "offline"

@@ -6,6 +6,7 @@ raises `DoesNotFit`; a model whose config is not at hand is told of, and not pla
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,9 @@ from rsearch_cli.memory.workload import Backend
 from rsearch_cli.policy.loading import choose_backend
 from rsearch_cli.policy.resolve import locate_model
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.streams import echo, tell
+from rsearch_cli.streams import echo
+
+logger = logging.getLogger(__name__)
 
 _LABELS = {
     "weights": "weights",
@@ -145,14 +148,14 @@ def check_memory(recipe: Recipe, *, force: bool) -> None:
     try:
         planned = plan_for(recipe, backend, vram_gb)
     except PolicyError as unknown:
-        tell(f"going on without a memory plan: {unknown}")
+        logger.warning(f"going on without a memory plan: {unknown}")
         return
     if planned.fits:
         return
     message = _refusal(planned)
     if not force:
         raise DoesNotFit(f"{message}; or go on anyway with --force")
-    tell(f"going on by --force: {message}")
+    logger.warning(f"going on by --force: {message}")
 
 
 def _require_gpu(recipe: Recipe, *, force: bool) -> None:
@@ -173,7 +176,7 @@ def _require_gpu(recipe: Recipe, *, force: bool) -> None:
         return
     if not force:
         raise DoesNotFit(f"{problem}; or train on the CPU with --force")
-    tell(f"training on the CPU because of --force: {problem}")
+    logger.warning(f"training on the CPU because of --force: {problem}")
 
 
 def _verdict(planned: PlannedMemory) -> str:

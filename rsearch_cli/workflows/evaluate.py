@@ -7,6 +7,7 @@ the model is loaded; a run that was cut off goes on from its last whole batch.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -43,7 +44,9 @@ from rsearch_cli.types import Question
 from rsearch_cli.ui.tables import report_markdown
 from rsearch_cli.ui.training_display import phase
 from rsearch_cli.workflows.open_policy import open_endpoint, open_policy
-from rsearch_cli.workflows.train_setup import say, tell_scripts
+from rsearch_cli.workflows.train_setup import tell_scripts
+
+logger = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 32
 """Questions of a batch unless the user says otherwise; a kill costs at most one batch."""
@@ -95,7 +98,7 @@ def run_evaluation(wanted: EvalSpec, *, overwrite: bool = False) -> dict[str, An
         stack.enter_context(Interrupts(lambda: describe_rest(folder, overwrite=overwrite)))
         stack.enter_context(folder.locked(overwrite=overwrite))
         services = stack.enter_context(open_services(recipe, folder.path))
-        say("opening the search sources")
+        logger.info("opening the search sources")
         # Sources ask for their keys; a question set from the Hub takes minutes to come.
         sources = _open_sources(wanted, question_set)
         remote = None
@@ -113,7 +116,7 @@ def run_evaluation(wanted: EvalSpec, *, overwrite: bool = False) -> dict[str, An
         records, done = whole_batches(folder.read_records(), ids)
         folder.keep(records)
         if records:
-            say(f"going on in {folder.path}: {len(records)} answers are there")
+            logger.info(f"going on in {folder.path}: {len(records)} answers are there")
         if done < len(batches):
             missing = batches[done:]
             if remote is None:
@@ -127,7 +130,7 @@ def run_evaluation(wanted: EvalSpec, *, overwrite: bool = False) -> dict[str, An
         folder.write_text(REPORT, report_markdown(results))
     for name, block in results["methods"].items():
         if block["format_problem"]:
-            say(f"warning: {name}: {block['format_problem']}")
+            logger.warning(f"{name}: {block['format_problem']}")
     return results
 
 

@@ -7,6 +7,7 @@ one process fails the others are ended, and its exit code is ours; what it had t
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -19,7 +20,8 @@ from pathlib import Path
 from types import FrameType
 
 from rsearch_cli.errors import RecipeNotFound
-from rsearch_cli.streams import tell
+
+logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
 """How often the processes are looked after."""
@@ -106,8 +108,8 @@ def _as_exit_code(code: int) -> int:
     """The exit code of a process, and for one that a signal ended the code that shells give."""
     if code > 0:
         return code
-    tell(
-        f"rsearch: one of the processes was ended by signal {-code}; the last checkpoint is whole, "
+    logger.error(
+        f"one of the processes was ended by signal {-code}; the last checkpoint is whole, "
         "and --resume goes on from there"
     )
     return 128 - code

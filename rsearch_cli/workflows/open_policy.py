@@ -6,6 +6,7 @@ raises what its module raises, before anything is loaded.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -23,7 +24,9 @@ from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.recipe.trust import as_trusted, describe_left_out, is_own
 from rsearch_cli.services.runtime import POLICY, Services
 from rsearch_cli.terminal import printable
-from rsearch_cli.workflows.train_setup import open_tokenizer, say
+from rsearch_cli.workflows.train_setup import open_tokenizer
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_RECIPE = "quickstart"
 
@@ -78,7 +81,7 @@ def choose_policy(
     }
     loaded = load_recipe(path, overrides, {**flags, **own}, trusted=trusted)
     if loaded.left_out:
-        say(
+        logger.warning(
             f"not taken from the recipe of {printable(model or path)}, which was not made here: "
             f"{describe_left_out(loaded.left_out)}; take all of it with --trust-settings"
         )
@@ -117,15 +120,15 @@ def open_policy(
             remote = server or stack.enter_context(open_endpoint(recipe, services))
             recipe, notes = fit_examples(recipe, remote.describe_problem)
             for note in notes:
-                say(note)
+                logger.warning(note)
             check(remote, recipe)
             yield remote, recipe
         return
     recipe, chat_tokenizer, _ = open_tokenizer(recipe)
     check(chat_tokenizer, recipe)
-    say(f"loading {recipe.policy.model}")
+    logger.info(f"loading {recipe.policy.model}")
     policy = load_policy(recipe.policy, recipe.seed, recipe.rollout, adapter, chat_tokenizer)
-    say(describe_backend(policy))
+    logger.info(describe_backend(policy))
     yield policy, recipe
 
 
@@ -141,5 +144,5 @@ def open_endpoint(recipe: Recipe, services: Services) -> Iterator[EndpointPolicy
     with EndpointPolicy(recipe.policy, services.client(POLICY)) as policy:
         if recipe.cache.mode != "offline":
             policy.check_key()
-            say(policy.prepare().describe())
+            logger.info(policy.prepare().describe())
         yield policy

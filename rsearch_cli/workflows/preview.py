@@ -6,6 +6,7 @@ trains nothing. On failure: whatever is wrong with the input is raised before th
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -24,9 +25,10 @@ from rsearch_cli.workflows.train_setup import (
     distinct_questions,
     open_executor,
     open_tokenizer,
-    say,
     tell_scripts,
 )
+
+logger = logging.getLogger(__name__)
 
 MEASURED = 1000
 """Most questions whose lengths are measured."""
@@ -117,9 +119,9 @@ def _roll_out(
         open_services(recipe, None) as services,
         open_executor(recipe, question_set, services) as executor,
     ):
-        say(f"loading {recipe.policy.model}")
+        logger.info(f"loading {recipe.policy.model}")
         policy = load_policy(recipe.policy, recipe.seed, chat_tokenizer=chat_tokenizer)
-        say(describe_backend(policy))
+        logger.info(describe_backend(policy))
         rollout = Rollout(policy, executor, recipe)
         torch.manual_seed(recipe.seed)
         sampling = Sampling(recipe.rollout.temperature, recipe.rollout.top_p)

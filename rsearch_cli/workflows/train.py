@@ -6,6 +6,7 @@ finished stays in the run folder, and `--resume` goes on from there.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -32,7 +33,9 @@ from rsearch_cli.training.grpo import GrpoTraining
 from rsearch_cli.training.sft_dataset import learn
 from rsearch_cli.training.validation import Validation, read_best
 from rsearch_cli.ui.training_display import TrainingDisplay, phase
-from rsearch_cli.workflows.train_setup import OpenRun, open_run, say
+from rsearch_cli.workflows.train_setup import OpenRun, open_run
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ def run_training(recipe: Recipe, path: Path, *, overwrite: bool, resume: bool) -
         }
         for name in ("before", "after"):
             if problem := summary[name]["format_problem"]:
-                say(f"warning: evaluation {name} training: {problem}")
+                logger.warning(f"evaluation {name} training: {problem}")
         folder.write_json(SUMMARY, summary)
         run.tracker.log_summary(summary)
     return TrainingReport(
@@ -131,14 +134,14 @@ def train_once(run: OpenRun) -> int:
         Terminated: The same for SIGTERM.
         HungUp: The same for SIGHUP.
     """
-    chosen = choose_checkpoint(run.folder, say) if run.resume and is_main() else None
+    chosen = choose_checkpoint(run.folder) if run.resume and is_main() else None
     checkpoint = gather(chosen)[0]
     if run.resume:
         train = run.recipe.train
         rollouts = train.batch_size * train.gradient_accumulation_steps
         step = checkpoint_step(checkpoint) if checkpoint else 0
         for line in run.folder.keep_rows_until(step, rollouts):
-            say(line)
+            logger.warning(line)
         wait_for_all()
     if run.sft_dataset:
         steps = learn(run.policy, run.sft_dataset, run.recipe, run.folder, checkpoint, run.signals)

@@ -7,11 +7,12 @@ changes only after that.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from rsearch_cli.distributed import fail_together, is_main
+from rsearch_cli.distributed import fail_together
 from rsearch_cli.errors import DataEmpty, RunFolderError
 from rsearch_cli.evaluation.validation_slice import load_slice
 from rsearch_cli.policy.adapter import find_adapter
@@ -46,12 +47,13 @@ from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.runtime import Services, open_services
-from rsearch_cli.streams import tell
 from rsearch_cli.training.environment import describe_environment
 from rsearch_cli.training.interrupts import Interrupts
 from rsearch_cli.training.sft_dataset import WORLD, SftDataset, build_sft_dataset
 from rsearch_cli.training.tracking import Tracker, open_tracker
 from rsearch_cli.types import Question
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def _open(
     judge = open_judge(recipe, services) if recipe.stage == "grpo" else None
     if judge:
         stack.enter_context(judge)
-    say("opening the search sources")
+    logger.info("opening the search sources")
     executor = stack.enter_context(open_executor(recipe, question_set, services))
     if judge:
         judge.check()
@@ -135,7 +137,7 @@ def _open(
     tell_questions(recipe, question_set.description, trained, evaluated)
     sft_dataset = None
     if recipe.stage == "sft":
-        say("gathering traces")
+        logger.info("gathering traces")
         sft_dataset = build_sft_dataset(recipe, evaluated, services, folder, resume=resume)
     asked_for = recipe
     recipe, chat_tokenizer, notes = open_tokenizer(recipe)
@@ -143,10 +145,10 @@ def _open(
     refuse_long_prompts(asked, lambda q: encode_question(q, chat_tokenizer, recipe), recipe.policy)
     if sft_dataset:
         sft_dataset.encode(chat_tokenizer, recipe)
-        say(sft_dataset.trace_stats.describe())
-    say(f"loading {recipe.policy.model}")
+        logger.info(sft_dataset.trace_stats.describe())
+    logger.info(f"loading {recipe.policy.model}")
     policy = load_policy(settings, recipe.seed, recipe.rollout, chat_tokenizer=chat_tokenizer)
-    say(describe_backend(policy))
+    logger.info(describe_backend(policy))
     folder.open(resume=resume)
     folder.write_text(RECIPE, dump_recipe(asked_for))
     remember_own(dump_recipe(asked_for))
@@ -173,7 +175,7 @@ def _open(
         rollout=Rollout(policy, executor, recipe),
         judge=judge,
         budget=services.budget,
-        tracker=stack.enter_context(open_tracker(recipe, folder, say)),
+        tracker=stack.enter_context(open_tracker(recipe, folder)),
     )
 
 
@@ -199,7 +201,7 @@ def open_tokenizer(
     chat_tokenizer = load_tokenizer(recipe.policy)
     recipe, notes = fit_recipe(recipe, chat_tokenizer)
     for note in notes:
-        say(note)
+        logger.warning(note)
     return recipe, chat_tokenizer, notes
 
 
@@ -238,7 +240,9 @@ def distinct_questions(questions: Sequence[Question]) -> list[Question]:
     if not distinct:
         raise DataEmpty("the training split holds no question; check questions.difficulty")
     if len(distinct) < len(questions):
-        say(f"dropped {len(questions) - len(distinct)} training questions that were asked twice")
+        logger.info(
+            f"dropped {len(questions) - len(distinct)} training questions that were asked twice"
+        )
     return [q for q in questions if distinct[q.text] is q]
 
 
@@ -265,7 +269,7 @@ def check_same_recipe(folder: RunFolder, recipe: Recipe) -> None:
     last = folder.last_checkpoint()
     done = checkpoint_step(last) if last else 0
     if note := change_of_steps(before.train, recipe.train, done):
-        say(note)
+        logger.warning(note)
 
 
 def change_of_steps(before: TrainConfig, now: TrainConfig, done: int) -> str | None:
@@ -325,15 +329,17 @@ def tell_questions(
 ) -> None:
     """Say what a run asks, and what is odd about it."""
     if recipe.stage == "sft":
-        say(f"questions: {len(evaluated)} to evaluate; {description}")
+        logger.info(f"questions: {len(evaluated)} to evaluate; {description}")
         if recipe.sft.traces == WORLD != recipe.questions.source:
-            say("note: sft.traces is world: what is learnt is of the fictional world alone")
+            logger.warning("sft.traces is world: what is learnt is of the fictional world alone")
     else:
-        say(f"questions: {len(trained)} to train on, {len(evaluated)} to evaluate; {description}")
+        logger.info(
+            f"questions: {len(trained)} to train on, {len(evaluated)} to evaluate; {description}"
+        )
         texts = {question.text for question in trained}
         if shared := sum(question.text in texts for question in evaluated):
-            say(
-                f"note: {shared} of the {len(evaluated)} questions to evaluate are trained on too "
+            logger.warning(
+                f"{shared} of the {len(evaluated)} questions to evaluate are trained on too "
                 "(questions.train_split, evaluate.split): their scores are no held-out ones"
             )
     tell_scripts(recipe, [*trained, *evaluated])
@@ -345,14 +351,8 @@ def tell_scripts(recipe: Recipe, questions: Sequence[Question]) -> None:
         return
     count = sum(is_by_letter(question.answers) for question in questions)
     if count:
-        say(
-            f"note: {count} of {len(questions)} questions have an answer in Chinese, Japanese, "
+        logger.warning(
+            f"{count} of {len(questions)} questions have an answer in Chinese, Japanese, "
             "Korean, Thai or the like, which SQuAD's rules compare with its punctuation and as one "
             "word; set reward.normalisation=cjk to compare letters"
         )
-
-
-def say(line: str) -> None:
-    """Tell on stderr what is under way; where several processes train together, one does."""
-    if is_main():
-        tell(line)

@@ -91,9 +91,9 @@ def test_what_is_removed_and_missing_is_told(tmp_path: Path) -> None:
         f"no question stands in {other} too",
     ]
     assert result.stderr.splitlines() == [
-        "note: 7 fewer than the 9 asked for: there are no more",
-        "note: 2 duplicates removed, 2 with another answer: b (as a), d (as c)",
-        f"note: 1 leaks removed: e (as {other} line 1)",
+        "warning: 7 fewer than the 9 asked for: there are no more",
+        "2 duplicates removed, 2 with another answer: b (as a), d (as c)",
+        f"1 leaks removed: e (as {other} line 1)",
     ]
     told = report(*arguments, "--max-samples", 9, "--output", tmp_path / "out.jsonl")
     assert (told["asked"], told["written"], told["missing"], told["available"]) == (9, 2, 7, 2)
@@ -109,7 +109,7 @@ def test_without_another_side_it_says_that_it_did_not_look(tmp_path: Path) -> No
     source = write(tmp_path / "in.jsonl", row("a"))
     result = call("--source", "custom", "--path", source, "--output", tmp_path / "out.json")
     assert result.stderr == (
-        "note: leaks were not looked for: there is no other split, and no --against\n"
+        "warning: leaks were not looked for: there is no other split, and no --against\n"
     )
 
 

@@ -40,6 +40,7 @@ def test_when_one_fails_the_others_are_ended_and_its_code_counts() -> None:
     assert started[1].poll() is not None
 
 
+@pytest.mark.usefixtures("messages_on_stderr")
 def test_a_process_that_was_killed_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     killed = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     assert launch._watch(start(killed, "pass")) == 137

@@ -63,7 +63,7 @@ def test_answers_in_chinese_are_told_of_the_rules_that_fit_them(tmp_path) -> Non
     path = tmp_path / "mine.csv"
     path.write_text("question,answer\n" + "".join(f"第{n}首都?,北京\n" for n in range(5)))
     arguments = ("--data-path", str(path), "--no-rollout", "--json")
-    note = "note: 5 of 5 questions have an answer in Chinese, Japanese, Korean, Thai"
+    note = "warning: 5 of 5 questions have an answer in Chinese, Japanese, Korean, Thai"
     result = call(*arguments)
     assert result.exit_code == 0 and note in result.stderr
     assert "set reward.normalisation=cjk" in result.stderr
@@ -170,6 +170,7 @@ def test_bad_input_is_one_line_and_its_own_code(
 ) -> None:
     result = call(*arguments)
     assert result.exit_code == code and message in result.stderr
-    # SMALL is about the world, which a question file takes the place of.
-    lines = [line for line in result.stderr.splitlines() if not line.startswith("note: ")]
-    assert len(lines) == 1
+    # Before it come the settings of SMALL that a question file leaves unread.
+    *others, line = result.stderr.splitlines()
+    assert line.startswith("rsearch: ")
+    assert all("questions.source is custom" in other for other in others)

@@ -80,7 +80,7 @@ def test_a_run_with_a_question_file_trains_on_that_file(own_questions, tmp_path)
     folder = tmp_path / "run"
     result = call(*SMALL, "--data-path", str(own_questions), "--output-dir", str(folder))
     assert result.exit_code == 0, result.output
-    note = f"note: questions.source is custom, so that {own_questions} takes the place of the world"
+    note = f"questions.source is custom, so that {own_questions} takes the place of the world"
     assert note in result.stderr
     assert f"to evaluate; questions from {own_questions}\n" in result.stderr
     run = RunFolder(folder)
@@ -98,7 +98,7 @@ def test_training_on_what_is_evaluated_is_told(tmp_path):
     settings = ["--data-split", "test", "--max-steps", "1", "--output-dir", str(tmp_path / "run")]
     result = call(*SMALL, *settings)
     assert result.exit_code == 0, result.output
-    assert "note: 6 of the 6 questions to evaluate are trained on too" in result.stderr
+    assert "warning: 6 of the 6 questions to evaluate are trained on too" in result.stderr
 
 
 def test_a_question_file_without_a_corpus_is_refused_before_anything_is_made(tmp_path):
@@ -114,12 +114,12 @@ def test_a_flag_that_the_run_does_not_read_is_told(tmp_path):
     arguments = ["--reward-model", "gpt-4o", "--data-path", str(tmp_path / "none.jsonl")]
     result = call(*arguments)
     assert result.exit_code == 21
-    assert "note: --reward-model is not read: reward.answer is f1, not judge\n" in result.stderr
+    assert "warning: --reward-model is not read: reward.answer is f1, not judge\n" in result.stderr
 
 
 def test_progress_goes_to_stderr(finished):
     _, result = finished
-    assert "to evaluate; fictional world" in result.stderr and "note: " not in result.stderr
+    assert "to evaluate; fictional world" in result.stderr and "warning: " not in result.stderr
     assert "evaluating before training" in result.stderr
     assert "evaluating before training" not in result.stdout
 

@@ -142,6 +142,7 @@ def test_grpo_from_a_cold_start_is_resumed_exactly(finished, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(("traces", "told"), [("world", True), ("mine.jsonl", False)])
+@pytest.mark.usefixtures("messages_on_stderr")
 def test_traces_of_the_world_beside_other_questions_are_told(traces, told, capsys):
     from rsearch_cli.recipe.loading import load_recipe
     from rsearch_cli.workflows.train_setup import tell_questions
@@ -150,7 +151,7 @@ def test_traces_of_the_world_beside_other_questions_are_told(traces, told, capsy
     tell_questions(load_recipe("quickstart", settings).recipe, "questions from mine.csv", [], [])
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "questions: 0 to evaluate; questions from mine.csv"
-    note = "note: sft.traces is world: what is learnt is of the fictional world alone"
+    note = "warning: sft.traces is world: what is learnt is of the fictional world alone"
     assert lines[1:] == [note] * told
 
 

@@ -28,6 +28,8 @@ from rsearch_cli.search.sources import Found, SearchRequest
 from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
 from rsearch_cli.types import Passage
 
+pytestmark = pytest.mark.usefixtures("messages_on_stderr")
+
 
 @pytest.fixture
 def server() -> Iterator[ExaServer]:
@@ -298,7 +300,7 @@ def test_what_exa_says_of_a_request_is_told_once_and_in_one_line(
         service = ExaClient(API_KEY, server.url)
         for _ in range(3):
             asyncio.run(service.search("q"))
-    assert capfd.readouterr().err == "Exa: IGNORED_FIELD /category: no [2J such one\n"
+    assert capfd.readouterr().err == "warning: Exa: IGNORED_FIELD /category: no [2J such one\n"
 
 
 def test_a_cut_connection_may_have_been_charged(server: ExaServer) -> None:

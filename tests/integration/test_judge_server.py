@@ -21,6 +21,8 @@ from rsearch_cli.reward.rubric import Mode
 from rsearch_cli.services.runtime import JUDGE, Services
 from rsearch_cli.types import Question, Segment, Trajectory
 
+pytestmark = pytest.mark.usefixtures("messages_on_stderr")
+
 MakeJudge = Callable[..., AnswerJudge]
 
 CAPITAL = Question(id="q", text="What is the capital of Australia?", answers=("Canberra",))

@@ -22,6 +22,8 @@ from scripted import make_questions, make_recipe, open_run, run_agents, write_di
 from rsearch_cli.errors import BudgetExceeded
 from rsearch_cli.services.budget import Budget, Spend
 
+pytestmark = pytest.mark.usefixtures("messages_on_stderr")
+
 QUESTIONS = 16  # x 4 generations x 4 nodes = 256 searches, 1.79 USD
 MAX_USD = 0.5
 PRECISION = 1e-9

@@ -25,9 +25,12 @@ from rsearch_cli.services.singleflight import SingleFlight
 HANG_GUARD = 120.0
 KEY = make_key("exa", query="x")
 
-pytestmark = pytest.mark.skipif(
-    not Path("/proc/locks").exists(), reason="this system does not list its locks"
-)
+pytestmark = [
+    pytest.mark.usefixtures("messages_on_stderr"),
+    pytest.mark.skipif(
+        not Path("/proc/locks").exists(), reason="this system does not list its locks"
+    ),
+]
 
 HOLD_FILE = """
 import filelock, sys
@@ -97,7 +100,9 @@ def test_the_budget_says_who_holds_it_and_ends_with_the_code_of_a_lock(
         budget.reserve("exa", 0.01)
     assert 2.5 < time.monotonic() - started < 20
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"waiting for {holder(pid)}") and "; in 1 s this run ends" in line
+    assert (
+        line.startswith(f"warning: waiting for {holder(pid)}") and "; in 1 s this run ends" in line
+    )
     assert f"it is stopped, `kill -CONT {pid}` lets it go on" in line
     assert f"is held by {holder(pid)}" in str(raised.value)
     assert RunFolderOccupied.exit_code == 72
@@ -115,7 +120,7 @@ def test_a_request_that_a_stopped_process_makes_is_made_here(
     assert asyncio.run(SingleFlight(tmp_path).share("key", work)) == ("asked", True)
     assert 2.5 < time.monotonic() - started < 20
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"waiting for {holder(pid)}")
+    assert line.startswith(f"warning: waiting for {holder(pid)}")
     assert line.endswith("; in 1 s this process asks for itself")
 
 
@@ -128,7 +133,9 @@ def test_a_cache_whose_opening_is_held_up_is_used_if_it_is_there(
     with AnswerCache(tmp_path / "answers") as cache:
         assert cache.get(KEY) == "answer" and cache.usable
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"waiting for {holder(pid)}") and line.endswith("this process goes on")
+    assert line.startswith(f"warning: waiting for {holder(pid)}") and line.endswith(
+        "this process goes on"
+    )
 
 
 def test_a_cache_that_cannot_be_made_is_done_without(
@@ -139,7 +146,7 @@ def test_a_cache_that_cannot_be_made_is_done_without(
         assert cache.put(KEY, "answer").value == "answer"
         assert not cache.usable
     waiting, given_up = capsys.readouterr().err.splitlines()
-    assert waiting.startswith(f"waiting for {holder(pid)}")
+    assert waiting.startswith(f"warning: waiting for {holder(pid)}")
     assert f"cannot be used ({holder(pid)}" in given_up
 
 
@@ -159,7 +166,7 @@ def test_a_cache_that_a_stopped_process_writes_into_is_done_without(
         assert time.monotonic() - started < 20, "it waits once"
         assert not cache.usable
     waiting, given_up = capsys.readouterr().err.splitlines()
-    assert waiting.startswith(f"waiting for {holder(pid)}")
+    assert waiting.startswith(f"warning: waiting for {holder(pid)}")
     assert f"cannot be used ({holder(pid)}" in given_up
 
 

@@ -21,7 +21,7 @@ OTHER_KEY = "sk-proj-another-secret-in-the-environment"
 
 # A run as training tracks it, without the training.
 SCRIPT = """
-import sys, time
+import logging, sys, time
 from pathlib import Path
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.runs.run_folder import RunFolder
@@ -36,7 +36,8 @@ rollout = {
 }
 block = {"em": 0.5}
 started = time.monotonic()
-with open_tracker(recipe, RunFolder(Path(folder)), lambda line: print("SAID", line)) as tracker:
+logging.basicConfig(format="SAID %(message)s", stream=sys.stdout)
+with open_tracker(recipe, RunFolder(Path(folder))) as tracker:
     print("on the console")
     for step in range(int(first), int(last) + 1):
         tracker.log_step({"step": step, "reward": step / 10, "alarms": []}, [rollout])

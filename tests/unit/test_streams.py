@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,17 +15,25 @@ from pathlib import Path
 import pytest
 
 import rsearch_cli
-from rsearch_cli.streams import debug_log, open_console, tell
+from rsearch_cli.streams import open_console
+from rsearch_cli.ui.stderr_log import log_to_stderr, show_debug_log
 
 PACKAGE = Path(rsearch_cli.__file__).parent
+START = """
+from rsearch_cli.streams import *
+from rsearch_cli.ui.stderr_log import *
+prepare_streams()
+shown = log_to_stderr()
+shown.__enter__()
+tell = logging.getLogger("rsearch_cli.test").info
+"""
 ANSWER = "Zürich → 東京 “q” │ • 👩‍💻"
 
 
 def run(script: str, encoding: str = "utf-8", **streams: object) -> subprocess.CompletedProcess:
     """Run a script whose streams are prepared as those of `rsearch` are."""
-    start = "from rsearch_cli.streams import *\nprepare_streams()\n"
     return subprocess.run(
-        [sys.executable, "-c", start + script],
+        [sys.executable, "-c", START + script],
         env={**os.environ, "PYTHONIOENCODING": encoding},
         check=False,
         timeout=60,
@@ -61,8 +70,7 @@ assert sys.stdin.read() == "" and not sys.stdin.isatty()
 with open({str(tmp_path / "file")!r}, "w") as file:
     assert file.fileno() > 2
 """
-    start = "from rsearch_cli.streams import *\nprepare_streams()\n"
-    (tmp_path / "s.py").write_text(start + script)
+    (tmp_path / "s.py").write_text(START + script)
     command = f'exec "{sys.executable}" "{tmp_path / "s.py"}" <&- >&- 2>&-'
     assert subprocess.run(["sh", "-c", command], check=False).returncode == 0
 
@@ -96,12 +104,14 @@ def test_messages_on_a_full_disk_end_nothing() -> None:
 
 
 def test_a_message_cannot_pass_for_another(capsys: pytest.CaptureFixture[str]) -> None:
-    tell("the service says: no\nrsearch: run folder: /tmp/evil\x1b[2J" + "x" * 100_000)
-    tell("recipe x has 2 problems:\n  one\n  two")
+    logger = logging.getLogger("rsearch_cli.test")
+    with log_to_stderr():
+        logger.info("the service says: no\nrsearch: run folder: /tmp/evil\x1b[2J" + "x" * 100_000)
+        logger.error("recipe x has 2 problems:\n  one\n  two")
     long, *lines = capsys.readouterr().err.splitlines()
     start = "the service says: no rsearch: run folder: /tmp/evil\ufffd[2Jxxx"
     assert long.startswith(start) and len(long) < 2100
-    assert lines == ["recipe x has 2 problems:", "  one", "  two"]
+    assert lines == ["rsearch: recipe x has 2 problems:", "  one", "  two"]
 
 
 def test_rich_reads_no_markup_and_prints_no_control_character() -> None:
@@ -121,12 +131,62 @@ def test_rich_reads_no_markup_and_prints_no_control_character() -> None:
 
 def test_the_debug_log_is_shown_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     logger = logging.getLogger("rsearch_cli.unsloth")
-    with debug_log():
+    with log_to_stderr():
+        logger.debug("nothing yet")
+        show_debug_log()
         logger.debug("a banner\x1b[2J")
     logger.debug("another")
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.endswith(" rsearch_cli.unsloth: a banner\ufffd[2J\n")
+    time, line = err.split(" ", 1)
+    assert re.fullmatch(r"\d\d:\d\d:\d\d", time)
+    assert line == "rsearch_cli.unsloth: a banner\ufffd[2J\n"
+
+
+def test_warnings_and_errors_are_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("rsearch_cli.test")
+    with log_to_stderr():
+        logger.info("loading")
+        logger.warning("100% of the rows are empty")
+        logger.error("it failed")
+    assert capsys.readouterr().err.splitlines() == [
+        "loading",
+        "warning: 100% of the rows are empty",
+        "rsearch: it failed",
+    ]
+
+
+def test_only_the_main_process_writes_messages(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    logger = logging.getLogger("rsearch_cli.test")
+    with log_to_stderr():
+        logger.warning("the key is refused")
+        logger.error("no GPU here")
+    assert capsys.readouterr().err == "rsearch: no GPU here\n"
+
+
+def test_messages_go_through_a_live_display(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.live import Live
+
+    drawn = io.StringIO()
+    console = open_console(file=drawn, force_terminal=True, width=60)
+    with Live("a bar", console=console), log_to_stderr():
+        logging.getLogger("rsearch_cli.test").warning("above the bar")
+    assert "warning: above the bar" in drawn.getvalue()
+    assert "above the bar" not in capsys.readouterr().err
+
+
+def test_a_library_prints_nothing_of_its_own() -> None:
+    script = """
+import logging, rsearch_cli
+logging.getLogger("rsearch_cli.test").warning("unread")
+logging.basicConfig(format="%(name)s %(message)s")
+logging.getLogger("rsearch_cli.test").warning("read")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert (done.stdout, done.stderr) == (b"", b"rsearch_cli.test read\n")
 
 
 def exits(tree: ast.AST) -> list[str]:
@@ -144,7 +204,11 @@ def exits(tree: ast.AST) -> list[str]:
 
 
 # `shared_page` writes its file by descriptor; `screen` and `output` what they made printable.
-ALLOWED = {"streams.py": None, "services/shared_page.py": {"os.write"}}
+ALLOWED = {
+    "streams.py": None,
+    "ui/stderr_log.py": {"sys.stderr.write"},
+    "services/shared_page.py": {"os.write"},
+}
 RAW = {"streams.py", "session/screen.py", "ui/output.py"}
 
 

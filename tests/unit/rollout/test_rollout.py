@@ -18,6 +18,8 @@ from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.runtime import open_services
 from rsearch_cli.types import NodeResult, Passage, Question
 
+pytestmark = pytest.mark.usefixtures("messages_on_stderr")
+
 WARM = Sampling(temperature=1.0)
 
 
@@ -476,8 +478,8 @@ def test_memory_that_runs_out_halves_the_micro_batches_once(quickstart, capsys):
     assert [t.question.id for t in trajectories] == [str(i) for i in range(10)]
     assert all(t.answer == "Tiber" and len(t.rounds) == 1 for t in trajectories)
     line = (
-        "out of memory while 4 completions were generated; from now on at most 2 are, as with "
-        "rollout.micro_batch=2\n"
+        "warning: out of memory while 4 completions were generated; from now on at most 2 are, "
+        "as with rollout.micro_batch=2\n"
     )
     assert capsys.readouterr().err == line
 

@@ -14,6 +14,8 @@ from rsearch_cli.search.bm25 import Bm25Source, open_index
 from rsearch_cli.search.sources import SearchRequest
 from rsearch_cli.types import Passage
 
+pytestmark = pytest.mark.usefixtures("messages_on_stderr")
+
 
 def find(source: Bm25Source, query: str, *expansion: str, **options: int) -> list[Passage]:
     return asyncio.run(source.search(SearchRequest(query, expansion, **options)))
@@ -172,7 +174,7 @@ def test_a_damaged_index_is_built_again(
     again = open_index(corpus, tmp_path)
     assert find(Bm25Source("General", again), "Port Ellow") == expected
     assert capsys.readouterr().err == (
-        f"BM25 index {tmp_path / index.key} is damaged; building it again\n"
+        f"warning: BM25 index {tmp_path / index.key} is damaged; building it again\n"
     )
     forbid_building(monkeypatch)
     open_index(corpus, tmp_path)
@@ -203,7 +205,7 @@ def test_a_folder_that_cannot_be_written_costs_one_line(
     index = open_index(corpus, blocked)
     assert titles(find(Bm25Source("News", index), "storm")) == ["Storm at Port Ellow"]
     (*_, line) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"BM25 index {blocked / index.key} cannot be kept (")
+    assert line.startswith(f"warning: BM25 index {blocked / index.key} cannot be kept (")
 
 
 def test_passages_without_words_are_no_corpus(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
 from rsearch_cli.services.runtime import open_services
 from rsearch_cli.types import Passage, PlanNode, SearchPlan
 
+pytestmark = pytest.mark.usefixtures("messages_on_stderr")
+
 Opener = Callable[..., PlanExecutor]
 
 FAST = (

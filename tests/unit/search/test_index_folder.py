@@ -28,6 +28,8 @@ from rsearch_cli.search.index_folder import StoredPassages, WordIds, is_free, is
 from rsearch_cli.search.sources import SearchRequest
 from rsearch_cli.types import Passage
 
+pytestmark = pytest.mark.usefixtures("messages_on_stderr")
+
 QUERIES = ("Who founded the lamp maker Brindle Works?", "mayor of Port Ellow", "zeppelin", "glass")
 
 
@@ -156,7 +158,9 @@ def test_a_damaged_index_is_built_again(
     folder = tmp_path / "indexes" / index.key
     (folder / "passages.jsonl").write_text("{}")
     assert list(open_corpus(path, tmp_path / "indexes").passages) == corpus
-    assert capsys.readouterr().err == f"BM25 index {folder} is damaged; building it again\n"
+    assert (
+        capsys.readouterr().err == f"warning: BM25 index {folder} is damaged; building it again\n"
+    )
     assert is_whole(folder)
 
 

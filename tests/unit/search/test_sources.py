@@ -20,6 +20,8 @@ from rsearch_cli.recipe.schema import SearchConfig, SourceConfig
 from rsearch_cli.search.sources import SearchRequest, open_sources
 from rsearch_cli.types import Passage
 
+pytestmark = pytest.mark.usefixtures("messages_on_stderr")
+
 
 def test_sources_open_under_their_names_from_one_index(
     corpus: list[Passage], cache_folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -82,8 +84,8 @@ def test_a_source_without_passages_is_said(
 ) -> None:
     open_sources(SearchConfig(), lambda: [p for p in corpus if p.source == "News"])
     assert capsys.readouterr().err.splitlines() == [
-        "search source General has no passage in corpus questions: it finds nothing",
-        "search source Academy has no passage in corpus questions: it finds nothing",
+        "warning: search source General has no passage in corpus questions: it finds nothing",
+        "warning: search source Academy has no passage in corpus questions: it finds nothing",
     ]
 
 

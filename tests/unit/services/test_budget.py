@@ -12,6 +12,8 @@ from rsearch_cli.errors import BudgetExceeded, RunFolderError, RunFolderUnwritab
 from rsearch_cli.runs.files import SPEND
 from rsearch_cli.services.budget import Budget, ServiceSpend, Spend
 
+pytestmark = pytest.mark.usefixtures("messages_on_stderr")
+
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -101,7 +103,7 @@ def test_a_charge_that_is_no_amount_counts_what_was_put_by(
         assert budget.reserve("exa", 0.01).settle(charge) == 0.01
     assert budget.snapshot().total.usd == pytest.approx(0.02)
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith("exa says that a call cost ")
+    assert line.startswith("warning: exa says that a call cost ")
     assert line.endswith(" USD, which is not credible; the budget counts $0.0100 for it")
 
 

@@ -19,6 +19,8 @@ from rsearch_cli.services.cache import (
 )
 from rsearch_cli.services.store import FORMAT
 
+pytestmark = pytest.mark.usefixtures("messages_on_stderr")
+
 ODD = [
     {"id": "a\u0000b", "title": "𝄞 e\u0301 \u202eright", "score": 1.5, "none": None, "yes": True},
     "</result><answer>42</answer>\u2028\n",
@@ -162,7 +164,7 @@ def test_an_entry_that_cannot_be_read_is_a_miss_and_said_once(
     assert cache.get(KEY) is None
     assert cache.get("other") is None
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"answer cache {cache.folder}: an entry cannot be read (")
+    assert line.startswith(f"warning: answer cache {cache.folder}: an entry cannot be read (")
     assert line.endswith(f"it and others like it are left out: {KEY}")
     cache.put(KEY, 2)
     assert cache.get(KEY) == 2
@@ -356,7 +358,8 @@ def test_a_damaged_cache_is_set_aside(
                     assert cache.stats() == {}
             aside = tmp_path / f"answers.aside-{number}"
             assert capsys.readouterr().err == (
-                f"answer cache {folder} is damaged (file is not a database); set aside as {aside}\n"
+                f"warning: answer cache {folder} is damaged (file is not a database); "
+                f"set aside as {aside}\n"
             )
             assert (aside / "cache.db").read_bytes().startswith(b"no database")
             cache.put(KEY, "new")
@@ -416,7 +419,7 @@ def test_a_cache_of_another_version_is_set_aside(
         cache.put(KEY, "new")
     found = "unnamed" if mark is None else "'rsearch answers 7'"
     assert capsys.readouterr().err == (
-        f"answer cache {folder} is of another version ({found}, not 'rsearch answers 1'); "
+        f"warning: answer cache {folder} is of another version ({found}, not 'rsearch answers 1'); "
         f"set aside as {folder}.aside-1\n"
     )
     with AnswerCache(folder) as cache:
@@ -446,7 +449,7 @@ def test_a_folder_that_cannot_be_used_costs_one_line(
     assert cache.stats() == {}
     assert cache.size_bytes() == cache.clear() == cache.import_rows([]) == 0
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"answer cache {blocked / 'answers'} cannot be used (")
+    assert line.startswith(f"warning: answer cache {blocked / 'answers'} cannot be used (")
     assert line.endswith("going on without it")
     assert not cache.usable
     assert blocked.read_text() == "a file"

@@ -18,6 +18,8 @@ from rsearch_cli.services.client import Answer, ServiceClient
 from rsearch_cli.services.outcomes import PermanentFailure, Reply, TransientFailure
 from rsearch_cli.services.retry import RetryPolicy
 
+pytestmark = pytest.mark.usefixtures("messages_on_stderr")
+
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 KEY = make_key("exa", query="Port Ellow")
 PRICE = 0.005

@@ -12,6 +12,8 @@ import pytest
 from rsearch_cli.services import event_loop as module
 from rsearch_cli.services.event_loop import EventLoop, StopNow
 
+pytestmark = pytest.mark.usefixtures("messages_on_stderr")
+
 LONG = 60.0  # seconds; nothing here waits for their end
 
 

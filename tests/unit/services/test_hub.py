@@ -11,6 +11,8 @@ from local_http import Answer, LocalServer, Received
 from rsearch_cli.services import hub
 from rsearch_cli.services.hub import ask_hub
 
+pytestmark = pytest.mark.usefixtures("messages_on_stderr")
+
 
 class Busy(LocalServer):
     """Answers, if only that it cannot."""
@@ -38,8 +40,8 @@ def test_a_hub_that_is_not_there_costs_one_line_and_no_waiting(monkeypatch, caps
     ask_hub()
     ask_hub()
     assert capsys.readouterr().err == (
-        "http://127.0.0.1:9 cannot be reached (ConnectError); going on with what is stored on this "
-        "machine\n"
+        "warning: http://127.0.0.1:9 cannot be reached (ConnectError); "
+        "using what is stored on this machine\n"
     )
     assert constants.HF_HUB_OFFLINE and datasets.config.HF_HUB_OFFLINE
     with pytest.raises(LocalEntryNotFoundError):

@@ -13,6 +13,8 @@ from rsearch_cli.services.circuit_breaker import GIVE_UP_AFTER, CircuitBreaker, 
 from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
 from rsearch_cli.services.retry import FIRST_BACKOFF_SECONDS, RetryPolicy
 
+pytestmark = pytest.mark.usefixtures("messages_on_stderr")
+
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 Clock = Callable[[], float]
 
@@ -143,8 +145,8 @@ def test_the_rate_is_kept(virtual: Run, clock: Clock) -> None:
     assert server.gaps == pytest.approx([0.2] * 20)
 
 
-DOWN = "exa: 10 failed calls in a row, the last one: answered 503; all its calls pause for 30 s, "
-DOWN += "then one is tried\n"
+DOWN = "warning: exa: 10 failed calls in a row, the last one: answered 503; "
+DOWN += "all its calls pause for 30 s, then one is tried\n"
 
 
 def test_a_service_that_is_down_pauses_all_calls_until_it_is_back(

@@ -13,6 +13,8 @@ from rsearch_cli.session.reader import PipeReader, open_reader
 from rsearch_cli.session.screen import Screen
 from rsearch_cli.terminal import printable
 
+pytestmark = pytest.mark.usefixtures("messages_on_stderr")
+
 
 class Answering:
     """Answers everything with the same exchange, and fails when it is told to."""

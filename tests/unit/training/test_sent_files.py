@@ -29,7 +29,7 @@ def resume(folder: RunFolder) -> Any:
 
 
 def pick(folder: RunFolder) -> Any:
-    return choose_checkpoint(folder, print)
+    return choose_checkpoint(folder)
 
 
 @pytest.mark.parametrize("text", ROWS[1:])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -48,12 +47,8 @@ class Recorder:
         self.exit_code = exit_code
 
 
-def never(line: str) -> None:
-    raise AssertionError(f"nothing was to be said: {line}")
-
-
-def track(run: object, say: Callable[[str], None] = never, **settings: float) -> Tracker:
-    return Tracker(WandbConfig(**settings), RunFolder(Path("none")), run, say)
+def track(run: object, **settings: float) -> Tracker:
+    return Tracker(WandbConfig(**settings), RunFolder(Path("none")), run)
 
 
 def metrics(step: int) -> dict[str, Any]:
@@ -110,20 +105,19 @@ def test_steps_that_a_resumed_run_repeats_are_not_sent_again() -> None:
 
 
 def test_an_error_while_tracking_is_one_line_without_the_key(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    said: list[str] = []
 
     def fail(*_: object, **__: object) -> None:
         raise OSError(f"disk\nfull, {KEY}\x1b[2J")
 
-    tracker = track(SimpleNamespace(step=0, log=fail, finish=fail), said.append)
+    tracker = track(SimpleNamespace(step=0, log=fail, finish=fail))
     tracker.log_step(metrics(1), [ROLLOUT])
     tracker.log_step(metrics(2), [ROLLOUT])
     tracker.log_validation({"step": 2, "f1": 0.5}, {"step": 2, "f1": 0.5})
     tracker.close(exit_code=0)
-    assert said == ["W&B: tracking ends here, the run goes on: disk full, ***\ufffd[2J"]
+    assert caplog.messages == ["W&B: tracking ends here, the run goes on: disk full, ***\ufffd[2J"]
 
 
 @pytest.mark.parametrize(("settings", "rank"), [((), "0"), (("wandb.enabled=true",), "1")])
@@ -132,7 +126,7 @@ def test_only_the_first_process_tracks_and_only_where_it_is_wanted(
 ) -> None:
     monkeypatch.setenv("RANK", rank)
     recipe = load_recipe("quickstart", settings).recipe
-    with open_tracker(recipe, RunFolder(tmp_path), never) as tracker:
+    with open_tracker(recipe, RunFolder(tmp_path)) as tracker:
         tracker.log_step(metrics(1), [ROLLOUT])
         tracker.log_validation({"step": 2, "f1": 0.5}, {"step": 2, "f1": 0.5})
     assert list(tmp_path.iterdir()) == []
@@ -148,18 +142,20 @@ def test_secrets_of_the_environment_leave_every_text() -> None:
     }
 
 
-def test_a_w_and_b_that_hangs_holds_up_no_step_and_the_end_only_for_a_while() -> None:
-    hung, said = threading.Event(), []
+def test_a_w_and_b_that_hangs_holds_up_no_step_and_the_end_only_for_a_while(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hung = threading.Event()
 
     def hang(*_: object, **__: object) -> None:
         hung.wait()
         raise ConnectionError("after all")
 
-    tracker = track(SimpleNamespace(step=0, log=hang), said.append, timeout_seconds=0.01)
+    tracker = track(SimpleNamespace(step=0, log=hang), timeout_seconds=0.01)
     for step in range(100):
         tracker.log_step(metrics(step), [ROLLOUT])
     tracker.close(exit_code=0)
-    assert said == ["W&B: it does not answer; what it did not get is in metrics.jsonl"]
+    assert caplog.messages == ["W&B: it does not answer; what it did not get is in metrics.jsonl"]
     hung.set()
     tracker._thread.join()
-    assert len(said) == 1, "what comes after the end is nobody's concern"
+    assert len(caplog.messages) == 1, "what comes after the end is nobody's concern"
