@@ -8,6 +8,7 @@ exception becomes an exit code. A `RsearchError` is one line on stderr and its o
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn
@@ -99,6 +100,9 @@ def _end(error: BaseException, debug: bool) -> NoReturn:
             "a path begins with ~ and a user that this machine does not know; give the whole path"
         )
         code = USAGE
+    elif isinstance(error, ImportError) and not (error.name or "").startswith("rsearch_cli"):
+        line = f"{_first_line(error)}: a library does not import; `rsearch doctor` checks them all"
+        code = 1
     elif is_shortage(error):
         line, code = f"memory ran out: {shortage(error)}", OutOfMemory.exit_code
     else:
@@ -160,8 +164,19 @@ app.add_typer(cache_app, name="cache")
 app.command()(doctor)
 
 
+def _has_working_folder() -> bool:
+    """Whether the working folder is there; torch ends the process where it is not."""
+    try:
+        return bool(os.getcwd())
+    except FileNotFoundError:
+        return False
+
+
 def main() -> None:
     """Run the command line; the entry point of the `rsearch` script."""
     hide_keys()
     prepare_streams()
+    if not _has_working_folder():
+        tell("rsearch: the working folder does not exist any more; change to another one")
+        raise SystemExit(USAGE)
     app(prog_name="rsearch")

@@ -34,10 +34,8 @@ def query_cards(*fields: str) -> list[list[str]]:
     """
     query = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(
-            query, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=10
-        )
-    except (OSError, subprocess.SubprocessError):
+        done = subprocess.run(query, capture_output=True, encoding="utf-8", check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return []
     rows = [line.split(", ") for line in done.stdout.splitlines()]
     return [row for row in rows if len(row) == len(fields) and all(map(str.isprintable, row))]

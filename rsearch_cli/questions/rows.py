@@ -72,6 +72,10 @@ class Row:
                 return key, self.fields[key]
         return None, None
 
+    def names(self, names: Sequence[str]) -> bool:
+        """Whether one of the names stands here, whatever its value."""
+        return not {_fold(name) for name in names}.isdisjoint(map(_fold, self.fields))
+
     def extras(self, known: Iterable[str]) -> dict[str, Any]:
         """All fields but the `known` ones, as they came."""
         return {key: value for key, value in self.fields.items() if key not in known}

@@ -140,10 +140,19 @@ def open_bm25(
         if config.corpus not in indexes:
             indexes[config.corpus] = _open(config.corpus, corpus, folder)
         sources[name] = Bm25Source(name, indexes[config.corpus])
-        if not sources[name].size:
-            logger.warning(
-                f"search source {name} has no passage in corpus {config.corpus}: it finds nothing"
-            )
+    empty = [name for name, source in sources.items() if not source.size]
+    if empty and len(empty) == len(configs):
+        corpora = ", ".join(indexes)
+        raise DataEmpty(
+            f"no passage of corpus {corpora} answers for a search source of the recipe "
+            f"({', '.join(empty)}): the field 'source' of every passage names another one; rename "
+            "it, or leave it out"
+        )
+    for name in empty:
+        corpus_name = configs[name].corpus
+        logger.warning(
+            f"search source {name} has no passage in corpus {corpus_name}: it finds nothing"
+        )
     return sources
 
 

@@ -93,6 +93,8 @@ def _parse_passage(row: Row) -> Passage:
     name, title = row.find(TITLE)
     title = _text(row, name, read_metadata(row).get("title") if name is None else title)
     text = _text(row, *row.find(TEXT))
+    if not text and not row.names(TEXT):
+        title = ""  # a title alone is no passage where another field may hold its text
     quoted = _QUOTED_TITLE.match(text)
     if quoted and title in ("", quoted[1]):
         title, text = quoted[1], text[quoted.end() :]

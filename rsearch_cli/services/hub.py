@@ -51,7 +51,7 @@ def hub_problem() -> str | None:
 
     try:
         get_session().head(constants.ENDPOINT, timeout=TIMEOUT_SECONDS)
-    except httpx.TransportError as error:
+    except (httpx.TransportError, httpx.InvalidURL) as error:
         return type(error).__name__
     return None
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from rsearch_cli import __version__
+from rsearch_cli.errors import RsearchError
 from rsearch_cli.memory.driver import (
     Card,
     explain_unused_card,
@@ -24,6 +25,7 @@ from rsearch_cli.memory.driver import (
 from rsearch_cli.policy.isolation import output_to_log
 from rsearch_cli.policy.loading import quieten_imports
 from rsearch_cli.services.cache import cache_root
+from rsearch_cli.services.http import check_proxies
 from rsearch_cli.services.hub import hub_problem
 from rsearch_cli.services.keys import (
     WANDB_VARIABLE,
@@ -165,7 +167,11 @@ def _import_check(name: str, load: Callable[[], None], needed: bool, use: str) -
 def _unsloth() -> Check:
     from rsearch_cli.policy.unsloth_backend import start_unsloth
 
-    if problem := start_unsloth():
+    try:
+        problem = start_unsloth()
+    except ImportError as error:  # torch, which has a line of its own
+        problem = f"does not import: {error}"
+    if problem:
         return Check(
             "Unsloth",
             "note",
@@ -189,7 +195,7 @@ def _folders() -> Iterator[Check]:
 
 def _folder(name: str, folder: Path) -> Check:
     there = next(p for p in (folder, *folder.parents) if p.exists())
-    if not os.access(there, os.W_OK):
+    if not (there.is_dir() and os.access(there, os.W_OK)):
         moved = {"models of the Hub": "HF_HOME", "cache of rsearch": "RSEARCH_CACHE_DIR"}
         remedy = f"set {moved[name]} to a folder of yours" if name in moved else "change to another"
         return Check(name, "problem", f"{folder} cannot be written to", remedy)
@@ -225,6 +231,10 @@ def _hub() -> Check:
     if constants.HF_HUB_OFFLINE:
         remedy = "models and data sets that are not on this machine need it: unset HF_HUB_OFFLINE"
         return Check("Hugging Face Hub", "note", "HF_HUB_OFFLINE is set", remedy)
+    try:
+        check_proxies()
+    except RsearchError as error:
+        return Check("Hugging Face Hub", "problem", str(error), "unset it, or correct it")
     if problem := hub_problem():
         return Check(
             "Hugging Face Hub",

@@ -119,6 +119,10 @@ def test_control_c_is_130_and_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (ZeroDivisionError("by zero\nreally"), "unexpected: ZeroDivisionError: by zero"),
         (KeyError(), "unexpected: KeyError: no message"),
+        (
+            ImportError("libcudart.so.13: cannot open shared object file", name="torch"),
+            "libcudart.so.13: cannot open shared object file: a library does not import; `rsearch",
+        ),
     ],
 )
 def test_a_bug_is_1_and_one_line(

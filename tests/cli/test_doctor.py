@@ -157,3 +157,29 @@ def test_a_home_that_cannot_be_written_names_the_variable_to_set(monkeypatch) ->
     cache = look_at("cache of rsearch")
     assert cache["status"] == "problem"
     assert cache["remedy"] == "set RSEARCH_CACHE_DIR to a folder of yours"
+
+
+def test_a_proxy_setting_that_cannot_be_used_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HTTPS_PROXY", "foo:bar:baz")
+    hub = look_at("Hugging Face Hub")
+    assert (hub["status"], hub["remedy"]) == ("problem", "unset it, or correct it")
+    assert "https_proxy=foo:bar:baz" in hub["seen"].lower()
+
+
+def test_a_torch_that_does_not_import_ends_no_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> str | None:
+        raise ImportError("libtorch_cpu.so: failed to map segment")
+
+    monkeypatch.setattr(diagnosis, "torch_cuda_version", fail)
+    monkeypatch.setattr(unsloth_backend, "start_unsloth", fail)
+    assert look_at("torch")["status"] == "problem"
+    assert look_at("Unsloth")["seen"] == "does not import: libtorch_cpu.so: failed to map segment"
+
+
+def test_a_cache_below_a_file_is_a_problem(monkeypatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RSEARCH_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    assert look_at("cache of rsearch")["status"] == "problem"

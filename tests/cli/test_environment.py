@@ -260,3 +260,14 @@ def test_a_dry_run_of_a_push_checks_the_id(name: str, finished_run: Path) -> Non
     assert result.exit_code == 90, result.output
     assert result.stderr.startswith(f"rsearch: {name!r} is no repository id: ")
     assert not (finished_run / "push").exists(), "nothing was staged"
+
+
+def test_a_working_folder_that_was_removed_is_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    before = ["sh", "-c", f'cd {folder} && rmdir {folder} && exec "$@"', "sh"]
+    done = rsearch("recipes", before=before, PYTHONPATH=str(REPOSITORY))
+    assert done.returncode == 2
+    assert done.stderr == (
+        b"rsearch: the working folder does not exist any more; change to another one\n"
+    )

@@ -48,6 +48,10 @@ def test_passages_come_in_the_order_of_the_file(tmp_path: Path) -> None:
             ' (id "2"): there is no text, its fields are id, title, text; expected {"id"',
         ),
         (
+            b'{"id": "2", "title": "Dune", "chunks": [{"text": "A novel."}]}',
+            ' (id "2"): there is no text, its fields are id, title, chunks; expected {"id"',
+        ),
+        (
             b'{"id": "2", "question": "Who?", "answer": "x"}',
             ' (id "2"): there is no text, its fields are id, question, answer; questions go to '
             "--data-path",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,12 @@ def test_a_source_without_passages_is_said(
         "warning: search source General has no passage in corpus questions: it finds nothing",
         "warning: search source Academy has no passage in corpus questions: it finds nothing",
     ]
+
+
+def test_a_corpus_that_answers_for_no_source_at_all_is_refused(corpus: list[Passage]) -> None:
+    passages = [replace(passage, source="https://example.org") for passage in corpus]
+    with pytest.raises(DataEmpty, match="no passage of corpus questions answers for a search sour"):
+        open_sources(SearchConfig(), lambda: passages)
 
 
 @pytest.mark.parametrize(
