@@ -119,10 +119,6 @@ def test_control_c_is_130_and_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (ZeroDivisionError("by zero\nreally"), "unexpected: ZeroDivisionError: by zero"),
         (KeyError(), "unexpected: KeyError: no message"),
-        (
-            ImportError("libcudart.so.13: cannot open shared object file", name="torch"),
-            "libcudart.so.13: cannot open shared object file: a library does not import; `rsearch",
-        ),
     ],
 )
 def test_a_bug_is_1_and_one_line(
@@ -132,6 +128,18 @@ def test_a_bug_is_1_and_one_line(
     result = CliRunner().invoke(app, ["recipes"])
     assert result.exit_code == 1
     assert result.stderr == f"rsearch: {line}; run again with --debug for the traceback\n"
+
+
+def test_a_library_that_does_not_import_leads_to_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
+    raise_from_list_recipes(
+        monkeypatch, ImportError("libcudart.so.13: cannot open shared object file")
+    )
+    result = CliRunner().invoke(app, ["recipes"])
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "rsearch: libcudart.so.13: cannot open shared object file: a library does not import; "
+        "`rsearch doctor` checks them all\n"
+    )
 
 
 def test_a_bug_with_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
