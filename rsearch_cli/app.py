@@ -48,6 +48,9 @@ class _Root(TyperGroup):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         with log_to_stderr():
+            if not _has_working_folder():
+                logger.error("the working folder does not exist any more; change to another one")
+                raise SystemExit(USAGE)
             provide_home()
             return super().main(*args, **kwargs)
 
@@ -176,7 +179,4 @@ def main() -> None:
     """Run the command line; the entry point of the `rsearch` script."""
     hide_keys()
     prepare_streams()
-    if not _has_working_folder():
-        tell("rsearch: the working folder does not exist any more; change to another one")
-        raise SystemExit(USAGE)
     app(prog_name="rsearch")

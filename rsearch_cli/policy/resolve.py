@@ -22,7 +22,7 @@ from rsearch_cli.policy.weight_files import (
     refuse_file,
 )
 from rsearch_cli.recipe.policy import LoraConfig, PolicyConfig
-from rsearch_cli.recipe.trust import is_hub_id
+from rsearch_cli.recipe.trust import is_builtin, names_no_path
 from rsearch_cli.runs.files import ADAPTER, RECIPE
 from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.services.hub import ask_hub
@@ -130,7 +130,7 @@ def locate_model(name: str) -> str:
     """
     if name.startswith(BUILTIN):
         folder = BUILTIN_FOLDER / name.removeprefix(BUILTIN)
-        if not folder.is_dir():
+        if not (is_builtin(name) and folder.is_dir()):
             known = ", ".join(BUILTIN + p.name for p in sorted(BUILTIN_FOLDER.glob("*/")))
             raise PolicyError(f"policy.model: no built-in model {name!r}; there is {known}")
         return str(folder)
@@ -196,7 +196,7 @@ def read_base(adapter: Path, *, trusted: bool = False) -> str:
             "folder that it comes from"
         )
     inside = Path(base).is_absolute() and Path(base).resolve().is_relative_to(BUILTIN_FOLDER)
-    if not (trusted or inside or is_hub_id(base)):
+    if not (trusted or inside or names_no_path(base)):
         raise PolicyError(
             f"policy.model: the adapter {adapter} names the local folder {base!r} as its base, and "
             "paths from adapters are not trusted; name the base yourself with --set "

@@ -93,9 +93,9 @@ def stage_base(model: Path, folder: Path) -> None:
     Raises:
         PublishUnsafe: One of its files is a link to somewhere outside the model.
     """
-    # The Hub's cache stores files outside its snapshot folders and links to them.
-    root = model.resolve()
-    root = root.parent.parent if root.parent.name == "snapshots" else root
+    root = _own_folder(model)
+    if not model.resolve().is_relative_to(root):
+        raise PublishUnsafe(f"{model} links to a place outside; replace it with a plain copy")
     folder.mkdir()
     shards = [path.name for path in model.iterdir() if _SHARD.fullmatch(path.name)]
     for name in (*_MODEL, *TOKENIZER, *shards):
@@ -107,6 +107,19 @@ def stage_base(model: Path, folder: Path) -> None:
                 f"{model / name} links to a place outside {root}; replace it with a plain copy"
             )
         shutil.copyfile(real, folder / name)
+
+
+def _own_folder(model: Path) -> Path:
+    """Return the folder that a model's files may lie in.
+
+    For a model in the Hub's cache that is its repository, where snapshots link to blobs; for any
+    other it is the folder itself, which may not be a link.
+    """
+    from huggingface_hub import constants
+
+    folder, cache = model.parent.resolve() / model.name, Path(constants.HF_HUB_CACHE).resolve()
+    inside = folder.is_relative_to(cache) and folder.relative_to(cache).parts
+    return cache / inside[0] if inside else folder
 
 
 def refuse_unknown(names: Iterable[str]) -> None:

@@ -99,6 +99,16 @@ def is_hub_id(name: str) -> bool:
     return _HUB_ID.fullmatch(name) is not None
 
 
+def names_no_path(name: str) -> bool:
+    """Whether text names a repository of the Hub, and nothing on this machine has that path."""
+    return is_hub_id(name) and not Path(name).exists()
+
+
+def is_builtin(name: str) -> bool:
+    """Whether text is the name of a model inside rsearch, and no path behind `builtin:`."""
+    return re.fullmatch(r"builtin:[a-z0-9_-]+", name) is not None
+
+
 def take_harmless(tree: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split the settings of a recipe into what is taken from anybody, and the rest.
 
@@ -162,7 +172,7 @@ def refusal(where: str, left: Mapping[str, Any]) -> str:
 def _is_harmless(keys: Keys, value: Any, *, of_world: bool) -> bool:
     dotted = ".".join(keys)
     if dotted == "policy.model":
-        return isinstance(value, str) and (is_hub_id(value) or value.startswith("builtin:"))
+        return isinstance(value, str) and (names_no_path(value) or is_builtin(value))
     if dotted == "reward.answer":
         return value in ("f1", "em")
     if dotted == "sft.traces":

@@ -210,23 +210,27 @@ def test_a_sent_run_does_not_say_where_it_is_pushed_to(
     assert "me/elsewhere" in hub_server.repos
 
 
+@pytest.mark.parametrize("spelt", ["{path}", "models/private", "builtin:{path}", "builtin:../{up}"])
 def test_a_sent_run_publishes_no_other_model_of_this_machine(
-    hub_server: HubServer, run: Path, tmp_path: Path
+    spelt: str, hub_server: HubServer, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Merged with an adapter without effect it would be the private model itself."""
-    from rsearch_cli.policy.resolve import locate_model
+    from rsearch_cli.policy.resolve import BUILTIN_FOLDER, locate_model
 
-    private = shutil.copytree(locate_model("builtin:nano"), tmp_path / "private")
+    monkeypatch.chdir(tmp_path)
+    private = shutil.copytree(locate_model("builtin:nano"), tmp_path / "models" / "private")
+    spelt = spelt.format(path=private, up=os.path.relpath(private, BUILTIN_FOLDER.parent))
     recipe = run / "recipe.yaml"
-    recipe.write_text(recipe.read_text().replace("builtin:nano", str(private)))
+    recipe.write_text(recipe.read_text().replace("builtin:nano", spelt))
     result = push(run, "--what", "merged")
     assert result.exit_code == 10, result.output
     assert "policy.model=" in result.stderr.splitlines()[-1]
     assert hub_server.requests == []
 
 
+@pytest.mark.parametrize("link", ["base", "base/merges.txt"])
 def test_a_base_that_goes_along_brings_no_file_from_elsewhere(
-    hub_server: HubServer, run: Path, private: Path, tmp_path: Path
+    link: str, hub_server: HubServer, run: Path, private: Path, tmp_path: Path
 ) -> None:
     """The base of an agent that somebody sent as a folder, trained further here."""
     from rsearch_cli.policy.resolve import locate_model
@@ -234,8 +238,33 @@ def test_a_base_that_goes_along_brings_no_file_from_elsewhere(
     sent = tmp_path / "sent"
     shutil.copytree(locate_model("builtin:nano"), sent / "base")
     shutil.copytree(run / "adapter", sent / "adapter")
-    (sent / "base" / "merges.txt").symlink_to(private)
+    if link == "base":
+        private = (sent / link).rename(tmp_path / "elsewhere" / "model")
+    (sent / link).symlink_to(private)
     recipe = run / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("builtin:nano", str(sent)))
     remember_own(recipe.read_text())
-    assert_refused(push(run), hub_server, "merges.txt links to a place outside")
+    assert_refused(push(run), hub_server, f"{link} links to a place outside")
+
+
+def test_a_base_in_the_cache_of_the_hub_goes_along(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its files are links out of the snapshot, to the blobs of the same repository."""
+    from huggingface_hub import constants
+
+    from rsearch_cli.errors import PublishUnsafe
+    from rsearch_cli.publishing.allowed_files import stage_base
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    blob = tmp_path / "models--a--b" / "blobs" / "123"
+    base = tmp_path / "models--a--b" / "snapshots" / "r" / "base"
+    for folder in (blob.parent, base, tmp_path / "out"):
+        folder.mkdir(parents=True)
+    blob.write_text("{}")
+    (base / "config.json").symlink_to(blob)
+    stage_base(base, tmp_path / "out" / "base")
+    assert (tmp_path / "out" / "base" / "config.json").read_text() == "{}"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "elsewhere"))
+    with pytest.raises(PublishUnsafe, match="links to a place outside"):
+        stage_base(base, tmp_path / "out" / "again")

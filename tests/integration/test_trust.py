@@ -324,7 +324,7 @@ def test_an_adapter_s_settings_import_no_module(
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("kind", ["absolute", "relative", "another adapter"])
+@pytest.mark.parametrize("kind", ["absolute", "relative", "like a Hub id", "another adapter"])
 def test_an_adapter_leads_to_no_other_model_of_this_machine(
     kind: str, tmp_path: Path, run: Path, hub_server: HubServer
 ) -> None:
@@ -332,7 +332,13 @@ def test_an_adapter_leads_to_no_other_model_of_this_machine(
     shutil.copytree(run / "adapter", folder)
     private = tmp_path / "private" / "deep" / "model"
     shutil.copytree(locate_model("builtin:nano"), private)
-    named = {"absolute": str(private), "relative": "private/deep/model", "another adapter": "a/b"}
+    shutil.copytree(private, tmp_path / "private" / "model")
+    named = {
+        "absolute": str(private),
+        "relative": "private/deep/model",
+        "like a Hub id": "private/model",
+        "another adapter": "a/b",
+    }
     config = json.loads((folder / "adapter_config.json").read_text())
     files = {
         "adapter_config.json": json.dumps(config | {"base_model_name_or_path": "c/d"}).encode()
@@ -347,6 +353,18 @@ def test_an_adapter_leads_to_no_other_model_of_this_machine(
     words = "is an adapter itself" if kind == "another adapter" else untrusted
     assert words in result.stderr.splitlines()[-1]
     assert not [path for _, path in hub_server.requests if path.startswith("/c/d")]
+
+
+@pytest.mark.parametrize("spelt", ["private/model", "builtin:{path}"])
+def test_a_sent_recipe_leads_to_no_other_model_of_this_machine(
+    spelt: str, tmp_path: Path, run: Path
+) -> None:
+    private = shutil.copytree(locate_model("builtin:nano"), tmp_path / "private" / "model")
+    recipe = run / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("builtin:nano", spelt.format(path=private)))
+    result = call("infer", "--model", run, QUESTION, *TRANSFORMERS)
+    assert result.exit_code == 10, result.output
+    assert "policy.model=" in result.stderr.splitlines()[-1]
 
 
 def host(server: HubServer, name: str, folder: Path, **changes: bytes) -> str:
