@@ -1,0 +1,91 @@
+"""docs/extending.md, followed step by step on a copy of the package; then its own tests run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from pages import ROOT, read
+
+import rsearch_cli
+
+PAGE = ROOT / "docs/extending.md"
+_STEP = re.compile(
+    r"^The (module|line|lines|test),[^`]*(`[^:]*`):\n\n```python\n(.*?)```$", re.M | re.S
+)
+_PLACE = re.compile(r"`([^`]+)`")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One block of the page: what it is, where it goes (a file, or a name and its file), code."""
+
+    kind: str
+    place: list[str]
+    code: str
+
+
+def sections() -> dict[str, list[Step]]:
+    found = {}
+    for section in read(PAGE).split("\n## ")[1:]:
+        steps = [
+            Step(kind.rstrip("s"), _PLACE.findall(place), code)
+            for kind, place, code in _STEP.findall(section)
+        ]
+        if steps:
+            found[section.partition("\n")[0]] = steps
+    return found
+
+
+def insert(file: Path, anchor: str, code: str) -> None:
+    """Add lines below the only line of a file that starts with `anchor`, or below the last one."""
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    last = max(i for i, line in enumerate(lines) if line.startswith(anchor))
+    file.write_text("".join([*lines[: last + 1], code, *lines[last + 1 :]]), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package in which somebody has followed the whole page."""
+    root = tmp_path_factory.mktemp("extended")
+    shutil.copytree(Path(rsearch_cli.__file__).parent, root / "rsearch_cli")
+    shutil.copytree(ROOT / "recipes", root / "recipes")
+    for steps in sections().values():
+        for step in steps:
+            file = root / step.place[-1]
+            if step.kind == "line":
+                name = step.place[0]
+                insert(file, name if len(step.place) > 1 else "app.command()(", step.code)
+            else:
+                assert not file.exists(), f"{file} would be replaced"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(step.code, encoding="utf-8")
+    return root
+
+
+def test_every_extension_is_a_module_a_line_and_a_test() -> None:
+    kinds = {section: [step.kind for step in steps] for section, steps in sections().items()}
+    assert len(kinds) >= 3
+    assert set(map(tuple, kinds.values())) == {("module", "line", "test")}
+
+
+def test_the_tests_of_the_page_pass(extended: Path) -> None:
+    tests = [
+        step.place[-1] for steps in sections().values() for step in steps if step.kind == "test"
+    ]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull]
+    ran = subprocess.run(
+        [*command, "--rootdir", str(extended), "--import-mode", "importlib", *tests],
+        cwd=extended,
+        env={**os.environ, "PYTHONPATH": str(extended)},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert f"{len(tests)} passed" in ran.stdout
