@@ -57,7 +57,7 @@ def compare(folder: Path, tokens: int) -> dict[str, Any]:
     def decode(rows: int, switch: str) -> tuple[float, list[tuple[int, ...]]]:
         os.environ["UNSLOTH_DECODE_CUDA_GRAPHS"] = switch
         started = time.perf_counter()
-        written = policy.generate(prompts[:rows], ["</never written>"], [tokens] * rows)
+        written = policy.generate_ids(prompts[:rows], ["</never written>"], [tokens] * rows)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         ids = [generation.token_ids for generation in written]

@@ -128,7 +128,7 @@ class ForcedPolicy(LocalPolicy):
     written = 0
     memory: PeakMemory
 
-    def generate(
+    def generate_ids(
         self,
         contexts: Sequence[Sequence[int]],
         stops: Sequence[str],
@@ -141,10 +141,10 @@ class ForcedPolicy(LocalPolicy):
         searching = SEARCH_CLOSE in stops
         half = self.written // 2 if searching else self.written - self.written // 2
         tail = PLAN if searching else ANSWER
-        ids = tuple(self.encode_inserted(tail))
+        ids = tuple(self.encode(tail))
         room = [half - len(ids)] * len(contexts)
         with self.memory.phase("rollout"):
-            states = super().generate(contexts, [NEVER], room, sampling)
+            states = super().generate_ids(contexts, [NEVER], room, sampling)
         return [Generation(d.token_ids + ids, d.text + tail, "tag") for d in states]
 
     def _generation_config(self, max_new_tokens: int, sampling: Sampling) -> Any:

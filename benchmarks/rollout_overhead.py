@@ -33,9 +33,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rsearch_cli.policy.generation import GREEDY, TagStop
+from rsearch_cli.policy.generation import GREEDY
 from rsearch_cli.policy.loading import load_policy
 from rsearch_cli.policy.local import LocalPolicy
+from rsearch_cli.policy.stopping import TagStop
 from rsearch_cli.questions.sets import open_question_set
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.schema import Recipe
@@ -89,7 +90,7 @@ class Forced:
 
     def __init__(self, policy: LocalPolicy) -> None:
         self.policy = policy
-        self.generate, self.model_generate = policy.generate, policy.model.generate
+        self.generate, self.model_generate = policy.generate_ids, policy.model.generate
         self.next_rows: list[list[int]] = []
 
     def plan(self, row: int) -> list[int]:
@@ -98,28 +99,28 @@ class Forced:
             f"<think> {THOUGHT * (2 + row % 3)}</think>\n<search>\nNodes:\nA: seat of the company "
             f"{row} (General)\nB: mayor of the town (News)\nEdges:\nA -> B\n</search>"
         )
-        return self.policy.encode_inserted(text)
+        return self.policy.encode(text)
 
     def answer(self, row: int) -> list[int]:
         text = f"<think> {THOUGHT * (1 + row % 2)}</think>\n<answer> the mayor </answer>"
-        return self.policy.encode_inserted(text)
+        return self.policy.encode(text)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Within the block the policy's own `generate` writes the scripts."""
+        """Within the block the policy's own `generate_ids` writes the scripts."""
         policy = self.policy
 
-        def generate(contexts, stops, limits, sampling=GREEDY, cache=None):
+        def generate(contexts, stops, limits, sampling=GREEDY, cache=None, on_text=None):
             script = self.plan if len(stops) == 2 else self.answer
             self.next_rows = [script(row) for row in range(len(contexts))]
             return self.generate(contexts, stops, limits, sampling, cache)
 
-        policy.generate = generate
+        policy.generate_ids = generate
         policy.model.generate = self._model_generate
         try:
             yield
         finally:
-            del policy.generate, policy.model.generate
+            del policy.generate_ids, policy.model.generate
 
     def write(self, contexts: list[list[int]], scripts: list[list[int]]) -> None:
         """One uninterrupted generation of the scripts."""
@@ -143,7 +144,7 @@ class Forced:
 class Canned:
     """A search layer that answers at once; every other plan finds twice as much."""
 
-    def execute(self, plans: Any) -> list[tuple[NodeResult, ...]]:
+    def execute(self, plans: Any, on_result: Any = None) -> list[tuple[NodeResult, ...]]:
         texts = [PASSAGE * (1 + row % 2) for row in range(len(plans))]
         return [
             tuple(NodeResult(n, passages=(Passage("1", "Town", text),) * 2) for n in plan.nodes)

@@ -1,8 +1,4 @@
-"""The records that travel down the data path, frozen.
-
-Place in the path: `Question` enters at the top, a `Trajectory` with its `RewardParts` leaves at the
-bottom; no module passes loose dictionaries in between. On failure: building a record never fails.
-"""
+"""The frozen records of the data path, from `Question` to `Trajectory` and `RewardParts`."""
 
 from __future__ import annotations
 
@@ -18,11 +14,11 @@ class Question:
     Attributes:
         id: Unique in its set.
         text: The question as asked.
-        answers: Accepted reference answers; the best match counts. Empty only where a person asks.
-        type: Kind of reasoning (`bridge`, `comparison`, `one-hop`, ...), or "" if the set has none.
-        level: `easy`, `medium`, `hard`, or "" if the set has none.
-        supporting_titles: Titles of the passages that hold the evidence, where the set names them.
-        metadata: Further fields of the set, kept as they came.
+        answers: Accepted reference answers; the best match counts. Empty for interactive questions.
+        type: Kind of reasoning (`bridge`, `comparison`, `one-hop`, ...), or "" if unknown.
+        level: `easy`, `medium`, `hard`, or "" if unknown.
+        supporting_titles: Titles of the passages with the evidence, where the set names them.
+        metadata: Further fields of the question set, unchanged.
     """
 
     id: str
@@ -48,19 +44,19 @@ class SearchPlan:
     """A valid plan: an acyclic graph of sub-queries.
 
     Attributes:
-        nodes: In the order they were written; labels are unique.
-        edges: `(parent, child)` label pairs; the child waits for the parent. No duplicates.
+        nodes: In the order written; labels are unique.
+        edges: `(parent, child)` label pairs without duplicates; the child waits for the parent.
     """
 
     nodes: tuple[PlanNode, ...]
     edges: tuple[tuple[str, str], ...] = ()
 
     def parents(self, label: str) -> tuple[str, ...]:
-        """Labels of the nodes that `label` waits for, in the order of the edges."""
+        """Return the labels that `label` waits for, in the order of the edges."""
         return tuple(parent for parent, child in self.edges if child == label)
 
     def waves(self) -> tuple[tuple[PlanNode, ...], ...]:
-        """Nodes grouped so that every node comes after all its parents; a wave runs at once."""
+        """Group the nodes into waves: a node's parents are all in earlier waves."""
         done: set[str] = set()
         waiting = list(self.nodes)
         waves = []
@@ -76,14 +72,14 @@ class SearchPlan:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """One piece of text from a source.
+    """A search hit.
 
     Attributes:
         id: Unique in its corpus (a URL for the web).
-        title: Heading of the passage; may be empty.
-        text: The body, as the source gave it (not neutralised).
-        source: Source it belongs to (`General`, ...); "" means it answers for every source.
-        score: The source's own relevance, higher is better; comparable within one answer only.
+        title: May be empty.
+        text: The body as the source returned it (not neutralised).
+        source: Source it belongs to (`General`, ...); "" means every source may return it.
+        score: The source's relevance, higher is better; comparable within one search only.
     """
 
     id: str
@@ -95,16 +91,16 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class NodeResult:
-    """What the search for one plan node gave.
+    """The outcome of searching for one plan node.
 
     Attributes:
         node: The node as the policy wrote it.
-        expansion: Words that its parents' passages added to its query; empty for a root.
+        expansion: Words that its parents' passages added to the query; empty for a root.
         passages: Best first; empty if nothing was found or the search failed.
         error: One line if the search failed after all retries, else None.
-        cached: Whether the answer came from the disk cache.
-        seconds: How long its source took, without any waiting in line; 0 where it was not asked.
-            Two results that differ in it alone are equal.
+        cached: Whether the passages came from the disk cache.
+        seconds: Time that the source took, without queueing; 0 if it was not called. Ignored when
+            results are compared.
     """
 
     node: PlanNode
@@ -120,24 +116,39 @@ class Segment:
     """A stretch of a completion with one author.
 
     Attributes:
-        text: Decoded `token_ids`.
-        token_ids: `[l]`, exactly the ids that were sampled (`model`) or inserted (`system`).
+        text: What was written; an end-of-sequence token has no text.
+        token_ids: `[l]` ids exactly as sampled (`model`) or inserted (`system`); empty where a
+            server returns text only.
         author: `model` is trained on, `system` is masked out of the loss.
+        usage: Tokens as counted by a server, or an estimate; None if `token_ids` has them all.
+        seconds: Time that a server took to write it; None for local weights, which write a batch
+            at once. Ignored when segments are compared.
+        error: Why a server wrote nothing, in one line, or None.
+        template_chars: Length of the prefix of `text` that the server's chat template writes.
     """
 
     text: str
     token_ids: tuple[int, ...]
     author: Literal["model", "system"]
+    usage: int | None = None
+    seconds: float | None = field(default=None, compare=False)
+    error: str | None = None
+    template_chars: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens."""
+        return len(self.token_ids) if self.usage is None else self.usage
 
 
 @dataclass(frozen=True, slots=True)
 class SearchRound:
-    """One `<search>` of a trajectory.
+    """One `<search>` block of a trajectory.
 
     Attributes:
-        plan: The plan, or None if it could not be read.
-        problems: Why the plan is invalid; empty when `plan` is set.
-        results: One a node, in plan order; empty if the plan is invalid.
+        plan: The plan, or None if it is not valid.
+        problems: Why the plan is not valid; empty when `plan` is set.
+        results: One per node, in plan order; empty if the plan is not valid.
     """
 
     plan: SearchPlan | None
@@ -147,17 +158,17 @@ class SearchRound:
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """One rollout, whole: everything rewards, metrics, the loss and a person's screen need.
+    """A finished rollout: everything that rewards, metrics, the loss and the screen need.
 
     Attributes:
         question: What was asked.
-        prompt_ids: `[p]` token ids of the rendered prompt, unpadded.
-        opening: Text that the prompt's template has already opened for the model (`<think>` for the
-            R1 family), else "".
+        prompt_ids: `[p]` token ids of the rendered prompt, unpadded; empty where a server keeps
+            them to itself.
+        opening: Start of the model's turn that is already in the prompt (`<think>`), else "".
         segments: The completion in order; model and system text alternate.
-        rounds: One a `<search>` that the model closed.
-        answer: Text of the last `<answer>`, or None.
-        stop: Why generation ended: `answer` closed, the model's own `eos`, or the token `length`.
+        rounds: One per `<search>` block that the model closed.
+        answer: Text of the last `<answer>` block, or None.
+        stop: Why generation ended: `answer` was closed, the model's own `eos`, or token `length`.
     """
 
     question: Question
@@ -170,7 +181,7 @@ class Trajectory:
 
     @property
     def transcript(self) -> str:
-        """The whole exchange as text, with what the template had opened."""
+        """The completion as text, with the opening."""
         return self.opening + "".join(segment.text for segment in self.segments)
 
     @property
@@ -186,20 +197,36 @@ class Trajectory:
         ]
 
     @property
+    def generated_tokens(self) -> int:
+        """Tokens that the policy wrote."""
+        return sum(segment.tokens for segment in self.segments if segment.author == "model")
+
+    @property
+    def generation_seconds(self) -> float | None:
+        """Time that a server took to generate, without queueing; None for local weights."""
+        seconds = [segment.seconds for segment in self.segments if segment.seconds is not None]
+        return sum(seconds) if seconds else None
+
+    @property
+    def error(self) -> str | None:
+        """Why the policy failed to generate, in one line, or None."""
+        return next((segment.error for segment in self.segments if segment.error), None)
+
+    @property
     def failed_searches(self) -> int:
-        """Plan nodes whose source gave an error instead of an answer."""
+        """Plan nodes whose source returned an error."""
         return sum(r.error is not None for round_ in self.rounds for r in round_.results)
 
 
 @dataclass(frozen=True, slots=True)
 class RewardParts:
-    """The reward of one trajectory and what it is made of, each in [0, 1].
+    """The reward of one trajectory and its components, each in [0, 1].
 
     Attributes:
         answer: Score of the answer, or None if it could not be scored.
-        plan: 1.0 if every plan is valid and there is at least one, else 0.0.
-        format: Share of the format's rules that the transcript keeps.
-        total: Weighted sum, or None for «unscored»: the row then leaves its group as a whole.
+        plan: 1.0 if there is at least one plan and all are valid, else 0.0.
+        format: Share of the format rules that the transcript keeps.
+        total: Weighted sum, or None if unscored: the row is then dropped from its group.
     """
 
     answer: float | None

@@ -172,7 +172,7 @@ def _check_answer(parts: Mapping[str, Any], value: JsonValue) -> None:
         ValueError: It is not.
     """
     from rsearch_cli.policy.endpoint_calls import check_problem
-    from rsearch_cli.policy.endpoint_probe import Serving
+    from rsearch_cli.policy.endpoint_probe import ServerMode
     from rsearch_cli.reward.rubric import read_verdict
     from rsearch_cli.search.cache_entries import decode_passages
     from rsearch_cli.services.completion import check_reply
@@ -180,7 +180,7 @@ def _check_answer(parts: Mapping[str, Any], value: JsonValue) -> None:
 
     try:
         if parts["service"] == POLICY and "question" in parts:
-            Serving.from_json(value) if "results" in parts else check_problem(value)
+            ServerMode.from_json(value) if "results" in parts else check_problem(value)
         elif parts["service"] == POLICY:
             check_reply(value)
         elif parts["service"] == JUDGE:

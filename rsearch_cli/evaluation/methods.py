@@ -8,8 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from rsearch_cli.errors import PolicyError
-from rsearch_cli.policy.generation import GREEDY, Generation, PromptPolicy, Sampling
-from rsearch_cli.policy.prompts import Prompt, encode_question
+from rsearch_cli.policy.generation import (
+    GREEDY,
+    Context,
+    Generation,
+    Prompt,
+    PromptRenderer,
+    Sampling,
+)
+from rsearch_cli.policy.prompts import render_question, room_behind
 from rsearch_cli.protocol.baseline_prompts import (
     build_direct_messages,
     build_rag_messages,
@@ -25,7 +32,6 @@ from rsearch_cli.types import (
     Question,
     SearchPlan,
     SearchRound,
-    Segment,
     Trajectory,
 )
 
@@ -61,12 +67,12 @@ def run_method(
         return rollout.run(questions, sampling, on_done)
     rounds = _search(rollout, questions) if method == RAG else [()] * len(questions)
     prompts = [
-        _encode(rollout.policy, rollout.recipe, q, r)
+        _render(rollout.policy, rollout.recipe, q, r)
         for q, r in zip(questions, rounds, strict=True)
     ]
     most = rollout.recipe.rollout.max_new_tokens
     room = rollout.recipe.policy.max_seq_length
-    limits = [min(most, room - len(ids) - 1) for ids, _ in prompts]
+    limits = [min(most, room_behind(prompt.tokens, rollout.recipe.policy)) for prompt in prompts]
     for question, limit in zip(questions, limits, strict=True):
         if limit < 1:
             raise PolicyError(
@@ -78,7 +84,7 @@ def run_method(
     written: list[Generation] = []
     for start in range(0, len(questions), size):
         part = slice(start, start + size)
-        contexts = [ids for ids, _ in prompts[part]]
+        contexts = [Context(prompt) for prompt in prompts[part]]
         written += rollout.policy.generate(contexts, [ANSWER_CLOSE], limits[part])
     rows = zip(questions, prompts, rounds, written, strict=True)
     return [_finish(rollout, *row) for row in rows]
@@ -91,39 +97,38 @@ def _search(rollout: Rollout, questions: Sequence[Question]) -> list[tuple[Searc
     return [(SearchRound(plan, (), results),) for plan, results in zip(plans, found, strict=True)]
 
 
-def encode_prompt_for(
-    method: str, question: Question, policy: PromptPolicy, recipe: Recipe
+def render_prompt_for(
+    method: str, question: Question, policy: PromptRenderer, recipe: Recipe
 ) -> Prompt:
     """Return the prompt of a question for a method, as far as it is known before a search."""
     if method == AGENT:
-        return encode_question(question, policy, recipe)
-    return _encode(policy, recipe, question, ())
+        return render_question(question, policy, recipe)
+    return _render(policy, recipe, question, ())
 
 
-def _encode(
-    policy: PromptPolicy, recipe: Recipe, question: Question, rounds: tuple[SearchRound, ...]
+def _render(
+    policy: PromptRenderer, recipe: Recipe, question: Question, rounds: tuple[SearchRound, ...]
 ) -> Prompt:
     if not rounds:
-        return policy.encode_prompt(build_direct_messages(question, policy.forbidden))
+        return policy.render(build_direct_messages(question, policy.forbidden))
     results: tuple[NodeResult, ...] = rounds[0].results
     chars = recipe.search.passage_chars
     block = render_results(results, recipe.protocol, chars, policy.forbidden)
-    return policy.encode_prompt(build_rag_messages(question, block, policy.forbidden))
+    return policy.render(build_rag_messages(question, block, policy.forbidden))
 
 
 def _finish(
     rollout: Rollout,
     question: Question,
-    prompt: tuple[list[int], str],
+    prompt: Prompt,
     rounds: tuple[SearchRound, ...],
     written: Generation,
 ) -> Trajectory:
-    ids, opening = prompt
     return Trajectory(
         question=question,
-        prompt_ids=tuple(ids),
-        opening=opening,
-        segments=(Segment(written.text, written.token_ids, "model"),),
+        prompt_ids=prompt.token_ids,
+        opening=prompt.opening,
+        segments=(written.as_segment(),),
         rounds=rounds,
         answer=read_bare_answer(written.text),
         stop="answer" if written.stop == "tag" else written.stop,

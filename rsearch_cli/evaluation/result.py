@@ -12,7 +12,6 @@ from typing import Any
 
 from rsearch_cli.errors import DataMalformed
 from rsearch_cli.evaluation.methods import AGENT, DIRECT
-from rsearch_cli.policy.endpoint import call_seconds, failure_of
 from rsearch_cli.protocol.transcript import read_transcript
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.reward.composite import plan_score
@@ -121,7 +120,6 @@ def score_trajectory(trajectory: Trajectory, recipe: Recipe, method: str = AGENT
     normalisation = recipe.reward.normalisation
     results = [result for round_ in trajectory.rounds for result in round_.results]
     errors = [result.error for result in results if result.error is not None]
-    on_server = recipe.policy.endpoint.url is not None
     return EvalResult(
         id=question.id,
         text=question.text,
@@ -132,7 +130,7 @@ def score_trajectory(trajectory: Trajectory, recipe: Recipe, method: str = AGENT
         plan_valid=plan_score(trajectory.rounds),
         format_valid=float(reading.format_valid),
         searches=len(results),
-        completion_tokens=sum(trajectory.model_mask),
+        completion_tokens=trajectory.generated_tokens,
         transcript=trajectory.transcript,
         inserted=_inserted_ranges(trajectory),
         type=question.type,
@@ -140,9 +138,9 @@ def score_trajectory(trajectory: Trajectory, recipe: Recipe, method: str = AGENT
         failed_searches=len(errors),
         method=method,
         title_recall=None if method == DIRECT else title_recall(trajectory),
-        seconds=_own_seconds(trajectory) if on_server else None,
+        seconds=_own_seconds(trajectory),
         search_failure=errors[-1] if errors else None,
-        failure=failure_of(trajectory),
+        failure=trajectory.error,
     )
 
 
@@ -171,8 +169,10 @@ def search_seconds(trajectory: Trajectory) -> float:
     return total
 
 
-def _own_seconds(trajectory: Trajectory) -> float:
-    return round(call_seconds(trajectory) + search_seconds(trajectory), 4)
+def _own_seconds(trajectory: Trajectory) -> float | None:
+    """Return the time of one answer; None for local weights, which answer a batch at once."""
+    generation = trajectory.generation_seconds
+    return None if generation is None else round(generation + search_seconds(trajectory), 4)
 
 
 def _inserted_ranges(trajectory: Trajectory) -> tuple[tuple[int, int], ...]:

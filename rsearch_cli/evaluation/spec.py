@@ -19,7 +19,7 @@ from rsearch_cli.evaluation.folder import EvaluationFolder
 from rsearch_cli.evaluation.format_problem import find_format_problem
 from rsearch_cli.evaluation.result import EvalResult
 from rsearch_cli.evaluation.summary import summarise
-from rsearch_cli.policy.endpoint_probe import SETTLED
+from rsearch_cli.policy.endpoint_probe import MODE_SETTINGS
 from rsearch_cli.policy.resolve import describe_weights, locate_model
 from rsearch_cli.questions.sets import QuestionSet
 from rsearch_cli.recipe.addresses import hide_login
@@ -73,7 +73,7 @@ class EvalSpec:
 def describe_policy(wanted: EvalSpec) -> dict[str, str | None]:
     """Name the policy: the server and its model, or the weights.
 
-    What is settled with a server is not in it; see `policy.serving`.
+    How a server is used is not in it; see `policy.endpoint_probe`.
 
     Raises:
         PolicyError: The model or the adapter is not there.
@@ -96,7 +96,7 @@ def stored_policy(
     """
     stored = folder.read_settings().get("policy")
     settled = stored if isinstance(stored, dict) and "url" in policy else {}
-    return {**policy, **{name: settled[name] for name in SETTLED if name in settled}}
+    return {**policy, **{name: settled[name] for name in MODE_SETTINGS if name in settled}}
 
 
 def describe_settings(

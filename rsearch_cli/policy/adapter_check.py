@@ -1,66 +1,52 @@
-"""A check that what is sampled comes from the model that is trained.
+"""A check before training that what is sampled comes from the model that is trained.
 
-Place in the path: `train` runs it once, before the first step. Generation may go through kernels or
-an engine of their own, and builds of these have left the adapter out without a word: such a run
-looks healthy and learns nothing. On failure: `TrainingIneffective`; the adapter is put back first.
+Generation may run through its own kernels or engine, and some builds of these have silently left
+the adapter out: such a run looks healthy and learns nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from rsearch_cli.errors import TrainingIneffective
+from rsearch_cli.policy.local import LocalPolicy
 
 PROMPT = [{"role": "user", "content": "Who wrote it?"}]
 TOKENS = 8
 
-NUDGE = 0.05
-"""Added to every weight of every B matrix: a rough push, since it is taken back exactly."""
+PERTURBATION = 0.05
+"""Added to every weight of every B matrix; the original values are restored exactly."""
 
 LEAST_CHANGE = 1e-4
-"""In a log-probability; a generation without the adapter repeats itself bit by bit."""
+"""Smallest change of a log-probability that counts; without the adapter there is none at all."""
 
 
-class SampledPolicy(Protocol):
-    """What the check needs of a policy (see `policy.local.LocalPolicy`)."""
-
-    model: Any
-
-    def encode_prompt(self, messages: list[dict[str, str]]) -> tuple[list[int], str]:
-        """Ids of a rendered chat, and what its template has opened for the model."""
-        ...
-
-    def sample_log_probs(self, context: list[int], count: int) -> list[tuple[int, float]]:
-        """Greedily sampled ids with their log-probabilities, from the path of generation."""
-        ...
-
-
-def check_adapter(policy: SampledPolicy) -> None:
-    """Nudge the adapter, look whether sampled log-probabilities move, and put it back.
+def check_adapter(policy: LocalPolicy) -> None:
+    """Perturb the adapter, check that sampled log-probabilities change, and restore it.
 
     Raises:
         TrainingIneffective: They do not, or there is no adapter.
     """
-    context, _ = policy.encode_prompt(PROMPT)
+    context = policy.render(PROMPT).token_ids
     before = policy.sample_log_probs(context, TOKENS)
-    with _nudged(policy.model):
+    with _perturbed(policy.model):
         after = policy.sample_log_probs(context, TOKENS)
     if [token for token, _ in before] != [token for token, _ in after]:
         return
     change = max((abs(x - y) for (_, x), (_, y) in zip(before, after, strict=True)), default=0.0)
     if change < LEAST_CHANGE:
         raise TrainingIneffective(
-            f"adapter check: with every LoRA B weight moved by {NUDGE}, the log-probabilities of "
-            f"{len(before)} sampled tokens moved by {change:.1e} at most: generation leaves the "
-            "adapter out, and training would learn nothing; use --set policy.backend=transformers, "
-            "or another release of unsloth"
+            f"adapter check: changing every LoRA B weight by {PERTURBATION} changed the "
+            f"log-probabilities of {len(before)} sampled tokens by {change:.1e} at most: "
+            "generation ignores the adapter, and training would have no effect; use --set "
+            "policy.backend=transformers, or another release of unsloth"
         )
 
 
 @contextmanager
-def _nudged(model: Any) -> Iterator[None]:
+def _perturbed(model: Any) -> Iterator[None]:
     import torch
 
     weights = [p for name, p in model.named_parameters() if "lora_B" in name]
@@ -68,7 +54,7 @@ def _nudged(model: Any) -> Iterator[None]:
     try:
         with torch.no_grad():
             for weight in weights:
-                weight.add_(NUDGE)
+                weight.add_(PERTURBATION)
         yield
     finally:
         with torch.no_grad():

@@ -1,7 +1,7 @@
-"""The half of a local policy that needs no weights: text to token ids and back.
+"""A tokenizer with its chat template: the half of a local policy that needs no weights.
 
-Commands make it before they load a model, so that a tokenizer that cannot be used (no chat
-template, no distinct pad token) raises `PolicyError` before anything slow starts.
+Commands create it before they load a model, so that a tokenizer that cannot be used (no chat
+template, no separate pad token) fails before anything slow starts.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ from typing import Any
 
 from rsearch_cli.errors import PolicyError
 from rsearch_cli.policy.chat_template import Chat, ChatTemplate, find_opening
+from rsearch_cli.policy.generation import Prompt
+from rsearch_cli.protocol.transcript import THINK
+from rsearch_cli.types import Segment
 
 
 def ensure_pad_token(tokenizer: Any) -> None:
-    """Give the tokenizer a pad token that is not its end-of-sequence token.
+    """Give the tokenizer a pad token that differs from its end-of-sequence token.
 
-    With pad = eos, left-packing and truncation tests cannot tell the end of an answer from padding.
-    A pad token the vocabulary already has is taken; the embedding is never resized.
+    With pad = eos, left-packing and truncation checks cannot tell the end of an answer from
+    padding. The pad token is taken from the vocabulary; the embedding is never resized.
 
     Raises:
-        PolicyError: If the vocabulary has no token to spare.
+        PolicyError: The vocabulary has no token to spare.
     """
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != tokenizer.eos_token_id:
         return
@@ -37,15 +40,15 @@ def ensure_pad_token(tokenizer: Any) -> None:
 
 
 class ChatTokenizer:
-    """A tokenizer as a rollout uses it.
+    """Turns chats and inserted text into token ids, and ids into text.
 
     Args:
-        tokenizer: Gets a pad token of its own if it lacks one, and its chat template is amended
-            where it cannot hold a chat (see `ChatTemplate`).
+        tokenizer: Receives a pad token of its own if it lacks one; its chat template is amended
+            where it cannot hold our chats (see `ChatTemplate`).
 
     Attributes:
         template: The chat template.
-        forbidden: Strings that would become a single added token; text from outside must not hold
+        forbidden: Strings that would become a single added token; outside text must not contain
             them (see `protocol.results.neutralise`).
     """
 
@@ -67,22 +70,29 @@ class ChatTokenizer:
         """The end-of-sequence id that closes a finished row."""
         return int(self.tokenizer.eos_token_id)
 
-    def encode_prompt(self, messages: Chat) -> tuple[list[int], str]:
-        """Render a chat as ids, ready for the model's turn.
-
-        Returns:
-            `[p]` ids, and what the template has already opened for the model (`<think>`), or "".
+    def render(self, messages: Chat, *, open_thought: bool = False) -> Prompt:
+        """Render a chat for the model's turn, with `[p]` ids.
 
         Raises:
-            PolicyError: The template does not render every message whole and in order.
+            PolicyError: The template drops or reorders a message.
         """
         text = self.template.render(messages)
         if loss := self.template.describe_loss(messages, text):
             raise PolicyError(f"{self.tokenizer.name_or_path}: the chat template is wrong: {loss}")
-        return self.tokenizer.encode(text, add_special_tokens=False), find_opening(messages, text)
+        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        opening = find_opening(messages, text)
+        if added := open_thought and not opening:
+            opening = THINK
+            ids += self.encode(opening)
+        return Prompt(tuple(messages), tuple(ids), opening, added)
 
-    def encode_inserted(self, text: str) -> list[int]:
-        """Encode text that the system puts into a completion; `[l]` ids, no control token."""
+    def insert(self, text: str, limit: int) -> Segment:
+        """Make a segment of text that the system writes, cut to `limit` tokens."""
+        ids = self.encode(text)[:limit]
+        return Segment(self.decode(ids), tuple(ids), "system")
+
+    def encode(self, text: str) -> list[int]:
+        """Encode text of the system: `[l]` ids, without control tokens."""
         ids = self.tokenizer.encode(text, add_special_tokens=False)
         return [i for i in ids if i not in self._control_ids]
 

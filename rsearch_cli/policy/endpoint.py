@@ -1,33 +1,40 @@
-"""A policy on a server: text through OpenAI's API, for the same rollout as local weights.
+"""A policy behind an OpenAI-compatible server, for the same rollouts as local weights.
 
-It takes the place of `LocalPolicy` in evaluation and in use. A request without an answer gives an
-empty generation; `failure_of` finds the reason in the trajectory, so that it is counted and never
-scored.
+A request that fails after all retries yields an empty generation with an `error`, so that it is
+counted and never scored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from rsearch_cli.errors import OfflineMiss, PolicyError, RecipeValueError, ServiceFailure
 from rsearch_cli.policy.chat_template import ChatTemplate
-from rsearch_cli.policy.endpoint_calls import FRAME_TOKENS, PolicyCalls, check_problem
+from rsearch_cli.policy.endpoint_calls import FRAME_TOKENS, EndpointCalls, check_problem
 from rsearch_cli.policy.endpoint_chat import (
-    Written,
-    assemble,
-    cut_behind,
-    drop_echo,
+    ReplyText,
+    count_tokens,
+    cut_at_stop,
     find_stop,
-    is_undecided,
-    read_reply,
+    is_ambiguous,
+    join_thought,
+    read_generation,
+    strip_echo,
+    to_messages,
 )
-from rsearch_cli.policy.endpoint_probe import SGLANG, Serving
-from rsearch_cli.policy.generation import GREEDY, Generation, Sampling
+from rsearch_cli.policy.endpoint_probe import SGLANG, ServerMode
+from rsearch_cli.policy.generation import (
+    GREEDY,
+    Context,
+    Generation,
+    OnText,
+    Prompt,
+    Sampling,
+)
 from rsearch_cli.policy.prefix_cache import PrefixCache
-from rsearch_cli.policy.texts import TextToken, build_chat, count_tokens, ends_opened, fill, heads
 from rsearch_cli.protocol.transcript import THINK
 from rsearch_cli.recipe.policy import PolicyConfig
 from rsearch_cli.services.chat_client import ChatClient
@@ -37,34 +44,33 @@ from rsearch_cli.services.completion import Completion
 from rsearch_cli.services.event_loop import PATIENCE_SECONDS, EventLoop
 from rsearch_cli.services.lifetime import Closing, finish_all
 from rsearch_cli.services.outcomes import CallFailure, Reply
-from rsearch_cli.types import Trajectory
-
-END = -1
-"""Stands for the end of a turn, which has no id of ours."""
-
-OnText = Callable[[str], None]
+from rsearch_cli.types import Segment
 
 
 class EndpointPolicy(Closing):
     """A model behind an OpenAI-compatible server.
 
-    One event loop lives as long as the policy, so that its client keeps its connections: no
-    instance in two threads. Close it when done; the client belongs to the caller.
+    Its event loop lives as long as the policy, so that connections are kept. Not thread-safe. Close
+    it when done; the service client belongs to the caller.
 
     Attributes:
-        forbidden: Marks between turns that hold no angle bracket; servers may read them anywhere.
-        eos_id: Stands for the end of a turn.
-        line: The server that is asked.
+        forbidden: Turn markers without angle brackets, which servers may parse anywhere.
+        eos_id: None: rows of text have no ids.
+        line: Client of the server.
     """
 
     forbidden: tuple[str, ...] = ("[INST]", "[/INST]")
-    eos_id = END
+    eos_id = None
 
     def __init__(self, policy: PolicyConfig, client: ServiceClient) -> None:
-        """Take the recipe's section and the client of the service `policy`; nothing is sent.
+        """Set up the policy; nothing is sent.
+
+        Args:
+            policy: The recipe's section.
+            client: Client of the service `policy`.
 
         Raises:
-            RecipeValueError: OpenAI's own server is asked, and its price is not given.
+            RecipeValueError: OpenAI's own server without a price.
         """
         endpoint = policy.endpoint
         self.line = ChatClient(
@@ -76,74 +82,80 @@ class EndpointPolicy(Closing):
             "rollout.max_new_tokens, search.passage_chars or search.top_k",
         )
         self._client = client
-        self._calls = PolicyCalls(endpoint, client, self.line)
+        self._calls = EndpointCalls(endpoint, client, self.line)
         self._loop = EventLoop("replies of the policy's server")
-        self._serving: Serving | None = None
+        self._mode: ServerMode | None = None
         if endpoint.results == "user_turn":
-            self._serving = Serving("user_turn", "the recipe says so")
+            self._mode = ServerMode("user_turn", "the recipe says so")
         if self.line.is_public and not endpoint.usd_per_million_output_tokens:
             raise RecipeValueError(
-                "policy.endpoint.usd_per_million_output_tokens is 0, and OpenAI charges for its "
-                "tokens; give both prices with --set, so that the bill and budget.max_usd hold"
+                "policy.endpoint.usd_per_million_output_tokens is 0, but OpenAI charges for "
+                "tokens; set both prices with --set, so that the bill and budget.max_usd are right"
             )
 
     @property
-    def serving(self) -> Serving:
-        """What was settled with the server; see `prepare`, which is called if need be."""
-        return self._serving or self.prepare()
+    def mode(self) -> ServerMode:
+        """How the server is used; calls `prepare` if that is not known yet."""
+        return self._mode or self.prepare()
 
     def check_key(self) -> None:
         """Check that there is a key where one is needed.
 
         Raises:
-            AccessDenied: OpenAI's own server is asked, and there is no key.
+            AccessDenied: OpenAI's own server without a key.
         """
         self.line.check_key("name a server of your own with --endpoint")
 
-    def prepare(self) -> Serving:
-        """Ask the server what it is and for a few tokens, before anything is loaded or generated.
+    def prepare(self) -> ServerMode:
+        """Probe the server with a few tokens, before anything is loaded or generated.
 
         Raises:
             PolicyError: The server does not know the model or the address, refuses a plain request,
-                or cannot continue a turn although the recipe wants that.
+                or cannot continue a turn although the recipe requires it.
             ServiceFailure: It does not answer.
             AccessDenied: The key or the account is refused.
-            BudgetExceeded: The call could pass the budget.
-            OfflineMiss: Nothing may be sent, and it is not known from an earlier run.
+            BudgetExceeded: The call could exceed the budget.
+            OfflineMiss: Offline, and no earlier run has probed this server.
         """
-        self._serving = self._loop.run(self._calls.settle())
-        return self._serving
+        self._mode = self._loop.run(self._calls.probe())
+        return self._mode
 
     def describe_problem(self, chat: list[dict[str, str]]) -> str | None:
-        """Why the server's chat template does not render a chat as it is meant.
+        """Return why the server's chat template does not render a chat faithfully.
 
-        None if it does, and where the server cannot be asked for that.
+        None if it does, and if the server cannot show it.
 
         Raises:
             ServiceFailure: The server does not answer.
         """
-        if not self.serving.by_ids:
+        if not self.mode.by_ids:
             return None
         with suppress(OfflineMiss):
             return self._loop.run(self._describe_problem(chat))
         return None
 
-    def encode_prompt(self, messages: list[dict[str, str]]) -> tuple[list[int], str]:
-        """Take a chat; gives its tokens, and what the server's template opens, if that is known."""
-        size = sum(count_tokens(m["content"]) + FRAME_TOKENS for m in messages)
-        return self._encode(TextToken(messages=messages), size), self.serving.opening
+    def render(self, messages: list[dict[str, str]], *, open_thought: bool = False) -> Prompt:
+        """Make a prompt of a chat; the server renders it if it continues ids."""
+        opening = self.mode.opening
+        added = open_thought and not opening
+        prompt = Prompt(
+            tuple(messages),
+            opening=THINK if added else opening,
+            added_opening=added,
+            usage=sum(count_tokens(m["content"]) + FRAME_TOKENS for m in messages)
+            + (count_tokens(THINK) if added else 0),
+        )
+        ids = self._encode_now(lambda: self._render_ids(prompt))
+        return replace(prompt, token_ids=ids, usage=None) if ids else prompt
 
-    def encode_inserted(self, text: str) -> list[int]:
-        """Take text that the system writes."""
-        return self._encode(TextToken(text), count_tokens(text))
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of tokens, exactly."""
-        return "".join(i.text for i in ids if isinstance(i, TextToken))
+    def insert(self, text: str, limit: int) -> Segment:
+        """Make a segment of text that the system writes; it is never cut."""
+        ids = self._encode_now(lambda: self._encode_ids(text))
+        return Segment(text, ids, "system", usage=None if ids else count_tokens(text))
 
     def generate(
         self,
-        contexts: Sequence[Sequence[int]],
+        contexts: Sequence[Context],
         stops: Sequence[str],
         max_new_tokens: Sequence[int],
         sampling: Sampling = GREEDY,
@@ -152,25 +164,24 @@ class EndpointPolicy(Closing):
     ) -> list[Generation]:
         """Continue every context, as many at once as the recipe's service allows.
 
-        The server keeps its own cache of what it has computed; `cache` is not used. With `on_text`
-        replies are streamed, and told in another thread while this one waits; if one breaks off and
-        is asked for again, its text begins anew.
+        The server caches prefixes by itself, so `cache` is not used. With `on_text` replies are
+        streamed; it is called from another thread.
 
         Raises:
             AccessDenied: The key or the account is refused.
-            BudgetExceeded: A call could pass the budget.
-            OfflineMiss: A reply is not in the cache, and nothing may be sent.
+            BudgetExceeded: A call could exceed the budget.
+            OfflineMiss: Offline, and a reply is not in the cache.
             PolicyError: The server does not know the model or the address.
-            KeyboardInterrupt: Ctrl-C; without `on_text` what was under way had
-                `services.loop.PATIENCE_SECONDS`.
+            KeyboardInterrupt: Ctrl-C; without `on_text`, calls in flight had
+                `services.event_loop.PATIENCE_SECONDS` to finish.
         """
-        write = self._continue_ids if self.serving.by_ids else self._continue_chat
-        asked = zip(contexts, max_new_tokens, strict=True)
+        continue_ = self._continue_ids if self.mode.by_ids else self._continue_chat
+        requests = zip(contexts, max_new_tokens, strict=True)
         replies = finish_all(
-            self._guard(write(context, list(stops), most, sampling, on_text))
-            for context, most in asked
+            self._catch_failure(continue_(context, list(stops), most, sampling, on_text))
+            for context, most in requests
         )
-        # A person who looks on and presses Ctrl-C wants the next question.
+        # In a session, Ctrl-C means that the next question is wanted at once.
         return self._loop.run(replies, 0.0 if on_text else PATIENCE_SECONDS)
 
     def close(self) -> None:
@@ -178,19 +189,19 @@ class EndpointPolicy(Closing):
         with self._loop as loop:
             loop.run(self.line.close(), patience=0.0)
 
-    def _encode(self, head: TextToken, estimate: int) -> list[int]:
-        """The tokens of a prompt or a text, counted by the server where it has ids for them."""
-        if self.serving.by_ids and self._client.may_send:
-            # What fails here is tried again when a reply is asked for, and counted then.
+    def _encode_now(self, encode: Callable[[], Coroutine[Any, Any, list[int]]]) -> tuple[int, ...]:
+        """Return ids from the server's tokenizer, or () where there are none to be had."""
+        if self.mode.by_ids and self._client.may_send:
+            # A failure here is retried, and counted, when a reply is requested.
             with suppress(CallFailure):
-                self._loop.run(self._ids_of(head))
-        return [head, *fill(estimate if head.ids is None else len(head.ids))]
+                return tuple(self._loop.run(encode()))
+        return ()
 
     async def _describe_problem(self, chat: list[dict[str, str]]) -> str | None:
         async def ask() -> Reply:
             try:
-                ids = await self._ids_of(TextToken(messages=chat))
-                rendered = await self.serving.tokens(self.line).decode(ids)
+                ids = await self._render_ids(Prompt(tuple(chat)))
+                rendered = await self.mode.tokenizer(self.line).decode(ids)
             except RequestRefused as refused:
                 return Reply(str(refused))
             meant = [dict(message) for message in self.line.dialect.put(chat, {}).messages]
@@ -202,103 +213,93 @@ class EndpointPolicy(Closing):
         )
         return problem
 
-    async def _ids_of(self, head: TextToken) -> tuple[int, ...]:
-        if head.ids is None:
-            tokens = self.serving.tokens(self.line)
-            if head.messages:
-                chat = self.line.dialect.put(head.messages, {}).messages
-                head.ids = tuple(await tokens.render(chat))
-            else:
-                head.ids = tuple(await tokens.encode(head.text))
-        return head.ids
+    async def _render_ids(self, prompt: Prompt) -> list[int]:
+        chat = self.line.dialect.put(prompt.messages, {}).messages
+        ids = await self.mode.tokenizer(self.line).render(chat)
+        return ids + await self._encode_ids(prompt.opening) if prompt.added_opening else ids
+
+    async def _encode_ids(self, text: str) -> list[int]:
+        return await self.mode.tokenizer(self.line).encode(text) if text else []
+
+    async def _context_ids(self, context: Context) -> list[int]:
+        """Return the ids of a context; those that could not be had before are encoded now."""
+        ids = list(context.prompt.token_ids) or await self._render_ids(context.prompt)
+        for segment in context.segments:
+            ids += segment.token_ids or await self._encode_ids(segment.text)
+        return ids
 
     async def _continue_ids(
         self,
-        context: Sequence[int],
+        context: Context,
         stops: list[str],
         most: int,
         sampling: Sampling,
         on_text: OnText | None,
     ) -> Generation:
-        """Continue token ids: what the model sees on local weights."""
-        tokens, parts = self.serving.tokens(self.line), heads(context)
-        options = _options(stops, most, sampling) | dict(tokens.options)
+        """Continue token ids: the model sees exactly what it sees on local weights."""
+        tokenizer = self.mode.tokenizer(self.line)
+        options = _options(stops, most, sampling) | dict(tokenizer.options)
 
         async def ask() -> Completion:
-            prompt = [i for head in parts for i in await self._ids_of(head)]
+            prompt = await self._context_ids(context)
             tell = (lambda _, text: on_text(text)) if on_text else None
             reply = await self.line.continue_ids(prompt, tell, **options)
             text, stop = find_stop(reply.text, stops, reply.finish, reply.stop_string)
             if reply.token_ids is None or len(text) < len(reply.text):
-                ids = tuple(await tokens.encode(text))
+                ids = tuple(await tokenizer.encode(text))
             else:
                 ids = reply.token_ids
-                # The last token may hold characters behind the tag; local weights keep them.
-                text = await tokens.decode(ids) if stop == "tag" else text
+                # The last token may contain text behind the tag; local weights keep it.
+                text = await tokenizer.decode(ids) if stop == "tag" else text
             return replace(reply, text=text, finish=stop, token_ids=ids)
 
-        messages = build_chat(context, same_turn=True)
+        messages = to_messages(context, same_turn=True)
         value = await self._calls.reply(messages, options, most, ask)
-        ids = value["ids"] or ()
-        head = TextToken(value["text"], "model", seconds=value["seconds"], ids=ids)
-        return Generation((head, *fill(len(ids))), value["text"], value["finish"])
+        ids = tuple(value["ids"] or ())
+        return Generation(ids, value["text"], value["finish"], seconds=value["seconds"])
 
     async def _continue_chat(
         self,
-        context: Sequence[int],
+        context: Context,
         stops: list[str],
         most: int,
         sampling: Sampling,
         on_text: OnText | None,
     ) -> Generation:
-        """Continue a chat, by a turn of its own or within the last one."""
-        serving, opened = self.serving, ends_opened(context)
-        same_turn = serving.results == "same_turn"
-        messages = build_chat(context, same_turn=same_turn, leave_implied=serving.server == SGLANG)
+        """Continue a chat, with a new turn or within the last one."""
+        mode = self.mode
+        same_turn = mode.results == "same_turn"
+        opened = context.prompt.added_opening and not any(s.text for s in context.segments)
+        messages = to_messages(context, same_turn=same_turn, omit_template=mode.server == SGLANG)
         turn = messages[-1]["content"] if messages[-1]["role"] == "assistant" else ""
-        options = _options(stops, most, sampling) | serving.options(continues=bool(turn))
+        options = _options(stops, most, sampling) | mode.options(continues=bool(turn))
 
-        def read(thought: str, text: str) -> Written:
-            return assemble(thought, drop_echo(text, turn), opened=opened)
+        def read(thought: str, text: str) -> ReplyText:
+            return join_thought(thought, strip_echo(text, turn), opened=opened)
 
         def tell(thought: str, text: str) -> None:
             repeats = turn.startswith(text) or (opened and THINK.startswith(text.lstrip()))
-            if on_text and not is_undecided(thought, text) and (thought or not repeats):
+            if on_text and not is_ambiguous(thought, text) and (thought or not repeats):
                 written = read(thought, text)
-                on_text(cut_behind(written.text, stops, written.thought) or written.text)
+                on_text(cut_at_stop(written.text, stops, written.thought_chars) or written.text)
 
         async def ask() -> Completion:
             return await self.line.complete(messages, tell if on_text else None, **options)
 
         value = await self._calls.reply(messages, options, most, ask)
         written = read(value.get("thought", ""), value["text"])
-        return read_reply(written, value, stops, most)
+        return read_generation(written, value, stops, most)
 
-    async def _guard(self, reply: Awaitable[Generation]) -> Generation:
-        """A reply, or an empty one that says why there is none."""
+    async def _catch_failure(self, reply: Awaitable[Generation]) -> Generation:
+        """Return a reply, or an empty one with the error."""
         try:
             return await reply
         except ServiceFailure as failure:
             if isinstance(failure.__cause__, NothingThere):
                 raise PolicyError(str(failure)) from None
-            line = " ".join(str(failure).split())
-            return Generation((TextToken(author="model", failure=line),), "", "eos")
-
-
-def call_seconds(trajectory: Trajectory) -> float:
-    """How long the server took for all replies of a trajectory, without any waiting in line."""
-    return sum(token.seconds for token in _tokens(trajectory))
-
-
-def failure_of(trajectory: Trajectory) -> str | None:
-    """Why a trajectory has no end, if a request for it got no answer."""
-    return next((token.failure for token in _tokens(trajectory) if token.failure), None)
+            return Generation((), "", "eos", error=" ".join(str(failure).split()))
 
 
 def _options(stops: list[str], most: int, sampling: Sampling) -> dict[str, Any]:
     options = {"temperature": sampling.temperature, "stop": stops, "max_tokens": most}
     return options | ({"top_p": sampling.top_p} if sampling.top_p < 1 else {})
-
-
-def _tokens(trajectory: Trajectory) -> list[TextToken]:
-    return [i for s in trajectory.segments for i in s.token_ids if isinstance(i, TextToken)]

@@ -1,4 +1,4 @@
-"""Calls to the policy's server: priced, named for the cache, and made through the client."""
+"""Calls to the policy's server: their price, their cache key, and the calls themselves."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rsearch_cli.policy.endpoint_probe import (
     MOST_PROBES,
     PROBE_BYTES,
     PROBE_TOKENS,
-    Serving,
-    settle,
+    ServerMode,
+    probe_server,
 )
 from rsearch_cli.recipe.policy import EndpointConfig
 from rsearch_cli.services.cache import make_key
@@ -26,29 +26,29 @@ from rsearch_cli.services.completion import Completion, check_reply
 from rsearch_cli.services.outcomes import Reply
 
 FRAME_TOKENS = 16
-"""An estimate of the marks around a message."""
+"""Estimated tokens of the markers around a message."""
 
 _DAY_SECONDS = 86400.0
 
 
 def check_problem(value: JsonValue) -> str | None:
-    """Read what was found out about a chat: what is wrong with it, or None.
+    """Read a cached check of a chat: what is wrong with it, or None.
 
     Raises:
         ValueError: It is neither.
     """
     if value is not None and not isinstance(value, str):
-        raise ValueError("no account of how a server renders a chat")
+        raise ValueError("not a check of how a server renders a chat")
     return value
 
 
-class PolicyCalls:
-    """What is asked of the policy's server.
+class EndpointCalls:
+    """Requests to the policy's server, through the run's budget and cache.
 
     Args:
         endpoint: The recipe's section; prices, `results` and `cache_days` are read.
-        client: Of the service `policy`.
-        line: To the server.
+        client: Client of the service `policy`.
+        line: Client of the server.
     """
 
     def __init__(self, endpoint: EndpointConfig, client: ServiceClient, line: ChatClient) -> None:
@@ -56,25 +56,24 @@ class PolicyCalls:
         self._client = client
         self._line = line
 
-    async def settle(self) -> Serving:
-        """Find out how the server is asked; see `EndpointPolicy.prepare` for what is raised."""
+    async def probe(self) -> ServerMode:
+        """Find out how to use the server; raises what `EndpointPolicy.prepare` does."""
         worst = self._price(PROBE_BYTES, PROBE_TOKENS)
 
         async def ask() -> Reply:
             replies: list[Completion] = []
-            serving = await settle(self._line, self._endpoint.results, replies.append)
-            return Reply(serving.as_json(), sum(self._price_of(r, worst) for r in replies))
+            mode = await probe_server(self._line, self._endpoint.results, replies.append)
+            return Reply(mode.as_json(), sum(self._price_of(r, worst) for r in replies))
 
         try:
-            settled = await self.look_up(
+            mode: ServerMode = await self.look_up(
                 "how the server continues a turn",
                 ask,
-                read=Serving.from_json,
+                read=ServerMode.from_json,
                 worst_usd=MOST_PROBES * worst,
                 results=self._endpoint.results,
             )
-            serving: Serving = settled
-            return serving
+            return mode
         except ServiceFailure as failure:
             if isinstance(failure.__cause__, NothingThere):
                 raise PolicyError(f"{failure}{await self._line.describe_models()}") from None
@@ -91,17 +90,16 @@ class PolicyCalls:
         worst_usd: float = 0.0,
         **parts: Any,
     ) -> Any:
-        """Find out something about the server, and keep it for runs that are offline.
+        """Ask the server about itself, and cache the answer for offline runs.
 
         Args:
-            question: Names it, with `parts`.
-            ask: Asks the server; another one may be there tomorrow, so it is asked every time.
-            read: Turns the answer into what is returned; raises `ValueError` for one that is not
-                valid.
-            worst_usd: Most that this can cost.
+            question: Cache key, together with `parts`.
+            ask: Asks the server; called every time, since the server may have changed.
+            read: Decodes the answer; raises `ValueError` if it is not valid.
+            worst_usd: Worst-case price.
             **parts: JSON values.
         """
-        key = self._name(question=question, **parts)
+        key = self._key(question=question, **parts)
         answer = await self._client.fetch(key, ask, read=read, worst_usd=worst_usd, ttl_seconds=0.0)
         return answer.value
 
@@ -112,15 +110,15 @@ class PolicyCalls:
         most: int,
         ask: Callable[[], Awaitable[Completion]],
     ) -> Any:
-        """Get a reply of the model, as the fields of a `Completion` and its `seconds`.
+        """Return a reply of the model as JSON: the fields of a `Completion`, and `seconds`.
 
         Args:
-            messages: All that the reply follows.
+            messages: The context as messages; part of the cache key, also where ids are sent.
             options: Of the request.
-            most: Limit of tokens.
-            ask: Asks the server.
+            most: Token limit.
+            ask: Sends the request.
         """
-        # No tokenizer that falls back to bytes makes more tokens than there are bytes.
+        # An upper bound: byte-level tokenizers make at most one token per byte.
         sent = sum(len(m["content"].encode()) + FRAME_TOKENS for m in messages)
         worst = self._price(sent, most)
 
@@ -139,21 +137,21 @@ class PolicyCalls:
             return Reply(value, self._price_of(completion, worst))
 
         greedy = options["temperature"] == 0
-        # A sample answers no other request.
+        # A sampled reply must not answer another request.
         draw = None if greedy else uuid.uuid4().hex
-        key = self._name(messages=list(messages), options=dict(options), draw=draw)
+        key = self._key(messages=list(messages), options=dict(options), draw=draw)
         kept = self._endpoint.cache_days * _DAY_SECONDS if greedy else 0.0
         answer = await self._client.fetch(
             key, call, read=check_reply, worst_usd=worst, ttl_seconds=kept
         )
         return answer.value
 
-    def _name(self, **parts: Any) -> str:
+    def _key(self, **parts: Any) -> str:
         server, model = self._line.url, self._line.model
         return make_key(self._client.service, endpoint=server, model=model, **parts)
 
     def _price_of(self, completion: Completion, worst: float) -> float:
-        """What a call cost by the server's own count, in USD; the worst if it does not count."""
+        """Return the price in USD by the server's token counts; without counts, the worst case."""
         if completion.input_tokens is None or completion.output_tokens is None:
             return worst
         return self._price(completion.input_tokens, completion.output_tokens)

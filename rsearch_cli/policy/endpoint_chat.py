@@ -1,7 +1,7 @@
-"""A chat server's reply, read as the text that the model wrote.
+"""Contexts as messages for a chat server, and its replies as the text that the model wrote.
 
-Servers send the thought apart, leave out a tag that their chat template had opened, or a stop
-string, or write past it. What can be told is put back; nothing else is guessed.
+Servers send thoughts separately, omit a tag that their chat template wrote, omit a stop string, or
+write past it. What can be determined is restored; nothing else is guessed.
 """
 
 from __future__ import annotations
@@ -10,67 +10,106 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from rsearch_cli.policy.generation import Generation
-from rsearch_cli.policy.texts import TextToken, count_tokens, fill
+from rsearch_cli.policy.generation import Context, Generation
 from rsearch_cli.protocol.transcript import TAG, THINK
 from rsearch_cli.services.completion import LENGTH
 
 THINK_CLOSE = "</think>"
 
+BYTES_PER_TOKEN = 4
+"""Estimate for text whose tokens the server does not count."""
+
 Stop = Literal["tag", "eos", "length"]
 
-# A reply that ended so was not ended by a stop string, whatever is open in it.
+# Finish reasons that rule out a stop string, whichever tag is open.
 _NO_STOP = re.compile(r"filter|safety|refus|recitation|prohibited|blocklist|spii|tool|function")
 _HALF_TAG = re.compile(r"\s*<[^<>]{0,10}")
 
 
-class Written(NamedTuple):
-    """What a model wrote, put together.
+class ReplyText(NamedTuple):
+    """The text of a reply, put together from thought and content.
 
     Attributes:
-        text: The whole of it.
-        implied: Characters at its start that the server's template had written.
-        thought: Characters at its start that the server took for thought; no stop string counts
-            there, since the server saw none.
+        text: All of it.
+        template_chars: Length of the prefix that the server's chat template wrote.
+        thought_chars: Length of the prefix that the server sent as thought; the server does not
+            apply stop strings to it.
     """
 
     text: str
-    implied: int = 0
-    thought: int = 0
+    template_chars: int = 0
+    thought_chars: int = 0
 
 
-def assemble(thought: str, text: str, *, opened: bool) -> Written:
-    """Put thought and text together.
+def count_tokens(text: str) -> int:
+    """Estimate the tokens of a text; at least 1."""
+    return max(1, -(-len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN))
+
+
+def to_messages(
+    context: Context, *, same_turn: bool, omit_template: bool = False
+) -> list[dict[str, str]]:
+    """Build the messages of a request: the prompt, then everything written and inserted since.
+
+    Args:
+        context: What the model is to continue.
+        same_turn: Put all of it into one assistant message, which the server continues, as in
+            training. Otherwise every result block becomes a user message, and the opening of the
+            turn is left to the server's chat template.
+        omit_template: Leave out text that the server's chat template writes.
+    """
+    messages = [dict(message) for message in context.prompt.messages]
+    pieces: list[tuple[str, str]] = []
+    if same_turn and context.prompt.added_opening:
+        pieces.append(("assistant", context.prompt.opening))
+    for segment in context.segments:
+        role = "user" if segment.author == "system" and not same_turn else "assistant"
+        start = segment.template_chars if omit_template else 0
+        pieces.append((role, segment.text[start:]))
+    first = True
+    for role, text in pieces:
+        if not text:
+            continue
+        if not first and messages[-1]["role"] == role:
+            messages[-1]["content"] += text
+        else:
+            messages.append({"role": role, "content": text})
+        first = False
+    return messages
+
+
+def join_thought(thought: str, text: str, *, opened: bool) -> ReplyText:
+    """Join the thought and the content of a reply.
 
     Args:
         thought: What the server sent as thought, or "".
-        text: The rest.
-        opened: Whether a `<think>` was opened for the model and sent.
+        text: The content.
+        opened: Whether the request ended in an opened `<think>`.
     """
     first = _first_tag(text)
     repeats = first == THINK_CLOSE and text.lstrip().startswith(thought.strip())
     if not thought.strip() or first == THINK or repeats:
         return _restore_opening(text, opened=opened)
     if not text.strip() and _begins_with_tag(thought):
-        # A parser that saw no end of a thought took everything for one.
+        # The server's parser saw no end of the thought and took everything for one.
         return _restore_opening(thought, opened=opened)
     head = "" if opened or thought.lstrip().startswith(THINK) else THINK
     if not text.strip():
-        return Written(head + thought)
-    if first == THINK_CLOSE:  # a parser that lost its way in the middle of the thought
-        return Written(head + thought + text)
+        return ReplyText(head + thought)
+    if first == THINK_CLOSE:  # the server's parser stopped in the middle of the thought
+        return ReplyText(head + thought + text)
     close = "" if thought.rstrip().endswith(THINK_CLOSE) else THINK_CLOSE
     whole = head + thought + close
-    return Written(whole + text, thought=len(whole))
+    return ReplyText(whole + text, thought_chars=len(whole))
 
 
-def is_undecided(thought: str, text: str) -> bool:
-    """Whether a reply that is still coming may yet be put together in another way."""
+def is_ambiguous(thought: str, text: str) -> bool:
+    """Whether the rest of a streamed reply may still change how its start is joined."""
     return _HALF_TAG.fullmatch(text or thought) is not None
 
 
-def drop_echo(text: str, sent: str) -> str:
-    """A continuation without the turn that it continues; llama.cpp and Mistral repeat it."""
+def strip_echo(text: str, sent: str) -> str:
+    """Remove the continued turn from a continuation; llama.cpp and Mistral repeat it."""
     for echo in (sent, sent.strip()):
         if echo and text.startswith(echo):
             return text[len(echo) :]
@@ -80,22 +119,22 @@ def drop_echo(text: str, sent: str) -> str:
 def find_stop(
     text: str, stops: Sequence[str], finish: str, stop_string: str | None, start: int = 0
 ) -> tuple[str, Stop]:
-    """Cut a reply behind its first stop string, which most servers leave out of the text.
+    """Cut a reply after its first stop string, and restore one that the server left out.
 
-    Where a server does not say what ended a reply, the tag that is open at its end is taken to be
-    the one that was closed.
+    If the server does not report which stop string ended a reply, the tag that is still open at
+    its end is assumed to be the one that was closed.
 
     Args:
         text: What the server sent.
-        stops: What it was told to stop at, such as `</search>`.
-        finish: Its `finish_reason`.
+        stops: The request's stop strings, such as `</search>`.
+        finish: The `finish_reason`.
         stop_string: See `Completion`.
-        start: Where stop strings are looked for.
+        start: Position from which stop strings are searched.
 
     Returns:
-        The text with the stop string at its end, if there is one, and why it ended.
+        The text, ending in the stop string if there is one, and why it ended.
     """
-    if (cut := cut_behind(text, stops, start)) is not None:
+    if (cut := cut_at_stop(text, stops, start)) is not None:
         return cut, "tag"
     if finish == LENGTH:
         return text, "length"
@@ -109,48 +148,53 @@ def find_stop(
     return text, "eos"
 
 
-def cut_behind(text: str, stops: Sequence[str], start: int = 0) -> str | None:
-    """The text up to the end of its first stop string from `start`; None if it has none."""
+def cut_at_stop(text: str, stops: Sequence[str], start: int = 0) -> str | None:
+    """Return the text up to the end of its first stop string from `start`; None without one."""
     found = [(text.find(stop, start), stop) for stop in stops]
     ends = [position + len(stop) for position, stop in found if position >= 0]
     return text[: min(ends)] if ends else None
 
 
-def read_reply(
-    written: Written, reply: Mapping[str, Any], stops: Sequence[str], most: int
+def read_generation(
+    written: ReplyText, reply: Mapping[str, Any], stops: Sequence[str], most: int
 ) -> Generation:
-    """Make a generation of what a model wrote.
+    """Turn a reply into a generation.
 
     Args:
-        written: Thought and text, put together.
-        reply: Its `finish`, `stop_string`, `tokens` (as the server counts them, or None) and
+        written: Its text.
+        reply: Its `finish`, `stop_string`, `tokens` (by the server's count, or None) and
             `seconds`.
-        stops: What the server was told to stop at.
-        most: Limit of tokens.
+        stops: The request's stop strings.
+        most: The request's token limit.
     """
     text, stop = find_stop(
-        written.text, stops, reply["finish"], reply["stop_string"], written.thought
+        written.text, stops, reply["finish"], reply["stop_string"], written.thought_chars
     )
-    # A server that does not know stop strings has written, and counted, what is cut off here.
+    # A server without stop strings has also generated and counted what is cut off here.
     cut, counted = len(text) < len(written.text), reply["tokens"]
     tokens = count_tokens(text) if cut or counted is None else min(counted, most)
-    own = TextToken(text[written.implied :], "model", seconds=reply["seconds"])
-    implied = [TextToken(text[: written.implied], "model", implied=True)] if written.implied else []
-    return Generation((*implied, own, *fill(tokens - len(implied))), text, stop)
+    return Generation(
+        (),
+        text,
+        stop,
+        usage=max(tokens, 2 if written.template_chars else 1),
+        seconds=reply["seconds"],
+        template_chars=written.template_chars,
+    )
 
 
-def _restore_opening(text: str, *, opened: bool) -> Written:
-    """Add the `<think>` that a template opened, or drop one that repeats what was sent."""
+def _restore_opening(text: str, *, opened: bool) -> ReplyText:
+    """Restore the `<think>` of a chat template, or drop one that repeats the request's."""
     if opened:
         bare = text.lstrip()
-        return Written(bare.removeprefix(THINK) if bare.startswith(THINK) else text)
+        return ReplyText(bare.removeprefix(THINK) if bare.startswith(THINK) else text)
     if _first_tag(text) == THINK_CLOSE:
-        return Written(THINK + text, implied=len(THINK))
-    return Written(text)
+        return ReplyText(THINK + text, template_chars=len(THINK))
+    return ReplyText(text)
 
 
 def _first_tag(text: str) -> str:
-    """The first tag of the protocol in a text, as it should be written, or ""."""
+    """Return the first protocol tag in a text in its exact form, or ""."""
     tag = TAG.search(text)
     return f"<{tag[1]}{tag[2].lower()}>" if tag else ""
 

@@ -1,16 +1,21 @@
-"""What a policy is asked and what it gives: sampling settings, stops and generations.
+"""The interface between rollouts and policies: contexts in, generations out.
 
-Place in the path: between `rollout`, which asks, and the back ends that run a model. On failure:
-nothing here fails; a row that meets no stop ends at its token limit and says so.
+One `Policy` protocol covers local weights, which continue token ids, and servers, which continue
+messages. A context therefore carries both; sampled ids are never re-encoded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
+from rsearch_cli.policy.chat_template import Chat
 from rsearch_cli.policy.prefix_cache import PrefixCache
+from rsearch_cli.types import Segment
+
+OnText = Callable[[str], None]
+"""Called with all the text generated so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,136 +35,140 @@ GREEDY = Sampling()
 
 
 @dataclass(frozen=True, slots=True)
-class Generation:
-    """What the model wrote in one go.
+class Prompt:
+    """A rendered chat, ready for the model's turn.
 
     Attributes:
-        token_ids: `[l]` sampled ids, a sampled end-of-sequence id included.
+        messages: The chat.
+        token_ids: `[p]` ids, unpadded; empty where a server keeps them to itself.
+        opening: Start of the model's turn that the prompt contains (`<think>`), or "".
+        added_opening: Whether `opening` was added here rather than by the chat template.
+        usage: Tokens, estimated where there are no ids; None if `token_ids` has them all.
+    """
+
+    messages: tuple[dict[str, str], ...]
+    token_ids: tuple[int, ...] = ()
+    opening: str = ""
+    added_opening: bool = False
+    usage: int | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens."""
+        return len(self.token_ids) if self.usage is None else self.usage
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a policy continues: a prompt, then what it wrote and what the system inserted."""
+
+    prompt: Prompt
+    segments: Sequence[Segment] = ()
+
+    @property
+    def token_ids(self) -> list[int]:
+        """`[p + l]` ids of the prompt and all segments."""
+        return [*self.prompt.token_ids, *(i for s in self.segments for i in s.token_ids)]
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens."""
+        return self.prompt.tokens + sum(segment.tokens for segment in self.segments)
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What a policy generated in one call.
+
+    Attributes:
+        token_ids: `[l]` sampled ids, including an end-of-sequence id; empty where a server returns
+            text only.
         text: Decoded ids, without the end-of-sequence id.
-        stop: `tag` if one of the stop strings was completed, `eos`, or `length`.
+        stop: `tag` if a stop string was completed, `eos`, or `length`.
+        usage: See `Segment.usage`.
+        seconds: See `Segment.seconds`.
+        error: See `Segment.error`; `text` is empty then.
+        template_chars: See `Segment.template_chars`.
     """
 
     token_ids: tuple[int, ...]
     text: str
     stop: Literal["tag", "eos", "length"]
+    usage: int | None = None
+    seconds: float | None = field(default=None, compare=False)
+    error: str | None = None
+    template_chars: int = 0
+
+    def as_segment(self) -> Segment:
+        """Return it as a segment of a completion, written by the model."""
+        return Segment(
+            self.text,
+            self.token_ids,
+            "model",
+            self.usage,
+            self.seconds,
+            self.error,
+            self.template_chars,
+        )
 
 
-class PromptPolicy(Protocol):
-    """What a prompt needs of a policy (see `policy.chat_tokenizer.ChatTokenizer`)."""
-
-    forbidden: tuple[str, ...]
-
-    def encode_prompt(self, messages: list[dict[str, str]]) -> tuple[list[int], str]:
-        """Ids of a rendered chat, and what its template has opened for the model."""
-        ...
-
-    def encode_inserted(self, text: str) -> list[int]:
-        """Ids of text that the system writes."""
-        ...
-
-
-class TextPolicy(PromptPolicy, Protocol):
-    """What a rollout needs of a policy (see `policy.local.LocalPolicy`)."""
+class PromptRenderer(Protocol):
+    """The part of a policy that needs no weights (see `policy.chat_tokenizer.ChatTokenizer`)."""
 
     @property
-    def eos_id(self) -> int:
-        """The id that closes a finished row."""
+    def forbidden(self) -> tuple[str, ...]:
+        """Strings that would be read as control tokens; outside text must not contain them."""
         ...
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids, exactly."""
-        ...
+    def render(self, messages: Chat, *, open_thought: bool = False) -> Prompt:
+        """Render a chat for the model's turn.
 
-    def generate(
-        self,
-        contexts: Sequence[Sequence[int]],
-        stops: Sequence[str],
-        max_new_tokens: Sequence[int],
-        sampling: Sampling = GREEDY,
-        cache: PrefixCache | None = None,
-        on_text: Callable[[str], None] | None = None,
-    ) -> list[Generation]:
-        """Continue each of `[B]` contexts up to a stop, its end or its own limit.
-
-        What is computed for them may be left in `cache`, for the call that continues them. Where
-        there is one context, `on_text` may be told all of its text so far, any number of times.
+        Args:
+            messages: The chat.
+            open_thought: Begin the turn with `<think>`, unless the chat template does.
         """
         ...
 
 
-class TagStop:
-    """Stops each row of a batch as soon as its own new text ends a stop string.
+class Policy(PromptRenderer, Protocol):
+    """A model that a rollout generates with: local weights, or a server."""
 
-    A tag may be one token or many, and its last token may hold characters after it; so a row is
-    decoded, but only its tail and only when its newest token holds the tag's last character.
+    @property
+    def eos_id(self) -> int | None:
+        """Id that closes a finished row; None where rows have no ids."""
+        ...
 
-    Args:
-        tokenizer: Decodes the tail.
-        stops: Stop strings; all end in `>`.
-        width: `[B, width]` ids of the left-padded prompts precede the new ones.
-    """
+    def insert(self, text: str, limit: int) -> Segment:
+        """Make a segment of text that the system writes.
 
-    def __init__(self, tokenizer: Any, stops: Sequence[str], width: int) -> None:
-        self._tokenizer = tokenizer
-        self._stops = tuple(stops)
-        self._width = width
-        self._tail = 2 + max(len(stop) for stop in stops)
-        self.ends: dict[int, int] = {}
+        Args:
+            text: A result block.
+            limit: Most tokens; local weights cut the text there.
+        """
+        ...
 
-    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        """Tell per row whether it is done, as `[B]` bool (transformers' StoppingCriteria)."""
-        import torch
-
-        length = input_ids.shape[1]
-        newest = self._tokenizer.convert_ids_to_tokens(input_ids[:, -1].tolist())
-        for row, token in enumerate(newest):
-            if row in self.ends or token is None or ">" not in token:
-                continue
-            start = max(self._width, length - self._tail)
-            if self._completed(input_ids[row, start:].tolist()):
-                self.ends[row] = length - self._width
-        done = [row in self.ends for row in range(input_ids.shape[0])]
-        return torch.tensor(done, dtype=torch.bool, device=input_ids.device)
-
-    def _completed(self, tail: list[int]) -> bool:
-        """Whether the last token of `tail` brought a stop string to its end."""
-        now = self._tokenizer.decode(tail, skip_special_tokens=False)
-        before = self._tokenizer.decode(tail[:-1], skip_special_tokens=False)
-        return any(now.count(stop) > before.count(stop) for stop in self._stops)
-
-
-class TextWatch:
-    """Tells what the only row of a batch has written so far, token by token.
-
-    It is a stopping criterion that never stops: every back end takes one, and not every one takes
-    a streamer.
-
-    Args:
-        decode: From ids to text.
-        on_text: Told the whole text whenever it has grown by whole characters.
-        width: `[1, width]` ids of the prompt precede the new ones.
-        ends: Ids that close a turn; they are no text.
-    """
-
-    def __init__(
+    def generate(
         self,
-        decode: Callable[[Sequence[int]], str],
-        on_text: Callable[[str], None],
-        width: int,
-        ends: Sequence[int],
-    ) -> None:
-        self._decode = decode
-        self._on_text = on_text
-        self._width = width
-        self._ends = frozenset(ends)
+        contexts: Sequence[Context],
+        stops: Sequence[str],
+        max_new_tokens: Sequence[int],
+        sampling: Sampling = GREEDY,
+        cache: PrefixCache | None = None,
+        on_text: OnText | None = None,
+    ) -> list[Generation]:
+        """Continue `[B]` contexts, each up to a stop string, its end or its own limit.
 
-    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        """Tell the text, and that nothing is done (transformers' StoppingCriteria)."""
-        import torch
+        Args:
+            contexts: `[B]` contexts.
+            stops: Strings such as `</search>`.
+            max_new_tokens: `[B]` limits, each at least 1.
+            sampling: Greedy by default.
+            cache: Holds keys and values of the previous call for these rows, and receives those of
+                this one; policies without a use for it ignore it.
+            on_text: With a single context, called as its text grows. The text may start over if a
+                server has to be asked again, and some engines only call it at the end.
 
-        ids = [i for i in input_ids[0, self._width :].tolist() if i not in self._ends]
-        text = self._decode(ids)
-        # Half a character decodes to this mark; the rest of it comes with the next token.
-        if not text.endswith("\ufffd"):
-            self._on_text(text)
-        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+        Returns:
+            `[B]` generations, in order.
+        """
+        ...

@@ -1,20 +1,19 @@
-"""A policy on local weights: token ids in, token ids out, batched.
+"""A policy on local weights: batched generation over token ids.
 
-Place in the path: `rollout` hands it contexts as ids and gets ids back; text is decoded for reading
-only and never encoded again. On failure: as in `tokenizing`; a device that runs out of memory
-raises `OutOfMemory`.
+Text is decoded for reading only and never encoded again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from rsearch_cli.errors import OutOfMemory, is_shortage, shortage
 from rsearch_cli.policy.chat_tokenizer import ChatTokenizer
-from rsearch_cli.policy.generation import GREEDY, Generation, Sampling, TagStop, TextWatch
+from rsearch_cli.policy.generation import GREEDY, Context, Generation, OnText, Sampling
 from rsearch_cli.policy.prefix_cache import Inputs, PrefixCache, pad_left
+from rsearch_cli.policy.stopping import TagStop, TextStream
 
 
 class LocalPolicy(ChatTokenizer):
@@ -22,11 +21,11 @@ class LocalPolicy(ChatTokenizer):
 
     Args:
         model: A transformers or PEFT model; training changes it in place.
-        tokenizer: Its tokenizer; gets a pad token of its own if it lacks one.
-        backend: Name of the back end that loaded it, for reports.
+        tokenizer: Its tokenizer; receives a pad token of its own if it lacks one.
+        backend: Name of the back end that loaded it.
 
     Attributes:
-        backend_reason: Why this back end was taken, for reports.
+        backend_reason: Why this back end was chosen, for the log.
     """
 
     def __init__(self, model: Any, tokenizer: Any, backend: str = "transformers") -> None:
@@ -36,19 +35,32 @@ class LocalPolicy(ChatTokenizer):
         self.backend_reason = "chosen by the caller"
         eos = model.generation_config.eos_token_id
         eos = [eos] if isinstance(eos, int) else list(eos or [])
-        # Many a model's own list lacks the token with which its template ends an answer.
+        # Many models' own lists lack the token with which their chat template ends an answer.
         turn_end = [] if self.template.turn_end is None else [self.template.turn_end]
         self.eos_ids = tuple(dict.fromkeys([self.eos_id, *eos, *turn_end]))
         _drop_shipped_settings(model, list(self.eos_ids), tokenizer.pad_token_id)
 
     def generate(
         self,
+        contexts: Sequence[Context],
+        stops: Sequence[str],
+        max_new_tokens: Sequence[int],
+        sampling: Sampling = GREEDY,
+        cache: PrefixCache | None = None,
+        on_text: OnText | None = None,
+    ) -> list[Generation]:
+        """Continue `[B]` contexts by their ids; see `generate_ids`."""
+        ids = [context.token_ids for context in contexts]
+        return self.generate_ids(ids, stops, max_new_tokens, sampling, cache, on_text)
+
+    def generate_ids(
+        self,
         contexts: Sequence[Sequence[int]],
         stops: Sequence[str],
         max_new_tokens: Sequence[int],
         sampling: Sampling = GREEDY,
         cache: PrefixCache | None = None,
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> list[Generation]:
         """Continue every context until a stop string, end of sequence or its own limit.
 
@@ -56,16 +68,16 @@ class LocalPolicy(ChatTokenizer):
             contexts: `[B]` lists of ids, ragged; padded on the left here.
             stops: Strings such as `</search>`.
             max_new_tokens: `[B]` limits, each at least 1.
-            sampling: Greedy unless said otherwise.
-            cache: What the last call has left for these rows; this call leaves its own. Unsloth's
-                own decoding on a GPU hands nothing back that could be kept.
-            on_text: Told all that the only row has written, after every token.
+            sampling: Greedy by default.
+            cache: What the previous call left for these rows; receives what this call leaves.
+                Unsloth's own decoding on a GPU returns nothing that could be kept.
+            on_text: With one row, called with all of its text after every token.
 
         Returns:
             `[B]` generations, in the order of the contexts.
 
         Raises:
-            OutOfMemory: The device's memory does not hold this many rows.
+            OutOfMemory: The rows do not fit into the device's memory.
         """
         pad = self.tokenizer.pad_token_id
         try:
@@ -73,9 +85,9 @@ class LocalPolicy(ChatTokenizer):
             inputs = inputs or pad_left(contexts, pad, self.model.device)
             width = inputs.ids.shape[1]
             tag_stop = TagStop(self.tokenizer, stops, width)
-            watch = [TextWatch(self.decode, on_text, width, self.eos_ids)] if on_text else []
+            stream = [TextStream(self.decode, on_text, width, self.eos_ids)] if on_text else []
             config = self._generation_config(max(max_new_tokens), sampling)
-            output = self._run_model(inputs, config, [tag_stop, *watch])
+            output = self._run_model(inputs, config, [tag_stop, *stream])
         except (RuntimeError, MemoryError) as error:
             if not is_shortage(error):
                 raise
@@ -91,11 +103,11 @@ class LocalPolicy(ChatTokenizer):
         return written
 
     def sample_log_probs(self, context: Sequence[int], count: int) -> list[tuple[int, float]]:
-        """Greedily sampled ids with their log-probabilities, from the path that `generate` takes.
+        """Sample greedily on the code path of `generate`; return `(id, log-probability)` pairs.
 
         Args:
             context: `[p]` ids.
-            count: Most ids to sample.
+            count: Maximum number of ids.
         """
         import torch
 
@@ -109,7 +121,7 @@ class LocalPolicy(ChatTokenizer):
         return list(zip(ids.tolist(), chosen[:, 0].tolist(), strict=True))
 
     def active(self) -> AbstractContextManager[None]:
-        """The environment that the back end needs while it trains, for a `with` block."""
+        """Apply the environment variables that the back end needs while it trains."""
         if self.backend == "unsloth":
             from rsearch_cli.policy.unsloth_backend import unsloth_environment
 
@@ -127,7 +139,7 @@ class LocalPolicy(ChatTokenizer):
             )
 
     def _generation_config(self, max_new_tokens: int, sampling: Sampling) -> Any:
-        """Make a configuration of our own; what it leaves out is off."""
+        """Build the complete configuration; nothing is left to the model's own defaults."""
         from transformers import GenerationConfig
 
         chosen: dict[str, Any] = {"do_sample": False}
@@ -148,7 +160,7 @@ class LocalPolicy(ChatTokenizer):
         )
 
     def _cut(self, row: list[int], tag_end: int | None, limit: int) -> Generation:
-        """Take what a row wrote before its first stop; what follows is padding or surplus."""
+        """Cut a row at its first stop; the rest is padding or surplus."""
         eos_at = next((i for i, token in enumerate(row) if token in self.eos_ids), None)
         if tag_end is not None and tag_end <= limit and (eos_at is None or eos_at >= tag_end):
             ids = row[:tag_end]
@@ -158,7 +170,7 @@ class LocalPolicy(ChatTokenizer):
         return Generation(tuple(row[:limit]), self.decode(row[:limit]), "length")
 
     def _inference(self) -> Any:
-        """Switch the model to inference for a `with` block, and back to what it was."""
+        """Switch the model to inference inside a `with` block."""
         if self.backend == "unsloth":
             from rsearch_cli.policy.unsloth_backend import inference_mode
         else:
@@ -167,10 +179,10 @@ class LocalPolicy(ChatTokenizer):
 
 
 def _drop_shipped_settings(model: Any, eos_ids: list[int], pad_id: int) -> None:
-    """Take away the sampling settings that a model ships, such as its repetition penalty.
+    """Remove the sampling settings that a model ships, such as a repetition penalty.
 
-    `generate` fills whatever its caller left open from them; samples would come from another
-    distribution than the one that the loss assumes, and greedy decoding would not be greedy.
+    `generate` uses them for whatever its caller leaves open: samples would come from a different
+    distribution than the loss assumes, and greedy decoding would not be greedy.
     """
     from transformers import GenerationConfig
 

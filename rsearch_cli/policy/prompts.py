@@ -1,43 +1,36 @@
-"""Prompts: how a recipe's are built, whether a model can hold them, and whether they leave room."""
+"""Prompts: how a question is rendered, whether a model can hold it, and whether it leaves room."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from rsearch_cli.errors import PolicyError
 from rsearch_cli.policy.chat_template import Chat
 from rsearch_cli.policy.chat_tokenizer import ChatTokenizer
-from rsearch_cli.policy.generation import PromptPolicy
+from rsearch_cli.policy.generation import Prompt, PromptRenderer
 from rsearch_cli.protocol.prompt import build_messages, with_examples_in_system_prompt
 from rsearch_cli.recipe.policy import PolicyConfig
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.types import Question
 
-Prompt = tuple[list[int], str]
-"""`[p]` ids, unpadded, and what they have already opened for the model (`<think>`), or ""."""
-
 _PROBE = Question("probe", "Who?", ())
 
 
-def encode_question(question: Question, policy: PromptPolicy, recipe: Recipe) -> Prompt:
-    """The prompt that a rollout starts from."""
+def render_question(question: Question, policy: PromptRenderer, recipe: Recipe) -> Prompt:
+    """Render the prompt that a rollout of a question starts from."""
     messages = build_messages(question, recipe.protocol, recipe.rollout.max_turns, policy.forbidden)
-    prompt_ids, opening = policy.encode_prompt(messages)
-    if recipe.rollout.open_thought and not opening:
-        opening = "<think>"
-        prompt_ids = prompt_ids + policy.encode_inserted(opening)
-    return prompt_ids, opening
+    return policy.render(messages, open_thought=recipe.rollout.open_thought)
 
 
 def fit_recipe(recipe: Recipe, chat_tokenizer: ChatTokenizer) -> tuple[Recipe, list[str]]:
-    """Give up what a model's chat template cannot hold of a recipe's prompts.
+    """Adapt a recipe's prompts to what a model's chat template can represent.
 
     Args:
         recipe: Its protocol and rollout sections are read.
         chat_tokenizer: Its chat template may be amended.
 
     Returns:
-        The recipe that can be kept, and one line for everything that is not as was asked for.
+        The adapted recipe, and one line for each deviation from the given one.
     """
     template, notes = chat_tokenizer.template, list(chat_tokenizer.template.notes)
     if recipe.rollout.open_thought:
@@ -60,14 +53,14 @@ def fit_recipe(recipe: Recipe, chat_tokenizer: ChatTokenizer) -> tuple[Recipe, l
 def fit_examples(
     recipe: Recipe, describe_problem: Callable[[Chat], str | None]
 ) -> tuple[Recipe, list[str]]:
-    """Put worked examples into the system prompt if a chat template cannot hold them as turns.
+    """Move worked examples into the system prompt if a chat template cannot hold them as turns.
 
     Args:
         recipe: Its protocol and rollout sections are read.
-        describe_problem: Says why a chat cannot be rendered as it is meant, or None.
+        describe_problem: Returns why a chat is not rendered faithfully, or None.
 
     Returns:
-        The recipe that can be kept, and the line that says so, if there is one to say.
+        The adapted recipe, and a line about the change, if there was one.
     """
     rules = recipe.protocol
     if not rules.example_turns:
@@ -83,47 +76,45 @@ def fit_examples(
     ]
 
 
-def room_behind(context: Sequence[int], policy: PolicyConfig) -> int:
-    """Tokens that a row can still take; one more is put by for the eos that closes it."""
-    return policy.max_seq_length - len(context) - 1
+def room_behind(tokens: int, policy: PolicyConfig) -> int:
+    """Tokens that still fit behind a context of `tokens`; one is reserved for the closing eos."""
+    return policy.max_seq_length - tokens - 1
 
 
-def require_room(
-    question: Question, prompt_ids: Sequence[int], policy: PolicyConfig, others: int = 0
-) -> None:
-    """Refuse a prompt behind which nothing could be written.
+def require_room(question: Question, prompt: Prompt, policy: PolicyConfig, others: int = 0) -> None:
+    """Refuse a prompt that leaves no room for an answer.
 
     Raises:
-        PolicyError: Naming the question, its length, the room and the setting.
+        PolicyError: With the question, its length, the limit and the setting.
     """
-    if room_behind(prompt_ids, policy) < 1:
+    if room_behind(prompt.tokens, policy) < 1:
         more = f" (and {others:,} more like it)" if others else ""
         raise PolicyError(
-            f"question {question.id}{more}: its prompt has {len(prompt_ids):,} tokens, and "
+            f"question {question.id}{more}: its prompt has {prompt.tokens:,} tokens, and "
             f"policy.max_seq_length={policy.max_seq_length} leaves room for "
-            f"{policy.max_seq_length - 2:,}; raise that or drop the question"
+            f"{policy.max_seq_length - 2:,}; raise it or drop the question"
         )
 
 
 def refuse_long_prompts(
-    questions: Iterable[Question], encode: Callable[[Question], Prompt], policy: PolicyConfig
+    questions: Iterable[Question], render: Callable[[Question], Prompt], policy: PolicyConfig
 ) -> None:
-    """Refuse questions whose prompts leave no room to answer, before their turn comes.
+    """Refuse questions whose prompts leave no room for an answer, before any is asked.
 
-    Only those are encoded that could be too long. A token stands for at least one byte of the
-    question, or of its normalised form, which is assumed to be no more than twice as long.
+    Only prompts that could be too long are rendered. A token stands for at least one byte of the
+    question, or of its normalised form, which is assumed to be at most twice as long.
 
     Args:
-        questions: All that will be asked.
-        encode: Gives a question's prompt.
+        questions: All questions to be asked.
+        render: Returns a question's prompt.
         policy: Its `max_seq_length` is read.
 
     Raises:
-        PolicyError: Naming the first of them, and how many there are.
+        PolicyError: With the first such question, and how many there are.
     """
-    room = room_behind(encode(_PROBE)[0], policy)
+    room = room_behind(render(_PROBE).tokens, policy)
     long = [q for q in questions if 2 * len(q.text.encode("utf-8", "replace")) >= room]
-    prompts = [(question, encode(question)[0]) for question in long]
-    refused = [(q, ids) for q, ids in prompts if room_behind(ids, policy) < 1]
+    prompts = [(question, render(question)) for question in long]
+    refused = [(q, prompt) for q, prompt in prompts if room_behind(prompt.tokens, policy) < 1]
     if refused:
         require_room(*refused[0], policy, len(refused) - 1)

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rsearch_cli.errors import EngineUnavailable
-from rsearch_cli.policy.generation import GREEDY, Generation, Sampling
+from rsearch_cli.policy.generation import GREEDY, Generation, OnText, Sampling
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.policy.prefix_cache import PrefixCache
 from rsearch_cli.recipe.policy import PolicyConfig, RolloutConfig
@@ -58,24 +58,25 @@ class VllmPolicy(LocalPolicy):
         super().__init__(model, tokenizer, "unsloth")
         self._folder = tempfile.TemporaryDirectory(prefix="rsearch-adapter-")
 
-    def generate(
+    def generate_ids(
         self,
         contexts: Sequence[Sequence[int]],
         stops: Sequence[str],
         max_new_tokens: Sequence[int],
         sampling: Sampling = GREEDY,
         cache: PrefixCache | None = None,
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> list[Generation]:
-        """Continue every context as `LocalPolicy.generate` does; vLLM keeps prefixes by itself.
+        """Continue every context as `LocalPolicy.generate_ids` does.
 
-        It gives whole texts: `on_text` is not told of parts.
+        vLLM caches prefixes by itself, so `cache` is not used, and does not stream here: `on_text`
+        is not called.
         """
         parameters = [self._parameters(stops, limit, sampling) for limit in max_new_tokens]
         return [_read(self, completion) for completion in self._ask(contexts, parameters)]
 
     def sample_log_probs(self, context: Sequence[int], count: int) -> list[tuple[int, float]]:
-        """Greedily sampled ids with their log-probabilities, from the path of `generate`."""
+        """Sample greedily on the code path of `generate`; return `(id, log-probability)` pairs."""
         from vllm import SamplingParams
 
         # 0 asks for the log-probability of the sampled id alone.

@@ -19,14 +19,14 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from rsearch_cli.errors import EngineUnavailable
 from rsearch_cli.policy.endpoint_tokenizers import VLLM_IDS
-from rsearch_cli.policy.generation import GREEDY, Generation, Sampling
+from rsearch_cli.policy.generation import GREEDY, Generation, OnText, Sampling
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.policy.prefix_cache import PrefixCache
 from rsearch_cli.recipe.addresses import hide_login
@@ -69,18 +69,19 @@ class VllmServerPolicy(LocalPolicy):
         self._served: str | None = None
         self._count = 0
 
-    def generate(
+    def generate_ids(
         self,
         contexts: Sequence[Sequence[int]],
         stops: Sequence[str],
         max_new_tokens: Sequence[int],
         sampling: Sampling = GREEDY,
         cache: PrefixCache | None = None,
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> list[Generation]:
-        """Continue every context as `LocalPolicy.generate` does; vLLM keeps prefixes by itself.
+        """Continue every context as `LocalPolicy.generate_ids` does.
 
-        It gives whole texts: `on_text` is not told of parts.
+        vLLM caches prefixes by itself, so `cache` is not used, and does not stream here: `on_text`
+        is not called.
 
         Raises:
             EngineUnavailable: The server cannot be reached, or refuses a request.
@@ -93,7 +94,7 @@ class VllmServerPolicy(LocalPolicy):
         return [self._read(choice) for choice in choices]
 
     def sample_log_probs(self, context: Sequence[int], count: int) -> list[tuple[int, float]]:
-        """Greedily sampled ids with their log-probabilities, from the path of `generate`."""
+        """Sample greedily on the code path of `generate`; return `(id, log-probability)` pairs."""
         self._serve_adapter()
         choice = self._complete({**self._body(context, [], count, GREEDY), "logprobs": 0})
         try:

@@ -1,23 +1,15 @@
-"""The data path: question → plan → results → answer, for train, evaluation and inference alike.
+"""The data path, question → plan → results → answer, shared by training, evaluation and inference.
 
-Place in the path: the middle of everything; it asks the policy for text, reads plans, has them
-carried out and inserts the results, until every question has an answer or no tokens are left.
-
-    context = prompt + what the model wrote + what the system inserted      (token ids throughout)
-
-Nothing that was generated is ever encoded again: a completion is the concatenation of the ids that
-were sampled and the ids that were inserted, and its mask tells them apart. Two micro-batches are
-under way at a time and take turns, so that one is searched for while the other is generated:
+Generated ids are never re-encoded: a completion is the concatenation of sampled and inserted ids,
+and its mask comes from the segments. Two micro-batches take turns, so that one is searched for
+while the other is generated:
 
     generate A1   generate B1   generate A2   generate B2   generate C1 ...
                   search A      search B
 
-Whose turn it is never depends on how long a search takes: the order in which random numbers are
-drawn is always the same. On failure: a plan that cannot be read and a search that failed are told
-to the model in the result block and recorded in the trajectory; nothing is raised for them. Results
-that would outgrow `policy.max_seq_length` are cut off, and end the row for length. A prompt that
-leaves no room to answer raises `PolicyError`. Memory that runs out halves the micro-batches, once;
-the second time it raises `OutOfMemory`.
+The order never depends on how long a search takes, so random numbers are always drawn in the same
+order. An invalid plan or a failed search is reported to the model in the result block and recorded
+in the trajectory; it raises nothing. Results that exceed `policy.max_seq_length` are cut.
 """
 
 from __future__ import annotations
@@ -29,52 +21,45 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rsearch_cli.errors import OutOfMemory
-from rsearch_cli.policy.generation import Sampling, TextPolicy
+from rsearch_cli.policy.generation import OnText, Policy, Sampling
 from rsearch_cli.policy.prefix_cache import PrefixCache
-from rsearch_cli.policy.prompts import encode_question, require_room, room_behind
+from rsearch_cli.policy.prompts import render_question, require_room, room_behind
 from rsearch_cli.protocol.plan import read_plan
 from rsearch_cli.protocol.results import render_invalid_plan, render_results
 from rsearch_cli.protocol.transcript import ANSWER_CLOSE, SEARCH_CLOSE, answer_text, last_plan_text
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.rollout.search_thread import SearchThread
 from rsearch_cli.rollout.state import (
     Executor,
     MicroBatch,
     Observer,
     PendingSearch,
     RolloutState,
-    Searches,
     count_fitting,
 )
 from rsearch_cli.services.event_loop import wait_for
-from rsearch_cli.types import (
-    NodeResult,
-    Question,
-    SearchRound,
-    Segment,
-    Trajectory,
-)
+from rsearch_cli.types import NodeResult, Question, SearchRound, Trajectory
 
 logger = logging.getLogger(__name__)
 
-UNDER_WAY = 2
-"""Micro-batches that take turns; a third would hide no more of a search, and cost its cache."""
+MAX_IN_FLIGHT = 2
+"""Micro-batches that take turns; a third would hide no more search time, and cost its KV cache."""
 
 
 @dataclass(slots=True)
 class RolloutTimes:
-    """Seconds of wall-clock time that rollouts took, by part; added up over calls.
+    """Wall-clock seconds that rollouts took, accumulated over calls.
 
     Attributes:
-        generate: In the policy.
-        search: Waiting for searches; what passes while another micro-batch is generated is not
-            counted.
+        generate: Spent in the policy.
+        search: Spent waiting for searches; what overlaps with generation is not counted.
     """
 
     generate: float = 0.0
     search: float = 0.0
 
     def copy(self) -> RolloutTimes:
-        """The state now, for a difference later."""
+        """Return a snapshot."""
         return RolloutTimes(self.generate, self.search)
 
 
@@ -82,20 +67,20 @@ class Rollout:
     """Rolls questions out to trajectories with one policy and one search layer.
 
     Args:
-        policy: Writes.
+        policy: Generates.
         executor: Searches.
         recipe: Its protocol, search, rollout and policy sections are read.
-        observer: Who looks on; then one question can be asked at a time, and Ctrl-C gives up the
-            search that is under way instead of waiting for what is paid for.
+        observer: Follows the rollout. Only one question can be asked at a time then, and Ctrl-C
+            cancels the search in flight instead of letting it finish.
 
     Attributes:
-        times: Seconds by part since the rollout was made.
-        halved_to: Most rows of a micro-batch since memory ran out once; None before that.
+        times: Seconds by part since the rollout was created.
+        halved_to: Maximum rows of a micro-batch after running out of memory once; None before.
     """
 
     def __init__(
         self,
-        policy: TextPolicy,
+        policy: Policy,
         executor: Executor,
         recipe: Recipe,
         observer: Observer | None = None,
@@ -113,127 +98,126 @@ class Rollout:
         sampling: Sampling,
         on_done: Callable[[int], None] | None = None,
     ) -> list[Trajectory]:
-        """Roll out one completion a question; repeat a question to sample it several times.
+        """Generate one completion per question; repeat a question to sample it several times.
 
         Args:
             questions: `[B]` questions.
             sampling: Greedy or sampled.
-            on_done: Told how many are finished after each micro-batch.
+            on_done: Called with the number of finished questions after each micro-batch.
 
         Returns:
             `[B]` trajectories, in order.
 
         Raises:
-            PolicyError: A prompt leaves no room to answer.
+            PolicyError: A prompt leaves no room for an answer.
             OutOfMemory: Memory ran out for the second time, or for a single completion.
-            ValueError: An observer cannot look on at several questions at once.
-            KeyboardInterrupt: Ctrl-C; a search under way had some seconds, see `Searches`.
+            ValueError: An observer with more than one question.
+            KeyboardInterrupt: Ctrl-C; for the search in flight see `SearchThread`.
         """
         if self.observer and len(questions) > 1:
             raise ValueError(f"an observer follows one question, not {len(questions)}")
-        states = [self._draft(question) for question in questions]
-        with Searches(self.executor, self.observer) as searches:
-            self._take_turns(states, sampling, searches, on_done)
+        states = [self._start(question) for question in questions]
+        with SearchThread(self.executor, self.observer) as searches:
+            self._finish_all(states, sampling, searches, on_done)
         return [state.finish(self.policy.eos_id) for state in states]
 
-    def _take_turns(
+    def _start(self, question: Question) -> RolloutState:
+        recipe = self.recipe
+        prompt = render_question(question, self.policy, recipe)
+        require_room(question, prompt, recipe.policy)
+        room = room_behind(prompt.tokens, recipe.policy)
+        return RolloutState(question, prompt, min(recipe.rollout.max_new_tokens, room))
+
+    def _finish_all(
         self,
         states: Sequence[RolloutState],
         sampling: Sampling,
-        searches: Searches,
+        searches: SearchThread,
         on_done: Callable[[int], None] | None,
     ) -> None:
-        """Bring all drafts to their end, in micro-batches."""
-        waiting, under_way = deque(states), deque[MicroBatch]()
+        """Finish all rollouts, in micro-batches that take turns."""
+        waiting, in_flight = deque(states), deque[MicroBatch]()
         done = 0
-        while waiting or under_way:
-            while waiting and len(under_way) < UNDER_WAY:
-                under_way.append(self._next_batch(waiting))
-            batch = under_way.popleft()
-            self._receive(batch)
-            if batch.active and not self._write(batch, sampling):
-                under_way = self._split([batch, *under_way])
+        while waiting or in_flight:
+            while waiting and len(in_flight) < MAX_IN_FLIGHT:
+                in_flight.append(self._next_batch(waiting))
+            batch = in_flight.popleft()
+            self._insert_results(batch)
+            if batch.active and not self._generate(batch, sampling):
+                in_flight = self._split([batch, *in_flight])
             elif batch.active:
                 self._search(batch, searches)
-                under_way.append(batch)
+                in_flight.append(batch)
             else:
                 done += len(batch.states)
                 if on_done:
                     on_done(done)
 
     def _next_batch(self, waiting: deque[RolloutState]) -> MicroBatch:
-        """Take as many drafts as the recipe allows at once."""
+        """Take as many rollouts as the recipe allows at a time."""
         settings = self.recipe.rollout
         rows = min(settings.micro_batch, self.halved_to or settings.micro_batch)
         count = count_fitting(waiting, rows, settings.micro_batch_tokens)
-        return self._open_batch([waiting.popleft() for _ in range(count)])
+        return self._make_batch([waiting.popleft() for _ in range(count)])
 
-    def _open_batch(self, states: list[RolloutState]) -> MicroBatch:
+    def _make_batch(self, states: list[RolloutState]) -> MicroBatch:
         return MicroBatch(states, PrefixCache() if self.recipe.rollout.reuse_cache else None)
 
-    def _draft(self, question: Question) -> RolloutState:
-        recipe = self.recipe
-        prompt_ids, opening = encode_question(question, self.policy, recipe)
-        require_room(question, prompt_ids, recipe.policy)
-        room = room_behind(prompt_ids, recipe.policy)
-        return RolloutState(question, prompt_ids, opening, min(recipe.rollout.max_new_tokens, room))
-
-    def _write(self, batch: MicroBatch, sampling: Sampling) -> bool:
-        """Let the model continue every active draft up to its next tag; see which ones are done.
+    def _generate(self, batch: MicroBatch, sampling: Sampling) -> bool:
+        """Continue every active rollout up to its next tag, and mark those that are finished.
 
         Returns:
-            Whether it did; if not, memory ran out for the first time, and nothing has changed.
+            False if memory ran out for the first time; nothing has changed then.
         """
         states = batch.active
         searches_left = self.recipe.rollout.max_turns - len(states[0].rounds)
         stops = [SEARCH_CLOSE, ANSWER_CLOSE] if searches_left else [ANSWER_CLOSE]
-        tell = self._teller(states[0])
+        on_text = self._make_on_text(states[0])
         started = time.perf_counter()
         try:
             generations = self.policy.generate(
-                [d.context for d in states],
+                [state.context for state in states],
                 stops,
-                [d.budget for d in states],
+                [state.budget for state in states],
                 sampling,
                 batch.cache,
-                **({"on_text": tell} if tell else {}),
+                on_text,
             )
         except OutOfMemory as error:
             self._halve(batch, error)
             return False
         finally:
             self.times.generate += time.perf_counter() - started
-        for state, written in zip(states, generations, strict=True):
-            if tell:
-                tell(written.text)
-            state.segments.append(Segment(written.text, written.token_ids, "model"))
-            state.budget -= len(written.token_ids)
-            if written.stop == "eos":
-                state.stop = "eos"
-            elif written.stop == "length":
-                state.stop = "length"
-            elif ANSWER_CLOSE in written.text:
+        for state, generation in zip(states, generations, strict=True):
+            if on_text:
+                on_text(generation.text)
+            segment = generation.as_segment()
+            state.segments.append(segment)
+            state.budget -= segment.tokens
+            if generation.stop != "tag":
+                state.stop = generation.stop
+            elif ANSWER_CLOSE in generation.text:
                 state.stop = "answer"
-            state.answer = answer_text(written.text) or state.answer
+            state.answer = answer_text(generation.text) or state.answer
         return True
 
-    def _teller(self, state: RolloutState) -> Callable[[str], None] | None:
-        """What tells the observer about a draft's next text, with what was opened for it."""
+    def _make_on_text(self, state: RolloutState) -> OnText | None:
+        """Return a callback that shows the observer a rollout's next text, with its opening."""
         if (observer := self.observer) is None:
             return None
-        opening = "" if state.segments else state.opening
-        return lambda text: observer.wrote(opening + text)
+        opening = "" if state.segments else state.prompt.opening
+        return lambda text: observer.on_text(opening + text)
 
     def _halve(self, batch: MicroBatch, error: OutOfMemory) -> None:
-        """Halve all further micro-batches, unless that has been done or cannot be done.
+        """Halve all further micro-batches, unless that was done before or cannot be done.
 
         Raises:
-            OutOfMemory: Naming the settings that take less memory.
+            OutOfMemory: With the settings that take less memory.
         """
         rows = len(batch.active)
         settings, again = self.recipe.rollout, " again" if self.halved_to else ""
-        were = "completions were" if rows > 1 else "completion was"
-        what = f"out of memory{again} while {rows} {were} generated"
+        completions = "completion" if rows == 1 else "completions"
+        what = f"out of memory{again} while generating {rows} {completions}"
         if self.halved_to or rows == 1:
             raise OutOfMemory(
                 f"{what} ({error}); lower rollout.micro_batch (now "
@@ -241,41 +225,42 @@ class Rollout:
                 "search.passage_chars, or set rollout.reuse_cache=false"
             ) from error
         self.halved_to = (len(batch.states) + 1) // 2
-        line = (
-            f"{what}; from now on at most {self.halved_to} are, as with rollout.micro_batch="
-            f"{self.halved_to}"
+        logger.warning(
+            f"{what}; continuing with at most {self.halved_to} at a time, as with "
+            f"rollout.micro_batch={self.halved_to}"
         )
-        logger.warning(line)
 
     def _split(self, batches: Sequence[MicroBatch]) -> deque[MicroBatch]:
-        """Micro-batches in two halves each, after what they wait for; their caches are given up."""
+        """Split micro-batches in two, once their searches are done; their caches are dropped."""
         halves = deque[MicroBatch]()
         for batch in batches:
-            self._receive(batch)
-            active, finished = batch.active, [d for d in batch.states if d.stop is not None]
+            self._insert_results(batch)
+            active = batch.active
+            finished = [state for state in batch.states if state.stop is not None]
             middle = (len(active) + 1) // 2
             parts = (finished + active[:middle], active[middle:])
-            halves.extend(self._open_batch(part) for part in parts if part)
+            halves.extend(self._make_batch(part) for part in parts if part)
         return halves
 
-    def _search(self, batch: MicroBatch, searches: Searches) -> None:
-        """Have the plans carried out that the active drafts have just closed."""
+    def _search(self, batch: MicroBatch, searches: SearchThread) -> None:
+        """Start executing the plans that the active rollouts have just closed."""
         states, protocol = batch.active, self.recipe.protocol
-        readings = [read_plan(last_plan_text(d.segments[-1].text) or "", protocol) for d in states]
-        plans = [r.plan for r in readings if r.plan is not None]
+        plan_texts = [last_plan_text(state.segments[-1].text) or "" for state in states]
+        readings = [read_plan(text, protocol) for text in plan_texts]
+        plans = [reading.plan for reading in readings if reading.plan is not None]
         if self.observer:
-            self.observer.planned(readings[0])
-        batch.search = PendingSearch(states, readings, searches.begin(plans))
+            self.observer.on_plan(readings[0])
+        batch.search = PendingSearch(states, readings, searches.submit(plans))
 
-    def _receive(self, batch: MicroBatch) -> None:
-        """Wait for what a micro-batch has searched for, and insert it."""
+    def _insert_results(self, batch: MicroBatch) -> None:
+        """Wait for a micro-batch's search, and append its results to the rollouts."""
         search, batch.search = batch.search, None
         if search is None:
             return
         started = time.perf_counter()
-        searched = wait_for(search.found)
-        found = iter(searched)
+        all_results = wait_for(search.results)
         self.times.search += time.perf_counter() - started
+        found = iter(all_results)
         protocol, forbidden = self.recipe.protocol, self.policy.forbidden
         for state, reading in zip(search.states, search.readings, strict=True):
             if reading.plan is None:
@@ -289,12 +274,12 @@ class Rollout:
             self._insert(state, block)
 
     def _insert(self, state: RolloutState, block: str) -> None:
-        """Append what fits of a result block; a draft that cannot go on after it ends here."""
-        ids = self.policy.encode_inserted(block)
-        room = room_behind(state.context, self.recipe.policy)
-        if kept := ids[:room]:
-            state.segments.append(Segment(self.policy.decode(kept), tuple(kept), "system"))
-        state.budget = min(state.budget, room - len(kept))
-        # A block that was cut leaves no room, and so is never answered.
+        """Append what fits of a result block; a rollout without room for an answer ends here."""
+        room = room_behind(state.context.tokens, self.recipe.policy)
+        if room > 0:
+            segment = self.policy.insert(block, room)
+            state.segments.append(segment)
+            room -= segment.tokens
+        state.budget = min(state.budget, room)
         if state.budget < 1:
             state.stop = "length"

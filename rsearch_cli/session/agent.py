@@ -11,8 +11,7 @@ import time
 from dataclasses import dataclass
 
 from rsearch_cli.errors import ServiceFailure
-from rsearch_cli.policy.endpoint import failure_of
-from rsearch_cli.policy.generation import GREEDY, Sampling, TextPolicy
+from rsearch_cli.policy.generation import GREEDY, Policy, Sampling
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.rollout.state import Executor, Observer
@@ -38,7 +37,7 @@ class Agent:
         examples: Questions that its sources can answer, where they are known.
     """
 
-    policy: TextPolicy
+    policy: Policy
     executor: Executor
     recipe: Recipe
     budget: Budget
@@ -64,8 +63,8 @@ class Agent:
         rollout = Rollout(self.policy, self.executor, self.recipe, observer)
         question = Question(ASKED, text, answers=())
         trajectory = rollout.run([question], self.sampling)[0]
-        if (failure := failure_of(trajectory)) is not None:
-            raise ServiceFailure(failure)
+        if trajectory.error is not None:
+            raise ServiceFailure(trajectory.error)
         return Exchange(
             trajectory=trajectory,
             recipe=self.recipe,

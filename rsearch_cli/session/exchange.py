@@ -63,7 +63,7 @@ class Exchange:
     @property
     def tokens(self) -> int:
         """Tokens that the model wrote."""
-        return sum(self.trajectory.model_mask)
+        return self.trajectory.generated_tokens
 
     @property
     def cost(self) -> str:

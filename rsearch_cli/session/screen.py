@@ -66,7 +66,7 @@ class Screen:
         self._end_line()
         self._write(on_one_line(text) + "\n", **style)
 
-    def wrote(self, text: str) -> None:
+    def on_text(self, text: str) -> None:
         """Show what has come since the last call (see `drafts.Observer`)."""
         if text.startswith(THINK + self._turn) and self._turn:
             # Only the tag that closes a thought shows that a server's template had opened it.
@@ -80,7 +80,7 @@ class Screen:
         for piece in self._stream.feed(new):
             self._show(piece)
 
-    def planned(self, reading: PlanReading) -> None:
+    def on_plan(self, reading: PlanReading) -> None:
         """Show the plan as a tree, or why there is none."""
         self._end_turn()
         if reading.plan is not None:
@@ -92,7 +92,7 @@ class Screen:
         problem = flatten(reading.problems[0])
         self.say(f"plan not valid: {problem}; the agent answers from what it has", fg="yellow")
 
-    def found(self, result: NodeResult) -> None:
+    def on_result(self, result: NodeResult) -> None:
         """Show what a node has found."""
         for line in result_lines(result):
             self.say(_INDENT + line, fg="yellow" if result.error else None)

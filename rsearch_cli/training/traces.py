@@ -15,7 +15,7 @@ from typing import Any
 
 from rsearch_cli.errors import DataEmpty
 from rsearch_cli.policy.chat_tokenizer import ChatTokenizer
-from rsearch_cli.policy.prompts import encode_question
+from rsearch_cli.policy.prompts import render_question
 from rsearch_cli.protocol.results import renew_block
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.types import Question, Segment
@@ -137,14 +137,14 @@ def encode_trace(trace: Trace, policy: ChatTokenizer, recipe: Recipe) -> Example
     Raises:
         Unfit: It holds control tokens, is too long, or does not begin where the prompt ends.
     """
-    prompt_ids, opening = encode_question(trace.question, policy, recipe)
-    pieces: list[tuple[list[int], bool]] = [(prompt_ids, False)]
-    for text, is_learnt in _texts(trace.segments, opening):
+    prompt = render_question(trace.question, policy, recipe)
+    pieces: list[tuple[Sequence[int], bool]] = [(prompt.token_ids, False)]
+    for text, is_learnt in _texts(trace.segments, prompt.opening):
         if is_learnt:
             pieces.append((_encode_written(text, policy), True))
         else:
             block = renew_block(text, recipe.protocol, policy.forbidden)
-            pieces.append((policy.encode_inserted(block), False))
+            pieces.append((policy.encode(block), False))
     # Other runtimes stop at the end-of-sequence id and not at a tag: so it is learnt.
     pieces.append(([policy.eos_id], True))
     ids = tuple(i for piece, _ in pieces for i in piece)

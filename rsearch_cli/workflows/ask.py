@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
 
-from rsearch_cli.policy.generation import PromptPolicy, Sampling
+from rsearch_cli.policy.generation import PromptRenderer, Sampling
 from rsearch_cli.policy.local import LocalPolicy
-from rsearch_cli.policy.prompts import encode_question, refuse_long_prompts
+from rsearch_cli.policy.prompts import refuse_long_prompts, render_question
 from rsearch_cli.policy.resolve import locate_model
 from rsearch_cli.questions.sets import open_question_set
 from rsearch_cli.recipe.addresses import hide_login
@@ -97,10 +97,10 @@ def open_agent(options: InferOptions) -> Iterator[Agent]:
             "trained with it, name another: --recipe hotpot-offline"
         )
 
-    def check(policy: PromptPolicy, fitted: Recipe) -> None:
+    def check(policy: PromptRenderer, fitted: Recipe) -> None:
         question = Question(ASKED, options.question or "?", ())
-        encode = partial(encode_question, policy=policy, recipe=fitted)
-        refuse_long_prompts([question], encode, fitted.policy)
+        render = partial(render_question, policy=policy, recipe=fitted)
+        refuse_long_prompts([question], render, fitted.policy)
 
     with ExitStack() as stack:
         logger.info("opening the search sources")

@@ -17,7 +17,7 @@ from typing import Any
 
 from rsearch_cli.evaluation.answering import answer_questions, check_failures, judge_answers
 from rsearch_cli.evaluation.folder import EvaluationFolder, whole_batches
-from rsearch_cli.evaluation.methods import DIRECT, encode_prompt_for
+from rsearch_cli.evaluation.methods import DIRECT, render_prompt_for
 from rsearch_cli.evaluation.result import EvalResult
 from rsearch_cli.evaluation.spec import (
     EvalSpec,
@@ -27,7 +27,7 @@ from rsearch_cli.evaluation.spec import (
     stored_policy,
 )
 from rsearch_cli.policy.endpoint import EndpointPolicy
-from rsearch_cli.policy.generation import PromptPolicy
+from rsearch_cli.policy.generation import PromptRenderer
 from rsearch_cli.policy.prompts import refuse_long_prompts
 from rsearch_cli.questions.sets import QuestionSet, open_question_set
 from rsearch_cli.recipe.loading import dump_recipe
@@ -74,7 +74,7 @@ class _Remote:
 
     def settings(self) -> dict[str, str | None]:
         """How the policy's server is asked; nothing for local weights."""
-        return self.policy.serving.as_settings() if self.policy else {}
+        return self.policy.mode.as_settings() if self.policy else {}
 
 
 def run_evaluation(wanted: EvalSpec, *, overwrite: bool = False) -> dict[str, Any]:
@@ -182,11 +182,11 @@ def _open_bench(
 ) -> Iterator[_Bench]:
     """The policy and the search layer for the batches that are to be asked."""
 
-    def check(policy: PromptPolicy, fitted: Recipe) -> None:
+    def check(policy: PromptRenderer, fitted: Recipe) -> None:
         for method, asked in batches:
             refuse_long_prompts(
                 asked,
-                partial(encode_prompt_for, method, policy=policy, recipe=fitted),
+                partial(render_prompt_for, method, policy=policy, recipe=fitted),
                 fitted.policy,
             )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import typer
 
 from rsearch_cli.policy.endpoint import EndpointPolicy
-from rsearch_cli.policy.generation import PromptPolicy
+from rsearch_cli.policy.generation import PromptRenderer
 from rsearch_cli.policy.loading import describe_backend, load_policy
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.policy.prompts import fit_examples
@@ -96,7 +96,7 @@ def open_policy(
     recipe: Recipe,
     adapter: Path | None,
     services: Services,
-    check: Callable[[PromptPolicy, Recipe], None],
+    check: Callable[[PromptRenderer, Recipe], None],
     server: EndpointPolicy | None = None,
 ) -> Iterator[tuple[EndpointPolicy | LocalPolicy, Recipe]]:
     """Open the server that the recipe names, or load its weights.

@@ -14,7 +14,7 @@ from typing import Any
 from rsearch_cli.policy.chat_tokenizer import ChatTokenizer
 from rsearch_cli.policy.generation import Sampling
 from rsearch_cli.policy.loading import describe_backend, load_policy
-from rsearch_cli.policy.prompts import encode_question, refuse_long_prompts
+from rsearch_cli.policy.prompts import refuse_long_prompts, render_question
 from rsearch_cli.policy.resolve import locate_model
 from rsearch_cli.questions.sets import QuestionSet, open_question_set
 from rsearch_cli.recipe.schema import Recipe
@@ -54,9 +54,9 @@ def make_preview(recipe: Recipe, samples: int, *, with_rollout: bool) -> dict[st
     tell_scripts(recipe, [*trained_on, *evaluated])
     recipe, chat_tokenizer, notes = open_tokenizer(recipe, with_model=with_rollout)
     asked = [*evaluated, *(trained_on if recipe.stage == "grpo" else ())]
-    refuse_long_prompts(asked, lambda q: encode_question(q, chat_tokenizer, recipe), recipe.policy)
+    refuse_long_prompts(asked, lambda q: render_question(q, chat_tokenizer, recipe), recipe.policy)
     first = trained_on[0]
-    prompt_ids, opening = encode_question(first, chat_tokenizer, recipe)
+    prompt = render_question(first, chat_tokenizer, recipe)
     rollout = None
     if with_rollout:
         trajectory = _roll_out(recipe, question_set, first, chat_tokenizer)
@@ -71,9 +71,9 @@ def make_preview(recipe: Recipe, samples: int, *, with_rollout: bool) -> dict[st
         "samples": [_describe_question(question) for question in trained_on[:samples]],
         "prompt": {
             "question": first.id,
-            "text": chat_tokenizer.decode(prompt_ids),
-            "tokens": len(prompt_ids),
-            "opening": opening,
+            "text": chat_tokenizer.decode(prompt.token_ids),
+            "tokens": prompt.tokens,
+            "opening": prompt.opening,
         },
         "rollout": rollout,
     }
@@ -133,12 +133,12 @@ def _measure(
     questions: Sequence[Question], chat_tokenizer: ChatTokenizer, recipe: Recipe
 ) -> dict[str, Any]:
     """Lengths in tokens, and how many prompts leave less room than a completion may take."""
-    prompts = [len(encode_question(q, chat_tokenizer, recipe)[0]) for q in questions]
+    prompts = [render_question(q, chat_tokenizer, recipe).tokens for q in questions]
     longest = recipe.policy.max_seq_length
     wanted = recipe.rollout.max_new_tokens
     return {
         "measured": len(questions),
-        "question": _spread(len(chat_tokenizer.encode_inserted(q.text)) for q in questions),
+        "question": _spread(len(chat_tokenizer.encode(q.text)) for q in questions),
         "prompt": _spread(prompts),
         "max_seq_length": longest,
         "max_new_tokens": wanted,

@@ -19,7 +19,7 @@ from rsearch_cli.policy.adapter import find_adapter
 from rsearch_cli.policy.chat_tokenizer import ChatTokenizer
 from rsearch_cli.policy.loading import describe_backend, load_policy, load_tokenizer, open_backend
 from rsearch_cli.policy.local import LocalPolicy
-from rsearch_cli.policy.prompts import encode_question, fit_recipe, refuse_long_prompts
+from rsearch_cli.policy.prompts import fit_recipe, refuse_long_prompts, render_question
 from rsearch_cli.policy.resolve import locate_model
 from rsearch_cli.policy.transformers_backend import compute_dtype
 from rsearch_cli.policy.vllm_engine import check_engine
@@ -142,7 +142,7 @@ def _open(
     asked_for = recipe
     recipe, chat_tokenizer, notes = open_tokenizer(recipe)
     asked = [*evaluated, *validated, *(() if sft_dataset else trained)]
-    refuse_long_prompts(asked, lambda q: encode_question(q, chat_tokenizer, recipe), recipe.policy)
+    refuse_long_prompts(asked, lambda q: render_question(q, chat_tokenizer, recipe), recipe.policy)
     if sft_dataset:
         sft_dataset.encode(chat_tokenizer, recipe)
         logger.info(sft_dataset.trace_stats.describe())

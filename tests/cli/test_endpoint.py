@@ -252,7 +252,7 @@ def test_results_go_into_the_models_own_turn_where_the_server_continues_it(
         ("library", (), "the server is none of vLLM, SGLang, llama.cpp"),
         ("vllm", ("guarded",), "the server is none of vLLM, SGLang, llama.cpp"),
         ("vllm", ("no-ids", "no-prefill"), "the server is vLLM 0.32.0, but it does not continue"),
-        ("sglang", ("new-turn",), "the server is SGLang, but it seems to begin a new turn where"),
+        ("sglang", ("new-turn",), "the server is SGLang, but it begins a new turn instead of"),
         ("llamacpp", ("no-ids", "no-prefill"), "the server is llama.cpp, but it does not continue"),
     ],
 )

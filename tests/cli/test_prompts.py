@@ -214,7 +214,7 @@ def test_a_person_is_told_of_the_day_it_is_and_a_run_of_one_that_stays(
     generate = LocalPolicy.generate
 
     def watched(self: LocalPolicy, contexts: Any, *arguments: Any, **options: Any) -> Any:
-        seen.append(self.decode(contexts[0]))
+        seen.append(self.decode(contexts[0].token_ids))
         return generate(self, contexts, *arguments, **options)
 
     monkeypatch.setattr(LocalPolicy, "generate", watched)

@@ -72,9 +72,9 @@ def test_a_batch_gives_what_each_row_gives_alone(quickstart):
     policy = load_policy(recipe, seed=0)
     assert policy.backend == "unsloth"
     questions = ["Where was Giszos Nenfu born?", "Who wrote The Hedan Lantern?", "Who leads Klil?"]
-    prompts = [policy.encode_prompt([{"role": "user", "content": q}])[0] for q in questions]
-    fail_together = policy.generate(prompts, ["</search>"], [40] * 3)
-    alone = [policy.generate([p], ["</search>"], [40])[0] for p in prompts]
+    prompts = [policy.render([{"role": "user", "content": q}]).token_ids for q in questions]
+    fail_together = policy.generate_ids(prompts, ["</search>"], [40] * 3)
+    alone = [policy.generate_ids([p], ["</search>"], [40])[0] for p in prompts]
     assert fail_together == alone
 
 
@@ -86,13 +86,13 @@ def test_a_perturbed_adapter_changes_what_is_sampled(quickstart):
 
     recipe = quickstart.policy.model_copy(update={"backend": "unsloth"})
     policy = load_policy(recipe, seed=0)
-    prompt = policy.encode_prompt([{"role": "user", "content": "Where was Giszos Nenfu born?"}])[0]
-    before = policy.generate([prompt], ["</search>"], [40])
+    prompt = policy.render([{"role": "user", "content": "Where was Giszos Nenfu born?"}]).token_ids
+    before = policy.generate_ids([prompt], ["</search>"], [40])
     with torch.no_grad():
         for name, weight in policy.model.named_parameters():
             if "lora_B" in name:
                 weight.add_(0.2)
-    assert policy.generate([prompt], ["</search>"], [40]) != before
+    assert policy.generate_ids([prompt], ["</search>"], [40]) != before
 
 
 def test_a_kept_cache_changes_nothing_that_is_written(quickstart):
@@ -103,13 +103,13 @@ def test_a_kept_cache_changes_nothing_that_is_written(quickstart):
     recipe = quickstart.policy.model_copy(update={"backend": "unsloth"})
     policy = load_policy(recipe, seed=0)
     questions = ["Where was Giszos Nenfu born?", "Who wrote The Hedan Lantern?", "Who leads Klil?"]
-    prompts = [policy.encode_prompt([{"role": "user", "content": q}])[0] for q in questions]
-    block = policy.encode_inserted("\n<result>\nA: Giszos Nenfu was born in Klil.\n</result>\n")
+    prompts = [policy.render([{"role": "user", "content": q}]).token_ids for q in questions]
+    block = policy.encode("\n<result>\nA: Giszos Nenfu was born in Klil.\n</result>\n")
 
     def two_phases(cache):
-        plans = policy.generate(prompts, ["</search>"], [40] * 3, cache=cache)
+        plans = policy.generate_ids(prompts, ["</search>"], [40] * 3, cache=cache)
         contexts = [[*p, *g.token_ids, *block] for p, g in zip(prompts, plans, strict=True)]
-        return plans + policy.generate(contexts[1:], ["</answer>"], [40] * 2, cache=cache)
+        return plans + policy.generate_ids(contexts[1:], ["</answer>"], [40] * 2, cache=cache)
 
     assert two_phases(PrefixCache()) == two_phases(None)
 

@@ -22,7 +22,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 from rsearch_cli.policy.generation import Generation
 from rsearch_cli.policy.loading import load_tokenizer
 from rsearch_cli.policy.local import LocalPolicy
-from rsearch_cli.policy.prompts import encode_question, fit_recipe
+from rsearch_cli.policy.prompts import fit_recipe, render_question
 from rsearch_cli.protocol.prompt import build_messages
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.schema import Recipe
@@ -223,7 +223,8 @@ def test_every_prompt_is_what_its_template_means(name: str, model: Path, tmp_pat
     plain = recipe.protocol.model_copy(update={"example_turns": 0})
     expected = held or meant(untouched, build_messages(QUESTION, plain, 1))
     assert expected is not None
-    ids, opening = encode_question(QUESTION, chat_tokenizer, fitted)
+    prompt = render_question(QUESTION, chat_tokenizer, fitted)
+    ids, opening = list(prompt.token_ids), prompt.opening
     assert ids == untouched.encode(expected, add_special_tokens=False)
     assert ids.count(untouched.bos_token_id) <= 1
     tail = re.search(r"<think>\s*\Z", expected)
@@ -252,9 +253,9 @@ def test_an_opened_thought_is_opened_once(name: str, model: Path, tmp_path: Path
     recipe = recipe_for(model, tmp_path, "rollout.open_thought=true")
     chat_tokenizer = load_tokenizer(recipe.policy)
     fitted, _ = fit_recipe(recipe, chat_tokenizer)
-    ids, opening = encode_question(QUESTION, chat_tokenizer, fitted)
-    text = chat_tokenizer.decode(ids)
-    assert opening.strip() == THOUGHT and text.endswith(opening)
+    prompt = render_question(QUESTION, chat_tokenizer, fitted)
+    text = chat_tokenizer.decode(prompt.token_ids)
+    assert prompt.opening.strip() == THOUGHT and text.endswith(prompt.opening)
     assert not re.search(r"<think>\s*(</think>\s*)?<think>\s*\Z", text)
 
 
@@ -291,7 +292,7 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         handed.append(roll_out(self, prompts, trainer))
         return handed[-1]
 
-    monkeypatch.setattr(LocalPolicy, "generate", generate)
+    monkeypatch.setattr(LocalPolicy, "generate_ids", generate)
     monkeypatch.setattr(GrpoTraining, "roll_out", watched)
     return handed
 

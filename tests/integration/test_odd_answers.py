@@ -28,6 +28,7 @@ from vllm_lora import PAGE, VllmServer
 from rsearch_cli.app import app
 from rsearch_cli.errors import EngineUnavailable, PublishError
 from rsearch_cli.policy.endpoint import EndpointPolicy
+from rsearch_cli.policy.generation import Context
 from rsearch_cli.policy.loading import load_policy
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.publishing.upload import check_access
@@ -251,7 +252,7 @@ def test_odd_answers_of_a_policys_server(tmp_path: Path, streamed: bool) -> None
             policy = EndpointPolicy(recipe.policy, services.client(POLICY))
             with policy:
                 contexts = [
-                    policy.encode_prompt([{"role": "user", "content": name}])[0] for name in names()
+                    Context(policy.render([{"role": "user", "content": name}])) for name in names()
                 ]
                 generations = policy.generate(
                     contexts,
@@ -263,14 +264,12 @@ def test_odd_answers_of_a_policys_server(tmp_path: Path, streamed: bool) -> None
         assert server.kinds.total() >= ANSWERS - ANSWERS // CONTROL
     failed = 0
     for name, generation in zip(names(), generations, strict=True):
-        (first, *_) = generation.token_ids
-        failure = getattr(first, "failure", None)
-        failed += failure is not None
+        failed += generation.error is not None
         assert is_text(generation.text)
         assert generation.stop in ("tag", "eos", "length")
-        assert len(generation.token_ids) <= 65
+        assert generation.usage <= 65
         if name.startswith("control"):
-            assert (failure, generation.text) == (
+            assert (generation.error, generation.text) == (
                 None,
                 "<think> so </think>\n<answer> 42 </answer>",
             )
@@ -312,7 +311,7 @@ def test_odd_answers_of_a_vllm_server(quickstart: Recipe, scored: bool) -> None:
                     ids = tuple(i for i, _ in pairs)
                     assert all(math.isfinite(value) for _, value in pairs)
                 else:
-                    [generation] = policy.generate([[65]], ["</search>"], [4])
+                    [generation] = policy.generate_ids([[65]], ["</search>"], [4])
                     ids = generation.token_ids
                     assert is_text(generation.text)
             except EngineUnavailable as error:

@@ -15,8 +15,8 @@ from openai_policy import SETTINGS, write_as_agent
 from quirks import QuirkyServer
 
 from rsearch_cli.errors import AccessDenied, BudgetExceeded, PolicyError, RecipeValueError
-from rsearch_cli.policy.endpoint import EndpointPolicy, call_seconds, failure_of
-from rsearch_cli.policy.generation import Sampling
+from rsearch_cli.policy.endpoint import EndpointPolicy
+from rsearch_cli.policy.generation import Context, Sampling
 from rsearch_cli.questions.sets import open_question_set
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.policy import EndpointConfig
@@ -37,7 +37,7 @@ VLLM = ("continue_final_message", "add_generation_prompt")
 class Cities:
     """A search layer that knows the number of city 3."""
 
-    def execute(self, plans):
+    def execute(self, plans, on_result=None):
         passage = Passage("3", "City 3", "It has the number Nr 51.")
         return [tuple(NodeResult(n, passages=(passage,)) for n in p.nodes) for p in plans]
 
@@ -68,9 +68,9 @@ def open_policy(server: ChatServer, tmp_path: Path) -> Iterator[Open]:
 
 
 def ask(policy: EndpointPolicy, count: int = 1, sampling: Sampling | None = None):
-    prompt, _ = policy.encode_prompt(MESSAGES)
+    context = Context(policy.render(MESSAGES))
     stops = ["</search>", "</answer>"]
-    return policy.generate([prompt] * count, stops, [50] * count, sampling or Sampling())
+    return policy.generate([context] * count, stops, [50] * count, sampling or Sampling())
 
 
 def roll_out(policy: EndpointPolicy, *settings: str):
@@ -91,15 +91,15 @@ def test_a_rollout_through_a_server_is_a_rollout(server, open_policy):
     assert (first["temperature"], first["stop"]) == (0, ["</search>", "</answer>"])
     assert second["stop"] == ["</answer>"]
     assert [m["role"] for m in second["messages"][-3:]] == ["user", "assistant", "user"]
-    assert failure_of(trajectory) is None and call_seconds(trajectory) > 0
+    assert trajectory.error is None and trajectory.generation_seconds > 0
 
 
 def test_limits_hold_in_the_tokens_that_the_server_counts(server, open_policy):
     trajectory = roll_out(open_policy())
     sent = [request.body["max_tokens"] for request in server.requests]
-    written = len(trajectory.segments[0].token_ids)
+    written = trajectory.segments[0].tokens
     assert sent == [200, 200 - written]
-    assert sum(trajectory.model_mask) == written + len(trajectory.segments[2].token_ids)
+    assert trajectory.generated_tokens == written + trajectory.segments[2].tokens
 
 
 def test_a_server_that_can_goes_on_in_the_same_turn(server, open_policy):
@@ -115,8 +115,8 @@ def test_a_reply_that_never_comes_is_counted_and_not_scored(server, open_policy)
     server.faults = Faults([Fault.SERVER_ERROR])
     trajectory = roll_out(open_policy())
     assert trajectory.answer is None
-    assert "the policy at" in failure_of(trajectory)
-    assert "(tried 3 times)" in failure_of(trajectory)
+    assert "the policy at" in trajectory.error
+    assert "(tried 3 times)" in trajectory.error
 
 
 def test_what_a_server_wrote_behind_a_stop_string_takes_nothing_from_the_limit(server, open_policy):
@@ -128,19 +128,19 @@ def test_what_a_server_wrote_behind_a_stop_string_takes_nothing_from_the_limit(s
     server.grade = write_on
     trajectory = roll_out(open_policy())
     assert (trajectory.answer, trajectory.stop) == ("Nr 51", "answer")
-    assert sum(trajectory.model_mask) < 50
+    assert trajectory.generated_tokens < 50
 
 
 def test_a_server_that_counts_no_tokens_is_estimated(server, open_policy):
     server.grade = lambda body: Said("12345678", usage=False)
-    assert [len(g.token_ids) for g in ask(open_policy())] == [2]
+    assert [g.usage for g in ask(open_policy())] == [2]
 
 
 def test_requests_go_out_at_once_and_no_more_than_allowed(server, open_policy):
     server._latency = 0.05
     policy = open_policy("policy.endpoint.service.concurrency=4")
     prompts = [
-        policy.encode_prompt([{"role": "user", "content": f"What is the number of city {i}?"}])[0]
+        Context(policy.render([{"role": "user", "content": f"What is the number of city {i}?"}]))
         for i in range(12)
     ]
     policy.generate(prompts, ["</search>"], [50] * 12)
@@ -174,7 +174,7 @@ def test_a_short_key_leaves_messages_readable_and_is_hidden_as_a_word(
     monkeypatch.setenv("OPENAI_API_KEY", key)
     refusal = server.describe_error(400, f"the maximum is exceeded by {key}; eXEMPTYx")
     monkeypatch.setattr(server, "respond", lambda request: (400, refusal))
-    assert "(the maximum is exceeded by ***; eXEMPTYx)" in failure_of(roll_out(open_policy()))
+    assert "(the maximum is exceeded by ***; eXEMPTYx)" in roll_out(open_policy()).error
 
 
 def test_a_refused_key_stops_the_run(open_policy, monkeypatch):
@@ -194,7 +194,7 @@ def test_tokens_are_paid_at_the_recipes_price(server, open_policy):
     (written,) = ask(policy)
     sent = -(-len(MESSAGES[0]["content"]) // 4)
     paid = policy._client.budget.snapshot().services[POLICY].usd
-    assert paid == pytest.approx((sent + len(written.token_ids)) * 1000 / 1e6)
+    assert paid == pytest.approx((sent + written.usage) * 1000 / 1e6)
 
 
 def test_openai_without_a_price_or_a_key_is_refused_before_anything_is_sent(
@@ -216,9 +216,9 @@ def test_a_served_model_answers_like_its_own_weights(quickstart, nano_policy, tm
         """Greedy decoding of the nano model, which goes on with the assistant's own turn."""
         *messages, last = body["messages"]
         opened = last["content"] if last["role"] == "assistant" else ""
-        prompt, _ = nano_policy.encode_prompt(messages if opened else body["messages"])
-        context = [*prompt, *nano_policy.encode_inserted(opened)]
-        (written,) = nano_policy.generate([context], body["stop"], [body["max_tokens"]])
+        prompt = nano_policy.render(messages if opened else body["messages"])
+        context = [*prompt.token_ids, *nano_policy.encode(opened)]
+        (written,) = nano_policy.generate_ids([context], body["stop"], [body["max_tokens"]])
         text = next((written.text.removesuffix(s) for s in body["stop"] if s in written.text), "")
         return Said(text or written.text, "length" if written.stop == "length" else "stop")
 
@@ -238,13 +238,12 @@ def test_a_served_model_answers_like_its_own_weights(quickstart, nano_policy, tm
     assert [t.rounds for t in served] != [()] * 6
 
 
-def watch(policy: EndpointPolicy, context: list[int] | None = None):
+def watch(policy: EndpointPolicy, *, open_thought: bool = False):
     """Ask as `ask` does, and note what is told on the way."""
     told: list[str] = []
-    prompt, _ = policy.encode_prompt(MESSAGES)
+    context = Context(policy.render(MESSAGES, open_thought=open_thought))
     stops = ["</search>", "</answer>"]
-    prompt += context or []
-    (written,) = policy.generate([prompt], stops, [50], on_text=told.append)
+    (written,) = policy.generate([context], stops, [50], on_text=told.append)
     return written, told
 
 
@@ -253,9 +252,7 @@ def test_a_streamed_reply_is_the_reply(server, open_policy):
     (whole,) = ask(policy)
     first = policy._client.budget.snapshot().total.usd
     streamed, told = watch(policy)
-    assert (streamed.text, streamed.stop, len(streamed.token_ids)) == (
-        whole.text, whole.stop, len(whole.token_ids),
-    )  # fmt: skip
+    assert (streamed.text, streamed.stop, streamed.usage) == (whole.text, whole.stop, whole.usage)
     assert told[0] == "<think>" and streamed.text == told[-1] + "</search>"
     assert all(late.startswith(early) for early, late in pairwise(told))
     both = policy._client.budget.snapshot().total.usd
@@ -273,8 +270,8 @@ def test_a_stream_that_breaks_off_is_asked_for_again(server, open_policy):
 def test_a_stream_that_always_breaks_off_is_a_failure(server, open_policy):
     server.faults = Faults([Fault.CUT])
     written, _ = watch(open_policy("policy.endpoint.service.retries=1"))
-    assert "broke off" in written.token_ids[0].failure
-    assert "(tried 2 times)" in written.token_ids[0].failure
+    assert "broke off" in written.error
+    assert "(tried 2 times)" in written.error
 
 
 def test_what_a_server_streams_behind_a_stop_string_is_not_told(server, open_policy):
@@ -290,7 +287,7 @@ def test_half_a_surrogate_pair_is_a_mark_and_the_rollout_goes_on(server, open_po
 
     server.grade = write
     trajectory = roll_out(open_policy())
-    assert trajectory.answer == "Nr 51 \ufffd" and failure_of(trajectory) is None
+    assert trajectory.answer == "Nr 51 \ufffd" and trajectory.error is None
     assert trajectory.transcript.startswith("<think> I \ufffd look up")
     assert "I \ufffd look up" in server.requests[1].body["messages"][-2]["content"]
 
@@ -298,7 +295,7 @@ def test_half_a_surrogate_pair_is_a_mark_and_the_rollout_goes_on(server, open_po
 def test_half_a_surrogate_pair_in_a_refusal_is_a_mark(server, open_policy, monkeypatch):
     refusal = server.describe_error(400, "not \ud83d")
     monkeypatch.setattr(server, "respond", lambda request: (400, refusal))
-    assert "answered 400 (not \ufffd)" in failure_of(roll_out(open_policy()))
+    assert "answered 400 (not \ufffd)" in roll_out(open_policy()).error
 
 
 def test_a_pair_that_a_stream_cuts_in_two_is_whole_again(server, open_policy, monkeypatch):
@@ -325,7 +322,7 @@ def test_a_pair_that_a_stream_cuts_in_two_is_whole_again(server, open_policy, mo
 def test_a_repeated_opening_is_not_told(server, open_policy):
     policy = open_policy()
     server.grade = lambda body: "<think> I know. </think>"
-    written, told = watch(policy, policy.encode_inserted("<think>"))
+    written, told = watch(policy, open_thought=True)
     assert written.text == told[-1] == " I know. </think>"
     assert told[0] == " I"
 
@@ -333,7 +330,7 @@ def test_a_repeated_opening_is_not_told(server, open_policy):
 def test_a_server_that_counts_no_streamed_tokens_is_estimated(server, open_policy):
     server.grade = lambda body: Said("<answer> Nr 51 ", usage=False)
     written, _ = watch(open_policy())
-    assert (written.text, len(written.token_ids)) == ("<answer> Nr 51 </answer>", 6)
+    assert (written.text, written.usage) == ("<answer> Nr 51 </answer>", 6)
 
 
 @pytest.fixture
@@ -387,7 +384,7 @@ def test_a_tokenizer_that_fails_is_asked_again_with_the_reply(vllm, open_policy)
     policy.prepare()
     vllm.faults = Faults([Fault.SERVER_ERROR], first=1)
     trajectory = roll_out(policy)
-    assert trajectory.answer == "Nr 51" and failure_of(trajectory) is None
+    assert trajectory.answer == "Nr 51" and trajectory.error is None
 
 
 def test_a_streamed_continuation_of_ids_is_the_continuation(vllm, open_policy):

@@ -107,8 +107,8 @@ def test_the_code_on_the_card_runs_as_it_stands(hub_server, run, tmp_path, what,
 
     recipe = load_recipe(str(run / "recipe.yaml"), [f"policy.model={REPO}"]).recipe
     policy = load_policy(recipe.policy, seed=0)
-    ids, _ = policy.encode_prompt([{"role": "user", "content": question}])
-    told = policy.generate([ids], ["</search>"], [recipe.rollout.max_new_tokens], GREEDY)
+    ids = policy.render([{"role": "user", "content": question}]).token_ids
+    told = policy.generate_ids([ids], ["</search>"], [recipe.rollout.max_new_tokens], GREEDY)
     assert shown == policy.decode(told[0].token_ids) + "\n"
 
 

@@ -40,7 +40,7 @@ def connect(quickstart, url: str) -> VllmServerPolicy:
 
 def prompts(policy: LocalPolicy) -> list[list[int]]:
     asked = ("Where was Tessa born?", "Who founded Brindle Works, and when?")
-    return [policy.encode_prompt([{"role": "user", "content": text}])[0] for text in asked]
+    return [policy.render([{"role": "user", "content": text}]).token_ids for text in asked]
 
 
 def nudge(policy: LocalPolicy) -> None:
@@ -56,7 +56,7 @@ def test_it_writes_what_the_trained_weights_would_write(quickstart, served: Vllm
     for _ in range(2):
         contexts = prompts(own)
         arguments = (contexts, STOPS, [40, 25], Sampling())
-        assert remote.generate(*arguments) == own.generate(*arguments)
+        assert remote.generate_ids(*arguments) == own.generate_ids(*arguments)
         nudge(remote)
         nudge(own)
     assert len(served.adapters) == 1, "the older one was unloaded"
@@ -68,7 +68,7 @@ def test_it_writes_what_the_trained_weights_would_write(quickstart, served: Vllm
 def test_an_adapter_that_has_not_changed_is_not_sent_again(quickstart, served: VllmServer) -> None:
     remote = connect(quickstart, served.url)
     for _ in range(3):
-        remote.generate(prompts(remote), STOPS, [4, 4])
+        remote.generate_ids(prompts(remote), STOPS, [4, 4])
     assert sum(r.path == "/v1/load_lora_adapter" for r in served.requests) == 1
 
 
@@ -79,7 +79,7 @@ def test_sampling_draws_its_seeds_from_the_trainings_generator(
     seeds = []
     for _ in range(2):
         torch.manual_seed(3)
-        remote.generate(prompts(remote), STOPS, [4, 4], Sampling(1.0))
+        remote.generate_ids(prompts(remote), STOPS, [4, 4], Sampling(1.0))
         seeds.append(sorted(r.body["seed"] for r in served.requests[-2:]))
     assert seeds[0] == seeds[1] and len(set(seeds[0])) == 2
 
@@ -98,12 +98,12 @@ def test_a_server_that_is_not_there_or_refuses_is_one_clear_line(
 ) -> None:
     gone = connect(quickstart, "http://user:secret@127.0.0.1:9")
     with pytest.raises(EngineUnavailable, match=r"no answer from http://127.0.0.1:9 ") as caught:
-        gone.generate(prompts(gone), STOPS, [4, 4])
+        gone.generate_ids(prompts(gone), STOPS, [4, 4])
     assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
     remote = connect(quickstart, served.url)
     monkeypatch.setattr(served, "respond", lambda r: (400, served.describe_error(400, "no LoRA")))
     with pytest.raises(EngineUnavailable, match=r"answered 400 .*no LoRA.*--enable-lora"):
-        remote.generate(prompts(remote), STOPS, [4, 4])
+        remote.generate_ids(prompts(remote), STOPS, [4, 4])
 
 
 def test_a_recipe_without_an_address_is_refused() -> None:

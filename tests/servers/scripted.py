@@ -17,10 +17,13 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+from byte_policy import BytePolicy
+
 from rsearch_cli.errors import RsearchError
-from rsearch_cli.policy.generation import GREEDY, Generation, Sampling
+from rsearch_cli.policy.generation import GREEDY, Context, Generation, Prompt, Sampling
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.reward.composite import score_trajectories
@@ -105,11 +108,10 @@ def expected_score(generation: int) -> float:
     return 1.0 if generation < 2 else 0.0
 
 
-class ScriptedAgents:
-    """A policy whose ids are bytes; the first id of a prompt tells its row."""
+class ScriptedAgents(BytePolicy):
+    """Writes by script; the first id of a prompt tells its row."""
 
-    forbidden: tuple[str, ...] = ()
-    eos_id = 256
+    forbidden = ()
 
     def __init__(self, questions: Sequence[Question], plan=write_plan) -> None:
         """Take the questions in the order in which they will be asked, each for all generations."""
@@ -117,31 +119,24 @@ class ScriptedAgents:
         self._plan = plan
         self._rows = 0
 
-    def encode_prompt(self, messages: list[dict[str, str]]) -> tuple[list[int], str]:
-        """Ids of a prompt; rows are counted in the order of these calls."""
+    def render(self, messages: list[dict[str, str]], *, open_thought: bool = False) -> Prompt:
+        """Render a prompt; rows are counted in the order of these calls."""
+        prompt = super().render(messages, open_thought=open_thought)
         row = self._rows
         self._rows += 1
-        text = "\n".join(message["content"] for message in messages)
-        return [FIRST_ROW_ID + row, *text.encode()], ""
-
-    def encode_inserted(self, text: str) -> list[int]:
-        """Ids of text that the system writes."""
-        return list(text.encode())
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids."""
-        return bytes(i for i in ids if i < 256).decode()
+        return replace(prompt, token_ids=(FIRST_ROW_ID + row, *prompt.token_ids))
 
     def generate(
         self,
-        contexts: Sequence[Sequence[int]],
+        contexts: Sequence[Context],
         stops: Sequence[str],
         max_new_tokens: Sequence[int],
         sampling: Sampling = GREEDY,
         cache: object = None,
+        on_text: object = None,
     ) -> list[Generation]:
         """Write the plan first, the answer once there is a result."""
-        return [self._write(context) for context in contexts]
+        return [self._write(context.token_ids) for context in contexts]
 
     def _write(self, context: Sequence[int]) -> Generation:
         row, generation = divmod(context[0] - FIRST_ROW_ID, GENERATIONS)

@@ -63,7 +63,7 @@ class VllmServer(LocalServer):
         with torch.random.fork_rng(devices=[]):
             # As vLLM: a request's seed alone decides, in whatever order the requests arrive.
             torch.manual_seed(body.get("seed", 0))
-            [written] = policy.generate(
+            [written] = policy.generate_ids(
                 [body["prompt"]], body["stop"], [body["max_tokens"]], sampling
             )
         ended = [stop for stop in body["stop"] if written.text.endswith(stop)]

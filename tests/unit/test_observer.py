@@ -25,16 +25,16 @@ class Watcher:
         self.results: list = []
         self.interrupt_at = interrupt_at
 
-    def wrote(self, text):
+    def on_text(self, text):
         self.turns[-1].append(text)
         if len(self.turns[-1]) == self.interrupt_at:
             raise KeyboardInterrupt
 
-    def planned(self, reading):
+    def on_plan(self, reading):
         self.plans.append(reading)
         self.turns.append([])
 
-    def found(self, result):
+    def on_result(self, result):
         self.results.append(result)
 
 

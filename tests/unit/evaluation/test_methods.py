@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from byte_policy import BytePolicy
 
 from rsearch_cli.errors import PolicyError
 from rsearch_cli.evaluation.methods import run_method
@@ -13,27 +14,15 @@ from rsearch_cli.types import NodeResult, Passage, Question
 QUESTIONS = [Question(str(i), f"Who wrote book {i}?", ("x",)) for i in range(3)]
 
 
-class Writer:
-    """A policy of bytes that always answers; records what it was asked."""
-
-    forbidden = ("[PAD]",)
-    eos_id = 256
+class Writer(BytePolicy):
+    """Always answers; records what it was asked."""
 
     def __init__(self) -> None:
         self.asked: list[list[str]] = []
         self.stops: list[str] = []
 
-    def encode_prompt(self, messages):
-        return list("\n".join(m["content"] for m in messages).encode()), ""
-
-    def encode_inserted(self, text):
-        return list(text.encode())
-
-    def decode(self, ids):
-        return bytes(ids).decode()
-
-    def generate(self, contexts, stops, max_new_tokens, sampling=None, cache=None):
-        self.asked.append([self.decode(c) for c in contexts])
+    def generate(self, contexts, stops, max_new_tokens, sampling=None, cache=None, on_text=None):
+        self.asked.append([self.decode(c.token_ids) for c in contexts])
         self.stops = list(stops)
         return [Generation((1, 2), "<answer> x </answer>", "tag") for _ in contexts]
 
@@ -44,7 +33,7 @@ class Library:
     def __init__(self) -> None:
         self.queries: list[str] = []
 
-    def execute(self, plans):
+    def execute(self, plans, on_result=None):
         self.queries += [node.query for plan in plans for node in plan.nodes]
         return [
             (NodeResult(p.nodes[0], passages=(Passage("1", "A [PAD] title", "text"),)),)

@@ -42,10 +42,10 @@ def test_a_model_without_an_adapter_is_refused(tiny_policy):
 def test_log_probs_are_those_of_the_forward_pass(nano_policy):
     import torch
 
-    context, _ = nano_policy.encode_prompt([{"role": "user", "content": "Who wrote it?"}])
+    context = nano_policy.render([{"role": "user", "content": "Who wrote it?"}]).token_ids
     sampled = nano_policy.sample_log_probs(context, 6)
     ids = [token for token, _ in sampled]
-    assert tuple(ids) == nano_policy.generate([context], ["</search>"], [6])[0].token_ids
+    assert tuple(ids) == nano_policy.generate_ids([context], ["</search>"], [6])[0].token_ids
     nano_policy.model.eval()
     with torch.no_grad():
         logits = nano_policy.model(torch.tensor([context + ids])).logits[0, len(context) - 1 : -1]

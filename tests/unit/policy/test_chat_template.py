@@ -17,7 +17,7 @@ from rsearch_cli.policy.chat_template import ChatTemplate
 from rsearch_cli.policy.chat_tokenizer import ChatTokenizer
 from rsearch_cli.policy.loading import load_tokenizer
 from rsearch_cli.policy.local import LocalPolicy
-from rsearch_cli.policy.prompts import encode_question, fit_recipe, refuse_long_prompts
+from rsearch_cli.policy.prompts import fit_recipe, refuse_long_prompts, render_question
 from rsearch_cli.policy.resolve import locate_model
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.types import Question
@@ -249,8 +249,8 @@ def prompt_of(tokenizer: Any, template: str, recipe: Recipe) -> tuple[str, str, 
     tokenizer.chat_template = template
     chat_tokenizer = ChatTokenizer(tokenizer)
     fitted, notes = fit_recipe(recipe, chat_tokenizer)
-    ids, opening = encode_question(Question("q", "Who?", ()), chat_tokenizer, fitted)
-    return chat_tokenizer.decode(ids), opening, notes
+    prompt = render_question(Question("q", "Who?", ()), chat_tokenizer, fitted)
+    return chat_tokenizer.decode(prompt.token_ids), prompt.opening, notes
 
 
 FORGETFUL = PLAIN.replace(
@@ -377,7 +377,7 @@ def test_a_template_may_trim_what_it_is_given(tokenizer, quickstart):
 def test_a_message_that_a_template_drops_later_is_refused(tokenizer):
     tokenizer.chat_template = PLAIN.replace("{{ m.content }}", "{{ m.content[:60] }}")
     with pytest.raises(PolicyError, match=r"is wrong: it changes or drops message 1 \(user\)"):
-        ChatTokenizer(tokenizer).encode_prompt([{"role": "user", "content": "x" * 61}])
+        ChatTokenizer(tokenizer).render([{"role": "user", "content": "x" * 61}])
 
 
 def test_a_template_of_a_processor_is_read(tmp_path, quickstart):
@@ -411,7 +411,7 @@ def test_only_questions_that_could_be_too_long_are_encoded(tokenizer, quickstart
 
     def encode(question: Question) -> Any:
         asked.append(question.id)
-        return encode_question(question, chat_tokenizer, quickstart)
+        return render_question(question, chat_tokenizer, quickstart)
 
     short = [Question(f"short {i}", "Who wrote it?", ()) for i in range(20)]
     long = [Question(f"long {i}", "Who wrote it? " * 60, ()) for i in range(3)]
@@ -420,7 +420,7 @@ def test_only_questions_that_could_be_too_long_are_encoded(tokenizer, quickstart
     with pytest.raises(
         PolicyError,
         match=r"question long 0 \(and 2 more like it\): its prompt has \d+ tokens, and "
-        r"policy\.max_seq_length=200 leaves room for 198; raise that or drop the question",
+        r"policy\.max_seq_length=200 leaves room for 198; raise it or drop the question",
     ):
         refuse_long_prompts([*short, *long], encode, policy)
 
@@ -432,10 +432,10 @@ def test_the_longest_prompt_that_fits_is_let_through_and_the_next_is_not(
     chat_tokenizer = ChatTokenizer(tokenizer)
 
     def encode(question: Question) -> Any:
-        return encode_question(question, chat_tokenizer, quickstart)
+        return render_question(question, chat_tokenizer, quickstart)
 
     question = Question("q", word * 40, ())
-    length = len(encode(question)[0])
+    length = encode(question).tokens
     for most, fits in ((length + 2, True), (length + 1, False)):
         policy = quickstart.policy.model_copy(update={"max_seq_length": most})
         if fits:

@@ -1,18 +1,70 @@
-"""Replies of chat servers, read as the text that the model wrote."""
+"""Contexts as messages for a chat server, and its replies as text; without a server."""
 
 from __future__ import annotations
 
 import pytest
 
 from rsearch_cli.policy.endpoint_chat import (
-    assemble,
-    cut_behind,
-    drop_echo,
+    count_tokens,
+    cut_at_stop,
     find_stop,
-    is_undecided,
+    is_ambiguous,
+    join_thought,
+    strip_echo,
+    to_messages,
 )
+from rsearch_cli.policy.generation import Context, Prompt
+from rsearch_cli.types import Segment
 
 STOPS = ["</search>", "</answer>"]
+CHAT = ({"role": "system", "content": "rules"}, {"role": "user", "content": "Who?"})
+WRITTEN = Segment("<search> a </search>", (), "model", usage=3)
+RESULT = Segment("\n<result>\nA: b\n</result>\n", (), "system", usage=5)
+
+
+def context(*segments: Segment, opening: str = "") -> Context:
+    return Context(Prompt(CHAT, opening=opening, added_opening=bool(opening), usage=9), segments)
+
+
+def test_results_are_a_user_message_of_their_own():
+    sent = to_messages(context(WRITTEN, RESULT), same_turn=False)
+    assert [m["role"] for m in sent] == ["system", "user", "assistant", "user"]
+    assert sent[2]["content"] == "<search> a </search>"
+    assert sent[3]["content"] == RESULT.text
+
+
+def test_results_go_into_the_same_turn_where_the_server_can_continue_it():
+    sent = to_messages(context(WRITTEN, RESULT, opening="<think>"), same_turn=True)
+    assert [m["role"] for m in sent] == ["system", "user", "assistant"]
+    assert sent[2]["content"] == "<think><search> a </search>" + RESULT.text
+
+
+def test_what_the_servers_template_writes_is_left_out_where_it_writes_it_again():
+    written = Segment("<think>" + WRITTEN.text, (), "model", 3, template_chars=len("<think>"))
+    sent = to_messages(context(written, RESULT), same_turn=True, omit_template=True)
+    assert sent[2]["content"] == WRITTEN.text + RESULT.text
+    sent = to_messages(context(written, RESULT), same_turn=True)
+    assert sent[2]["content"] == "<think>" + WRITTEN.text + RESULT.text
+
+
+def test_an_opened_thought_is_left_to_the_template_of_the_server():
+    sent = to_messages(context(opening="<think>"), same_turn=False)
+    assert [m["role"] for m in sent] == ["system", "user"]
+
+
+def test_what_a_template_opens_itself_is_not_sent():
+    prompt = Prompt(CHAT, opening="<think>", usage=9)
+    assert len(to_messages(Context(prompt), same_turn=True)) == 2
+
+
+def test_building_messages_changes_none_of_what_was_given():
+    to_messages(context(WRITTEN, RESULT), same_turn=True)
+    assert CHAT[-1]["content"] == "Who?" and len(CHAT) == 2
+
+
+@pytest.mark.parametrize(("text", "tokens"), [("", 1), ("abcd", 1), ("abcde", 2), ("é" * 4, 2)])
+def test_a_token_is_estimated_at_four_bytes(text, tokens):
+    assert count_tokens(text) == tokens
 
 
 @pytest.mark.parametrize(
@@ -42,16 +94,16 @@ STOPS = ["</search>", "</answer>"]
         ("<search> a <think> b", "stop", None, None, "eos"),
     ],
 )
-def test_a_reply_is_cut_behind_its_tag(text, finish, stop_string, read, stop):
+def test_a_reply_is_cut_at_stop_its_tag(text, finish, stop_string, read, stop):
     close = "</search>" if stop == "tag" else ""
     assert find_stop(text, STOPS, finish, stop_string) == (read or text + close, stop)
 
 
 def test_stop_strings_inside_a_thought_that_was_sent_apart_end_nothing():
-    written = assemble("I write <search> … </search> next.", "<search> a ", opened=False)
-    text, stop = find_stop(written.text, STOPS, "stop", None, written.thought)
+    written = join_thought("I write <search> … </search> next.", "<search> a ", opened=False)
+    text, stop = find_stop(written.text, STOPS, "stop", None, written.thought_chars)
     assert text == written.text + "</search>" and stop == "tag"
-    assert cut_behind(written.text, STOPS, written.thought) is None
+    assert cut_at_stop(written.text, STOPS, written.thought_chars) is None
 
 
 @pytest.mark.parametrize(
@@ -87,18 +139,18 @@ def test_stop_strings_inside_a_thought_that_was_sent_apart_end_nothing():
     ],
 )
 def test_thought_and_text_are_put_together(thought, text, opened, read):
-    assert assemble(thought, text, opened=opened).text == read
+    assert join_thought(thought, text, opened=opened).text == read
 
 
 def test_what_a_template_had_opened_is_marked():
-    assert assemble("", "a </think>", opened=False).implied == len("<think>")
-    assert assemble("a", "b", opened=False).implied == 0
+    assert join_thought("", "a </think>", opened=False).template_chars == len("<think>")
+    assert join_thought("a", "b", opened=False).template_chars == 0
 
 
 def test_a_thought_is_not_shown_while_it_may_be_a_block():
-    assert all(is_undecided(part, "") for part in ("<", "<ans", "\n<answer"))
-    assert not any(is_undecided(part, "") for part in ("a", "a <", "<answer>"))
-    assert is_undecided("a", "</thi") and not is_undecided("<ans", "text")
+    assert all(is_ambiguous(part, "") for part in ("<", "<ans", "\n<answer"))
+    assert not any(is_ambiguous(part, "") for part in ("a", "a <", "<answer>"))
+    assert is_ambiguous("a", "</thi") and not is_ambiguous("<ans", "text")
 
 
 @pytest.mark.parametrize(
@@ -111,4 +163,4 @@ def test_a_thought_is_not_shown_while_it_may_be_a_block():
     ],
 )
 def test_a_continuation_that_repeats_the_turn_is_read_without_it(text, sent, read):
-    assert drop_echo(text, sent) == read
+    assert strip_echo(text, sent) == read

@@ -98,7 +98,7 @@ def test_a_fresh_adapter_changes_nothing_and_a_perturbed_one_does(nano_policy):
     import torch
 
     model = nano_policy.model
-    ids = torch.tensor([nano_policy.encode_prompt([{"role": "user", "content": "Who?"}])[0]])
+    ids = torch.tensor([nano_policy.render([{"role": "user", "content": "Who?"}]).token_ids])
     with torch.no_grad():
         fresh = model(ids).logits
         with model.disable_adapter():

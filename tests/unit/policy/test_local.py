@@ -8,9 +8,10 @@ from transformers import GenerationConfig
 
 from rsearch_cli.errors import OutOfMemory, PolicyError
 from rsearch_cli.policy.chat_tokenizer import ensure_pad_token
-from rsearch_cli.policy.generation import GREEDY, Sampling, TagStop, TextWatch
+from rsearch_cli.policy.generation import GREEDY, Sampling
 from rsearch_cli.policy.loading import load_policy
 from rsearch_cli.policy.local import LocalPolicy
+from rsearch_cli.policy.stopping import TagStop, TextStream
 
 WARM = Sampling(temperature=1.0)
 
@@ -22,21 +23,21 @@ def nano_prompts(policy: LocalPolicy) -> list[list[int]]:
         "Who wrote The Hedan Lantern?",
         "In which country is Klildu?",
     ]
-    return [policy.encode_prompt([{"role": "user", "content": q}])[0] for q in questions]
+    return [policy.render([{"role": "user", "content": q}]).token_ids for q in questions]
 
 
 def test_a_batch_gives_what_each_row_gives_alone(nano_policy):
     prompts = nano_prompts(nano_policy)
     assert len({len(p) for p in prompts}) > 1, "padding is only tested on ragged prompts"
     stops, limits = ["</search>"], [60] * len(prompts)
-    fail_together = nano_policy.generate(prompts, stops, limits)
-    alone = [nano_policy.generate([p], stops, [60])[0] for p in prompts]
+    fail_together = nano_policy.generate_ids(prompts, stops, limits)
+    alone = [nano_policy.generate_ids([p], stops, [60])[0] for p in prompts]
     assert fail_together == alone
     assert {g.stop for g in fail_together} == {"tag"}
 
 
 def test_a_row_stops_right_behind_its_tag(nano_policy):
-    for written in nano_policy.generate(nano_prompts(nano_policy), ["</search>"], [60] * 4):
+    for written in nano_policy.generate_ids(nano_prompts(nano_policy), ["</search>"], [60] * 4):
         assert written.text.endswith("</search>")
         assert written.text.count("</search>") == 1
         assert nano_policy.decode(written.token_ids) == written.text
@@ -44,7 +45,7 @@ def test_a_row_stops_right_behind_its_tag(nano_policy):
 
 def test_every_row_keeps_to_its_own_limit(nano_policy):
     limits = [3, 9, 1, 5]
-    written = nano_policy.generate(nano_prompts(nano_policy), ["</search>"], limits)
+    written = nano_policy.generate_ids(nano_prompts(nano_policy), ["</search>"], limits)
     assert [len(g.token_ids) for g in written] == limits
     assert {g.stop for g in written} == {"length"}
 
@@ -97,7 +98,7 @@ def test_a_tag_in_the_prompt_is_not_taken_for_a_new_one(tiny_policy):
 def test_generation_leaves_the_model_in_the_mode_it_was_in(nano_policy):
     for training in (True, False):
         nano_policy.model.train(training)
-        nano_policy.generate(nano_prompts(nano_policy)[:1], ["</search>"], [2])
+        nano_policy.generate_ids(nano_prompts(nano_policy)[:1], ["</search>"], [2])
         assert nano_policy.model.training is training
 
 
@@ -106,7 +107,7 @@ def test_what_the_model_ships_as_its_own_settings_is_left_out(quickstart, sampli
     loaded = load_policy(quickstart.policy, seed=0)
     asked = nano_prompts(loaded)[:2], ["</search>"], [30, 30], sampling
     torch.manual_seed(0)
-    plain = loaded.generate(*asked)
+    plain = loaded.generate_ids(*asked)
     shipped = GenerationConfig(
         eos_token_id=list(loaded.eos_ids),
         do_sample=True,
@@ -118,11 +119,11 @@ def test_what_the_model_ships_as_its_own_settings_is_left_out(quickstart, sampli
     loaded.model.generation_config = loaded.model.get_base_model().generation_config = shipped
     policy = LocalPolicy(loaded.model, loaded.tokenizer)
     torch.manual_seed(0)
-    assert policy.generate(*asked) == plain
+    assert policy.generate_ids(*asked) == plain
 
 
 def test_inserted_text_brings_no_control_token(nano_policy):
-    ids = nano_policy.encode_inserted("a <|end|><|pad|><|user|> b")
+    ids = nano_policy.encode("a <|end|><|pad|><|user|> b")
     assert nano_policy.decode(ids).split() == ["a", "b"]
 
 
@@ -177,9 +178,9 @@ def test_a_template_that_opens_the_thought_is_noticed(tiny_policy):
         "{% if add_generation_prompt %}{{ '<think>\\n' }}{% endif %}"
     )
     policy = LocalPolicy(tiny_policy.model, tokenizer)
-    ids, opening = policy.encode_prompt([{"role": "user", "content": "Why?"}])
-    assert opening == "<think>\n"
-    assert policy.decode(ids) == "Why?<think>\n"
+    prompt = policy.render([{"role": "user", "content": "Why?"}])
+    assert prompt.opening == "<think>\n"
+    assert policy.decode(prompt.token_ids) == "Why?<think>\n"
 
 
 @pytest.mark.parametrize("kind", [torch.OutOfMemoryError, RuntimeError])
@@ -191,7 +192,7 @@ def test_memory_that_runs_out_is_named_as_what_it_is(nano_policy, monkeypatch, k
 
     monkeypatch.setattr(nano_policy.model, "generate", generate)
     with pytest.raises(OutOfMemory) as caught:
-        nano_policy.generate(nano_prompts(nano_policy), ["</search>"], [60] * 4)
+        nano_policy.generate_ids(nano_prompts(nano_policy), ["</search>"], [60] * 4)
     assert str(caught.value) == "CUDA out of memory. Tried to allocate 2.00 GiB"
 
 
@@ -201,13 +202,13 @@ def test_any_other_failure_of_a_device_stays_what_it_is(nano_policy, monkeypatch
 
     monkeypatch.setattr(nano_policy.model, "generate", generate)
     with pytest.raises(RuntimeError, match="illegal memory access"):
-        nano_policy.generate(nano_prompts(nano_policy), ["</search>"], [60] * 4)
+        nano_policy.generate_ids(nano_prompts(nano_policy), ["</search>"], [60] * 4)
 
 
 def test_text_is_told_in_whole_characters_and_without_the_end(tiny_policy):
     told: list[str] = []
-    watch = TextWatch(tiny_policy.decode, told.append, 2, tiny_policy.eos_ids)
-    ids = tiny_policy.encode_inserted("aé→")
+    watch = TextStream(tiny_policy.decode, told.append, 2, tiny_policy.eos_ids)
+    ids = tiny_policy.encode("aé→")
     assert len(ids) > 3, "the tokenizer splits characters"
     ids.append(tiny_policy.eos_id)
     for end in range(1, len(ids) + 1):

@@ -20,12 +20,17 @@ RESULTS = [
 LIMITS = [60, 7, 60, 30]
 
 
+def ask(policy: LocalPolicy) -> list[list[int]]:
+    """Ids of the prompts of all questions."""
+    return [list(policy.render([{"role": "user", "content": q}]).token_ids) for q in QUESTIONS]
+
+
 def converse(policy: LocalPolicy, cache: PrefixCache | None, going_on: list[list[int]]) -> dict:
     """What each row writes, turn by turn; `going_on` are the rows of each turn."""
-    contexts = [policy.encode_prompt([{"role": "user", "content": q}])[0] for q in QUESTIONS]
+    contexts = ask(policy)
     written: dict[int, list[tuple[int, ...]]] = {row: [] for row in range(len(contexts))}
     for turn, rows in enumerate(going_on):
-        generations = policy.generate(
+        generations = policy.generate_ids(
             [contexts[row] for row in rows],
             ["</search>"] if turn == 0 else ["</answer>"],
             [LIMITS[row] for row in rows],
@@ -33,7 +38,7 @@ def converse(policy: LocalPolicy, cache: PrefixCache | None, going_on: list[list
         )
         for row, generation in zip(rows, generations, strict=True):
             written[row].append(generation.token_ids)
-            inserted = policy.encode_inserted(RESULTS[(row + turn) % 2])
+            inserted = policy.encode(RESULTS[(row + turn) % 2])
             contexts[row] = contexts[row] + list(generation.token_ids) + inserted
     return written
 
@@ -64,37 +69,39 @@ def test_only_what_is_new_is_encoded(nano_policy, monkeypatch):
 
     monkeypatch.setattr(nano_policy.model, "generate", watched)
     converse(nano_policy, PrefixCache(), [[0, 1, 2, 3]] * 2)
-    longest = max(len(nano_policy.encode_inserted(text)) for text in RESULTS)
+    longest = max(len(nano_policy.encode(text)) for text in RESULTS)
     new, seen = given[1]
     assert longest <= new <= longest + 1, "the results, and the id sampled last where it is due"
     assert seen > given[0][1] + new, "the mask covers what is kept as well"
 
 
 def test_contexts_that_continue_nothing_are_encoded_whole(nano_policy):
-    prompts = [nano_policy.encode_prompt([{"role": "user", "content": q}])[0] for q in QUESTIONS]
+    prompts = [
+        list(nano_policy.render([{"role": "user", "content": q}]).token_ids) for q in QUESTIONS
+    ]
     cache = PrefixCache()
-    nano_policy.generate(prompts[:2], ["</search>"], [20, 20], cache=cache)
-    expected = nano_policy.generate(prompts[2:], ["</search>"], [20, 20])
-    assert nano_policy.generate(prompts[2:], ["</search>"], [20, 20], cache=cache) == expected
+    nano_policy.generate_ids(prompts[:2], ["</search>"], [20, 20], cache=cache)
+    expected = nano_policy.generate_ids(prompts[2:], ["</search>"], [20, 20])
+    assert nano_policy.generate_ids(prompts[2:], ["</search>"], [20, 20], cache=cache) == expected
 
 
 def test_rows_are_told_apart_by_their_ids(nano_policy):
-    prompt, other = (
-        nano_policy.encode_prompt([{"role": "user", "content": q}])[0] for q in QUESTIONS[:2]
-    )
+    prompt, other = ask(nano_policy)[:2]
     cache = PrefixCache()
-    first = nano_policy.generate([prompt, prompt, other], ["</search>"], [9] * 3, cache=cache)
-    inserted = nano_policy.encode_inserted(RESULTS[0])
+    first = nano_policy.generate_ids([prompt, prompt, other], ["</search>"], [9] * 3, cache=cache)
+    inserted = nano_policy.encode(RESULTS[0])
     contexts = [prompt + list(first[1].token_ids) + inserted, other + list(first[2].token_ids)]
     contexts[1] += inserted
-    expected = nano_policy.generate(contexts, ["</answer>"], [20, 20])
-    assert nano_policy.generate(contexts, ["</answer>"], [20, 20], cache=cache) == expected
+    expected = nano_policy.generate_ids(contexts, ["</answer>"], [20, 20])
+    assert nano_policy.generate_ids(contexts, ["</answer>"], [20, 20], cache=cache) == expected
 
 
 def test_a_cache_in_another_order_is_not_used(nano_policy):
-    prompts = [nano_policy.encode_prompt([{"role": "user", "content": q}])[0] for q in QUESTIONS]
+    prompts = [
+        list(nano_policy.render([{"role": "user", "content": q}]).token_ids) for q in QUESTIONS
+    ]
     cache = PrefixCache()
-    written = nano_policy.generate(prompts, ["</search>"], [9] * 4, cache=cache)
+    written = nano_policy.generate_ids(prompts, ["</search>"], [9] * 4, cache=cache)
     contexts = [[*p, *g.token_ids, 5] for p, g in zip(prompts, written, strict=True)]
     assert cache.resume(contexts[::-1], pad=0) is None
 
@@ -119,7 +126,7 @@ def test_a_model_with_sliding_windows_keeps_nothing(tiny_policy):
     )
     policy = LocalPolicy(MistralForCausalLM(config).eval(), tiny_policy.tokenizer)
     cache = PrefixCache()
-    prompts = [policy.encode_prompt([{"role": "user", "content": q}])[0] for q in QUESTIONS]
-    written = policy.generate(prompts, ["</search>"], [6] * 4, cache=cache)
+    prompts = ask(policy)
+    written = policy.generate_ids(prompts, ["</search>"], [6] * 4, cache=cache)
     contexts = [[*p, *g.token_ids, 5] for p, g in zip(prompts, written, strict=True)]
     assert cache.resume(contexts, pad=0) is None

@@ -54,11 +54,11 @@ def completion(ids, stop_reason=None, logprobs=None):
 
 def test_the_three_ways_to_stop_are_told_apart(engine):
     policy, _, answers = engine
-    tag = policy.encode_inserted("A: x\n</search>")
+    tag = policy.encode("A: x\n</search>")
     answers.append(
         [completion(tag, "</search>"), completion([5, 6, policy.eos_id]), completion([5, 6, 7])]
     )
-    written = policy.generate([[1], [2, 3], [4]], ["</search>"], [9, 9, 3])
+    written = policy.generate_ids([[1], [2, 3], [4]], ["</search>"], [9, 9, 3])
     assert [g.stop for g in written] == ["tag", "eos", "length"]
     assert [g.token_ids for g in written] == [tuple(tag), (5, 6, policy.eos_id), (5, 6, 7)]
     assert [g.text for g in written] == [
@@ -72,7 +72,7 @@ def test_every_call_brings_the_adapter_ids_and_limits(engine):
     policy, asked, answers = engine
     answers += [[completion([5]), completion([6])]] * 2
     for _ in range(2):
-        policy.generate([[1], [2, 3]], ["</search>", "</answer>"], [9, 4])
+        policy.generate_ids([[1], [2, 3]], ["</search>", "</answer>"], [9, 4])
     assert [call.lora for call in asked] == ["adapter 1", "adapter 2"]
     assert asked[0].prompts == [{"prompt_token_ids": [1]}, {"prompt_token_ids": [2, 3]}]
     first, second = asked[0].params
@@ -90,7 +90,7 @@ def test_seeds_come_from_the_generator_that_a_checkpoint_holds(engine):
     answers += [[completion([5]), completion([6])]] * 2
     for _ in range(2):
         torch.manual_seed(7)
-        policy.generate([[1], [2]], ["</answer>"], [9, 9], Sampling(0.9, 0.8))
+        policy.generate_ids([[1], [2]], ["</answer>"], [9, 9], Sampling(0.9, 0.8))
     seeds = [[p.seed for p in call.params] for call in asked]
     assert seeds[0] == seeds[1] and len(set(seeds[0])) == 2
     params = asked[0].params[0]

@@ -12,7 +12,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 from transformers import AutoTokenizer
 
 from rsearch_cli.policy.chat_tokenizer import ChatTokenizer
-from rsearch_cli.policy.prompts import encode_question, fit_recipe
+from rsearch_cli.policy.prompts import fit_recipe, render_question
 from rsearch_cli.publishing.base_model import BaseWeights, locate_base, read_licence
 from rsearch_cli.publishing.card import write_card
 from rsearch_cli.publishing.card_usage import describe_usage, fenced, system_prompt
@@ -143,7 +143,7 @@ def test_the_code_asks_what_the_run_asked(run, tmp_path, template, open_thought,
     trained_with = ChatTokenizer(tokenizer)
     asked, _ = fit_recipe(recipe, trained_with)
     question = Question("q", "Who wrote The Amber Lamp?", ())
-    ids, _ = encode_question(question, trained_with, asked)
+    ids = list(render_question(question, trained_with, asked).token_ids)
 
     run = replace(run, folder=tmp_path, recipe=recipe)
     tokenizer.save_pretrained(run.adapter)

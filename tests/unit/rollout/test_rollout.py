@@ -8,6 +8,7 @@ import time
 from collections import Counter
 
 import pytest
+from byte_policy import BytePolicy
 
 from rsearch_cli.errors import BudgetExceeded, OutOfMemory, PolicyError
 from rsearch_cli.policy.generation import GREEDY, Generation, Sampling
@@ -47,11 +48,8 @@ def nano_policy_once(quickstart):
     return load_policy(quickstart.policy, seed=0)
 
 
-class Scripted:
-    """A policy that writes what it is told, byte by byte as ids; records what it was asked."""
-
-    forbidden = ("[PAD]",)
-    eos_id = 256
+class Scripted(BytePolicy):
+    """Writes by script; records what it was asked."""
 
     def __init__(self, *script: str | tuple[str, str]) -> None:
         self.script = list(script)
@@ -59,17 +57,8 @@ class Scripted:
         self.stops: list[list[str]] = []
         self.limits: list[int] = []
 
-    def encode_prompt(self, messages):
-        return list("\n".join(m["content"] for m in messages).encode()), ""
-
-    def encode_inserted(self, text):
-        return list(text.encode())
-
-    def decode(self, ids):
-        return bytes(i for i in ids if i < 256).decode()
-
-    def generate(self, contexts, stops, max_new_tokens, sampling=GREEDY, cache=None):
-        self.contexts.append(self.decode(contexts[0]))
+    def generate(self, contexts, stops, max_new_tokens, sampling=GREEDY, cache=None, on_text=None):
+        self.contexts.append(self.decode(contexts[0].token_ids))
         self.stops.append(list(stops))
         self.limits.append(max_new_tokens[0])
         text = self.script.pop(0)
@@ -85,7 +74,7 @@ class OnePassage:
         self.text, self.error = text, error
         self.plans: list = []
 
-    def execute(self, plans):
+    def execute(self, plans, on_result=None):
         self.plans += plans
         passages = () if self.error else (Passage("1", "Rome", self.text),)
         return [
@@ -234,12 +223,12 @@ class Wilful:
     def __init__(self, policy, rng: random.Random) -> None:
         self.policy, self.rng = policy, rng
 
-    def generate(self, contexts, stops, max_new_tokens, sampling=GREEDY, cache=None):
+    def generate(self, contexts, stops, max_new_tokens, sampling=GREEDY, cache=None, on_text=None):
         return [self.write(len(stops) == 2, limit) for limit in max_new_tokens]
 
     def write(self, may_search: bool, limit: int) -> Generation:
         text = SEARCH if may_search and self.rng.random() < 0.9 else ANSWER
-        ids = self.policy.encode_inserted(text)
+        ids = self.policy.encode(text)
         kept = tuple(ids[:limit])
         return Generation(kept, self.policy.decode(kept), "tag" if kept == tuple(ids) else "length")
 
@@ -336,7 +325,7 @@ def with_rollout(recipe, **settings):
 
 def begin_a_plan(policy):
     """Have every other result block end in a plan, which the nano model never begins itself."""
-    encode = policy.encode_inserted
+    encode = policy.encode
     plan = "<search>\nNodes:\nA: Giszos Nenfu (General)"
     return lambda text: encode(text + plan if len(text) % 2 else text)
 
@@ -346,7 +335,7 @@ def test_greedy_rollouts_do_not_depend_on_what_is_kept(
     quickstart, world, executor, nano_policy, monkeypatch, turns
 ):
     if turns > 1:
-        monkeypatch.setattr(nano_policy, "encode_inserted", begin_a_plan(nano_policy))
+        monkeypatch.setattr(nano_policy, "encode", begin_a_plan(nano_policy))
     questions = world.load("validation", 12)
     recipe = with_rollout(quickstart, max_turns=turns, max_new_tokens=120)
     kept = Rollout(nano_policy, executor, recipe).run(questions, GREEDY)
@@ -378,22 +367,15 @@ def test_micro_batches_by_tokens_change_no_greedy_rollout(quickstart, world, exe
     assert [t.question for t in bounded] == list(questions)
 
 
-class Staged:
-    """A policy that searches once and then answers, for as many rows as it is given."""
-
-    forbidden = ()
-    eos_id = 256
+class Staged(BytePolicy):
+    """Searches once and then answers, for as many rows as it is given."""
 
     def __init__(self, fails_at: tuple[int, ...] = ()) -> None:
         self.fails_at = fails_at
         self.calls: list[tuple[str, int]] = []
         self.on_call = lambda: None
 
-    encode_prompt = Scripted.encode_prompt
-    encode_inserted = Scripted.encode_inserted
-    decode = Scripted.decode
-
-    def generate(self, contexts, stops, max_new_tokens, sampling, cache):
+    def generate(self, contexts, stops, max_new_tokens, sampling=GREEDY, cache=None, on_text=None):
         kind = "plan" if len(stops) == 2 else "answer"
         self.calls.append((kind, len(contexts)))
         self.on_call()
@@ -416,7 +398,7 @@ def test_a_micro_batch_is_searched_for_while_the_next_one_is_generated(quickstar
     policy.on_call = lambda: second_plan.set() if len(policy.calls) == 2 else None
 
     class Waiting(OnePassage):
-        def execute(self, plans):
+        def execute(self, plans, on_result=None):
             assert second_plan.wait(20), "the search must not hold up the next generation"
             return super().execute(plans)
 
@@ -442,7 +424,7 @@ def test_sampled_rollouts_do_not_depend_on_how_long_a_search_takes(
         def __init__(self, seconds: float) -> None:
             self.seconds = seconds
 
-        def execute(self, plans):
+        def execute(self, plans, on_result=None):
             time.sleep(self.seconds)
             return executor.execute(plans)
 
@@ -459,7 +441,7 @@ def test_sampled_rollouts_do_not_depend_on_how_long_a_search_takes(
 
 def test_what_stops_a_search_arrives_as_itself(quickstart):
     class Broke:
-        def execute(self, plans):
+        def execute(self, plans, on_result=None):
             raise BudgetExceeded("no money")
 
     with pytest.raises(BudgetExceeded, match="no money"):
@@ -478,8 +460,8 @@ def test_memory_that_runs_out_halves_the_micro_batches_once(quickstart, capsys):
     assert [t.question.id for t in trajectories] == [str(i) for i in range(10)]
     assert all(t.answer == "Tiber" and len(t.rounds) == 1 for t in trajectories)
     line = (
-        "warning: out of memory while 4 completions were generated; from now on at most 2 are, "
-        "as with rollout.micro_batch=2\n"
+        "warning: out of memory while generating 4 completions; continuing with at most 2 at a "
+        "time, as with rollout.micro_batch=2\n"
     )
     assert capsys.readouterr().err == line
 
@@ -488,7 +470,7 @@ def test_memory_that_runs_out_again_ends_the_run_and_names_the_settings(quicksta
     with pytest.raises(OutOfMemory) as caught:
         staged_run(quickstart, Staged(fails_at=(1, 2)), 4, micro_batch=4)
     assert str(caught.value) == (
-        "out of memory again while 2 completions were generated (CUDA out of memory. "
+        "out of memory again while generating 2 completions (CUDA out of memory. "
         "Tried to allocate 2.00 GiB); lower rollout.micro_batch (now 4), "
         "rollout.micro_batch_tokens, rollout.max_new_tokens or search.passage_chars, or set "
         "rollout.reuse_cache=false"
@@ -506,6 +488,6 @@ def test_the_half_is_taken_of_what_was_generated_not_of_a_larger_setting(quickst
 
 
 def test_one_completion_cannot_be_halved(quickstart, capsys):
-    with pytest.raises(OutOfMemory, match="out of memory while 1 completion was generated \\(CUDA"):
+    with pytest.raises(OutOfMemory, match="out of memory while generating 1 completion \\(CUDA"):
         staged_run(quickstart, Staged(fails_at=(1,)), 1)
     assert capsys.readouterr().err == ""

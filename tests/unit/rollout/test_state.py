@@ -8,14 +8,16 @@ from collections import deque
 
 import pytest
 
-from rsearch_cli.rollout.state import MicroBatch, RolloutState, Searches, count_fitting
+from rsearch_cli.policy.generation import Prompt
+from rsearch_cli.rollout.search_thread import SearchThread
+from rsearch_cli.rollout.state import MicroBatch, RolloutState, count_fitting
 from rsearch_cli.services.event_loop import PATIENCE_SECONDS, StopNow, wait_for
 from rsearch_cli.types import Question, Segment
 
 
 def states(*prompts: int, budget: int = 100) -> deque[RolloutState]:
     question = Question("q", "Which river?", ("Tiber",))
-    return deque(RolloutState(question, [1] * length, "", budget) for length in prompts)
+    return deque(RolloutState(question, Prompt((), (1,) * length), budget) for length in prompts)
 
 
 @pytest.mark.parametrize(
@@ -71,13 +73,13 @@ class Endless:
 
 
 class Watcher:
-    found = None
+    on_result = None
 
 
 def search_twice(executor: Endless, observer: Watcher | None = None) -> None:
-    with Searches(executor, observer) as searches:
-        searches.begin([])
-        wait_for(searches.begin([]))
+    with SearchThread(executor, observer) as searches:
+        searches.submit([])
+        wait_for(searches.submit([]))
 
 
 def test_ctrl_c_gives_a_search_some_seconds_and_begins_no_other():
@@ -119,15 +121,15 @@ def test_an_error_waits_for_the_search_under_way_and_begins_no_other():
     class Counting:
         begun = ended = 0
 
-        def execute(self, plans):
+        def execute(self, plans, on_result=None):
             self.begun += 1
             assert free.wait(20)
             self.ended += 1
             return []
 
     free, counting = threading.Event(), Counting()
-    with pytest.raises(LookupError), Searches(counting, None) as searches:
-        first, _ = searches.begin([]), searches.begin([])
+    with pytest.raises(LookupError), SearchThread(counting, None) as searches:
+        first, _ = searches.submit([]), searches.submit([])
         while not first.running():
             pass
         threading.Timer(0.1, free.set).start()

@@ -29,10 +29,10 @@ class Answering:
 
     def ask(self, text, observer=None):
         self.asked.append(text)
-        observer.wrote("<answer> Dub")
+        observer.on_text("<answer> Dub")
         if text in FAILURES:
             raise FAILURES[text]
-        observer.wrote("<answer> Dublin </answer>")
+        observer.on_text("<answer> Dublin </answer>")
         return self.exchange
 
 

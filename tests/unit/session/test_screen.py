@@ -23,7 +23,7 @@ def plan(edges: str, labels: str = "ABCD") -> SearchPlan:
 def grow(screen: Screen, text: str) -> None:
     """Tell a text letter by letter, as a policy does."""
     for end in range(1, len(text) + 1):
-        screen.wrote(text[:end])
+        screen.on_text(text[:end])
 
 
 def test_blocks_stand_under_their_names_and_tags_are_gone(screen, capsys):
@@ -40,9 +40,9 @@ def test_a_whole_answer_is_followed_by_its_passages_and_its_cost(screen, capsys,
     exchange = make_exchange()
     first, _, last = exchange.trajectory.segments
     grow(screen, first.text)
-    screen.planned(PlanReading(exchange.trajectory.rounds[0].plan, (), ()))
+    screen.on_plan(PlanReading(exchange.trajectory.rounds[0].plan, (), ()))
     for result in exchange.trajectory.rounds[0].results:
-        screen.found(result)
+        screen.on_result(result)
     grow(screen, last.text)
     screen.finish(exchange)
     assert capsys.readouterr().out == (
@@ -82,7 +82,7 @@ def test_many_passages_are_cut_short(screen, capsys, make_exchange):
     ],
 )
 def test_no_answer_is_said(screen, capsys, make_exchange, stop, line):
-    screen.wrote("I cannot tell.")
+    screen.on_text("I cannot tell.")
     screen.finish(make_exchange(None, stop=stop, rounds=()))
     assert capsys.readouterr().out == f"I cannot tell.\n{line}0 searches, 4 tokens, 1.2 s\n"
 
@@ -98,31 +98,31 @@ def test_a_reply_without_any_text_is_said_to_be_one(screen, capsys, make_exchang
 
 
 def test_a_thought_that_a_template_had_opened_is_not_shown_twice(screen, capsys):
-    screen.wrote("First I loo")
-    screen.wrote("First I look it up. </thi")
-    screen.wrote("<think>First I look it up. </think>\n<answer> Rome")
+    screen.on_text("First I loo")
+    screen.on_text("First I look it up. </thi")
+    screen.on_text("<think>First I look it up. </think>\n<answer> Rome")
     assert capsys.readouterr().out == "First I look it up.\nanswer  Rome"
 
 
 def test_a_plan_without_a_reading_is_told(screen, capsys, quickstart):
-    screen.planned(read_plan("Nodes:\nA: x (Gossip)", quickstart.protocol))
+    screen.on_plan(read_plan("Nodes:\nA: x (Gossip)", quickstart.protocol))
     out = capsys.readouterr().out
     assert out.startswith("plan not valid: line 2: source 'Gossip' is not one of General, News")
     assert out.endswith("; the agent answers from what it has\n")
 
 
 def test_a_reply_that_begins_anew_is_told_and_shown_again(screen, capsys):
-    screen.wrote("<think> First")
-    screen.wrote("<think> Second")
+    screen.on_text("<think> First")
+    screen.on_text("<think> Second")
     assert capsys.readouterr().out == (
         "thinking  First\nthe reply broke off and begins anew\nthinking  Second"
     )
 
 
 def test_foreign_text_obeys_nothing(screen, capsys):
-    screen.wrote("<think> \x1b[2J [bold]x[/bold]\x07 \ud800 </think>")
+    screen.on_text("<think> \x1b[2J [bold]x[/bold]\x07 \ud800 </think>")
     node = PlanNode("A", "x", "General")
-    screen.found(NodeResult(node, (), (Passage("\x1b]0;t\x07", "[red]", "a\x1b[31mb"),)))
+    screen.on_result(NodeResult(node, (), (Passage("\x1b]0;t\x07", "[red]", "a\x1b[31mb"),)))
     out = capsys.readouterr().out
     assert "\x1b" not in out and "\x07" not in out
     assert out.startswith("thinking  \ufffd[2J [bold]x[/bold]\ufffd \ufffd\n")
@@ -130,16 +130,16 @@ def test_foreign_text_obeys_nothing(screen, capsys):
 
 
 def test_after_an_interruption_a_line_begins(screen, capsys):
-    screen.wrote("<think> I was")
+    screen.on_text("<think> I was")
     screen.give_up()
     screen.say("stopped")
-    screen.wrote("<think> Anew")
+    screen.on_text("<think> Anew")
     assert capsys.readouterr().out == "thinking  I was\nstopped\nthinking  Anew"
 
 
 def test_styles_end_with_every_piece(screen, capsys):
     screen.styled = True
-    screen.wrote("<think> a\nb")
+    screen.on_text("<think> a\nb")
     assert capsys.readouterr().out == "\x1b[36mthinking  \x1b[0m\x1b[2ma\x1b[0m\n\x1b[2mb\x1b[0m"
 
 
