@@ -14,7 +14,6 @@ from datetime import date
 from functools import partial
 
 from rsearch_cli.policy.generation import PromptRenderer, Sampling
-from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.policy.prompts import refuse_long_prompts, render_question
 from rsearch_cli.policy.resolve import locate_model
 from rsearch_cli.questions.sets import open_question_set
@@ -109,13 +108,9 @@ def open_agent(options: InferOptions) -> Iterator[Agent]:
             recipe.search, lambda: _read_corpus(recipe), offline=recipe.cache.mode == "offline"
         )
         executor = stack.enter_context(PlanExecutor(sources, recipe.search, services))
-        policy, recipe = stack.enter_context(open_policy(recipe, adapter, services, check))
-        if isinstance(policy, LocalPolicy):
-            import torch
-
-            torch.manual_seed(recipe.seed)
-            # A person asks today; only runs have to give the same result on every day.
-            policy.template.today = date.today()
+        policy, recipe = stack.enter_context(
+            open_policy(recipe, adapter, services, check, today=date.today())
+        )
         top_p = recipe.rollout.top_p if options.temperature else 1.0
         yield Agent(
             policy=policy,

@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import date
 from pathlib import Path
 
 import typer
 
 from rsearch_cli.policy.endpoint import EndpointPolicy
-from rsearch_cli.policy.generation import PromptRenderer
+from rsearch_cli.policy.generation import Policy, PromptRenderer
 from rsearch_cli.policy.loading import describe_backend, load_policy
-from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.policy.prompts import fit_examples
 from rsearch_cli.policy.resolve import ModelChoice, choose_model
 from rsearch_cli.recipe.loading import LoadedRecipe, load_recipe
@@ -98,7 +98,9 @@ def open_policy(
     services: Services,
     check: Callable[[PromptRenderer, Recipe], None],
     server: EndpointPolicy | None = None,
-) -> Iterator[tuple[EndpointPolicy | LocalPolicy, Recipe]]:
+    *,
+    today: date | None = None,
+) -> Iterator[tuple[Policy, Recipe]]:
     """Open the server that the recipe names, or load its weights.
 
     Args:
@@ -107,6 +109,8 @@ def open_policy(
         services: Calls to a server go through them.
         check: Looks at the prompts to be asked, before anything is loaded or sent.
         server: The server, if it is open already; its owner closes it.
+        today: Date for chat templates of local weights that write one; None is a fixed day, so that
+            results are the same on every day.
 
     Returns:
         The policy, and the recipe with the prompts that its chat template can hold.
@@ -129,6 +133,10 @@ def open_policy(
     logger.info(f"loading {recipe.policy.model}")
     policy = load_policy(recipe.policy, recipe.seed, recipe.rollout, adapter, chat_tokenizer)
     logger.info(describe_backend(policy))
+    import torch
+
+    policy.template.today = today or policy.template.today
+    torch.manual_seed(recipe.seed)
     yield policy, recipe
 
 

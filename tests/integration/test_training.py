@@ -312,6 +312,6 @@ def test_a_generation_without_the_adapter_is_found_out_before_the_first_step(
             return sample(context, count)
 
     monkeypatch.setattr(training.policy, "sample_log_probs", without_adapter)
-    with pytest.raises(TrainingIneffective, match="generation leaves the adapter out"):
+    with pytest.raises(TrainingIneffective, match="generation ignores the adapter"):
         training.run()
     assert folder.read_rows(METRICS) == []

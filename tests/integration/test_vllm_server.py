@@ -88,7 +88,7 @@ def test_the_check_of_the_adapter_goes_through_the_server(quickstart, served: Vl
     check_adapter(connect(quickstart, served.url))
     with (
         VllmServer(load_policy(quickstart.policy, seed=0), deaf=True) as deaf,
-        pytest.raises(TrainingIneffective, match="generation leaves the adapter out"),
+        pytest.raises(TrainingIneffective, match="generation ignores the adapter"),
     ):
         check_adapter(connect(quickstart, deaf.url))
 
