@@ -38,29 +38,34 @@ from rsearch_cli.recipe.policy import PolicyConfig, RolloutConfig
 
 
 def choose_backend(wanted: str) -> tuple[str, str]:
-    """Decide between `unsloth` and `transformers`.
+    """Choose between `unsloth` and `transformers`.
+
+    Args:
+        wanted: `policy.backend`.
 
     Returns:
-        The back end, and why it was taken.
+        The back end and the reason for it, with the cause if a card of this machine is not used.
 
     Raises:
-        PolicyError: If the recipe insists on Unsloth and it cannot run here.
+        PolicyError: The recipe requires Unsloth, which cannot run here.
     """
-    if wanted == "transformers":
-        return "transformers", "policy.backend asks for it"
-    from rsearch_cli.policy.unsloth_backend import start_unsloth
+    problem = None
+    if wanted != "transformers":
+        from rsearch_cli.policy.unsloth_backend import start_unsloth
 
-    problem = start_unsloth()
-    if problem is None:
-        auto = "policy.backend is auto, and Unsloth runs here"
-        return "unsloth", auto if wanted == "auto" else "policy.backend asks for it"
-    if unused := explain_unused_card():
-        problem = f"{problem} ({unused})"
-    if wanted == "unsloth":
+        problem = start_unsloth()
+    unused = explain_unused_card()
+    cause = f"; {unused}" if unused else ""
+    if wanted == "unsloth" and problem is not None:
         raise PolicyError(
-            f"policy.backend: {problem}; use --set policy.backend=auto to fall back to transformers"
+            f"policy.backend: {problem}{cause}; use --set policy.backend=auto to fall back to "
+            "transformers"
         )
-    return "transformers", f"policy.backend is auto, and {problem}"
+    if wanted != "auto":
+        return wanted, f"policy.backend asks for it{cause}"
+    if problem is None:
+        return "unsloth", f"policy.backend is auto, and Unsloth runs here{cause}"
+    return "transformers", f"policy.backend is auto, and {problem}{cause}"
 
 
 def describe_backend(policy: LocalPolicy) -> str:

@@ -155,7 +155,7 @@ class TestBeforeTheModelIsLoaded:
             "policy.max_seq_length=128",
         )
         assert ": its prompt has " in line
-        assert "policy.max_seq_length=128 leaves room for 126; raise that or drop" in line
+        assert "policy.max_seq_length=128 leaves room for 126; raise it or drop" in line
 
 
 @pytest.mark.usefixtures("unloadable")

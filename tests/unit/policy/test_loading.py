@@ -9,6 +9,7 @@ import pytest
 from backend import BACKEND
 
 from rsearch_cli.errors import PolicyError
+from rsearch_cli.memory.driver import UnusedCard
 from rsearch_cli.policy import unsloth_backend
 from rsearch_cli.policy.loading import choose_backend, load_policy
 from rsearch_cli.policy.resolve import locate_model
@@ -54,6 +55,32 @@ def test_auto_takes_unsloth_where_it_runs(monkeypatch):
     monkeypatch.setattr(unsloth_backend, "start_unsloth", lambda: None)
     assert choose_backend("auto") == ("unsloth", "policy.backend is auto, and Unsloth runs here")
     assert choose_backend("unsloth") == ("unsloth", "policy.backend asks for it")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "problem", "backend"),
+    [
+        ("auto", None, "unsloth"),
+        ("auto", "unsloth 1 needs a GPU", "transformers"),
+        ("unsloth", None, "unsloth"),
+        ("transformers", None, "transformers"),
+    ],
+)
+def test_a_card_that_torch_cannot_use_is_explained(monkeypatch, wanted, problem, backend):
+    """Unsloth also runs on a CPU, where nothing else would point to the idle card."""
+    cause = UnusedCard("nvidia-smi lists a card, but torch cannot use it", "update the driver")
+    monkeypatch.setattr(unsloth_backend, "start_unsloth", lambda: problem)
+    monkeypatch.setattr(loading, "explain_unused_card", lambda: cause)
+    chosen, reason = choose_backend(wanted)
+    assert chosen == backend and reason.endswith(f"; {cause}")
+
+
+def test_without_unsloth_a_card_that_torch_cannot_use_is_explained(monkeypatch):
+    cause = UnusedCard("torch cannot use the card", "update the driver")
+    monkeypatch.setattr(unsloth_backend, "start_unsloth", lambda: "unsloth 1 needs a GPU")
+    monkeypatch.setattr(loading, "explain_unused_card", lambda: cause)
+    with pytest.raises(PolicyError, match="needs a GPU; torch cannot use the card; update the dr"):
+        choose_backend("unsloth")
 
 
 def test_a_broken_model_folder_is_one_clear_line(tmp_path, quickstart):
