@@ -10,7 +10,7 @@ from backend import BACKEND
 
 from rsearch_cli.errors import PolicyError
 from rsearch_cli.memory.driver import UnusedCard
-from rsearch_cli.policy import unsloth_backend
+from rsearch_cli.policy import loading, unsloth_backend
 from rsearch_cli.policy.loading import choose_backend, load_policy
 from rsearch_cli.policy.resolve import locate_model
 from rsearch_cli.policy.transformers_backend import check_dtype, compute_dtype
