@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -188,6 +188,28 @@ def build_model(folder: Path, shape: dict[str, Any]) -> None:
     partial.rename(folder)  # a folder with a config is a whole model
 
 
+class StepRecorder:
+    """Keeps the rows and rollouts of a training run, and prints a line for every step."""
+
+    def __init__(self, memory: PeakMemory) -> None:
+        self.memory = memory
+        self.rows: list[Mapping[str, Any]] = []
+        self.samples: list[Mapping[str, Any]] = []
+
+    def on_step(self, row: Mapping[str, Any], rollouts: Sequence[Mapping[str, Any]]) -> None:
+        self.rows.append(row)
+        self.samples.extend(rollouts)
+        seconds = {key: row[f"seconds/{key}"] for key in ("generate", "update", "step")}
+        line = f"step {row['step']}: {seconds}, GB {self.memory.by_phase()}"
+        print(line, file=sys.stderr, flush=True)
+
+    def on_validation(self, row: Mapping[str, Any], best: Mapping[str, Any]) -> None:
+        pass
+
+    def on_alarm(self, step: int, name: str, reason: str) -> None:
+        pass
+
+
 def measure(folder: Path, setting: Setting, backend: str) -> dict[str, Any]:
     """Train; seconds and memory by part, beside what was planned."""
     import torch
@@ -196,20 +218,13 @@ def measure(folder: Path, setting: Setting, backend: str) -> dict[str, Any]:
     if cuda and setting.cap_gb:
         total = torch.cuda.get_device_properties(0).total_memory / GIB
         torch.cuda.set_per_process_memory_fraction(min(1.0, setting.cap_gb / total))
-    rows: list[dict[str, Any]] = []
-    samples: list[dict[str, Any]] = []
     memory = PeakMemory()
-
-    def remember(row: dict[str, Any], rollouts: list[dict[str, Any]]) -> None:
-        rows.append(row)
-        samples.extend(rollouts)
-        seconds = {key: row[f"seconds/{key}"] for key in ("generate", "update", "step")}
-        print(f"step {row['step']}: {seconds}, GB {memory.by_phase()}", file=sys.stderr, flush=True)
-
+    steps = StepRecorder(memory)
+    rows, samples = steps.rows, steps.samples
     with tempfile.TemporaryDirectory() as work:
         recipe = make_recipe(folder, Path(work), setting, backend)
         try:
-            loading = train(recipe, Path(work), setting, remember, memory)
+            loading = train(recipe, Path(work), setting, steps, memory)
         except (OutOfMemory, RuntimeError) as error:  # ours, torch's, or a kernel's launcher's
             if not isinstance(error, OutOfMemory) and "out of memory" not in str(error).lower():
                 raise
@@ -313,7 +328,9 @@ def make_recipe(folder: Path, work: Path, setting: Setting, backend: str) -> Rec
     return load_recipe("hotpot-hard", overrides, flags).recipe
 
 
-def train(recipe: Recipe, work: Path, setting: Setting, on_step: Any, memory: PeakMemory) -> float:
+def train(
+    recipe: Recipe, work: Path, setting: Setting, steps: StepRecorder, memory: PeakMemory
+) -> float:
     """The steps, through the product's own policy, rollout, search and trainer.
 
     Returns:
@@ -332,13 +349,13 @@ def train(recipe: Recipe, work: Path, setting: Setting, on_step: Any, memory: Pe
         sources = open_sources(recipe.search, list, work / "index")
         with PlanExecutor(sources, recipe.search, services) as executor:
             rollout = Rollout(policy, executor, recipe)
-            training = GrpoTraining(policy, rollout, questions, recipe, folder, on_step)
+            training = GrpoTraining(policy, rollout, questions, recipe, folder, [steps])
             training.trainer.compute_loss = memory.phase("loss")(training.trainer.compute_loss)
             training.run()
     return loading
 
 
-def longest(samples: Sequence[dict[str, Any]]) -> Row:
+def longest(samples: Sequence[Mapping[str, Any]]) -> Row:
     """The longest of the rows that were seen, as `trajectories.jsonl` has them."""
     rows = [
         Row(sample["prompt_tokens"], sum(segment["tokens"] for segment in sample["segments"]))

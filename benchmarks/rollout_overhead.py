@@ -28,7 +28,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,10 +43,10 @@ from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.runs.files import METRICS
 from rsearch_cli.runs.run_folder import RunFolder
+from rsearch_cli.search.open import open_executor
 from rsearch_cli.services.runtime import open_services
 from rsearch_cli.training.grpo import GrpoTraining
 from rsearch_cli.types import NodeResult, Passage, Question, Trajectory
-from rsearch_cli.workflows.train_setup import open_executor
 
 RESULTS = Path(__file__).parent / "results" / "rollout_overhead.json"
 
@@ -176,6 +176,23 @@ class Clock:
         return call
 
 
+class StepClock:
+    """Notes the clock after every step of a training run."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.marks: list[dict[str, float]] = []
+
+    def on_step(self, row: Mapping[str, Any], rollouts: Sequence[Mapping[str, Any]]) -> None:
+        self.marks.append({**self.clock.seconds, "step": self.clock.now()})
+
+    def on_validation(self, row: Mapping[str, Any], best: Mapping[str, Any]) -> None:
+        pass
+
+    def on_alarm(self, step: int, name: str, reason: str) -> None:
+        pass
+
+
 def main() -> None:
     args = parse_args()
     load_before = os.getloadavg()
@@ -267,10 +284,10 @@ def measure_phases(
 def measure_step(recipe: Recipe, forced: Forced, clock: Clock) -> dict[str, Any]:
     """A few steps of GRPO; the first one warms up and does not count."""
     policy = forced.policy
-    marks: list[dict[str, float]] = []
+    steps = StepClock(clock)
     with tempfile.TemporaryDirectory() as name, open_services(recipe, None) as services:
         questions = open_question_set(recipe.questions, recipe.seed)
-        with open_executor(recipe, questions, services) as executor:
+        with open_executor(recipe, questions.corpus, services) as executor:
             folder = RunFolder(Path(name) / "run")
             folder.open(resume=False)
             rollout = Rollout(policy, executor, recipe)
@@ -280,7 +297,7 @@ def measure_step(recipe: Recipe, forced: Forced, clock: Clock) -> dict[str, Any]
                 questions.load("train", 8),
                 recipe,
                 folder,
-                lambda row, sample: marks.append({**clock.seconds, "step": clock.now()}),
+                [steps],
             )
             trainer = training.trainer
             trainer.rollout_func = clock.timed("rollout_and_reward", training.roll_out)
@@ -290,17 +307,18 @@ def measure_step(recipe: Recipe, forced: Forced, clock: Clock) -> dict[str, Any]
             with forced.in_place(), watched(clock, training, policy):
                 training.run()
             rows = folder.read_rows(METRICS)
-    seconds = {name: marks[-1].get(name, 0.0) - marks[0].get(name, 0.0) for name in marks[-1]}
-    steps = seconds["step"]
+    first, last = steps.marks[0], steps.marks[-1]
+    seconds = {name: last.get(name, 0.0) - first.get(name, 0.0) for name in last}
+    total = seconds["step"]
     ours = seconds["rollout_and_reward"] - seconds["forward"]
     seconds["other"] = ours - sum(seconds[n] for n in ("generation_loop", "search", "reward"))
     assert all(row["searches"] for row in rows), "every step must search"
     return {
-        "overhead": round(ours / steps, 4),
+        "overhead": round(ours / total, 4),
         "steps": len(rows) - 1,
-        "seconds_per_step": round(steps / (len(rows) - 1), 2),
+        "seconds_per_step": round(total / (len(rows) - 1), 2),
         "overhead_parts": {
-            name: round(seconds[name] / steps, 4)
+            name: round(seconds[name] / total, 4)
             for name in ("generation_loop", "tag_stop", "search", "reward", "other")
         },
     }

@@ -222,11 +222,11 @@ def tiny_policy():
 def finished_run(tmp_path_factory) -> Path:
     """A run folder as the quickstart leaves it, after two steps; copy it before changing it."""
     from rsearch_cli.recipe.loading import load_recipe
-    from rsearch_cli.workflows.train import run_training
+    from rsearch_cli.workflows.train import train
 
     settings = ("train.max_steps=2", "train.batch_size=8", "train.num_generations=4")
     folder = tmp_path_factory.mktemp("finished") / "run"
     flags = {"output_dir": str(folder), "evaluate.limit": 24}
     recipe = load_recipe("quickstart", (*small(), *settings), flags).recipe
-    run_training(recipe, folder, overwrite=False, resume=False)
+    train(recipe, folder)
     return folder

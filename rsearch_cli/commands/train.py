@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +24,7 @@ from rsearch_cli.commands.options import (
     use_services,
 )
 from rsearch_cli.commands.settings import HUB_PANEL, WANDB_PANEL, settings_of_stage, takes_settings
-from rsearch_cli.distributed import is_main, world_size
+from rsearch_cli.distributed import world_size
 from rsearch_cli.streams import echo
 from rsearch_cli.ui.output import print_json, rich_stdout
 from rsearch_cli.workflows.launch import launch, without_launch_flags
@@ -107,9 +108,7 @@ def train(
     from rsearch_cli.recipe.loading import load_recipe, peek
     from rsearch_cli.recipe.trust import as_trusted
     from rsearch_cli.recipe.unread import tell_notes
-    from rsearch_cli.workflows.estimate import check_memory
-    from rsearch_cli.workflows.publish import check_push, push_if_asked
-    from rsearch_cli.workflows.train import run_training
+    from rsearch_cli.workflows import train as workflow
 
     use_services(
         exa_api_key=exa_api_key,
@@ -127,23 +126,22 @@ def train(
     loaded = load_recipe(recipe, overrides or (), flags, trusted=as_trusted(trust_settings))
     own = run_of_recipe(recipe) if resume and output_dir is None else None
     folder = own or Path(loaded.recipe.output_dir.replace("{recipe}", loaded.name))
-    # The run's own recipe must lead back to its folder, whatever name the file has there.
-    resolved = loaded.recipe.model_copy(update={"output_dir": str(folder)})
     if resume and not trust_settings and loaded.path.parent.resolve() == folder.resolve():
         _require_own(recipe, overrides or (), flags)
     if world_size() == 1:
         tell_notes(loaded, "train")
-        check_memory(resolved, force=force)
-        check_push(resolved)
     if num_processes > 1 or accelerate_config:
-        line = without_launch_flags(sys.argv[1:])
-        raise typer.Exit(launch(line, num_processes, accelerate_config))
-    report = run_training(resolved, folder, overwrite=overwrite, resume=resume)
-    if is_main():
-        try:
-            _print(report, as_json)
-        finally:  # also where nobody reads the report
-            push_if_asked(resolved, folder)
+        workflow.check(loaded.recipe, force=force)
+        arguments = without_launch_flags(sys.argv[1:])
+        raise typer.Exit(launch(arguments, num_processes, accelerate_config))
+    workflow.train(
+        loaded.recipe,
+        folder,
+        resume=resume,
+        overwrite=overwrite,
+        force=force,
+        on_report=partial(_print, as_json=as_json, show=loaded.recipe.evaluate.show_trajectories),
+    )
 
 
 def run_of_recipe(recipe: str) -> Path | None:
@@ -172,7 +170,7 @@ def _require_own(recipe: str, overrides: Sequence[str], flags: Mapping[str, Any]
         raise RecipeError(refusal(recipe, left))
 
 
-def _print(report: TrainingReport, as_json: bool) -> None:
+def _print(report: TrainingReport, as_json: bool, show: int) -> None:
     if as_json:
         print_json(report.summary)
         return
@@ -186,6 +184,6 @@ def _print(report: TrainingReport, as_json: bool) -> None:
             report.validations,
             report.before,
             report.after,
-            report.show,
+            show,
         )
     echo(f"run folder: {report.folder}")

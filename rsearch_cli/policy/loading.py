@@ -26,6 +26,7 @@ from rsearch_cli.policy.adapter import (
 from rsearch_cli.policy.chat_tokenizer import ChatTokenizer
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.policy.meta_model import MetaModel
+from rsearch_cli.policy.prompts import fit_recipe
 from rsearch_cli.policy.resolve import find_weights, locate_model, match_adapter
 from rsearch_cli.policy.transformers_backend import check_dtype
 from rsearch_cli.policy.vllm_engine import VllmPolicy, check_engine
@@ -35,6 +36,9 @@ from rsearch_cli.policy.weight_files import (
     describe_gguf,
 )
 from rsearch_cli.recipe.policy import PolicyConfig, RolloutConfig
+from rsearch_cli.recipe.schema import Recipe
+
+logger = logging.getLogger(__name__)
 
 
 def choose_backend(wanted: str) -> tuple[str, str]:
@@ -176,6 +180,30 @@ def load_tokenizer(recipe: PolicyConfig) -> ChatTokenizer:
         tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=recipe.trust_remote_code)
         tokenizer.chat_template = tokenizer.chat_template or _processor_template(base)
     return ChatTokenizer(tokenizer)
+
+
+def open_tokenizer(
+    recipe: Recipe, *, with_model: bool = True
+) -> tuple[Recipe, ChatTokenizer, list[str]]:
+    """Load the tokenizer and adapt the recipe's prompts to its chat template; log each change.
+
+    Args:
+        recipe: Its policy, protocol and rollout sections are read.
+        with_model: Whether the model is loaded later, so that its back end is imported first.
+
+    Returns:
+        The adapted recipe, the tokenizer, and the changes as lines.
+
+    Raises:
+        PolicyError: The tokenizer or its chat template cannot be used.
+    """
+    if with_model:
+        open_backend(recipe.policy, recipe.rollout)
+    chat_tokenizer = load_tokenizer(recipe.policy)
+    recipe, notes = fit_recipe(recipe, chat_tokenizer)
+    for note in notes:
+        logger.warning(note)
+    return recipe, chat_tokenizer, notes
 
 
 def _processor_template(base: str) -> str | None:

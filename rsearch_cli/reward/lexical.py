@@ -43,6 +43,23 @@ def is_by_letter(texts: Iterable[str]) -> bool:
     return any(map(_BY_LETTER.search, texts))
 
 
+def describe_unspaced(references: Sequence[Sequence[str]], normalisation: Normalisation) -> str:
+    """Return a warning if answers are in a script that SQuAD's rules compare badly, else "".
+
+    Args:
+        references: The accepted answers of each question.
+        normalisation: The rules that answers are compared by.
+    """
+    count = sum(map(is_by_letter, references)) if normalisation == "squad" else 0
+    if not count:
+        return ""
+    return (
+        f"{count} of {len(references)} questions have an answer in Chinese, Japanese, Korean, Thai "
+        "or the like, which SQuAD's rules compare as one word, punctuation included; set "
+        "reward.normalisation=cjk to compare letters"
+    )
+
+
 def exact_match(
     answer: str, references: Sequence[str], normalisation: Normalisation = "squad"
 ) -> float:

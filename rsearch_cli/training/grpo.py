@@ -32,6 +32,7 @@ from rsearch_cli.runs.files import ADAPTER, METRICS, TRAJECTORIES
 from rsearch_cli.runs.run_folder import RunFolder, checkpoint_step
 from rsearch_cli.services.budget import Budget
 from rsearch_cli.training.alarms import Alarm, CollapseWatch
+from rsearch_cli.training.observer import Observer
 from rsearch_cli.training.step_metrics import StepMetrics
 from rsearch_cli.training.step_recovery import StepRecovery
 from rsearch_cli.training.trainer import (
@@ -46,9 +47,6 @@ from rsearch_cli.training.trainer import (
 from rsearch_cli.training.validation import Validation
 from rsearch_cli.types import Question, RewardParts, Trajectory
 
-OnStep = Callable[[dict[str, Any], list[dict[str, Any]]], None]
-OnAlarm = Callable[[int, Alarm], None]
-
 
 class GrpoTraining:
     """One training run.
@@ -59,13 +57,11 @@ class GrpoTraining:
         questions: Training questions; their texts are distinct.
         recipe: All of it is read.
         folder: Where metrics, trajectories and checkpoints go.
-        on_step: Told of every finished step: its metrics row and its `[B*G]` rollouts, as they
-            are in `trajectories.jsonl`.
+        observers: Receive every finished step, validation and alarm.
         judge: Scores the answers, if the recipe's answer score is `judge`; the caller closes it.
         budget: Knows what the run has spent; without one nothing is.
-        stop_wanted: Asked after every step whether it shall be the last.
-        validation: Judges the policy every few steps and keeps the best adapter.
-        on_alarm: Told of every new sign of a collapse, with its step.
+        stop_wanted: Called after every step; True makes it the last.
+        validation: Scores the policy every few steps and keeps the best adapter.
     """
 
     def __init__(
@@ -75,25 +71,23 @@ class GrpoTraining:
         questions: Sequence[Question],
         recipe: Recipe,
         folder: RunFolder,
-        on_step: OnStep,
+        observers: Sequence[Observer] = (),
         judge: AnswerJudge | None = None,
         budget: Budget | None = None,
         stop_wanted: Callable[[], bool] = lambda: False,
         validation: Validation | None = None,
-        on_alarm: OnAlarm = lambda step, alarm: None,
     ) -> None:
         self.policy = policy
         self.rollout = rollout
         self.recipe = recipe
         self.folder = folder
-        self.on_step = on_step
+        self.observers = observers
         self.judge = judge
         self.budget = budget or Budget()
         self.step_metrics = StepMetrics(self.budget.snapshot())
         self.recovery = StepRecovery(folder, recipe.budget.max_failed_share)
         self.stop_wanted = stop_wanted
         self.validation = validation
-        self.on_alarm = on_alarm
         self.collapse: tuple[int, Alarm] | None = None
         train = recipe.train
         rollouts = train.batch_size * train.gradient_accumulation_steps * world_size()
@@ -246,9 +240,10 @@ class GrpoTraining:
         alarms = self._watch.check(row)
         self.recovery.remember()
         self.folder.append(METRICS, [row])
-        self.on_step(row, rollouts)
-        for alarm in alarms:
-            self.on_alarm(step, alarm)
+        for observer in self.observers:
+            observer.on_step(row, rollouts)
+            for alarm in alarms:
+                observer.on_alarm(step, alarm.name, alarm.line)
         unfinished = step < self.recipe.train.max_steps
         if alarms and unfinished and self.recipe.alarms.stop_on_collapse:
             self.collapse = step, alarms[0]
@@ -261,7 +256,9 @@ class GrpoTraining:
         """
         if self.validation and self.validation.is_due(step):
             with self.recovery.watch(self.trainer):
-                self.validation.run(step, self.save_adapter)
+                row, best = self.validation.run(step, self.save_adapter)
+                for observer in self.observers:
+                    observer.on_validation(row, best)
             self.step_metrics.skip(self.budget.snapshot())
 
     def _loss_mask(self, trajectory: Trajectory) -> list[int]:

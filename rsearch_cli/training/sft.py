@@ -24,10 +24,9 @@ from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.recipe.training import SftConfig
 from rsearch_cli.runs.files import ADAPTER, METRICS
 from rsearch_cli.runs.run_folder import RunFolder, checkpoint_step
+from rsearch_cli.training.observer import Observer
 from rsearch_cli.training.traces import IGNORED, Example
 from rsearch_cli.training.trainer import keep_checkpoints_whole, shared_arguments
-
-OnStep = Callable[[dict[str, Any]], None]
 
 
 class SftTraining:
@@ -38,8 +37,8 @@ class SftTraining:
         examples: What is learnt; at least one.
         recipe: Its policy, sft and train sections are read.
         folder: Where metrics and checkpoints go.
-        on_step: Told of every finished step: its metrics row.
-        stop_wanted: Asked after every step whether it shall be the last.
+        observers: Receive every finished step.
+        stop_wanted: Called after every step; True makes it the last.
 
     Attributes:
         steps: Optimiser steps of the whole run.
@@ -51,15 +50,15 @@ class SftTraining:
         examples: Sequence[Example],
         recipe: Recipe,
         folder: RunFolder,
-        on_step: OnStep,
+        observers: Sequence[Observer] = (),
         stop_wanted: Callable[[], bool] = lambda: False,
     ) -> None:
         self.policy = policy
         self.recipe = recipe
         self.folder = folder
-        self.on_step = on_step
+        self.observers = observers
         self.stop_wanted = stop_wanted
-        self.steps = count_steps(len(examples), recipe.sft)
+        self.steps = count_sft_steps(len(examples), recipe.sft)
         rows = rows_per_step(recipe.sft)
         self._examples = [
             examples[i] for i in order_examples(len(examples), self.steps * rows, recipe.seed)
@@ -114,7 +113,8 @@ class SftTraining:
         }
         self._step_started = now
         self.folder.append(METRICS, [row])
-        self.on_step(row)
+        for observer in self.observers:
+            observer.on_step(row, [])
 
     def _make_trainer(self) -> Any:
         from transformers import PrinterCallback, Trainer
@@ -136,7 +136,7 @@ def rows_per_step(recipe: SftConfig) -> int:
     return recipe.batch_size * recipe.gradient_accumulation_steps * world_size()
 
 
-def count_steps(examples: int, recipe: SftConfig) -> int:
+def count_sft_steps(examples: int, recipe: SftConfig) -> int:
     """Optimiser steps of a run: all its epochs in whole steps, or fewer if the recipe says so."""
     steps = -(-examples * recipe.epochs // rows_per_step(recipe))
     return min(steps, recipe.max_steps or steps)

@@ -1,8 +1,6 @@
-"""The part of `rsearch train` that is its own in the stage `sft`: traces found, then learnt.
+"""The traces that a supervised run trains on.
 
-Place in the path: `training` gathers and encodes traces here before the model is loaded, and learns
-them between its two evaluations. On failure: as in the modules that are called; a run that is
-resumed takes the traces from its own folder, whatever has become of their origin.
+A resumed run takes them from its own folder, so that it does not depend on their origin any more.
 """
 
 from __future__ import annotations
@@ -10,12 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-from rsearch_cli.distributed import gather
 from rsearch_cli.policy.chat_tokenizer import ChatTokenizer
-from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.questions.world import open_world
 from rsearch_cli.recipe.schema import Recipe, SourceConfig
 from rsearch_cli.runs.files import TRACE_STATS, TRACES
@@ -23,44 +17,41 @@ from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.runtime import Services
-from rsearch_cli.training.interrupts import Interrupts
-from rsearch_cli.training.sft import SftTraining, count_steps
 from rsearch_cli.training.stored_traces import choose_traces
 from rsearch_cli.training.traces import Example, Trace, TraceStats, encode_traces
 from rsearch_cli.training.world_traces import write_world_traces
 from rsearch_cli.types import Question
-from rsearch_cli.ui.training_display import TrainingDisplay
 
 WORLD = "world"
 
 
 @dataclass(slots=True)
 class SftDataset:
-    """What a cold start learns.
+    """The traces of a supervised run.
 
     Attributes:
         traces: The transcripts.
-        trace_stats: How many were taken, and why the others were not.
-        examples: The traces in numbers, in the same order; empty before `encode`.
+        stats: How many traces were accepted, and why the others were rejected.
+        examples: The encoded traces in the same order; empty before `encode`.
     """
 
     traces: list[Trace]
-    trace_stats: TraceStats
+    stats: TraceStats
     examples: list[Example] = field(default_factory=list)
 
     def encode(self, chat_tokenizer: ChatTokenizer, recipe: Recipe) -> None:
-        """Encode the traces, and leave those out that the policy could not have written.
+        """Encode the traces and drop those that the policy could not have written.
 
         Raises:
-            DataEmpty: None is left.
+            DataEmpty: No trace is left.
         """
-        encoded = encode_traces(self.traces, chat_tokenizer, recipe, self.trace_stats)
+        encoded = encode_traces(self.traces, chat_tokenizer, recipe, self.stats)
         self.traces = [trace for trace, _ in encoded]
         self.examples = [example for _, example in encoded]
 
     def store(self, folder: RunFolder) -> None:
-        """Keep them in the run folder; the traces come last, so that they are never alone."""
-        folder.write_json(TRACE_STATS, self.trace_stats.as_row())
+        """Write the statistics and the traces to the run folder, the traces last."""
+        folder.write_json(TRACE_STATS, self.stats.as_row())
         folder.write_rows(TRACES, (trace.as_row() for trace in self.traces))
 
 
@@ -72,62 +63,31 @@ def build_sft_dataset(
     *,
     resume: bool,
 ) -> SftDataset:
-    """Find the traces that the recipe asks for.
+    """Collect the traces that `sft.traces` asks for.
 
     Args:
         recipe: Its questions, protocol, search, rollout and sft sections are read.
-        evaluated: Questions that must not be learnt.
-        services: Of the run; only local searches are made.
-        folder: Of the run.
-        resume: Take the traces that the run began with.
+        evaluated: Questions to leave out.
+        services: The run's services; only local sources are searched.
+        folder: The run folder.
+        resume: Take the traces stored in the run folder.
 
     Raises:
-        DataError: There is no trace to learn from, or the file cannot be read.
+        DataError: There is no trace to train on, or the file cannot be read.
     """
     if resume and (rows := folder.read_rows(TRACES)):
         with folder.reading(TRACE_STATS):
-            trace_stats = TraceStats(len(rows), Counter(folder.read_json(TRACE_STATS)["rejected"]))
+            stats = TraceStats(len(rows), Counter(folder.read_json(TRACE_STATS)["rejected"]))
         with folder.reading(TRACES):
-            return SftDataset([Trace.from_row(row) for row in rows], trace_stats)
+            return SftDataset([Trace.from_row(row) for row in rows], stats)
     held_out = {question.text for question in evaluated}
     if recipe.sft.traces != WORLD:
         return SftDataset(*choose_traces(recipe, held_out))
-    return _ask_teacher(recipe, held_out, services)
+    return _write_from_world(recipe, held_out, services)
 
 
-def learn(
-    policy: LocalPolicy,
-    sft_dataset: SftDataset,
-    recipe: Recipe,
-    folder: RunFolder,
-    checkpoint: Path | None,
-    signals: Interrupts,
-) -> int:
-    """Learn under the live display, from a checkpoint where there is one.
-
-    Returns:
-        The optimiser steps of the whole run.
-    """
-    steps = count_steps(len(sft_dataset.examples), recipe.sft)
-    with TrainingDisplay(steps) as display, signals.patiently(display.status):
-
-        def show(row: dict[str, Any]) -> None:
-            display.update(row, None)
-
-        training = SftTraining(
-            policy,
-            sft_dataset.examples,
-            recipe,
-            folder,
-            show,
-            lambda: any(gather(signals.received)),
-        )
-        training.run(checkpoint)
-    return steps
-
-
-def _ask_teacher(recipe: Recipe, held_out: set[str], services: Services) -> SftDataset:
-    """Traces of the world, whatever set the run is evaluated on, searched in its own corpus."""
+def _write_from_world(recipe: Recipe, held_out: set[str], services: Services) -> SftDataset:
+    """Traces of the fictional world, searched in its own corpus whatever set is evaluated."""
     questions, split = recipe.questions, recipe.questions.train_split
     if questions.source != WORLD:
         questions, split = questions.model_copy(update={"difficulty": None}), "train"

@@ -73,7 +73,7 @@ class Tracker:
         if run is not None:
             self._thread.start()
 
-    def log_step(self, row: Mapping[str, Any], rollouts: Sequence[Mapping[str, Any]]) -> None:
+    def on_step(self, row: Mapping[str, Any], rollouts: Sequence[Mapping[str, Any]]) -> None:
         """Send a finished step, and every few steps some of its trajectories with their plans.
 
         Args:
@@ -85,11 +85,14 @@ class Tracker:
         wanted = step == 1 or step % self._settings.table_every_steps == 0
         self._add(partial(self._log, step, _figures(row), chosen if wanted else ()))
 
-    def log_validation(self, row: Mapping[str, Any], best: Mapping[str, Any]) -> None:
+    def on_validation(self, row: Mapping[str, Any], best: Mapping[str, Any]) -> None:
         """Send a validation and the best one so far: rows of `validation.jsonl`."""
         figures = {f"validation/{key}": value for key, value in _figures(row).items()}
         figures["validation/best_f1"] = best["f1"]
         self._add(partial(self._log, int(row["step"]), figures))
+
+    def on_alarm(self, step: int, name: str, reason: str) -> None:
+        """Do nothing: the step's row counts its alarms."""
 
     def log_summary(self, summary: Mapping[str, Any]) -> None:
         """Send the outcome of the run: the figures before and after, and their difference."""

@@ -19,7 +19,7 @@ from rsearch_cli.policy.adapter import REFERENCE, keep_reference
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.training.checkpoints import drop_old_checkpoints, seal_checkpoint
-from rsearch_cli.training.question_order import order_questions
+from rsearch_cli.training.questions import order_questions
 from rsearch_cli.types import Question
 
 # Just under 1. Unsloth's loss measures the entropy of tokens only where it is to choose by it.

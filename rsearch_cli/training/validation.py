@@ -1,8 +1,7 @@
-"""Validation: how good the policy is every few steps, and the best adapter so far, kept.
+"""Score the policy every few steps and keep the best adapter.
 
-Place in the path: between two steps of training, which it must not disturb: the random generators
-are put back, and neither its time nor its spend counts for a step. On failure: an error of the
-evaluation goes on as itself; the best adapter is written whole or not at all.
+A validation leaves the training untouched: it restores the random generators, and its time and
+spend count for no step.
 """
 
 from __future__ import annotations
@@ -18,58 +17,53 @@ from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.training.step_recovery import RandomState
 
 SCORE = "f1"
-"""The figure that decides: over a small slice it is finer than exact match."""
+"""The figure that decides which adapter is best; finer than exact match on a small slice."""
 BEST_STEP = "validation.json"
 
-Judge = Callable[[], Mapping[str, Any]]
+Score = Callable[[], Mapping[str, Any]]
 
 
 class Validation:
-    """The validations of one training.
+    """The validations of one training run.
 
     Args:
-        judge: Evaluates the policy greedily on the slice; gives the means, `f1` among them.
-        folder: Where rows and the best adapter go.
-        every_steps: Steps between two validations, from step 0 on; the last step has one too.
+        score: Evaluates the policy greedily on the slice and returns the means, including `f1`.
+        folder: Where the rows and the best adapter are written.
+        every_steps: Steps between two validations, starting at step 0. The last step is always
+            validated.
         last_step: Optimiser steps of the whole run.
-        on_row: Told of every row and of the best one so far.
 
     Attributes:
-        best: The row of the best validation so far, or None. Of equal ones the first is kept.
+        best: The row of the best validation so far, or None. The earlier of two equal ones wins.
     """
 
-    def __init__(
-        self,
-        judge: Judge,
-        folder: RunFolder,
-        every_steps: int,
-        last_step: int,
-        on_row: Callable[[dict[str, Any], dict[str, Any]], None],
-    ) -> None:
-        self._judge = judge
+    def __init__(self, score: Score, folder: RunFolder, every_steps: int, last_step: int) -> None:
+        self._score = score
         self._folder = folder
         self._every_steps = every_steps
         self._last_step = last_step
-        self._on_row = on_row
         with folder.reading(VALIDATION):
             self._done = {int(row["step"]) for row in folder.read_rows(VALIDATION)}
         self.best = read_best(folder)
 
     def is_due(self, step: int) -> bool:
-        """Whether the policy has to be validated after `step`, and was not."""
+        """Whether a validation after `step` is due and not yet done."""
         wanted = step % self._every_steps == 0 or step == self._last_step
         return wanted and step not in self._done
 
-    def run(self, step: int, save: Callable[[Path], None]) -> None:
-        """Validate the policy as it is after `step`; keep it if it is the best so far.
+    def run(self, step: int, save: Callable[[Path], None]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Validate the policy after `step`, and save its adapter if it is the best so far.
 
         Args:
             step: Optimiser steps done.
-            save: Writes the adapter into a folder.
+            save: Writes the adapter to a folder.
+
+        Returns:
+            The row of this validation and the best one so far.
         """
         state, started = RandomState(), time.perf_counter()
         try:
-            scores = self._judge()
+            scores = self._score()
         finally:
             state.restore()
         seconds = round(time.perf_counter() - started, 4)
@@ -80,14 +74,14 @@ class Validation:
                 save(path)
                 (path / BEST_STEP).write_text(dump_json(row, indent=2) + "\n", encoding="utf-8")
             self.best = row
-        # After the adapter: a run that is killed in between validates this step again.
+        # After the adapter, so that a run killed in between validates this step again.
         self._folder.append(VALIDATION, [row])
         self._done.add(step)
-        self._on_row(row, self.best)
+        return row, self.best
 
 
 def read_best(folder: RunFolder) -> dict[str, Any] | None:
-    """The validation row that the kept adapter had, or None if there is none."""
+    """Return the validation row of the best adapter, or None if there is none."""
     path = folder.best / BEST_STEP
     if not path.exists():
         return None

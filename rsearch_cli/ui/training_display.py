@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rsearch_cli.distributed import is_main
 from rsearch_cli.services.budget import Spend
@@ -88,32 +88,35 @@ class TrainingDisplay:
             self._live.stop()
         self._log.flush()
 
-    def update(self, row: Mapping[str, object], sample: str | None) -> None:
-        """Show a finished step.
+    def on_step(self, row: Mapping[str, Any], rollouts: Sequence[Mapping[str, Any]]) -> None:
+        """Show a finished step and the transcript of its first rollout.
 
         Args:
             row: The step's row of `metrics.jsonl`; `step` counts finished steps, from 1.
-            sample: Transcript of one of its rollouts, or None to keep the one before.
+            rollouts: Its rows of `trajectories.jsonl`; empty keeps the transcript before.
         """
         self._row = row
         self._pace.reach(finite(row, "step"))
         reward = finite(row, "reward")
         if reward is not None:
             self._rewards.append(reward)
-        if sample is not None:
-            self._sample = shorten(printable(sample).strip(), _SAMPLE_CHARS)
+        if rollouts:
+            first = rollouts[0]
+            text = first["opening"] + "".join(segment["text"] for segment in first["segments"])
+            self._sample = shorten(printable(text).strip(), _SAMPLE_CHARS)
         if not self._live:
             self._log.write("  ".join(self._lines()))
 
-    def warn(self, line: str) -> None:
-        """Show a line that stays: above the live view, or as a line of the log."""
+    def on_alarm(self, step: int, name: str, reason: str) -> None:
+        """Show an alarm permanently: above the live view, or as a line of the log."""
+        line = f"alarm after step {step}: {reason} (alarms.{name})"
         if self._live:
             self._live.console.print(line, style="red")
         else:
             self._log.flush()
             self._log.write(line, now=True)
 
-    def validated(self, row: Mapping[str, object], best: Mapping[str, object]) -> None:
+    def on_validation(self, row: Mapping[str, Any], best: Mapping[str, Any]) -> None:
         """Show a validation and the best one so far: rows of `validation.jsonl`."""
         self.status(
             f"validation after step {finite(row, 'step'):g}: F1 {finite(row, 'f1'):.3f}, "

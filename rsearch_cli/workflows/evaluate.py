@@ -26,6 +26,7 @@ from rsearch_cli.evaluation.spec import (
     make_results,
     stored_policy,
 )
+from rsearch_cli.interrupts import Interrupts
 from rsearch_cli.policy.endpoint import EndpointPolicy
 from rsearch_cli.policy.generation import PromptRenderer
 from rsearch_cli.policy.prompts import refuse_long_prompts
@@ -33,18 +34,17 @@ from rsearch_cli.questions.sets import QuestionSet, open_question_set
 from rsearch_cli.recipe.loading import dump_recipe
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.reward.judge import AnswerJudge, open_judge
+from rsearch_cli.reward.lexical import describe_unspaced
 from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.runs.files import REPORT, RESULTS
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import SearchSource, open_sources
 from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.runtime import Services, open_services
-from rsearch_cli.training.interrupts import Interrupts
 from rsearch_cli.types import Question
 from rsearch_cli.ui.tables import report_markdown
 from rsearch_cli.ui.training_display import phase
 from rsearch_cli.workflows.open_policy import open_endpoint, open_policy
-from rsearch_cli.workflows.train_setup import tell_scripts
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,9 @@ def run_evaluation(wanted: EvalSpec, *, overwrite: bool = False) -> dict[str, An
             remote = stack.enter_context(_open_remote(recipe, services))
             policy |= remote.settings()
         questions = question_set.load(wanted.split, wanted.limit)
-        tell_scripts(recipe, questions)
+        references = [question.answers for question in questions]
+        if warning := describe_unspaced(references, recipe.reward.normalisation):
+            logger.warning(warning)
         settings = describe_settings(wanted, questions, sources, policy)
         folder.begin(settings, dump_recipe(recipe), overwrite=overwrite)
         batches = plan_batches(wanted, questions)

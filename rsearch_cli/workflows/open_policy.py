@@ -16,7 +16,7 @@ import typer
 
 from rsearch_cli.policy.endpoint import EndpointPolicy
 from rsearch_cli.policy.generation import Policy, PromptRenderer
-from rsearch_cli.policy.loading import describe_backend, load_policy
+from rsearch_cli.policy.loading import describe_backend, load_policy, open_tokenizer
 from rsearch_cli.policy.prompts import fit_examples
 from rsearch_cli.policy.resolve import ModelChoice, choose_model
 from rsearch_cli.recipe.loading import LoadedRecipe, load_recipe
@@ -24,7 +24,6 @@ from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.recipe.trust import as_trusted, describe_left_out, is_own
 from rsearch_cli.services.runtime import POLICY, Services
 from rsearch_cli.terminal import printable
-from rsearch_cli.workflows.train_setup import open_tokenizer
 
 logger = logging.getLogger(__name__)
 

@@ -13,20 +13,17 @@ from typing import Any
 
 from rsearch_cli.policy.chat_tokenizer import ChatTokenizer
 from rsearch_cli.policy.generation import Sampling
-from rsearch_cli.policy.loading import describe_backend, load_policy
+from rsearch_cli.policy.loading import describe_backend, load_policy, open_tokenizer
 from rsearch_cli.policy.prompts import refuse_long_prompts, render_question
 from rsearch_cli.policy.resolve import locate_model
 from rsearch_cli.questions.sets import QuestionSet, open_question_set
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.reward.lexical import describe_unspaced
 from rsearch_cli.rollout.rollout import Rollout
+from rsearch_cli.search.open import open_executor
 from rsearch_cli.services.runtime import open_services
+from rsearch_cli.training.questions import distinct_questions
 from rsearch_cli.types import Question, Trajectory
-from rsearch_cli.workflows.train_setup import (
-    distinct_questions,
-    open_executor,
-    open_tokenizer,
-    tell_scripts,
-)
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +48,9 @@ def make_preview(recipe: Recipe, samples: int, *, with_rollout: bool) -> dict[st
     trained_on = distinct_questions(
         question_set.load(recipe.questions.train_split, recipe.questions.max_samples)
     )
-    tell_scripts(recipe, [*trained_on, *evaluated])
+    answers = [question.answers for question in (*trained_on, *evaluated)]
+    if warning := describe_unspaced(answers, recipe.reward.normalisation):
+        logger.warning(warning)
     recipe, chat_tokenizer, notes = open_tokenizer(recipe, with_model=with_rollout)
     asked = [*evaluated, *(trained_on if recipe.stage == "grpo" else ())]
     refuse_long_prompts(asked, lambda q: render_question(q, chat_tokenizer, recipe), recipe.policy)
@@ -117,7 +116,7 @@ def _roll_out(
 
     with (
         open_services(recipe, None) as services,
-        open_executor(recipe, question_set, services) as executor,
+        open_executor(recipe, question_set.corpus, services) as executor,
     ):
         logger.info(f"loading {recipe.policy.model}")
         policy = load_policy(recipe.policy, recipe.seed, chat_tokenizer=chat_tokenizer)

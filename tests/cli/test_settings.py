@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 from rsearch_cli.app import app
 from rsearch_cli.commands.settings import SETTINGS
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.workflows import publish as pushing
 from rsearch_cli.workflows import train as training
 
 # What is given, and what must stand in the recipe then; all differ from the defaults.
@@ -63,8 +62,7 @@ def resolve(monkeypatch: pytest.MonkeyPatch) -> Any:
             recipes.append(recipe)
             raise Caught
 
-        monkeypatch.setattr(training, "run_training", catch)
-        monkeypatch.setattr(pushing, "check_push", lambda recipe: None)
+        monkeypatch.setattr(training, "train", catch)
         result = CliRunner().invoke(app, ["train", "--force", *arguments])
         assert recipes, result.output
         return recipes[0]

@@ -16,7 +16,7 @@ from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.training import TrainConfig
 from rsearch_cli.runs.folder_lock import claim_folder
 from rsearch_cli.runs.run_folder import RunFolder
-from rsearch_cli.workflows.train_setup import change_of_steps, check_same_recipe
+from rsearch_cli.training.resume import change_of_steps, check_same_recipe
 
 SMALL = [
     "--set", "questions.world.train_regions=2",
@@ -98,7 +98,7 @@ def test_training_on_what_is_evaluated_is_told(tmp_path):
     settings = ["--data-split", "test", "--max-steps", "1", "--output-dir", str(tmp_path / "run")]
     result = call(*SMALL, *settings)
     assert result.exit_code == 0, result.output
-    assert "warning: 6 of the 6 questions to evaluate are trained on too" in result.stderr
+    assert "warning: 6 of the 6 questions to evaluate are also trained on" in result.stderr
 
 
 def test_a_question_file_without_a_corpus_is_refused_before_anything_is_made(tmp_path):
@@ -308,7 +308,7 @@ def test_fewer_steps_than_were_trained_are_refused(finished):
     folder, _ = finished
     result = call(*SMALL, "--output-dir", str(folder), "--resume", "--max-steps", "1")
     assert result.exit_code == 70
-    assert "--max-steps 1: the run has trained 2 steps already" in result.stderr
+    assert "--max-steps 1: the run has already trained 2 steps" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -142,16 +142,16 @@ def test_grpo_from_a_cold_start_is_resumed_exactly(finished, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(("traces", "told"), [("world", True), ("mine.jsonl", False)])
-@pytest.mark.usefixtures("messages_on_stderr")
-def test_traces_of_the_world_beside_other_questions_are_told(traces, told, capsys):
+def test_traces_of_the_world_beside_other_questions_are_told(traces, told, caplog):
     from rsearch_cli.recipe.loading import load_recipe
-    from rsearch_cli.workflows.train_setup import tell_questions
+    from rsearch_cli.training.run import log_questions
 
     settings = ("stage=sft", f"sft.traces={traces}", "questions.path=mine.csv")
-    tell_questions(load_recipe("quickstart", settings).recipe, "questions from mine.csv", [], [])
-    lines = capsys.readouterr().err.splitlines()
+    caplog.set_level("INFO", logger="rsearch_cli")
+    log_questions(load_recipe("quickstart", settings).recipe, "questions from mine.csv", [], [])
+    lines = caplog.messages
     assert lines[0] == "questions: 0 to evaluate; questions from mine.csv"
-    note = "warning: sft.traces is world: what is learnt is of the fictional world alone"
+    note = "sft.traces is world: the run trains on questions about the fictional world only"
     assert lines[1:] == [note] * told
 
 

@@ -97,9 +97,7 @@ def make_training(folder: Path) -> Any:
     run.open(resume=False)
     executor = PlanExecutor(sources, recipe.search, services)
     rollout = Rollout(policy, executor, recipe)
-    training = GrpoTraining(
-        policy, rollout, world.load("train", 20), recipe, run, lambda row, rollouts: None
-    )
+    training = GrpoTraining(policy, rollout, world.load("train", 20), recipe, run)
     training.score = lambda trajectories, step: [  # type: ignore[method-assign]
         RewardParts(0.0, 0.0, 0.0, float(i % GENERATIONS)) for i, _ in enumerate(trajectories)
     ]

@@ -29,7 +29,7 @@ from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.training.grpo import GrpoTraining
 from rsearch_cli.types import Question
 from rsearch_cli.workflows.preview import make_preview
-from rsearch_cli.workflows.train import run_training
+from rsearch_cli.workflows.train import train
 
 SPEC = find_spec("trl")
 assert SPEC is not None and SPEC.origin is not None
@@ -312,7 +312,7 @@ def test_every_template_is_previewed_and_trained_with(
     recipe = recipe_for(model, tmp_path)
     shown = make_preview(recipe, 1, with_rollout=True)
     folder = tmp_path / "run"
-    run_training(recipe, folder, overwrite=False, resume=False)
+    train(recipe, folder)
     (step,) = rows
     tokenizer = AutoTokenizer.from_pretrained(folder / "adapter")
     environment = json.loads((folder / "environment.json").read_text())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from recorder import Recorder
 
 from rsearch_cli.policy.loading import load_policy
 from rsearch_cli.questions.sets import open_question_set
@@ -16,7 +17,7 @@ from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.cache import AnswerCache
 from rsearch_cli.services.runtime import Services
 from rsearch_cli.training.grpo import GrpoTraining
-from rsearch_cli.training.sft import SftTraining, count_steps, order_examples
+from rsearch_cli.training.sft import SftTraining, count_sft_steps, order_examples
 from rsearch_cli.training.traces import IGNORED, encode_trace
 from rsearch_cli.training.world_traces import write_world_traces
 from rsearch_cli.types import RewardParts
@@ -48,8 +49,8 @@ def make_sft(quickstart, nano_policy, world, executor, tmp_path):
         folder.open(resume=False)
         traces, _ = write_world_traces(world.load("train", 20), executor, recipe)
         examples = [encode_trace(trace, nano_policy, recipe) for trace in traces]
-        shown: list[dict] = []
-        return SftTraining(nano_policy, examples, recipe, folder, shown.append), folder, shown
+        recorder = Recorder()
+        return SftTraining(nano_policy, examples, recipe, folder, [recorder]), folder, recorder
 
     return make
 
@@ -79,10 +80,10 @@ def test_masked_tokens_get_exactly_no_gradient(make_sft, monkeypatch):
 
 
 def test_the_loss_falls_and_the_run_can_be_read(make_sft):
-    training, folder, shown = make_sft(epochs=4, learning_rate=2e-3)
+    training, folder, recorder = make_sft(epochs=4, learning_rate=2e-3)
     training.run()
     rows = folder.read_rows(METRICS)
-    assert rows == shown
+    assert rows == recorder.rows
     assert [row["step"] for row in rows] == list(range(1, 9))
     losses = [row["loss"] for row in rows]
     assert sum(losses[-2:]) < 0.5 * sum(losses[:2])
@@ -97,9 +98,9 @@ def test_the_loss_falls_and_the_run_can_be_read(make_sft):
 
 def test_steps_follow_from_traces_and_epochs(quickstart):
     sft = quickstart.sft.model_copy(update={"batch_size": 4, "epochs": 3})
-    assert count_steps(10, sft) == 8  # 30 traces, 4 a step
-    assert count_steps(10, sft.model_copy(update={"max_steps": 5})) == 5
-    assert count_steps(10, sft.model_copy(update={"max_steps": 50})) == 8
+    assert count_sft_steps(10, sft) == 8  # 30 traces, 4 a step
+    assert count_sft_steps(10, sft.model_copy(update={"max_steps": 5})) == 5
+    assert count_sft_steps(10, sft.model_copy(update={"max_steps": 50})) == 8
 
 
 def test_the_order_is_a_matter_of_the_seed():
@@ -127,7 +128,6 @@ def grpo_from(folder, quickstart, world, executor, tmp_path, **train):
         world.load("train", 20),
         recipe,
         run,
-        lambda row, sample: None,
     )
     # Equal rewards would leave the policy where it is.
     training.score = lambda trajectories, step: [

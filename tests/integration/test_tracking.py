@@ -40,8 +40,8 @@ logging.basicConfig(format="SAID %(message)s", stream=sys.stdout)
 with open_tracker(recipe, RunFolder(Path(folder))) as tracker:
     print("on the console")
     for step in range(int(first), int(last) + 1):
-        tracker.log_step({"step": step, "reward": step / 10, "alarms": []}, [rollout])
-    tracker.log_validation({"step": step, "f1": 0.5}, {"step": step, "f1": 0.5})
+        tracker.on_step({"step": step, "reward": step / 10, "alarms": []}, [rollout])
+    tracker.on_validation({"step": step, "f1": 0.5}, {"step": step, "f1": 0.5})
     tracker.log_summary({"before": block, "after": block, "difference": block})
 print("SECONDS", time.monotonic() - started)
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from recorder import Recorder
 
 from rsearch_cli.errors import OutOfMemory, TrainingIneffective
 from rsearch_cli.policy.generation import GREEDY
@@ -47,16 +48,16 @@ def make_training(quickstart, nano_policy, tmp_path):
         opened.append(executor)
         folder = RunFolder(tmp_path / "run")
         folder.open(resume=False)
-        shown: list[dict] = []
+        recorder = Recorder()
         training = GrpoTraining(
             nano_policy,
             Rollout(nano_policy, executor, recipe),
             world.load("train", 20),
             recipe,
             folder,
-            lambda row, sample: shown.append(row),
+            [recorder],
         )
-        return training, folder, shown
+        return training, folder, recorder
 
     yield make
     for executor in opened:
@@ -158,11 +159,11 @@ def test_a_row_that_could_not_be_scored_leaves_the_baseline_whole(make_training,
 
 
 def test_a_run_leaves_what_is_needed_to_read_it(make_training):
-    training, folder, shown = make_training()
+    training, folder, recorder = make_training()
     training.run()
     rows = folder.read_rows(METRICS)
     assert [row["step"] for row in rows] == [1, 2, 3]
-    assert rows == shown
+    assert rows == recorder.rows
     needed = {
         "step", "reward", "reward/answer", "reward/plan", "reward/format", "kl", "entropy",
         "completion_length", "masked_tokens", "seconds/generate", "seconds/search",

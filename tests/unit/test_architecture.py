@@ -23,6 +23,7 @@ LAYERS = (
     {"recipe"},
     {"memory"},
     {"services"},
+    {"interrupts"},
     {"questions", "protocol", "reward"},
     {"search"},
     {"policy"},

@@ -59,7 +59,7 @@ def test_a_step_sends_its_figures_and_every_few_steps_a_table_with_plans() -> No
     run = Recorder()
     tracker = track(run, table_every_steps=3, table_rows=2)
     for step in range(1, 5):
-        tracker.log_step(metrics(step), [ROLLOUT] * 4)
+        tracker.on_step(metrics(step), [ROLLOUT] * 4)
     tracker.close(exit_code=0)
     assert run.exit_code == 0
     assert run.rows[1] == (2, {"step": 2.0, "reward": 0.5, "reward/plan": 1.0, "alarms": 1.0})
@@ -78,7 +78,7 @@ def test_a_step_sends_its_figures_and_every_few_steps_a_table_with_plans() -> No
 def test_no_table_is_sent_where_none_is_wanted() -> None:
     run = Recorder()
     tracker = track(run, table_rows=0)
-    tracker.log_step(metrics(1), [ROLLOUT])
+    tracker.on_step(metrics(1), [ROLLOUT])
     tracker.close(exit_code=0)
     assert "trajectories" not in run.rows[0][1]
 
@@ -86,7 +86,7 @@ def test_no_table_is_sent_where_none_is_wanted() -> None:
 def test_a_validation_and_the_outcome_are_sent() -> None:
     run = Recorder()
     tracker = track(run)
-    tracker.log_validation({"step": 4, "f1": 0.25, "n": 20}, {"step": 2, "f1": 0.5})
+    tracker.on_validation({"step": 4, "f1": 0.25, "n": 20}, {"step": 2, "f1": 0.5})
     block = {"em": 0.5, "em_sampled": None, "n": 20, "intervals": {}}
     tracker.log_summary({"before": block, "after": block, "difference": block, "seed": 1})
     tracker.close(exit_code=0)
@@ -99,7 +99,7 @@ def test_steps_that_a_resumed_run_repeats_are_not_sent_again() -> None:
     run = Recorder(step=3)
     tracker = track(run)
     for step in (2, 3, 4):
-        tracker.log_step(metrics(step), [])
+        tracker.on_step(metrics(step), [])
     tracker.close(exit_code=0)
     assert [step for step, _ in run.rows] == [3, 4]
 
@@ -113,9 +113,9 @@ def test_an_error_while_tracking_is_one_line_without_the_key(
         raise OSError(f"disk\nfull, {KEY}\x1b[2J")
 
     tracker = track(SimpleNamespace(step=0, log=fail, finish=fail))
-    tracker.log_step(metrics(1), [ROLLOUT])
-    tracker.log_step(metrics(2), [ROLLOUT])
-    tracker.log_validation({"step": 2, "f1": 0.5}, {"step": 2, "f1": 0.5})
+    tracker.on_step(metrics(1), [ROLLOUT])
+    tracker.on_step(metrics(2), [ROLLOUT])
+    tracker.on_validation({"step": 2, "f1": 0.5}, {"step": 2, "f1": 0.5})
     tracker.close(exit_code=0)
     assert caplog.messages == ["W&B: tracking ends here, the run goes on: disk full, ***\ufffd[2J"]
 
@@ -127,8 +127,8 @@ def test_only_the_first_process_tracks_and_only_where_it_is_wanted(
     monkeypatch.setenv("RANK", rank)
     recipe = load_recipe("quickstart", settings).recipe
     with open_tracker(recipe, RunFolder(tmp_path)) as tracker:
-        tracker.log_step(metrics(1), [ROLLOUT])
-        tracker.log_validation({"step": 2, "f1": 0.5}, {"step": 2, "f1": 0.5})
+        tracker.on_step(metrics(1), [ROLLOUT])
+        tracker.on_validation({"step": 2, "f1": 0.5}, {"step": 2, "f1": 0.5})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -153,7 +153,7 @@ def test_a_w_and_b_that_hangs_holds_up_no_step_and_the_end_only_for_a_while(
 
     tracker = track(SimpleNamespace(step=0, log=hang), timeout_seconds=0.01)
     for step in range(100):
-        tracker.log_step(metrics(step), [ROLLOUT])
+        tracker.on_step(metrics(step), [ROLLOUT])
     tracker.close(exit_code=0)
     assert caplog.messages == ["W&B: it does not answer; what it did not get is in metrics.jsonl"]
     hung.set()

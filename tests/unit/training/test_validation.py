@@ -26,7 +26,7 @@ def save(text: str, path: Path) -> None:
 
 
 def validate(folder: RunFolder, scores: dict[int, float], **settings: Any) -> list[tuple]:
-    """Validate after each step that has a score; what was told, as (step, best step)."""
+    """Validate after each step that has a score; return (step, best step) of each."""
     told: list[tuple] = []
     current = iter(scores.values())
     validation = Validation(
@@ -34,16 +34,16 @@ def validate(folder: RunFolder, scores: dict[int, float], **settings: Any) -> li
         folder,
         settings.get("every_steps", 2),
         settings.get("last_step", 9),
-        lambda row, best: told.append((row["step"], best["step"])),
     )
     for step in scores:
         assert validation.is_due(step)
-        validation.run(step, partial(save, f"step {step}"))
+        row, best = validation.run(step, partial(save, f"step {step}"))
+        told.append((row["step"], best["step"]))
     return told
 
 
 def test_it_is_due_every_few_steps_and_after_the_last(folder: RunFolder) -> None:
-    validation = Validation(dict, folder, 4, 10, lambda row, best: None)
+    validation = Validation(dict, folder, 4, 10)
     assert [step for step in range(11) if validation.is_due(step)] == [0, 4, 8, 10]
 
 
@@ -60,7 +60,7 @@ def test_the_best_adapter_is_kept_with_its_step_and_score(folder: RunFolder) -> 
 
 def test_a_resumed_run_knows_the_best_and_what_is_done(folder: RunFolder) -> None:
     validate(folder, {0: 0.2, 2: 0.6})
-    resumed = Validation(dict, folder, 2, 9, lambda row, best: None)
+    resumed = Validation(dict, folder, 2, 9)
     assert resumed.best is not None and resumed.best["step"] == 2
     assert [step for step in range(6) if resumed.is_due(step)] == [4]
     assert validate(folder, {4: 0.5, 6: 0.7}) == [(4, 2), (6, 6)]
@@ -78,7 +78,7 @@ def test_the_random_generators_are_put_back(folder: RunFolder) -> None:
     random.setstate(state[0])
     numpy.random.set_state(state[1])
     torch.set_rng_state(state[2])
-    validation = Validation(lambda: {"f1": draw()[0]}, folder, 1, 1, lambda row, best: None)
+    validation = Validation(lambda: {"f1": draw()[0]}, folder, 1, 1)
     validation.run(1, lambda path: None)
     assert draw() == expected
 
@@ -90,7 +90,7 @@ def test_an_adapter_that_cannot_be_written_leaves_the_best_one(folder: RunFolder
         (path / "adapter").write_text("half")
         raise OSError(28, "No space left on device")
 
-    validation = Validation(lambda: {"f1": 0.9}, folder, 2, 9, lambda row, best: None)
+    validation = Validation(lambda: {"f1": 0.9}, folder, 2, 9)
     with pytest.raises(RunUnsaved, match=r"best could not be written in .*No space left"):
         validation.run(2, fail)
     assert (folder.best / "adapter").read_text() == "step 0"
@@ -105,7 +105,7 @@ def test_an_evaluation_that_fails_puts_the_generators_back_too(folder: RunFolder
         raise RuntimeError("no money")
 
     state = random.getstate()
-    validation = Validation(fail, folder, 1, 1, lambda row, best: None)
+    validation = Validation(fail, folder, 1, 1)
     with pytest.raises(RuntimeError, match="no money"):
         validation.run(1, lambda path: None)
     assert random.getstate() == state

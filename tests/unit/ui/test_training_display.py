@@ -59,11 +59,16 @@ def row(step: int, reward: float | None = 0.5) -> dict[str, object]:
     }
 
 
+def sampled(text: str) -> list[dict[str, object]]:
+    """The rollouts of a step, the first with this transcript."""
+    return [{"opening": text[:2], "segments": [{"text": text[2:]}]}]
+
+
 def test_a_log_line_says_what_is_known() -> None:
     console, clock = log_console(), Clock()
     with TrainingDisplay(10, console=console, clock=clock) as display:
         clock.now += 4
-        display.update(row(1), "a sample")
+        display.on_step(row(1), sampled("a sample"))
     assert written(console) == (
         "step 1/10  reward 0.500  (answer 0.250, plan 1.000, format 0.500)  "
         "generate 1.2 s, update 1.5 s  36 s left\n"
@@ -73,14 +78,14 @@ def test_a_log_line_says_what_is_known() -> None:
 def test_a_log_line_says_what_was_spent() -> None:
     console, clock = log_console(), Clock()
     with TrainingDisplay(10, spend, console, clock) as display:
-        display.update(row(1), None)
+        display.on_step(row(1), [])
     assert f"update 1.5 s  {SPENT}  0 s left" in written(console)
 
 
 def test_a_terminal_shows_what_was_spent() -> None:
     console = terminal_console()
     with TrainingDisplay(10, spend, console, Clock()) as display:
-        display.update(row(1), None)
+        display.on_step(row(1), [])
     assert SPENT in " ".join(written(console).split())
 
 
@@ -112,7 +117,7 @@ def test_a_log_gets_a_line_every_two_seconds_and_the_last() -> None:
     console, clock = log_console(), Clock()
     with TrainingDisplay(100, console=console, clock=clock) as display:
         for step in range(1, 12):
-            display.update(row(step), None)
+            display.on_step(row(step), [])
             clock.now += 0.5
     steps = [line.split("  ")[0] for line in written(console).splitlines()]
     assert steps == ["step 1/100", "step 5/100", "step 9/100", "step 11/100"]
@@ -121,7 +126,7 @@ def test_a_log_gets_a_line_every_two_seconds_and_the_last() -> None:
 def test_the_last_line_is_not_repeated() -> None:
     console = log_console()
     with TrainingDisplay(1, console=console, clock=Clock()) as display:
-        display.update(row(1), None)
+        display.on_step(row(1), [])
     assert written(console).count("step 1/1") == 1
 
 
@@ -131,8 +136,8 @@ def test_the_last_line_is_written_when_training_fails() -> None:
         pytest.raises(KeyboardInterrupt),
         TrainingDisplay(9, console=console, clock=Clock()) as display,
     ):
-        display.update(row(1), None)
-        display.update(row(2), None)
+        display.on_step(row(1), [])
+        display.on_step(row(2), [])
         raise KeyboardInterrupt
     assert "step 2/9" in written(console)
 
@@ -141,14 +146,14 @@ def test_the_last_line_is_written_when_training_fails() -> None:
 def test_a_step_without_a_score_is_named(reward: float | None) -> None:
     console = log_console()
     with TrainingDisplay(9, console=console, clock=Clock()) as display:
-        display.update(row(1, reward), None)
+        display.on_step(row(1, reward), [])
     assert "step 1/9  reward unscored  (answer" in written(console)
 
 
 def test_a_step_that_is_learnt_without_a_reward_shows_its_loss() -> None:
     console = log_console()
     with TrainingDisplay(9, console=console, clock=Clock()) as display:
-        display.update({"step": 1, "loss": 0.5}, None)
+        display.on_step({"step": 1, "loss": 0.5}, [])
     assert "step 1/9  loss 0.500" in written(console)
     assert "reward" not in written(console)
 
@@ -157,11 +162,11 @@ def test_time_left_follows_the_steps_of_this_run_only() -> None:
     console, clock = log_console(), Clock()
     with TrainingDisplay(100, console=console, clock=clock) as display:
         clock.now += 600  # a slow first step after a resume
-        display.update(row(41), None)
+        display.on_step(row(41), [])
         clock.now += 10
-        display.update(row(42), None)
+        display.on_step(row(42), [])
         clock.now += 10
-        display.update(row(43), None)
+        display.on_step(row(43), [])
     assert written(console).splitlines()[-1].endswith("9 min 30 s left")
 
 
@@ -170,8 +175,8 @@ def test_status_lines_come_in_order_and_once() -> None:
     with TrainingDisplay(9, console=console, clock=Clock()) as display:
         display.status("loading [bold]the model")
         display.status("loading [bold]the model")
-        display.update(row(1), None)
-        display.update(row(2), None)
+        display.on_step(row(1), [])
+        display.on_step(row(2), [])
         display.status("saving checkpoint-2")
     lines = [line.split("  ")[0] for line in written(console).splitlines()]
     assert lines == ["loading [bold]the model", "step 2/9", "saving checkpoint-2"]
@@ -182,7 +187,7 @@ def test_a_terminal_shows_progress_parts_course_and_sample() -> None:
     with TrainingDisplay(10, console=console, clock=clock) as display:
         for step in (1, 2):
             clock.now += 2
-            display.update(row(step, reward=step / 4), f"sample {step}")
+            display.on_step(row(step, reward=step / 4), sampled(f"sample {step}"))
         display.status("saving")
     text = written(console)
     for part in ("step 2/10", "reward 0.500", "answer 0.250", "16 s left", "0.250 ▁█ 0.500"):
@@ -197,7 +202,7 @@ def test_a_terminal_shows_samples_as_they_are() -> None:
         "[red]<think>[/nope] \x1b[2J\x1b]0;title\x07 " + "x" * 3000 + " <answer> end </answer>"
     )
     with TrainingDisplay(10, console=console, clock=Clock()) as display:
-        display.update(row(1), hostile)
+        display.on_step(row(1), sampled(hostile))
     text = written(console)
     assert "[red]<think>[/nope]" in text
     assert "\x1b[2J" not in text
@@ -209,8 +214,8 @@ def test_a_terminal_shows_samples_as_they_are() -> None:
 def test_a_terminal_keeps_the_sample_when_none_comes() -> None:
     console = terminal_console()
     with TrainingDisplay(10, console=console, clock=Clock()) as display:
-        display.update(row(1), "the first sample")
-        display.update(row(2), None)
+        display.on_step(row(1), sampled("the first sample"))
+        display.on_step(row(2), [])
     last_frame = written(console).rpartition("step 2/10")[2]
     assert "the first sample" in last_frame
 
@@ -226,10 +231,10 @@ def test_a_terminal_shows_something_before_the_first_step() -> None:
 def test_a_log_keeps_the_step_and_the_alarm_that_follows_it() -> None:
     console = log_console()
     with TrainingDisplay(9, console=console, clock=Clock()) as display:
-        display.update(row(1), None)
-        display.update({**row(2), "alarms": ["truncated", "format_low"]}, None)
-        display.warn("alarm after step 2: [bold]95% of completions")
-        display.update(row(3), None)
+        display.on_step(row(1), [])
+        display.on_step({**row(2), "alarms": ["truncated", "format_low"]}, [])
+        display.on_alarm(2, "truncated", "[bold]95% of completions")
+        display.on_step(row(3), [])
     lines = written(console).splitlines()
     assert "ALARM truncated, format_low" in lines[1] and "ALARM" not in lines[0] + lines[3]
     assert lines[2] == "alarm after step 2: [bold]95% of completions"
@@ -238,9 +243,9 @@ def test_a_log_keeps_the_step_and_the_alarm_that_follows_it() -> None:
 def test_a_terminal_shows_alarms_and_validations() -> None:
     console = terminal_console()
     with TrainingDisplay(9, console=console, clock=Clock()) as display:
-        display.update({**row(2), "alarms": ["truncated"]}, None)
-        display.warn("alarm after step 2: [bold]95% of completions")
-        display.validated({"step": 4, "f1": 0.25}, {"step": 2, "f1": 0.5})
+        display.on_step({**row(2), "alarms": ["truncated"]}, [])
+        display.on_alarm(2, "truncated", "[bold]95% of completions")
+        display.on_validation({"step": 4, "f1": 0.25}, {"step": 2, "f1": 0.5})
     text = written(console)
     assert text.count("alarm after step 2: [bold]95% of completions") == 1
     assert "ALARM truncated" in text

@@ -1,9 +1,6 @@
-"""Ctrl-C, SIGTERM and SIGHUP: when they end a run at once, and when only after the step under way.
+"""Ctrl-C, SIGTERM and SIGHUP: end a run at once, or after the training step in progress.
 
-Place in the path: around the whole of `rsearch train`; the trainer asks after every step whether it
-should stop. On failure: what a signal ends is raised as `Interrupted`, `Terminated` or `HungUp`,
-with how the run goes on. The second signal ends at once whatever is under way, unless it is SIGHUP:
-a terminal that is closed sends several.
+The second signal always ends the run at once, except SIGHUP: a closed terminal sends several.
 """
 
 from __future__ import annotations
@@ -21,74 +18,73 @@ from rsearch_cli.services.event_loop import StopNow
 
 _STOPPING = "finishing the step, then saving; press Ctrl-C again to stop now"
 
-
 # Windows has no SIGHUP.
 _HANG_UP = getattr(signal, "SIGHUP", None)
 
 
 class Interrupts:
-    """Takes SIGINT, SIGTERM and SIGHUP while it is entered; outside the main thread nothing.
+    """Context manager that handles SIGINT, SIGTERM and SIGHUP; a no-op outside the main thread.
 
-    A SIGHUP that is ignored already, as under nohup, stays so.
+    SIGHUP stays ignored where it already was, as under nohup.
 
     Args:
-        describe_resume: Says how the run goes on, for the message of what ends at once.
+        describe_resume: Returns how to resume the run, for the error message of an immediate stop.
     """
 
     def __init__(self, describe_resume: Callable[[], str]) -> None:
         self._describe_resume = describe_resume
         self._received: signal.Signals | None = None
-        self._tell: Callable[[str], None] | None = None
+        self._notify: Callable[[str], None] | None = None
         self._handlers: dict[signal.Signals, Any] = {}
 
     @property
     def received(self) -> bool:
-        """Whether a signal has asked for the end of the run."""
+        """Whether a signal has asked the run to stop."""
         return self._received is not None
 
     @contextmanager
-    def patiently(self, tell: Callable[[str], None]) -> Iterator[None]:
-        """In the block, let the first signal only be noted; `received` is then to be asked for.
+    def deferred(self, notify: Callable[[str], None]) -> Iterator[None]:
+        """Only record the first signal inside the block; the block polls `received`.
 
         Args:
-            tell: Shows the person, at once, that the signal has come.
+            notify: Called with a message as soon as the signal arrives.
         """
-        self._tell = tell
+        self._notify = notify
         try:
             yield
         finally:
-            self._tell = None
+            self._notify = None
 
     @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """In the block, even if it is within `patiently`, let the first signal end what it does.
+    def immediate(self) -> Iterator[None]:
+        """Let the first signal end the block at once, even inside `deferred`.
 
         Raises:
-            Interrupted: Ctrl-C ended it; who watches over the step adds how the run goes on.
-            Terminated: The same for SIGTERM.
-            HungUp: The same for SIGHUP.
+            Interrupted: On Ctrl-C. The caller adds how to resume.
+            Terminated: On SIGTERM.
+            HungUp: On SIGHUP.
         """
-        tell, self._tell = self._tell, None
+        notify, self._notify = self._notify, None
         try:
             yield
         except StopNow:
             raise
         except KeyboardInterrupt as error:
-            raise self.stop("at once") from error
+            raise self.as_error("at once") from error
         finally:
-            self._tell = tell
+            self._notify = notify
 
-    def stop(self, where: str) -> Interrupted | Terminated | HungUp:
-        """The exception that ends the run in good order.
+    def as_error(self, state: str) -> Interrupted | Terminated | HungUp:
+        """Return the exception for the signal that was received.
 
         Args:
-            where: What is done and saved, and how to go on.
+            state: When the run stopped and how to resume it; the end of the message.
         """
         if self._received == signal.SIGTERM:
-            return Terminated(f"stopped by SIGTERM {where}")
+            return Terminated(f"stopped by SIGTERM {state}")
         if self._received == _HANG_UP:
-            return HungUp(f"stopped by SIGHUP {where}")
-        return Interrupted(f"stopped by Ctrl-C {where}")
+            return HungUp(f"stopped by SIGHUP {state}")
+        return Interrupted(f"stopped by Ctrl-C {state}")
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         first = self._received is None
@@ -98,10 +94,10 @@ class Interrupts:
         end_waits()
         if not first:
             raise StopNow
-        if not self._tell:
+        if not self._notify:
             raise KeyboardInterrupt
-        # In a thread: the signal may have come while this one was in the midst of printing.
-        threading.Thread(target=self._tell, args=(_STOPPING,)).start()
+        # In a thread, because the signal may have arrived while this one was printing.
+        threading.Thread(target=self._notify, args=(_STOPPING,)).start()
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -121,4 +117,4 @@ class Interrupts:
             signal.signal(number, handler)
         allow_waits()
         if self.received and isinstance(error, KeyboardInterrupt):
-            raise self.stop(f"at once; {self._describe_resume()}") from error
+            raise self.as_error(f"at once; {self._describe_resume()}") from error

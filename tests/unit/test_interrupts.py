@@ -9,8 +9,8 @@ import threading
 import pytest
 
 from rsearch_cli.errors import HungUp, Interrupted, Terminated
+from rsearch_cli.interrupts import Interrupts
 from rsearch_cli.services.event_loop import StopNow
-from rsearch_cli.training.interrupts import Interrupts
 
 
 def send(number: signal.Signals) -> None:
@@ -50,7 +50,7 @@ def test_patience_takes_one_signal(first: signal.Signals) -> None:
         told.set()
 
     with pytest.raises(Interrupted, match="at once"), Interrupts(hint) as signals:  # noqa: SIM117
-        with signals.patiently(tell):
+        with signals.deferred(tell):
             assert not signals.received
             send(first)
             assert signals.received
@@ -62,15 +62,15 @@ def test_patience_takes_one_signal(first: signal.Signals) -> None:
 
 def test_a_hang_up_is_never_the_second_signal() -> None:
     told = threading.Event()
-    with Interrupts(hint) as signals, signals.patiently(lambda line: told.set()):
+    with Interrupts(hint) as signals, signals.deferred(lambda line: told.set()):
         for _ in range(3):
             send(signal.SIGHUP)
         assert signals.received and told.wait(10)
-    assert isinstance(signals.stop("x"), HungUp)
+    assert isinstance(signals.as_error("x"), HungUp)
     with (
         pytest.raises(Interrupted),
         Interrupts(hint) as signals,
-        signals.patiently(lambda line: None),
+        signals.deferred(lambda line: None),
     ):
         send(signal.SIGHUP)
         send(signal.SIGINT)
@@ -104,9 +104,9 @@ def test_the_second_signal_says_that_nothing_is_to_be_waited_for() -> None:
 
 def test_within_patience_a_block_can_end_at_once() -> None:
     with pytest.raises(Terminated, match=r"^stopped by SIGTERM at once; and saved$"):  # noqa: SIM117
-        with Interrupts(hint) as signals, signals.patiently(pytest.fail):
+        with Interrupts(hint) as signals, signals.deferred(pytest.fail):
             try:
-                with signals.at_once():
+                with signals.immediate():
                     send(signal.SIGTERM)
                     pytest.fail("it went on")
             except Terminated as stop:  # as who saves the step does
@@ -115,8 +115,8 @@ def test_within_patience_a_block_can_end_at_once() -> None:
 
 def test_after_a_block_that_ends_at_once_patience_is_back() -> None:
     told = threading.Event()
-    with Interrupts(hint) as signals, signals.patiently(lambda line: told.set()):
-        with signals.at_once():
+    with Interrupts(hint) as signals, signals.deferred(lambda line: told.set()):
+        with signals.immediate():
             pass
         send(signal.SIGINT)
         assert signals.received
@@ -125,16 +125,16 @@ def test_after_a_block_that_ends_at_once_patience_is_back() -> None:
 
 def test_patience_ends_with_its_block() -> None:
     with pytest.raises(Terminated, match="at once"), Interrupts(hint) as signals:
-        with signals.patiently(lambda line: None):
+        with signals.deferred(lambda line: None):
             pass
         send(signal.SIGTERM)
         pytest.fail("it went on")
 
 
 def test_a_stop_in_good_order_has_the_class_of_its_signal() -> None:
-    with Interrupts(hint) as signals, signals.patiently(lambda line: None):
+    with Interrupts(hint) as signals, signals.deferred(lambda line: None):
         send(signal.SIGTERM)
-        stop = signals.stop("after a whole step")
+        stop = signals.as_error("after a whole step")
     assert isinstance(stop, Terminated) and str(stop) == "stopped by SIGTERM after a whole step"
     assert (Interrupted.exit_code, Terminated.exit_code, HungUp.exit_code) == (130, 143, 129)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rsearch_cli.training.question_order import order_questions
+from rsearch_cli.training.questions import order_questions
 
 
 def test_every_pass_asks_every_question_in_an_order_of_its_own() -> None:
