@@ -142,10 +142,10 @@ def run_command(step: Step, output: Path, log: Path) -> str | None:
 
 def describe() -> dict[str, Any]:
     """Versions, driver and card, and whether Unsloth is importable on it."""
-    from rsearch_cli.policy.unsloth_backend import unavailable
+    from rsearch_cli.compat.unsloth import start_unsloth
 
     started = time.monotonic()
-    reason = unavailable()  # imports Unsloth, which wants to be the first
+    reason = start_unsloth()  # imports Unsloth, which wants to be the first
     seconds = round(time.monotonic() - started, 1)
     import torch
 

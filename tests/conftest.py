@@ -90,7 +90,7 @@ def pytest_configure(config: pytest.Config) -> None:
     chosen = config.getoption("--backend")
     os.environ["RSEARCH_TEST_BACKEND"] = chosen
     if chosen == "unsloth":  # before anything that it patches is imported
-        from rsearch_cli.policy.unsloth_backend import start_unsloth
+        from rsearch_cli.compat.unsloth import start_unsloth
 
         if problem := start_unsloth():
             raise pytest.UsageError(f"--backend unsloth: {problem}")

@@ -55,7 +55,7 @@ def choose_backend(wanted: str) -> tuple[str, str]:
     """
     problem = None
     if wanted != "transformers":
-        from rsearch_cli.policy.unsloth_backend import start_unsloth
+        from rsearch_cli.compat.unsloth import start_unsloth
 
         problem = start_unsloth()
     unused = explain_unused_card()

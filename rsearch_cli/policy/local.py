@@ -123,7 +123,7 @@ class LocalPolicy(ChatTokenizer):
     def active(self) -> AbstractContextManager[None]:
         """Apply the environment variables that the back end needs while it trains."""
         if self.backend == "unsloth":
-            from rsearch_cli.policy.unsloth_backend import unsloth_environment
+            from rsearch_cli.compat.unsloth import unsloth_environment
 
             return unsloth_environment()
         return nullcontext()

@@ -1,70 +1,14 @@
-"""Start Unsloth, and load and run weights with it.
-
-The only module that imports Unsloth: the import patches trl, transformers and peft, so it must come
-before theirs, and it prints and changes the process in ways that are undone here.
-"""
+"""Load and run weights with Unsloth; `compat.unsloth` imports it first."""
 
 from __future__ import annotations
 
-import atexit
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
-from rsearch_cli.policy.isolation import OwnEnvironment, output_to_log, process_state_kept
+from rsearch_cli.compat.isolation import output_to_log
+from rsearch_cli.compat.unsloth import unsloth_environment
 from rsearch_cli.recipe.policy import PolicyConfig
-
-CPU_BACKEND_SINCE = (2026, 10, 9)
-
-_environment = OwnEnvironment()
-unsloth_environment = _environment.applied
-"""Context manager that puts Unsloth's environment variables in place; Unsloth reads some of them
-again whenever it generates or trains."""
-
-
-@cache
-def _generated_code() -> str:
-    """Folder for the code that Unsloth generates, which it would write into the working directory.
-
-    Each process has its own, removed when it ends: two that write the same files at the same time
-    can read each other's halves.
-    """
-    folder = tempfile.TemporaryDirectory(prefix="rsearch-unsloth-")
-    atexit.register(folder.cleanup)
-    return folder.name
-
-
-def start_unsloth() -> str | None:
-    """Import Unsloth, and undo what the import does to the rest of the process.
-
-    Builds before 2026.10.9 raise on a machine without an accelerator, and only after eight seconds
-    of patching; they are recognised by their version, without the import.
-
-    Returns:
-        Why Unsloth cannot run here, or None if it can.
-    """
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        installed = version("unsloth")
-    except PackageNotFoundError:
-        return "unsloth is not installed"
-    import torch
-
-    numbers = tuple(int(n) for n in installed.split(".")[:3] if n.isdigit())
-    if not torch.accelerator.is_available() and numbers < CPU_BACKEND_SINCE:
-        return f"unsloth {installed} needs a GPU (2026.10.9 and later also run on a CPU)"
-    with unsloth_environment(), process_state_kept(), output_to_log("unsloth"):
-        os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
-        os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", _generated_code())
-        try:
-            import unsloth  # noqa: F401
-        except (ImportError, NotImplementedError, RuntimeError) as error:
-            return f"unsloth {installed} does not import here: {str(error).splitlines()[0]}"
-    return None
 
 
 def load_model(

@@ -26,7 +26,7 @@ from rsearch_cli.runs.files import ADAPTER, METRICS
 from rsearch_cli.runs.run_folder import RunFolder, checkpoint_step
 from rsearch_cli.training.observer import Observer
 from rsearch_cli.training.traces import IGNORED, Example
-from rsearch_cli.training.trainer import keep_checkpoints_whole, shared_arguments
+from rsearch_cli.training.trainer import shared_arguments, with_sealed_checkpoints
 
 
 class SftTraining:
@@ -119,7 +119,7 @@ class SftTraining:
     def _make_trainer(self) -> Any:
         from transformers import PrinterCallback, Trainer
 
-        trainer = keep_checkpoints_whole(Trainer, self.folder, self.recipe.train.keep_checkpoints)(
+        trainer = with_sealed_checkpoints(Trainer, self.folder, self.recipe.train.keep_checkpoints)(
             model=self.policy.model,
             processing_class=self.policy.tokenizer,
             args=build_arguments(self.recipe, self.steps, self.folder.path),

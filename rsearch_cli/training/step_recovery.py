@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rsearch_cli.compat.trl import save_checkpoint
 from rsearch_cli.errors import RsearchError, RunUnsaved
 from rsearch_cli.evaluation.failed_share import Failures, check_failed_share
 from rsearch_cli.runs.run_folder import RunFolder
@@ -83,8 +84,7 @@ class StepRecovery:
         if self._random is not None and not saved.exists():
             self._random.restore()
             try:
-                # The trainer has no public way to save but at the end of a step.
-                trainer._save_checkpoint(trainer.model, trial=None)
+                save_checkpoint(trainer)
             except RunUnsaved as unsaved:
                 return str(unsaved)
         return f"{step} steps are finished and saved in {saved}; --resume goes on from there"

@@ -7,12 +7,13 @@ On failure: a checkpoint is written whole or not at all, and the memory that a p
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from rsearch_cli.compat.trl import with_staged_checkpoints
+from rsearch_cli.compat.unsloth import with_entropy
 from rsearch_cli.distributed import is_main, wait_for_all, world_size
 from rsearch_cli.errors import TrainingIneffective, shortage
 from rsearch_cli.policy.adapter import REFERENCE, keep_reference
@@ -21,9 +22,6 @@ from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.training.checkpoints import drop_old_checkpoints, seal_checkpoint
 from rsearch_cli.training.questions import order_questions
 from rsearch_cli.types import Question
-
-# Just under 1. Unsloth's loss measures the entropy of tokens only where it is to choose by it.
-_SHARE_BY_ENTROPY = math.nextafter(1.0, 0.0)
 
 
 class WatchedTraining(Protocol):
@@ -45,75 +43,40 @@ class WatchedTraining(Protocol):
         ...
 
 
-def keep_checkpoints_whole(trainer_class: Any, folder: RunFolder, keep: int) -> Any:
-    """A trainer class whose checkpoints are whole and sealed, or not there.
+def with_sealed_checkpoints(trainer_class: Any, folder: RunFolder, keep: int) -> Any:
+    """Return a trainer class whose checkpoints are complete and sealed, or absent.
 
-    All processes of a training write into one checkpoint; the main one puts it in its place.
+    All processes write into one checkpoint; the main process moves it to its place.
 
     Args:
-        trainer_class: Of transformers, or made from it.
-        folder: Where the checkpoints go.
-        keep: How many of them stay.
+        trainer_class: The `Trainer` of transformers or a subclass.
+        folder: Where the checkpoints are written.
+        keep: How many of them to keep.
     """
 
-    class Trainer(trainer_class):
-        def _get_output_dir(self, trial: Any) -> str:
-            return str(folder.staging)
-
-        def _save_checkpoint(self, model: Any, trial: Any) -> None:
-            with folder.staged(f"checkpoint-{self.state.global_step}") as checkpoint:
-                wait_for_all()  # the folder to write in is there
-                super()._save_checkpoint(model, trial)
-                wait_for_all()  # everything is written
-                if is_main():
-                    seal_checkpoint(checkpoint)
-            wait_for_all()
+    @contextmanager
+    def place(step: int) -> Iterator[None]:
+        with folder.staged(f"checkpoint-{step}") as checkpoint:
+            wait_for_all()  # the folder exists
+            yield
+            wait_for_all()  # everything is written
             if is_main():
-                drop_old_checkpoints(folder, keep)
+                seal_checkpoint(checkpoint)
+        wait_for_all()
+        if is_main():
+            drop_old_checkpoints(folder, keep)
 
-    return Trainer
+    return with_staged_checkpoints(trainer_class, folder.staging, place)
 
 
 def make_trainer_class(training: WatchedTraining) -> Any:
-    """GRPOTrainer whose steps are watched, whose checkpoints are whole, and without a card.
-
-    Under Unsloth, whose rewritten GRPOTrainer logs no entropy, it logs it as TRL's own does.
-    """
-    import torch
+    """Return a `GRPOTrainer` with watched steps, sealed checkpoints and entropy in its logs."""
     from trl import GRPOTrainer
 
-    by_unsloth = GRPOTrainer.__name__.startswith("Unsloth")
+    keep = training.recipe.train.keep_checkpoints
+    trainer_class = with_sealed_checkpoints(with_entropy(GRPOTrainer), training.folder, keep)
 
-    whole = keep_checkpoints_whole(
-        GRPOTrainer, training.folder, training.recipe.train.keep_checkpoints
-    )
-
-    class Trainer(whole):  # type: ignore[valid-type, misc]
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            if by_unsloth:
-                self.args.top_entropy_quantile = _SHARE_BY_ENTROPY
-
-        def get_high_entropy_mask(self, entropies: Any, mask: Any, threshold: float) -> Any:
-            """Log the mean entropy of the tokens that are trained on, and leave none of them out.
-
-            Args:
-                entropies: `[B, T]` of the whole distribution at each token, in nats.
-                mask: `[B, T]` 1 for a token that the policy wrote, else 0.
-                threshold: Quantile under which a token would be left out; not used.
-
-            Returns:
-                `[B, T]` bool, true for every token of `mask`.
-            """
-            # Unsloth reads this source and, on several ranks, leaves out a method that gathers.
-            learnt = mask.bool()
-            sums = torch.stack([entropies[learnt].sum(), learnt.sum()])
-            total, tokens = self.accelerator.reduce(sums, reduction="sum").tolist()
-            if tokens:  # else all of them are cut off, and «0 nats» would raise an alarm
-                mode = "train" if self.model.training else "eval"
-                self._metrics[mode]["entropy"].append(total / tokens)
-            return learnt
-
+    class Trainer(trainer_class):  # type: ignore[valid-type, misc]
         def training_step(self, *args: Any, **kwargs: Any) -> Any:
             """Make the rollouts where they are due, one forward and one backward pass."""
             with training.watch_update(self):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from rsearch_cli import __version__
+from rsearch_cli.compat.isolation import output_to_log
 from rsearch_cli.errors import RsearchError
 from rsearch_cli.memory.driver import (
     Card,
@@ -22,7 +23,6 @@ from rsearch_cli.memory.driver import (
     torch_cuda_version,
     torch_sees_gpu,
 )
-from rsearch_cli.policy.isolation import output_to_log
 from rsearch_cli.policy.loading import quieten_imports
 from rsearch_cli.services.cache import cache_root
 from rsearch_cli.services.http import check_proxies
@@ -165,7 +165,7 @@ def _import_check(name: str, load: Callable[[], None], needed: bool, use: str) -
 
 
 def _unsloth() -> Check:
-    from rsearch_cli.policy.unsloth_backend import start_unsloth
+    from rsearch_cli.compat.unsloth import start_unsloth
 
     try:
         problem = start_unsloth()

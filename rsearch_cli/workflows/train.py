@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rsearch_cli.compat.isolation import stdout_to_log
 from rsearch_cli.distributed import is_main, world_size
 from rsearch_cli.evaluation.result import EvalResult
-from rsearch_cli.policy.isolation import stdout_to_log
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.runs.files import METRICS, VALIDATION
 from rsearch_cli.runs.run_folder import RunFolder

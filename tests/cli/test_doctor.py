@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from rsearch_cli.app import app
+from rsearch_cli.compat import unsloth
 from rsearch_cli.memory import driver
-from rsearch_cli.policy import unsloth_backend
 from rsearch_cli.workflows import doctor as diagnosis
 
 CARD = "NVIDIA GeForce RTX 4090, {driver}, 24564"
@@ -37,7 +37,7 @@ def plain_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(unsloth_backend, "start_unsloth", lambda: "unsloth is not installed")
+    monkeypatch.setattr(unsloth, "start_unsloth", lambda: "unsloth is not installed")
 
 
 @pytest.fixture

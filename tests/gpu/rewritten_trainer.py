@@ -46,7 +46,7 @@ ARGUMENTS = (
 
 def main(folder: Path) -> None:
     """Train in `folder` and print what was seen."""
-    from rsearch_cli.policy.unsloth_backend import start_unsloth
+    from rsearch_cli.compat.unsloth import start_unsloth
 
     if reason := start_unsloth():
         sys.exit(reason)

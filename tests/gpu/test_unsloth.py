@@ -28,7 +28,7 @@ SMALL = [
 @pytest.fixture(scope="module", autouse=True)
 def unsloth():
     """Unsloth, imported before anything it patches."""
-    from rsearch_cli.policy.unsloth_backend import start_unsloth
+    from rsearch_cli.compat.unsloth import start_unsloth
 
     reason = start_unsloth()
     if reason:

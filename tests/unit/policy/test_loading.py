@@ -8,6 +8,7 @@ import shutil
 import pytest
 from backend import BACKEND
 
+from rsearch_cli.compat import unsloth
 from rsearch_cli.errors import PolicyError
 from rsearch_cli.memory.driver import UnusedCard
 from rsearch_cli.policy import loading, unsloth_backend
@@ -44,7 +45,7 @@ def test_a_folder_without_a_config_is_no_model(tmp_path):
 
 
 def test_auto_passes_unsloth_over_with_the_reason(monkeypatch):
-    monkeypatch.setattr(unsloth_backend, "start_unsloth", lambda: "unsloth 1 needs a GPU")
+    monkeypatch.setattr(unsloth, "start_unsloth", lambda: "unsloth 1 needs a GPU")
     reason = "policy.backend is auto, and unsloth 1 needs a GPU"
     assert choose_backend("auto") == ("transformers", reason)
     with pytest.raises(PolicyError, match=r"unsloth 1 needs a GPU; use --set policy\.backend=auto"):
@@ -52,7 +53,7 @@ def test_auto_passes_unsloth_over_with_the_reason(monkeypatch):
 
 
 def test_auto_takes_unsloth_where_it_runs(monkeypatch):
-    monkeypatch.setattr(unsloth_backend, "start_unsloth", lambda: None)
+    monkeypatch.setattr(unsloth, "start_unsloth", lambda: None)
     assert choose_backend("auto") == ("unsloth", "policy.backend is auto, and Unsloth runs here")
     assert choose_backend("unsloth") == ("unsloth", "policy.backend asks for it")
 
@@ -179,4 +180,4 @@ def test_loading_is_the_only_module_that_imports_unsloth(repository):
         for p in package.rglob("*.py")
         if re.search(r"^\s*(import|from) unsloth\b", p.read_text(), re.MULTILINE)
     }
-    assert users == {"policy/unsloth_backend.py"}
+    assert users == {"compat/unsloth.py", "policy/unsloth_backend.py"}

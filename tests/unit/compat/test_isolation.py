@@ -9,7 +9,7 @@ import warnings
 
 import pytest
 
-from rsearch_cli.policy.isolation import (
+from rsearch_cli.compat.isolation import (
     OwnEnvironment,
     output_to_log,
     process_state_kept,
