@@ -18,7 +18,7 @@ from rsearch_cli.runs.files import METRICS, PREDICTIONS, SUMMARY
 from rsearch_cli.training.alarms import first_alarms
 from rsearch_cli.training.run import TrainingRun
 from rsearch_cli.training.validation import read_best
-from rsearch_cli.ui.training_display import phase
+from rsearch_cli.ui.progress import phase
 
 logger = logging.getLogger(__name__)
 

@@ -42,8 +42,8 @@ from rsearch_cli.search.sources import SearchSource, open_sources
 from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.runtime import Services, open_services
 from rsearch_cli.types import Question
+from rsearch_cli.ui.progress import phase
 from rsearch_cli.ui.tables import report_markdown
-from rsearch_cli.ui.training_display import phase
 from rsearch_cli.workflows.open_policy import open_endpoint, open_policy
 
 logger = logging.getLogger(__name__)

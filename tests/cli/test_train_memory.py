@@ -93,4 +93,4 @@ def test_a_recipe_in_4_bits_is_not_trained_on_a_cpu_unless_asked_for(tmp_path) -
     assert len(result.stderr.splitlines()) == 1
     forced = call(*on_a_card, "--force", "--output-dir", str(tmp_path / "run"))
     assert forced.exit_code == LATER
-    assert forced.stderr.startswith("training on the CPU because of --force: ")
+    assert forced.stderr.startswith("warning: training on the CPU because of --force: ")

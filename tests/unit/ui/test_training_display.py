@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import StringIO
 
 import pytest
@@ -9,7 +10,8 @@ from rich.console import Console
 
 from rsearch_cli.services.budget import ServiceSpend, Spend
 from rsearch_cli.streams import open_console
-from rsearch_cli.ui.training_display import TrainingDisplay, describe_spend, phase, sparkline
+from rsearch_cli.ui.progress import describe_spend, phase
+from rsearch_cli.ui.training_display import TrainingDisplay, sparkline
 
 
 class Clock:
@@ -71,7 +73,7 @@ def test_a_log_line_says_what_is_known() -> None:
         display.on_step(row(1), sampled("a sample"))
     assert written(console) == (
         "step 1/10  reward 0.500  (answer 0.250, plan 1.000, format 0.500)  "
-        "generate 1.2 s, update 1.5 s  36 s left\n"
+        "generate 1.2 s, update 1.5 s\n"
     )
 
 
@@ -79,7 +81,7 @@ def test_a_log_line_says_what_was_spent() -> None:
     console, clock = log_console(), Clock()
     with TrainingDisplay(10, spend, console, clock) as display:
         display.on_step(row(1), [])
-    assert f"update 1.5 s  {SPENT}  0 s left" in written(console)
+    assert f"update 1.5 s  {SPENT}\n" in written(console)
 
 
 def test_a_terminal_shows_what_was_spent() -> None:
@@ -167,7 +169,13 @@ def test_time_left_follows_the_steps_of_this_run_only() -> None:
         display.on_step(row(42), [])
         clock.now += 10
         display.on_step(row(43), [])
-    assert written(console).splitlines()[-1].endswith("9 min 30 s left")
+        clock.now += 40
+        display.on_step(row(44), [])
+    lines = written(console).splitlines()
+    assert "left" not in lines[0], "the first step tells nothing: it compiles and warms up"
+    assert [line.rpartition("  ")[2] for line in lines[1:]] == [
+        *("9 min 40 s left", "9 min 30 s left", "18 min 40 s left"),
+    ]
 
 
 def test_status_lines_come_in_order_and_once() -> None:
@@ -189,10 +197,10 @@ def test_a_terminal_shows_progress_parts_course_and_sample() -> None:
             clock.now += 2
             display.on_step(row(step, reward=step / 4), sampled(f"sample {step}"))
         display.status("saving")
-    text = written(console)
-    for part in ("step 2/10", "reward 0.500", "answer 0.250", "16 s left", "0.250 ▁█ 0.500"):
+    text = re.sub(r"\x1b\[[\d;]*m", "", written(console))
+    for part in ("step 2/10", "reward 0.500", "answer 0.250", "0:00:16 left", "0.250 ▁█ 0.500"):
         assert part in text
-    for part in ("generate 1.2 s", "4 s elapsed", "saving", "sample 2", "━"):
+    for part in ("generate 1.2 s", "0:00:04 elapsed", "saving", "sample 2", "━"):
         assert part in text
 
 
@@ -237,7 +245,7 @@ def test_a_log_keeps_the_step_and_the_alarm_that_follows_it() -> None:
         display.on_step(row(3), [])
     lines = written(console).splitlines()
     assert "ALARM truncated, format_low" in lines[1] and "ALARM" not in lines[0] + lines[3]
-    assert lines[2] == "alarm after step 2: [bold]95% of completions"
+    assert lines[2] == "alarm after step 2: [bold]95% of completions (alarms.truncated)"
 
 
 def test_a_terminal_shows_alarms_and_validations() -> None:
