@@ -174,7 +174,7 @@ def test_a_torch_that_does_not_import_ends_no_check(monkeypatch: pytest.MonkeyPa
         raise ImportError("libtorch_cpu.so: failed to map segment")
 
     monkeypatch.setattr(diagnosis, "torch_cuda_version", fail)
-    monkeypatch.setattr(unsloth_backend, "start_unsloth", fail)
+    monkeypatch.setattr(unsloth, "start_unsloth", fail)
     assert look_at("torch")["status"] == "problem"
     assert look_at("Unsloth")["seen"] == "does not import: libtorch_cpu.so: failed to map segment"
 

@@ -70,7 +70,7 @@ def test_auto_takes_unsloth_where_it_runs(monkeypatch):
 def test_a_card_that_torch_cannot_use_is_explained(monkeypatch, wanted, problem, backend):
     """Unsloth also runs on a CPU, where nothing else would point to the idle card."""
     cause = UnusedCard("nvidia-smi lists a card, but torch cannot use it", "update the driver")
-    monkeypatch.setattr(unsloth_backend, "start_unsloth", lambda: problem)
+    monkeypatch.setattr(unsloth, "start_unsloth", lambda: problem)
     monkeypatch.setattr(loading, "explain_unused_card", lambda: cause)
     chosen, reason = choose_backend(wanted)
     assert chosen == backend and reason.endswith(f"; {cause}")
@@ -78,7 +78,7 @@ def test_a_card_that_torch_cannot_use_is_explained(monkeypatch, wanted, problem,
 
 def test_without_unsloth_a_card_that_torch_cannot_use_is_explained(monkeypatch):
     cause = UnusedCard("torch cannot use the card", "update the driver")
-    monkeypatch.setattr(unsloth_backend, "start_unsloth", lambda: "unsloth 1 needs a GPU")
+    monkeypatch.setattr(unsloth, "start_unsloth", lambda: "unsloth 1 needs a GPU")
     monkeypatch.setattr(loading, "explain_unused_card", lambda: cause)
     with pytest.raises(PolicyError, match="needs a GPU; torch cannot use the card; update the dr"):
         choose_backend("unsloth")
