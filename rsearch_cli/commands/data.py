@@ -1,168 +1,141 @@
-"""`rsearch data`: a question file out of a question set.
-
-Place in the path: a command over `questions.building`. On failure: nothing is written; what is
-wrong with the set, a row or the output is a `DataError` or one of its kinds.
-"""
+"""`rsearch data`: make a question file from a question set."""
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Iterable
-from enum import StrEnum
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rsearch_cli.commands.options import Json
 from rsearch_cli.streams import echo
 from rsearch_cli.terminal import on_one_line
 from rsearch_cli.ui.output import print_json
 
 if TYPE_CHECKING:
-    from rsearch_cli.questions.building import Build
-    from rsearch_cli.questions.cleaning import Removal
+    from rsearch_cli.questions.building import BuildReport
+    from rsearch_cli.recipe.schema import QuestionsConfig
 
 logger = logging.getLogger(__name__)
 
 FORMATS = (".json", ".jsonl", ".parquet")
-_EXAMPLES = 5
-
-
-class Level(StrEnum):
-    """How hard a question is, where its set says so."""
-
-    EASY = "easy"
-    MEDIUM = "medium"
-    HARD = "hard"
-
-
-class Split(StrEnum):
-    """Part of a set."""
-
-    TRAIN = "train"
-    VALIDATION = "validation"
-    TEST = "test"
+LEVELS = ("easy", "medium", "hard")
 
 
 def data(
     source: Annotated[
         str,
-        typer.Option(help="world, custom, hotpotqa, hotpotqa:fullwiki, flashrag:NAME, ..."),
+        typer.Option(help="Question set: world, hotpotqa, flashrag:NAME, custom, ..."),
     ],
     output: Annotated[
-        Path, typer.Option(help=f"File to write: {', '.join(FORMATS)}; an old one is replaced.")
+        Path,
+        typer.Option(metavar="FILE", help=f"File to write ({', '.join(FORMATS)}); is overwritten."),
     ],
     path: Annotated[
         str | None,
-        typer.Option(help="Read this file (flashrag: or folder) instead of the Hub."),
+        typer.Option(
+            metavar="FILE", help="Read this file (for flashrag, also a folder), not the Hub."
+        ),
     ] = None,
     split: Annotated[
-        Split | None,
-        typer.Option(help="Split to take; default all of a file, train of any other set."),
+        str | None,
+        typer.Option(help="Split to take. [default: all of a file, train of other sets]"),
     ] = None,
     difficulty: Annotated[
-        list[Level] | None, typer.Option(help="Level to keep; may be repeated. Default all.")
+        list[str] | None,
+        typer.Option(
+            metavar="LEVELS",
+            help="Levels to keep: easy, medium, hard, separated by commas. [default: all]",
+        ),
     ] = None,
     max_samples: Annotated[
-        int | None, typer.Option(min=1, help="Most questions: a random sample. Default all.")
+        int | None,
+        typer.Option(min=1, help="Number of questions, sampled at random. [default: all]"),
     ] = None,
     against: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE",
-            help="Leave out questions that stand in this file, besides those of the other split.",
+            metavar="FILE", help="Leave out questions of this file, besides the other splits'."
         ),
     ] = None,
     corpus: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.jsonl", help="Write the passages that come with the set too."),
+        typer.Option(metavar="FILE", help="Also write the set's passages to this JSONL file."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sample.")] = 42,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Build a question file, without duplicates and without leaks from the other split.
+    """Make a question file, without duplicates and without leaks between splits.
 
     Example: rsearch data --source world --split train --max-samples 100 --output train.jsonl
     """
-    from rsearch_cli.questions.building import build_questions
-    from rsearch_cli.questions.files import write_corpus, write_rows
-    from rsearch_cli.questions.sets import open_question_set
-    from rsearch_cli.recipe.schema import QuestionsConfig
+    from rsearch_cli.questions.building import build_question_file
 
     if output.suffix.lower() not in FORMATS:
         raise typer.BadParameter(
             f"{output} must end in {', '.join(FORMATS)}", param_hint="--output"
         )
     if source == "custom" and path is None:
-        raise typer.BadParameter("--source custom needs the --path of a file", param_hint="--path")
-    opened = open_question_set(QuestionsConfig(source=source, path=path), seed)
-    build = build_questions(opened, split, difficulty, max_samples, seed, against)
-    passages = None if corpus is None else write_corpus(opened.corpus(), corpus)
-    write_rows([record.fields for record in build.records], output)
-    report = _report(build, max_samples) | {
-        "source": source,
-        "description": opened.description,
-        "output": str(output),
-        "corpus": None if corpus is None else {"file": str(corpus), "passages": passages},
-        "seed": seed,
-    }
-    print_json(report) if as_json else _print(report)
-
-
-def _report(build: Build, asked: int | None) -> dict[str, Any]:
-    questions = [record.question for record in build.records]
-    differ = sum(removal.answers_differ for removal in build.duplicates)
-    return {
-        "split": build.split,
-        "asked": asked,
-        "available": build.available,
-        "written": len(questions),
-        "missing": max(0, (asked or 0) - len(questions)),
-        "duplicates": _tell(build.duplicates) | {"answers_differ": differ},
-        "leaks": _tell(build.leaks) | {"checked": build.checked, "unchecked": build.unchecked},
-        "by_type": _count(q.type for q in questions),
-        "by_level": _count(q.level for q in questions),
-    }
-
-
-def _tell(removals: list[Removal]) -> dict[str, Any]:
-    examples = [{"id": r.id, "same_as": r.same_as} for r in removals[:_EXAMPLES]]
-    return {"removed": len(removals), "examples": examples}
-
-
-def _count(names: Iterable[str]) -> dict[str, int]:
-    return dict(sorted(Counter(name or "not given" for name in names).items()))
-
-
-def _print(report: dict[str, Any]) -> None:
-    duplicates, leaks = report["duplicates"], report["leaks"]
-    echo(f"{report['written']} questions written to {report['output']}")
-    echo(f"from   {report['description']}, {report['split'] or 'all splits'}")
-    for name in ("type", "level"):
-        counts = (f"{n} {on_one_line(value)}" for value, n in report[f"by_{name}"].items())
-        echo(f"{name:<7}{', '.join(counts)}")
-    if report["corpus"]:
-        echo(f"corpus {report['corpus']['passages']} passages to {report['corpus']['file']}")
-    if report["missing"]:
-        _warn(f"{report['missing']} fewer than the {report['asked']} asked for: there are no more")
-    if duplicates["removed"]:
-        differ = f", {duplicates['answers_differ']} with another answer"
-        differ = differ if duplicates["answers_differ"] else ""
-        _note(f"{duplicates['removed']} duplicates removed{differ}{_such_as(duplicates)}")
-    if leaks["removed"]:
-        _note(f"{leaks['removed']} leaks removed{_such_as(leaks)}")
-    if leaks["checked"]:
-        echo(f"no question stands in {' or '.join(leaks['checked'])} too")
+        raise typer.BadParameter("--source custom needs --path FILE", param_hint="--path")
+    report = build_question_file(
+        _read_config(source, path, difficulty),
+        output,
+        split=split,
+        limit=max_samples,
+        seed=seed,
+        against=against,
+        corpus=corpus,
+    )
+    if as_json:
+        print_json(report.as_json())
     else:
-        _warn("leaks were not looked for: there is no other split, and no --against")
+        _print(report)
+
+
+def _read_config(source: str, path: str | None, difficulty: list[str] | None) -> QuestionsConfig:
+    from rsearch_cli.recipe.schema import QuestionsConfig
+
+    levels = [level.strip() for value in difficulty or () for level in value.split(",")]
+    if unknown := [level for level in levels if level not in LEVELS]:
+        raise typer.BadParameter(
+            f"{unknown[0]!r} is not one of {', '.join(LEVELS)}", param_hint="--difficulty"
+        )
+    return QuestionsConfig.model_validate(
+        {"source": source, "path": path, "difficulty": levels or None}
+    )
+
+
+def _print(report: BuildReport) -> None:
+    facts = report.as_json()
+    duplicates, leaks = facts["duplicates"], facts["leaks"]
+    echo(f"{facts['written']} questions written to {report.output}")
+    echo(f"from    {report.description}, {facts['split'] or 'all splits'}")
+    for name in ("type", "level"):
+        counts = (f"{n} {on_one_line(value)}" for value, n in facts[f"by_{name}"].items())
+        echo(f"{name + 's':<8}{', '.join(counts)}")
+    if report.corpus:
+        echo(f"corpus  {report.passages} passages written to {report.corpus}")
+    if facts["missing"]:
+        _warn(f"only {facts['written']} of {facts['asked']} requested questions are available")
+    if duplicates["removed"]:
+        differ = duplicates["answers_differ"]
+        conflicts = f", {differ} of them with a different answer" if differ else ""
+        _note(f"{duplicates['removed']} duplicates removed{conflicts}{_examples(duplicates)}")
+    if leaks["removed"]:
+        _note(f"{leaks['removed']} leaked questions removed{_examples(leaks)}")
+    if leaks["checked"]:
+        echo(f"none of them occurs in {' or '.join(leaks['checked'])}")
+    else:
+        _warn("not checked for leaks: there is no other split and no --against file")
     for unchecked in leaks["unchecked"]:
-        _warn(f"leaks were not looked for in {unchecked}")
+        _warn(f"not checked for leaks from {unchecked}")
 
 
-def _such_as(removals: dict[str, Any]) -> str:
-    pairs = (f"{e['id']} (as {e['same_as']})" for e in removals["examples"])
-    return f": {', '.join(pairs)}{', ...' if removals['removed'] > _EXAMPLES else ''}"
+def _examples(removals: Mapping[str, Any]) -> str:
+    pairs = [f"{e['id']} (same as {e['same_as']})" for e in removals["examples"]]
+    return f": {', '.join(pairs)}{', ...' if removals['removed'] > len(pairs) else ''}"
 
 
 def _note(line: str) -> None:

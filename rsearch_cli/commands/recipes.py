@@ -1,7 +1,4 @@
-"""`rsearch recipes`: what can be run, and what exactly a recipe says.
-
-Place in the path: a command over `recipe.loading`. On failure: recipe errors pass through to `app`.
-"""
+"""`rsearch recipes`: list the shipped recipes, or show one in full."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ recipes_app = typer.Typer()
 
 @recipes_app.callback(invoke_without_command=True)
 def show_all(context: typer.Context, as_json: Json = False) -> None:
-    """List the recipes that come with rsearch, or show one.
+    """List the recipes that ship with rsearch.
 
     Example: rsearch recipes
     """
@@ -38,17 +35,17 @@ def show_all(context: typer.Context, as_json: Json = False) -> None:
 
 @recipes_app.command()
 def show(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name or the path of its file.")],
+    recipe: Annotated[str, typer.Argument(help="Recipe name or file.")],
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Print a recipe with every setting spelt out, as YAML.
+    """Print a recipe with all its settings, defaults included, as YAML.
 
     Example: rsearch recipes show quickstart --set train.max_steps=20
     """
     from rsearch_cli.recipe.loading import dump_recipe, load_recipe
 
-    # It is only shown here.
+    # A recipe that is only printed need not be trusted.
     resolved = load_recipe(recipe, overrides or (), trusted=True).recipe
     if as_json:
         print_json(resolved.model_dump())

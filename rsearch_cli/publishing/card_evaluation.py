@@ -13,6 +13,7 @@ METRICS = {
     "em_sampled": ("exact_match", "Exact match", "sampled"),
     "f1": ("f1", "Token F1", "greedy"),
     "f1_sampled": ("f1", "Token F1", "sampled"),
+    "title_recall": ("title_recall", "Recall of supporting titles", "greedy"),
     "plan_valid": ("plan_valid", "Valid search plan", "greedy"),
     "format_valid": ("format_valid", "Valid format", "greedy"),
 }
@@ -82,7 +83,8 @@ def describe_intervals(run: RunFacts) -> str:
     """Name the interval method of each metric; runs of early versions used the bootstrap only."""
     parts = []
     for block, name in (("after", "means"), ("difference", "paired differences")):
-        methods = (run.summary.get(block) or {}).get("interval_methods") or {}
+        recorded = (run.summary.get(block) or {}).get("interval_methods") or {}
+        methods = {key: recorded[key] for key in METRICS if key in recorded}
         metrics: dict[str, list[str]] = {}
         for key, method in methods.items():
             metrics.setdefault(method, []).append(f"{METRICS[key][1].lower()}, {METRICS[key][2]}")

@@ -1,4 +1,4 @@
-"""Contexts: the paragraphs that come with a question, wherever its set keeps them."""
+"""The context paragraphs of a question, in whatever form its row stores them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ TEXT = (
     *("text", "contents", "content", "paragraph_text", "passage", "paragraph", "body"),
     *("page_content", "document", "chunk", "abstract"),
 )
-"""Names of a passage's text."""
+"""Field names of a passage's text."""
 
 Paragraph = tuple[str, list[str]]
-"""A title, which may be empty, and sentences."""
+"""A title, possibly empty, and sentences."""
 
 
 def find_paragraphs(row: Row) -> list[Paragraph] | None:
-    """The paragraphs of a row; None if it has none.
+    """Return the paragraphs of a row, or None.
 
-    Read are HotpotQA's `context` in both of its forms (`{"title": [...], "sentences": [[...]]}` and
-    `[[title, [sentence, ...]], ...]`), FlashRAG's in `metadata`, SQuAD's (one text, named by the
-    row's `title`), and lists of texts or of objects with title and text, as in MuSiQue.
+    The forms are HotpotQA's `context` (`{"title": [...], "sentences": [[...]]}` or
+    `[[title, [sentence, ...]], ...]`), the same inside FlashRAG's `metadata`, SQuAD's single text
+    with the row's `title`, and lists of texts or of objects with title and text, as in MuSiQue.
 
     Raises:
-        DataMalformed: They are in none of these forms.
+        DataMalformed: The paragraphs have another form.
     """
     for name in CONTEXTS:
         value = row.fields.get(name)
@@ -51,15 +51,15 @@ def require_paragraphs(rows: Iterable[Row]) -> Iterator[list[Paragraph]]:
     for row in rows:
         found = find_paragraphs(row)
         if found is None:
-            raise row.malformed("'context' is missing: it has no paragraphs to make a corpus of")
+            raise row.malformed("'context' is missing; without paragraphs there is no corpus")
         yield found
 
 
 def collect_passages(contexts: Iterable[Iterable[Paragraph]]) -> Iterator[Passage]:
-    """Yield all paragraphs once each, as passages that answer for every source.
+    """Yield each distinct paragraph as a passage of every source.
 
-    A passage's id is its title; another text under the same title gets `#2`, which no title of
-    Wikipedia can hold. Paragraphs without a title are `paragraph`, `paragraph#2`, ...
+    The id of a passage is its title; a second text with that title gets the suffix `#2`, which no
+    Wikipedia title contains. Paragraphs without a title become `paragraph`, `paragraph#2`, ...
     """
     texts: dict[str, dict[str, None]] = {}
     for paragraphs in contexts:
@@ -74,10 +74,10 @@ def collect_passages(contexts: Iterable[Iterable[Paragraph]]) -> Iterator[Passag
 
 
 def read_supporting_titles(row: Row) -> tuple[str, ...]:
-    """Titles of a row's evidence, each once; () where it names none.
+    """Return the titles of a row's evidence, each once; () if there are none.
 
     Raises:
-        DataMalformed: `supporting_titles` or `supporting_facts` is of another form.
+        DataMalformed: `supporting_titles` or `supporting_facts` has an unknown form.
     """
     titles = row.fields.get("supporting_titles")
     if titles is not None:
@@ -94,7 +94,7 @@ def read_supporting_titles(row: Row) -> tuple[str, ...]:
 
 
 def read_metadata(row: Row) -> Mapping[str, Any]:
-    """The object at `metadata`, empty where there is none."""
+    """Return the object at `metadata`; empty if there is none."""
     metadata = row.fields.get("metadata")
     return metadata if isinstance(metadata, dict) else {}
 
@@ -126,7 +126,7 @@ def _paragraph(row: Row, name: str, entry: dict[str, Any]) -> Paragraph:
 
 
 def _pairs(row: Row, name: str, value: Any, second: str) -> list[tuple[str, Any]]:
-    """The `(title, ...)` pairs of `supporting_facts` or `context`, whichever form they have."""
+    """Return the `(title, ...)` pairs of `supporting_facts` or `context` in either form."""
     given = value
     if isinstance(value, dict):
         titles, others = value.get("title"), value.get(second)
@@ -134,7 +134,7 @@ def _pairs(row: Row, name: str, value: Any, second: str) -> list[tuple[str, Any]
             value = list(zip(titles, others, strict=True))
     if not isinstance(value, list) or not all(_is_pair(entry) for entry in value):
         raise row.malformed(
-            f'\'{name}\' must be {{"title": [...], "{second}": [...]}} with lists of one length, '
+            f'\'{name}\' must be {{"title": [...], "{second}": [...]}} with lists of equal length, '
             f"or a list of [title, {second}] pairs; it is {shorten(given)}"
         )
     return [(title, other) for title, other in value]
@@ -145,7 +145,7 @@ def _is_pair(entry: object) -> bool:
 
 
 def _titles_in_metadata(facts: object) -> tuple[str, ...]:
-    """Titles of the evidence, where FlashRAG names them in one of HotpotQA's two forms."""
+    """Return the evidence titles of FlashRAG rows, which have either of HotpotQA's forms."""
     named = facts.get("title") if isinstance(facts, dict) else None
     if isinstance(facts, list):
         named = [fact[0] for fact in facts if isinstance(fact, list) and fact]

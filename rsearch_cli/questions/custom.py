@@ -1,10 +1,10 @@
-"""Your own questions: a file in any of the forms that `formats` and `fields` read.
+"""Your own questions, from a file in any form that `formats` and `fields` read.
 
     {"question": "Who wrote Dune?", "answer": "Frank Herbert", "split": "train"}
     {"id": "q2", "question": "Is Pluto a planet?", "answer": ["no", "dwarf"], "split": "test"}
 
-`id`, `type`, `level`, `supporting_titles`, `context` and `split` may be left out; all other fields
-are kept as metadata.
+`id`, `type`, `level`, `supporting_titles`, `context` and `split` are optional; all other fields are
+kept as metadata.
 """
 
 from __future__ import annotations
@@ -14,71 +14,70 @@ from pathlib import Path
 
 from rsearch_cli.errors import RecipeValueError
 from rsearch_cli.questions.contexts import collect_passages, find_paragraphs
-from rsearch_cli.questions.fields import parse_question
+from rsearch_cli.questions.fields import parse_question, parse_questions
 from rsearch_cli.questions.records import Record, keep_row
-from rsearch_cli.questions.rows import Row, read_rows, require_unique
-from rsearch_cli.questions.sets import FileQuestionSet, QuestionSet, deal_splits, keep_levels
+from rsearch_cli.questions.rows import Row, read_rows
+from rsearch_cli.questions.sets import FileQuestionSet, QuestionSet, assign_splits, keep_levels
 from rsearch_cli.recipe.schema import QuestionsConfig
 from rsearch_cli.types import Question
 
 
-def open_custom(recipe: QuestionsConfig, seed: int) -> QuestionSet:
-    """Open the question file at `recipe.path`; see `open_file`.
+def open_custom(config: QuestionsConfig, seed: int) -> QuestionSet:
+    """Open the question file at `questions.path`; see `open_file`.
 
     Raises:
-        RecipeValueError: `recipe.path` is not set.
+        RecipeValueError: `questions.path` is not set.
         DataError: The file cannot be used.
     """
-    if recipe.path is None:
+    if config.path is None:
         raise RecipeValueError(
-            "questions.path is required for questions.source 'custom'; set it to a file of "
-            'questions, such as JSONL with {"question", "answer"} rows'
+            "questions.source 'custom' needs questions.path; set it to a file of questions, such "
+            'as JSONL with {"question", "answer"} rows'
         )
-    return open_file(recipe, recipe.path, seed)
+    return open_file(config, config.path, seed)
 
 
 def open_file(
-    recipe: QuestionsConfig,
+    config: QuestionsConfig,
     path: str,
     seed: int,
     name: str = "questions",
     check: Callable[[Row], None] = lambda row: None,
 ) -> QuestionSet:
-    """Open a file of questions, with the paragraphs that its rows bring as the corpus.
+    """Open a file of questions, with the paragraphs in its rows as the corpus.
 
-    Where rows name their `split`, those are the set's splits; otherwise `held_out_share` of the
-    file becomes `validation` (and `test`).
+    Rows that name their `split` define the splits; otherwise `held_out_share` of the questions
+    becomes `validation` (and `test`).
 
     Args:
-        recipe: Its `difficulty` and `held_out_share` are read.
+        config: Its `difficulty` and `held_out_share` are used.
         path: The file.
         seed: Decides which questions are held out.
-        name: What the description calls them.
+        name: Name of the questions in the description.
         check: Raises `DataMalformed` for a row that does not belong to the set.
 
     Raises:
         DataNotFound: The file does not exist or cannot be read.
-        DataMalformed: A row cannot be used, or an id comes twice.
-        DataEmpty: There are no rows, or none of a level in `recipe.difficulty`.
+        DataMalformed: A row cannot be used, or two have the same id.
+        DataEmpty: There are no rows, or none of a level in `config.difficulty`.
     """
     file = Path(path).expanduser()
     rows = read_rows(file)
     for row in rows:
         check(row)
-    questions = [parse_question(row) for row in rows]
-    require_unique(zip((q.id for q in questions), rows, strict=True))
-    kept = keep_levels(questions, recipe.difficulty, path)
+    questions = parse_questions(rows)
+    kept = keep_levels(questions, config.difficulty, path)
     split_of = _read_splits(questions, rows)
     if split_of:
         splits = {name: [q for q in kept if split_of[q.id] == name] for name in split_of.values()}
     else:
-        splits = deal_splits(kept, recipe.held_out_share, seed)
+        splits = assign_splits(kept, config.held_out_share, seed)
     contexts = [found for row in rows if (found := find_paragraphs(row)) is not None]
-    levels = f", level {' or '.join(recipe.difficulty)}" if recipe.difficulty else ""
-    left_out = f" ({len(kept)} of {len(questions)})" if len(kept) < len(questions) else ""
+    levels = f", level {' or '.join(config.difficulty)}" if config.difficulty else ""
+    share = f" ({len(kept)} of {len(questions)})" if len(kept) < len(questions) else ""
     return FileQuestionSet(
         name=path,
-        description=f"{name} from {path}{levels}{left_out}",
+        description=f"{name} from {path}{levels}{share}",
         splits=splits,
         passages=list(collect_passages(contexts)) if contexts else None,
         reread=lambda: _read_records(file),
@@ -90,11 +89,13 @@ def _read_records(path: Path) -> Iterator[Record]:
 
 
 def _read_splits(questions: list[Question], rows: list[Row]) -> dict[str, str]:
-    """Question id to the split its row names; empty where no row names one."""
+    """Return the split named by each row, by question id; empty if no row names one."""
     named = [row for row in rows if row.fields.get("split") is not None]
     if not named:
         return {}
     for row in rows:
         if row.fields.get("split") is None:
-            raise row.malformed(f"has no 'split', but {named[0].place} has; give it to all or none")
+            raise row.malformed(
+                f"has no 'split', but {named[0].place} has; give all rows one, or none"
+            )
     return {q.id: row.text("split") for q, row in zip(questions, rows, strict=True)}

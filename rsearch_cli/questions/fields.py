@@ -14,7 +14,7 @@ from typing import Any
 
 from rsearch_cli.protocol.characters import flatten
 from rsearch_cli.questions.contexts import CONTEXTS, TEXT, read_metadata, read_supporting_titles
-from rsearch_cli.questions.rows import Row, shorten
+from rsearch_cli.questions.rows import Row, require_unique, shorten
 from rsearch_cli.types import Question
 
 QUESTION = (
@@ -90,6 +90,17 @@ def parse_question(row: Row) -> Question:
         supporting_titles=read_supporting_titles(row),
         metadata=row.extras(used),
     )
+
+
+def parse_questions(rows: Sequence[Row]) -> list[Question]:
+    """Parse all rows of a file.
+
+    Raises:
+        DataMalformed: A row cannot be used, or two have the same id.
+    """
+    questions = [parse_question(row) for row in rows]
+    require_unique(zip((q.id for q in questions), rows, strict=True))
+    return questions
 
 
 def read_question(row: Row) -> str:

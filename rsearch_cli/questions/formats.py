@@ -254,8 +254,7 @@ def _unwrap(place: str, value: Any) -> Iterator[Placed]:
 def _stream_table(lines: Iterator[str], origin: str, delimiters: str) -> Iterator[Placed]:
     """The rows of CSV or TSV as objects of texts; an empty cell is a field that is not there.
 
-    A first line `sep=;`, empty rows and unnamed empty columns, as spreadsheets write them, are
-    skipped.
+    Spreadsheets write a first line `sep=;`, empty rows and unnamed empty columns; all are skipped.
     """
     csv.field_size_limit(sys.maxsize)
     numbered = ((n, line) for n, line in enumerate(lines, 1) if line.strip())

@@ -1,8 +1,8 @@
 """HotpotQA (Yang et al., arXiv 1809.09600), from a file or from the Hub.
 
-The paragraphs that come with its questions are the corpus. The Hub set has two variants: `hotpotqa`
-or `hotpotqa:distractor`, whose ten paragraphs hold the evidence, and `hotpotqa:fullwiki`, whose ten
-were found by a search in all of Wikipedia (they differ on validation only).
+The context paragraphs of its questions are the corpus. The Hub set has two variants: the ten
+paragraphs of `hotpotqa:distractor` (the default) contain the evidence, those of `hotpotqa:fullwiki`
+were retrieved from all of Wikipedia. The two differ on the validation split only.
 """
 
 from __future__ import annotations
@@ -27,44 +27,44 @@ HUB_SPLITS = ("train", "validation")
 _FIELDS = {"id", "question", "answer", "type", "level", "supporting_facts", "context"}
 
 
-def open_hotpotqa(recipe: QuestionsConfig, seed: int) -> QuestionSet:
-    """Open HotpotQA from `recipe.path`, or from the Hub where that is None.
+def open_hotpotqa(config: QuestionsConfig, seed: int) -> QuestionSet:
+    """Open HotpotQA from `questions.path`, or from the Hub if that is None.
 
-    A file is read as any other file of questions (see `custom.open_file`), but each row must have
-    paragraphs or supporting facts.
+    A file is read like any other file of questions (see `custom.open_file`), but each row needs
+    context paragraphs or supporting facts.
 
     Raises:
-        RecipeValueError: `recipe.source` names a variant that there is not.
+        RecipeValueError: `questions.source` names an unknown variant.
         DataError: The file cannot be used.
     """
-    config = recipe.source.partition(":")[2] or HUB_CONFIGS[0]
-    if config not in HUB_CONFIGS:
+    variant = config.source.partition(":")[2] or HUB_CONFIGS[0]
+    if variant not in HUB_CONFIGS:
         raise RecipeValueError(
-            f"questions.source: HotpotQA has no variant '{config}'; it has {', '.join(HUB_CONFIGS)}"
+            f"questions.source: HotpotQA has no variant '{variant}'; "
+            f"it has {', '.join(HUB_CONFIGS)}"
         )
-    if recipe.path is None:
-        return HubHotpotQA(recipe.difficulty, config)
-    return open_file(recipe, recipe.path, seed, name="HotpotQA", check=_require_own_row)
+    if config.path is None:
+        return HubHotpotQA(config.difficulty, variant)
+    return open_file(config, config.path, seed, name="HotpotQA", check=_require_own_row)
 
 
 def _require_own_row(row: Row) -> None:
-    """Refuse other questions: what is made of them would be taken for HotpotQA's."""
+    """Refuse other questions, whose results would be reported as results on HotpotQA."""
     if row.fields.get("supporting_facts") is None and row.fields.get("context") is None:
         fields = ", ".join(key for key, value in row.fields.items() if value is not None)
         raise row.malformed(
-            f"this is no row of HotpotQA, its fields are {fields}: read it with "
-            "questions.source=custom, and name a corpus"
+            f"not a HotpotQA row, its fields are {fields}; use questions.source=custom and a corpus"
         )
 
 
 @dataclass(frozen=True)
 class HubHotpotQA:
-    """The Hub set, with the splits that have answers there.
+    """The dataset on the Hub, with the splits that have answers there.
 
     Attributes:
-        levels: Levels to keep, or None for all.
+        levels: Levels to keep; None means all.
         config: One of `HUB_CONFIGS`.
-        name: What messages and reports call the set.
+        name: Name in messages and reports.
     """
 
     levels: Sequence[str] | None
@@ -73,14 +73,14 @@ class HubHotpotQA:
 
     @property
     def description(self) -> str:
-        """One line on where the questions come from."""
-        return f"{HUB_ID} ({self.config}) from the Hub, {_say_levels(self.levels)}"
+        """One line on the origin of the questions."""
+        return f"{HUB_ID} ({self.config}) from the Hub, {_describe_levels(self.levels)}"
 
     def load(self, split: str, limit: int | None) -> list[Question]:
-        """The first `limit` questions of a split; see `QuestionSet.load`.
+        """Return the first `limit` questions of a split; see `QuestionSet.load`.
 
         Raises:
-            DataNotFound: The Hub cannot be reached and the set is not in its cache.
+            DataNotFound: The Hub is unreachable and the dataset is not in the local cache.
         """
         require_split(self.name, split, HUB_SPLITS)
         rows = _hub_rows(self.config, split, sorted(_FIELDS - {"context"}))
@@ -88,10 +88,10 @@ class HubHotpotQA:
         return questions[:limit]
 
     def records(self, split: str | None) -> list[Record]:
-        """The questions of a split (None: of `train`) with their rows, paragraphs included.
+        """Return the questions of a split (None: `train`) with their rows, paragraphs included.
 
         Raises:
-            DataNotFound: The Hub cannot be reached and the set is not in its cache.
+            DataNotFound: The Hub is unreachable and the dataset is not in the local cache.
         """
         split = split or HUB_SPLITS[0]
         require_split(self.name, split, HUB_SPLITS)
@@ -100,30 +100,30 @@ class HubHotpotQA:
         return [r for r in records if self.levels is None or r.question.level in self.levels]
 
     def corpus(self) -> Iterator[Passage]:
-        """The paragraphs of all splits; see `QuestionSet.corpus`.
+        """Return the paragraphs of all splits; see `QuestionSet.corpus`.
 
         Raises:
-            DataNotFound: The Hub cannot be reached and the set is not in its cache.
+            DataNotFound: The Hub is unreachable and the dataset is not in the local cache.
         """
         splits = (_hub_rows(self.config, split, ["context"]) for split in HUB_SPLITS)
         return collect_passages(find_paragraphs(row) or () for rows in splits for row in rows)
 
 
 def _hub_rows(config: str, split: str, columns: list[str]) -> Iterator[Row]:
-    """Rows of a split of the Hub set with only the named columns decoded."""
+    """Yield the rows of a split, decoding only the given columns."""
     from datasets import load_dataset
 
     ask_hub()
     try:
         table = load_dataset(HUB_ID, config, split=split)
-    except Exception as error:  # datasets lets the errors of several libraries through
+    except Exception as error:  # datasets passes on exceptions of several libraries
         raise DataNotFound(
-            f"{HUB_ID} cannot be had from the Hub ({type(error).__name__}); go online once, or "
-            "set questions.path to a HotpotQA file that you have"
+            f"{HUB_ID} cannot be downloaded from the Hub ({type(error).__name__}); go online once, "
+            "or set questions.path to a local HotpotQA file"
         ) from error
     for number, fields in enumerate(table.select_columns(columns), start=1):
         yield Row(f"{HUB_ID} {split}", f"row {number}", fields)
 
 
-def _say_levels(levels: Sequence[str] | None) -> str:
+def _describe_levels(levels: Sequence[str] | None) -> str:
     return "all levels" if levels is None else f"level {' or '.join(levels)}"

@@ -1,10 +1,7 @@
-"""Parquet: rows of any JSON shape in a columnar file, and back again with nothing changed.
+"""Parquet files of JSON rows, read and written without loss.
 
-Place in the path: below `rows`, which reads such files, and `files`, which writes them. On failure:
-a file that is no whole parquet file is `DataMalformed`; rows always fit.
-
-A column whose values Arrow can hold exactly is an ordinary column. Any other one, such as answers
-that are now a string and now a list, is a column of JSON texts and says so in its metadata.
+A column that Arrow represents exactly is an ordinary column. Any other one, such as answers that
+are sometimes a string and sometimes a list, is stored as JSON text and marked so in its metadata.
 """
 
 from __future__ import annotations
@@ -18,20 +15,20 @@ from rsearch_cli.errors import DataMalformed
 from rsearch_cli.runs.json_text import dump_json, finite_only
 
 PARQUET_MAGIC = b"PAR1"
-"""How every parquet file begins."""
+"""The first bytes of every parquet file."""
 
 _JSON = {b"rsearch": b"json"}
 
 
 def stream_parquet(file: IO[bytes], origin: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each row with its place; null and NaN count as a field that is not there.
+    """Yield each row with its location; fields that are null or NaN are left out.
 
     Args:
-        file: Open at its beginning, and seekable.
-        origin: What messages call it.
+        file: Seekable file, open at its start.
+        origin: Name of the file in messages.
 
     Raises:
-        DataMalformed: It is damaged.
+        DataMalformed: The file is damaged.
     """
     import pyarrow
     from pyarrow import parquet
@@ -51,11 +48,11 @@ def stream_parquet(file: IO[bytes], origin: str) -> Iterator[tuple[str, dict[str
                 yield f"row {number}", {k: v for k, v in fields.items() if v is not None}
     except (pyarrow.ArrowException, ValueError, OSError) as error:
         first = str(error).splitlines()[0]
-        raise DataMalformed(f"{origin}: not a whole parquet file ({first})") from error
+        raise DataMalformed(f"{origin}: incomplete or damaged parquet file ({first})") from error
 
 
 def write_parquet(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write rows of JSON values; a field that some rows lack is null there.
+    """Write rows of JSON values; fields that a row lacks become null.
 
     Raises:
         OSError: The file cannot be written.
@@ -74,12 +71,12 @@ def write_parquet(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def _encode(values: list[Any]) -> tuple[Any, Mapping[bytes, bytes] | None]:
-    """The Arrow column that holds the values exactly, and its metadata."""
+    """Return an Arrow column that represents the values exactly, and its metadata."""
     import pyarrow
 
     try:
         column = pyarrow.array(values)
-        # Arrow fills objects up to the same keys and turns whole numbers into fractions.
+        # Arrow gives all objects the same keys and turns integers into floats.
         if dump_json(column.to_pylist()) == dump_json(values):
             return column, None
     except (pyarrow.ArrowException, OverflowError):
@@ -95,7 +92,7 @@ def _decode(values: list[Any], metadata: Mapping[bytes, bytes] | None) -> list[A
 
 
 def _plain(value: Any) -> Any:
-    """The JSON value that stands for one of Arrow's: dates as texts, images left out."""
+    """Return the JSON form of an Arrow value: dates become text, bytes (images) None."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):

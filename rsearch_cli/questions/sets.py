@@ -1,13 +1,10 @@
-"""What a question set is, which ones there are, and what sets from a file have in common.
+"""The registry of question sets, and what sets that are read from a file have in common.
 
-Place in the path: commands call `open_question_set`; everything after works on `Question` and
-`Passage`. On failure: `RecipeValueError` for an unknown set, `DataError` for an unknown split or a
-set without a corpus, `DataEmpty` where no question is left.
-
-A new set is one module and one line in `QUESTION_SETS`; another package adds its own through the
-entry point group `rsearch.question_sets`. Either way the target is called with the recipe's
-`questions` section and its seed, and returns a `QuestionSet`. What stands behind a colon in
-`questions.source`, as in `flashrag:nq`, is the set's own business.
+To add a set, write a module with an opener and add one line to `QUESTION_SETS`. Other packages use
+the entry point group `rsearch.question_sets` instead. An opener is called with the recipe's
+`questions` section and its seed and returns a `QuestionSet`; `FileQuestionSet` is enough for a set
+that fits in memory. A suffix in `questions.source`, such as `nq` in `flashrag:nq`, is interpreted
+by the set itself.
 """
 
 from __future__ import annotations
@@ -19,7 +16,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pkgutil import resolve_name
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rsearch_cli.errors import DataEmpty, DataError, RecipeValueError
 from rsearch_cli.questions.records import Record, write_rows_of
@@ -34,109 +31,118 @@ QUESTION_SETS = {
 }
 ENTRY_POINT_GROUP = "rsearch.question_sets"
 
-_VALIDATION = ("validation", "dev", "valid", "val", "development", "eval")
-"""What files call the split `validation`."""
 WHOLE = "all"
-"""Split of a set from a file that holds every question of it."""
+"""Split of a file that contains every question in it."""
 NO_CORPUS = (
-    "brings no corpus; set search.sources.<name>.corpus to a file of passages, such as JSONL with "
-    '{"id", "title", "text"} a line, for every source'
+    "has no corpus; set search.sources.<name>.corpus of every source to a file of passages, such "
+    'as JSONL with {"id", "title", "text"} rows'
 )
-"""How a message goes on that begins with the name of a set without passages."""
+"""Message about a set without passages; the name of the set comes before it."""
 
 _WITHOUT_VARIANT = ("world", "custom")
+# Names of the validation split in files.
+_VALIDATION = ("validation", "dev", "valid", "val", "development", "eval")
 
 
 class QuestionSet(Protocol):
-    """Questions by split, with their corpus where they bring one.
-
-    It may have a method `records(split)`, which gives the questions of a split (of the whole file
-    for None, or of `train`) with the rows that they are kept as; see `load_records`.
-    """
+    """Questions by split, and the corpus that belongs to them, if any."""
 
     @property
     def name(self) -> str:
-        """What messages and reports call the set."""
+        """Name in messages and reports."""
         ...
 
     @property
     def description(self) -> str:
-        """One line on where it comes from, for reports."""
+        """One line on the origin of the questions, for reports."""
         ...
 
     def load(self, split: str, limit: int | None) -> list[Question]:
-        """The first `limit` questions of a split (None: all), always in the same order.
+        """Return the first `limit` questions of a split (None: all), always in the same order.
 
         Raises:
-            DataError: There is no such split; the message names those that there are.
-            DataEmpty: The split holds no question.
+            DataError: There is no such split; the message lists the existing ones.
+            DataEmpty: The split has no questions.
         """
         ...
 
     def corpus(self) -> Iterator[Passage]:
-        """All passages that come with the set, over all splits.
+        """Return the passages of all splits.
 
         Raises:
-            DataError: The set brings none.
+            DataError: The set has no corpus.
         """
         ...
 
 
-def open_question_set(recipe: QuestionsConfig, seed: int) -> QuestionSet:
-    """Open the set that `questions.source` names.
+@runtime_checkable
+class HasRecords(Protocol):
+    """Optional part of a `QuestionSet`: questions with their original rows, for `rsearch data`."""
+
+    def records(self, split: str | None) -> list[Record]:
+        """Return the questions of a split with their rows.
+
+        None stands for all questions of a file, and for the training split of any other set.
+        """
+        ...
+
+
+def open_question_set(config: QuestionsConfig, seed: int) -> QuestionSet:
+    """Open the question set that `questions.source` names.
 
     Args:
-        recipe: The recipe's `questions` section.
-        seed: The recipe's seed; it decides which questions are held out of a file without splits.
+        config: The recipe's `questions` section.
+        seed: The recipe's seed, which decides which questions of a file without splits are held
+            out.
 
     Raises:
-        RecipeValueError: No set has this name, or it lacks a setting.
+        RecipeValueError: There is no set of this name, or it lacks a setting.
         DataError: The set cannot be read.
     """
     plugins = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
     targets = plugins | QUESTION_SETS
-    name, _, variant = recipe.source.partition(":")
+    name, _, variant = config.source.partition(":")
     if variant and name in _WITHOUT_VARIANT:
         raise RecipeValueError(
-            f"questions.source: '{name}' has no variants, got '{recipe.source}'; write {name}"
+            f"questions.source: '{name}' has no variants, got '{config.source}'; use {name}"
         )
     if name not in targets:
         near = get_close_matches(name, targets, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else "."
         raise RecipeValueError(
-            f"questions.source: no question set is called '{recipe.source}'{hint} "
-            f"There are {', '.join(sorted(targets))}"
+            f"questions.source: unknown question set '{config.source}'{hint} "
+            f"Available: {', '.join(sorted(targets))}"
         )
-    opened: QuestionSet = resolve_name(targets[name])(recipe, seed)
+    opened: QuestionSet = resolve_name(targets[name])(config, seed)
     return opened
 
 
 def load_records(opened: QuestionSet, split: str | None) -> list[Record]:
-    """The questions of a split with the rows that they are kept as in a file.
+    """Return the questions of a split with rows as stored in a file.
 
     Args:
-        opened: A set that does not tell its rows gets such as custom sets have.
-        split: None is the whole of a file, and `train` of any other set.
+        opened: The set; without `HasRecords`, rows are generated in the form of custom sets.
+        split: None stands for all questions of a file, and for the training split of any other
+            set.
 
     Raises:
-        DataError: There is no such split, or it cannot be read.
+        DataError: The split does not exist or cannot be read.
     """
-    records = getattr(opened, "records", None)
-    if records is not None:
-        return list(records(split))
+    if isinstance(opened, HasRecords):
+        return list(opened.records(split))
     return write_rows_of(opened.load(split or "train", None))
 
 
 @dataclass(frozen=True)
 class FileQuestionSet:
-    """A set that was read from a file as a whole.
+    """A question set in memory, usually read from a file.
 
     Attributes:
-        name: What messages and reports call the set.
-        description: One line on where it comes from.
+        name: Name in messages and reports.
+        description: One line on the origin of the questions.
         splits: Questions by split, in the order of the file.
-        passages: The corpus that comes with them, or None.
-        reread: Reads the file again, for `records`; rows would fill the memory of every run.
+        passages: The corpus, or None.
+        reread: Reads the file again for `records`; keeping all rows would cost memory in every run.
     """
 
     name: str
@@ -146,9 +152,9 @@ class FileQuestionSet:
     reread: Callable[[], Iterable[Record]] | None = None
 
     def load(self, split: str, limit: int | None) -> list[Question]:
-        """The first `limit` questions of a split; see `QuestionSet.load`.
+        """Return the first `limit` questions of a split; see `QuestionSet.load`.
 
-        Split `all`, unless the file has one of that name, is every question of the file.
+        Unless the file has a split called `all`, that name stands for all its questions.
         """
         if split == WHOLE and WHOLE not in self.splits:
             distinct = {q.id: q for questions in self.splits.values() for q in questions}
@@ -157,13 +163,13 @@ class FileQuestionSet:
         require_split(self.name, split, self.splits)
         if not self.splits[split]:
             raise DataEmpty(
-                f"{self.name}: split '{split}' is empty, the file has too few questions to keep "
-                "any for it; add some, or use split 'train' for both"
+                f"{self.name}: split '{split}' is empty because the file has too few questions to "
+                "hold any out; add some, or use split 'train' for both"
             )
         return list(self.splits[split][:limit])
 
     def records(self, split: str | None) -> list[Record]:
-        """The questions of a split, or of the whole file, with their rows, in its order."""
+        """Return the questions of a split, or of the whole file, with their rows, in file order."""
         splits = self.splits if split is None else {split: self.load(split, None)}
         questions = {q.id: q for kept in splits.values() for q in kept}
         if self.reread is None:
@@ -171,7 +177,7 @@ class FileQuestionSet:
         return [record for record in self.reread() if record.question.id in questions]
 
     def corpus(self) -> Iterator[Passage]:
-        """The passages of the file; see `QuestionSet.corpus`."""
+        """Return the passages of the file; see `QuestionSet.corpus`."""
         if self.passages is None:
             raise DataError(f"{self.name} {NO_CORPUS}")
         return iter(self.passages)
@@ -181,17 +187,17 @@ def require_split(set_name: str, split: str, known: Mapping[str, object] | Seque
     """Check that a set has a split.
 
     Raises:
-        DataError: It has not; the message names those that it has.
+        DataError: It does not; the message lists those that exist.
     """
     if split not in known:
         raise DataError(
-            f"{set_name} has no split '{split}'; it has {', '.join(known)}: name one of them in "
+            f"{set_name} has no split '{split}'; it has {', '.join(known)}: choose one with "
             "evaluate.split, questions.train_split or --split"
         )
 
 
 def _spell_split(split: str, known: Mapping[str, object]) -> str:
-    """The name under which a file has a split: `dev` is `validation`, unless it has both."""
+    """Return a file's own name of a split: `dev` for `validation`, unless it has both."""
     if split in known or split not in _VALIDATION:
         return split
     return next((name for name in _VALIDATION if name in known), split)
@@ -200,7 +206,7 @@ def _spell_split(split: str, known: Mapping[str, object]) -> str:
 def keep_levels(
     questions: Sequence[Question], levels: Sequence[str] | None, origin: str
 ) -> list[Question]:
-    """Keep the questions whose level is among `levels` (None: all).
+    """Return the questions of the given levels (None: all).
 
     Raises:
         DataEmpty: None is left; the message counts the levels that `origin` has.
@@ -208,29 +214,29 @@ def keep_levels(
     kept = [q for q in questions if levels is None or q.level in levels]
     if not kept:
         counts = Counter(q.level or "no level" for q in questions)
-        there = ", ".join(f"{level} ({count})" for level, count in sorted(counts.items()))
+        found = ", ".join(f"{level} ({count})" for level, count in sorted(counts.items()))
         remedy = "keep all with questions.difficulty=null"
         if any(q.level for q in questions):
-            remedy = f"name a level that is there, or {remedy}"
+            remedy = f"choose an existing level, or {remedy}"
         raise DataEmpty(
-            f"{origin}: no question is left at questions.difficulty {', '.join(levels or ())}; "
-            f"it has {there}: {remedy}"
+            f"{origin}: no question has questions.difficulty {', '.join(levels or ())}; "
+            f"it has {found}: {remedy}"
         )
     return kept
 
 
-def deal_splits(
+def assign_splits(
     questions: Sequence[Question], held_out_share: float, seed: int
 ) -> dict[str, list[Question]]:
-    """Deal questions out to `train` and `validation` (`test` is the same as `validation`).
+    """Assign questions to `train` and `validation`; `test` is the same as `validation`.
 
-    Each goes by the hash of its own id, so adding rows to a file moves none of the old ones. Of two
-    or more questions each side gets at least one.
+    A question's split depends on the hash of its id only, so adding rows to a file moves none of
+    the others. With at least two questions, neither split is empty.
 
     Args:
-        questions: With unique ids; both sides keep their order.
-        held_out_share: Chance of a question to be held out, in (0, 1).
-        seed: Another seed, another deal.
+        questions: Questions with unique ids; the order is kept.
+        held_out_share: Probability of being held out, in (0, 1).
+        seed: Seed of the hash.
     """
     draws = {q.id: _draw(q.id, seed) for q in questions}
     held_out = {name for name, draw in draws.items() if draw < held_out_share}
@@ -246,6 +252,6 @@ def deal_splits(
 
 
 def _draw(name: str, seed: int) -> float:
-    """A number in [0, 1) that only depends on id and seed."""
+    """Return a number in [0, 1) that depends on id and seed only."""
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48

@@ -1,11 +1,8 @@
-"""A fictional universe: seeded, unlimited, and unknown to every model.
+"""The fictional world: a question set and corpus generated from a seed.
 
-Place in the path: a question set (`questions.source: world`) and the corpus that comes with it.
-Names are invented, so the answers stand in no model's memory: a policy has to search.
-
-The universe is made of regions, and every fact joins entities of one region. Each split owns whole
-regions; so no entity of a held-out question, its reasoning or its answer appears in training, while
-one corpus holds the passages of all. On failure: an unknown split raises `DataError`.
+All names are invented, so no model can know the answers without searching. The world consists of
+regions, and every fact connects entities of one region. Each split owns whole regions: no entity of
+a held-out question, its reasoning or its answer occurs in training, while one corpus covers all.
 """
 
 from __future__ import annotations
@@ -16,10 +13,8 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 from rsearch_cli.errors import DataEmpty, DataError, RecipeValueError
-from rsearch_cli.questions.names import NameMaker
 from rsearch_cli.questions.world_relations import QUESTION_TYPES, RELATIONS, QuestionType
-from rsearch_cli.recipe.schema import QuestionsConfig
-from rsearch_cli.recipe.schema import WorldConfig as WorldRecipe
+from rsearch_cli.recipe.schema import QuestionsConfig, WorldConfig
 from rsearch_cli.types import Passage, PlanNode, Question, SearchPlan
 
 ENTITIES_PER_REGION = {
@@ -35,10 +30,55 @@ SCHOLARS = 8
 YEARS = range(1700, 2000)
 COMPARISONS_PER_REGION = 10
 
+ONSETS = "b d f g h j k l m n p r s t v z br dr tr kl".split()
+VOWELS = "a e i o u".split()
+CODAS = ["", "n", "r", "l", "s"]
+SYLLABLES = [o + v + c for o in ONSETS for v in VOWELS for c in CODAS]
+FIRST_NAMES = 150
+WORK_NOUNS = "Garden River Letter Mirror Winter Island Harbour Bridge Lantern Orchard".split()
+COMPANY_NOUNS = "Works Motors Foods Press Bank Lines".split()
+
+
+class NameMaker:
+    """Generates the names of one world, each only once."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._used: set[str] = set()
+        self._first_names = [self.word() for _ in range(FIRST_NAMES)]
+
+    def word(self) -> str:
+        """Return a new capitalised word of two syllables."""
+        for _ in range(10_000):
+            word = "".join(self._rng.choices(SYLLABLES, k=2)).capitalize()
+            if word not in self._used:
+                self._used.add(word)
+                return word
+        raise RuntimeError("the world has run out of invented words; use fewer regions")
+
+    def name(self, kind: str) -> str:
+        """Return a new name for an entity of `kind`, such as `person` or `city`."""
+        word = self.word()
+        match kind:
+            case "person":
+                return f"{self._rng.choice(self._first_names)} {word}"
+            case "country":
+                return f"{word}land" if word[-1] in VOWELS else f"{word}ia"
+            case "company":
+                return f"{word} {self._rng.choice(COMPANY_NOUNS)}"
+            case "university":
+                return f"{word} University"
+            case "work":
+                return f"The {word} {self._rng.choice(WORK_NOUNS)}"
+            case "phenomenon":
+                return f"{word} Effect"
+            case _:
+                return word
+
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One thing that is true in the world: `subject` –`relation`→ `object`."""
+    """A fact of the world: `subject` –`relation`→ `object`."""
 
     relation: str
     subject: str
@@ -46,27 +86,27 @@ class Fact:
 
     @property
     def passage_id(self) -> str:
-        """Id of the passage that tells it."""
+        """Id of the passage that states the fact."""
         return f"{self.relation}/{self.subject}"
 
 
 @dataclass(slots=True)
 class Region:
-    """Some entities and all facts between them; no fact leaves the region."""
+    """A group of entities and all facts between them."""
 
     facts: dict[tuple[str, str], Fact] = field(default_factory=dict)
 
     def object(self, relation: str, subject: str) -> str:
-        """What `relation` holds for `subject`; KeyError if it is not told."""
+        """Return the object of a fact; KeyError if there is none."""
         return self.facts[relation, subject].object
 
     def subjects(self, relation: str) -> list[str]:
-        """All entities that `relation` is told of, in the order they were made."""
+        """Return all subjects of a relation, in the order of their creation."""
         return [s for r, s in self.facts if r == relation]
 
 
 def build_region(names: NameMaker, rng: random.Random) -> Region:
-    """Make one region's entities and deal out its facts."""
+    """Generate the entities and facts of one region."""
     entities = {
         kind: [names.name(kind) for _ in range(count)]
         for kind, count in ENTITIES_PER_REGION.items()
@@ -83,7 +123,7 @@ def build_region(names: NameMaker, rng: random.Random) -> Region:
 
 
 def gold_plan(question: Question) -> SearchPlan:
-    """The plan that finds the answer of a world question, from its chain of relations."""
+    """Return the search plan that finds a world question's answer."""
     chain, subjects = question.metadata["chain"], question.metadata["subjects"]
     first = RELATIONS[chain[0]]
     nodes = [
@@ -99,7 +139,7 @@ def gold_plan(question: Question) -> SearchPlan:
 
 
 def gold_evidence(question: Question) -> tuple[str, ...]:
-    """Ids of the passages that tell what is asked, one a node of the gold plan, in its order."""
+    """Return the ids of the passages behind the answer, in the order of the gold plan's nodes."""
     chain, entities = question.metadata["chain"], question.metadata["entities"]
     facts = [Fact(chain[0], subject, "") for subject in question.metadata["subjects"]]
     facts += [Fact(key, holder, "") for key, holder in zip(chain[1:], entities[1:], strict=False)]
@@ -107,13 +147,13 @@ def gold_evidence(question: Question) -> tuple[str, ...]:
 
 
 class World:
-    """The universe as a question set.
+    """The world as a question set.
 
     Args:
-        seed: Names, facts and questions follow from it alone.
-        regions: Split name to its number of regions, generated in this order; a later split never
-            changes an earlier one.
-        levels: Levels to ask; None asks all.
+        seed: Determines all names, facts and questions.
+        regions: Number of regions by split, generated in this order; a later split never changes
+            an earlier one.
+        levels: Levels of the questions; None means all.
     """
 
     name = "world"
@@ -132,14 +172,14 @@ class World:
 
     @property
     def description(self) -> str:
-        """One line for reports."""
+        """One line for reports, with the seed and the number of regions."""
         sizes = ", ".join(f"{len(r)} {split}" for split, r in self._regions.items())
         return f"fictional world, seed {self._seed} (regions: {sizes})"
 
     def load(self, split: str, limit: int | None = None) -> list[Question]:
-        """Questions of a split, types taken in turn, so that any limit keeps them balanced."""
+        """Return questions of a split, alternating between types so that any limit is balanced."""
         if split not in self._regions:
-            raise DataError(f"world: no split {split!r}; this world has {', '.join(self._regions)}")
+            raise DataError(f"world: no split {split!r}; it has {', '.join(self._regions)}")
         rng = random.Random(f"{self._seed} {split}")
         by_type = []
         for key, kind in QUESTION_TYPES.items():
@@ -153,7 +193,7 @@ class World:
         return questions[:limit]
 
     def corpus(self) -> Iterator[Passage]:
-        """The passages of all regions, one a fact, each in its relation's source."""
+        """Yield the passages of all regions: one per fact, in the source of its relation."""
         rng = random.Random(f"{self._seed} corpus")
         for fact in self.facts():
             relation = RELATIONS[fact.relation]
@@ -166,37 +206,36 @@ class World:
             )
 
     def facts(self) -> Iterator[Fact]:
-        """Everything that is true, region by region."""
+        """Yield all facts, region by region."""
         for regions in self._regions.values():
             for region in regions:
                 yield from region.facts.values()
 
 
-def open_world(recipe: QuestionsConfig, seed: int) -> World:
-    """The world of a recipe; its own `world.seed` decides, not the seed of the run.
+def open_world(config: QuestionsConfig, seed: int) -> World:
+    """Open the world; it is generated from `world.seed`, not from the seed of the run.
 
     Raises:
-        RecipeValueError: The recipe names a file, which would not be read.
+        RecipeValueError: `path` is set, but the world reads no file.
     """
     del seed
-    if recipe.path is not None:
+    if config.path is not None:
         raise RecipeValueError(
-            f"questions.source is world, which reads no file, and questions.path is {recipe.path}; "
+            f"questions.source is world, which reads no file, but questions.path is {config.path}; "
             "set questions.source=custom to read it, or questions.path=null"
         )
-    return World(recipe.world.seed, count_regions(recipe.world), recipe.difficulty)
+    return World(config.world.seed, count_regions(config.world), config.difficulty)
 
 
-def count_regions(recipe: WorldRecipe) -> dict[str, int]:
-    """Regions of each split, in the order in which they are made.
+def count_regions(config: WorldConfig) -> dict[str, int]:
+    """Return the number of regions by split, in the order of generation.
 
-    The test split comes last, so another `train_regions` makes another test; the validation split
-    is the same for any.
+    The test split comes last and so depends on `train_regions`; the validation split does not.
     """
     return {
-        "validation": recipe.held_out_regions,
-        "train": recipe.train_regions,
-        "test": recipe.held_out_regions,
+        "validation": config.held_out_regions,
+        "train": config.train_regions,
+        "test": config.held_out_regions,
     }
 
 

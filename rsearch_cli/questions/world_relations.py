@@ -1,9 +1,7 @@
-"""The fictional world's grammar: what can be true of an entity, and what can be asked.
+"""Relations and question types of the fictional world.
 
-Place in the path: a table that `world` reads; nothing here is generated. On failure: nothing runs.
-
-Every relation is told in one source only (`General`, `News` or `Academy`), so that a plan must
-route its query. Queries use the words of the passages, as a good query for a lexical index does.
+Passages about a relation are in one source only (`General`, `News` or `Academy`), so a plan has to
+route its queries. Gold queries use the words of the passages, as a lexical index requires.
 """
 
 from __future__ import annotations
@@ -13,10 +11,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """One kind of fact: `subject` kind → `object` kind, told in `source`.
+    """A kind of fact.
 
-    `tellings` are passages, `query` finds the fact by its subject, `follow_up` is the query of a
-    node whose subject is still unknown and comes from a parent's results.
+    Attributes:
+        source: The source that its passages are in.
+        subject: Kind of entity.
+        object: Kind of entity, or `year`.
+        tellings: Templates of passages.
+        query: Gold query, given the subject.
+        follow_up: Gold query of a node whose subject comes from its parent's results.
     """
 
     source: str
@@ -113,9 +116,9 @@ RELATIONS: dict[str, Relation] = {
 
 @dataclass(frozen=True, slots=True)
 class QuestionType:
-    """One kind of question: a chain of relations from a named subject to the answer.
+    """A kind of question: a chain of relations from a given subject to the answer.
 
-    A comparison asks the same single relation of two subjects, `{a}` and `{b}`.
+    A comparison applies a single relation to two subjects, `{a}` and `{b}`.
     """
 
     level: str

@@ -123,7 +123,7 @@ def test_a_file_with_a_wrong_line_is_not_imported(
     folder: Path, tmp_path: Path, text: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "1000 characters" in message:
-        monkeypatch.setattr("rsearch_cli.commands.cache.LINE_CHARS", 1000)
+        monkeypatch.setattr("rsearch_cli.workflows.cache.LINE_CHARS", 1000)
     file, other = tmp_path / "answers.jsonl", tmp_path / "other"
     run_well("export", file)
     with file.open("a") as lines:
@@ -183,7 +183,7 @@ def test_what_is_packed_or_cut_off_is_not_imported(folder: Path, tmp_path: Path)
     result = run("import", packed)
     assert (result.exit_code, result.stderr) == (
         21,
-        f"rsearch: {packed} cannot be read: it is not text in UTF-8; unpack it first if it is "
+        f"rsearch: {packed} cannot be read: not UTF-8 text; decompress it first if it is "
         "compressed\n",
     )
     file.write_bytes(whole[:-40])
@@ -228,7 +228,7 @@ def test_a_cache_that_cannot_be_used_is_an_error_here(tmp_path: Path) -> None:
     result = run("stats", "--cache-dir", blocked)
     assert result.exit_code == 20
     assert result.stderr.endswith(
-        f"rsearch: the answer cache {blocked / 'answers'} cannot be used; name another "
+        f"rsearch: the answer cache {blocked / 'answers'} cannot be used; choose another "
         "--cache-dir\n"
     )
 

@@ -85,15 +85,15 @@ def test_what_is_removed_and_missing_is_told(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
         f"2 questions written to {tmp_path / 'out.jsonl'}",
-        f"from   questions from {source}, all splits",
-        "type   2 not given",
-        "level  2 not given",
-        f"no question stands in {other} too",
+        f"from    questions from {source}, all splits",
+        "types   2 not given",
+        "levels  2 not given",
+        f"none of them occurs in {other}",
     ]
     assert result.stderr.splitlines() == [
-        "warning: 7 fewer than the 9 asked for: there are no more",
-        "2 duplicates removed, 2 with another answer: b (as a), d (as c)",
-        f"1 leaks removed: e (as {other} line 1)",
+        "warning: only 2 of 9 requested questions are available",
+        "2 duplicates removed, 2 of them with a different answer: b (same as a), d (same as c)",
+        f"1 leaked questions removed: e (same as {other} line 1)",
     ]
     told = report(*arguments, "--max-samples", 9, "--output", tmp_path / "out.jsonl")
     assert (told["asked"], told["written"], told["missing"], told["available"]) == (9, 2, 7, 2)
@@ -109,7 +109,7 @@ def test_without_another_side_it_says_that_it_did_not_look(tmp_path: Path) -> No
     source = write(tmp_path / "in.jsonl", row("a"))
     result = call("--source", "custom", "--path", source, "--output", tmp_path / "out.json")
     assert result.stderr == (
-        "warning: leaks were not looked for: there is no other split, and no --against\n"
+        "warning: not checked for leaks: there is no other split and no --against file\n"
     )
 
 
@@ -147,7 +147,7 @@ def test_the_example_in_the_help_works(tmp_path: Path, monkeypatch: pytest.Monke
             [row("a", level="hard"), row("b")],
             ["--difficulty", "easy"],
             23,
-            "no question is left at questions.difficulty easy; it has hard (1), no level (1)",
+            "no question has questions.difficulty easy; it has hard (1), no level (1)",
         ),
         (
             [row("a", split="train")],
@@ -178,7 +178,7 @@ def test_bad_data_is_one_line_and_nothing_is_written(
     ("arguments", "message"),
     [
         (["--source", "world", "--output", "out.csv"], "out.csv must end in .json, .jsonl, .parq"),
-        (["--source", "custom", "--output", "out.json"], "--source custom needs the --path of a"),
+        (["--source", "custom", "--output", "out.json"], "--source custom needs --path FILE"),
         (
             ["--source", "world", "--output", "out.json", "--max-samples", "0"],
             "should be greater than or eq",

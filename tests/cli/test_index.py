@@ -104,7 +104,7 @@ def test_a_corpus_out_of_questions_has_every_paragraph_once(cache: Path, tmp_pat
 def test_progress_goes_to_stderr(
     cache: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rsearch_cli.commands.index._SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("rsearch_cli.workflows.index._SECONDS_BETWEEN_LINES", 0.0)
     result = call(corpus)
     assert result.stderr.splitlines()[-1] == "9 passages read"
     assert "passages read" not in result.stdout
@@ -122,7 +122,7 @@ def test_a_folder_that_is_no_index_is_left_alone(cache: Path, corpus: Path) -> N
     result = call(corpus, "--output", corpus.parent)
     assert (result.exit_code, result.stderr) == (
         20,
-        f"rsearch: {corpus.parent} exists and is no index; name a folder that is not there yet\n",
+        f"rsearch: {corpus.parent} exists and is not an index; choose a new folder\n",
     )
     assert corpus.exists()
 
@@ -150,7 +150,7 @@ def test_a_question_without_paragraphs_is_named(tmp_path: Path) -> None:
     output = tmp_path / "corpus.jsonl"
     result = call("--from-questions", questions, "--output", output)
     assert result.exit_code == 22
-    assert "line 2 (id \"q2\"): 'context' is missing: it has no paragraphs" in result.stderr
+    assert "line 2 (id \"q2\"): 'context' is missing; without paragraphs" in result.stderr
     assert not output.exists()
 
 
@@ -159,7 +159,7 @@ def test_a_question_without_paragraphs_is_named(tmp_path: Path) -> None:
     [
         ([], "give either CORPUS or --from-questions FILE"),
         (["a.jsonl", "--from-questions", "b.json"], "give either CORPUS or --from-questions FILE"),
-        (["--from-questions", "b.json"], "--from-questions needs the file of the corpus as --outp"),
+        (["--from-questions", "b.json"], "--from-questions needs --output FILE"),
     ],
 )
 def test_bad_arguments_are_a_usage_error(arguments: list[str], message: str) -> None:

@@ -61,7 +61,7 @@ def test_the_figures_are_those_of_the_summary_with_all_their_conditions(run):
     name, results = model_index_to_eval_results(index)
     assert eval_results_to_model_index(name, results) == index
     metrics = {result.metric_name: result for result in results}
-    assert len(metrics) == 6
+    assert len(metrics) == 7
     greedy = metrics["Exact match, greedy"]
     assert greedy.metric_value == round(after["em"], 4)
     assert greedy.metric_args == {
@@ -107,7 +107,7 @@ def test_it_renders(run):
     tokens = MarkdownIt("commonmark").enable("table").parse(body)
     kinds = [token.type for token in tokens]
     assert kinds.count("table_open") == 1
-    assert kinds.count("tr_open") == 7
+    assert kinds.count("tr_open") == 8
     assert sum(token.tag == "h2" for token in tokens) == 2 * 9
     images = [c.attrs["src"] for t in tokens for c in t.children or () if c.type == "image"]
     assert images == ["reward.png"]

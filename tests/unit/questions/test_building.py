@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from rsearch_cli.errors import DataEmpty, DataNotFound
-from rsearch_cli.questions.building import Build, build_questions
-from rsearch_cli.questions.cleaning import Removal
+from rsearch_cli.questions.building import Selection, select_questions
+from rsearch_cli.questions.deduplication import Removal
 from rsearch_cli.questions.sets import FileQuestionSet
 from rsearch_cli.types import Question
 
@@ -18,12 +18,12 @@ def ask(name: str, text: str = "", level: str = "easy") -> Question:
 
 def build(
     splits: dict[str, list[Question]], split: str | None = "train", **changes: object
-) -> Build:
+) -> Selection:
     settings = {"levels": None, "limit": None, "seed": 1, "against": None} | changes
-    return build_questions(FileQuestionSet("mine", "mine", splits), split, **settings)  # type: ignore[arg-type]
+    return select_questions(FileQuestionSet("mine", "mine", splits), split, **settings)  # type: ignore[arg-type]
 
 
-def ids(built: Build) -> list[str]:
+def ids(built: Selection) -> list[str]:
     return [record.question.id for record in built.records]
 
 
@@ -75,7 +75,9 @@ def test_levels_are_kept_before_anything_is_counted() -> None:
     train = [ask("a", "Who?"), ask("b", "Who?", "hard")]
     built = build({"train": train}, levels=["hard"])
     assert (ids(built), built.duplicates) == (["b"], [])
-    with pytest.raises(DataEmpty, match=r"medium; it has easy \(1\), hard \(1\): name a level"):
+    with pytest.raises(
+        DataEmpty, match=r"medium; it has easy \(1\), hard \(1\): choose an existing level"
+    ):
         build({"train": train}, levels=["medium"])
 
 
@@ -84,7 +86,7 @@ def test_nothing_left_is_told() -> None:
     with pytest.raises(DataEmpty) as caught:
         build(splits)
     assert str(caught.value) == (
-        "mine: all 1 questions stand in validation too; take another split or another --against"
+        "mine: all 1 questions also occur in validation; use another split or another --against"
     )
 
 
@@ -95,7 +97,7 @@ def test_a_side_that_cannot_be_read_is_told() -> None:
                 raise DataNotFound("the Hub is away")
             return super().load(split, limit)
 
-    built = build_questions(
+    built = select_questions(
         Torn("mine", "mine", {"train": [ask("a")]}), "train", None, None, 1, None
     )
     assert (built.checked, built.unchecked) == ([], ["validation (the Hub is away)"])

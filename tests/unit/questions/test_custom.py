@@ -68,7 +68,7 @@ def test_named_splits_are_honoured(write: Callable[..., QuestionsConfig]) -> Non
     assert [q.id for q in opened.load("train", None)] == ["line-1", "line-3"]
     assert [q.id for q in opened.load("dev", None)] == ["line-2"]
     with pytest.raises(
-        DataError, match=r"mine\.jsonl has no split 'test'; it has train, dev: name one"
+        DataError, match=r"mine\.jsonl has no split 'test'; it has train, dev: choose one"
     ):
         opened.load("test", None)
 
@@ -78,7 +78,7 @@ def test_levels_are_filtered(write: Callable[..., QuestionsConfig]) -> None:
     opened = open_custom(write(*rows, difficulty=["easy"]), seed=1)
     assert [q.id for q in opened.load("train", None)] == ["a"]
     with pytest.raises(
-        DataEmpty, match=r"at questions\.difficulty hard; it has easy \(1\), no lev"
+        DataEmpty, match=r"no question has questions\.difficulty hard; it has easy \(1\), no lev"
     ):
         open_custom(write(*rows, difficulty=["hard"]), seed=1)
 
@@ -128,12 +128,12 @@ def test_records_keep_the_rows_and_give_every_one_an_id(
         rows[0], {"id": "line-2", **rows[1]}, rows[2],
     ]  # fmt: skip
     assert [r.question.id for r in opened.records("train")] == ["7", "x"]
-    with pytest.raises(DataError, match=r"has no split 'test'; it has train, dev: name one"):
+    with pytest.raises(DataError, match=r"has no split 'test'; it has train, dev: choose one"):
         opened.records("test")
 
 
 def test_a_split_for_some_rows_only(write: Callable[..., QuestionsConfig]) -> None:
-    with pytest.raises(DataMalformed, match=r"line 1: has no 'split', but line 2 has; give it to"):
+    with pytest.raises(DataMalformed, match=r"line 1: has no 'split', but line 2 has; give all"):
         open_custom(write(row(), row(split="train")), seed=1)
 
 
@@ -143,7 +143,7 @@ def test_a_repeated_id_names_both_lines(write: Callable[..., QuestionsConfig]) -
 
 
 def test_without_a_path() -> None:
-    with pytest.raises(RecipeValueError, match=r"^questions\.path is required for questions\.sour"):
+    with pytest.raises(RecipeValueError, match=r"^questions\.source 'custom' needs questi"):
         open_custom(QuestionsConfig(source="custom"), seed=1)
 
 
@@ -153,5 +153,5 @@ def test_without_the_file(tmp_path: Path) -> None:
 
 
 def test_there_is_no_corpus(write: Callable[..., QuestionsConfig]) -> None:
-    with pytest.raises(DataError, match=r"mine\.jsonl brings no corpus; set search\.sources\.<na"):
+    with pytest.raises(DataError, match=r"mine\.jsonl has no corpus; set search\.sources\.<na"):
         open_custom(write(row()), seed=1).corpus()

@@ -10,8 +10,9 @@ from huggingface_hub.errors import EntryNotFoundError
 
 from rsearch_cli.errors import DataError, DataMalformed, DataNotFound, RecipeValueError
 from rsearch_cli.questions.custom import open_custom
-from rsearch_cli.questions.files import write_rows
 from rsearch_cli.questions.flashrag import open_flashrag
+from rsearch_cli.questions.records import write_rows
+from rsearch_cli.questions.sets import load_records
 from rsearch_cli.recipe.schema import QuestionsConfig
 from rsearch_cli.types import Passage, Question
 
@@ -71,10 +72,10 @@ def test_a_folder_has_the_splits_of_its_files(tmp_path: Path, folder: str) -> No
     assert [q.id for q in opened.load("train", 1)] == ["train_0"]
     assert [q.id for q in opened.load("validation", None)] == ["dev_0", "dev_1"]
     with pytest.raises(
-        DataError, match=r"^nq has no split 'test'; it has train, validation: name one"
+        DataError, match=r"^nq has no split 'test'; it has train, validation: choose one"
     ):
         opened.load("test", None)
-    with pytest.raises(DataError, match=r"^nq brings no corpus; set search\.sources"):
+    with pytest.raises(DataError, match=r"^nq has no corpus; set search\.sources"):
         opened.corpus()
 
 
@@ -91,7 +92,7 @@ def test_what_is_written_is_read_back_by_custom(tmp_path: Path) -> None:
     opened = open_flashrag(local(tmp_path), seed=1)
     for ending in (".json", ".jsonl", ".parquet"):
         output = tmp_path / f"out{ending}"
-        write_rows([record.fields for record in opened.records(None)], output)
+        write_rows([record.fields for record in load_records(opened, None)], output)
         custom = open_custom(QuestionsConfig(source="custom", path=str(output)), seed=1)
         assert [r.question for r in custom.records(None)] == opened.load("train", None)
 
@@ -115,12 +116,12 @@ def test_a_folder_without_files(tmp_path: Path) -> None:
     with pytest.raises(DataNotFound) as caught:
         open_flashrag(local(tmp_path), seed=1)
     assert str(caught.value).startswith(
-        f"{tmp_path} holds none of train.jsonl, dev.jsonl, test.jsonl; set questions.path"
+        f"{tmp_path} contains none of train.jsonl, dev.jsonl, test.jsonl; set questions.path"
     )
 
 
 def test_a_name_is_needed_for_the_hub() -> None:
-    with pytest.raises(RecipeValueError, match=r"needs the name of a set, as in flashrag:nq; the"):
+    with pytest.raises(RecipeValueError, match=r"needs the name of a set, such as flashrag:nq; "):
         open_flashrag(QuestionsConfig(source="flashrag"), seed=1)
 
 
@@ -128,8 +129,10 @@ def test_the_hub_out_of_reach_says_how_to_go_on() -> None:
     opened = open_flashrag(QuestionsConfig(source="flashrag:nq"), seed=1)
     with pytest.raises(DataNotFound) as caught:
         opened.load("train", 1)
-    assert str(caught.value).startswith("RUC-NLPIR/FlashRAG_datasets cannot be had from the Hub (")
-    assert str(caught.value).endswith("set questions.path to a folder that holds nq/train.jsonl")
+    assert str(caught.value).startswith(
+        "RUC-NLPIR/FlashRAG_datasets cannot be downloaded from the Hub ("
+    )
+    assert str(caught.value).endswith("set questions.path to a folder with nq/train.jsonl")
 
 
 def test_the_hub_has_a_file_a_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +148,7 @@ def test_the_hub_has_a_file_a_split(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     opened = open_flashrag(QuestionsConfig(source="flashrag:musique"), seed=1)
     assert [q.id for q in opened.load("validation", None)] == ["dev_0"]
     with pytest.raises(
-        DataError, match=r"^musique has no split 'test'; it has train, validation: name one"
+        DataError, match=r"^musique has no split 'test'; it has train, validation: choose one"
     ):
         opened.load("test", None)
     mistyped = open_flashrag(QuestionsConfig(source="flashrag:musiqe"), seed=1)

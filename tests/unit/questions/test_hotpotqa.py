@@ -122,8 +122,8 @@ def test_a_level_that_is_not_there(write: Callable[..., QuestionsConfig]) -> Non
     with pytest.raises(DataEmpty) as caught:
         open_hotpotqa(recipe, seed=1)
     assert str(caught.value) == (
-        f"{recipe.path}: no question is left at questions.difficulty easy; it has hard (1): "
-        "name a level that is there, or keep all with questions.difficulty=null"
+        f"{recipe.path}: no question has questions.difficulty easy; it has hard (1): "
+        "choose an existing level, or keep all with questions.difficulty=null"
     )
 
 
@@ -139,12 +139,15 @@ def test_a_repeated_id_names_both_lines(write: Callable[..., QuestionsConfig]) -
         ({"question": 3}, "(id \"q1\"): 'question' must be a string, not 3"),
         (
             {"context": None, "supporting_facts": None},
-            '(id "q1"): this is no row of HotpotQA, its fields are _id, question, answer, type, '
-            "level: read it with questions.source=custom",
+            '(id "q1"): not a HotpotQA row, its fields are _id, question, answer, type, '
+            "level; use questions.source=custom",
         ),
         ({"context": {"title": ["A"], "sentences": []}}, "(id \"q1\"): 'context' must be {"),
         ({"context": [["A", "b"]]}, '(id "q1"): \'context\': the sentences of "A" must be a li'),
-        ({"context": [["A"]]}, "lists of one length, or a list of [title, sentences] pairs; it is"),
+        (
+            {"context": [["A"]]},
+            "of equal length, or a list of [title, sentences] pairs; it is",
+        ),
         ({"supporting_facts": [[1, 2]]}, '(id "q1"): \'supporting_facts\' must be {"title"'),
     ],
 )
@@ -161,8 +164,8 @@ def test_a_hub_out_of_reach_says_how_to_go_on() -> None:
     opened = open_hotpotqa(QuestionsConfig(), seed=1)
     with pytest.raises(DataNotFound) as caught:
         opened.load("train", 1)
-    assert str(caught.value).startswith("hotpotqa/hotpot_qa cannot be had from the Hub (")
-    assert str(caught.value).endswith("set questions.path to a HotpotQA file that you have")
+    assert str(caught.value).startswith("hotpotqa/hotpot_qa cannot be downloaded from the Hub (")
+    assert str(caught.value).endswith("set questions.path to a local HotpotQA file")
 
 
 def test_an_unknown_variant() -> None:
@@ -218,6 +221,6 @@ def test_the_hub_set_keeps_its_own_splits(monkeypatch: pytest.MonkeyPatch) -> No
     assert [p.id for p in opened.corpus()] == ["Alpha", "Beta", "G"]
     assert opened.description == "hotpotqa/hotpot_qa (distractor) from the Hub, level hard"
     with pytest.raises(
-        DataError, match=r"^HotpotQA has no split 'test'; it has train, validation: name"
+        DataError, match=r"^HotpotQA has no split 'test'; it has train, validation: choose"
     ):
         opened.load("test", None)

@@ -136,7 +136,7 @@ def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "questions.parquet"
     write_parquet([{"a": 1}], path)
     path.write_bytes(path.read_bytes()[:-9])
-    assert failing(path, DataMalformed).startswith(f"{path}: not a whole parquet file (")
+    assert failing(path, DataMalformed).startswith(f"{path}: incomplete or damaged parquet file (")
 
 
 def test_a_stream_reads_no_further_than_it_is_asked(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from rsearch_cli.errors import DataEmpty, DataError, RecipeValueError
 from rsearch_cli.questions.sets import (
     QUESTION_SETS,
     FileQuestionSet,
-    deal_splits,
+    assign_splits,
     keep_levels,
     load_records,
     open_question_set,
@@ -52,26 +52,26 @@ def test_every_registered_set_opens(source: str, one_row_file: str) -> None:
 
 @pytest.mark.parametrize(
     ("source", "hint"),
-    [("hotpot", "; did you mean 'hotpotqa'? There"), ("Wordl", "; did you mean 'world'? There")],
+    [("hotpot", "; did you mean 'hotpotqa'?"), ("Wordl", "; did you mean 'world'?")],
 )
 def test_an_unknown_set_gets_the_nearest_name(source: str, hint: str) -> None:
     with pytest.raises(RecipeValueError) as caught:
         open_question_set(QuestionsConfig(source=source), seed=1)
     assert str(caught.value) == (
-        f"questions.source: no question set is called '{source}'{hint} are "
-        "custom, flashrag, hotpotqa, world"
+        f"questions.source: unknown question set '{source}'{hint} "
+        "Available: custom, flashrag, hotpotqa, world"
     )
 
 
 def test_an_unknown_set_with_no_near_name_lists_all() -> None:
     with pytest.raises(
-        RecipeValueError, match=r"'xyz'\. There are custom, flashrag, hotpotqa, world$"
+        RecipeValueError, match=r"'xyz'\. Available: custom, flashrag, hotpotqa, world$"
     ):
         open_question_set(QuestionsConfig(source="xyz"), seed=1)
 
 
 def test_the_world_refuses_a_file_that_it_would_not_read() -> None:
-    with pytest.raises(RecipeValueError, match=r"reads no file, and questions\.path is mine\.json"):
+    with pytest.raises(RecipeValueError, match=r"reads no file, but questions\.path is mine\.json"):
         open_question_set(QuestionsConfig(source="world", path="mine.jsonl"), seed=1)
 
 
@@ -81,7 +81,7 @@ def test_a_set_without_variants_says_so(source: str) -> None:
     with pytest.raises(RecipeValueError) as caught:
         open_question_set(QuestionsConfig(source=source), seed=1)
     assert str(caught.value) == (
-        f"questions.source: '{name}' has no variants, got '{source}'; write {name}"
+        f"questions.source: '{name}' has no variants, got '{source}'; use {name}"
     )
 
 
@@ -128,22 +128,20 @@ def test_a_file_set_loads_in_order_up_to_the_limit() -> None:
 def test_an_unknown_split_names_those_there_are() -> None:
     opened = FileQuestionSet("mine", "", {"train": ask(1), "dev": ask(1)})
     with pytest.raises(
-        DataError, match=r"^mine has no split 'test'; it has train, dev: name one of them in "
+        DataError, match=r"^mine has no split 'test'; it has train, dev: choose one with "
     ):
         opened.load("test", None)
 
 
 def test_an_empty_split_says_why() -> None:
-    opened = FileQuestionSet("mine", "", deal_splits(ask(1), 0.5, seed=1))
+    opened = FileQuestionSet("mine", "", assign_splits(ask(1), 0.5, seed=1))
     assert ids(opened.load("train", None)) == ["q0"]
-    with pytest.raises(DataEmpty, match=r"^mine: split 'test' is empty, the file has too few"):
+    with pytest.raises(DataEmpty, match=r"^mine: split 'test' is empty because the file has"):
         opened.load("test", None)
 
 
 def test_a_set_without_corpus_says_what_to_do() -> None:
-    with pytest.raises(
-        DataError, match=r"^mine brings no corpus; set search\.sources\.<name>\.cor"
-    ):
+    with pytest.raises(DataError, match=r"^mine has no corpus; set search\.sources\.<name>\.cor"):
         FileQuestionSet("mine", "", {}).corpus()
 
 
@@ -154,7 +152,7 @@ def test_a_corpus_can_be_read_twice() -> None:
 
 def test_splits_share_nothing_and_keep_the_order() -> None:
     questions = ask(1000)
-    splits = deal_splits(questions, 0.2, seed=1)
+    splits = assign_splits(questions, 0.2, seed=1)
     assert splits["test"] == splits["validation"]
     assert sorted(ids(splits["train"] + splits["test"])) == sorted(ids(questions))
     assert all(split == [q for q in questions if q in split] for split in splits.values())
@@ -163,16 +161,16 @@ def test_splits_share_nothing_and_keep_the_order() -> None:
 
 def test_splits_depend_on_seed_and_id_alone() -> None:
     questions = ask(100)
-    held_out = ids(deal_splits(questions, 0.3, seed=1)["test"])
-    assert held_out != ids(deal_splits(questions, 0.3, seed=2)["test"])
-    grown = deal_splits([*ask(100), *[Question("new", "?", ("x",))]][::-1], 0.3, seed=1)["test"]
+    held_out = ids(assign_splits(questions, 0.3, seed=1)["test"])
+    assert held_out != ids(assign_splits(questions, 0.3, seed=2)["test"])
+    grown = assign_splits([*ask(100), *[Question("new", "?", ("x",))]][::-1], 0.3, seed=1)["test"]
     assert set(held_out) == set(ids(grown)) - {"new"}
 
 
 @pytest.mark.parametrize("share", [1e-9, 0.5, 1 - 1e-9])
 def test_two_questions_go_to_both_sides(share: float) -> None:
     for seed in range(20):
-        splits = deal_splits(ask(2), share, seed)
+        splits = assign_splits(ask(2), share, seed)
         assert len(splits["train"]) == len(splits["validation"]) == 1
 
 
@@ -191,7 +189,7 @@ def test_a_filter_that_leaves_nothing_counts_what_there_is() -> None:
     with pytest.raises(DataEmpty) as caught:
         keep_levels(ask(3, "hard") + ask(1), ["easy", "medium"], "f.json")
     assert str(caught.value) == (
-        "f.json: no question is left at questions.difficulty easy, medium; "
-        "it has hard (3), no level (1): name a level that is there, or keep all with "
+        "f.json: no question has questions.difficulty easy, medium; "
+        "it has hard (3), no level (1): choose an existing level, or keep all with "
         "questions.difficulty=null"
     )

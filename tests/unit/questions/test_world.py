@@ -151,7 +151,7 @@ def test_the_recipe_chooses_the_levels():
 
 
 def test_an_unknown_split_is_named(world):
-    with pytest.raises(DataError, match="no split 'dev'; this world has validation, train, test"):
+    with pytest.raises(DataError, match="no split 'dev'; it has validation, train, test"):
         world.load("dev")
 
 

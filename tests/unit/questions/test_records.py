@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rsearch_cli.errors import DataError
-from rsearch_cli.questions.files import WRITERS, write_corpus, write_rows
+from rsearch_cli.questions.records import WRITERS, write_corpus, write_rows
 from rsearch_cli.questions.rows import read_rows
 from rsearch_cli.search.corpus import read_corpus
 from rsearch_cli.types import Passage
@@ -34,9 +34,7 @@ def test_an_unknown_ending_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
     with pytest.raises(DataError) as caught:
         write_rows(ROWS, path)
-    assert str(caught.value) == (
-        f"{path}: the name must end in .json, .jsonl, .parquet, which says the format"
-    )
+    assert str(caught.value) == (f"{path}: the file name must end in .json, .jsonl, .parquet")
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -1,8 +1,4 @@
-"""Cleaning: questions that stand twice in a set, or on both sides of a split.
-
-Place in the path: between a question set and the file that `rsearch data` makes of it. On failure:
-none; what is taken out is told.
-"""
+"""Remove duplicate questions, and questions that leak between training and held-out splits."""
 
 from __future__ import annotations
 
@@ -19,12 +15,12 @@ _ENDINGS = " ?!.\u2026\u3002\u061f\u0964"
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A question that was taken out.
+    """A removed question.
 
     Attributes:
         id: Its id.
-        same_as: Where the same question stands: an id, for a leak with its split or file.
-        answers_differ: Whether the two have no answer in common; False where that is not known.
+        same_as: The question kept instead: its id, preceded for a leak by its split or file.
+        answers_differ: Whether the two have no answer in common; False if unknown.
     """
 
     id: str
@@ -33,10 +29,10 @@ class Removal:
 
 
 def normalise_question(text: str) -> str:
-    """Give two ways of typing one question the same form.
+    """Return a form in which different spellings of one question are equal.
 
-    Case, width of letters, quotation marks, white space and the punctuation at the end do not
-    count; all other characters do: «What is C?» is not «What is C++?».
+    Ignores case, character width, quotation marks, white space and final punctuation, but nothing
+    else: "What is C?" differs from "What is C++?".
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(_QUOTES.sub("", folded).split()).rstrip(_ENDINGS) or text.strip()
@@ -58,11 +54,11 @@ def drop_duplicates(records: Sequence[Record]) -> tuple[list[Record], list[Remov
 def drop_leaks(
     records: Sequence[Record], elsewhere: Mapping[str, str]
 ) -> tuple[list[Record], list[Removal]]:
-    """Take out the records whose question stands elsewhere.
+    """Remove records whose question also occurs elsewhere.
 
     Args:
-        records: What is to be written.
-        elsewhere: Normalised question to where it stands; see `locate_questions`.
+        records: Records to filter.
+        elsewhere: Location by normalised question; see `locate_questions`.
     """
     kept, removals = [], []
     for record in records:
@@ -75,10 +71,14 @@ def drop_leaks(
 
 
 def locate_questions(named: Iterable[tuple[str, str]], where: str) -> dict[str, str]:
-    """Index `(name, text)` of questions by their normalised text.
+    """Index questions by their normalised text.
+
+    Args:
+        named: `(name, text)` of each question.
+        where: Split or file that they are from.
 
     Returns:
-        Normalised text to `where` and the name of the first question that has it.
+        `where` and the name of the first such question, by normalised text.
     """
     places: dict[str, str] = {}
     for name, text in named:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from rsearch_cli.questions.cleaning import (
+from rsearch_cli.questions.deduplication import (
     Removal,
     drop_duplicates,
     drop_leaks,
