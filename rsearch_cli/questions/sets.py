@@ -2,8 +2,8 @@
 
 To add a set, write a module with an opener and add one line to `QUESTION_SETS`. Other packages use
 the entry point group `rsearch.question_sets` instead. An opener is called with the recipe's
-`questions` section and its seed and returns a `QuestionSet`; `FileQuestionSet` is enough for a set
-that fits in memory. A suffix in `questions.source`, such as `nq` in `flashrag:nq`, is interpreted
+`questions` section and its seed and returns a `QuestionSet`; `FileQuestionSet.from_questions` is enough
+for a set that fits in memory. A suffix in `questions.source`, such as `nq` in `flashrag:nq`, is interpreted
 by the set itself.
 """
 
@@ -150,6 +150,33 @@ class FileQuestionSet:
     splits: Mapping[str, Sequence[Question]]
     passages: Sequence[Passage] | None = None
     reread: Callable[[], Iterable[Record]] | None = None
+
+    @classmethod
+    def from_questions(
+        cls,
+        name: str,
+        description: str,
+        questions: Sequence[Question],
+        config: QuestionsConfig,
+        seed: int,
+        passages: Sequence[Passage] | None = None,
+    ) -> FileQuestionSet:
+        """Make a set of questions without splits; see `assign_splits`.
+
+        Args:
+            name: Name in messages and reports.
+            description: One line on the origin of the questions.
+            questions: Questions with unique ids.
+            config: Its `difficulty` and `held_out_share` are used.
+            seed: Decides which questions are held out.
+            passages: The corpus, or None.
+
+        Raises:
+            DataEmpty: No question has a level in `config.difficulty`.
+        """
+        kept = keep_levels(questions, config.difficulty, name)
+        splits = assign_splits(kept, config.held_out_share, seed)
+        return cls(name, description, splits, passages)
 
     def load(self, split: str, limit: int | None) -> list[Question]:
         """Return the first `limit` questions of a split; see `QuestionSet.load`.
