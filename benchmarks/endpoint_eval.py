@@ -28,8 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "servers"
 
 from openai_policy import SETTINGS, write_files
 
-from rsearch_cli.commands.eval_options import EvalOptions, plan_evaluation
-from rsearch_cli.workflows.evaluate import run_evaluation
+from rsearch_cli.workflows import evaluate as workflow
 
 SERVER = Path(__file__).resolve().parents[1] / "tests" / "servers" / "openai_policy.py"
 LATENCY = 0.2
@@ -98,9 +97,10 @@ def evaluate(
     output: Path, url: str, questions: Path, corpus: Path, at_once: int
 ) -> tuple[list[dict[str, Any]], float]:
     """The answers and the seconds of one evaluation."""
-    wanted = plan_evaluation(
-        EvalOptions(
-            recipe="hotpot-offline",
+    started = time.perf_counter()
+    with contextlib.redirect_stderr(io.StringIO()):
+        workflow.evaluate(
+            "hotpot-offline",
             overrides=(
                 *SETTINGS,
                 f"search.sources.General.corpus={corpus}",
@@ -108,13 +108,9 @@ def evaluate(
             ),
             endpoint=url,
             endpoint_model="agent",
-            data_path=str(questions),
+            data_path=questions,
             output_dir=output,
         )
-    )
-    started = time.perf_counter()
-    with contextlib.redirect_stderr(io.StringIO()):
-        run_evaluation(wanted)
     seconds = time.perf_counter() - started
     rows = [json.loads(line) for line in (output / "predictions.jsonl").read_text().splitlines()]
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows], seconds

@@ -15,6 +15,12 @@ class RsearchError(Exception):
     exit_code = 1
 
 
+class UsageError(RsearchError):
+    """Options or arguments that contradict each other or have no meaning."""
+
+    exit_code = 2
+
+
 class RecipeError(RsearchError):
     """A recipe cannot be used: several problems of different kinds, or one of no narrower kind."""
 

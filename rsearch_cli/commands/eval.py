@@ -1,15 +1,10 @@
-"""`rsearch eval`: how good an agent is, and `rsearch eval compare`: whether another one is better.
-
-Place in the path: a command over `commands.evaluating` and `evaluate.comparison`. On failure:
-recipe, question file, corpus, model and output folder are checked before the model is loaded; what
-was answered before a failure is kept.
-"""
+"""`rsearch eval`: measure a search agent; `rsearch eval compare`: compare two evaluations."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -45,11 +40,14 @@ def evaluate(
     recipe: OptionalRecipe = None,
     overrides: Overrides = None,
     output_dir: Annotated[
-        Path | None, typer.Option(help="Where it goes; default evals/NAME. It is gone on with.")
+        Path | None,
+        typer.Option(help="Evaluation folder; default: evals/NAME. Continued if it exists."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Start the evaluation there anew.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start over if the folder has an evaluation.")
+    ] = False,
     method: Annotated[
-        str, typer.Option(help="rsearch, rag (one search), direct (none), or several: a,b.")
+        str, typer.Option(help="rsearch, rag (one search) or direct (none); several: a,b.")
     ] = "rsearch",
     model: Model = None,
     endpoint: EndpointUrl = None,
@@ -57,31 +55,38 @@ def evaluate(
     data_path: Annotated[
         str | None,
         typer.Option(
-            help="Question file; all of it unless --split is given.",
+            help="Question file; all of it is used unless --split is given.",
             rich_help_panel=QUESTION_PANEL,
         ),
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(help="Default: the recipe's evaluate.split.", rich_help_panel=QUESTION_PANEL),
+        typer.Option(
+            "--split",
+            "--data-split",
+            help="Default: the recipe's evaluate.split.",
+            rich_help_panel=QUESTION_PANEL,
+        ),
     ] = None,
     limit: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Most questions; default the recipe's evaluate.limit, for a file all of it.",
+            help="Number of questions; default: the recipe's evaluate.limit, or the whole file.",
             rich_help_panel=QUESTION_PANEL,
         ),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(help="Decides which rows are held out.", rich_help_panel=QUESTION_PANEL),
+        typer.Option(
+            help="Determines which questions are held out.", rich_help_panel=QUESTION_PANEL
+        ),
     ] = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Questions asked at once; default rollout.micro_batch, at most 32.",
+            help="Questions asked at once; default: rollout.micro_batch, at most 32.",
             rich_help_panel=QUESTION_PANEL,
         ),
     ] = None,
@@ -89,7 +94,7 @@ def evaluate(
         bool | None,
         typer.Option(
             "--judge/--no-judge",
-            help="Default: if the recipe's reward.answer is judge.",
+            help="Score answers with an LLM judge; default: if the recipe's reward uses one.",
             rich_help_panel=SERVICES_PANEL,
         ),
     ] = None,
@@ -102,23 +107,24 @@ def evaluate(
 ) -> None:
     """Measure a search agent, and the same model with one search or none.
 
-    Cut off and started again with the same options, it goes on where it was.
+    Answers are stored batch by batch: after an interruption, the same command continues.
 
     Example: rsearch eval --model runs/quickstart --method rsearch,rag,direct
     """
     if context.invoked_subcommand is not None:
         return
-    from rsearch_cli.commands.eval_options import EvalOptions, plan_evaluation
-    from rsearch_cli.workflows.evaluate import run_evaluation
+    from rsearch_cli.ui.progress import phase
+    from rsearch_cli.ui.tables import describe_context, result_tables
+    from rsearch_cli.workflows import evaluate as workflow
 
     use_services(exa_api_key=exa_api_key, openai_api_key=openai_api_key, cache_dir=cache_dir)
-    options = EvalOptions(
-        recipe=recipe,
-        overrides=overrides or [],
-        methods=method,
+    report = workflow.evaluate(
+        recipe,
         model=model,
         endpoint=endpoint,
         endpoint_model=endpoint_model,
+        methods=method,
+        overrides=overrides or (),
         data_path=data_path,
         split=split,
         limit=limit,
@@ -126,49 +132,44 @@ def evaluate(
         batch_size=batch_size,
         judge=judge,
         output_dir=output_dir,
+        overwrite=overwrite,
         trust_settings=trust_settings,
         trust_remote_code=trust_remote_code,
+        progress=phase,
     )
-    wanted = plan_evaluation(options)
-    results = run_evaluation(wanted, overwrite=overwrite)
     if as_json:
-        print_json(results)
-    else:
-        _print_results(results, wanted.output)
+        print_json(report.results)
+        return
+    _print_tables(result_tables(report.results))
+    echo(*describe_context(report.results["context"]), f"report: {report.folder / 'report.md'}")
 
 
 @eval_app.command()
 def compare(
-    first: Annotated[str, typer.Argument(metavar="A", help="Folder, or FOLDER:METHOD.")],
-    second: Annotated[str, typer.Argument(metavar="B", help="Folder, or FOLDER:METHOD.")],
+    first: Annotated[str, typer.Argument(metavar="A", help="Evaluation folder, or FOLDER:METHOD.")],
+    second: Annotated[
+        str, typer.Argument(metavar="B", help="Evaluation folder, or FOLDER:METHOD.")
+    ],
     as_json: Json = False,
 ) -> None:
-    """Compare two evaluations of the same questions: differences, tests, and what flipped.
+    """Compare two evaluations of the same questions.
+
+    Shows differences with significance tests, and the questions whose answers flipped.
 
     Example: rsearch eval compare evals/before evals/after
     """
-    from rsearch_cli.commands.eval_options import compare_evaluations
-    from rsearch_cli.ui.tables import comparison_sheets
+    from rsearch_cli.ui.tables import comparison_tables
+    from rsearch_cli.workflows.compare_evaluations import compare_evaluations
 
     comparisons = compare_evaluations(first, second)
     if as_json:
         print_json(comparisons)
         return
-    _print_sheets([s for each in comparisons["methods"] for s in comparison_sheets(each)])
-    for line in comparisons["settings"]:
-        echo(f"differs: {line}")
+    _print_tables([table for each in comparisons["methods"] for table in comparison_tables(each)])
+    echo(*(f"differs: {line}" for line in comparisons["settings"]))
 
 
-def _print_results(results: dict[str, Any], folder: Path) -> None:
-    from rsearch_cli.ui.tables import describe_context, result_sheets
-
-    _print_sheets(result_sheets(results))
-    for line in describe_context(results["context"]):
-        echo(line)
-    echo(f"report: {folder / 'report.md'}")
-
-
-def _print_sheets(tables: Sequence[TableData]) -> None:
+def _print_tables(tables: Sequence[TableData]) -> None:
     from rsearch_cli.ui.tables import as_table
 
     with rich_stdout() as console:

@@ -91,7 +91,40 @@ def load_recipe(
     """
     path = _find(name_or_path)
     files, flaws = _read_chain(path, trusted=trusted)
-    options, mistakes = option_layers(overrides, flags or {})
+    loaded = _resolve(path, files, flaws, overrides, flags or {})
+    left = loaded.left_out
+    if left and (trusted is None or "policy.model" in left):
+        raise RecipeError(refusal(_display(path), left))
+    return loaded
+
+
+def override_recipe(
+    recipe: Recipe,
+    overrides: Sequence[str] = (),
+    flags: Mapping[str, object] | None = None,
+    *,
+    name: str = "recipe",
+) -> LoadedRecipe:
+    """Apply overrides to a recipe that is already loaded, and check the whole; see `load_recipe`.
+
+    Raises:
+        RecipeError: A setting is unknown, or has a value that is not allowed.
+    """
+    data = recipe.model_dump()
+    code = data["policy"].pop("trust_remote_code")
+    flags = {"policy.trust_remote_code": code or None, **(flags or {})}
+    return _resolve(Path(f"{name}.yaml"), [Layer("the recipe", data)], [], overrides, flags)
+
+
+def _resolve(
+    path: Path,
+    files: list[Layer],
+    flaws: list[Problem],
+    overrides: Sequence[str],
+    flags: Mapping[str, object],
+) -> LoadedRecipe:
+    """Merge the layers of a recipe with its overrides and check the result."""
+    options, mistakes = option_layers(overrides, flags)
     problems = [*flaws, *mistakes, *_only_on_the_command_line(files)]
     given = tuple(setting for layer in options for setting in layer.settings())
     added, notes = _put_file_for_world(_merge_all(files, options), options)
@@ -102,10 +135,7 @@ def load_recipe(
         problems.append(Problem(kind, where, sentence))
     if problems or recipe is None:
         raise recipe_error(path.stem, problems, more=max(0, len(errors) - MOST_PROBLEMS))
-    left = _left_out(files, options, recipe)
-    if left and (trusted is None or "policy.model" in left):
-        raise RecipeError(refusal(_display(path), left))
-    return LoadedRecipe(path.stem, path, recipe, given, notes, left)
+    return LoadedRecipe(path.stem, path, recipe, given, notes, _left_out(files, options, recipe))
 
 
 def peek(

@@ -1,9 +1,8 @@
-"""Files and folders that are made beside their place, and put there once they are whole.
+"""Write files and folders beside their destination and move them into place when complete.
 
-Place in the path: under the folders of a run and of an evaluation. A file is replaced by a file in
-one go, a folder by a folder is not: the old one is moved out first. On failure: a write that fails
-is a `RunUnsaved`, whichever library made it; a kill between the two moves leaves both folders whole
-in the staging area, and `finish_swaps` puts the new one where it belongs.
+A file replaces a file in one step. A folder does not: the old one is moved out first, and a kill
+between the two moves leaves both complete in the staging area, from where `finish_swaps` restores
+the new one.
 """
 
 from __future__ import annotations
@@ -19,23 +18,23 @@ from rsearch_cli.errors import RunUnsaved
 from rsearch_cli.runs.files import PARTIAL
 
 REPLACED = ".replaced"
-"""Where in the staging area a folder waits for its removal once a new one has its place."""
+"""Folder in the staging area for old folders whose replacement is being moved into place."""
 
-# How safetensors and PyTorch, which raise no OSError, say that a write failed.
+# How safetensors and PyTorch, which raise no OSError, report a failed write.
 _WRITE_FAILURES = ("I/O error", "iostream error", "inline_container")
 
 
 @contextmanager
 def saving(folder: Path, name: str, describe_resume: Callable[[], str]) -> Iterator[None]:
-    """Take a failed write in the block for what it is, whichever library made it.
+    """Turn a failed write in the block into a `RunUnsaved`, whichever library made it.
 
     Args:
-        folder: Of the run.
+        folder: The run folder.
         name: What is written, for the message.
-        describe_resume: Says, for the message, how the run goes on once there is room.
+        describe_resume: Returns how to continue once there is room, for the message.
 
     Raises:
-        RunUnsaved: With the reason and the room that is left on the disk.
+        RunUnsaved: With the reason and the free space on the disk.
     """
     try:
         yield
@@ -44,29 +43,29 @@ def saving(folder: Path, name: str, describe_resume: Callable[[], str]) -> Itera
             words in str(error) for words in _WRITE_FAILURES
         ):
             raise
-        # Only an OSError names its reason in words that are fit for a person.
+        # Only an OSError has a reason that is fit for a message.
         reason = getattr(error, "strerror", None) or "the write failed"
         free = shutil.disk_usage(folder).free / 1e6
         raise RunUnsaved(
-            f"{name} could not be written in {folder}: {reason} ({free:.1f} MB are free); "
-            f"make room, then {describe_resume()}"
+            f"{name} could not be written in {folder}: {reason} ({free:.1f} MB free); free some "
+            f"space, then {describe_resume()}"
         ) from error
 
 
 @contextmanager
 def staged(folder: Path, name: str, describe_resume: Callable[[], str]) -> Iterator[Path]:
-    """Let the block make a file or folder, and put it in its place once it is whole.
+    """Let the block write a file or folder, then move it into place.
 
     Args:
-        folder: Of the run.
-        name: Its place in the folder, at the top for a folder; what is there is replaced.
+        folder: The run folder.
+        name: Its place in the folder, without a parent for a folder; an old one is replaced.
         describe_resume: As for `saving`.
 
     Yields:
-        Where the block makes it; the parent is there.
+        The path to write to; its parent exists.
 
     Raises:
-        RunUnsaved: A write failed; the old one is still there, or the new one is, whole.
+        RunUnsaved: A write failed; either the old one or the complete new one is in place.
     """
     made = folder / PARTIAL / name
     try:
@@ -81,15 +80,15 @@ def staged(folder: Path, name: str, describe_resume: Callable[[], str]) -> Itera
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Let the block write a draft of a file, which takes the file's place at the end.
+    """Let the block write a new version of a file, then put it in the file's place.
 
-    The draft lies in a new folder of this user's beside the file, where nobody can have put a link.
+    The new version is in a new private folder beside the file, where nobody can have put a link.
 
     Args:
-        path: The file; its folder exists. A link there is replaced, and not followed.
+        path: The file; its folder exists. A link there is replaced, not followed.
 
     Raises:
-        OSError: Something cannot be written; the old file is still there.
+        OSError: Something cannot be written; the old file is unchanged.
     """
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
         state = Path(folder, path.name)
@@ -98,11 +97,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def put_in_place(folder: Path, name: str) -> None:
-    """Give what was made in the staging area its place in the folder.
+    """Move a file or folder from the staging area to its place.
 
     Args:
-        folder: Of the run.
-        name: What was made; a folder is named without a parent.
+        folder: The run folder.
+        name: Its name in both; a folder's has no parent.
 
     Raises:
         OSError: It could not be flushed or moved.
@@ -121,7 +120,7 @@ def put_in_place(folder: Path, name: str) -> None:
 
 
 def finish_swaps(folder: Path) -> None:
-    """Fill the places of folders whose replacement was cut short, so that none stays empty.
+    """Complete the replacements of folders that were cut short, so that no place stays empty.
 
     Raises:
         OSError: A folder could not be moved.
@@ -129,14 +128,14 @@ def finish_swaps(folder: Path) -> None:
     for old in (folder / PARTIAL / REPLACED).glob("*"):
         made, target = folder / PARTIAL / old.name, folder / old.name
         if not target.exists():
-            # Whole: it was flushed to the disk before the old one was moved.
+            # Complete: it was flushed to disk before the old one was moved.
             os.replace(made if made.exists() else old, target)
 
 
 def flush_to_disk(path: Path, *, deep: bool = True) -> None:
-    """Have the system write a file, or a folder and with `deep` all that is in it, to the disk."""
+    """Flush a file to disk, or a folder and, with `deep`, everything in it."""
     if os.name != "posix":
-        return  # a folder cannot be opened there, nor a file flushed that is open to be read
+        return  # Windows cannot open a folder, nor flush a file that is open for reading
     if path.is_dir():
         for inner in path.iterdir() if deep else ():
             flush_to_disk(inner)
@@ -144,7 +143,7 @@ def flush_to_disk(path: Path, *, deep: bool = True) -> None:
     try:
         os.fsync(descriptor)
     except OSError:
-        # Some network file systems cannot flush a folder; its files count, and they can be.
+        # Some network file systems cannot flush a folder; its files matter, and they can be.
         if not path.is_dir():
             raise
     finally:

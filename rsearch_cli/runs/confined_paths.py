@@ -1,8 +1,8 @@
-"""Folders whose content may be somebody else's: nothing is written outside of them through a link.
+"""Private folders, and writes that never leave a folder through a link.
 
-A run folder that was sent, copied or unpacked may hold symbolic links, FIFOs and files with a
-second name elsewhere. A folder is checked as a whole before work in it begins, which also covers
-what TRL and W&B write there; files that are changed in place are checked again as they are opened.
+A run folder that was sent, copied or unpacked may contain symbolic links, FIFOs and hard links. The
+whole folder is checked before work in it begins, which also covers what TRL and W&B write there;
+files that are changed in place are checked again when they are opened.
 """
 
 from __future__ import annotations
@@ -18,17 +18,26 @@ from rsearch_cli.errors import RunFolderError
 _SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
-def refuse_escapes(folder: Path) -> None:
-    """Check that a folder holds nothing through which a write would land outside of it.
+def make_private(folder: Path) -> None:
+    """Create a folder that only its owner can enter; an existing one keeps its permissions.
 
-    Links to places inside the folder are allowed: W&B makes them.
+    Raises:
+        OSError: It cannot be created.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def refuse_escapes(folder: Path) -> None:
+    """Check that no write in a folder can land outside it.
+
+    Links to places inside the folder are allowed: W&B creates them.
 
     Args:
         folder: May be a link itself, and need not exist.
 
     Raises:
-        RunFolderError: It holds a link that leads out, a file at the top that has a second name
-            (hard link), or what is neither file nor folder.
+        RunFolderError: It contains a link that leads outside, a hard-linked file at the top level,
+            or something that is neither a file nor a folder.
     """
     root = folder.resolve()
     for parent, folders, files in os.walk(root):
@@ -37,17 +46,17 @@ def refuse_escapes(folder: Path) -> None:
             problem = _find_escape(path, root)
             if problem is not None:
                 raise RunFolderError(
-                    f"{folder / path.relative_to(root)} {problem}, and rsearch writes nothing "
-                    "outside of a run's own folder; remove it, or put a plain copy in its place"
+                    f"{folder / path.relative_to(root)} {problem}; remove it, or replace it with a "
+                    "plain copy: rsearch writes only inside its own folder"
                 )
 
 
 def open_own(path: str, flags: int, mode: int = 0o666) -> int:
-    """An `opener` for `open` that takes regular files only, and follows no link.
+    """Open a regular file without following links; an `opener` for `open`.
 
     Raises:
-        RunFolderError: The path is a link or no regular file, or it is to be written to and has a
-            second name (hard link).
+        RunFolderError: The path is a link or not a regular file, or it is opened for writing and
+            has another hard link.
     """
     try:
         descriptor = os.open(path, flags | _SAFELY, mode)
@@ -59,9 +68,9 @@ def open_own(path: str, flags: int, mode: int = 0o666) -> int:
     writing = flags & (os.O_WRONLY | os.O_RDWR)
     problem = None
     if not stat.S_ISREG(status.st_mode):
-        problem = "is no regular file"
+        problem = "is not a regular file"
     elif writing and status.st_nlink > 1:
-        problem = "has a second name (hard link)"
+        problem = "has another hard link"
     if problem is not None:
         os.close(descriptor)
         raise _refuse(path, problem)
@@ -69,27 +78,27 @@ def open_own(path: str, flags: int, mode: int = 0o666) -> int:
 
 
 def copy_own(root: Path, name: str, target: Path, most: int) -> None:
-    """Copy a file of a folder, to be given away.
+    """Copy a file of a folder for publication.
 
     Args:
         root: The folder; may be a link itself.
         name: The file's path in it.
-        target: Where to.
-        most: Bytes that the file may have.
+        target: Path of the copy.
+        most: Largest permitted size in bytes.
 
     Raises:
-        RunFolderError: It is no regular file in the folder, has a second name (hard link), or is
-            larger.
+        RunFolderError: It is not a regular file inside the folder, has another hard link, or is too
+            large.
     """
     path = root / name
     if path.resolve() != root.resolve() / name:
-        raise _refuse(path, "is a link, or lies behind one")
+        raise _refuse(path, "is a link, or is behind one")
     with open(path, "rb", opener=open_own) as file:
         status = os.fstat(file.fileno())
         if status.st_nlink > 1:
-            raise _refuse(path, "has a second name (hard link)")
+            raise _refuse(path, "has another hard link")
         if status.st_size > most:
-            raise _refuse(path, f"has {status.st_size:,} bytes, and at most {most:,} are expected")
+            raise _refuse(path, f"has {status.st_size:,} bytes; at most {most:,} are expected")
         with target.open("wb") as copy:
             shutil.copyfileobj(file, copy, 1 << 20)
 
@@ -97,16 +106,16 @@ def copy_own(root: Path, name: str, target: Path, most: int) -> None:
 def _find_escape(path: Path, root: Path) -> str | None:
     try:
         status = path.lstat()
-    except FileNotFoundError:  # another process is at work in the folder
+    except FileNotFoundError:  # another process works in the folder
         return None
     if stat.S_ISLNK(status.st_mode):
         target = Path(os.path.realpath(path))
         return None if target.is_relative_to(root) else f"is a link to {target}"
     if stat.S_ISREG(status.st_mode):
         shared = status.st_nlink > 1 and path.parent == root
-        return "has a second name (hard link)" if shared else None
+        return "has another hard link" if shared else None
     return None if stat.S_ISDIR(status.st_mode) else "is neither a file nor a folder"
 
 
 def _refuse(path: str | Path, problem: str) -> RunFolderError:
-    return RunFolderError(f"{path} {problem}; remove it, or put a plain copy in its place")
+    return RunFolderError(f"{path} {problem}; remove it, or replace it with a plain copy")

@@ -1,9 +1,7 @@
-"""A folder that one process at a time works in.
+"""Folders in which one process works at a time.
 
-Place in the path: under the folders of a run and of an evaluation, around everything that changes
-them. On failure: a folder that another process holds is `RunFolderOccupied`, one that cannot be
-made or locked `RunFolderUnwritable`. What a killed process held is free at once, because the system
-itself holds the lock; the file that it leaves behind stands in nobody's way.
+The operating system holds the lock, so a killed process frees it at once; the lock file that it
+leaves behind is harmless.
 """
 
 from __future__ import annotations
@@ -16,24 +14,24 @@ from pathlib import Path
 import filelock
 
 from rsearch_cli.errors import RunFolderOccupied, RunFolderUnwritable
-from rsearch_cli.runs.confined_paths import refuse_escapes
+from rsearch_cli.runs.confined_paths import make_private, refuse_escapes
 from rsearch_cli.runs.file_locks import describe_holder
 from rsearch_cli.runs.files import LOCK
-from rsearch_cli.runs.private_files import make_private
 
 
 @contextmanager
-def claim_folder(folder: Path, doing: str) -> Iterator[None]:
-    """Keep other processes out of a folder while the block runs.
+def lock_folder(folder: Path, activity: str) -> Iterator[None]:
+    """Lock a folder while the block runs.
 
     Args:
-        folder: Made if it is not there; if it was made here and is empty at the end, it goes.
-        doing: What processes do into it, for the message: `training`, `evaluating`.
+        folder: Created if it does not exist; if it was created here and is empty at the end, it is
+            removed.
+        activity: What processes do in it, for the message: `training`, `evaluating`.
 
     Raises:
-        RunFolderOccupied: Another process holds it.
-        RunFolderUnwritable: It cannot be made or locked.
-        RunFolderError: It holds what leads out of it (see `refuse_escapes`).
+        RunFolderOccupied: Another process holds the lock.
+        RunFolderUnwritable: The folder cannot be created or locked.
+        RunFolderError: A link in it leads outside (see `refuse_escapes`).
     """
     refuse_escapes(folder)
     lock = filelock.FileLock(folder / LOCK)
@@ -43,15 +41,15 @@ def claim_folder(folder: Path, doing: str) -> Iterator[None]:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise RunFolderOccupied(
-            f"{describe_holder(folder / LOCK)} is {doing} into {folder}; wait for its end, or "
-            "choose another with --output-dir"
+            f"{describe_holder(folder / LOCK)} is {activity} in {folder}; wait until it ends, or "
+            "choose another folder with --output-dir"
         ) from None
     except OSError as error:
         raise _unwritable(folder, error, folder) from error
     try:
         yield
     finally:
-        # Before the release: a process that gets the lock of a file without a name tries again.
+        # Before the release: a process that locks a file which has been unlinked tries again.
         with suppress(OSError):
             (folder / LOCK).unlink()
         lock.release()
@@ -60,12 +58,12 @@ def claim_folder(folder: Path, doing: str) -> Iterator[None]:
                 path.rmdir()
 
 
-def require_writable(folder: Path) -> None:
-    """See whether files can be written in a folder, which may not be there yet; nothing stays.
+def check_writable(folder: Path) -> None:
+    """Check that files can be written in a folder, which need not exist yet; leave nothing behind.
 
     Raises:
-        RunFolderUnwritable: It is a file, or the system refuses it or the nearest one that exists.
-        RunFolderError: It holds what leads out of it (see `refuse_escapes`).
+        RunFolderUnwritable: It is a file, or it or its nearest existing parent cannot be written.
+        RunFolderError: A link in it leads outside (see `refuse_escapes`).
     """
     refuse_escapes(folder)
     nearest = folder

@@ -1,8 +1,7 @@
-"""JSON that every parser accepts: the only place in the package that writes it.
+"""JSON that every parser accepts: the only place in the package that writes JSON.
 
-Python's own `json` writes and reads `NaN` and `Infinity`, which are not JSON. Here a number that is
-not finite is null in both directions. What must not reach a terminal is escaped, so nothing is lost
-and the text can be printed and written in any case.
+Python's `json` reads and writes `NaN` and `Infinity`, which are not JSON. Here a number that is not
+finite is null in both directions. Control characters are escaped, so that the text can be printed.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from rsearch_cli.terminal import escape_suspect
 
 
 def dump_json(value: Any, **options: Any) -> str:
-    """Write a value as JSON; numbers that are not finite become null.
+    """Return a value as JSON; numbers that are not finite become null.
 
     Args:
-        value: What `json.dumps` takes.
-        options: Passed on to `json.dumps`; text beyond ASCII is written as it is by default.
+        value: Anything `json.dumps` accepts.
+        options: Passed to `json.dumps`; by default, text beyond ASCII is not escaped.
     """
     options = {"ensure_ascii": False, **options, "allow_nan": False}
     try:
@@ -31,21 +30,21 @@ def dump_json(value: Any, **options: Any) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """Parse JSON; numbers that are not finite, which `json.loads` lets through, become None.
+    """Parse JSON; `NaN` and `Infinity`, which `json.loads` accepts, become None.
 
     Raises:
-        ValueError: It is not JSON (as `json.JSONDecodeError`), or holds a number that is too long.
+        ValueError: It is not JSON (as `json.JSONDecodeError`), or a number is too long.
         RecursionError: It is nested too deeply.
     """
     return _DECODER.decode(text)
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Read a file that holds one JSON object.
+    """Read a file that contains one JSON object.
 
     Raises:
-        OSError: It cannot be read.
-        ValueError: It is not UTF-8, not JSON, nested too deeply to be read, or no object.
+        OSError: The file cannot be read.
+        ValueError: It is not UTF-8, not JSON, nested too deeply, or not an object.
     """
     text = path.read_text(encoding="utf-8")
     try:
@@ -58,7 +57,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def finite_only(value: Any) -> Any:
-    """The value with None for every number in it that is not finite."""
+    """Return the value with None in place of every number that is not finite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

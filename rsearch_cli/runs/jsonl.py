@@ -1,9 +1,4 @@
-"""Rows of JSON in a file that only grows: appended whole, read as far as they are whole.
-
-Place in the path: under metrics, trajectories and predictions, of runs and of evaluations. On
-failure: an append that fails leaves the file as it was; a row that a kill cut short ends the file
-for readers, and cutting the file back takes no room on a disk that has none left.
-"""
+"""JSONL files that only grow: rows are appended whole and read up to the first incomplete one."""
 
 from __future__ import annotations
 
@@ -21,22 +16,22 @@ Row = dict[str, Any]
 
 
 def write_lines(rows: Iterable[Mapping[str, Any]]) -> str:
-    """The rows as text, a line each."""
+    """Return the rows as text, one line each."""
     return "".join(dump_json(row) + "\n" for row in rows)
 
 
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Append rows, and flush them to the disk.
+    """Append rows and flush them to disk.
 
     Raises:
-        OSError: The write failed.
-        RunFolderError: The path is no regular file of its own (see `open_own`).
+        OSError: The write failed; the file is unchanged.
+        RunFolderError: The path is not a regular file of its own (see `open_own`).
     """
     data = write_lines(rows).encode()
     with open(path, "ab", buffering=0, opener=open_own) as file:
         size = file.tell()
         try:
-            while data:  # a disk that fills up takes a part, and refuses only the next
+            while data:  # a disk that fills up accepts a part, and refuses only the next write
                 data = data[file.write(data) :]
             os.fsync(file.fileno())
         except OSError:
@@ -45,21 +40,23 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a file up to the first that is not whole; [] if the file is not there."""
-    return [row for row, _ in _whole_rows(path)]
+    """Return the rows of a file up to the first incomplete one; [] if there is no file."""
+    return [row for row, _ in _complete_rows(path)]
 
 
 def cut_rows(path: Path, step: int) -> Counter[int]:
-    """Cut off everything behind the last whole row whose `step` is at most `step`.
+    """Truncate a file after the last complete row whose `step` is at most `step`.
+
+    This needs no room on a full disk.
 
     Returns:
-        How many rows are left of each step.
+        The number of remaining rows of each step.
 
     Raises:
         OSError: The file cannot be changed.
-        RunFolderError: The path is no regular file of its own (see `open_own`).
+        RunFolderError: The path is not a regular file of its own (see `open_own`).
     """
-    rows = [(row["step"], end) for row, end in _whole_rows(path)]
+    rows = [(row["step"], end) for row, end in _complete_rows(path)]
     kept = [(of, end) for of, end in rows if of <= step]
     if os.path.lexists(path):
         with open(path, "r+b", opener=open_own) as file:
@@ -68,22 +65,22 @@ def cut_rows(path: Path, step: int) -> Counter[int]:
 
 
 def damaged_line(path: Path) -> int | None:
-    """Number of the first line that is whole and yet no row, counted from 1; None without one.
+    """Return the number of the first complete line that is not a row, from 1; None without one.
 
     A kill cuts the last line short; it does not leave such a line.
     """
     if not path.exists():
         return None
     number, end = 1, 0
-    for number, (_, end) in enumerate(_whole_rows(path), 2):  # noqa: B007
+    for number, (_, end) in enumerate(_complete_rows(path), 2):  # noqa: B007
         pass
     with open(path, "rb", opener=open_own) as file:
         file.seek(end)
         return number if file.readline().endswith(b"\n") else None
 
 
-def _whole_rows(path: Path) -> Iterator[tuple[Row, int]]:
-    """Each whole row with the position of its end in bytes."""
+def _complete_rows(path: Path) -> Iterator[tuple[Row, int]]:
+    """Yield each complete row with the position of its end in bytes."""
     if not os.path.lexists(path):
         return
     end = 0

@@ -12,10 +12,9 @@ from typing import Any
 import filelock
 
 from rsearch_cli.errors import RunFolderError, RunFolderOccupied, RunFolderUnwritable
-from rsearch_cli.runs.confined_paths import open_own
+from rsearch_cli.runs.confined_paths import make_private, open_own
 from rsearch_cli.runs.file_locks import Patience, describe_holder
 from rsearch_cli.runs.json_text import dump_json
-from rsearch_cli.runs.private_files import make_private
 
 # Bytes; a page of memory on all common systems, and room for twenty services.
 _PAGE = 4096

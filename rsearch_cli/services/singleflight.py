@@ -23,8 +23,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rsearch_cli.runs.confined_paths import make_private
 from rsearch_cli.runs.file_locks import Patience
-from rsearch_cli.runs.private_files import make_private
 
 if sys.platform != "win32":
     import fcntl

@@ -42,24 +42,24 @@ class TableData:
     prose: bool = False
 
 
-def result_sheets(results: Mapping[str, Any]) -> list[TableData]:
+def result_tables(results: Mapping[str, Any]) -> list[TableData]:
     """The sheets of `results.json`: metrics by method, differences, types and levels."""
     methods: Mapping[str, Any] = results["methods"]
-    tables = [_metrics_sheet(methods)]
+    tables = [_metrics_table(methods)]
     if results["differences"]:
         tables += [
-            _difference_sheet(f"{name}, paired by question", comparison, name.split(" against "))
+            _difference_table(f"{name}, paired by question", comparison, name.split(" against "))
             for name, comparison in results["differences"].items()
         ]
     for key, title in (("by_type", "By type"), ("by_level", "By level")):
-        tables += _group_sheets(methods, key, title)
+        tables += _group_tables(methods, key, title)
     return tables
 
 
-def comparison_sheets(comparison: Mapping[str, Any]) -> list[TableData]:
+def comparison_tables(comparison: Mapping[str, Any]) -> list[TableData]:
     """The sheets of one comparison: differences with their tests, and the flipped questions."""
     title = f"{comparison['first']} (A) and {comparison['second']} (B), {comparison['n']} questions"
-    tables = [_difference_sheet(title, comparison, ("B", "A"))]
+    tables = [_difference_table(title, comparison, ("B", "A"))]
     for key, words in (("gained", "Right in B only"), ("lost", "Right in A only")):
         rows = tuple(
             (
@@ -132,7 +132,7 @@ def report_markdown(results: Mapping[str, Any]) -> str:
         " are counted below and taken for nothing else; an answer that the policy's server "
         "did not give is in no mean."
     )
-    tables = [as_markdown(table_data) for table_data in result_sheets(results)]
+    tables = [as_markdown(table_data) for table_data in result_tables(results)]
     problems = [
         f"**Warning, {name}**: {escape_markdown(block['format_problem'])}\n"
         for name, block in results["methods"].items()
@@ -141,7 +141,7 @@ def report_markdown(results: Mapping[str, Any]) -> str:
     return "\n".join(["# Evaluation", "", *context, "", *problems, note, "", *tables])
 
 
-def _metrics_sheet(methods: Mapping[str, Any]) -> TableData:
+def _metrics_table(methods: Mapping[str, Any]) -> TableData:
     blocks = list(methods.values())
     rows: list[tuple[str, ...]] = [
         (label, *(_estimate(block, metric) for block in blocks))
@@ -170,7 +170,7 @@ def _metrics_sheet(methods: Mapping[str, Any]) -> TableData:
     return TableData("Metrics", ("", *methods), tuple(rows))
 
 
-def _difference_sheet(title: str, comparison: Mapping[str, Any], names: Sequence[str]) -> TableData:
+def _difference_table(title: str, comparison: Mapping[str, Any], names: Sequence[str]) -> TableData:
     """Rows of metrics; `names` are those of the second and of the first side, as in "B - A"."""
     second, first = names
     rows = tuple(
@@ -188,7 +188,7 @@ def _difference_sheet(title: str, comparison: Mapping[str, Any], names: Sequence
     return TableData(title, ("", first, second, "difference", "p", "test", "n"), rows)
 
 
-def _group_sheets(methods: Mapping[str, Any], key: str, title: str) -> list[TableData]:
+def _group_tables(methods: Mapping[str, Any], key: str, title: str) -> list[TableData]:
     groups = [
         (f"{name}, {method}", block[key][name])
         for name in sorted({name for block in methods.values() for name in block[key]})

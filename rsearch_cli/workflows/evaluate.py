@@ -1,169 +1,300 @@
-"""The course of `rsearch eval`, from checks to report.
-
-Place in the path: the command's body; it opens what can fail first, asks batch by batch, and works
-the figures out from what is stored. On failure: whatever is wrong with the input is raised before
-the model is loaded; a run that was cut off goes on from its last whole batch.
-"""
+"""Evaluate a search agent: check, open, continue what is stored, ask the rest, write the report."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
+from rsearch_cli.errors import UsageError
 from rsearch_cli.evaluation.answering import answer_questions, check_failures, judge_answers
-from rsearch_cli.evaluation.folder import EvaluationFolder, whole_batches
-from rsearch_cli.evaluation.methods import DIRECT, render_prompt_for
+from rsearch_cli.evaluation.methods import AGENT, DIRECT, METHODS, render_prompt_for
+from rsearch_cli.evaluation.report import describe_conditions, summarise_methods
 from rsearch_cli.evaluation.result import EvalResult
 from rsearch_cli.evaluation.spec import (
     EvalSpec,
-    describe_policy,
+    PolicyFacts,
+    add_stored_facts,
     describe_settings,
-    make_results,
-    stored_policy,
+    identify_policy,
 )
+from rsearch_cli.evaluation.stored import Batch, complete_batches, plan_batches, read_results
 from rsearch_cli.interrupts import Interrupts
 from rsearch_cli.policy.endpoint import EndpointPolicy
 from rsearch_cli.policy.generation import PromptRenderer
 from rsearch_cli.policy.prompts import refuse_long_prompts
-from rsearch_cli.questions.sets import QuestionSet, open_question_set
+from rsearch_cli.questions.sets import WHOLE, open_question_set
 from rsearch_cli.recipe.loading import dump_recipe
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.recipe.trust import remember_own
+from rsearch_cli.recipe.unread import tell_notes
 from rsearch_cli.reward.judge import AnswerJudge, open_judge
 from rsearch_cli.reward.lexical import describe_unspaced
 from rsearch_cli.rollout.rollout import Rollout
-from rsearch_cli.runs.files import REPORT, RESULTS
+from rsearch_cli.runs.evaluation_folder import EvaluationFolder
+from rsearch_cli.runs.files import ANSWERS, REPORT, RESULTS
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import SearchSource, open_sources
-from rsearch_cli.services.budget import Budget
+from rsearch_cli.services.budget import Budget, Spend
 from rsearch_cli.services.runtime import Services, open_services
 from rsearch_cli.types import Question
-from rsearch_cli.ui.progress import phase
 from rsearch_cli.ui.tables import report_markdown
-from rsearch_cli.workflows.open_policy import open_endpoint, open_policy
+from rsearch_cli.workflows.open_policy import choose_policy, open_endpoint, open_policy
 
 logger = logging.getLogger(__name__)
 
-MOST_AT_ONCE = 32
-"""Questions of a batch unless the user says otherwise; a kill costs at most one batch."""
+MAX_BATCH = 32
+"""Largest default batch; a kill loses at most one batch."""
 
-NEXT_STEP = "fix that and run the command again: the answers so far are kept"
+DEFAULT_FOLDER = Path("evals")
 
-Batch = tuple[str, list[Question]]
+NEXT_STEP = "fix that and run the same command again: the answers so far are kept"
 
 
-@dataclass(slots=True)
-class _Bench:
-    """What one batch needs."""
+class Progress(Protocol):
+    """Shows how many answers there are; `ui.progress.phase` is one."""
+
+    def __call__(
+        self, name: str, total: int, spend: Callable[[], Spend]
+    ) -> AbstractContextManager[Callable[[int], None]]:
+        """Return a context manager whose value is called with the number of new answers."""
+        ...
+
+
+def no_progress(
+    name: str, total: int, spend: Callable[[], Spend]
+) -> AbstractContextManager[Callable[[int], None]]:
+    """Show nothing."""
+    return nullcontext(lambda count: None)
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationReport:
+    """A finished evaluation.
+
+    Attributes:
+        folder: The evaluation folder.
+        results: The content of `results.json`: `context`, `methods` (a summary each, see
+            `evaluation.summary.summarise`), `differences` between methods, and `spend`.
+        answers: One result per method and question.
+    """
+
+    folder: Path
+    results: dict[str, Any]
+    answers: list[EvalResult]
+
+
+@dataclass(frozen=True, slots=True)
+class _Remote:
+    """What is asked over the network, apart from searches."""
+
+    judge: AnswerJudge | None
+    policy: EndpointPolicy | None
+
+    def facts(self) -> PolicyFacts:
+        """How the policy's server is asked; nothing for local weights."""
+        return self.policy.mode.as_settings() if self.policy else {}
+
+
+@dataclass(frozen=True, slots=True)
+class _Asker:
+    """What answering a batch needs."""
 
     rollout: Rollout
     judge: AnswerJudge | None
     budget: Budget
 
 
-@dataclass(frozen=True, slots=True)
-class _Remote:
-    """What is asked over the network beside searches."""
+def evaluate(
+    recipe: Recipe | str | Path | None = None,
+    *,
+    model: str | Path | None = None,
+    endpoint: str | None = None,
+    endpoint_model: str | None = None,
+    methods: str | Sequence[str] = AGENT,
+    overrides: Sequence[str] = (),
+    data_path: str | Path | None = None,
+    split: str | None = None,
+    limit: int | None = None,
+    seed: int | None = None,
+    batch_size: int | None = None,
+    judge: bool | None = None,
+    output_dir: str | Path | None = None,
+    overwrite: bool = False,
+    trust_settings: bool = False,
+    trust_remote_code: bool = False,
+    progress: Progress = no_progress,
+) -> EvaluationReport:
+    """Evaluate a search agent and the methods it is compared with.
 
-    judge: AnswerJudge | None
-    policy: EndpointPolicy | None
+    Answers are stored batch by batch. Called again with the same arguments after a stop, the
+    evaluation continues from the stored answers; a finished one is only read.
 
-    def settings(self) -> dict[str, str | None]:
-        """How the policy's server is asked; nothing for local weights."""
-        return self.policy.mode.as_settings() if self.policy else {}
-
-
-def run_evaluation(wanted: EvalSpec, *, overwrite: bool = False) -> dict[str, Any]:
-    """Check, go on from what is stored, ask the rest, and write the report.
-
-    Returns:
-        `results.json`.
+    Args:
+        recipe: A recipe, or the name or path of one; None takes the recipe of the run that `model`
+            names, else `quickstart`.
+        model: Run folder, adapter, model folder, Hub id or `builtin:nano`.
+        endpoint: URL of an OpenAI-compatible server to evaluate instead of local weights.
+        endpoint_model: The model's name on that server.
+        methods: Of `rsearch`, `rag` (one search) and `direct` (none); several as a list or `a,b`.
+        overrides: Settings as `key=value`, as for `--set`.
+        data_path: Question file; all of it is evaluated unless `split` is given.
+        split: Split of the question set; None takes the recipe's `evaluate.split`.
+        limit: Number of questions; None takes the recipe's `evaluate.limit`, or all of a file.
+        seed: Seed of the question set: decides which questions are held out.
+        batch_size: Questions asked at once; None takes `rollout.micro_batch`, at most 32.
+        judge: Whether a judge scores the answers; None does if the recipe's reward uses one.
+        output_dir: The evaluation folder; None takes `evals/NAME`.
+        overwrite: Start over if the folder contains an evaluation.
+        trust_settings: Accept all settings of a recipe that somebody else wrote.
+        trust_remote_code: Run Python code that comes with the model.
+        progress: Shows the number of answers.
 
     Raises:
-        Interrupted: Ctrl-C; calls under way had a few seconds to end.
+        RsearchError: The evaluation cannot start or continue; stored answers are kept.
+    """
+    flags = {
+        "questions.path": None if data_path is None else str(data_path),
+        "seed": seed,
+        "reward.answer": "judge" if judge else None,
+        "policy.trust_remote_code": trust_remote_code or None,
+    }
+    loaded, adapter = choose_policy(
+        str(recipe) if isinstance(recipe, Path) else recipe,
+        overrides,
+        None if model is None else str(model),
+        endpoint,
+        endpoint_model,
+        flags,
+        trust_settings=trust_settings,
+    )
+    tell_notes(loaded, "eval")
+    settings = loaded.recipe if judge is not False else _without_judge(loaded.recipe)
+    whole_file = data_path is not None and split is None
+    given = Path(recipe).stem if isinstance(recipe, str | Path) else None
+    name = _name(given, model, endpoint_model, loaded.name)
+    spec = EvalSpec(
+        recipe=settings,
+        adapter=adapter,
+        methods=read_methods(methods),
+        split=split or (WHOLE if whole_file else settings.evaluate.split),
+        limit=settings.evaluate.limit if limit is None and not whole_file else limit,
+        batch_size=batch_size or min(settings.rollout.micro_batch, MAX_BATCH),
+        output_dir=Path(output_dir or DEFAULT_FOLDER / name),
+    )
+    return run_evaluation(spec, overwrite=overwrite, progress=progress)
+
+
+def run_evaluation(
+    spec: EvalSpec, *, overwrite: bool = False, progress: Progress = no_progress
+) -> EvaluationReport:
+    """Run an evaluation that has been specified; see `evaluate`.
+
+    Everything that can fail is opened before the model is loaded.
+
+    Raises:
+        Interrupted: Ctrl-C; calls in flight had a few seconds to finish.
         Terminated: The same for SIGTERM.
         HungUp: The same for SIGHUP.
-        RsearchError: Any of its kinds; see the modules that are called.
+        RsearchError: The evaluation cannot start or continue.
     """
-    recipe = wanted.recipe
-    folder = EvaluationFolder(wanted.output)
+    recipe = spec.recipe
+    folder = EvaluationFolder(spec.output_dir)
     folder.check()
     question_set = open_question_set(recipe.questions, recipe.seed)
-    policy = describe_policy(wanted)
+    policy = identify_policy(spec)
     with ExitStack() as stack:
-        stack.enter_context(Interrupts(lambda: describe_rest(folder, overwrite=overwrite)))
+        stack.enter_context(Interrupts(lambda: _describe_resume(folder, overwrite)))
         stack.enter_context(folder.locked(overwrite=overwrite))
         services = stack.enter_context(open_services(recipe, folder.path))
         logger.info("opening the search sources")
-        # Sources ask for their keys; a question set from the Hub takes minutes to come.
-        sources = _open_sources(wanted, question_set)
+        # Before the questions: a source may lack its key, and a set from the Hub takes minutes.
+        # A method that does not search needs no key.
+        keyless = recipe.cache.mode == "offline" or spec.methods == (DIRECT,)
+        sources = open_sources(recipe.search, question_set.corpus, offline=keyless)
         remote = None
         if folder.holds_evaluation and not overwrite:
-            policy = stored_policy(folder, policy)
+            policy = add_stored_facts(policy, folder)
         else:
             remote = stack.enter_context(_open_remote(recipe, services))
-            policy |= remote.settings()
-        questions = question_set.load(wanted.split, wanted.limit)
+            policy = {**policy, **remote.facts()}
+        questions = question_set.load(spec.split, spec.limit)
         references = [question.answers for question in questions]
         if warning := describe_unspaced(references, recipe.reward.normalisation):
             logger.warning(warning)
-        settings = describe_settings(wanted, questions, sources, policy)
+        settings = describe_settings(spec, questions, sources, policy)
         folder.begin(settings, dump_recipe(recipe), overwrite=overwrite)
-        batches = plan_batches(wanted, questions)
-        ids = [(method, [q.id for q in asked]) for method, asked in batches]
-        records, done = whole_batches(folder.read_records(), ids)
-        folder.keep(records)
-        if records:
-            logger.info(f"going on in {folder.path}: {len(records)} answers are there")
-        if done < len(batches):
-            missing = batches[done:]
+        remember_own(dump_recipe(recipe))
+        batches = plan_batches(spec, questions)
+        results, done = complete_batches(read_results(folder), batches)
+        folder.write_rows(ANSWERS, (result.as_json() for result in results))
+        if results:
+            logger.info(
+                f"{folder.path}: the evaluation continues with the {len(results)} stored answers"
+            )
+        if missing := batches[done:]:
             if remote is None:
                 remote = stack.enter_context(_open_remote(recipe, services))
-                # A server that would be asked in another way gives other answers.
-                folder.require_same({**settings, "policy": policy | remote.settings()})
-            bench = stack.enter_context(_open_bench(wanted, missing, sources, services, remote))
-            records += _ask(bench, missing, records, folder)
-        results = make_results(wanted, records, question_set, sources, services.budget, policy)
-        folder.write_json(RESULTS, results)
-        folder.write_text(REPORT, report_markdown(results))
-    for name, block in results["methods"].items():
+                # A server that is asked in another way gives other answers.
+                folder.check_settings({**settings, "policy": {**policy, **remote.facts()}})
+            with _open_asker(spec, missing, sources, services, remote) as asker:
+                results += _ask(asker, missing, results, folder, progress)
+        report = {
+            "context": describe_conditions(spec, len(questions), question_set, sources, policy),
+            **summarise_methods(spec, results, policy.get("results")),
+            "spend": {name: asdict(s) for name, s in services.budget.snapshot().services.items()},
+        }
+        folder.write_json(RESULTS, report)
+        folder.write_text(REPORT, report_markdown(report))
+    for name, block in report["methods"].items():
         if block["format_problem"]:
             logger.warning(f"{name}: {block['format_problem']}")
-    return results
+    return EvaluationReport(folder.path, report, results)
 
 
-def describe_rest(folder: EvaluationFolder, *, overwrite: bool) -> str:
-    """Say in a few words how an evaluation that stops now goes on."""
+def read_methods(methods: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the methods of a list or of comma-separated names, each once, in the order given.
+
+    Raises:
+        UsageError: One is unknown, or there is none.
+    """
+    given = methods.split(",") if isinstance(methods, str) else methods
+    names = tuple(dict.fromkeys(name.strip() for name in given if name.strip()))
+    unknown = [name for name in names if name not in METHODS]
+    if unknown or not names:
+        got = unknown[0] if unknown else methods
+        raise UsageError(f"--method must be one or more of {', '.join(METHODS)}; got {got!r}")
+    return names
+
+
+def _without_judge(recipe: Recipe) -> Recipe:
+    if recipe.reward.answer != "judge":
+        return recipe
+    return recipe.model_copy(update={"reward": recipe.reward.model_copy(update={"answer": "f1"})})
+
+
+def _name(*parts: str | Path | None) -> str:
+    """Return a folder name that tells evaluations apart, from what was given explicitly."""
+    *given, default = parts
+    names = [Path(part).name.replace(":", "-") for part in given if part]
+    return "-".join(names) or str(default)
+
+
+def _describe_resume(folder: EvaluationFolder, overwrite: bool) -> str:
     if not folder.holds_evaluation:
         return "nothing was changed"
-    but_for = ", but for --overwrite," if overwrite else ""
-    return f"the same command{but_for} goes on in {folder.path}"
-
-
-def plan_batches(wanted: EvalSpec, questions: Sequence[Question]) -> list[Batch]:
-    """Every batch in the order of asking: the same for the same settings, whatever is stored."""
-    starts = range(0, len(questions), wanted.batch_size)
-    return [
-        (method, list(questions[start : start + wanted.batch_size]))
-        for method in wanted.methods
-        for start in starts
-    ]
-
-
-def _open_sources(wanted: EvalSpec, question_set: QuestionSet) -> dict[str, SearchSource]:
-    recipe = wanted.recipe
-    # Who searches nothing needs no key to do so.
-    keyless = recipe.cache.mode == "offline" or wanted.methods == (DIRECT,)
-    return open_sources(recipe.search, question_set.corpus, offline=keyless)
+    without = " without --overwrite" if overwrite else ""
+    return f"the same command{without} continues in {folder.path}"
 
 
 @contextmanager
 def _open_remote(recipe: Recipe, services: Services) -> Iterator[_Remote]:
-    """Judge and policy on a server; each has answered once before anything is loaded."""
+    """Open the judge and the policy's server; each answers once before anything is loaded."""
     with ExitStack() as stack:
         if judge := open_judge(recipe, services):
             stack.enter_context(judge)
@@ -175,62 +306,62 @@ def _open_remote(recipe: Recipe, services: Services) -> Iterator[_Remote]:
 
 
 @contextmanager
-def _open_bench(
-    wanted: EvalSpec,
+def _open_asker(
+    spec: EvalSpec,
     batches: Sequence[Batch],
     sources: Mapping[str, SearchSource],
     services: Services,
     remote: _Remote,
-) -> Iterator[_Bench]:
-    """The policy and the search layer for the batches that are to be asked."""
+) -> Iterator[_Asker]:
+    """Open the search layer and the policy, and check the prompts of the batches before."""
 
-    def check(policy: PromptRenderer, fitted: Recipe) -> None:
-        for method, asked in batches:
-            refuse_long_prompts(
-                asked,
-                partial(render_prompt_for, method, policy=policy, recipe=fitted),
-                fitted.policy,
-            )
+    def check_prompts(policy: PromptRenderer, fitted: Recipe) -> None:
+        for batch in batches:
+            encode = partial(render_prompt_for, batch.method, policy=policy, recipe=fitted)
+            refuse_long_prompts(batch.questions, encode, fitted.policy)
 
-    recipe = wanted.recipe
-    with ExitStack() as stack:
-        executor = stack.enter_context(PlanExecutor(sources, recipe.search, services))
-        policy, recipe = stack.enter_context(
-            open_policy(recipe, wanted.adapter, services, check, remote.policy)
-        )
-        rollout = Rollout(policy, executor, recipe)
-        yield _Bench(rollout, remote.judge, services.budget)
+    with (
+        PlanExecutor(sources, spec.recipe.search, services) as executor,
+        open_policy(spec.recipe, spec.adapter, services, check_prompts, remote.policy) as opened,
+    ):
+        policy, recipe = opened
+        yield _Asker(Rollout(policy, executor, recipe), remote.judge, services.budget)
 
 
 def _ask(
-    bench: _Bench, batches: Sequence[Batch], stored: Sequence[EvalResult], folder: EvaluationFolder
+    asker: _Asker,
+    batches: Sequence[Batch],
+    stored: Sequence[EvalResult],
+    folder: EvaluationFolder,
+    progress: Progress,
 ) -> list[EvalResult]:
-    """Ask the batches that are missing; each is stored before the next is asked."""
-    fresh: list[EvalResult] = []
-    most = bench.rollout.recipe.budget.max_failed_share
-    for method in dict.fromkeys(method for method, _ in batches):
-        mine = [asked for name, asked in batches if name == method]
-        with phase(f"evaluating {method}", sum(map(len, mine)), bench.budget.snapshot) as advance:
-            for asked in mine:
-                rows = _ask_batch(bench, method, asked)
-                so_far = [r for r in (*stored, *fresh, *rows) if r.method == method]
-                check_failures(
-                    so_far, most, bench.judge.last_failure if bench.judge else None, NEXT_STEP
-                )
-                folder.append(rows)
-                fresh += rows
-                advance(len(rows))
-    return fresh
+    """Ask the missing batches; store each before the next one is asked."""
+    new: list[EvalResult] = []
+    limit = asker.rollout.recipe.budget.max_failed_share
+    for method in dict.fromkeys(batch.method for batch in batches):
+        mine = [batch.questions for batch in batches if batch.method == method]
+        total = sum(map(len, mine))
+        with progress(f"evaluating {method}", total, asker.budget.snapshot) as advance:
+            for questions in mine:
+                results = _ask_batch(asker, method, questions)
+                so_far = [r for r in (*stored, *new, *results) if r.method == method]
+                judge_failure = asker.judge.last_failure if asker.judge else None
+                check_failures(so_far, limit, judge_failure, NEXT_STEP)
+                folder.append(ANSWERS, [result.as_json() for result in results])
+                new += results
+                advance(len(results))
+    return new
 
 
-def _ask_batch(bench: _Bench, method: str, questions: Sequence[Question]) -> list[EvalResult]:
-    paid = bench.budget.snapshot().total.usd
+def _ask_batch(asker: _Asker, method: str, questions: Sequence[Question]) -> list[EvalResult]:
+    """Answer one batch and score the answers, with their time and their share of the cost."""
+    paid = asker.budget.snapshot().total.usd
     started = time.perf_counter()
-    results = answer_questions(bench.rollout, questions, method)
+    results = answer_questions(asker.rollout, questions, method)
     seconds = round(time.perf_counter() - started, 4)
-    if bench.judge:
-        results = judge_answers(results, questions, bench.judge)
-    usd = (bench.budget.snapshot().total.usd - paid) / len(results)
+    if asker.judge:
+        results = judge_answers(results, questions, asker.judge)
+    usd = (asker.budget.snapshot().total.usd - paid) / len(results)
     return [
         replace(result, usd=usd, seconds=seconds if result.seconds is None else result.seconds)
         for result in results

@@ -12,14 +12,13 @@ from contextlib import ExitStack, contextmanager
 from datetime import date
 from pathlib import Path
 
-import typer
-
+from rsearch_cli.errors import UsageError
 from rsearch_cli.policy.endpoint import EndpointPolicy
 from rsearch_cli.policy.generation import Policy, PromptRenderer
 from rsearch_cli.policy.loading import describe_backend, load_policy, open_tokenizer
 from rsearch_cli.policy.prompts import fit_examples
 from rsearch_cli.policy.resolve import ModelChoice, choose_model
-from rsearch_cli.recipe.loading import LoadedRecipe, load_recipe
+from rsearch_cli.recipe.loading import LoadedRecipe, load_recipe, override_recipe
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.recipe.trust import as_trusted, describe_left_out, is_own
 from rsearch_cli.services.runtime import POLICY, Services
@@ -31,7 +30,7 @@ DEFAULT_RECIPE = "quickstart"
 
 
 def choose_policy(
-    recipe: str | None,
+    recipe: Recipe | str | None,
     overrides: Sequence[str],
     model: str | None,
     endpoint: str | None,
@@ -43,7 +42,8 @@ def choose_policy(
     """Put recipe and model together, where either may bring the other.
 
     Args:
-        recipe: Name or path; None takes the one of the run that `model` names, else the quickstart.
+        recipe: A recipe, its name or its path; None takes the recipe of the run that `model` names,
+            else the quickstart.
         overrides: `--set` settings.
         model: See `choose_model`; None leaves it to the recipe.
         endpoint: URL of a server that is asked instead of local weights.
@@ -57,7 +57,7 @@ def choose_policy(
     Raises:
         RecipeError: The recipe or a setting cannot be used.
         PolicyError: `model` names nothing that can be used.
-        BadParameter: Options contradict each other.
+        UsageError: Options contradict each other.
     """
     named = [override for override in overrides if override.startswith("policy.model=")]
     trusted = as_trusted(trust_settings)
@@ -72,21 +72,25 @@ def choose_policy(
             trusted = theirs
         elif base is None:
             base = load_recipe(str(chosen.recipe), named, trusted=theirs).recipe.policy.model
-    path = recipe or (str(chosen.recipe) if chosen.recipe else DEFAULT_RECIPE)
     own = {
         "policy.model": base,
         "policy.endpoint.url": endpoint,
         "policy.endpoint.model": endpoint_model,
     }
-    loaded = load_recipe(path, overrides, {**flags, **own}, trusted=trusted)
+    if isinstance(recipe, Recipe):
+        loaded = override_recipe(recipe, overrides, {**flags, **own})
+    else:
+        path = recipe or (str(chosen.recipe) if chosen.recipe else DEFAULT_RECIPE)
+        loaded = load_recipe(path, overrides, {**flags, **own}, trusted=trusted)
     if loaded.left_out:
+        name = printable(str(model or recipe))
         logger.warning(
-            f"not taken from the recipe of {printable(model or path)}, which was not made here: "
+            f"not taken from the recipe of {name}, which was not made here: "
             f"{describe_left_out(loaded.left_out)}; take all of it with --trust-settings"
         )
     on_server = loaded.recipe.policy.endpoint.url is not None
     if endpoint_model is not None and not on_server:
-        raise typer.BadParameter("--endpoint-model names a model on --endpoint URL; give that too")
+        raise UsageError("--endpoint-model names a model on --endpoint URL; give that too")
     return loaded, None if on_server else chosen.adapter
 
 

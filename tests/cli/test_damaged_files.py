@@ -25,7 +25,7 @@ def test_an_evaluation_whose_settings_cannot_be_read(text: str, tmp_path: Path) 
     (tmp_path / "evaluation.json").write_text(text)
     line = line_of("eval", "compare", str(tmp_path), str(tmp_path), code=70)
     assert line.startswith(f"rsearch: {tmp_path / 'evaluation.json'} cannot be read (")
-    assert line.endswith("start anew with --overwrite")
+    assert line.endswith("start over with --overwrite")
 
 
 def test_an_answer_that_cannot_be_read(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from openai_policy import SETTINGS, write_as_agent, write_files
 from typer.testing import CliRunner, Result
 
 from rsearch_cli.app import app
-from rsearch_cli.evaluation import folder as evaluate_folder
+from rsearch_cli.runs import output_folder
 from rsearch_cli.runs.jsonl import append_rows
 
 SMALL = [
@@ -140,7 +140,7 @@ def test_a_finished_evaluation_is_only_told_again(nano, monkeypatch):
     monkeypatch.setattr(policies, "load_policy", never)
     again = call(*SMALL, "--method", "rsearch,rag,direct", "--output-dir", folder)
     assert again.exit_code == 0, again.output
-    assert "18 answers are there" in again.stderr
+    assert "continues with the 18 stored answers" in again.stderr
     assert again.stdout == first.stdout and figures(folder) == before
 
 
@@ -173,12 +173,12 @@ def test_a_full_disk_ends_an_evaluation_that_goes_on_when_there_is_room(
         append_rows(path, rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate_folder, "append_rows", append)
+        patch.setattr(output_folder, "append_rows", append)
         full = call(*arguments)
     assert full.exit_code == 73
     told = full.stderr.splitlines()[-1]
     assert told.startswith("rsearch: predictions.jsonl could not be written in ")
-    assert "No space left on device" in told and "without --overwrite goes on" in told
+    assert "No space left on device" in told and "without --overwrite to continue" in told
     assert rows(tmp_path / "e") == rows(whole)[:4]
     assert call(*arguments).exit_code == 0
     assert rows(tmp_path / "e") == rows(whole)[:6]
@@ -188,15 +188,15 @@ def test_other_settings_in_the_same_folder_are_refused(nano):
     folder = nano[0]
     result = call(*SMALL, "--set", "search.top_k=2", "--method", "rag", "--output-dir", folder)
     assert result.exit_code == 70
-    assert 'with methods = ["rsearch", "rag", "direct"], and this one has ["rag"]' in result.stderr
-    assert "choose another --output-dir, or start anew with --overwrite" in result.stderr
+    assert 'with methods = ["rsearch", "rag", "direct"], now it is ["rag"]' in result.stderr
+    assert "choose another --output-dir, or start over with --overwrite" in result.stderr
 
 
 def test_answers_that_were_scored_by_other_rules_are_not_gone_on_from(nano):
     methods = ["--method", "rsearch,rag,direct", "--output-dir", nano[0]]
     result = call(*SMALL, *methods, "--set", "reward.normalisation=cjk")
     assert result.exit_code == 70
-    assert 'with normalisation = null, and this one has "cjk"' in result.stderr
+    assert 'with normalisation = null, now it is "cjk"' in result.stderr
 
 
 def test_a_run_brings_its_recipe_and_its_adapter(tmp_path):
@@ -359,9 +359,9 @@ def test_compare_names_the_settings_that_differ(ask_server, tmp_path):
         (["--model", "./no-such-model"], 60, "the folder ./no-such-model does not exist"),
         (["--output-dir", "/proc/e"], 71, "/proc/e cannot be written"),
         (["--output-dir", "n" * 300], 71, "cannot be written: File name too long; choose another"),
-        (["--output-dir", "{tmp}"], 72, "holds files that are no evaluation"),
-        (["compare", "{tmp}", "{tmp}"], 70, "holds no evaluation"),
-        (["compare", "{nano}:rag", "{tmp}"], 70, "holds no evaluation"),
+        (["--output-dir", "{tmp}"], 72, "and no evaluation; choose"),
+        (["compare", "{tmp}", "{tmp}"], 70, "contains no evaluation"),
+        (["compare", "{nano}:rag", "{tmp}"], 70, "contains no evaluation"),
     ],
 )
 def test_bad_input_is_one_clear_line_with_a_code_of_its_own(

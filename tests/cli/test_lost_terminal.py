@@ -99,7 +99,7 @@ def test_hang_ups_that_come_twice_do_not_cut_the_step_off(tmp_path: Path) -> Non
         time.sleep(0.01)
     _, said = process.communicate(timeout=HANG_GUARD)
     last = folder / f"checkpoint-{len(rows(folder))}"
-    line = f"rsearch: stopped by SIGHUP after a whole step; --resume goes on from {last}"
+    line = f"rsearch: stopped by SIGHUP after a whole step; --resume continues from {last}"
     assert (process.returncode, said.splitlines()[-1]) == (129, line)
 
 

@@ -134,7 +134,7 @@ def test_sigterm_finishes_the_step_saves_and_has_its_own_code(terminated):
     lines = result.stderr.splitlines()
     assert "finishing the step, then saving; press Ctrl-C again to stop now" in lines
     checkpoint = folder / "checkpoint-3"
-    said = f"stopped by SIGTERM after a whole step; --resume goes on from {checkpoint}"
+    said = f"stopped by SIGTERM after a whole step; --resume continues from {checkpoint}"
     assert lines[-1] == f"rsearch: {said}"
     assert [row["step"] for row in read_rows(folder, "metrics.jsonl")] == [1, 2, 3]
     assert checkpoints(folder) == ["checkpoint-2", "checkpoint-3"]
@@ -175,7 +175,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path, monkeypatch, whole):
         result = train(folder, *OPTIONS)
     assert result.exit_code == 130
     checkpoint = folder / "checkpoint-1"
-    said = f"rsearch: stopped by Ctrl-C at once; --resume goes on from {checkpoint}"
+    said = f"rsearch: stopped by Ctrl-C at once; --resume continues from {checkpoint}"
     assert result.stderr.splitlines()[-1] == said
     resume(folder)
     assert outcome(folder) == whole
@@ -300,8 +300,8 @@ def test_trajectories_that_were_cut_are_noticed(run, whole):
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(b"".join(lines[:13]))  # 8 of step 1, and 5 of the 8 of step 2
     said = (
-        "trajectories.jsonl was cut: it lacks rows of 2 of the 3 steps that are done, the first is "
-        "step 2; the run goes on without them"
+        "trajectories.jsonl lacks rows of 2 of the 3 finished steps, the first is step 2; the run "
+        "continues without them"
     )
     assert said in resume(run).splitlines()
     assert [row["step"] for row in read_rows(run, "trajectories.jsonl")].count(4) == 8
@@ -315,8 +315,8 @@ def test_metrics_that_are_lost_are_noticed_and_damaged_ones_kept(run, whole):
     damaged = file.read_bytes()
     lines = resume(run).splitlines()
     assert "metrics.jsonl is damaged in line 1; a copy is kept as metrics.jsonl.damaged" in lines
-    said = "metrics.jsonl was cut: it lacks rows of 3 of the 3 steps that are done, the first is "
-    assert said + "step 1; the run goes on without them" in lines
+    said = "metrics.jsonl lacks rows of 3 of the 3 finished steps, the first is step 1; the run "
+    assert said + "continues without them" in lines
     assert (run / "metrics.jsonl.damaged").read_bytes() == damaged
     assert outcome(run)["adapter"] == whole["adapter"]
 
@@ -388,7 +388,9 @@ def test_a_full_disk_stops_the_run_with_the_last_checkpoint_whole(tmp_path, whol
     last = (tmp_path / "full.txt").read_text().splitlines()[-1]
     run = disk / "run"
     assert last.startswith(f"rsearch: checkpoint-2 could not be written in {run}: ")
-    assert last.endswith(f" MB are free); make room, then --resume goes on from {run}/checkpoint-1")
+    assert last.endswith(
+        f" MB free); free some space, then --resume continues from {run}/checkpoint-1"
+    )
     full = tmp_path / "full"
     assert checkpoints(full) == ["checkpoint-1"]
     assert find_damage(full / "checkpoint-1") is None

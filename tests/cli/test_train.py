@@ -14,7 +14,7 @@ from rsearch_cli.app import app
 from rsearch_cli.errors import RunFolderError
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.training import TrainConfig
-from rsearch_cli.runs.folder_lock import claim_folder
+from rsearch_cli.runs.folder_lock import lock_folder
 from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.training.resume import change_of_steps, check_same_recipe
 
@@ -173,19 +173,22 @@ def test_a_second_run_in_the_folder_is_refused(finished):
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
     result = call(*SMALL, "--output-dir", str(folder))
     assert result.exit_code == 72
-    assert "already holds a run; add --resume to go on with it, --overwrite" in result.stderr
+    assert (
+        "already contains a run; continue it with --resume, replace it with --overwrite"
+        in result.stderr
+    )
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
 
 
 @pytest.mark.parametrize("how", ["--resume", "--overwrite"])
 def test_a_folder_in_which_another_process_trains_is_left_alone(finished, how):
     folder, _ = finished
-    with claim_folder(folder, "training"):
+    with lock_folder(folder, "training"):
         before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
         result = call("--recipe", str(folder / "recipe.yaml"), how)
         assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
     assert result.exit_code == 72
-    assert f"rsearch: another process is training into {folder}; wait for its" in result.stderr
+    assert f"rsearch: another process is training in {folder}; wait until it" in result.stderr
     assert result.stderr.count("\n") == 1
 
 
@@ -240,7 +243,7 @@ def test_resume_goes_on_from_the_last_checkpoint_as_if_nothing_had_happened(tmp_
         (["--model-name", "./no-such-model"], 60, "the folder ./no-such-model does not exist"),
         (["--output-dir", "/proc/run"], 71, "/proc/run cannot be written"),
         (["--output-dir", "n" * 300], 71, "cannot be written: File name too long; choose another"),
-        (["--output-dir", "{tmp}/foreign"], 72, "holds files that are no run of rsearch"),
+        (["--output-dir", "{tmp}/foreign"], 72, "contains other files and no run"),
     ],
 )
 def test_bad_input_is_one_clear_line_with_a_code_of_its_own(tmp_path, arguments, code, message):

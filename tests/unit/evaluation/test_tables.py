@@ -12,10 +12,10 @@ from rsearch_cli.ui.tables import (
     TableData,
     as_markdown,
     as_table,
-    comparison_sheets,
+    comparison_tables,
     describe_context,
     report_markdown,
-    result_sheets,
+    result_tables,
 )
 
 CONTEXT = {
@@ -68,7 +68,7 @@ def test_a_score_never_stands_without_its_context(result):
 
 def test_flipped_questions_are_listed(result):
     compared = compare([result("a", 1.0)], [result("a", 0.0, answer="Lyon | \x1b[2J")])
-    tables = comparison_sheets({"first": "x:rsearch", "second": "y:rsearch", **compared})
+    tables = comparison_tables({"first": "x:rsearch", "second": "y:rsearch", **compared})
     assert [table_data.title for table_data in tables] == [
         "x:rsearch (A) and y:rsearch (B), 1 questions",
         "Right in A only: 1",
@@ -80,7 +80,7 @@ def test_a_tiny_p_value_is_no_zero(result):
     compared = compare(
         [result(str(i), 0.0) for i in range(20)], [result(str(i), 1.0) for i in range(20)]
     )
-    (table_data, _) = comparison_sheets({"first": "x", "second": "y", **compared})
+    (table_data, _) = comparison_tables({"first": "x", "second": "y", **compared})
     assert table_data.rows[0][4] == "<0.0001"
 
 
@@ -96,7 +96,7 @@ def test_in_a_narrow_terminal_every_figure_stays_whole(result):
     told = {name: summarise([result("a", 1.0, **long)]) for name in ("rsearch", "rag")}
     ids = [str(number) for number in range(99)]
     compared = compare([result(i, 0.0) for i in ids], [result(i, 1.0) for i in ids])
-    tables = result_sheets(
+    tables = result_tables(
         {"context": CONTEXT, "methods": told, "differences": {"rsearch against rag": compared}}
     )
     for table_data in tables:

@@ -13,7 +13,7 @@ from rsearch_cli.errors import RunFolderError
 from rsearch_cli.runs.atomic_write import replacing
 from rsearch_cli.runs.confined_paths import open_own
 from rsearch_cli.runs.files import LOCK, SPEND, SPEND_LOCK
-from rsearch_cli.runs.folder_lock import claim_folder, require_writable
+from rsearch_cli.runs.folder_lock import check_writable, lock_folder
 from rsearch_cli.runs.jsonl import append_rows, cut_rows, read_rows
 from rsearch_cli.services.budget import Budget
 
@@ -36,7 +36,7 @@ def sent(tmp_path: Path) -> Path:
 
 
 def claim(folder: Path) -> None:
-    with claim_folder(folder, "training"):
+    with lock_folder(folder, "training"):
         pass
 
 
@@ -71,7 +71,7 @@ KINDS = (
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["validation.jsonl", LOCK, SPEND, SPEND_LOCK, "wandb"])
-@pytest.mark.parametrize("check", [claim, require_writable])
+@pytest.mark.parametrize("check", [claim, check_writable])
 def test_a_folder_with_a_way_out_is_refused_before_anything_is_written(
     check, kind: str, name: str, sent: Path, mine: Path
 ) -> None:
@@ -98,7 +98,7 @@ def test_links_that_stay_inside_and_a_folder_that_is_a_link_are_fine(
     (sent / "wandb" / "latest-run").symlink_to("run-1")
     (tmp_path / "runs").symlink_to(sent)
     claim(tmp_path / "runs")
-    require_writable(tmp_path / "runs")
+    check_writable(tmp_path / "runs")
 
 
 @pytest.mark.parametrize("kind", ["link", "relative link", "link to a new file", "hard link"])

@@ -1,4 +1,4 @@
-"""A claimed folder: who else is kept out, for how long, and what is left behind."""
+"""A locked folder: who else is kept out, for how long, and what is left behind."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pytest
 
 from rsearch_cli.errors import RunFolderOccupied, RunFolderUnwritable
 from rsearch_cli.runs.files import LOCK
-from rsearch_cli.runs.folder_lock import claim_folder, require_writable
+from rsearch_cli.runs.folder_lock import check_writable, lock_folder
 
 HOLD = """
 import sys
 from pathlib import Path
-from rsearch_cli.runs.folder_lock import claim_folder
-with claim_folder(Path(sys.argv[1]), "training"):
+from rsearch_cli.runs.folder_lock import lock_folder
+with lock_folder(Path(sys.argv[1]), "training"):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -40,7 +40,7 @@ def other_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def claim(folder: Path) -> None:
-    with claim_folder(folder, "training"):
+    with lock_folder(folder, "training"):
         pass
 
 
@@ -49,8 +49,8 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     with other_process(folder) as process:
         with pytest.raises(RunFolderOccupied) as raised:
             claim(folder)
-        holder, said = str(raised.value).split(" is training into ")
-        assert said == f"{folder}; wait for its end, or choose another with --output-dir"
+        holder, said = str(raised.value).split(" is training in ")
+        assert said == f"{folder}; wait until it ends, or choose another folder with --output-dir"
         if Path("/proc/locks").exists():
             assert holder.startswith(f"process {process.pid} on {platform.node()} (python")
         else:
@@ -70,7 +70,7 @@ def test_what_a_killed_process_held_is_free_at_once(tmp_path: Path) -> None:
 
 def test_a_folder_in_which_nothing_came_to_be_goes_again(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "run"
-    with pytest.raises(ZeroDivisionError), claim_folder(folder, "training"):
+    with pytest.raises(ZeroDivisionError), lock_folder(folder, "training"):
         assert folder.is_dir()
         1 / 0  # noqa: B018
     assert list(tmp_path.iterdir()) == []
@@ -78,7 +78,7 @@ def test_a_folder_in_which_nothing_came_to_be_goes_again(tmp_path: Path) -> None
 
 def test_what_came_to_be_stays_and_so_does_a_folder_that_was_there(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "run"
-    with claim_folder(folder, "training"):
+    with lock_folder(folder, "training"):
         (folder / "mine").touch()
     assert [path.name for path in folder.iterdir()] == ["mine"]
     (folder / "mine").unlink()
@@ -104,11 +104,11 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, name: str, problem: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunFolderUnwritable) as raised:
-        require_writable(tmp_path / name)
+        check_writable(tmp_path / name)
     line = f"output folder {tmp_path / name} {problem.replace('{tmp}', str(tmp_path))}"
     assert str(raised.value) == f"{line}; choose another with --output-dir"
 
 
 def test_to_see_whether_a_folder_can_be_written_leaves_nothing(tmp_path: Path) -> None:
-    require_writable(tmp_path / "runs" / "run")
+    check_writable(tmp_path / "runs" / "run")
     assert list(tmp_path.iterdir()) == []

@@ -38,14 +38,14 @@ def test_a_new_folder_is_checked_without_being_made(tmp_path):
 def test_a_run_in_the_way_is_refused_and_left_alone(tmp_path):
     finished_run(tmp_path / "run")
     before = sorted(p.name for p in (tmp_path / "run").iterdir())
-    with pytest.raises(RunFolderOccupied, match="already holds a run; add --resume to go on with"):
+    with pytest.raises(RunFolderOccupied, match="already contains a run; continue it with"):
         RunFolder(tmp_path / "run").check(overwrite=False, resume=False)
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == before
 
 
 def test_foreign_files_are_never_overwritten(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
-    with pytest.raises(RunFolderOccupied, match="holds files that are no run of rsearch"):
+    with pytest.raises(RunFolderOccupied, match="contains other files and no run"):
         RunFolder(tmp_path).check(overwrite=True, resume=False)
 
 
@@ -71,7 +71,7 @@ def test_a_place_that_cannot_be_written_is_named():
 
 
 def test_there_must_be_something_to_resume(tmp_path):
-    with pytest.raises(RunFolderError, match="holds no run to resume; leave --resume out"):
+    with pytest.raises(RunFolderError, match="contains no run to resume; start one without"):
         RunFolder(tmp_path).check(overwrite=False, resume=True)
 
 
@@ -159,11 +159,11 @@ def test_a_write_that_fails_is_one_line_whichever_library_made_it(tmp_path, save
     resource = pytest.importorskip("resource", reason="limits need POSIX")
     folder = finished_run(tmp_path / "run")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    line = rf"^weights could not be written in {folder.path}: .* MB are free\); make room, then "
+    line = rf"^weights could not be written in {folder.path}: .* MB free\); free some space, then "
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
         with (
-            pytest.raises(RunUnsaved, match=line + "--resume goes on from .*/checkpoint-10$"),
+            pytest.raises(RunUnsaved, match=line + "--resume continues from .*/checkpoint-10$"),
             folder.staged("weights") as path,
         ):
             save(path)
@@ -192,7 +192,7 @@ def test_one_process_at_a_time_trains_in_a_folder(tmp_path, monkeypatch):
     folder, other = finished_run(tmp_path / "run"), RunFolder(tmp_path / "run")
     with folder.locked(overwrite=False, resume=True):
         with (
-            pytest.raises(RunFolderOccupied, match="another process is training into"),
+            pytest.raises(RunFolderOccupied, match="another process is training in"),
             other.locked(overwrite=True, resume=False),
         ):
             pass
@@ -206,16 +206,16 @@ def test_one_process_at_a_time_trains_in_a_folder(tmp_path, monkeypatch):
 
 
 def test_what_another_process_has_made_meanwhile_is_seen(tmp_path, monkeypatch):
-    claim = run_folder.claim_folder
+    claim = run_folder.lock_folder
 
     def come_late(path, doing):
         finished_run(path)
         return claim(path, doing)
 
-    monkeypatch.setattr(run_folder, "claim_folder", come_late)
+    monkeypatch.setattr(run_folder, "lock_folder", come_late)
     folder = RunFolder(tmp_path / "run")
     with (
-        pytest.raises(RunFolderOccupied, match="already holds a run"),
+        pytest.raises(RunFolderOccupied, match="already contains a run"),
         folder.locked(overwrite=False, resume=False),
     ):
         pass
@@ -233,7 +233,7 @@ def test_what_a_failed_start_spent_neither_occupies_the_folder_nor_is_forgotten(
     folder.open(resume=False)
     assert Budget(folder.path).snapshot().total.usd == 0.01
     (folder.path / "notes.md").write_text("mine")
-    with pytest.raises(RunFolderOccupied, match="holds files that are no run of rsearch"):
+    with pytest.raises(RunFolderOccupied, match="contains other files and no run"):
         folder.check(overwrite=False, resume=False)
 
 
@@ -244,13 +244,13 @@ def test_overwrite_also_removes_what_was_set_aside(tmp_path):
     assert list(folder.path.iterdir()) == []
 
 
-def test_how_a_run_goes_on_is_said(tmp_path):
+def test_a_stopped_run_names_where_it_continues(tmp_path):
     assert RunFolder(tmp_path).describe_resume() == "nothing was changed"
     folder = RunFolder(tmp_path / "run")
     folder.open(resume=False)
     assert folder.describe_resume() == "--resume starts with the first step"
     folder = finished_run(tmp_path / "other")
-    said = f"--resume goes on from {folder.path / 'checkpoint-10'}"
+    said = f"--resume continues from {folder.path / 'checkpoint-10'}"
     assert folder.describe_resume() == said
 
 

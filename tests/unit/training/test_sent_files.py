@@ -51,7 +51,7 @@ def test_a_file_of_something_else_is_named(
         text = "{}\n"
     (tmp_path / "best").mkdir()
     (tmp_path / name).write_text(text)
-    with pytest.raises(RunFolderError, match="is not what rsearch writes there") as caught:
+    with pytest.raises(RunFolderError, match="is damaged") as caught:
         use(RunFolder(tmp_path))
     assert str(tmp_path / name) in str(caught.value) and "\n" not in str(caught.value)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rsearch_cli.runs.folder_lock import claim_folder
-from rsearch_cli.runs.private_files import make_private
+from rsearch_cli.runs.confined_paths import make_private
+from rsearch_cli.runs.folder_lock import lock_folder
 from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.services.cache import AnswerCache, make_key
 
@@ -27,7 +27,7 @@ def mode(path: Path) -> int:
 
 def test_a_run_folder_is_for_its_owner_alone(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "one"
-    with claim_folder(folder, "training"):
+    with lock_folder(folder, "training"):
         RunFolder(folder).open(resume=False)
         assert mode(folder) == 0o700
 
