@@ -292,7 +292,7 @@ def test_a_dead_server_stops_the_evaluation_and_what_was_answered_is_kept(
     server.grade, server.faults = write_as_agent, Faults()
     assert stopped.exit_code == 81, stopped.output
     assert "answers of the evaluation failed" in stopped.stderr
-    assert "run the command again: the answers so far are kept" in stopped.stderr
+    assert "run the same command again: the answers so far are kept" in stopped.stderr
     assert not (tmp_path / "e" / "results.json").exists()
     assert len(rows(tmp_path / "e")) == 5
     assert ask_server(*arguments).exit_code == 0
