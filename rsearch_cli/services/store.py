@@ -23,7 +23,6 @@ import filelock
 
 from rsearch_cli.runs.confined_paths import make_private
 from rsearch_cli.runs.file_locks import Patience, describe_holder
-from rsearch_cli.runs.private_files import make_private
 
 if TYPE_CHECKING:
     import diskcache
