@@ -34,76 +34,87 @@ eval_app = typer.Typer()
 QUESTION_PANEL = "Questions"
 
 
+OutputDir = Annotated[
+    Path | None,
+    typer.Option(help="Evaluation folder; default: evals/NAME. Continued if it exists."),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Start over if the folder has an evaluation.")
+]
+Method = Annotated[
+    str, typer.Option(help="rsearch, rag (one search) or direct (none); several: a,b.")
+]
+DataPath = Annotated[
+    str | None,
+    typer.Option(
+        help="Question file; all of it is used unless --split is given.",
+        rich_help_panel=QUESTION_PANEL,
+    ),
+]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        "--data-split",
+        help="Default: the recipe's evaluate.split.",
+        rich_help_panel=QUESTION_PANEL,
+    ),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Number of questions; default: the recipe's evaluate.limit, or the whole file.",
+        rich_help_panel=QUESTION_PANEL,
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(help="Determines which questions are held out.", rich_help_panel=QUESTION_PANEL),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Questions asked at once; default: rollout.micro_batch, at most 32.",
+        rich_help_panel=QUESTION_PANEL,
+    ),
+]
+UseJudge = Annotated[
+    bool | None,
+    typer.Option(
+        "--judge/--no-judge",
+        help="Score answers with an LLM judge; default: if the recipe's reward uses one.",
+        rich_help_panel=SERVICES_PANEL,
+    ),
+]
+ResultsJson = Annotated[bool, typer.Option("--json", help="Print results.json instead.")]
+SIDE_HELP = "Evaluation folder, or FOLDER:METHOD."
+
+
 @eval_app.callback(invoke_without_command=True)
 def evaluate(
     context: typer.Context,
     recipe: OptionalRecipe = None,
     overrides: Overrides = None,
-    output_dir: Annotated[
-        Path | None,
-        typer.Option(help="Evaluation folder; default: evals/NAME. Continued if it exists."),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start over if the folder has an evaluation.")
-    ] = False,
-    method: Annotated[
-        str, typer.Option(help="rsearch, rag (one search) or direct (none); several: a,b.")
-    ] = "rsearch",
+    output_dir: OutputDir = None,
+    overwrite: Overwrite = False,
+    method: Method = "rsearch",
     model: Model = None,
     endpoint: EndpointUrl = None,
     endpoint_model: EndpointModel = None,
-    data_path: Annotated[
-        str | None,
-        typer.Option(
-            help="Question file; all of it is used unless --split is given.",
-            rich_help_panel=QUESTION_PANEL,
-        ),
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            "--split",
-            "--data-split",
-            help="Default: the recipe's evaluate.split.",
-            rich_help_panel=QUESTION_PANEL,
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Number of questions; default: the recipe's evaluate.limit, or the whole file.",
-            rich_help_panel=QUESTION_PANEL,
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            help="Determines which questions are held out.", rich_help_panel=QUESTION_PANEL
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Questions asked at once; default: rollout.micro_batch, at most 32.",
-            rich_help_panel=QUESTION_PANEL,
-        ),
-    ] = None,
-    judge: Annotated[
-        bool | None,
-        typer.Option(
-            "--judge/--no-judge",
-            help="Score answers with an LLM judge; default: if the recipe's reward uses one.",
-            rich_help_panel=SERVICES_PANEL,
-        ),
-    ] = None,
+    data_path: DataPath = None,
+    split: Split = None,
+    limit: Limit = None,
+    seed: Seed = None,
+    batch_size: BatchSize = None,
+    judge: UseJudge = None,
     exa_api_key: ExaKey = None,
     openai_api_key: OpenaiKey = None,
     cache_dir: CacheDir = None,
     trust_settings: TrustSettings = False,
     trust_remote_code: TrustRemoteCode = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead.")] = False,
+    as_json: ResultsJson = False,
 ) -> None:
     """Measure a search agent, and the same model with one search or none.
 
@@ -146,10 +157,8 @@ def evaluate(
 
 @eval_app.command()
 def compare(
-    first: Annotated[str, typer.Argument(metavar="A", help="Evaluation folder, or FOLDER:METHOD.")],
-    second: Annotated[
-        str, typer.Argument(metavar="B", help="Evaluation folder, or FOLDER:METHOD.")
-    ],
+    first: Annotated[str, typer.Argument(metavar="A", help=SIDE_HELP)],
+    second: Annotated[str, typer.Argument(metavar="B", help=SIDE_HELP)],
     as_json: Json = False,
 ) -> None:
     """Compare two evaluations of the same questions.

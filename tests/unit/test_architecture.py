@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -96,6 +96,32 @@ def heavy_at_import(tree: ast.Module, banned: set[str]) -> list[str]:
     return [name for name in names if name.partition(".")[0] in banned]
 
 
+def module_name(path: Path) -> str:
+    """The dotted name of a module of the package."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def run_ever(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes below `node`, functions included, but for those that only type checkers read."""
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)):
+            yield child
+            yield from run_ever(child)
+
+
+def reachable(start: str, trees: Mapping[str, ast.Module]) -> set[str]:
+    """Modules that `start` imports, directly or not, when it is imported or later."""
+    found, waiting = {start}, [start]
+    while waiting:
+        names = imported_names(run_ever(trees[waiting.pop()]))
+        modules = {name for name in names if name in trees}
+        modules |= {name.rpartition(".")[0] for name in names} & trees.keys()
+        waiting += modules - found
+        found |= modules
+    return found
+
+
 def is_public(node: ast.AST) -> bool:
     kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
     return isinstance(node, kinds) and not node.name.startswith("_")
@@ -126,6 +152,14 @@ def test_every_part_has_a_layer(path: Path) -> None:
 @pytest.mark.parametrize("path", [p for p in MODULES if unit(p) != "__init__"], ids=relative)
 def test_imports_go_downward(path: Path) -> None:
     assert forbidden_imports(unit(path), parse(path)) == []
+
+
+@pytest.mark.parametrize("command", ["eval", "infer"])
+def test_a_command_that_does_not_train_imports_nothing_of_training(command: str) -> None:
+    trees = {module_name(path): parse(path) for path in MODULES}
+    found = reachable(f"rsearch_cli.commands.{command}", trees)
+    assert [name for name in sorted(found) if name.startswith("rsearch_cli.training")] == []
+    assert "rsearch_cli.rollout.rollout" in found
 
 
 @pytest.mark.parametrize("path", MODULES, ids=relative)
@@ -175,6 +209,17 @@ def test_the_layer_check_sees(own: str, source: str, found: list[str]) -> None:
 )
 def test_the_late_import_check_sees(source: str, found: list[str]) -> None:
     assert heavy_at_import(ast.parse(source), {"torch", "numpy"}) == found
+
+
+def test_the_training_check_sees_imports_in_functions_and_through_other_modules() -> None:
+    sources = {
+        "p.a": "from p import b\nif TYPE_CHECKING:\n    import p.d",
+        "p.b": "def f():\n    from p.c import g",
+        "p.c": "import json",
+        "p.d": "",
+    }
+    trees = {name: ast.parse(source) for name, source in sources.items()}
+    assert reachable("p.a", trees) == {"p.a", "p.b", "p.c"}
 
 
 def test_the_docstring_check_sees_methods_and_skips_what_is_private() -> None:
