@@ -25,7 +25,7 @@ _STRANGE = re.compile(
 )
 _LIMIT = re.compile(
     r"too (?:large|small|high|low|big|many)|at (?:most|least)|exceed|range|between|maximum|"
-    r"(?:less|greater|fewer|more) than|must be (?:an? )?(?:positive|integer|[<>])",
+    r"(?:less|greater|fewer|more) than|must be (?:an? )?(?:positive|integer|[<>])|范围|超过|大于|小于",
     re.IGNORECASE,
 )
 # A chat is never sent without these: the judge knows other formats of a reply, and a reply without
@@ -35,11 +35,20 @@ _POSITIVE = re.compile(r"positive|greater than 0|larger than 0|> ?0(?!\.?\d)", r
 # As chat templates (Gemma's, old ones of Mistral and Llama) and hosted models say it.
 ROLES = re.compile(
     r"system[ _-]?(?:role|message|prompt|instruction)s?\b|\brole\W{1,3}system|"
-    r"developer (?:role|message|instruction)|messages\[0\]\.role|roles must alternate|"
-    r"only (?:'?user'?,? and '?assistant'?|'?user'?) roles?",
+    r"developer\W{1,3}(?:role|message|instruction)|messages\[0\]\.role|roles must alternate|"
+    r"only (?:'?user'?,? and '?assistant'?|'?user'?) roles?|'user' or 'assistant'|"
+    r"first message must|角色",
     re.IGNORECASE,
 )
 _PREFIX = re.compile(r"\bprefix\b", re.IGNORECASE)
+
+# What servers call parameters beside their names.
+_SPELT = {
+    "stop": r"stop(?:[_ ]?(?:sequence|word|string)s?)?",
+    "max_tokens": r"max[_ ]?tokens",
+    "temperature": r"(?:temperature|sampling parameters?)",
+    "top_p": r"(?:top_p|sampling parameters?)",
+}
 
 LEAST_TEMPERATURE = 0.01
 """Sent to servers that take no 0: next to greedy."""
@@ -59,7 +68,9 @@ class Refusal:
 
     def names(self, name: str) -> bool:
         """Whether it is about a parameter or a field."""
-        named = re.search(rf"(?<![\w.]){name}(?:ing)?(?!\w)", self.words, re.IGNORECASE)
+        spelt = _SPELT.get(name, name)
+        # In ASCII: Chinese servers write no space between a name and their words.
+        named = re.search(rf"(?<![\w.]){spelt}(?!\w)", self.words, re.IGNORECASE | re.ASCII)
         return self.param == name or named is not None
 
 

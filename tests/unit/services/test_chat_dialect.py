@@ -27,6 +27,9 @@ def learn(words: str, param: str = "", messages: Any = CHAT, **options: Any) -> 
         ("`temperature` and `top_p` cannot both be specified", "", "temperature"),
         ("not supported", "stop", "stop"),
         ("Stop sequences are not supported: stop", "", "stop"),
+        ("stop_sequences is not supported for this model", "", "stop"),
+        ("temperature参数非法，不支持", "", "temperature"),
+        ("Sampling parameters are not allowed for reasoning models", "", "temperature"),
         ('[{"type":"extra_forbidden","loc":["body","top_p"],"msg":"Extra inputs"}]', "", "top_p"),
         ("Unrecognized request argument supplied: top_p", "", "top_p"),
     ],
@@ -50,6 +53,7 @@ def test_the_limit_of_tokens_is_renamed_and_never_left_out():
         "max_tokens is too large: 9. This model supports at most 4.",
         "Invalid max_tokens value, the valid range of max_tokens is [1, 8]",
         "max_tokens=600 cannot be greater than max_model_len=512.",
+        "max_tokens参数非法：取值范围是[1, 4096]",
         "The maximum temperatures of last year stopped here.",
         "something went wrong",
         "",
@@ -73,6 +77,9 @@ def test_a_temperature_that_must_be_positive_is_next_to_greedy():
         "Unsupported value: 'messages[0].role' does not support 'system' with this model.",
         "Developer instruction is not enabled for models/gemma-3",
         "This model does not support system messages.",
+        "角色信息不正确",
+        "messages: first message must use the 'user' role",
+        "Input should be 'user' or 'assistant'",
     ],
 )
 def test_a_refused_system_role_goes_into_the_first_user_message(words):
