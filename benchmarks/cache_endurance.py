@@ -83,8 +83,8 @@ async def work(folder: Path, worker: int, seconds: float) -> None:
         note("kept" if answer.value == answer_to(number) else "wrong", number)
 
     with AnswerCache(folder / "answers") as cache, Budget(folder / "run") as budget:
-        flow = RetryPolicy("made-up", ServiceConfig(requests_per_second=10000.0))
-        client = ServiceClient("made-up", cache, budget, flow)
+        retry = RetryPolicy("made-up", ServiceConfig(requests_per_second=10000.0))
+        client = ServiceClient("made-up", cache, budget, retry)
         print("ready", flush=True)
         started = float(sys.stdin.readline())
         while (passed := time.time() - started) < seconds:

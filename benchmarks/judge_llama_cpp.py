@@ -96,7 +96,7 @@ def judge_once(mode: Mode, base_url: str, model: str) -> dict[str, Any]:
     with (
         tempfile.TemporaryDirectory() as folder,
         open_services(recipe, None, Path(folder)) as services,
-        AnswerJudge(recipe.reward.judge, services.client(JUDGE)) as judge,
+        AnswerJudge(recipe.reward.judge, services) as judge,
     ):
         started = time.perf_counter()
         scores = judge.score_batch([(QUESTION, answer) for answer in ANSWERS])

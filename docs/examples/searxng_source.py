@@ -3,7 +3,7 @@
 import httpx
 
 from rsearch_cli.recipe.base import BaseConfig
-from rsearch_cli.search.sources import read_options
+from rsearch_cli.search.sources import SearchSource, read_options
 from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
 from rsearch_cli.types import Passage
 
@@ -13,7 +13,7 @@ class Options(BaseConfig):
     language: str = "en"
 
 
-class SearxngSource:
+class SearxngSource(SearchSource):
     service = "searxng"
     usd_per_search = 0.0
 

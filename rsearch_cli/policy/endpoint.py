@@ -7,7 +7,7 @@ counted and never scored.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -39,19 +39,15 @@ from rsearch_cli.protocol.transcript import THINK
 from rsearch_cli.recipe.policy import PolicyConfig
 from rsearch_cli.services.chat_client import ChatClient
 from rsearch_cli.services.chat_errors import NothingThere, RequestRefused
-from rsearch_cli.services.client import ServiceClient
 from rsearch_cli.services.completion import Completion
-from rsearch_cli.services.event_loop import PATIENCE_SECONDS, EventLoop
-from rsearch_cli.services.lifetime import Closing, finish_all
+from rsearch_cli.services.event_loop import PATIENCE_SECONDS, finish_all
 from rsearch_cli.services.outcomes import CallFailure, Reply
+from rsearch_cli.services.runtime import POLICY, Services
 from rsearch_cli.types import Segment
 
 
-class EndpointPolicy(Closing):
+class EndpointPolicy(AbstractContextManager["EndpointPolicy"]):
     """A model behind an OpenAI-compatible server.
-
-    Its event loop lives as long as the policy, so that connections are kept. Not thread-safe. Close
-    it when done; the service client belongs to the caller.
 
     Attributes:
         forbidden: Turn markers without angle brackets, which servers may parse anywhere.
@@ -62,12 +58,12 @@ class EndpointPolicy(Closing):
     forbidden: tuple[str, ...] = ("[INST]", "[/INST]")
     eos_id = None
 
-    def __init__(self, policy: PolicyConfig, client: ServiceClient) -> None:
+    def __init__(self, policy: PolicyConfig, services: Services) -> None:
         """Set up the policy; nothing is sent.
 
         Args:
             policy: The recipe's section.
-            client: Client of the service `policy`.
+            services: The services of the run.
 
         Raises:
             RecipeValueError: OpenAI's own server without a price.
@@ -81,9 +77,9 @@ class EndpointPolicy(Closing):
             endpoint.service.timeout_seconds,
             "rollout.max_new_tokens, search.passage_chars or search.top_k",
         )
-        self._client = client
-        self._calls = EndpointCalls(endpoint, client, self.line)
-        self._loop = EventLoop("replies of the policy's server")
+        self._client = services.client(POLICY)
+        self._calls = EndpointCalls(endpoint, self._client, self.line)
+        self._loop = services.loop
         self._mode: ServerMode | None = None
         if endpoint.results == "user_turn":
             self._mode = ServerMode("user_turn", "the recipe says so")
@@ -185,9 +181,11 @@ class EndpointPolicy(Closing):
         return self._loop.run(replies, 0.0 if on_text else PATIENCE_SECONDS)
 
     def close(self) -> None:
-        """Close connections and event loop; the policy cannot be used afterwards."""
-        with self._loop as loop:
-            loop.run(self.line.close(), patience=0.0)
+        """Close the connections."""
+        self._loop.finish(self.line.close())
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def _encode_now(self, encode: Callable[[], Coroutine[Any, Any, list[int]]]) -> tuple[int, ...]:
         """Return ids from the server's tokenizer, or () where there are none to be had."""

@@ -29,7 +29,8 @@ from rsearch_cli.runs.files import (
     TRAJECTORIES,
 )
 from rsearch_cli.runs.run_folder import RunFolder
-from rsearch_cli.services.budget import Budget, ServiceSpend
+from rsearch_cli.services.budget import Budget
+from rsearch_cli.services.spend import ServiceSpend
 from rsearch_cli.terminal import finite
 
 # Question sets that anybody can load by name.

@@ -10,7 +10,7 @@ the verdict stops the run.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 
 from rsearch_cli.errors import BudgetExceeded, JudgeError, ServiceFailure
 from rsearch_cli.recipe.schema import Recipe
@@ -30,10 +30,8 @@ from rsearch_cli.reward.rubric import (
 )
 from rsearch_cli.services.cache import make_key
 from rsearch_cli.services.chat_errors import NothingThere
-from rsearch_cli.services.client import ServiceClient
 from rsearch_cli.services.completion import LENGTH, Completion
-from rsearch_cli.services.event_loop import EventLoop
-from rsearch_cli.services.lifetime import Closing, finish_all
+from rsearch_cli.services.event_loop import finish_all
 from rsearch_cli.services.outcomes import PermanentFailure, Reply, TransientFailure
 from rsearch_cli.services.runtime import JUDGE, Services
 from rsearch_cli.types import Question
@@ -58,18 +56,14 @@ def open_judge(recipe: Recipe, services: Services) -> AnswerJudge | None:
     """
     if recipe.reward.answer != "judge":
         return None
-    judge = AnswerJudge(recipe.reward.judge, services.client(JUDGE))
+    judge = AnswerJudge(recipe.reward.judge, services)
     if recipe.cache.mode != "offline":
         judge.endpoint.check_key()
     return judge
 
 
-class AnswerJudge(Closing):
+class AnswerJudge(AbstractContextManager["AnswerJudge"]):
     """Scores answers by a model's verdict, each distinct one bought once.
-
-    One event loop lives as long as the judge, so that its client keeps its connections: use either
-    `score_batch`, or `score` within one loop of your own, and no instance in two threads. Close it
-    when done; the client belongs to the caller.
 
     Attributes:
         endpoint: The server that is asked.
@@ -78,19 +72,23 @@ class AnswerJudge(Closing):
         last_failure: Why the last of these did, in one line, or None.
     """
 
-    def __init__(self, judge: JudgeConfig, client: ServiceClient) -> None:
-        """Take the recipe's section and the client of the service `judge`; nothing is sent.
+    def __init__(self, judge: JudgeConfig, services: Services) -> None:
+        """Read address and key; nothing is sent.
+
+        Args:
+            judge: The recipe's section.
+            services: The services of the run.
 
         Raises:
-            JudgeError: The judge's address is none.
+            JudgeError: The judge's address is not an http address.
         """
         self.endpoint = JudgeClient(judge)
         self.judged = 0
         self.failed = 0
         self.last_failure: str | None = None
         self._judge = judge
-        self._client = client
-        self._loop = EventLoop("verdicts")
+        self._client = services.client(JUDGE)
+        self._loop = services.loop
 
     def check(self) -> None:
         """Have one verdict given, before anything else is paid for.
@@ -148,9 +146,11 @@ class AnswerJudge(Closing):
         return self._loop.run(self._score_all(pairs))
 
     def close(self) -> None:
-        """Close connections and event loop; the judge cannot be used afterwards."""
-        with self._loop as loop:
-            loop.run(self.endpoint.close(), patience=0.0)
+        """Close the connections."""
+        self._loop.finish(self.endpoint.close())
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     async def _score_all(self, pairs: Sequence[tuple[Question, str | None]]) -> list[float | None]:
         return await finish_all(self.score(question, answer) for question, answer in pairs)

@@ -8,6 +8,7 @@ built again; a folder that cannot be written costs a line on stderr and the time
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +30,7 @@ from rsearch_cli.search.index_folder import (
     read_key,
     store_passages,
 )
-from rsearch_cli.search.sources import SearchRequest
+from rsearch_cli.search.sources import SearchRequest, SearchSource
 from rsearch_cli.services.cache import cache_root
 from rsearch_cli.types import Passage
 
@@ -77,16 +78,15 @@ class Bm25Index:
         return np.array([source in ("", name) for source in sources], dtype=np.float32)
 
 
-class Bm25Source:
+class Bm25Source(SearchSource):
     """The passages of an index that answer for one source name.
 
     Attributes:
         fingerprint: Kind, key of the index, and the source name.
-        service: None: it answers within this process.
         size: How many passages can be found.
     """
 
-    service = ""
+    cache_days = None
 
     def __init__(self, name: str, index: Bm25Index) -> None:
         """Let `index` answer for the source `name`."""
@@ -96,10 +96,14 @@ class Bm25Source:
         self.size = int(self._mask.sum())
 
     async def search(self, request: SearchRequest) -> list[Passage]:
-        """Find the best passages; those that share no word with the request are left out.
+        """Return the best passages; those that share no word with the request are left out.
 
-        Equal scores stand in the order of the corpus.
+        Equal scores are in the order of the corpus. The search runs in a worker thread, because a
+        large corpus would otherwise hold up the requests that are in flight on the event loop.
         """
+        return await asyncio.to_thread(self._search, request)
+
+    def _search(self, request: SearchRequest) -> list[Passage]:
         scores = self._index.score(split_query(request.query))
         if request.expansion:
             # A word that stands in several names counts once, or it would outweigh the rest.

@@ -16,9 +16,6 @@ from rsearch_cli.services.cache import make_key, normalise
 from rsearch_cli.services.validation import is_finite, mend
 from rsearch_cli.types import Passage
 
-DAYS_KEPT = 30.0
-"""How long the answer of an outside service stays good, unless source or recipe say otherwise."""
-
 _DAY_SECONDS = 86400.0
 _KINDS: Mapping[str, type] = {"id": str, "title": str, "text": str, "source": str, "score": float}
 
@@ -40,15 +37,11 @@ def request_key(fingerprint: str, request: SearchRequest) -> str:
 
 
 def seconds_kept(source: SearchSource, settings: SourceConfig) -> float | None:
-    """How long an answer of a source stays good; None is for ever.
+    """Return how long an answer of a source stays valid; None is forever.
 
-    The recipe decides, then the source's own `cache_days`; else what answers within this process
-    is kept for ever, because its fingerprint changes with what it answers from.
+    The recipe decides, or else the source's own `cache_days`.
     """
-    days = settings.cache_days
-    if days is None:
-        default = DAYS_KEPT if source.service else None
-        days = getattr(source, "cache_days", default)
+    days = source.cache_days if settings.cache_days is None else settings.cache_days
     return None if days is None else days * _DAY_SECONDS
 
 

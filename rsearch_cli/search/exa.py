@@ -19,9 +19,8 @@ from pydantic import Field, field_validator, model_validator
 from rsearch_cli.protocol.characters import flatten, shorten
 from rsearch_cli.recipe.base import BaseConfig
 from rsearch_cli.recipe.schema import SourceConfig
-from rsearch_cli.search.cache_entries import DAYS_KEPT
 from rsearch_cli.search.exa_client import API_URL, KEY_VARIABLE, ExaClient, Page
-from rsearch_cli.search.sources import Found, SearchRequest, read_options
+from rsearch_cli.search.sources import DAYS_KEPT, Found, SearchRequest, SearchSource, read_options
 from rsearch_cli.services.keys import read_key
 from rsearch_cli.types import Passage
 
@@ -105,7 +104,7 @@ class ExaOptions(BaseConfig):
         return self
 
 
-class ExaSource:
+class ExaSource(SearchSource):
     """Exa under one source name.
 
     Attributes:
@@ -131,6 +130,10 @@ class ExaSource:
     def simplify(self, request: SearchRequest) -> SearchRequest:
         """Exa takes one text: what the parents found is part of it, and weighs as much."""
         return SearchRequest(" ".join([request.query, *request.expansion]), top_k=request.top_k)
+
+    async def close(self) -> None:
+        """Close the connections of all Exa sources that were opened together."""
+        await self._exa.close()
 
     async def search(self, request: SearchRequest) -> Found:
         """Find pages for the node's words and what its parents found; see `ExaClient.search`."""

@@ -8,11 +8,10 @@ when it does, how often and for how much. On failure: what may be over at the ne
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import warnings
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
     from exa_py.api_warnings import ApiWarning
 
 logger = logging.getLogger(__name__)
-
-_Keeper = AsyncGenerator["_Clients"]
 
 API_URL = "https://api.exa.ai"
 KEY_VARIABLE = "EXA_API_KEY"
@@ -82,29 +79,34 @@ class ExaAnswer:
 
 
 class ExaClient:
-    """Exa behind its key: sends searches, and puts every failure into our own classes.
+    """Exa behind its key: sends searches, and turns every failure into one of our classes.
 
-    Each event loop has clients of its own, which are closed as the loop ends.
+    Every search in flight has an HTTP client of its own: httpx scans all connections of a client
+    twice per request and keeps no more than 20, which with 32 searches in flight costs more than
+    the searches.
+
+    Args:
+        key: May be empty where nothing will be sent.
+        base_url: The address.
 
     Attributes:
         url: Base URL, without credentials.
+
+    Raises:
+        SourceError: The address is not an http address.
     """
 
     def __init__(self, key: str, base_url: str = API_URL) -> None:
-        """Take the key, which may be missing where nothing will be sent, and the address.
-
-        Raises:
-            SourceError: The address is none.
-        """
         if not is_http(base_url):
             raise SourceError(
-                f"EXA_BASE_URL is no http address, got {hide_login(base_url)!r}; unset it to use "
-                f"{API_URL}"
+                f"EXA_BASE_URL is not an http address, got {hide_login(base_url)!r}; unset it to "
+                f"use {API_URL}"
             )
         self._full_url = base_url.rstrip("/")
         self.url = hide_login(self._full_url)
         self._key = SecretStr(key)
-        self._clients: dict[asyncio.AbstractEventLoop, tuple[_Clients, _Keeper]] = {}
+        self._idle: list[AsyncExa] = []
+        self._verify: ssl.SSLContext | None = None
         self._reported: set[str] = set()
 
     def check(self) -> None:
@@ -144,9 +146,8 @@ class ExaClient:
         """
         import httpx
 
-        clients = await self._find_clients()
         try:
-            with clients.borrow() as client:
+            with self._borrow() as client:
                 response = await client.search(query, num_results=num_results, **options)
             pages = [_read_page(result) for result in response.results[:num_results]]
             charge = response.cost_dollars.total if response.cost_dollars else None
@@ -165,33 +166,30 @@ class ExaClient:
         # Not raised above, where it would keep the error, and by that the whole answer, in memory.
         raise failure
 
-    async def _find_clients(self) -> _Clients:
-        """The running loop's clients; nothing in here waits, so that two calls get the same."""
-        loop = asyncio.get_running_loop()
-        if loop not in self._clients:
-            self.check()
-            keeper = self._keep_clients(loop)
-            self._clients[loop] = (await anext(keeper), keeper)
-        return self._clients[loop][0]
+    async def close(self) -> None:
+        """Close all idle connections; a later search opens new ones."""
+        while self._idle:
+            await self._idle.pop().aclose()
 
-    async def _keep_clients(self, loop: asyncio.AbstractEventLoop) -> _Keeper:
-        """Hold clients open until their loop ends: a loop first closes its open generators."""
-        import httpx
-
-        verify = httpx.create_ssl_context()  # slow to make; one serves them all
-        clients = _Clients(lambda: self._make_client(verify))
+    @contextmanager
+    def _borrow(self) -> Iterator[AsyncExa]:
+        """Take an idle client, or open one."""
+        client = self._idle.pop() if self._idle else self._open()
         try:
-            yield clients
+            yield client
         finally:
-            del self._clients[loop]
-            await clients.close()
+            self._idle.append(client)
 
-    def _make_client(self, verify: ssl.SSLContext) -> AsyncExa:
+    def _open(self) -> AsyncExa:
+        import httpx
         from exa_py import AsyncExa
         from exa_py.api_warnings import ExaWarning
 
-        # exa-py prints what an answer calls a warning as it stands; `_report` does it in one line.
-        warnings.simplefilter("ignore", ExaWarning)
+        if self._verify is None:
+            self.check()
+            self._verify = httpx.create_ssl_context()  # slow to create; all clients share it
+            # exa-py prints what an answer calls a warning as it is; `_report` does it in one line.
+            warnings.simplefilter("ignore", ExaWarning)
         client = AsyncExa(self._key.get_secret_value(), self._full_url)
         client._client = open_client(
             # exa-py puts a status into the text of a ValueError and drops the headers.
@@ -199,7 +197,7 @@ class ExaClient:
             base_url=client.base_url,
             headers=client.headers,
             timeout=client.timeout,
-            verify=verify,
+            verify=self._verify,
         )
         return client
 
@@ -233,36 +231,6 @@ class ExaClient:
     def _quote(self, words: str) -> str:
         """Words of the service's or the library's on one short line, in which no key stands."""
         return shorten(hide_secrets(flatten(words), [self._key.get_secret_value()]), MESSAGE_CHARS)
-
-
-class _Clients:
-    """The clients of one event loop, each for one search at a time.
-
-    httpx looks through all connections of a client, twice for every request, and keeps no more than
-    20 of them: with 32 searches at once that costs more than the searches.
-    """
-
-    def __init__(self, make: Callable[[], AsyncExa]) -> None:
-        self._make = make
-        self._all: list[AsyncExa] = []
-        self._idle: list[AsyncExa] = []
-
-    @contextmanager
-    def borrow(self) -> Iterator[AsyncExa]:
-        """Take a client that nobody uses, a new one if need be."""
-        if not self._idle:
-            self._idle.append(self._make())
-            self._all.append(self._idle[-1])
-        client = self._idle.pop()
-        try:
-            yield client
-        finally:
-            self._idle.append(client)
-
-    async def close(self) -> None:
-        """Close all connections."""
-        for client in self._all:
-            await client.aclose()
 
 
 def _read_page(result: Any) -> Page:

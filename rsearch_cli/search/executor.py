@@ -1,11 +1,7 @@
-"""The executor: carries search plans out.
+"""Executes search plans: every node starts as soon as its parents are done, all plans at once.
 
-Place in the path: between the plan and the result block; the rollout calls `PlanExecutor.execute`
-once per batch. Every node starts as soon as its parents are done, all plans of a batch at once, and
-asks through the client of its source's service. On failure: a `SourceError` (a `ServiceFailure` is
-one) marks its node and is counted, the rest of the batch goes on. After `AccessDenied`,
-`BudgetExceeded` or `OfflineMiss` no further node is searched; calls in flight end, so that what is
-paid for is kept, and then it is raised. Any other exception is a bug and stops the batch.
+A `SourceError` marks its own node and nothing else. After `AccessDenied`, `BudgetExceeded` or
+`OfflineMiss` no further node is searched; calls in flight finish first, because they are paid for.
 """
 
 from __future__ import annotations
@@ -13,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from rsearch_cli.errors import AccessDenied, BudgetExceeded, OfflineMiss, SourceError
@@ -26,32 +24,15 @@ from rsearch_cli.search.cache_entries import (
 from rsearch_cli.search.expansion import expand
 from rsearch_cli.search.sources import Found, SearchRequest, SearchSource
 from rsearch_cli.services.client import Answer
-from rsearch_cli.services.event_loop import EventLoop
-from rsearch_cli.services.lifetime import Closing
+from rsearch_cli.services.event_loop import finish_all
 from rsearch_cli.services.outcomes import PermanentFailure, Reply
 from rsearch_cli.services.runtime import Services
 from rsearch_cli.types import NodeResult, Passage, PlanNode, SearchPlan
 
 _STOPS = (AccessDenied, BudgetExceeded, OfflineMiss)
 
-
-@dataclass(frozen=True, slots=True)
-class SearchCounts:
-    """What an executor has done so far.
-
-    Attributes:
-        searches: Plan nodes carried out.
-        cache_hits: Nodes that needed no search: known from before, or equal to one under way.
-        sent: Nodes for which a source was asked.
-        failed: Nodes whose source failed.
-        seconds: Wall-clock time spent in `execute`.
-    """
-
-    searches: int = 0
-    cache_hits: int = 0
-    sent: int = 0
-    failed: int = 0
-    seconds: float = 0.0
+OnResult = Callable[[NodeResult], None]
+"""Called with every result as soon as it is there, on the thread of the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,80 +44,76 @@ class _Outcome:
 
 
 class _Batch:
-    """The tasks of one batch, who is told of its results, and what has put an end to it."""
+    """The tasks of one batch, the callback for its results, and the error that ended it."""
 
-    def __init__(
-        self, group: asyncio.TaskGroup, on_result: Callable[[NodeResult], None] | None
-    ) -> None:
+    def __init__(self, group: asyncio.TaskGroup, on_result: OnResult | None) -> None:
         self.group = group
         self.on_result = on_result
         self.stop: AccessDenied | BudgetExceeded | OfflineMiss | None = None
 
 
-class PlanExecutor(Closing):
-    """Carries plans out against open sources, through the services of the run.
+class PlanExecutor(AbstractContextManager["PlanExecutor"]):
+    """Executes plans against open sources, on the event loop of the services.
 
-    One event loop lives as long as the executor, so that a source's client can keep its
-    connections. Close the executor when done; sources and services belong to the caller.
+    Args:
+        sources: Open sources by name; their connections are closed with the executor.
+        search: The recipe's section.
+        services: The services of the run.
     """
 
     def __init__(
         self, sources: Mapping[str, SearchSource], search: SearchConfig, services: Services
     ) -> None:
-        """Take open sources by name, the recipe's section, and the run's services."""
         self._sources = sources
         self._settings = search
         self._services = services
-        self._loop = EventLoop("searches")
-        self._counts = SearchCounts()
 
-    @property
-    def counts(self) -> SearchCounts:
-        """Totals over all batches so far."""
-        return self._counts
+    def submit(
+        self, plans: Sequence[SearchPlan], on_result: OnResult | None = None
+    ) -> Future[list[tuple[NodeResult, ...]]]:
+        """Start the plans of a batch; see `execute` for the future's result and errors."""
+        return self._services.loop.submit(self._run_batch(plans, on_result))
 
     def execute(
-        self,
-        plans: Sequence[SearchPlan],
-        on_result: Callable[[NodeResult], None] | None = None,
+        self, plans: Sequence[SearchPlan], on_result: OnResult | None = None
     ) -> list[tuple[NodeResult, ...]]:
-        """Carry out the plans of a batch at once.
+        """Execute the plans of a batch at once.
 
         Args:
             plans: Valid plans: acyclic, and naming open sources only.
-            on_result: Told every result as soon as it is there, in another thread.
+            on_result: Called with every result as soon as it is there, on another thread.
 
         Returns:
-            One tuple a plan, in order, with one result a node, in plan order.
+            One tuple per plan, in order, with one result per node, in plan order.
 
         Raises:
             AccessDenied: A service refuses the key or the account.
-            BudgetExceeded: A search could pass the budget.
-            OfflineMiss: A search is not in the cache, and nothing may be sent.
-            CancelledError: `cancel` was called.
-            KeyboardInterrupt: Ctrl-C; what was under way had `services.loop.PATIENCE_SECONDS`.
+            BudgetExceeded: A search could exceed the budget.
+            OfflineMiss: A search is not in the cache, and the cache mode is offline.
+            KeyboardInterrupt: Ctrl-C; calls in flight had `PATIENCE_SECONDS` to finish.
         """
-        started = time.perf_counter()
-        results = self._loop.run(self._run_batch(plans, on_result))
-        self._count([r for plan in results for r in plan], time.perf_counter() - started)
-        return results
+        return self._services.loop.run(self._run_batch(plans, on_result))
 
     def cancel(self, patience: float = 0.0) -> None:
-        """Give up the batch that another thread is carrying out, if there is one.
-
-        Calls in flight are cut off; the budget takes them for paid.
+        """Cancel everything in flight; the budget counts cancelled calls as paid.
 
         Args:
-            patience: Seconds that it may go on; the person is told of that.
+            patience: Seconds to let it finish first.
         """
-        self._loop.cancel(patience)
+        self._services.loop.cancel(patience)
 
     def close(self) -> None:
-        """Close the event loop; the executor cannot be used afterwards."""
-        self._loop.close()
+        """Close the connections of the sources."""
+        self._services.loop.finish(self._close_sources())
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    async def _close_sources(self) -> None:
+        await finish_all(source.close() for source in set(self._sources.values()))
 
     async def _run_batch(
-        self, plans: Sequence[SearchPlan], on_result: Callable[[NodeResult], None] | None
+        self, plans: Sequence[SearchPlan], on_result: OnResult | None
     ) -> list[tuple[NodeResult, ...]]:
         try:
             async with asyncio.TaskGroup() as group:
@@ -193,11 +170,12 @@ class PlanExecutor(Closing):
         request: SearchRequest,
         took: list[float],
     ) -> Answer:
-        """Ask a source through its client; the seconds of every attempt go into `took`."""
-        price = self._settings.usd_per_search if source.service else 0.0
-        usd = getattr(source, "usd_per_search", price)
+        """Ask a source through its client; `took` collects the seconds of every attempt."""
+        usd = source.usd_per_search
+        if usd is None:
+            usd = self._settings.usd_per_search if source.service else 0.0
         # Requests that the source cannot tell apart get one key, and so are sent once.
-        request = getattr(source, "simplify", lambda request: request)(request)
+        request = source.simplify(request)
 
         async def call() -> Reply:
             started = time.perf_counter()
@@ -219,16 +197,4 @@ class PlanExecutor(Closing):
             read=lambda value: decode_passages(value, request.top_k),
             worst_usd=usd,
             ttl_seconds=seconds_kept(source, settings),
-        )
-
-    def _count(self, results: list[NodeResult], seconds: float) -> None:
-        before = self._counts
-        failed = sum(r.error is not None for r in results)
-        hits = sum(r.cached for r in results)
-        self._counts = SearchCounts(
-            searches=before.searches + len(results),
-            cache_hits=before.cache_hits + hits,
-            sent=before.sent + len(results) - hits,
-            failed=before.failed + failed,
-            seconds=before.seconds + seconds,
         )

@@ -1,13 +1,12 @@
-"""Search sources: what one is, and how the recipe's names become open ones.
+"""Search sources: the base class, and how the names in a recipe become open sources.
 
-Place in the path: between the recipe and the executor. A new kind of source is one module and one
-line in `KINDS`, or, in someone else's package, one entry point in the group `rsearch.sources`. On
-failure: a kind that does not exist is a `RecipeValueError` with the nearest name; one that cannot
-be imported is a `SourceError`; setting up raises `DataError`, `SourceError` or `AccessDenied`.
+A new kind of source is one module and one line in `KINDS` or, in another package, one entry point
+in the group `rsearch.sources`.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -31,18 +30,21 @@ KINDS: Mapping[str, str] = {
 """Kind of source, as `search.sources.<name>.type` writes it, to its `SourceOpener`."""
 
 GROUP = "rsearch.sources"
-"""Entry points by which other packages add kinds, in the same form."""
+"""Group of the entry points by which other packages add kinds, in the same form."""
+
+DAYS_KEPT = 30.0
+"""How long an answer stays valid, unless the source or the recipe says otherwise."""
 
 Options = TypeVar("Options", bound=BaseConfig)
 
 
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
-    """What a source is asked.
+    """One request to a source.
 
     Attributes:
         query: The node's own words.
-        expansion: Words that the node's parents found, as names or titles; they matter less.
+        expansion: Names or titles that the node's parents found; they matter less.
         top_k: Most passages wanted.
         own_words_weight: How much more the query weighs than the expansion.
     """
@@ -55,51 +57,64 @@ class SearchRequest:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search found, where the service says what it charged.
+    """The result of a search whose service reports its charge.
 
     Attributes:
         passages: Best first.
-        usd: The charge in USD as the service states it, unchecked; None if it states none.
+        usd: The charge in USD as the service reports it, unchecked; None if it reports none.
     """
 
     passages: list[Passage]
     usd: object = None
 
 
-class SearchSource(Protocol):
+class SearchSource(ABC):
     """A place to search, under one of the recipe's source names.
 
-    It sends one request and reads one answer; cache, retries, limits and money are the client's.
-    It may have two further attributes and two methods: `cache_days`, how long its answers stay good
-    (None is for ever); `usd_per_search`, where a request does not cost what the recipe says;
-    `check()`, called once before anything starts and not at all where nothing may be sent, which
-    raises what stands in the way, such as `AccessDenied` for a key that is not set; and
-    `simplify(request)`, for a source that does not tell all requests apart: it gives the one that
-    stands for them, which is sent once.
+    A source sends one request and reads one answer; caching, retries, limits and the budget are
+    handled by the client that calls it.
 
     Attributes:
         fingerprint: Kind, version and everything fixed that changes an answer, such as an endpoint
-            or the hash of a corpus, separated by `/`. Two sources with one fingerprint answer
-            alike; the cache relies on it.
-        service: Name of the outside service whose limits and budget hold; "" for what answers
-            within this process.
+            or the hash of a corpus, separated by `/`. The cache relies on it: two sources with the
+            same fingerprint give the same answers.
+        service: Name of the outside service whose limits and budget apply; "" for a source within
+            this process.
+        usd_per_search: Price of a request; None takes the recipe's price, or 0 within this process.
+        cache_days: How long answers stay valid; None is forever, which suits a source whose
+            fingerprint changes with its content. The recipe's `cache_days` takes precedence.
     """
 
     fingerprint: str
-    service: str
+    service: str = ""
+    usd_per_search: float | None = None
+    cache_days: float | None = DAYS_KEPT
 
+    @abstractmethod
     async def search(self, request: SearchRequest) -> list[Passage] | Found:
-        """Find up to `request.top_k` passages, best first; none is a good answer too.
+        """Return up to `request.top_k` passages, best first; none is a valid answer too.
 
-        What is returned is checked: more passages than were asked for are cut off, those without
-        title and text are dropped, and anything that is no passage fails the call.
+        The result is checked: passages beyond `top_k` and those without title and text are dropped,
+        and anything that is not a passage fails the call.
 
         Raises:
-            TransientFailure: It did not answer, but may do so when it is asked again.
-            PermanentFailure: It will not answer this request.
-            AccessDenied: It refuses the key or the account.
+            TransientFailure: There was no answer, but there may be one at the next attempt.
+            PermanentFailure: The request will not be answered.
+            AccessDenied: The service refuses the key or the account.
         """
-        ...
+
+    def check(self) -> None:  # noqa: B027 (optional)
+        """Raise what would prevent every search, such as `AccessDenied` for a missing key.
+
+        Called once before a run starts, except when the cache mode is offline.
+        """
+
+    def simplify(self, request: SearchRequest) -> SearchRequest:
+        """Return the one request that stands for all that the source cannot tell apart."""
+        return request
+
+    async def close(self) -> None:  # noqa: B027 (optional)
+        """Close connections; a later search opens them again."""
 
 
 class SourceOpener(Protocol):
@@ -149,9 +164,15 @@ def open_sources(
     opened: dict[str, SearchSource] = {}
     for kind, configs in by_kind.items():
         opened.update(_load_opener(known[kind])(configs, corpus, index_dir))
-    for source in opened.values():
-        if not offline and (check := getattr(source, "check", None)) is not None:
-            check()
+    for name, source in opened.items():
+        if not isinstance(source, SearchSource):
+            raise SourceError(
+                f"search.sources.{name}.type: the kind {search.sources[name].type!r} opened a "
+                f"{type(source).__name__}, which is not a SearchSource"
+            )
+    if not offline:
+        for source in opened.values():
+            source.check()
     return {name: opened[name] for name in search.sources}
 
 

@@ -14,6 +14,7 @@ import os
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,6 @@ import platformdirs
 from pydantic import JsonValue
 
 from rsearch_cli.errors import DataMalformed
-from rsearch_cli.services.lifetime import Closing
 from rsearch_cli.services.store import SIZE_LIMIT, TextStore
 from rsearch_cli.services.validation import is_finite, read_charge
 
@@ -138,7 +138,7 @@ class ServiceStats:
     newest: float = 0.0
 
 
-class AnswerCache(Closing):
+class AnswerCache(AbstractContextManager["AnswerCache"]):
     """Answers by key, on disk; any number of threads and processes may use one folder.
 
     Attributes:
@@ -280,6 +280,9 @@ class AnswerCache(Closing):
     def close(self) -> None:
         """Close the files; the next use opens them again."""
         self._store.close()
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def _keep(self, key: str, text: str) -> bool:
         return self._store.put(key, text, str(read_key(key).get("service", "")))

@@ -1,50 +1,41 @@
-"""The circuit breaker: a service that is down is left in peace, and the run waits.
+"""Circuit breaker: pauses all calls to a service that fails again and again.
 
-Place in the path: in the flow of a service, before every attempt and after it. After a number of
-failures in a row nothing is sent for a while; then one call is tried; when it succeeds all go on.
-One line on stderr says so, one says the end. On failure: a service that stays down through several
-such trials is given up: what waits for it fails at once, and the run can stop.
+After a number of failures in a row nothing is sent for a while; then one trial call is sent, whose
+success lets all calls continue. After several failed trials waiting calls fail at once, so that the
+run can stop.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from contextlib import suppress
 
 from rsearch_cli.services.outcomes import PermanentFailure
 
 logger = logging.getLogger(__name__)
 
 GIVE_UP_AFTER = 5
-"""Trials in a row that may fail before calls no longer wait for the service."""
-
-# Share of the pause after which those who wait for a trial's end look again.
-_LOOK_AGAIN = 0.02
+"""Failed trials in a row after which calls no longer wait for the service."""
 
 
 class ServiceDown(PermanentFailure):
-    """The service has been down for so long that waiting for it makes no sense."""
-
-
-class Permit(NamedTuple):
-    """What one who wants to send a call is told.
-
-    Attributes:
-        wait: Seconds after which to ask again; 0 to send now.
-        trial: All others wait for how this call ends.
-    """
-
-    wait: float
-    trial: bool
+    """The service has been down for so long that calls no longer wait for it."""
 
 
 class CircuitBreaker:
-    """Counts the failures of one service in a row, over all threads.
+    """Counts the failures of one service in a row.
 
-    Every permit to send is followed by exactly one of `succeeded`, `failed` and `unknown`.
+    Every call that `admit` lets through is followed by exactly one of `succeeded`, `failed` and
+    `unknown`.
+
+    Args:
+        service: Name in messages.
+        failures: Failures in a row that start a pause.
+        pause_seconds: Length of a pause.
+        clock: Seconds.
     """
 
     def __init__(
@@ -58,65 +49,70 @@ class CircuitBreaker:
         self._most = failures
         self._pause = pause_seconds
         self._clock = clock
-        self._guard = threading.Lock()
         self._failures = 0
         self._paused_until: float | None = None
         self._trial = False
         self._failed_trials = 0
         self._last = ""
+        self._changed = asyncio.Event()
 
     @property
     def is_paused(self) -> bool:
         """Whether calls wait."""
         return self._paused_until is not None
 
-    def admit(self) -> Permit:
-        """Ask to send a call.
+    async def admit(self) -> bool:
+        """Wait until a call may be sent; return whether it is the trial that may end a pause.
 
         Raises:
-            ServiceDown: It has been given up, and it is not yet time to try it again.
+            ServiceDown: The service has been given up, and it is not yet time for another trial.
         """
-        with self._guard:
-            if self._paused_until is None:
-                return Permit(0.0, trial=False)
-            wait = self._paused_until - self._clock()
-            if wait <= 0 and not self._trial:
+        while self._paused_until is not None:
+            seconds = self._paused_until - self._clock()
+            if seconds <= 0 and not self._trial:
                 self._trial = True
-                return Permit(0.0, trial=True)
+                return True
             if self._failed_trials >= GIVE_UP_AFTER:
                 raise ServiceDown(
                     f"{self._service} is down: {self._failures} failed calls in a row, the last "
                     f"one: {self._last}",
                     free=True,
                 )
-            return Permit(max(wait, self._pause * _LOOK_AGAIN), trial=False)
+            with suppress(TimeoutError):
+                # During a trial there is no time-out: its end sets the event.
+                await asyncio.wait_for(self._changed.wait(), None if self._trial else seconds)
+        return False
 
     def succeeded(self) -> None:
-        """Note that the service answered."""
-        with self._guard:
-            if self._paused_until is not None:
-                logger.info(f"{self._service} answers again; going on")
-            self._failures = self._failed_trials = 0
-            self._paused_until, self._trial = None, False
+        """Count a call that the service answered."""
+        if self._paused_until is not None:
+            logger.info(f"{self._service} answers again; calls to it continue")
+        self._failures = self._failed_trials = 0
+        self._paused_until, self._trial = None, False
+        self._wake()
 
-    def failed(self, why: str, *, trial: bool) -> None:
-        """Note that a call failed in a way that says nothing good about the service."""
-        with self._guard:
-            self._failures += 1
-            self._last = why
-            if trial:
-                self._trial = False
-                self._failed_trials += 1
-                self._paused_until = self._clock() + self._pause
-            elif self._paused_until is None and self._failures >= self._most:
-                self._paused_until = self._clock() + self._pause
-                logger.warning(
-                    f"{self._service}: {self._failures} failed calls in a row, the last one: "
-                    f"{why}; all its calls pause for {self._pause:g} s, then one is tried"
-                )
+    def failed(self, reason: str, *, trial: bool) -> None:
+        """Count a failed call."""
+        self._failures += 1
+        self._last = reason
+        if trial:
+            self._trial = False
+            self._failed_trials += 1
+            self._paused_until = self._clock() + self._pause
+            self._wake()
+        elif self._paused_until is None and self._failures >= self._most:
+            self._paused_until = self._clock() + self._pause
+            logger.warning(
+                f"{self._service}: {self._failures} failed calls in a row, the last one: {reason}; "
+                f"all calls to it pause for {self._pause:g} s, then one is tried"
+            )
 
     def unknown(self, *, trial: bool) -> None:
-        """Note that a call ended without a word about the service, as when it was cancelled."""
-        with self._guard:
-            if trial:
-                self._trial = False
+        """Count a call that ended without telling anything about the service: a cancelled one."""
+        if trial:
+            self._trial = False
+            self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()

@@ -7,7 +7,6 @@ for it and is not stored. `AccessDenied`, `BudgetExceeded` and `OfflineMiss` mus
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,30 +15,28 @@ from typing import Any
 from pydantic import JsonValue
 
 from rsearch_cli.errors import AccessDenied, OfflineMiss, ServiceFailure
-from rsearch_cli.services.budget import Budget, Hold, ServiceSpend
+from rsearch_cli.services.budget import Budget, Hold
 from rsearch_cli.services.cache import AnswerCache, Entry, read_key
 from rsearch_cli.services.outcomes import CallFailure, PermanentFailure, Reply
 from rsearch_cli.services.retry import RetryPolicy
 from rsearch_cli.services.singleflight import SingleFlight
 
 Call = Callable[[], Awaitable[Reply]]
-
-# How often a call that waits for others in flight looks whether one of them has ended.
-_LOOK_AGAIN_SECONDS = 0.005
+Read = Callable[[JsonValue], Any]
 
 
-def _as_it_is(value: JsonValue) -> JsonValue:
+def _unchanged(value: JsonValue) -> JsonValue:
     return value
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a request got.
+    """The answer to a request.
 
     Attributes:
-        value: The answer, as the caller reads it.
-        cached: No call was made for it: it came from disk, or with an equal request under way.
-        usd: What the calls for it cost, those that failed on the way included.
+        value: As the `read` of the request returned it.
+        cached: No call was made for it: it came from disk, or from an equal request in flight.
+        usd: What the calls for it cost, failed attempts included.
     """
 
     value: Any
@@ -48,37 +45,33 @@ class Answer:
 
 
 class ServiceClient:
-    """Requests to one service, from any thread and any event loop.
+    """Requests to one service, on the event loop of the services.
+
+    Args:
+        service: Its name in messages and in the budget.
+        cache: Where its answers are stored.
+        budget: What its calls are paid from.
+        retry: How it is called; None for sources within this process.
 
     Attributes:
-        service: Its name.
-        budget: What its calls are paid from.
-        denied: What the service said when it refused the key; nothing more is sent to it then.
+        denied: The error with which the service refused the key; nothing more is sent after that.
     """
 
     def __init__(
-        self, service: str, cache: AnswerCache, budget: Budget, flow: RetryPolicy | None
+        self, service: str, cache: AnswerCache, budget: Budget, retry: RetryPolicy | None
     ) -> None:
-        """Bind what a service needs.
-
-        Args:
-            service: Its name in messages and in the budget.
-            cache: Where its answers are kept.
-            budget: What its calls are paid from.
-            flow: How it is called; None for what answers within this process.
-        """
         self.service = service
-        self._cache = cache
         self.budget = budget
         self.denied: AccessDenied | None = None
-        self._flow = flow
+        self._cache = cache
+        self._retry = retry
         # Beside the answers: a cache that is set aside must not take the locks with it.
-        singleflight = cache.folder.with_name(f"{cache.folder.name}.flights")
-        self._singleflight = SingleFlight(singleflight, across_processes=flow is not None)
+        lock_file = cache.folder.with_name(f".{cache.folder.name}.requests.lock")
+        self._singleflight = SingleFlight(lock_file if retry else None)
 
     @property
     def may_send(self) -> bool:
-        """Whether the service may be asked at all."""
+        """Whether requests may be sent at all."""
         return self._cache.mode != "offline"
 
     async def fetch(
@@ -88,83 +81,80 @@ class ServiceClient:
         *,
         worst_usd: float = 0.0,
         ttl_seconds: float | None = None,
-        read: Callable[[JsonValue], Any] = _as_it_is,
+        read: Read = _unchanged,
     ) -> Answer:
-        """Get the answer to a request: from the cache, from an equal request under way, or by call.
+        """Answer a request from the cache, from an equal request in flight, or by a call.
 
         Args:
-            key: Names the request; see `make_key`.
-            call: Asks the service once; raises `TransientFailure`, `PermanentFailure` or
-                `AccessDenied`. It may be called several times, and is not called on a hit.
-            worst_usd: Most that one call can cost.
-            ttl_seconds: How long the answer stays good; None is for ever.
-            read: Turns an answer into what the caller uses; raises `ValueError` for one that is not
-                valid. A new one has then failed, and a stored one is removed and asked for again.
+            key: Identifies the request; see `make_key`.
+            call: Sends the request once; raises `TransientFailure`, `PermanentFailure` or
+                `AccessDenied`. Not called on a hit, and once per attempt otherwise.
+            worst_usd: Highest cost of one call.
+            ttl_seconds: How long the answer stays valid; None is forever.
+            read: Converts an answer into the value the caller uses; raises `ValueError` for an
+                invalid one. A new answer then counts as a failed call; a stored one is removed and
+                the request is sent again.
 
         Raises:
             ServiceFailure: No answer, after all retries.
-            AccessDenied: The service refuses the key or the account, now or before.
-            BudgetExceeded: The call could pass the limit.
-            OfflineMiss: There is no stored answer, and nothing may be sent.
+            AccessDenied: The service refuses the key or the account, now or earlier.
+            BudgetExceeded: The call could exceed the limit.
+            OfflineMiss: There is no stored answer, and the cache mode is offline.
         """
-        if (known := self._recall(key, read)) is not None:
-            return self._spare(known, read)
-        if self._cache.mode == "offline" and self._flow is not None:
+        if (found := self._look_up(key, read)) is not None:
+            return self._hit(*found)
+        if not self.may_send and self._retry is not None:
             raise OfflineMiss(_describe_miss(self.service, key))
         attempts = _Attempts(self, call, worst_usd)
-        entry, _ = await self._singleflight.share(
+        entry, value = await self._singleflight.run(
             key, lambda: self._ask(key, attempts, ttl_seconds, read)
         )
         if attempts.sent:
-            return Answer(read(entry.value), False, attempts.usd)
-        return self._spare(entry, read)
+            return Answer(value, False, attempts.usd)
+        return self._hit(entry, value)
 
-    def _spare(self, entry: Entry, read: Callable[[JsonValue], Any]) -> Answer:
-        self.budget.note(self.service, ServiceSpend(saved_usd=entry.usd, hits=1))
-        return Answer(read(entry.value), True, 0.0)
+    def _hit(self, entry: Entry, value: Any) -> Answer:
+        self.budget.count_hit(self.service, entry.usd)
+        return Answer(value, True, 0.0)
 
-    def _recall(self, key: str, read: Callable[[JsonValue], Any]) -> Entry | None:
-        """Look a stored answer up; one that is not valid is removed, and as good as none."""
+    def _look_up(self, key: str, read: Read) -> tuple[Entry, Any] | None:
+        """Return a stored answer and its value; an invalid one is removed from the cache."""
         entry = self._cache.find(key)
         if entry is None:
             return None
         try:
-            read(entry.value)
+            return entry, read(entry.value)
         except ValueError as problem:
             self._cache.drop(key, problem)
             return None
-        return entry
 
     async def _ask(
-        self,
-        key: str,
-        attempts: _Attempts,
-        ttl_seconds: float | None,
-        read: Callable[[JsonValue], Any],
-    ) -> Entry:
-        # Another process may have been asking until now.
-        if (known := self._recall(key, read)) is not None:
-            return known
+        self, key: str, attempts: _Attempts, ttl_seconds: float | None, read: Read
+    ) -> tuple[Entry, Any]:
+        # Another process may have stored it while this one waited for its lock.
+        if (found := self._look_up(key, read)) is not None:
+            return found
         try:
-            if self._flow is None:
-                attempts.pay()
-                value = await attempts.send()
+            if self._retry is None:
+                attempts.reserve()
+                answer = await attempts.send()
             else:
-                value = await self._flow.run(attempts.send, attempts.wait_and_pay)
-            _check(read, value)
-            return self._cache.put(key, value, ttl_seconds, attempts.last_usd)
+                answer = await self._retry.run(attempts.send, attempts.wait_and_reserve)
+            _check(read, answer)
+            entry = self._cache.put(key, answer, ttl_seconds, attempts.last_usd)
+            return entry, read(entry.value)
         except CallFailure as failure:
-            self.budget.note(self.service, ServiceSpend(failed=1))
+            self.budget.count_failure(self.service)
             tried = f" (tried {attempts.sent} times)" if attempts.sent > 1 else ""
             raise ServiceFailure(f"{failure}{tried}") from failure
 
 
 class _Attempts:
-    """The calls for one request, each paid for before it is sent.
+    """The calls for one request, each reserved in the budget before it is sent.
 
     Attributes:
-        sent: How many there were.
-        usd: What they cost together, those that failed included.
+        sent: Number of calls.
+        usd: What they cost together, failed ones included.
         last_usd: What the last one cost.
     """
 
@@ -172,36 +162,32 @@ class _Attempts:
         self._client = client
         self._call = call
         self._worst_usd = worst_usd
-        self._reservation: Hold | None = None
+        self._hold: Hold | None = None
         self.sent = 0
         self.usd = 0.0
         self.last_usd = 0.0
 
-    def pay(self) -> None:
-        """Put money by for the next call."""
+    def reserve(self) -> None:
+        """Reserve the cost of the next call."""
         client = self._client
-        self._reservation = client.budget.reserve(client.service, self._worst_usd)
+        self._hold = client.budget.reserve(client.service, self._worst_usd)
 
-    async def wait_and_pay(self) -> None:
-        """Put money by for the next call, as soon as the budget allows one more in flight."""
+    async def wait_and_reserve(self) -> None:
+        """Reserve the cost of the next call as soon as the budget allows one more in flight."""
         client = self._client
-        budget = client.budget
-        while True:
-            settled = budget.settlements
+        while self._hold is None:
             if client.denied is not None:
                 raise client.denied
-            self._reservation = budget.try_reserve(client.service, self._worst_usd)
-            if self._reservation is not None:
-                return
-            while budget.settlements == settled:
-                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+            self._hold = client.budget.try_reserve(client.service, self._worst_usd)
+            if self._hold is None:
+                await client.budget.wait_for_settlement()
 
     async def send(self) -> JsonValue:
-        """Make the call that was paid for."""
-        hold, self._reservation = self._reservation, None
+        """Make the call that was reserved."""
+        hold, self._hold = self._hold, None
         assert hold is not None
         self.sent += 1
-        # What is cut off, by a time-out or by the end of the run, may have been charged for.
+        # A call that is cut off, by a time-out or by the end of the run, may have been charged for.
         book = hold.forfeit
         try:
             reply = await self._call()
@@ -218,20 +204,19 @@ class _Attempts:
             self.usd += self.last_usd
 
 
-def _check(read: Callable[[JsonValue], Any], value: JsonValue) -> None:
-    """See that a new answer is valid, so that only valid ones are stored.
+def _check(read: Read, answer: JsonValue) -> None:
+    """Check a new answer, so that only valid ones are stored.
 
     Raises:
-        PermanentFailure: It is not.
+        PermanentFailure: It is invalid.
     """
     try:
-        read(value)
+        read(answer)
     except ValueError as problem:
         raise PermanentFailure(f"the answer is not valid ({problem})") from problem
 
 
 def _describe_miss(service: str, key: str) -> str:
-    """Say in words what is not in the cache."""
     parts = read_key(key)
     asked = parts.get("query") or parts.get("question") or key
     return (

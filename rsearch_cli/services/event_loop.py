@@ -1,9 +1,8 @@
-"""Calls to services, waited for by code that is not asynchronous and can be given up at any time.
+"""The event loop of a run, in a thread of its own: all network calls run on it.
 
-Place in the path: under search, judge and a policy on a server; the thread that waits, often the
-main one, is free to take Ctrl-C, while the calls go on in a thread of their own. On failure: what
-the calls raise is raised where they are waited for. Ctrl-C lets what is under way end, because it
-may be paid for, but only for `PATIENCE_SECONDS`; then, or at the next Ctrl-C, it is cut off.
+Synchronous code submits coroutines and waits for their futures, so the waiting thread, often the
+main one, can always take Ctrl-C. Ctrl-C lets calls in flight finish, because they may be paid for,
+but only for `PATIENCE_SECONDS`; after that, or at the next Ctrl-C, they are cancelled.
 """
 
 from __future__ import annotations
@@ -11,24 +10,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Collection, Coroutine, Iterable
 from concurrent.futures import CancelledError, Future, InvalidStateError, wait
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any, TypeVar
 
 from rsearch_cli.runs.file_locks import end_waits
-from rsearch_cli.services.lifetime import Closing
 
 logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 5.0
-"""How long calls under way may go on after Ctrl-C."""
+"""How long calls in flight may take to finish after Ctrl-C."""
 
-_LOOK_UP_SECONDS = 0.2
-# What is done by then needs no word; local searches are.
-_UNNOTICED_SECONDS = 0.2
-# A call that does not let itself be cut off keeps nobody for longer.
-_CUT_OFF_SECONDS = 2.0
+# A signal that arrives just before a thread starts to wait does not wake it, nor does any on
+# Windows: waiting threads wake up this often.
+_POLL_SECONDS = 0.2
+# Calls that finish within this time, such as local searches, are waited for silently.
+_SILENT_SECONDS = 0.2
+# A call that ignores its cancellation, or blocks the loop, holds nobody up for longer.
+_CLEANUP_SECONDS = 2.0
 
 T = TypeVar("T")
 
@@ -37,118 +37,151 @@ class StopNow(KeyboardInterrupt):
     """Ctrl-C for the second time: nothing is waited for."""
 
 
-class EventLoop(Closing):
-    """An event loop in a thread of its own, so that clients can keep their connections.
+class EventLoop(AbstractContextManager["EventLoop"]):
+    """An asyncio event loop in a daemon thread, started by the first call."""
 
-    Args:
-        calls: What is called, in a word for the person who waits, such as `searches`.
-    """
-
-    def __init__(self, calls: str) -> None:
-        self._calls = calls
-        self._under_way: set[Future[Any]] = set()
+    def __init__(self) -> None:
+        self._in_flight: set[Future[Any]] = set()
+        self._starting = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
+    def submit(self, calls: Coroutine[Any, Any, T]) -> Future[T]:
+        """Schedule a coroutine on the loop; cancelling the future cancels it."""
+        future: Future[T] = Future()
+        # Known before it starts, unlike with asyncio.run_coroutine_threadsafe: Ctrl-C may come now.
+        self._in_flight.add(future)
+        future.add_done_callback(self._forget)
+        self._start().call_soon_threadsafe(_begin, calls, future)
+        return future
+
     def run(self, calls: Coroutine[Any, Any, T], patience: float = PATIENCE_SECONDS) -> T:
-        """Wait for calls.
+        """Run a coroutine on the loop and wait for its result.
 
         Args:
-            calls: They run in the loop's thread.
-            patience: Seconds that they may go on after Ctrl-C.
+            calls: The coroutine.
+            patience: Seconds that everything in flight may take to finish after Ctrl-C.
 
         Raises:
-            CancelledError: `cancel` was called.
-            KeyboardInterrupt: Ctrl-C; the calls are over.
+            CancelledError: The calls were cancelled, by `cancel` or `close`.
+            KeyboardInterrupt: Ctrl-C; nothing is in flight any more.
         """
-        future: Future[T] = Future()
         try:
-            # Known before they begin: Ctrl-C may come at any moment.
-            self._under_way.add(future)
-            self._open().call_soon_threadsafe(_begin, calls, future)
-            return wait_for(future)
+            return wait_for(self.submit(calls))
         except CancelledError:
             raise asyncio.CancelledError from None
         except KeyboardInterrupt as stop:
             end_waits()
             self.cancel(0.0 if isinstance(stop, StopNow) else patience)
             raise
-        finally:
-            self._under_way.discard(future)
 
     def cancel(self, patience: float = 0.0) -> None:
-        """Give up the calls that any thread waits for, and tell the person what is waited for.
+        """Cancel everything in flight.
 
         Args:
-            patience: Seconds that they may go on.
+            patience: Seconds to let it finish first; a line on stderr announces the wait.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C while they did; they are given up.
+            KeyboardInterrupt: Ctrl-C during that time; everything is cancelled.
         """
-        under_way = set(self._under_way)
+        in_flight = set(self._in_flight)
         try:
-            if patience and wait(under_way, _UNNOTICED_SECONDS).not_done:
-                self._tell(patience)
-                wait(under_way, patience)
+            if patience and wait(in_flight, _SILENT_SECONDS).not_done:
+                self._announce(patience)
+                wait(in_flight, patience)
         finally:
-            if any([future.cancel() for future in under_way]) and self._loop:
-                # They are told of it in the loop's next turn, and say nothing more after that.
-                told = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop)
-                wait([told], _CUT_OFF_SECONDS)
+            if any([future.cancel() for future in in_flight]):
+                # Let the loop deliver the cancellations.
+                self.finish(asyncio.sleep(0))
+
+    def finish(self, cleanup: Coroutine[Any, Any, None]) -> None:
+        """Run a clean-up on the loop, such as closing connections, for at most two seconds."""
+        if self._loop is None or self._loop.is_closed():
+            cleanup.close()
+            return
+        wait([asyncio.run_coroutine_threadsafe(cleanup, self._loop)], _CLEANUP_SECONDS)
 
     def close(self) -> None:
-        """Give up what is under way, and end the thread."""
+        """Cancel everything in flight and end the thread."""
         if self._loop is None or self._thread is None:
             return
         self.cancel()
         with suppress(RuntimeError):  # it is closed already
             self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(_CUT_OFF_SECONDS)
+        self._thread.join(_CLEANUP_SECONDS)
 
-    def _tell(self, patience: float) -> None:
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _forget(self, future: Future[Any]) -> None:
+        self._in_flight.discard(future)
+        if future.cancelled():
+            future.set_running_or_notify_cancel()  # else `wait` does not take it as done
+
+    def _announce(self, patience: float) -> None:
         logger.info(
-            f"stopping: {self._calls} under way may be paid for and get {patience:g} s to end; "
-            "press Ctrl-C again to stop now"
+            f"stopping: requests in flight may already be paid for and get {patience:g} s to "
+            "finish; press Ctrl-C again to stop now"
         )
 
-    def _open(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None:
-            ready: Future[asyncio.AbstractEventLoop] = Future()
-            # A daemon: a source that blocks the loop must not hold up the end of the process.
-            self._thread = threading.Thread(
-                target=_serve, args=(ready,), name=self._calls, daemon=True
-            )
-            self._thread.start()
-            self._loop = ready.result()
-        return self._loop
+    def _start(self) -> asyncio.AbstractEventLoop:
+        with self._starting:
+            if self._loop is None:
+                ready: Future[asyncio.AbstractEventLoop] = Future()
+                # A daemon: a source that blocks the loop must not hold up the end of the process.
+                self._thread = threading.Thread(
+                    target=_serve, args=(ready,), name="services", daemon=True
+                )
+                self._thread.start()
+                self._loop = ready.result()
+            return self._loop
 
 
 def wait_for(future: Future[T]) -> T:
-    """Wait for a result, so that Ctrl-C is noticed at any moment."""
-    # A signal that comes just before a thread begins to wait does not wake it; nor does any on
-    # Windows.
-    while not future.done():
-        wait([future], _LOOK_UP_SECONDS)
+    """Wait for a result so that Ctrl-C is noticed at any moment."""
+    wait_until_done([future])
     return future.result()
 
 
+def wait_until_done(futures: Collection[Future[Any]]) -> None:
+    """Wait until all futures are done, successful or not, so that Ctrl-C is noticed."""
+    while wait(futures, _POLL_SECONDS).not_done:
+        pass
+
+
+async def finish_all(calls: Iterable[Awaitable[T]]) -> list[T]:
+    """Await all calls even when one fails, because those in flight may already be paid for.
+
+    Returns:
+        Their results, in order.
+
+    Raises:
+        BaseException: The first failure, in their order.
+    """
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    failures = [result for result in results if isinstance(result, BaseException)]
+    if failures:
+        raise failures[0]
+    return [result for result in results if not isinstance(result, BaseException)]
+
+
 def _begin(calls: Coroutine[Any, Any, T], future: Future[T]) -> None:
-    """Start calls in the running loop; a future that is cancelled cuts them off."""
+    """Start a coroutine in the running loop, tied to a future."""
     if future.cancelled():
         calls.close()
         return
     loop = asyncio.get_running_loop()
-    task = loop.create_task(_answer(calls, future))
+    task = loop.create_task(_resolve(calls, future))
 
-    def heed(future: Future[T]) -> None:
+    def cancel_task(future: Future[T]) -> None:
         if future.cancelled():
             loop.call_soon_threadsafe(task.cancel)
 
-    future.add_done_callback(heed)
+    future.add_done_callback(cancel_task)
 
 
-async def _answer(calls: Coroutine[Any, Any, T], future: Future[T]) -> None:
-    with suppress(InvalidStateError):  # it is cancelled, and nobody waits any more
+async def _resolve(calls: Coroutine[Any, Any, T], future: Future[T]) -> None:
+    with suppress(InvalidStateError):  # the future was cancelled: nobody waits any more
         try:
             future.set_result(await calls)
         except asyncio.CancelledError:
@@ -158,7 +191,7 @@ async def _answer(calls: Coroutine[Any, Any, T], future: Future[T]) -> None:
 
 
 def _serve(ready: Future[asyncio.AbstractEventLoop]) -> None:
-    """Run a loop until it is stopped, then close it with all that still is in it."""
+    """Run a loop until it is stopped, then close it with everything that is still on it."""
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
         ready.set_result(loop)

@@ -1,10 +1,4 @@
-"""The flow of calls to one service: bounded, paced, timed, tried again, paused.
-
-Place in the path: in the client, around every call that goes outside. On failure: after a
-`TransientFailure` (a time-out is one) the call is sent again, after a growing, random wait or after
-the time that the service asks for; once the attempts are used up it goes to the caller. Anything
-else goes to the caller at once.
-"""
+"""How one service is called: concurrency, rate limit, time-out, retries and circuit breaker."""
 
 from __future__ import annotations
 
@@ -19,20 +13,46 @@ import tenacity
 from rsearch_cli.errors import AccessDenied
 from rsearch_cli.recipe.services import ServiceConfig
 from rsearch_cli.services.circuit_breaker import CircuitBreaker
-from rsearch_cli.services.limits import Slots, TokenBucket
 from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
 
 FIRST_BACKOFF_SECONDS = 0.5
-"""Bound of the wait before the second attempt; it doubles with every further one."""
+"""Upper bound of the wait before the second attempt; it doubles with every further attempt."""
 
 LONGEST_RETRY_AFTER_SECONDS = 600.0
-"""A service that asks for more is not waited for: the call has failed."""
+"""Longest wait that a service may ask for; a call that is to wait longer has failed."""
+
+BURST_SECONDS = 0.1
+"""Tokens that a bucket saves up, as the time in which they flow in: enough for a wave of a plan."""
 
 T = TypeVar("T")
 
 
+class TokenBucket:
+    """A rate limit: tokens flow in evenly, each call takes one, a few may be saved up."""
+
+    def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._interval = 1.0 / per_second
+        self._burst = max(0.0, BURST_SECONDS - self._interval)
+        self._clock = clock
+        self._next = float("-inf")
+
+    def take(self) -> float:
+        """Take the next token and return the seconds until it flows in."""
+        now = self._clock()
+        self._next = max(self._next, now - self._burst)
+        wait = max(0.0, self._next - now)
+        self._next += self._interval
+        return wait
+
+
 class RetryPolicy:
-    """How one service is called, over all threads and event loops of the process."""
+    """The limits and retries of one service.
+
+    Args:
+        service: Name in messages.
+        settings: The recipe's section.
+        clock: Seconds.
+    """
 
     def __init__(
         self,
@@ -40,14 +60,13 @@ class RetryPolicy:
         settings: ServiceConfig,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the service's name for messages, its section, and a clock in seconds."""
         self._settings = settings
-        self._slots = Slots(settings.concurrency)
+        self._slots = asyncio.Semaphore(settings.concurrency)
         self._bucket = TokenBucket(settings.requests_per_second, clock)
         self._breaker = CircuitBreaker(
             service, settings.breaker_failures, settings.breaker_pause_seconds, clock
         )
-        # Of its own: the global generator belongs to the training, which must be repeatable.
+        # Its own generator: the global one belongs to training, which must be reproducible.
         self._random = random.Random()
 
     async def run(
@@ -55,11 +74,11 @@ class RetryPolicy:
         attempt: Callable[[], Awaitable[T]],
         before: Callable[[], Awaitable[None]] | None = None,
     ) -> T:
-        """Make a call, as often as it takes.
+        """Make a call, with as many attempts as the recipe allows.
 
         Args:
-            attempt: Makes the call once; the time-out is on this.
-            before: Awaited before each attempt, when its turn has come.
+            attempt: Makes the call once; the time-out applies to it.
+            before: Awaited before each attempt, outside the time-out.
 
         Raises:
             TransientFailure: The last attempt's, when all have failed.
@@ -79,7 +98,7 @@ class RetryPolicy:
         attempt: Callable[[], Awaitable[T]],
         before: Callable[[], Awaitable[None]] | None,
     ) -> T:
-        # Asked inside the slot, so that those who stand in line for one heed a pause as well.
+        # The breaker is asked inside the slot, so that calls that waited for one heed a pause too.
         async with self._slots:
             trial = await self._wait_for_turn()
             try:
@@ -99,14 +118,10 @@ class RetryPolicy:
             return result
 
     async def _wait_for_turn(self) -> bool:
-        """Wait for the rate and for a pause to end; whether this call is the trial that ends it."""
+        """Wait for the rate limit and for pauses; return whether this call is a trial."""
         while True:
-            permit = self._breaker.admit()
-            if permit.trial:
+            if await self._breaker.admit():
                 return True
-            if permit.wait:
-                await asyncio.sleep(permit.wait)
-                continue
             if wait := self._bucket.take():
                 await asyncio.sleep(wait)
                 if self._breaker.is_paused:
@@ -127,7 +142,7 @@ class RetryPolicy:
             raise
 
     def _backoff(self, state: tenacity.RetryCallState) -> float:
-        """Exponential back-off with full jitter, or the time that the service asks for."""
+        """Exponential back-off with full jitter, or the wait that the service asks for."""
         failure = state.outcome.exception() if state.outcome else None
         asked = getattr(failure, "retry_after", None) or 0.0
         doubled = FIRST_BACKOFF_SECONDS * 2 ** (state.attempt_number - 1)

@@ -1,8 +1,4 @@
-"""The services of a run: its cache, its budget, and a client for everything it asks.
-
-Place in the path: opened once by a command, handed to the executor of searches and to the judge. On
-failure: opening touches nothing and cannot fail; closing stores what the budget has counted.
-"""
+"""The services of a run: its event loop, cache and budget, and one client per service."""
 
 from __future__ import annotations
 
@@ -15,6 +11,7 @@ from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.cache import AnswerCache
 from rsearch_cli.services.client import ServiceClient
+from rsearch_cli.services.event_loop import EventLoop
 from rsearch_cli.services.retry import RetryPolicy
 
 JUDGE = "judge"
@@ -24,35 +21,43 @@ POLICY = "policy"
 """Name of the service of a policy on a server; every other name is a search service."""
 
 LOCAL = "local"
-"""Name under which the budget counts searches that are answered within this process."""
+"""Name under which the budget counts searches that run within this process."""
 
 
 class Services:
-    """One client for every service, over one cache and one budget.
+    """One client per service, over one event loop, one cache and one budget.
 
-    Attributes:
-        cache: The answers.
-        budget: The money.
+    Args:
+        recipe: Its `search`, `reward.judge` and `policy.endpoint` configure the services.
+        cache: The stored answers.
+        budget: The spending limit.
+        loop: Everything that waits for the network runs on it; None starts one when needed.
     """
 
-    def __init__(self, recipe: Recipe, cache: AnswerCache, budget: Budget) -> None:
-        """Take the recipe for the flow of each service."""
+    def __init__(
+        self,
+        recipe: Recipe,
+        cache: AnswerCache,
+        budget: Budget,
+        loop: EventLoop | None = None,
+    ) -> None:
         self.cache = cache
         self.budget = budget
+        self.loop = loop or EventLoop()
         self._recipe = recipe
         self._clients: dict[str, ServiceClient] = {}
-        self._guard = threading.Lock()
+        self._opening = threading.Lock()
 
     def client(self, service: str) -> ServiceClient:
-        """The client to a service; "" is for what answers within this process."""
-        with self._guard:
+        """Return the client of a service; "" is the service of sources within this process."""
+        with self._opening:
             if service not in self._clients:
                 self._clients[service] = self._open(service)
             return self._clients[service]
 
     def _open(self, service: str) -> ServiceClient:
         if not service:
-            return ServiceClient(LOCAL, self.cache, self.budget, flow=None)
+            return ServiceClient(LOCAL, self.cache, self.budget, retry=None)
         recipe = self._recipe
         outside = {JUDGE: recipe.reward.judge.service, POLICY: recipe.policy.endpoint.service}
         settings = outside.get(service, recipe.search.service)
@@ -66,12 +71,13 @@ def open_services(
     """Open the services of a recipe.
 
     Args:
-        recipe: The whole of it: `search`, `reward.judge`, `budget` and `cache` count here.
-        run_folder: Where the budget keeps its state; None forgets it at the end.
-        cache_folder: Where the answers are; None takes the user's cache folder.
+        recipe: `search`, `reward.judge`, `policy.endpoint`, `budget` and `cache` are read.
+        run_folder: Where the budget keeps its state; None keeps it in memory.
+        cache_folder: Where the answers are stored; None uses the user's cache folder.
     """
     with (
         AnswerCache(cache_folder, recipe.cache.mode) as cache,
         Budget(run_folder, recipe.budget.max_usd) as budget,
+        EventLoop() as loop,
     ):
-        yield Services(recipe, cache, budget)
+        yield Services(recipe, cache, budget, loop)

@@ -1,13 +1,9 @@
-"""Single flight: a request that is under way is waited for, not repeated.
+"""Single flight: equal requests that are in flight at the same time are sent once.
 
-Place in the path: in the client, between a look into the cache that found nothing and the call.
-Within a process, across threads and event loops, those who wait get the very answer; across
-processes they wait for a lock and then look into the cache again. On failure: all who wait get the
-failure; if the one who asks is cancelled or dies, the next in line asks; a lock that cannot be had
-at all, as on Windows, costs at most a second call.
-
-The locks between processes are bytes of one file, at the places that the keys hash to: a file a
-request costs more than all else that the layer does for it.
+Within a process the others await the same result. Across processes they wait for a lock and then
+look into the cache again; the locks are bytes of one file, at offsets hashed from the keys, because
+a lock file per request would cost more than everything else the layer does for it. Where no lock
+can be taken, as on Windows, a request may be sent twice.
 """
 
 from __future__ import annotations
@@ -18,7 +14,6 @@ import os
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,114 +25,98 @@ if sys.platform != "win32":
     import fcntl
 
 POLL_SECONDS = 0.02
-"""How often a process looks whether another one is done with a request."""
+"""How often a process checks whether another one has finished a request."""
 
 PATIENCE_SECONDS = 60.0
-"""How long it waits for one that is alive but stands still, before it asks by itself."""
-
-LOCKS = "locks"
-"""Name of the file whose bytes are locked."""
+"""How long a process waits for a request of another one before it sends its own."""
 
 T = TypeVar("T")
 
-_guard = threading.Lock()
-_under_way: dict[tuple[Path, str], Future[Any]] = {}
-# Never closed: a process that closes a file gives up all its locks on it.
+_opening = threading.Lock()
+# Never closed: a process that closes any descriptor of a file loses all its locks on it.
 _lock_files: dict[Path, int] = {}
 
 
 class _Abandoned(Exception):
-    """The one who asked was cancelled; whoever waits may ask."""
+    """The task that was sending the request was cancelled; another one may take over."""
 
 
 class SingleFlight:
-    """The requests under way among all who name the same folder."""
+    """Deduplicates concurrent requests of one event loop, and of all processes that share a file.
 
-    def __init__(self, folder: Path, *, across_processes: bool = True) -> None:
-        """Name the folder of the file that holds the locks between processes."""
-        self._folder = folder
-        self._across_processes = across_processes
+    Args:
+        lock_file: Whose bytes are the locks between processes; None takes no locks.
+    """
 
-    async def share(self, key: str, work: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
-        """Do the work for `key`, or wait for the one who is doing it.
+    def __init__(self, lock_file: Path | None) -> None:
+        self._lock_file = lock_file
+        self._in_flight: dict[str, asyncio.Future[Any]] = {}
 
-        Returns:
-            The result, and whether `work` was run for it here.
+    async def run(self, key: str, work: Callable[[], Awaitable[T]]) -> T:
+        """Return the result of `work`, or of the equal call that is in flight already.
+
+        If the task that runs `work` is cancelled, the next one that waits runs its own.
 
         Raises:
-            Exception: What `work` raised, here or where it was run.
+            Exception: What `work` raised, for everyone who waits.
         """
-        name = (self._folder, key)
-        while True:
-            with _guard:
-                flight: Future[T] | None = _under_way.get(name)
-                leads = flight is None
-                if flight is None:
-                    flight = _under_way[name] = Future()
-                    # Else a waiter that is cancelled would cancel the flight for all others.
-                    flight.set_running_or_notify_cancel()
-            if leads:
-                return await self._lead(name, flight, work), True
+        while (flight := self._in_flight.get(key)) is not None:
             with suppress(_Abandoned):
-                return await asyncio.wrap_future(flight), False
-
-    async def _lead(
-        self, name: tuple[Path, str], flight: Future[T], work: Callable[[], Awaitable[T]]
-    ) -> T:
+                # Shielded: cancelling one waiter must not cancel the result for the others.
+                result: T = await asyncio.shield(flight)
+                return result
+        flight = self._in_flight[key] = asyncio.get_running_loop().create_future()
         try:
-            async with self._alone(name[1]):
+            async with self._locked(key):
                 result = await work()
         except BaseException as error:
-            _land(name)
+            del self._in_flight[key]
             flight.set_exception(error if isinstance(error, Exception) else _Abandoned())
+            flight.exception()  # retrieved, even if nobody waits for it
             raise
-        _land(name)
+        del self._in_flight[key]
         flight.set_result(result)
         return result
 
     @asynccontextmanager
-    async def _alone(self, key: str) -> AsyncIterator[None]:
-        """Keep other processes from working for `key`; the system frees what a dead one held."""
-        release = await self._acquire(key) if self._across_processes else None
+    async def _locked(self, key: str) -> AsyncIterator[None]:
+        """Keep other processes from sending `key`; the system frees the locks of a dead one."""
+        release = None if self._lock_file is None else await _acquire(self._lock_file, key)
         try:
             yield
         finally:
             if release is not None:
                 release()
 
-    async def _acquire(self, key: str) -> Callable[[], None] | None:
-        """Take the lock of `key`, and give what releases it; None if there is no lock to be had."""
-        if sys.platform == "win32":
-            return None
-        digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
-        place = int.from_bytes(digest[:7])  # what any system takes for an offset
-        patience = Patience(
-            self._folder / LOCKS,
-            "a request that this process has too",
-            "this process asks for itself",
-            PATIENCE_SECONDS,
-            place,
-        )
-        try:
-            file = _open_lock_file(self._folder)
-            while not patience.is_over():
-                with suppress(BlockingIOError, PermissionError):
-                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
-                    return lambda: fcntl.lockf(file, fcntl.LOCK_UN, 1, place)
-                await asyncio.sleep(POLL_SECONDS)
-        except OSError:
-            pass  # nothing can be written there; the cache says so by itself
+
+async def _acquire(path: Path, key: str) -> Callable[[], None] | None:
+    """Take the lock of `key` and return what releases it; None if it cannot be taken."""
+    if sys.platform == "win32":
         return None
+    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+    offset = int.from_bytes(digest[:7])  # the most that any system takes for an offset
+    patience = Patience(
+        path,
+        "a request that this process has too",
+        "this process asks for itself",
+        PATIENCE_SECONDS,
+        offset,
+    )
+    try:
+        file = _open_lock_file(path)
+        while not patience.is_over():
+            with suppress(BlockingIOError, PermissionError):
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
+                return lambda: fcntl.lockf(file, fcntl.LOCK_UN, 1, offset)
+            await asyncio.sleep(POLL_SECONDS)
+    except OSError:
+        pass  # nothing can be written there; the cache reports that itself
+    return None
 
 
-def _open_lock_file(folder: Path) -> int:
-    with _guard:
-        if folder not in _lock_files:
-            make_private(folder)
-            _lock_files[folder] = os.open(folder / LOCKS, os.O_RDWR | os.O_CREAT, 0o600)
-        return _lock_files[folder]
-
-
-def _land(name: tuple[Path, str]) -> None:
-    with _guard:
-        del _under_way[name]
+def _open_lock_file(path: Path) -> int:
+    with _opening:
+        if path not in _lock_files:
+            make_private(path.parent)
+            _lock_files[path] = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        return _lock_files[path]

@@ -13,8 +13,8 @@ from statistics import fmean
 from typing import Any
 
 from rsearch_cli.protocol.repetition import repeated_ngrams, repeated_tags
-from rsearch_cli.services.budget import ServiceSpend, Spend
 from rsearch_cli.services.runtime import JUDGE, LOCAL
+from rsearch_cli.services.spend import ServiceSpend, Spend
 from rsearch_cli.types import RewardParts, SearchRound, Trajectory
 
 # TRL's name of a measurement → ours.

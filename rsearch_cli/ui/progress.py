@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rsearch_cli.distributed import is_main
-from rsearch_cli.services.budget import Spend
 from rsearch_cli.services.runtime import LOCAL
+from rsearch_cli.services.spend import Spend
 from rsearch_cli.streams import open_console
 from rsearch_cli.terminal import on_one_line
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from rsearch_cli.services.budget import Spend
+from rsearch_cli.services.spend import Spend
 from rsearch_cli.terminal import finite, printable, shorten
 from rsearch_cli.ui.progress import ProgressLog, describe_spend, stderr_console
 

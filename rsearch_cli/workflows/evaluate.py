@@ -40,8 +40,9 @@ from rsearch_cli.runs.evaluation_folder import EvaluationFolder
 from rsearch_cli.runs.files import ANSWERS, REPORT, RESULTS
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import SearchSource, open_sources
-from rsearch_cli.services.budget import Budget, Spend
+from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.runtime import Services, open_services
+from rsearch_cli.services.spend import Spend
 from rsearch_cli.types import Question
 from rsearch_cli.ui.tables import report_markdown
 from rsearch_cli.workflows.open_policy import choose_policy, open_endpoint, open_policy

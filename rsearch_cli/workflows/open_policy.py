@@ -21,7 +21,7 @@ from rsearch_cli.policy.resolve import ModelChoice, choose_model
 from rsearch_cli.recipe.loading import LoadedRecipe, load_recipe, override_recipe
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.recipe.trust import as_trusted, describe_left_out, is_own
-from rsearch_cli.services.runtime import POLICY, Services
+from rsearch_cli.services.runtime import Services
 from rsearch_cli.terminal import printable
 
 logger = logging.getLogger(__name__)
@@ -152,7 +152,7 @@ def open_endpoint(recipe: Recipe, services: Services) -> Iterator[EndpointPolicy
         ServiceFailure: It does not answer.
         AccessDenied: It needs a key, and there is none, or it refuses the key.
     """
-    with EndpointPolicy(recipe.policy, services.client(POLICY)) as policy:
+    with EndpointPolicy(recipe.policy, services) as policy:
         if recipe.cache.mode != "offline":
             policy.check_key()
             logger.info(policy.prepare().describe())

@@ -25,6 +25,7 @@ from rsearch_cli.recipe.schema import SourceConfig
 from rsearch_cli.search.exa import ExaOptions, ExaSource, open_exa
 from rsearch_cli.search.exa_client import ExaClient
 from rsearch_cli.search.sources import Found, SearchRequest
+from rsearch_cli.services.event_loop import EventLoop
 from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
 from rsearch_cli.types import Passage
 
@@ -298,8 +299,9 @@ def test_what_exa_says_of_a_request_is_told_once_and_in_one_line(
     with ExaServer() as server:
         server.respond = lambda request: (200, {"results": [], "warnings": [remark]})
         service = ExaClient(API_KEY, server.url)
-        for _ in range(3):
-            asyncio.run(service.search("q"))
+        with EventLoop() as loop:
+            for _ in range(3):
+                loop.run(service.search("q"))
     assert capfd.readouterr().err == "warning: Exa: IGNORED_FIELD /category: no [2J such one\n"
 
 
@@ -373,33 +375,34 @@ def test_searches_run_at_once_on_one_client() -> None:
     assert server.most_at_once == 24
 
 
-def test_one_client_a_loop_and_none_left_behind(server: ExaServer) -> None:
+def test_connections_are_kept_until_they_are_closed(server: ExaServer) -> None:
     service = ExaClient(API_KEY, server.url)
 
     async def ask_often() -> None:
-        for _ in range(5):
-            await service.search("q")
+        for _ in range(3):
+            for _ in range(5):
+                await service.search("q")
+            await service.close()
 
-    for _ in range(3):
-        asyncio.run(ask_often())
+    asyncio.run(ask_often())
     assert len(server.requests) == 15
     assert server.connections == 3
     wait_until(lambda: server.open_connections == 0)
-    assert service._clients == {}
 
 
-def test_threads_with_loops_of_their_own_share_a_source(server: ExaServer) -> None:
+def test_threads_share_a_source(server: ExaServer) -> None:
     source = ExaSource("News", ExaOptions(), ExaClient(API_KEY, server.url))
     found: list[list[Passage]] = []
 
     def ask() -> None:
-        found.append(asyncio.run(source.search(SearchRequest("storm", top_k=2))))
+        found.append(loop.run(source.search(SearchRequest("storm", top_k=2))))
 
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
+    with EventLoop() as loop:
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
     assert len(found) == 4
     assert found.count(found[0]) == 4
 

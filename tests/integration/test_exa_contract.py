@@ -154,8 +154,12 @@ def test_the_server_runs_by_itself_and_counts_for_others(repository: Path) -> No
         assert process.stdout is not None
         told = json.loads(process.stdout.readline())
         service = ExaClient(told["api_key"], told["url"])
-        for query in ("lamps", "lamps", "glass"):
-            asyncio.run(service.search(query))
+
+        async def ask() -> None:
+            for query in ("lamps", "lamps", "glass"):
+                await service.search(query)
+
+        asyncio.run(ask())
         with urllib.request.urlopen(f"{told['url']}/counts", timeout=10) as reply:
             counts = json.load(reply)
         last_words, _ = process.communicate("", timeout=20)

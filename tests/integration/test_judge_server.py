@@ -166,10 +166,13 @@ def test_a_verdict_is_bought_once(make_judge: MakeJudge, chat_server: ChatServer
 
 
 def test_judges_on_several_threads_share_a_call(
-    make_judge: MakeJudge, chat_server: ChatServer
+    judge_recipe: Callable[..., Recipe],
+    open_services_of: Callable[[Recipe], Services],
+    chat_server: ChatServer,
 ) -> None:
     chat_server.grade = lambda body: (threading.Event().wait(0.3), grade_by_text(body))[1]
-    judges = [make_judge() for _ in range(4)]
+    services = open_services_of(recipe := judge_recipe())
+    judges = [AnswerJudge(recipe.reward.judge, services) for _ in range(4)]
     scores: list[float | None] = []
 
     def ask(judge: AnswerJudge) -> None:
@@ -491,7 +494,7 @@ def test_the_budget_is_never_passed_with_many_calls_in_flight(
 ) -> None:
     judge = make_judge("budget.max_usd=0.01", "reward.judge.service.concurrency=32")
     with pytest.raises(
-        BudgetExceeded, match=r"spent or in flight; to go on, raise budget\.max_usd"
+        BudgetExceeded, match=r"spent or in flight; to continue, raise budget\.max_usd"
     ):
         judge.score_batch([(CAPITAL, f"Sydney {i}") for i in range(400)])
     assert 0.005 < chat_server.usd <= 0.01

@@ -20,7 +20,8 @@ from openai_chat import ChatServer
 from scripted import make_questions, make_recipe, open_run, run_agents, write_distinct_plan
 
 from rsearch_cli.errors import BudgetExceeded
-from rsearch_cli.services.budget import Budget, Spend
+from rsearch_cli.services.budget import Budget
+from rsearch_cli.services.spend import Spend
 
 pytestmark = pytest.mark.usefixtures("messages_on_stderr")
 
@@ -59,7 +60,7 @@ def booked(folder: Path) -> float:
 def test_the_server_never_counts_more_than_the_budget(
     exa: ExaServer, chat: ChatServer, tmp_path: Path
 ) -> None:
-    line = r"\$0\.4970 of budget\.max_usd \$0\.5000 is spent or in flight; to go on, raise"
+    line = r"\$0\.4970 of budget\.max_usd \$0\.5000 is spent or in flight; to continue, raise"
     with pytest.raises(BudgetExceeded, match=line):
         run(chat, tmp_path, MAX_USD)
     assert MAX_USD - USD_PER_SEARCH < exa.usd <= MAX_USD, "and all of it can be spent"

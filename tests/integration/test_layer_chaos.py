@@ -24,8 +24,8 @@ from scripted import (
     write_distinct_plan,
 )
 
-from rsearch_cli.services.budget import Spend
 from rsearch_cli.services.cache import AnswerCache
+from rsearch_cli.services.spend import Spend
 
 QUESTIONS = 50
 TRAJECTORIES = QUESTIONS * GENERATIONS

@@ -40,7 +40,7 @@ from rsearch_cli.search.cache_entries import decode_passages
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.cache import AnswerCache, read_key
-from rsearch_cli.services.runtime import POLICY, open_services
+from rsearch_cli.services.runtime import open_services
 from rsearch_cli.types import NodeResult, PlanNode, Question, SearchPlan
 
 ANSWERS = 560
@@ -249,7 +249,7 @@ def test_odd_answers_of_a_policys_server(tmp_path: Path, streamed: bool) -> None
         recipe = load_recipe("quickstart", settings).recipe
         told: list[str] = []
         with open_services(recipe, None, cache) as services:
-            policy = EndpointPolicy(recipe.policy, services.client(POLICY))
+            policy = EndpointPolicy(recipe.policy, services)
             with policy:
                 contexts = [
                     Context(policy.render([{"role": "user", "content": name}])) for name in names()

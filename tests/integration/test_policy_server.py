@@ -61,7 +61,7 @@ def open_policy(server: ChatServer, tmp_path: Path) -> Iterator[Open]:
             plain = "policy.endpoint.results=user_turn"
             recipe = load_recipe("hotpot-offline", (*SETTINGS, plain, address, *settings)).recipe
             services = stack.enter_context(open_services(recipe, None, tmp_path / "answers"))
-            policy = EndpointPolicy(recipe.policy, services.client(POLICY))
+            policy = EndpointPolicy(recipe.policy, services)
             return stack.enter_context(policy)
 
         yield open_policy
@@ -231,7 +231,7 @@ def test_a_served_model_answers_like_its_own_weights(quickstart, nano_policy, tm
         services = stack.enter_context(open_services(recipe, None, tmp_path / "answers"))
         sources = open_sources(recipe.search, world.corpus, tmp_path / "index")
         executor = stack.enter_context(PlanExecutor(sources, recipe.search, services))
-        remote = stack.enter_context(EndpointPolicy(policy, services.client(POLICY)))
+        remote = stack.enter_context(EndpointPolicy(policy, services))
         served = Rollout(remote, executor, recipe).run(questions, Sampling())
         own = Rollout(nano_policy, executor, recipe).run(questions, Sampling())
     assert [t.transcript for t in served] == [t.transcript for t in own]

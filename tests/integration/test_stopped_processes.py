@@ -45,7 +45,7 @@ from rsearch_cli.services.singleflight import SingleFlight
 async def work():
     print("held", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
-asyncio.run(SingleFlight(Path(sys.argv[1])).share("key", work))
+asyncio.run(SingleFlight(Path(sys.argv[1]) / "locks").run("key", work))
 """
 HOLD_DATABASE = """
 import sqlite3, sys
@@ -104,7 +104,7 @@ def test_the_budget_says_who_holds_it_and_ends_with_the_code_of_a_lock(
         line.startswith(f"warning: waiting for {holder(pid)}") and "; in 1 s this run ends" in line
     )
     assert f"it is stopped, `kill -CONT {pid}` lets it go on" in line
-    assert f"is held by {holder(pid)}" in str(raised.value)
+    assert f"is locked by {holder(pid)}" in str(raised.value)
     assert RunFolderOccupied.exit_code == 72
 
 
@@ -117,7 +117,7 @@ def test_a_request_that_a_stopped_process_makes_is_made_here(
         return "asked"
 
     started = time.monotonic()
-    assert asyncio.run(SingleFlight(tmp_path).share("key", work)) == ("asked", True)
+    assert asyncio.run(SingleFlight(tmp_path / "locks").run("key", work)) == "asked"
     assert 2.5 < time.monotonic() - started < 20
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"warning: waiting for {holder(pid)}")

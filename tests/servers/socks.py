@@ -8,12 +8,10 @@ import socketserver
 import threading
 from typing import Self
 
-from rsearch_cli.services.lifetime import Closing
-
 _CONNECT, _NAME, _IPV4 = 1, 3, 1
 
 
-class SocksProxy(Closing):
+class SocksProxy(contextlib.AbstractContextManager["SocksProxy"]):
     """The proxy, as a context manager.
 
     Attributes:
@@ -58,6 +56,9 @@ class SocksProxy(Closing):
         """Stop relaying."""
         self._server.shutdown()
         self._server.server_close()
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 def _copy(source: socket.socket, target: socket.socket) -> None:

@@ -203,11 +203,11 @@ def exits(tree: ast.AST) -> list[str]:
     return found
 
 
-# `shared_page` writes its file by descriptor; `screen` and `output` what they made printable.
+# `spend` writes its file by descriptor; `screen` and `output` what they made printable.
 ALLOWED = {
     "streams.py": None,
     "ui/stderr_log.py": {"sys.stderr.write"},
-    "services/shared_page.py": {"os.write"},
+    "services/spend.py": {"os.write"},
 }
 RAW = {"streams.py", "session/screen.py", "ui/output.py"}
 

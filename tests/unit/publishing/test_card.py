@@ -22,7 +22,7 @@ from rsearch_cli.publishing.staging import trained_recipe
 from rsearch_cli.recipe.documents import dump_document
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.runs.run_folder import RunFolder
-from rsearch_cli.services.budget import ServiceSpend
+from rsearch_cli.services.spend import ServiceSpend
 from rsearch_cli.types import Question
 
 HUB_BASE = BaseWeights("maker/base", "maker/base", "maker/base")

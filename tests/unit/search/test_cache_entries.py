@@ -6,13 +6,14 @@ from dataclasses import replace
 import pytest
 
 from rsearch_cli.recipe.schema import SourceConfig
+from rsearch_cli.search.bm25 import Bm25Source
 from rsearch_cli.search.cache_entries import (
     decode_passages,
     encode_passages,
     request_key,
     seconds_kept,
 )
-from rsearch_cli.search.sources import SearchRequest
+from rsearch_cli.search.sources import SearchRequest, SearchSource
 from rsearch_cli.services.cache import read_key
 from rsearch_cli.types import Passage
 
@@ -111,31 +112,27 @@ def test_the_key_holds_everything_that_changes_the_answer() -> None:
     assert read_key(key)["query"] == "Café Ellow"
 
 
-class Local:
-    fingerprint = "local/1"
-    service = ""
+class Plain(SearchSource):
+    fingerprint = "plain/1"
 
     async def search(self, request: SearchRequest) -> list[Passage]:
         raise AssertionError("only its attributes are read")
 
 
-class Outside(Local):
-    service = "outside"
-
-
-class News(Outside):
+class News(Plain):
     cache_days = 1.0
 
 
-class Eternal(Outside):
+class Eternal(Plain):
     cache_days = None
 
 
 @pytest.mark.parametrize(
-    ("kind", "days"), [(Local, None), (Outside, 30.0), (News, 1.0), (Eternal, None)]
+    ("kind", "days"), [(Plain, 30.0), (News, 1.0), (Eternal, None), (Bm25Source, None)]
 )
 def test_answers_live_as_long_as_their_kind_unless_the_recipe_says(
-    kind: type[Local], days: float | None
+    kind: type[SearchSource], days: float | None
 ) -> None:
-    assert seconds_kept(kind(), SourceConfig()) == (None if days is None else days * 86400)
-    assert seconds_kept(kind(), SourceConfig(cache_days=0.5)) == 43200
+    source = kind.__new__(kind)
+    assert seconds_kept(source, SourceConfig()) == (None if days is None else days * 86400)
+    assert seconds_kept(source, SourceConfig(cache_days=0.5)) == 43200

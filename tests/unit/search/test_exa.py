@@ -137,8 +137,8 @@ def test_an_address_that_is_none_is_told_before_anything_is_sent(
     with pytest.raises(SourceError) as caught:
         open_one()
     assert str(caught.value) == (
-        f"EXA_BASE_URL is no http address, got {url.removeprefix('me:secret@')!r}; unset it to use "
-        "https://api.exa.ai"
+        f"EXA_BASE_URL is not an http address, got {url.removeprefix('me:secret@')!r}; unset it to "
+        "use https://api.exa.ai"
     )
 
 

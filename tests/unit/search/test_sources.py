@@ -129,10 +129,11 @@ import json
 from pathlib import Path
 
 from rsearch_cli.errors import AccessDenied
+from rsearch_cli.search.sources import SearchSource
 from rsearch_cli.types import Passage
 
 
-class LibrarySource:
+class LibrarySource(SearchSource):
     service = "library"
     cache_days = 7.0
 
@@ -146,6 +147,14 @@ class LibrarySource:
 
     async def search(self, request):
         return [Passage("1", self.shelf, request.query)]
+
+
+class NoSource:
+    fingerprint = "odd/1"
+
+
+def open_odd(configs, corpus, index_dir):
+    return {name: NoSource() for name in configs}
 
 
 def open_library(configs, corpus, index_dir):
@@ -163,6 +172,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-library\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
         "[rsearch.sources]\nlibrary = my_library:open_library\ntorn = my_library:open_nothing\n"
+        "odd = my_library:open_odd\n"
         "bm25 = my_library:open_library\n"
     )
     monkeypatch.syspath_prepend(site)
@@ -189,6 +199,11 @@ def test_a_source_is_checked_unless_nothing_may_be_sent(library: Path) -> None:
 def test_kinds_of_other_packages_are_suggested_too(library: Path) -> None:
     with pytest.raises(RecipeValueError, match="did you mean 'library'"):
         open_sources(shelf("upper", "libary"), list)
+
+
+def test_what_is_no_source_is_refused(library: Path) -> None:
+    with pytest.raises(SourceError, match="NoSource, which is not a SearchSource"):
+        open_sources(shelf("upper", "odd"), list)
 
 
 def test_our_own_kinds_cannot_be_replaced(library: Path, corpus: list[Passage]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import threading
@@ -10,7 +11,8 @@ import pytest
 
 from rsearch_cli.errors import BudgetExceeded, RunFolderError, RunFolderUnwritable
 from rsearch_cli.runs.files import SPEND
-from rsearch_cli.services.budget import Budget, ServiceSpend, Spend
+from rsearch_cli.services.budget import Budget
+from rsearch_cli.services.spend import ServiceSpend, Spend
 
 pytestmark = pytest.mark.usefixtures("messages_on_stderr")
 
@@ -29,7 +31,8 @@ def test_what_is_put_by_counts_until_it_is_settled(run_folder: Path | None) -> N
             budget.reserve("exa", 0.01)
         assert str(caught.value) == (
             "the next call could cost $0.0100, and $1.0000 of budget.max_usd $1.0000 is spent or in"
-            " flight; to go on, raise budget.max_usd and start again (rsearch train: with --resume)"
+            " flight; to continue, raise budget.max_usd and start again (rsearch train: with "
+            "--resume)"
         )
         first.settle(0.1)
         second.cancel()
@@ -115,11 +118,9 @@ def test_calls_in_flight_leave_room_for_a_price_that_rises_fourfold(
     first = budget.try_reserve("exa", 0.1)
     second = budget.try_reserve("exa", 0.1)
     assert first is not None and second is not None
-    seen = budget.settlements
     assert budget.try_reserve("exa", 0.1) is None, "three of 0.4 would not fit"
     assert budget.try_reserve("judge", 0.0) is not None, "what is free needs no room"
     first.settle(0.4)
-    assert budget.settlements == seen + 1
     second.settle(0.4)
     assert budget.snapshot().total.usd == pytest.approx(0.9)
     with pytest.raises(BudgetExceeded):
@@ -139,6 +140,24 @@ def test_until_a_price_is_known_few_calls_are_in_flight(run_folder: Path | None)
     assert held[1] is not None
     held[1].settle(None)
     assert all(budget.try_reserve("exa", 0.01) is not None for _ in range(32))
+
+
+def test_the_end_of_a_call_wakes_who_waits_for_it(run_folder: Path | None) -> None:
+    budget = Budget(run_folder, 1.0)
+
+    async def main() -> None:
+        hold = budget.reserve("exa", 0.1)
+        waiting = [asyncio.create_task(budget.wait_for_settlement()) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert not any(task.done() for task in waiting)
+        hold.settle(0.1)
+        await asyncio.wait_for(asyncio.gather(*waiting), 5)
+        later = asyncio.create_task(budget.wait_for_settlement())
+        await asyncio.sleep(0)
+        assert not later.done()
+        later.cancel()
+
+    asyncio.run(main())
 
 
 def test_without_a_limit_nothing_waits(run_folder: Path | None) -> None:
@@ -195,7 +214,9 @@ def test_what_is_free_needs_no_money(run_folder: Path | None) -> None:
 def test_without_a_limit_all_is_counted(run_folder: Path | None) -> None:
     budget = Budget(run_folder)
     budget.reserve("exa", 5.0).settle(7.0)
-    budget.note("exa", ServiceSpend(hits=2, saved_usd=0.5, failed=1))
+    budget.count_hit("exa", 0.5)
+    budget.count_hit("exa", 0.0)
+    budget.count_failure("exa")
     expected = ServiceSpend(usd=7.0, saved_usd=0.5, calls=1, hits=2, failed=1)
     assert budget.snapshot() == Spend({"exa": expected}, None)
 
@@ -231,7 +252,8 @@ def test_threads_never_pass_the_limit(run_folder: Path | None) -> None:
 def test_a_resumed_run_goes_on_from_the_state(tmp_path: Path) -> None:
     with Budget(tmp_path, 1.0) as budget:
         budget.reserve("exa", 0.75).settle(0.75)
-        budget.note("exa", ServiceSpend(hits=3))
+        for _ in range(3):
+            budget.count_hit("exa", 0.0)
     with Budget(tmp_path, 1.0) as budget:
         assert budget.snapshot().services["exa"] == ServiceSpend(usd=0.75, calls=1, hits=3)
         with pytest.raises(BudgetExceeded, match=r"\$0\.7500 of budget\.max_usd"):
@@ -284,7 +306,7 @@ def test_a_damaged_state_is_no_license(tmp_path: Path, state: str) -> None:
 
 def test_a_folder_that_cannot_be_written_stops_the_spending(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
-    with pytest.raises(RunFolderUnwritable, match=r"spend\.json, where the run keeps what it"):
+    with pytest.raises(RunFolderUnwritable, match=r"spend\.json, where the run records"):
         Budget(tmp_path / "run").reserve("exa", 0.1)
 
 

@@ -12,11 +12,13 @@ import pytest
 
 from rsearch_cli.errors import AccessDenied, BudgetExceeded, OfflineMiss, ServiceFailure
 from rsearch_cli.recipe.services import ServiceConfig
-from rsearch_cli.services.budget import Budget, ServiceSpend
+from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.cache import AnswerCache, make_key
 from rsearch_cli.services.client import Answer, ServiceClient
+from rsearch_cli.services.event_loop import EventLoop
 from rsearch_cli.services.outcomes import PermanentFailure, Reply, TransientFailure
 from rsearch_cli.services.retry import RetryPolicy
+from rsearch_cli.services.spend import ServiceSpend
 
 pytestmark = pytest.mark.usefixtures("messages_on_stderr")
 
@@ -97,17 +99,18 @@ def test_threads_that_ask_the_same_make_one_call(cache: AnswerCache, budget: Bud
         "exa", cache, budget, RetryPolicy("exa", ServiceConfig(requests_per_second=10000.0))
     )
     calls, answers = Calls(*[0.2] * 8), []
-    fail_together = threading.Barrier(8)
+    at_once = threading.Barrier(8)
 
     def ask() -> None:
-        fail_together.wait(10)
-        answers.append(asyncio.run(client.fetch(KEY, calls, worst_usd=PRICE)))
+        at_once.wait(10)
+        answers.append(loop.run(client.fetch(KEY, calls, worst_usd=PRICE)))
 
-    threads = [threading.Thread(target=ask) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
+    with EventLoop() as loop:
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
     assert calls.count == 1
     assert [a.value for a in answers] == [{"answer": 1}] * 8
     assert sum(a.usd for a in answers) == PRICE
@@ -231,8 +234,8 @@ def test_a_call_that_is_cancelled_may_have_cost(virtual: Run, client: ServiceCli
     assert numbers(client.budget) == ServiceSpend(PRICE, 0.0, calls=1)
 
 
-def offline(cache: AnswerCache, budget: Budget, flow: RetryPolicy | None) -> ServiceClient:
-    return ServiceClient("exa", AnswerCache(cache.folder, "offline"), budget, flow)
+def offline(cache: AnswerCache, budget: Budget, retry: RetryPolicy | None) -> ServiceClient:
+    return ServiceClient("exa", AnswerCache(cache.folder, "offline"), budget, retry)
 
 
 def test_offline_nothing_is_sent(virtual: Run, cache: AnswerCache, budget: Budget) -> None:

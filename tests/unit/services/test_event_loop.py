@@ -19,7 +19,7 @@ LONG = 60.0  # seconds; nothing here waits for their end
 
 @pytest.fixture
 def loop() -> Iterator[EventLoop]:
-    with EventLoop("searches") as loop:
+    with EventLoop() as loop:
         yield loop
 
 
@@ -68,8 +68,8 @@ def test_ctrl_c_lets_a_call_end_that_is_nearly_done(loop: EventLoop, capsys) -> 
         loop.run(call.send())
     assert call.ended == ["whole"]
     assert capsys.readouterr().err == (
-        "stopping: searches under way may be paid for and get 5 s to end; press Ctrl-C again to "
-        "stop now\n"
+        "stopping: requests in flight may already be paid for and get 5 s to finish; press Ctrl-C "
+        "again to stop now\n"
     )
 
 
@@ -96,7 +96,7 @@ def test_without_patience_nothing_is_waited_for_or_said(loop: EventLoop, capsys)
 
 def test_the_second_ctrl_c_cuts_off_at_once(loop: EventLoop, monkeypatch) -> None:
     call = Call(LONG)
-    monkeypatch.setattr(loop, "_tell", lambda patience: interrupt())
+    monkeypatch.setattr(loop, "_announce", lambda patience: interrupt())
     with pytest.raises(KeyboardInterrupt):
         loop.run(call.send(), patience=LONG)
     assert call.ended == ["cut off"]
@@ -141,7 +141,7 @@ def test_closing_gives_up_what_another_thread_waits_for() -> None:
         except BaseException as error:
             ended.append(error)
 
-    with EventLoop("searches") as loop:
+    with EventLoop() as loop:
         thread = threading.Thread(target=work)
         thread.start()
         assert begun.wait(LONG)
@@ -152,7 +152,7 @@ def test_closing_gives_up_what_another_thread_waits_for() -> None:
 
 def test_a_call_that_blocks_the_loop_holds_nobody_up(monkeypatch) -> None:
     """A source that does not let itself be cut off, such as one with a blocking client."""
-    monkeypatch.setattr(module, "_CUT_OFF_SECONDS", 0.1)
+    monkeypatch.setattr(module, "_CLEANUP_SECONDS", 0.1)
     free = threading.Event()
 
     async def block() -> None:
@@ -160,7 +160,7 @@ def test_a_call_that_blocks_the_loop_holds_nobody_up(monkeypatch) -> None:
         free.wait(LONG)
 
     try:
-        with pytest.raises(KeyboardInterrupt), EventLoop("searches") as loop:
+        with pytest.raises(KeyboardInterrupt), EventLoop() as loop:
             loop.run(block(), patience=0.1)
         assert not free.is_set()
     finally:

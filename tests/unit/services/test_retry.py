@@ -11,7 +11,12 @@ from rsearch_cli.errors import AccessDenied
 from rsearch_cli.recipe.services import ServiceConfig
 from rsearch_cli.services.circuit_breaker import GIVE_UP_AFTER, CircuitBreaker, ServiceDown
 from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
-from rsearch_cli.services.retry import FIRST_BACKOFF_SECONDS, RetryPolicy
+from rsearch_cli.services.retry import (
+    BURST_SECONDS,
+    FIRST_BACKOFF_SECONDS,
+    RetryPolicy,
+    TokenBucket,
+)
 
 pytestmark = pytest.mark.usefixtures("messages_on_stderr")
 
@@ -58,8 +63,8 @@ def busy(retry_after: float | None = None) -> TransientFailure:
 
 def test_a_passing_failure_is_tried_again(virtual: Run, clock: Clock) -> None:
     server = Server(clock, lambda number, _: busy() if number < 4 else None)
-    flow = RetryPolicy("exa", settings(), clock)
-    assert virtual(flow.run(server.call)) == "answer 4"
+    policy = RetryPolicy("exa", settings(), clock)
+    assert virtual(policy.run(server.call)) == "answer 4"
     # Full jitter: anything up to a bound that doubles.
     bounds = [FIRST_BACKOFF_SECONDS * 2**n for n in range(3)]
     assert all(0 < gap <= bound for gap, bound in zip(server.gaps, bounds, strict=True))
@@ -67,9 +72,9 @@ def test_a_passing_failure_is_tried_again(virtual: Run, clock: Clock) -> None:
 
 def test_waits_are_random_and_bounded(virtual: Run, clock: Clock) -> None:
     server = Server(clock, lambda *_: busy())
-    flow = RetryPolicy("exa", settings(retries=20, max_backoff_seconds=2.0), clock)
+    policy = RetryPolicy("exa", settings(retries=20, max_backoff_seconds=2.0), clock)
     with pytest.raises(TransientFailure, match="answered 429"):
-        virtual(flow.run(server.call))
+        virtual(policy.run(server.call))
     assert len(server.times) == 21
     assert len(set(server.gaps)) == 20
     assert max(server.gaps) <= 2.0
@@ -78,8 +83,8 @@ def test_waits_are_random_and_bounded(virtual: Run, clock: Clock) -> None:
 
 def test_the_wait_that_the_service_asks_for_is_kept(virtual: Run, clock: Clock) -> None:
     server = Server(clock, lambda number, _: busy(7.0) if number < 3 else None)
-    flow = RetryPolicy("exa", settings(max_backoff_seconds=1.0), clock)
-    virtual(flow.run(server.call))
+    policy = RetryPolicy("exa", settings(max_backoff_seconds=1.0), clock)
+    virtual(policy.run(server.call))
     assert server.gaps == pytest.approx([7.0, 7.0])
 
 
@@ -93,11 +98,11 @@ def test_a_service_that_asks_for_an_hour_is_not_waited_for(virtual: Run, clock: 
 def test_a_call_that_hangs_is_cut_off(virtual: Run, clock: Clock) -> None:
     server = Server(clock, lambda *_: None)
     server.seconds = 1e6
-    flow = RetryPolicy(
+    policy = RetryPolicy(
         "exa", settings(timeout_seconds=2.5, retries=1, max_backoff_seconds=0.0), clock
     )
     with pytest.raises(TransientFailure, match=r"^no answer within 2\.5 s$"):
-        virtual(flow.run(server.call))
+        virtual(policy.run(server.call))
     assert server.gaps == pytest.approx([2.5])
     assert server.under_way == 0
 
@@ -119,8 +124,8 @@ def test_the_global_generator_is_left_alone(virtual: Run, clock: Clock) -> None:
     assert random.getstate() == before
 
 
-async def run_all(flow: RetryPolicy, server: Server, count: int) -> list[Any]:
-    calls = (flow.run(server.call) for _ in range(count))
+async def run_all(policy: RetryPolicy, server: Server, count: int) -> list[Any]:
+    calls = (policy.run(server.call) for _ in range(count))
     return await asyncio.gather(*calls, return_exceptions=True)
 
 
@@ -145,8 +150,8 @@ def test_the_rate_is_kept(virtual: Run, clock: Clock) -> None:
     assert server.gaps == pytest.approx([0.2] * 20)
 
 
-DOWN = "warning: exa: 10 failed calls in a row, the last one: answered 503; "
-DOWN += "all its calls pause for 30 s, then one is tried\n"
+DOWN = "warning: exa: 10 failed calls in a row, the last one: answered 503; all calls to it pause "
+DOWN += "for 30 s, then one is tried\n"
 
 
 def test_a_service_that_is_down_pauses_all_calls_until_it_is_back(
@@ -154,23 +159,23 @@ def test_a_service_that_is_down_pauses_all_calls_until_it_is_back(
 ) -> None:
     server = Server(clock, lambda _, at: TransientFailure("answered 503") if at < 1100 else None)
     server.seconds = 0.05
-    flow = RetryPolicy("exa", settings(breaker_failures=10, concurrency=8), clock)
-    results = virtual(run_all(flow, server, 100))
+    policy = RetryPolicy("exa", settings(breaker_failures=10, concurrency=8), clock)
+    results = virtual(run_all(policy, server, 100))
     assert not [r for r in results if isinstance(r, Exception)]
     # Ten and those that were under way; then three trials, at 30, 60 and 90 seconds.
     failed = [t for t in server.times if t < 1099]
     assert 10 + 3 <= len(failed) <= 10 + 3 + 8
     trials = [t for t in failed if t > 1025]
     assert [t - trials[0] for t in trials] == pytest.approx([0.0, 30.05, 60.1], abs=2.0)
-    assert capsys.readouterr().err == DOWN + "exa answers again; going on\n"
+    assert capsys.readouterr().err == DOWN + "exa answers again; calls to it continue\n"
 
 
 def test_a_service_that_stays_down_is_given_up(
     virtual: Run, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server = Server(clock, lambda *_: TransientFailure("answered 503"))
-    flow = RetryPolicy("exa", settings(breaker_failures=10, retries=20), clock)
-    results = virtual(run_all(flow, server, 200))
+    policy = RetryPolicy("exa", settings(breaker_failures=10, retries=20), clock)
+    results = virtual(run_all(policy, server, 200))
     assert {type(r) for r in results} == {ServiceDown}
     assert "exa is down: " in str(results[0])
     assert str(results[0]).endswith(" failed calls in a row, the last one: answered 503")
@@ -183,8 +188,8 @@ def test_one_success_starts_the_count_again(
     virtual: Run, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server = Server(clock, lambda number, _: busy(0.0) if number % 3 else None)
-    flow = RetryPolicy("exa", settings(breaker_failures=3, concurrency=1, retries=20), clock)
-    virtual(run_all(flow, server, 20))
+    policy = RetryPolicy("exa", settings(breaker_failures=3, concurrency=1, retries=20), clock)
+    virtual(run_all(policy, server, 20))
     assert capsys.readouterr().err == ""
 
 
@@ -193,26 +198,85 @@ def test_a_refusal_is_an_answer(capsys: pytest.CaptureFixture[str], clock: Clock
         server = Server(
             clock, lambda number, _: busy(0.0) if number % 2 else PermanentFailure("no")
         )
-        flow = RetryPolicy("exa", settings(breaker_failures=2, max_backoff_seconds=0.0), clock)
-        await run_all(flow, server, 10)
+        policy = RetryPolicy("exa", settings(breaker_failures=2, max_backoff_seconds=0.0), clock)
+        await run_all(policy, server, 10)
 
     asyncio.run(main())
     assert capsys.readouterr().err == ""
 
 
-def test_a_trial_that_is_cut_off_leaves_the_way_to_another() -> None:
-    time = [0.0]
-    breaker = CircuitBreaker("exa", 1, 30.0, lambda: time[0])
-    breaker.failed("answered 503", trial=False)
-    assert breaker.admit() == (30.0, False)
-    time[0] = 31.0
-    assert breaker.admit() == (0.0, True)
-    assert breaker.admit() == (0.6, False), "a second trial beside the first"
-    # What was sent before the pause and ends now says nothing of the trial.
-    breaker.unknown(trial=False)
-    breaker.failed("answered 503", trial=False)
-    assert breaker.admit() == (0.6, False)
-    breaker.unknown(trial=True)
-    assert breaker.admit() == (0.0, True)
-    breaker.succeeded()
-    assert breaker.admit() == (0.0, False)
+def test_a_trial_that_is_cut_off_leaves_the_way_to_another(virtual: Run, clock: Clock) -> None:
+    async def main() -> None:
+        breaker = CircuitBreaker("exa", 1, 30.0, clock)
+        started = clock()
+        breaker.failed("answered 503", trial=False)
+        assert await breaker.admit() is True
+        assert clock() - started == pytest.approx(30.0)
+        second = asyncio.create_task(breaker.admit())
+        await asyncio.sleep(100.0)
+        assert not second.done(), "a second trial beside the first"
+        # What was sent before the pause and ends now says nothing of the trial.
+        breaker.unknown(trial=False)
+        breaker.failed("answered 503", trial=False)
+        await asyncio.sleep(1.0)
+        assert not second.done()
+        breaker.unknown(trial=True)
+        assert await second is True
+        third = asyncio.create_task(breaker.admit())
+        await asyncio.sleep(1.0)
+        breaker.succeeded()
+        assert await third is False
+        assert await breaker.admit() is False
+
+    virtual(main())
+
+
+class StoppedClock:
+    """A clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 50.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def waits(bucket: TokenBucket, count: int) -> list[float]:
+    return [round(bucket.take(), 6) for _ in range(count)]
+
+
+def test_tokens_come_evenly() -> None:
+    assert waits(TokenBucket(10.0, StoppedClock()), 4) == [0.0, 0.1, 0.2, 0.3]
+    assert waits(TokenBucket(0.5, StoppedClock()), 3) == [0.0, 2.0, 4.0]
+
+
+def test_a_fast_bucket_gives_a_few_at_once() -> None:
+    got = waits(TokenBucket(1000.0, StoppedClock()), 102)
+    assert got.count(0.0) == 1000.0 * BURST_SECONDS
+    assert got[-2:] == [0.001, 0.002]
+
+
+def test_no_more_is_saved_up_than_the_burst() -> None:
+    clock = StoppedClock()
+    bucket = TokenBucket(10.0, clock)
+    waits(bucket, 1)
+    clock.now += 3600.0
+    assert waits(bucket, 3) == [0.0, 0.1, 0.2]
+
+
+def test_the_rate_holds_over_any_second() -> None:
+    clock = StoppedClock()
+    bucket = TokenBucket(100.0, clock)
+    sent = []
+    for step in range(500):
+        clock.now = 50.0 + step / 1000
+        sent.append(clock.now + bucket.take())
+        clock.now = sent[-1]
+    busiest = max(sum(t <= u < t + 1.0 for u in sent) for t in sent)
+    assert busiest <= 100.0 * (1 + BURST_SECONDS) + 1
+
+
+def test_the_default_clock_is_a_real_one() -> None:
+    take: Callable[[], float] = TokenBucket(1e-3).take
+    assert take() == 0.0
+    assert 990.0 < take() <= 1000.0

@@ -47,42 +47,15 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def test_tasks_of_a_loop_share_one_run(tmp_path: Path, work: Work) -> None:
-    singleflight = SingleFlight(tmp_path)
+    singleflight = SingleFlight(tmp_path / "locks")
     work.go_on.set()
 
-    async def main() -> list[tuple[str, bool]]:
-        return await asyncio.gather(*(singleflight.share("key", work) for _ in range(50)))
+    async def main() -> list[str]:
+        return await asyncio.gather(*(singleflight.run("key", work) for _ in range(50)))
 
     results = asyncio.run(main())
-    assert results == [("run 1", True)] + [("run 1", False)] * 49
-    assert asyncio.run(singleflight.share("key", work)) == ("run 2", True), (
-        "it is under way no more"
-    )
-
-
-def test_threads_with_loops_of_their_own_share_one_run(tmp_path: Path, work: Work) -> None:
-    results: list[tuple[str, bool]] = []
-    waiting = threading.Semaphore(0)
-
-    def ask() -> None:
-        async def main() -> tuple[str, bool]:
-            sharing = asyncio.create_task(SingleFlight(tmp_path).share("key", work))
-            await asyncio.sleep(0)
-            waiting.release()
-            return await sharing
-
-        results.append(asyncio.run(main()))
-
-    threads = [threading.Thread(target=ask) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for _ in threads:
-        assert waiting.acquire(timeout=PATIENCE)
-    work.go_on.set()
-    for thread in threads:
-        thread.join(PATIENCE)
-    assert sorted(results) == [("run 1", False)] * 7 + [("run 1", True)]
-    assert work.runs == 1
+    assert results == ["run 1"] * 50
+    assert asyncio.run(singleflight.run("key", work)) == "run 2", "it is in flight no more"
 
 
 def test_other_keys_and_other_folders_are_other_requests(tmp_path: Path, work: Work) -> None:
@@ -90,9 +63,9 @@ def test_other_keys_and_other_folders_are_other_requests(tmp_path: Path, work: W
 
     async def main() -> None:
         await asyncio.gather(
-            SingleFlight(tmp_path / "a").share("key", work),
-            SingleFlight(tmp_path / "a").share("other", work),
-            SingleFlight(tmp_path / "b").share("key", work),
+            SingleFlight(tmp_path / "a").run("key", work),
+            SingleFlight(tmp_path / "a").run("other", work),
+            SingleFlight(tmp_path / "b").run("key", work),
         )
 
     asyncio.run(main())
@@ -100,12 +73,12 @@ def test_other_keys_and_other_folders_are_other_requests(tmp_path: Path, work: W
 
 
 def test_all_who_wait_get_the_failure(tmp_path: Path, work: Work) -> None:
-    singleflight = SingleFlight(tmp_path)
+    singleflight = SingleFlight(tmp_path / "locks")
     work.failure = ZeroDivisionError("it failed")
     work.go_on.set()
 
     async def main() -> list[object]:
-        sharing = (singleflight.share("key", work) for _ in range(5))
+        sharing = (singleflight.run("key", work) for _ in range(5))
         return await asyncio.gather(*sharing, return_exceptions=True)
 
     assert asyncio.run(main()) == [work.failure] * 5
@@ -113,36 +86,36 @@ def test_all_who_wait_get_the_failure(tmp_path: Path, work: Work) -> None:
 
 
 def test_the_next_in_line_goes_on_if_the_first_is_cancelled(tmp_path: Path, work: Work) -> None:
-    singleflight = SingleFlight(tmp_path)
+    singleflight = SingleFlight(tmp_path / "locks")
 
     async def main() -> None:
-        first = asyncio.create_task(singleflight.share("key", work))
+        first = asyncio.create_task(singleflight.run("key", work))
         await until(work.begun.is_set)
-        others = [asyncio.create_task(singleflight.share("key", work)) for _ in range(3)]
+        others = [asyncio.create_task(singleflight.run("key", work)) for _ in range(3)]
         await asyncio.sleep(0)
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
         work.go_on.set()
-        assert sorted(await asyncio.gather(*others)) == [("run 2", False)] * 2 + [("run 2", True)]
+        assert await asyncio.gather(*others) == ["run 2"] * 3
 
     asyncio.run(main())
 
 
 def test_who_waits_can_be_cancelled_alone(tmp_path: Path, work: Work) -> None:
-    singleflight = SingleFlight(tmp_path)
+    singleflight = SingleFlight(tmp_path / "locks")
 
     async def main() -> None:
-        first = asyncio.create_task(singleflight.share("key", work))
+        first = asyncio.create_task(singleflight.run("key", work))
         await until(work.begun.is_set)
-        second = asyncio.create_task(singleflight.share("key", work))
-        third = asyncio.create_task(singleflight.share("key", work))
+        second = asyncio.create_task(singleflight.run("key", work))
+        third = asyncio.create_task(singleflight.run("key", work))
         await asyncio.sleep(0)
         second.cancel()
         with pytest.raises(asyncio.CancelledError):
             await second
         work.go_on.set()
-        assert await asyncio.gather(first, third) == [("run 1", True), ("run 1", False)]
+        assert await asyncio.gather(first, third) == ["run 1"] * 2
 
     asyncio.run(main())
 
@@ -156,7 +129,7 @@ async def work():
     print("under way", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
 
-asyncio.run(SingleFlight(Path(sys.argv[1])).share("key", work))
+asyncio.run(SingleFlight(Path(sys.argv[1]) / "locks").run("key", work))
 """
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -171,9 +144,11 @@ def test_a_process_waits_for_another_that_lives(
     assert holder.stdin is not None
     assert holder.stdout.readline() == "under way\n"
     work.go_on.set()
-    asks = threading.Thread(target=lambda: asyncio.run(SingleFlight(tmp_path).share("key", work)))
+    asks = threading.Thread(
+        target=lambda: asyncio.run(SingleFlight(tmp_path / "locks").run("key", work))
+    )
     asks.start()
-    asyncio.run(SingleFlight(tmp_path).share("another key", work))
+    asyncio.run(SingleFlight(tmp_path / "locks").run("another key", work))
     time.sleep(5 * flight.POLL_SECONDS)
     assert work.runs == 1, "it did not wait"
     if end == "killed":
@@ -194,17 +169,17 @@ def test_patience_ends(
     assert holder.stdout.readline() == "under way\n"
     monkeypatch.setattr(flight, "PATIENCE_SECONDS", 0.05)
     work.go_on.set()
-    assert asyncio.run(SingleFlight(tmp_path).share("key", work)) == ("run 1", True)
+    assert asyncio.run(SingleFlight(tmp_path / "locks").run("key", work)) == "run 1"
 
 
 def test_within_one_process_no_lock_is_taken(tmp_path: Path, work: Work) -> None:
     work.go_on.set()
-    singleflight = SingleFlight(tmp_path, across_processes=False)
-    assert asyncio.run(singleflight.share("key", work)) == ("run 1", True)
+    singleflight = SingleFlight(None)
+    assert asyncio.run(singleflight.run("key", work)) == "run 1"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_where_no_lock_can_be_had_the_work_is_done(tmp_path: Path, work: Work) -> None:
     (tmp_path / "file").touch()
     work.go_on.set()
-    assert asyncio.run(SingleFlight(tmp_path / "file").share("key", work)) == ("run 1", True)
+    assert asyncio.run(SingleFlight(tmp_path / "file" / "locks").run("key", work)) == "run 1"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rsearch_cli.services.budget import ServiceSpend, Spend
+from rsearch_cli.services.spend import ServiceSpend, Spend
 from rsearch_cli.training.step_metrics import StepMetrics, describe_failures, describe_spend
 from rsearch_cli.types import (
     NodeResult,

@@ -8,7 +8,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from rsearch_cli.services.budget import ServiceSpend, Spend
+from rsearch_cli.services.spend import ServiceSpend, Spend
 from rsearch_cli.streams import open_console
 from rsearch_cli.ui.progress import describe_spend, phase
 from rsearch_cli.ui.training_display import TrainingDisplay, sparkline
