@@ -29,7 +29,7 @@ from rsearch_cli.commands.preview import preview
 from rsearch_cli.commands.push import push
 from rsearch_cli.commands.recipes import recipes_app
 from rsearch_cli.commands.train import train
-from rsearch_cli.distributed import told_by_main
+from rsearch_cli.distributed import reported_by_main
 from rsearch_cli.errors import OutOfMemory, RsearchError, is_shortage, shortage
 from rsearch_cli.home import provide_home
 from rsearch_cli.streams import echo, prepare_streams
@@ -111,7 +111,7 @@ def _end(error: BaseException, debug: bool) -> NoReturn:
     else:
         line, code = f"unexpected: {type(error).__name__}: {_first_line(error)}", 1
         line += "" if debug else "; run again with --debug for the traceback"
-    if not told_by_main():
+    if not reported_by_main():
         logger.error(line)
     raise typer.Exit(code)
 

@@ -1,9 +1,7 @@
-"""The processes of one training: who this one is, and how they agree.
+"""The processes of one training run: ranks, and collectives that fail in all of them or in none.
 
-Place in the path: under training and evaluation, around what must happen once (files, the display)
-and what must happen together (the end of a step). In a training of one process everything here is
-that process alone. On failure: what fails in one process ends all, so that none waits for one that
-is gone; the main one tells it, the others end with the same error and without a word.
+With a single process every function works on that process alone. An error in one process ends them
+all, so that none waits for one that has gone; the main process reports it.
 """
 
 from __future__ import annotations
@@ -17,21 +15,21 @@ from rsearch_cli.errors import RsearchError
 
 T = TypeVar("T")
 
-_told_by_main = False
+_reported_by_main = False
 
 
 def rank() -> int:
-    """Number of this process, from 0."""
+    """Return the number of this process, from 0."""
     return _read_number("RANK", 0)
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """Return the number of processes that train together."""
     return _read_number("WORLD_SIZE", 1)
 
 
 def local_rank() -> int:
-    """Number of this process on its machine, from 0: the card that is its own."""
+    """Return the number of this process on its machine, from 0, which is also its GPU."""
     return _read_number("LOCAL_RANK", 0)
 
 
@@ -44,17 +42,17 @@ def _read_number(variable: str, default: int) -> int:
     except ValueError:
         raise RsearchError(
             f"the environment variable {variable} must be a whole number, got {given!r}; unset it, "
-            "or let a launcher such as --num-processes set it"
+            "or use --num-processes, which sets it"
         ) from None
 
 
 def is_main() -> bool:
-    """Whether this process writes the files and shows the progress."""
+    """Whether this is the process that writes the files and shows the progress."""
     return rank() == 0
 
 
 def gather(value: T) -> list[T]:
-    """What each process gives, in the order of their ranks; all have to call it."""
+    """Return the value of each process, in the order of their ranks; all processes must call it."""
     if world_size() == 1:
         return [value]
     import torch.distributed
@@ -66,18 +64,18 @@ def gather(value: T) -> list[T]:
 
 
 def wait_for_all() -> None:
-    """Go on only when all processes have come here."""
+    """Wait until all processes have called this function."""
     gather(None)
 
 
 @contextmanager
 def fail_together() -> Iterator[None]:
-    """Let the block succeed in all processes, or fail in all.
+    """Let the block succeed in all processes or raise in all of them.
 
     Raises:
-        RsearchError: What the block raised, here or in the first other process that failed.
+        RsearchError: The error of the block, from the first process that failed.
     """
-    global _told_by_main
+    global _reported_by_main
     failure: RsearchError | None = None
     try:
         yield
@@ -87,22 +85,22 @@ def fail_together() -> Iterator[None]:
         failure = error
     failures = [error for error in gather(failure) if error is not None]
     if failures:
-        _told_by_main = not is_main()
+        _reported_by_main = not is_main()
         raise failures[0]
 
 
-def told_by_main() -> bool:
-    """Whether the error that ends this process is one that the main process tells."""
-    return _told_by_main
+def reported_by_main() -> bool:
+    """Whether the main process reports the error that ends this process."""
+    return _reported_by_main
 
 
 def share(items: Sequence[T]) -> list[T]:
-    """This process's part of a list that all of them have."""
+    """Return this process's part of a list that all processes have."""
     return list(items[rank() :: world_size()])
 
 
 def collect(part: list[T]) -> list[T]:
-    """The whole list again, in its order, from the parts that `share` gave; all have to call it."""
+    """Return the whole list, in order, from the parts of `share`; all processes must call it."""
     parts = gather(part)
     whole: list[T | None] = [None] * sum(map(len, parts))
     for number, its in enumerate(parts):
@@ -111,7 +109,7 @@ def collect(part: list[T]) -> list[T]:
 
 
 def _join() -> None:
-    """Enter the process group, through Accelerate, which the trainer will use as well."""
+    """Create the process group through Accelerate, as the trainer does."""
     import torch.distributed
 
     if not torch.distributed.is_initialized():
@@ -122,7 +120,7 @@ def _join() -> None:
 
         on_cpu = not torch.cuda.is_available()
         if on_cpu:
-            # Accelerate would number the CPU, and torch loads no checkpoint saved on «cpu:0».
+            # Accelerate would number the CPU, and torch loads no checkpoint saved on `cpu:0`.
             os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
-        # An evaluation, or a service that is down, may keep one process busy for long.
+        # An evaluation, or a service outage, may keep one process busy for a long time.
         PartialState(cpu=on_cpu, timeout=timedelta(hours=6))

@@ -1,12 +1,7 @@
-"""Alarms: the signs by which a run shows that its policy collapses.
+"""Alarms: signs in the metrics that the policy is collapsing.
 
-Place in the path: after the ledger, whose rows it reads; training marks the step's row with the
-alarms that stand, tells of new ones and, if the recipe asks for it, ends the run. On failure: it
-has none; a figure that was not measured raises no alarm.
-
-A rate is held against a fixed limit where it means the same for every model (truncation,
-repetition), and against the run's own first or best steps where it does not (entropy, length,
-format).
+A rate is compared with a fixed limit if it means the same for every model (truncation, repetition),
+and with the run's own first or best steps if it does not (entropy, length, format).
 """
 
 from __future__ import annotations
@@ -20,24 +15,24 @@ from typing import Any
 from rsearch_cli.recipe.alarms import AlarmsConfig
 from rsearch_cli.terminal import finite
 
-# One bad step is not a collapse, however many completions it has.
+# A single bad step is not a collapse, however many completions it has.
 _LEAST_STEPS = 3
-# A smaller fall of the format rate is often chance where a step has four completions.
-_LEAST_FALL = 0.2
-# A policy that earns nearly all there is may be sure of itself, and its groups have to be alike.
+# With four completions a step, a smaller drop of the format rate is often chance.
+_LEAST_DROP = 0.2
+# A policy that earns nearly the full reward is rightly certain, and its groups have equal rewards.
 _SOLVED = 0.9
-_ALL_RIGHT_WHEN_SOLVED = ("entropy_low", "zero_advantage")
-# Nats a token. Below, a policy is nearly certain of each word, however much its entropy has risen.
+_IGNORED_WHEN_SOLVED = ("entropy_low", "zero_advantage")
+# Nats per token; below it a policy is nearly certain of each word, however much entropy has risen.
 _LEAST_NOISE = 0.5
 
-# Name of a limit: the figure in the metrics row, and how it reads in a line.
-_FALLS = {
+# Name of a limit: the key in the metrics row, and its name in a message.
+_DROPS = {
     "entropy_low": ("entropy", "token entropy"),
-    "length_low": ("completion_length", "tokens a completion"),
+    "length_low": ("completion_length", "tokens per completion"),
 }
 _SHARES = {
     "truncated": ("truncated", "of completions ran out of tokens"),
-    "zero_advantage": ("groups/zero_advantage", "of groups earn the same throughout"),
+    "zero_advantage": ("groups/zero_advantage", "of groups have equal rewards"),
     "repeated_tags": ("repeated/tags", "of tags are repeated"),
     "repeated_ngrams": ("repeated/ngrams", "of 4-grams in <think> are repeated"),
 }
@@ -47,58 +42,58 @@ Row = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """One sign of a collapse: the name of its limit in the recipe, and what was seen, in words."""
+    """One sign of a collapse: the name of its limit in the recipe, and the figures as text."""
 
     name: str
     line: str
 
 
 class CollapseWatch:
-    """Watches a run step by step.
+    """Checks a run for a collapse step by step.
 
     Args:
         limits: The recipe's `alarms` section.
-        rollouts: Completions of one step.
-        rows: Metrics rows of the steps before a resume; alarms that stood then are not new.
+        rollouts: Completions per step.
+        rows: Metrics rows of the steps before a resume; alarms active in the last are not new.
     """
 
     def __init__(self, limits: AlarmsConfig, rollouts: int, rows: Iterable[Row] = ()) -> None:
         self._limits = limits
         self._window = max(_LEAST_STEPS, -(-limits.window // rollouts))
         self._rows = list(rows)
-        self._standing = _names(self._rows[-1]) if self._rows else set()
+        self._active = _names(self._rows[-1]) if self._rows else set()
 
     def check(self, row: dict[str, Any]) -> list[Alarm]:
-        """Put the alarms that stand into the row of a new step, as `alarms`; return new ones."""
+        """Store the active alarms in the row of a new step as `alarms`; return the new ones."""
         self._rows.append(row)
         alarms = find_alarms(self._rows, self._limits, self._window)
-        before, self._standing = self._standing, {alarm.name for alarm in alarms}
+        before, self._active = self._active, {alarm.name for alarm in alarms}
         row["alarms"] = [alarm.name for alarm in alarms]
         return [alarm for alarm in alarms if alarm.name not in before]
 
 
 def find_alarms(rows: Sequence[Row], limits: AlarmsConfig, window: int) -> list[Alarm]:
-    """The alarms that stand after the last of a run's steps.
+    """Return the alarms that are active after the last step.
 
     Args:
         rows: Metrics rows of all steps so far.
         limits: The recipe's `alarms` section.
-        window: Steps that are averaged; before they are done there is no alarm.
+        window: Number of steps to average; with fewer steps there is no alarm.
     """
     if len(rows) < window:
         return []
     now, first = rows[-window:], rows[:window]
-    found = {name: _fell(name, now, first, limits) for name in _FALLS}
-    found |= {name: _passed(name, now, limits) for name in _SHARES}
-    found["entropy_high"] = _exploded(now, first, limits.entropy_high)
-    found["format_low"] = _lost_format(rows, window, limits.format_low)
+    found = {name: _dropped(name, now, first, limits) for name in _DROPS}
+    found |= {name: _exceeded(name, now, limits) for name in _SHARES}
+    found["entropy_high"] = _rose(now, first, limits.entropy_high)
+    found["format_low"] = _format_dropped(rows, window, limits.format_low)
     if (_mean(now, "reward") or 0.0) >= _SOLVED:
-        found |= dict.fromkeys(_ALL_RIGHT_WHEN_SOLVED)
+        found |= dict.fromkeys(_IGNORED_WHEN_SOLVED)
     return [Alarm(name, line) for name, line in found.items() if line is not None]
 
 
 def first_alarms(rows: Iterable[Row]) -> dict[str, int]:
-    """Each alarm that a run's metrics rows hold, to the first step at which it stood."""
+    """Map each alarm in the metrics rows of a run to the first step at which it was active."""
     first: dict[str, int] = {}
     for row in rows:
         for name in sorted(_names(row)):
@@ -106,42 +101,44 @@ def first_alarms(rows: Iterable[Row]) -> dict[str, int]:
     return first
 
 
-def _fell(name: str, now: Sequence[Row], first: Sequence[Row], limits: AlarmsConfig) -> str | None:
-    key, what = _FALLS[name]
+def _dropped(
+    name: str, now: Sequence[Row], first: Sequence[Row], limits: AlarmsConfig
+) -> str | None:
+    key, what = _DROPS[name]
     share, value, start = getattr(limits, name), _mean(now, key), _mean(first, key)
     if share is None or value is None or start is None or value >= share * start:
         return None
-    return f"{what} {value:.3g}, under {share:g} times the first steps' {start:.3g}"
+    return f"{what} {value:.3g}, below {share:g} times the {start:.3g} of the first steps"
 
 
-def _exploded(now: Sequence[Row], first: Sequence[Row], times: float | None) -> str | None:
+def _rose(now: Sequence[Row], first: Sequence[Row], times: float | None) -> str | None:
     value, start = _mean(now, "entropy"), _mean(first, "entropy")
     if times is None or value is None or start is None:
         return None
     if value <= max(times * start, _LEAST_NOISE):
         return None
-    return f"token entropy {value:.3g}, over {times:g} times the first steps' {start:.3g}"
+    return f"token entropy {value:.3g}, above {times:g} times the {start:.3g} of the first steps"
 
 
-def _passed(name: str, now: Sequence[Row], limits: AlarmsConfig) -> str | None:
+def _exceeded(name: str, now: Sequence[Row], limits: AlarmsConfig) -> str | None:
     key, what = _SHARES[name]
     limit, value = getattr(limits, name), _mean(now, key)
     if limit is None or value is None or value <= limit:
         return None
-    return f"{value:.0%} {what}, over {limit:.0%}"
+    return f"{value:.0%} {what}, above {limit:.0%}"
 
 
-def _lost_format(rows: Sequence[Row], window: int, share: float | None) -> str | None:
-    """Held against the best steps: a run that starts badly and learns can still collapse."""
+def _format_dropped(rows: Sequence[Row], window: int, share: float | None) -> str | None:
+    """Compare with the best steps: a run that starts badly and learns can still collapse."""
     values = [v for row in rows if (v := finite(row, "format_valid")) is not None]
     if share is None or len(values) < window:
         return None
     sums = [0.0, *accumulate(values)]
     means = [(b - a) / window for a, b in zip(sums, sums[window:], strict=False)]
     now, best = means[-1], max(means)
-    if now >= share * best or best - now < _LEAST_FALL:
+    if now >= share * best or best - now < _LEAST_DROP:
         return None
-    return f"{now:.0%} of completions in valid format, under {share:g} times the best {best:.0%}"
+    return f"{now:.0%} of completions in valid format, below {share:g} times the best {best:.0%}"
 
 
 def _mean(rows: Sequence[Row], key: str) -> float | None:

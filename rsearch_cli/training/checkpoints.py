@@ -1,10 +1,7 @@
-"""Checkpoints: sealed when they are whole, and checked before a run goes on from one.
+"""Checkpoints: sealed with digests when written, and verified before a run resumes from one.
 
-Place in the path: train seals a checkpoint between TRL's writing it and its getting its name, and
-asks here for the one to resume from. On failure: a checkpoint that is not what its seal says is set
-aside under another name, never deleted and never loaded, and the one before is taken. A seal finds
-what a disk, a copy or a person did to a checkpoint; a kill cannot leave half of one, see
-`RunFolder.staged`.
+A damaged checkpoint is renamed, never deleted and never loaded. A seal finds damage by a disk, a
+copy or a person; a kill cannot leave half a checkpoint, see `RunFolder.staged`.
 """
 
 from __future__ import annotations
@@ -21,13 +18,13 @@ from rsearch_cli.runs.run_folder import RunFolder, checkpoint_step
 logger = logging.getLogger(__name__)
 
 SEAL = "seal.json"
-"""Name of the file in a checkpoint that holds the size and digest of every other."""
+"""File in a checkpoint with the size and digest of every other file."""
 
 _SET_ASIDE = ".damaged"
 
 
 def seal_checkpoint(checkpoint: Path) -> None:
-    """Note the size in bytes and the SHA-256 of every file of a checkpoint in it."""
+    """Write the size in bytes and the SHA-256 of every file of a checkpoint to its `SEAL`."""
     files = {
         path.relative_to(checkpoint).as_posix(): _describe(path)
         for path in sorted(checkpoint.rglob("*"))
@@ -37,19 +34,19 @@ def seal_checkpoint(checkpoint: Path) -> None:
 
 
 def find_damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint, in a few words; None if it is as it was sealed."""
+    """Return what is wrong with a checkpoint, or None if it matches its seal."""
     try:
         sealed = read_json_object(checkpoint / SEAL)["files"]
         for name, expected in sealed.items():
             path = checkpoint / name
             if not path.resolve().is_relative_to(checkpoint.resolve()):
-                return f"{SEAL} names {name}, which lies outside"
+                return f"{SEAL} names {name}, which is outside"
             if not path.is_file():
                 return f"{name} is missing"
             if (size := path.stat().st_size) != expected["bytes"]:
                 return f"{name} has {size} bytes where {expected['bytes']} were written"
             if _describe(path) != expected:
-                return f"{name} is not what was written"
+                return f"{name} has other content than was written"
     except FileNotFoundError:
         return f"{SEAL} is missing"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -58,14 +55,11 @@ def find_damage(checkpoint: Path) -> str | None:
 
 
 def choose_checkpoint(folder: RunFolder) -> Path | None:
-    """The checkpoint that a resumed run goes on from; None starts with the first step.
+    """Return the checkpoint that a run resumes from; None starts with the first step.
 
-    It is the latest whole one whose steps all have their row in the metrics, so that the run ends
-    as if it had not stopped; where no checkpoint has them, weights count for more than rows. Later
-    ones are set aside, for the steps that they stand for come again.
-
-    Args:
-        folder: Of the run.
+    It is the latest undamaged one whose steps all have a row in the metrics, so that the run ends
+    as if it had not stopped. If there is none, it is the latest undamaged one. Later checkpoints
+    are renamed, because their steps are repeated.
     """
     rows = folder.read_rows(METRICS)
     with folder.reading(METRICS):
@@ -79,12 +73,12 @@ def choose_checkpoint(folder: RunFolder) -> Path | None:
             break
         aside = set_aside(path)
         reason = problem or f"{METRICS} ends at step {measured}"
-        logger.warning(f"{path.name} is not used, {reason}; it is now {aside.name}")
+        logger.warning(f"{path.name} is not used: {reason}; renamed to {aside.name}")
     return chosen
 
 
 def set_aside(checkpoint: Path) -> Path:
-    """Rename a checkpoint so that nothing takes it for one; an earlier namesake goes."""
+    """Rename a checkpoint so that it is not used; an earlier one of that name is removed."""
     aside = checkpoint.with_name(checkpoint.name + _SET_ASIDE)
     if aside.exists():
         shutil.rmtree(aside)
@@ -92,7 +86,7 @@ def set_aside(checkpoint: Path) -> Path:
 
 
 def drop_old_checkpoints(folder: RunFolder, keep: int) -> None:
-    """Remove all but the last `keep` checkpoints, by step."""
+    """Remove all checkpoints but the last `keep`, by step."""
     for path in folder.checkpoints()[:-keep]:
         folder.discard(path)
 

@@ -1,7 +1,7 @@
-"""What a run was made with: versions, hardware, seed and code, for `environment.json`.
+"""The environment of a run, for `environment.json`: versions, hardware, seed and code.
 
-Place in the path: train writes it beside the recipe. On failure: what cannot be found out is null.
-No environment variable and no command line is recorded; keys could be in them.
+What cannot be determined is null. Environment variables and command lines are not recorded, because
+they may contain keys.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PACKAGES = (
 def describe_environment(
     seed: int, backend: str, backend_reason: str, dtype: str
 ) -> dict[str, Any]:
-    """Collect everything beside the recipe that the outcome of a run depends on."""
+    """Collect everything except the recipe that the result of a run depends on."""
     import torch
 
     cuda = torch.cuda.is_available()
@@ -60,7 +60,7 @@ def _version(package: str) -> str | None:
 
 
 def _git_state() -> dict[str, Any] | None:
-    """Commit of the checkout that the code runs from, and whether it was changed since."""
+    """Return the commit of the checkout that the code runs from, and whether it was changed."""
     package = Path(__file__).parent.parent
 
     def git(*arguments: str) -> str:
@@ -75,7 +75,7 @@ def _git_state() -> dict[str, Any] | None:
 
     try:
         if not git("ls-files", "--", "."):
-            return None  # installed inside somebody else's repository
+            return None  # installed inside another repository
         return {
             "commit": git("rev-parse", "HEAD"),
             "changed": bool(git("status", "--porcelain", "--", ".")),

@@ -1,13 +1,8 @@
-"""Training: TRL's GRPOTrainer around our rollouts.
+"""GRPO: TRL's `GRPOTrainer` around our rollouts.
 
-Place in the path: rollouts and rewards come in, an adapter and a run folder go out. TRL asks for
-completions through `rollout_func`, with every prompt already repeated `num_generations` times, and
-takes one reward a row. On failure: an error inside a step leaves the last checkpoint and the rows
-of all finished steps in the run folder.
-
-Two of TRL's ways shape this module. A row is dropped from its group's baseline only when *every*
-reward function returns None for it; so there is a single reward function. And a model is trained on
-what the mask says; so the mask comes from the trajectory's segments and from nowhere else.
+TRL calls `rollout_func` with every prompt repeated `num_generations` times and takes one reward per
+row. A row leaves its group's baseline only if every reward function returns None for it, so there
+is a single reward function. The loss mask comes from the segments of a trajectory and nowhere else.
 """
 
 from __future__ import annotations
@@ -38,10 +33,10 @@ from rsearch_cli.training.step_recovery import StepRecovery
 from rsearch_cli.training.trainer import (
     build_config,
     describe_shortage,
-    give_reward,
     make_dataset,
     make_step_callback,
     make_trainer_class,
+    return_reward,
     settle_reference,
 )
 from rsearch_cli.training.validation import Validation
@@ -49,17 +44,17 @@ from rsearch_cli.types import Question, RewardParts, Trajectory
 
 
 class GrpoTraining:
-    """One training run.
+    """One GRPO training run.
 
     Args:
         policy: Trained in place.
-        rollout: Rolls out with that policy.
-        questions: Training questions; their texts are distinct.
-        recipe: All of it is read.
-        folder: Where metrics, trajectories and checkpoints go.
+        rollout: Generates with that policy.
+        questions: Training questions with distinct texts.
+        recipe: All settings of the run.
+        folder: Where metrics, trajectories and checkpoints are written.
         observers: Receive every finished step, validation and alarm.
-        judge: Scores the answers, if the recipe's answer score is `judge`; the caller closes it.
-        budget: Knows what the run has spent; without one nothing is.
+        judge: Scores the answers if `reward.answer` is `judge`; the caller closes it.
+        budget: What the run has spent; None spends nothing.
         stop_wanted: Called after every step; True makes it the last.
         validation: Scores the policy every few steps and keeps the best adapter.
     """
@@ -97,14 +92,14 @@ class GrpoTraining:
             self.trainer = self._make_trainer(questions)
 
     def run(self, resume_from: Path | None = None) -> None:
-        """Train to the last step and save the adapter, or stop after a step if that is wanted.
+        """Train to the last step and save the adapter, or stop early if `stop_wanted` returns True.
 
         Raises:
-            RsearchError: A step cannot go on; the one before it is saved.
-            PolicyCollapsed: An alarm went off, and the recipe wants the run to end then.
+            RsearchError: A step cannot be finished; the step before it is saved.
+            PolicyCollapsed: There is an alarm, and the recipe sets `alarms.stop_on_collapse`.
         """
         if resume_from and checkpoint_step(resume_from) >= self.recipe.train.max_steps:
-            # Nothing is left to train, and the trainer would train one more step.
+            # Nothing is left to train; the trainer would train one more step.
             self._load_adapter(resume_from)
             self.trainer.state.global_step = self.recipe.train.max_steps
             self.validate(self.recipe.train.max_steps)
@@ -123,7 +118,7 @@ class GrpoTraining:
         wait_for_all()
 
     def save_adapter(self, path: Path) -> None:
-        """Write adapter and tokenizer as they are now; the main process does."""
+        """Write the current adapter and the tokenizer, in the main process only."""
         if not is_main():
             return
         self.policy.model.save_pretrained(path)
@@ -138,16 +133,16 @@ class GrpoTraining:
         if self.validation and (best := self.validation.best):
             kept = f"; the best adapter, of step {best['step']}, is in {self.folder.best}"
         return (
-            f"the policy collapses: after step {step}, {alarm.line} (alarms.{alarm.name}); the "
-            f"step is saved in {self.folder.path / f'checkpoint-{step}'}{kept}; --resume goes on "
-            "regardless, a lower --lr may help a new run"
+            f"the policy is collapsing: after step {step}, {alarm.line} (alarms.{alarm.name}); the "
+            f"step is saved in {self.folder.path / f'checkpoint-{step}'}{kept}; --resume continues "
+            "anyway, and a lower --lr may help a new run"
         )
 
     def roll_out(self, prompts: list[list[dict[str, str]]], trainer: Any) -> dict[str, Any]:
-        """TRL's `rollout_func`: `[B*G]` prompts in, ids, mask and rewards of as many rows out.
+        """TRL's `rollout_func`: return ids, masks and rewards for `[B*G]` prompts.
 
         Raises:
-            RsearchError: The step cannot go on; the one before it is saved.
+            RsearchError: The step cannot be finished; the step before it is saved.
         """
         with self.recovery.watch(trainer):
             return self._roll_out(prompts, trainer.state.global_step)
@@ -171,7 +166,7 @@ class GrpoTraining:
         return {
             "prompt_ids": [list(t.prompt_ids) for t in trajectories],
             "completion_ids": [t.completion_ids for t in trajectories],
-            "logprobs": None,  # the trainer computes its own; made-up values would be trusted
+            "logprobs": None,  # computed by the trainer, which would trust any value
             "env_mask": [self._loss_mask(t) for t in trajectories],
             "reward": [p.total for p in parts],
         }
@@ -182,10 +177,10 @@ class GrpoTraining:
         parts: Sequence[RewardParts],
         seconds: Mapping[str, float],
     ) -> None:
-        """Enter the rollouts of all processes, unless too much of them failed.
+        """Record the rollouts of all processes.
 
         Raises:
-            FailureShareExceeded: It did.
+            FailureShareExceeded: Too many of their searches or verdicts failed.
         """
         reason = self.judge.last_failure if self.judge else None
         everyone = gather((trajectories, parts, reason))
@@ -197,7 +192,7 @@ class GrpoTraining:
         self.step_metrics.record(all_trajectories, all_parts, seconds)
 
     def score(self, trajectories: Sequence[Trajectory], step: int) -> list[RewardParts]:
-        """Rewards of a step's rollouts; `step` counts finished optimiser steps, the first is 0."""
+        """Return the rewards of a step's rollouts; `step` counts finished steps, from 0."""
         recipe = self.recipe
         parts = score_trajectories(trajectories, recipe.reward, recipe.protocol, step, self.judge)
         if recipe.reward.shuffle_answers:
@@ -208,10 +203,10 @@ class GrpoTraining:
 
     @contextmanager
     def watch_update(self, trainer: Any) -> Iterator[None]:
-        """Around a forward and backward pass, and the rollouts before it where they are due.
+        """Wrap a forward and backward pass, and the rollouts that it may start with.
 
         Raises:
-            OutOfMemory: Memory does not hold them; the last finished step is saved.
+            OutOfMemory: Memory ran out; the last finished step is saved.
         """
         try:
             yield
@@ -222,17 +217,17 @@ class GrpoTraining:
                 raise OutOfMemory(describe_shortage(self.recipe, error)) from error
 
     def end_step(self, step: int, logs: dict[str, Any]) -> bool:
-        """Close a step with what the trainer measured; whether it shall be the last."""
-        if not self.step_metrics.trajectories:  # the summary that follows the last step
+        """Record a step with the trainer's measurements; return whether it is the last."""
+        if not self.step_metrics.trajectories:  # the summary after the last step
             return False
         self.finish_step(step, logs)
         if self.stop_wanted():
-            return True  # the resumed run begins with the validation
+            return True  # the resumed run starts with the validation
         self.validate(step)
         return self.collapse is not None or self.stop_wanted()
 
     def finish_step(self, step: int, logs: dict[str, Any]) -> None:
-        """Write the rows of a finished step, show it, and tell of new signs of a collapse."""
+        """Write the rows of a finished step, and report it and its new alarms to the observers."""
         rollouts = self.step_metrics.rows(step)
         self.folder.append(TRAJECTORIES, rollouts)
         row = self.step_metrics.close(step, logs, self.budget.snapshot())
@@ -249,10 +244,10 @@ class GrpoTraining:
             self.collapse = step, alarms[0]
 
     def validate(self, step: int) -> None:
-        """Validate the policy after `step`, if it is time; no later step is charged for it.
+        """Validate the policy after `step` if that is due; the time counts for no step.
 
         Raises:
-            RsearchError: The evaluation cannot go on; the step is saved.
+            RsearchError: The evaluation cannot be finished; the step is saved.
         """
         if self.validation and self.validation.is_due(step):
             with self.recovery.watch(self.trainer):
@@ -275,10 +270,10 @@ class GrpoTraining:
             processing_class=self.policy.tokenizer,
             args=config,
             train_dataset=make_dataset(questions, config),
-            reward_funcs=[give_reward],
+            reward_funcs=[return_reward],
             rollout_func=self.roll_out,
             callbacks=[make_step_callback(self)],
         )
-        trainer.remove_callback(PrinterCallback)  # it writes every log to stdout
+        trainer.remove_callback(PrinterCallback)  # it prints every log to stdout
         settle_reference(self.policy.model, self.recipe)
         return trainer

@@ -1,11 +1,7 @@
-"""The supervised cold start: the policy learns traces before it is rewarded.
+"""The supervised stage: the policy is trained on traces, as a start for GRPO.
 
-Place in the path: examples come in, an adapter and the rows of a run folder go out, as in `grpo`;
-`policy.adapter` takes a GRPO run on from there. On failure: an error inside a step leaves the last
-checkpoint and the rows of all finished steps in the run folder.
-
-The trainer gets ready ids and labels in the order in which they are learnt, for the whole run: its
-own shuffling could not be taken up again at a checkpoint in the midst of a later epoch.
+The trainer gets encoded examples in their final order for the whole run, because its own shuffling
+cannot be resumed from a checkpoint in the middle of a later epoch.
 """
 
 from __future__ import annotations
@@ -34,9 +30,9 @@ class SftTraining:
 
     Args:
         policy: Trained in place.
-        examples: What is learnt; at least one.
+        examples: At least one encoded trace.
         recipe: Its policy, sft and train sections are read.
-        folder: Where metrics and checkpoints go.
+        folder: Where metrics and checkpoints are written.
         observers: Receive every finished step.
         stop_wanted: Called after every step; True makes it the last.
 
@@ -68,13 +64,13 @@ class SftTraining:
             self.trainer = self._make_trainer()
 
     def run(self, resume_from: Path | None = None) -> None:
-        """Train to the last step and save the adapter, or stop after a step if that is wanted.
+        """Train to the last step and save the adapter, or stop early if `stop_wanted` returns True.
 
         Raises:
-            OutOfMemory: Memory does not hold an update.
+            OutOfMemory: Memory ran out in an update.
         """
         if resume_from and checkpoint_step(resume_from) >= self.steps:
-            # Nothing is left to train, and the trainer would train one more step.
+            # Nothing is left to train; the trainer would train one more step.
             load_adapter(self.policy.model, resume_from)
         else:
             self._step_started = time.perf_counter()
@@ -99,7 +95,7 @@ class SftTraining:
         wait_for_all()
 
     def finish_step(self, step: int, logs: dict[str, Any]) -> None:
-        """Write the row of a finished step and show it."""
+        """Write the row of a finished step and report it to the observers."""
         rows, now = rows_per_step(self.recipe.sft), time.perf_counter()
         batch = self._examples[(step - 1) * rows : step * rows]
         row = {
@@ -107,8 +103,8 @@ class SftTraining:
             "loss": logs.get("loss"),
             "grad_norm": logs.get("grad_norm"),
             "learning_rate": logs.get("learning_rate"),
-            "learnt_tokens": sum(example.learnt for example in batch),
-            "masked_tokens": sum(len(example.ids) - example.learnt for example in batch),
+            "learnt_tokens": sum(example.trained_tokens for example in batch),
+            "masked_tokens": sum(len(example.ids) - example.trained_tokens for example in batch),
             "seconds/step": round(now - self._step_started, 4),
         }
         self._step_started = now
@@ -127,28 +123,28 @@ class SftTraining:
             data_collator=make_collator(self.policy.tokenizer.pad_token_id),
             callbacks=[make_log_callback(self)],
         )
-        trainer.remove_callback(PrinterCallback)  # it writes every log to stdout
+        trainer.remove_callback(PrinterCallback)  # it prints every log to stdout
         return trainer
 
 
 def rows_per_step(recipe: SftConfig) -> int:
-    """Traces that one optimiser step learns from, in all processes together."""
+    """Return the number of traces per optimiser step, in all processes together."""
     return recipe.batch_size * recipe.gradient_accumulation_steps * world_size()
 
 
 def count_sft_steps(examples: int, recipe: SftConfig) -> int:
-    """Optimiser steps of a run: all its epochs in whole steps, or fewer if the recipe says so."""
+    """Return the steps of a run: all epochs, rounded up, but at most `sft.max_steps`."""
     steps = -(-examples * recipe.epochs // rows_per_step(recipe))
     return min(steps, recipe.max_steps or steps)
 
 
 def order_examples(examples: int, count: int, seed: int) -> list[int]:
-    """Positions of the examples to learn, one shuffled pass after another.
+    """Return positions of the examples to train on, as one shuffled pass after another.
 
     Args:
         examples: Number of examples, at least 1.
         count: Number of positions wanted.
-        seed: Of the run; the order follows from it alone.
+        seed: Seed of the run; the order depends on it alone.
     """
     rng = random.Random(f"{seed} traces")
     order: list[int] = []
@@ -158,7 +154,7 @@ def order_examples(examples: int, count: int, seed: int) -> list[int]:
 
 
 def make_collator(pad_id: int) -> Callable[[Sequence[Example]], dict[str, Any]]:
-    """Pads a batch on the right: `[B, L]` ids, mask and labels."""
+    """Return a collator that pads on the right to `[B, L]` ids, mask and labels."""
     import torch
 
     def collate(batch: Sequence[Example]) -> dict[str, Any]:
@@ -177,12 +173,12 @@ def make_collator(pad_id: int) -> Callable[[Sequence[Example]], dict[str, Any]]:
 
 
 def make_log_callback(training: SftTraining) -> Any:
-    """A trainer callback that writes a step's row as soon as it is measured."""
+    """Return a trainer callback that records a step as soon as it is logged."""
     from transformers import TrainerCallback
 
     class LogCallback(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            if logs and "loss" in logs:  # not for the summary that follows the last step
+            if logs and "loss" in logs:  # not in the summary after the last step
                 training.finish_step(state.global_step, logs)
                 if training.stop_wanted():
                     control.should_save = control.should_training_stop = True

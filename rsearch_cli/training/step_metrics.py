@@ -1,7 +1,6 @@
-"""The ledger of a training step: what was rolled out, what it earned, where the time went.
+"""Metrics of a training step: rollouts, rewards, time and spend, as a row of `metrics.jsonl`.
 
-Place in the path: between the rollouts of a step and its rows in `metrics.jsonl` and
-`trajectories.jsonl`. On failure: nothing here fails; what was not measured is null in its row.
+What was not measured is null.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from rsearch_cli.services.runtime import JUDGE, LOCAL
 from rsearch_cli.services.spend import ServiceSpend, Spend
 from rsearch_cli.types import RewardParts, SearchRound, Trajectory
 
-# TRL's name of a measurement → ours.
+# TRL's name of a metric to ours.
 FROM_TRAINER = {
     "kl": "kl",
     "entropy": "entropy",
@@ -32,10 +31,10 @@ FROM_TRAINER = {
 
 @dataclass(slots=True)
 class StepMetrics:
-    """Collects one optimiser step; `close` turns it into a row and starts the next.
+    """Collects one optimiser step; `close` returns its row and starts the next.
 
     Attributes:
-        spend: What the run had spent and sent when the step began.
+        spend: The spend of the run when the step began.
         trajectories: `[B*G]` rollouts of the step so far.
         parts: `[B*G]` their rewards.
         seconds: Wall-clock seconds by part (`generate`, `search`, `reward`).
@@ -53,26 +52,26 @@ class StepMetrics:
         parts: Sequence[RewardParts],
         seconds: Mapping[str, float],
     ) -> None:
-        """Add rollouts with their rewards and the seconds they took."""
+        """Add rollouts with their rewards and durations."""
         self.trajectories += trajectories
         self.parts += parts
         for part, value in seconds.items():
             self.seconds[part] = self.seconds.get(part, 0.0) + value
 
     def rows(self, step: int) -> list[dict[str, Any]]:
-        """The rollouts of the step in full, for `trajectories.jsonl`."""
+        """Return the rollouts of the step as rows of `trajectories.jsonl`."""
         return [
             describe_trajectory(step, t, p)
             for t, p in zip(self.trajectories, self.parts, strict=True)
         ]
 
     def close(self, step: int, logs: Mapping[str, Any], spend: Spend) -> dict[str, Any]:
-        """The metrics row of the step; the ledger is empty afterwards.
+        """Return the metrics row of the step and start the next one.
 
         Args:
-            step: Optimiser steps done, the first is 1.
-            logs: What TRL measured.
-            spend: What the run has spent and sent up to now.
+            step: Finished optimiser steps, including this one.
+            logs: TRL's metrics.
+            spend: The spend of the run so far.
         """
         now = time.perf_counter()
         spent = {"generate": 0.0, "search": 0.0, "reward": 0.0, **self.seconds}
@@ -103,16 +102,16 @@ class StepMetrics:
         return row
 
     def skip(self, spend: Spend) -> None:
-        """Leave the time and the spend since the last step out of the next one.
+        """Exclude the time and the spend since the last step from the next one.
 
         Args:
-            spend: What the run has spent and sent up to now.
+            spend: The spend of the run so far.
         """
         self.spend, self._started = spend, time.perf_counter()
 
 
 def describe_repetition(trajectories: Sequence[Trajectory]) -> dict[str, float | None]:
-    """How much the rollouts of a step go in circles, each a mean over them in [0, 1]."""
+    """Return the shares of repeated tags and n-grams, each a mean over the rollouts in [0, 1]."""
     return {
         "repeated/tags": _mean([repeated_tags(t.opening, t.segments) for t in trajectories]),
         "repeated/ngrams": _mean([repeated_ngrams(t.opening, t.segments) for t in trajectories]),
@@ -122,9 +121,9 @@ def describe_repetition(trajectories: Sequence[Trajectory]) -> dict[str, float |
 def describe_failures(
     trajectories: Sequence[Trajectory], parts: Sequence[RewardParts]
 ) -> dict[str, float | int]:
-    """How many of a step's searches and verdicts failed after all retries, and their share.
+    """Return how many searches and verdicts of a step failed after all retries, and their share.
 
-    Every node of a plan is a search; every row wants a verdict, though some need no call for it.
+    Every node of a plan is a search; every rollout gets a verdict, although some need no call.
     """
     searches = [r for t in trajectories for round_ in t.rounds for r in round_.results]
     counts = {
@@ -138,10 +137,10 @@ def describe_failures(
 
 
 def describe_spend(before: Spend, now: Spend) -> dict[str, float | int]:
-    """Money of the run so far, in USD, and what the step sent and took from the cache.
+    """Return the spend of the run in USD, and the step's calls and cache hits.
 
-    `calls` are attempts to reach a service, retries included; `cache_hits` are requests, to local
-    sources too, that needed none.
+    `calls` are attempts to reach a service, retries included; `cache_hits` are requests, also to
+    local sources, that were answered from the cache.
     """
     total = now.total
     row: dict[str, float | int] = {
@@ -170,7 +169,7 @@ def _numbers(spend: Spend, service: str) -> ServiceSpend:
 
 
 def describe_trajectory(step: int, trajectory: Trajectory, parts: RewardParts) -> dict[str, Any]:
-    """One rollout as JSON: everything but the ids of its text."""
+    """Return one rollout as JSON, without its token ids."""
     return {
         "step": step,
         "question_id": trajectory.question.id,

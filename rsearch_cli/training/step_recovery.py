@@ -1,10 +1,8 @@
-"""What happens when a step cannot go on: the last finished step is saved, then the run ends.
+"""Saves the last finished step when the next one cannot be finished.
 
-Place in the path: around the rollouts and rewards of a step; no money left, a refused key, an
-answer that an offline cache does not hold and too many failures all end here. On failure: the error
-that came goes on as itself, with what was saved added to its line. It comes before the step's
-update, so weights and optimiser still are those of the last finished step; only the random
-generators have moved on, and they are put back first: a resumed run is the run without the stop.
+The error comes before the step's update, so weights and optimiser are still those of the last step.
+Only the random generators have advanced; they are restored first, so that a resumed run equals one
+without the stop.
 """
 
 from __future__ import annotations
@@ -22,10 +20,10 @@ from rsearch_cli.types import RewardParts, Trajectory
 
 
 class StepRecovery:
-    """Watches the steps of one training.
+    """Guards the steps of one training run.
 
     Args:
-        folder: Where checkpoints go.
+        folder: Where checkpoints are written.
         max_failed_share: Share in [0, 1] of a step's searches, or of its verdicts, that may fail.
     """
 
@@ -35,15 +33,15 @@ class StepRecovery:
         self._random: RandomState | None = None
 
     def remember(self) -> None:
-        """Note the state of the random generators at the end of a step."""
+        """Remember the state of the random generators at the end of a step."""
         self._random = RandomState()
 
     @contextmanager
     def watch(self, trainer: Any) -> Iterator[None]:
-        """Save the last finished step if the block fails for a reason outside of us.
+        """Save the last finished step if the block raises.
 
         Raises:
-            RsearchError: What the block raised, of the same class, with a longer line.
+            RsearchError: The error of the block, of the same class, with where the run stands.
         """
         try:
             yield
@@ -56,7 +54,7 @@ class StepRecovery:
         parts: Sequence[RewardParts],
         judge_failure: str | None = None,
     ) -> None:
-        """Refuse to train on a step of which too much failed.
+        """Refuse to train on a step with too many failed searches or verdicts.
 
         Args:
             trajectories: `[B*G]` rollouts of the step.
@@ -64,7 +62,7 @@ class StepRecovery:
             judge_failure: Why the last verdict failed, in one line, or None.
 
         Raises:
-            FailureShareExceeded: Naming what failed, how often, and the last reason.
+            FailureShareExceeded: Too many failed; gives the number, the share and the last reason.
         """
         results = [r for t in trajectories for round_ in t.rounds for r in round_.results]
         errors = [r.error for r in results if r.error is not None]
@@ -76,22 +74,22 @@ class StepRecovery:
         check_failed_share(counts, self._max_failed_share, "the step")
 
     def _save(self, trainer: Any) -> str:
-        """Save the last finished step, unless it is, and say where the run stands."""
+        """Save the last finished step if it is not saved, and return where the run stands."""
         step = trainer.state.global_step
         saved = self._folder.path / f"checkpoint-{step}"
         if step == 0:
-            return "no step was finished; --resume starts with the first one"
+            return "no step was finished; --resume starts with the first step"
         if self._random is not None and not saved.exists():
             self._random.restore()
             try:
                 save_checkpoint(trainer)
             except RunUnsaved as unsaved:
                 return str(unsaved)
-        return f"{step} steps are finished and saved in {saved}; --resume goes on from there"
+        return f"{step} steps are finished and saved in {saved}; --resume continues from there"
 
 
 class RandomState:
-    """The state of all random generators that a checkpoint holds, taken when it is made."""
+    """A snapshot of all random generators that a checkpoint stores."""
 
     def __init__(self) -> None:
         import numpy
@@ -103,7 +101,7 @@ class RandomState:
         self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
 
     def restore(self) -> None:
-        """Put the generators back."""
+        """Restore the generators."""
         import numpy
         import torch
 

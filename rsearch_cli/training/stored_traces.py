@@ -1,12 +1,8 @@
-"""Traces from a file, by rejection sampling: only what was right in every respect is learnt.
+"""Traces from a file, selected by rejection sampling: only flawless transcripts are kept.
 
-Place in the path: one of the two origins of traces for the cold start. It reads the predictions of
-an evaluation (maybe of a stronger model), the trajectories of a run, and the traces of one. On
-failure: `DataNotFound`, `DataMalformed` naming file and line, or `DataEmpty` with the reasons where
-no trace is left.
-
-Plans, format and answers are judged anew, by the rules of this recipe; what the file says of itself
-counts for failed searches only, which cannot be seen otherwise.
+The file may hold predictions of an evaluation, trajectories of a run, or traces of one. Plans,
+format and answers are checked again by the rules of this recipe; only failed searches are taken
+from the file, because they cannot be seen otherwise.
 """
 
 from __future__ import annotations
@@ -28,50 +24,50 @@ from rsearch_cli.types import Question, Segment
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A transcript of the file, and how many of its searches failed."""
+    """A transcript from the file, and how many of its searches failed."""
 
     trace: Trace
     failed_searches: int
 
 
 def choose_traces(recipe: Recipe, held_out: Collection[str]) -> tuple[list[Trace], TraceStats]:
-    """Read the file of `sft.traces` and choose what is worth learning, in its order.
+    """Read the file of `sft.traces` and return the accepted traces, in order, and the counts.
 
     Args:
         recipe: Its protocol, rollout and sft sections are read.
-        held_out: Texts of the questions that the run is evaluated on; none of them is learnt.
+        held_out: Texts of the questions that the run is evaluated on; their traces are rejected.
 
     Raises:
         DataError: The file cannot be read, or no trace is left.
     """
     traces: list[Trace] = []
-    trace_stats = TraceStats()
+    stats = TraceStats()
     taken: Counter[str] = Counter()
     seen: set[tuple[str, str]] = set()
     for candidate in read_candidates(Path(recipe.sft.traces).expanduser()):
         trace = candidate.trace
-        trace_stats.taken += 1
+        stats.taken += 1
         reason = "of evaluated questions" if trace.question.text in held_out else None
         reason = reason or find_fault(candidate, recipe)
         key = (trace.question.text, trace.written)
         if not reason and key in seen:
-            reason = "written before"
+            reason = "duplicates"
         elif not reason and taken[trace.question.text] >= recipe.sft.per_question:
             reason = "over sft.per_question"
         elif not reason and len(traces) == recipe.sft.max_traces:
             reason = "over sft.max_traces"
         if reason:
-            trace_stats.reject(reason)
+            stats.reject(reason)
             continue
         seen.add(key)
         taken[trace.question.text] += 1
         traces.append(trace)
-    require_traces(traces, trace_stats, recipe)
-    return traces, trace_stats
+    require_traces(traces, stats, recipe)
+    return traces, stats
 
 
 def find_fault(candidate: Candidate, recipe: Recipe) -> str | None:
-    """Why a transcript must not be learnt, in a few words; None if it may."""
+    """Return why a transcript is rejected, or None if it is not."""
     trace = candidate.trace
     references = trace.question.answers
     reading = read_transcript("", trace.segments, recipe.protocol)
@@ -94,10 +90,10 @@ def find_fault(candidate: Candidate, recipe: Recipe) -> str | None:
 
 
 def read_candidates(path: Path) -> Iterator[Candidate]:
-    """The transcripts of a file of predictions, trajectories or traces.
+    """Read the transcripts of a file of predictions, trajectories or traces.
 
     Raises:
-        DataError: The file is missing, empty, or one of its rows is none of them.
+        DataError: The file is missing or empty, or a row is none of these.
     """
     for row in read_rows(path):
         try:
@@ -121,7 +117,7 @@ def _read_row(row: dict[str, Any]) -> Candidate:
 
 
 def _cut(transcript: str, inserted: list[list[int]]) -> tuple[Segment, ...]:
-    """Segments of a transcript, by the character ranges that the system wrote."""
+    """Split a transcript at the character ranges that the system wrote."""
     segments, position = [], 0
     for start, end in [*inserted, [len(transcript), len(transcript)]]:
         if not position <= start <= end <= len(transcript):
@@ -133,7 +129,7 @@ def _cut(transcript: str, inserted: list[list[int]]) -> tuple[Segment, ...]:
 
 
 def _join(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
-    """The segments without empty ones, and a stretch of one author in one piece."""
+    """Drop empty segments and merge consecutive ones of the same author."""
     joined: list[Segment] = []
     for segment in segments:
         if segment.author not in ("model", "system"):

@@ -1,9 +1,7 @@
-"""Traces: transcripts to learn from, and their token ids with what is learnt of them.
+"""Traces: finished transcripts, and their encoding as token ids with labels.
 
-Place in the path: `world_traces` and `stored_traces` give them, the supervised cold start takes
-their examples. A trace is encoded as a rollout joins its pieces: every segment by itself, results
-inserted as this recipe and this tokenizer want them and masked. On failure: a trace that this
-policy could not have written is left out and counted; `DataEmpty` if none is left.
+A trace is encoded as a rollout joins its pieces: each segment by itself, with the results rendered
+for this recipe and tokenizer and excluded from the loss.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.types import Question, Segment
 
 IGNORED = -100
-"""Label of a token that nothing is learnt from (the one that transformers' losses leave out)."""
+"""Label of a token that is excluded from the loss, as in transformers."""
 
 _THINK = "<think>"
 
@@ -31,9 +29,9 @@ class Trace:
     """One finished transcript.
 
     Attributes:
-        question: What was asked.
-        segments: The transcript from its `<think>` on, with who wrote what; their ids are empty,
-            since they depend on the policy.
+        question: The question.
+        segments: The transcript from its `<think>` on. Token ids are empty, because they depend on
+            the policy.
     """
 
     question: Question
@@ -41,11 +39,11 @@ class Trace:
 
     @property
     def written(self) -> str:
-        """What the model wrote, all of it."""
+        """All text written by the model."""
         return "".join(s.text for s in self.segments if s.author == "model")
 
     def as_row(self) -> dict[str, Any]:
-        """The trace as JSON, with the names that `trajectories.jsonl` uses; see `from_row`."""
+        """Return the trace as JSON, with the field names of `trajectories.jsonl`."""
         return {
             "question_id": self.question.id,
             "question": self.question.text,
@@ -55,7 +53,7 @@ class Trace:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Trace:
-        """Read what `as_row` wrote."""
+        """Read a row of `as_row`."""
         question = Question(row["question_id"], row["question"], tuple(row["answers"]))
         segments = tuple(Segment(s["text"], (), s["author"]) for s in row["segments"])
         return cls(question, segments)
@@ -63,71 +61,71 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A trace in numbers.
+    """An encoded trace.
 
     Attributes:
-        ids: `[L]` prompt and transcript, closed by the end-of-sequence id.
-        labels: `[L]` the ids that the model wrote (and the end), `IGNORED` for all others.
+        ids: `[L]` prompt and transcript, ending with the end-of-sequence id.
+        labels: `[L]` the ids written by the model and the last one; `IGNORED` for all others.
     """
 
     ids: tuple[int, ...]
     labels: tuple[int, ...]
 
     @property
-    def learnt(self) -> int:
-        """Number of tokens that are learnt from."""
+    def trained_tokens(self) -> int:
+        """Number of tokens in the loss."""
         return sum(label != IGNORED for label in self.labels)
 
 
 @dataclass(slots=True)
 class TraceStats:
-    """How many traces were taken, and why the others were not."""
+    """How many traces were accepted, and why the others were rejected."""
 
     taken: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
 
     def reject(self, reason: str) -> None:
-        """Count a trace out that had been taken before."""
+        """Move one trace from the accepted to the rejected ones."""
         self.taken -= 1
         self.rejected[reason] += 1
 
     def describe(self) -> str:
-        """Both in one line, the most frequent reason first."""
+        """Return the counts as one line, the most frequent reason first."""
         total = self.taken + self.rejected.total()
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.rejected.most_common())
-        left_out = f"; left out: {reasons}" if reasons else ""
-        return f"{self.taken} of {total} traces taken{left_out}"
+        rejected = f"; rejected: {reasons}" if reasons else ""
+        return f"{self.taken} of {total} traces accepted{rejected}"
 
     def as_row(self) -> dict[str, Any]:
-        """The same as JSON."""
+        """Return the counts as JSON."""
         return {"taken": self.taken, "rejected": dict(self.rejected.most_common())}
 
 
 class Unfit(ValueError):
-    """A trace that this policy could not have written; the text says why."""
+    """A trace that this policy could not have written; the message is the reason."""
 
 
 def encode_traces(
-    traces: Sequence[Trace], policy: ChatTokenizer, recipe: Recipe, trace_stats: TraceStats
+    traces: Sequence[Trace], policy: ChatTokenizer, recipe: Recipe, stats: TraceStats
 ) -> list[tuple[Trace, Example]]:
-    """Encode all traces that fit the policy, in their order.
+    """Encode all traces that the policy could have written, in order.
 
     Args:
-        traces: Those that were taken.
+        traces: The accepted traces.
         policy: Its tokenizer and chat template count.
         recipe: Its protocol, rollout and policy sections are read.
-        trace_stats: Gets those that are left out here.
+        stats: Updated with the traces rejected here.
 
     Raises:
-        DataEmpty: None is left; the line has all reasons.
+        DataEmpty: No trace is left; the message has all reasons.
     """
     encoded = []
     for trace in traces:
         try:
             encoded.append((trace, encode_trace(trace, policy, recipe)))
         except Unfit as reason:
-            trace_stats.reject(str(reason))
-    require_traces(encoded, trace_stats, recipe)
+            stats.reject(str(reason))
+    require_traces(encoded, stats, recipe)
     return encoded
 
 
@@ -135,48 +133,47 @@ def encode_trace(trace: Trace, policy: ChatTokenizer, recipe: Recipe) -> Example
     """Encode one trace.
 
     Raises:
-        Unfit: It holds control tokens, is too long, or does not begin where the prompt ends.
+        Unfit: It contains control tokens, is too long, or does not start where the prompt ends.
     """
     prompt = render_question(trace.question, policy, recipe)
     pieces: list[tuple[Sequence[int], bool]] = [(prompt.token_ids, False)]
-    for text, is_learnt in _texts(trace.segments, prompt.opening):
-        if is_learnt:
+    for text, is_trained in _texts(trace.segments, prompt.opening):
+        if is_trained:
             pieces.append((_encode_written(text, policy), True))
         else:
             block = renew_block(text, recipe.protocol, policy.forbidden)
             pieces.append((policy.encode(block), False))
-    # Other runtimes stop at the end-of-sequence id and not at a tag: so it is learnt.
+    # Trained too, because other runtimes stop at this id and not at a tag.
     pieces.append(([policy.eos_id], True))
     ids = tuple(i for piece, _ in pieces for i in piece)
-    labels = tuple(i if is_learnt else IGNORED for piece, is_learnt in pieces for i in piece)
+    labels = tuple(i if is_trained else IGNORED for piece, is_trained in pieces for i in piece)
     example = Example(ids, labels)
     if len(ids) > recipe.policy.max_seq_length:
         raise Unfit("longer than policy.max_seq_length")
-    if example.learnt - 1 > recipe.rollout.max_new_tokens:
+    if example.trained_tokens - 1 > recipe.rollout.max_new_tokens:
         raise Unfit("longer than rollout.max_new_tokens")
     return example
 
 
-def require_traces(left: Sequence[object], trace_stats: TraceStats, recipe: Recipe) -> None:
-    """Refuse to go on without a trace.
+def require_traces(left: Sequence[object], stats: TraceStats, recipe: Recipe) -> None:
+    """Raise if there is no trace to train on.
 
     Raises:
-        DataEmpty: Nothing is left; the line has all reasons.
+        DataEmpty: The message has the reasons for all rejected traces.
     """
     if not left:
         raise DataEmpty(
-            f"sft.traces {recipe.sft.traces}: no trace is left to learn from "
-            f"({trace_stats.describe()})"
+            f"sft.traces {recipe.sft.traces}: no trace is left to train on ({stats.describe()})"
         )
 
 
 def _texts(segments: Iterable[Segment], opening: str) -> list[tuple[str, bool]]:
-    """The pieces and whether they are learnt; the first begins where the prompt ends."""
+    """Return each piece and whether it is trained; the first starts where the prompt ends."""
     texts = [(s.text, s.author == "model") for s in segments if s.text]
     first, last = texts[0][0].lstrip(), texts[-1][0].rstrip()
     if opening:
         if not first.startswith(_THINK):
-            raise Unfit("begun without the <think> that the prompt opens")
+            raise Unfit("that do not start with the <think> of the prompt")
         first = first.removeprefix(_THINK)
         if opening.endswith("\n"):
             first = first.lstrip()

@@ -1,14 +1,8 @@
-"""Tracking a run with Weights & Biases: curves, spend, trajectories and the recipe.
+"""Tracks a run with Weights & Biases: curves, spend, trajectories and the recipe.
 
-Place in the path: fed by training's callbacks beside the display; nothing reads it back, and the
-run folder holds all that is sent. On failure: tracking never stops a run. A W&B that cannot be
-reached, or refuses the key, costs `wandb.timeout_seconds` and one line at the start, and the run is
-tracked offline from there. Later it costs no step anything, and as long again at the end;
-anything that is raised ends tracking with one line.
-
-W&B is told to keep its hands off the rest: the console (its capture would break our display), git,
-code, requirements, machine and command line. The key stays in the environment or in ~/.netrc;
-WANDB_MODE may ask for less than the recipe does.
+Tracking never stops a run. If W&B is unreachable or rejects the key, the run is tracked offline; a
+later error ends the tracking with one line. W&B's own collection of console output, git, code,
+requirements, machine and command line is switched off.
 """
 
 from __future__ import annotations
@@ -45,22 +39,21 @@ COLUMNS = (
     *("step", "question", "references", "answer", "reward", "answer score", "plan score"),
     *("format score", "plan", "transcript"),
 )
-# Characters of one cell; trajectories.jsonl has the rest.
+# Characters per cell; trajectories.jsonl has the full text.
 _CELL = 4000
 
 Mode = Literal["online", "offline"]
 
 
 class Tracker:
-    """One tracked run; without one, every method does nothing.
+    """One tracked run, as an `Observer`; without a run every method does nothing.
 
-    A thread of its own talks to wandb: a table makes it wait for its server, however long that may
-    take, and no step waits for that.
+    A separate thread calls wandb, because logging a table waits for the server.
 
     Args:
         settings: The recipe's `wandb` section.
-        folder: Where wandb's own files lie.
-        run: The run as wandb gave it, or None.
+        folder: Where wandb's own files are.
+        run: The run object of wandb, or None.
     """
 
     def __init__(self, settings: WandbConfig, folder: RunFolder, run: Any) -> None:
@@ -74,7 +67,7 @@ class Tracker:
             self._thread.start()
 
     def on_step(self, row: Mapping[str, Any], rollouts: Sequence[Mapping[str, Any]]) -> None:
-        """Send a finished step, and every few steps some of its trajectories with their plans.
+        """Send a finished step, and every few steps some of its trajectories.
 
         Args:
             row: Its row of `metrics.jsonl`.
@@ -95,7 +88,7 @@ class Tracker:
         """Do nothing: the step's row counts its alarms."""
 
     def log_summary(self, summary: Mapping[str, Any]) -> None:
-        """Send the outcome of the run: the figures before and after, and their difference."""
+        """Send the result of the run: the figures before and after, and their difference."""
         figures = {
             f"{block}/{key}": value
             for block in ("before", "after", "difference")
@@ -104,14 +97,14 @@ class Tracker:
         self._add(lambda: self._run.summary.update(figures))
 
     def close(self, exit_code: int) -> None:
-        """Let wandb send what is left, for a bounded time."""
+        """Let wandb send the rest, for at most `wandb.timeout_seconds`."""
         if self._run is None:
             return
         self._add(lambda: self._run.finish(exit_code=exit_code))
         self._add(None)
         self._thread.join(self._settings.timeout_seconds)
         if self._thread.is_alive():
-            logger.warning("W&B: it does not answer; what it did not get is in metrics.jsonl")
+            logger.warning("W&B: no response; what was not sent is in metrics.jsonl")
         self._closed = True
         with suppress(OSError):
             clean_logs(self._folder)
@@ -121,13 +114,13 @@ class Tracker:
             self._jobs.put(job)
 
     def _work(self) -> None:
-        """Do one job after the other, up to the first that fails."""
+        """Run one job after the other until the first that fails."""
         while job := self._jobs.get():
             try:
                 job()
             except Exception as error:
                 if not self._closed:
-                    logger.warning(f"W&B: tracking ends here, the run goes on: {_reason(error)}")
+                    logger.warning(f"W&B: tracking stopped, the run continues: {_reason(error)}")
                 return
 
     def _log(
@@ -136,7 +129,7 @@ class Tracker:
         figures: dict[str, float],
         rollouts: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        # A resumed run repeats the steps since its checkpoint, and W&B has them already.
+        # A resumed run repeats the steps since its checkpoint, which W&B already has.
         if step >= self._run.step:
             table = {"trajectories": _table(step, rollouts)} if rollouts else {}
             self._run.log({**figures, **table}, step=step)
@@ -144,11 +137,11 @@ class Tracker:
 
 @contextmanager
 def open_tracker(recipe: Recipe, folder: RunFolder) -> Iterator[Tracker]:
-    """Track a run for as long as the block lasts; a resumed one goes on where it was.
+    """Track a run for the duration of the block; a resumed run continues in the same W&B run.
 
     Args:
-        recipe: All of it is sent but secrets; its `wandb` section is read.
-        folder: Keeps the id of the run, and W&B's own files.
+        recipe: All of it is sent, without secrets; its `wandb` section is read.
+        folder: Stores the id of the W&B run, and W&B's own files.
     """
     settings = recipe.wandb
     first_process = is_main()
@@ -163,7 +156,7 @@ def open_tracker(recipe: Recipe, folder: RunFolder) -> Iterator[Tracker]:
 
 
 def _start(recipe: Recipe, folder: RunFolder) -> Any:
-    """A wandb run, online if that is wanted and possible; None if there is none to be had."""
+    """Start a wandb run, online if requested and possible; None if that fails."""
     mode = _choose_mode(recipe.wandb.mode)
     if mode == "disabled":
         return None
@@ -184,7 +177,7 @@ def _start(recipe: Recipe, folder: RunFolder) -> Any:
                 logger.warning(f"W&B: {_reason(error)}; tracking offline, in {folder.path / WANDB}")
                 import wandb
 
-                wandb.teardown()  # it would take the id for one in use
+                wandb.teardown()  # it would consider the id in use
                 clean_logs(folder)
         return _init(recipe, folder, "offline")
     except Exception as error:
@@ -193,28 +186,29 @@ def _start(recipe: Recipe, folder: RunFolder) -> Any:
 
 
 def _choose_mode(wanted: Mode) -> Mode | Literal["disabled"]:
-    """The recipe's mode, unless the environment wants less to be sent."""
+    """Return the recipe's mode, unless the environment restricts it."""
     given = os.environ.get(MODE_VARIABLE, "").strip().lower()
     if given == "disabled" or os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes"):
-        logger.warning("W&B: disabled by the environment; the run is not tracked")
+        logger.warning("W&B: disabled by an environment variable; the run is not tracked")
         return "disabled"
     if given in ("", "online", "run", "shared"):  # run and dryrun are older names
         return wanted
     if given in ("offline", "dryrun"):
         return "offline"
     logger.warning(
-        f"W&B: {MODE_VARIABLE} is {given!r}, not online, offline or disabled; nothing is tracked"
+        f"W&B: {MODE_VARIABLE} is {given!r}, not online, offline or disabled; the run is not "
+        "tracked"
     )
     return "disabled"
 
 
 def _init(recipe: Recipe, folder: RunFolder, mode: Mode) -> Any:
-    # Read as wandb is imported; without it, wandb reports its own errors to its makers.
+    # Read when wandb is imported; otherwise wandb reports its own errors to its makers.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
     seconds = recipe.wandb.timeout_seconds
-    # Logging in prints a line, and takes its settings from here.
+    # Logging in prints a line unless this is silent.
     wandb.setup(wandb.Settings(silent=True, login_timeout=seconds))
     return wandb.init(
         project=recipe.wandb.project,
@@ -242,7 +236,7 @@ def _init(recipe: Recipe, folder: RunFolder, mode: Mode) -> Any:
 
 
 def _run_id(folder: RunFolder) -> str:
-    """The id of the run in W&B, the same one after a resume."""
+    """Return the id of the run in W&B, the same after a resume."""
     path = folder.path / WANDB_RUN
     if path.exists():
         with folder.reading(WANDB_RUN):
@@ -253,7 +247,7 @@ def _run_id(folder: RunFolder) -> str:
 
 
 def clean_logs(folder: RunFolder) -> None:
-    """Take secrets out of wandb's own logs, where they come from answers that repeat the key."""
+    """Remove secrets from wandb's own logs, which may contain responses that repeat the key."""
     for path in (folder.path / WANDB).rglob("*.log"):
         text = path.read_text(encoding="utf-8", errors="replace")
         if (clean := without_secrets(text, environment_with_login())) != text:
@@ -261,11 +255,11 @@ def clean_logs(folder: RunFolder) -> None:
 
 
 def without_secrets(value: Any, environment: Mapping[str, str]) -> Any:
-    """A JSON value with every secret of the environment in its texts replaced by `***`.
+    """Return a JSON value with every secret of the environment in its strings replaced by `***`.
 
     Args:
-        value: Mappings, lists, texts and numbers.
-        environment: Variables; those named like a key or a token hold the secrets.
+        value: Mappings, lists, strings and numbers.
+        environment: Variables; those named like a key or a token are secrets.
     """
     if isinstance(value, Mapping):
         return {key: without_secrets(inner, environment) for key, inner in value.items()}
@@ -277,7 +271,7 @@ def without_secrets(value: Any, environment: Mapping[str, str]) -> Any:
 
 
 def _figures(row: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a row; alarms become how many stand."""
+    """Return the numbers of a row, with the number of active alarms."""
     figures = {key: number for key in row if (number := finite(row, key)) is not None}
     if "alarms" in row:
         figures["alarms"] = float(len(row["alarms"]))
@@ -291,7 +285,7 @@ def _table(step: int, rollouts: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def _cells(step: int, row: Mapping[str, Any]) -> list[Any]:
-    """One row of `trajectories.jsonl` as the columns of the table."""
+    """Return one row of `trajectories.jsonl` as the columns of the table."""
     reward = row["reward"]
     transcript = row["opening"] + "".join(segment["text"] for segment in row["segments"])
     return [
@@ -306,13 +300,13 @@ def _cells(step: int, row: Mapping[str, Any]) -> list[Any]:
 
 
 def _plan(round_: Mapping[str, Any]) -> str:
-    """One search of a trajectory as lines: `A: query (Source)`, then `A -> B`, or its problems."""
+    """Return one search as lines: `A: query (Source)`, then `A -> B`, or its problems."""
     nodes = [f"{r['label']}: {r['query']} ({r['source']})" for r in round_["results"]]
     edges = [" -> ".join(edge) for edge in round_["edges"]]
     return "\n".join([*nodes, *edges, *(f"invalid: {p}" for p in round_["problems"])])
 
 
 def _reason(error: Exception) -> str:
-    """What an exception of wandb says, in one line without the key."""
+    """Return the message of a wandb exception on one line, without the key."""
     words = printable(" ".join(str(error).split())) or type(error).__name__
     return shorten(without_secrets(words, environment_with_login()), 200)

@@ -1,9 +1,4 @@
-"""The trainers of transformers and TRL, set up for our runs.
-
-Place in the path: `grpo` and `sft` train with what is made here; nothing in here knows a rollout.
-On failure: a checkpoint is written whole or not at all, and the memory that a pass lacks is an
-`OutOfMemory` in our words.
-"""
+"""The trainers of transformers and TRL, configured for our runs."""
 
 from __future__ import annotations
 
@@ -25,21 +20,21 @@ from rsearch_cli.types import Question
 
 
 class WatchedTraining(Protocol):
-    """What a GRPO trainer asks of the training that it belongs to."""
+    """What a GRPO trainer needs from the training that it belongs to."""
 
     folder: RunFolder
     recipe: Recipe
 
     def watch_update(self, trainer: Any) -> AbstractContextManager[None]:
-        """Around a forward and backward pass, and the rollouts before it where they are due."""
+        """Wrap a forward and backward pass, and the rollouts that it may start with."""
         ...
 
     def validate(self, step: int) -> None:
-        """Validate the policy after `step`, if it is time."""
+        """Validate the policy after `step` if that is due."""
         ...
 
     def end_step(self, step: int, logs: dict[str, Any]) -> bool:
-        """Close a step with what was measured; whether it shall be the last."""
+        """Record a step with its measurements; return whether it is the last."""
         ...
 
 
@@ -78,44 +73,44 @@ def make_trainer_class(training: WatchedTraining) -> Any:
 
     class Trainer(trainer_class):  # type: ignore[valid-type, misc]
         def training_step(self, *args: Any, **kwargs: Any) -> Any:
-            """Make the rollouts where they are due, one forward and one backward pass."""
+            """Generate rollouts if they are due, then run one forward and one backward pass."""
             with training.watch_update(self):
                 return super().training_step(*args, **kwargs)
 
         def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-            """Leave the card to `rsearch push`."""
+            """Do nothing: `rsearch push` writes the model card."""
 
     return Trainer
 
 
 def make_dataset(questions: Sequence[Question], config: Any) -> Any:
-    """Every question of the whole run, in the order in which `config` will have it asked."""
+    """Return the prompts of the whole run, in the order in which the trainer takes them."""
     from datasets import Dataset
 
-    a_step = config.generation_batch_size // config.num_generations
-    asked = order_questions(len(questions), config.max_steps * a_step, config.seed)
+    per_step = config.generation_batch_size // config.num_generations
+    order = order_questions(len(questions), config.max_steps * per_step, config.seed)
     return Dataset.from_list(
-        [{"prompt": [{"role": "user", "content": questions[i].text}]} for i in asked]
+        [{"prompt": [{"role": "user", "content": questions[i].text}]} for i in order]
     )
 
 
 def settle_reference(model: Any, recipe: Recipe) -> None:
-    """Decide what the KL term is measured from: the policy as it was before the first step.
+    """Set the reference of the KL term: the policy before the first step.
 
-    TRL adds a copy of our adapter for that. Where the run starts from a fresh adapter, which has no
-    effect yet, the base model is the same reference and costs no memory. Where it starts from a
-    trained one, the copy is that one even in a resumed run: the trainer is made before it loads a
-    checkpoint. It is made here, because Unsloth takes that part out of the trainer.
+    TRL adds a copy of our adapter for it. A fresh adapter has no effect yet, so the base model is
+    the same reference and needs no memory. If the run starts from a trained adapter, the copy is
+    that adapter even after a resume, because the trainer is created before it loads a checkpoint.
+    The copy is made here, because Unsloth removes that part of the trainer.
     """
     if recipe.policy.adapter and recipe.train.beta:
         keep_reference(model)
     elif REFERENCE in model.peft_config:
-        # With the copy in a checkpoint, the trainer would resume without our own adapter.
+        # With this copy in a checkpoint, the trainer would resume without our own adapter.
         model.delete_adapter(REFERENCE)
 
 
 def describe_shortage(recipe: Recipe, error: Exception) -> str:
-    """What to turn when a forward or backward pass does not fit, in one line."""
+    """Return which settings to change when a forward or backward pass does not fit."""
     return (
         f"memory ran out in the update ({shortage(error)}); lower train.batch_size (now "
         f"{recipe.train.batch_size}; raise train.gradient_accumulation_steps in turn), "
@@ -124,33 +119,33 @@ def describe_shortage(recipe: Recipe, error: Exception) -> str:
     )
 
 
-def give_reward(
+def return_reward(
     prompts: Any, completions: Any, reward: list[float | None] | None = None, **_: Any
 ) -> list[float | None]:
-    """TRL's reward function: the totals that came with the rollouts, None for «unscored».
+    """TRL's reward function: return the totals of the rollouts, None for an unscored one.
 
     Raises:
-        TrainingIneffective: No rollouts came; the trainer has made completions of its own.
+        TrainingIneffective: There are none, because the trainer generated its own completions.
     """
     if reward is None:
         raise TrainingIneffective(
-            "the trainer made completions without asking for rollouts: they never searched, and "
-            "training on them would be for nothing; install the versions of trl and unsloth that "
-            "rsearch asks for"
+            "the trainer generated completions of its own instead of calling rollout_func: they "
+            "contain no searches, and training on them would be useless; install the versions of "
+            "trl and unsloth that rsearch requires"
         )
     return reward
 
 
 def make_step_callback(training: WatchedTraining) -> Any:
-    """A trainer callback that closes the ledger's step as soon as TRL has measured it.
+    """Return a trainer callback that records a step as soon as TRL has logged it.
 
-    The trainer saves after it logs, so a step that is to be the last is still saved.
+    The trainer saves after it logs, so the last step is still saved.
     """
     from transformers import TrainerCallback
 
     class StepCallback(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            # The policy it starts from; after a resume, a validation that the run did not reach.
+            # The initial policy; after a resume, a validation that the run did not reach.
             training.validate(state.global_step)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
@@ -161,7 +156,7 @@ def make_step_callback(training: WatchedTraining) -> Any:
 
 
 def shared_arguments(recipe: Recipe, steps: int, output_dir: Path) -> dict[str, Any]:
-    """What every trainer of ours is told, in the names of transformers' `TrainingArguments`.
+    """Return the `TrainingArguments` that both stages have in common.
 
     Args:
         recipe: Its policy and train sections are read.
@@ -181,7 +176,7 @@ def shared_arguments(recipe: Recipe, steps: int, output_dir: Path) -> dict[str, 
         "lr_scheduler_type": train.lr_scheduler,
         "warmup_steps": train.warmup_steps,
         "max_grad_norm": train.max_grad_norm,
-        # Said, because Unsloth's defaults are others: AdamW in 8 bit, and a decay of the adapter.
+        # Explicit, because Unsloth has other defaults: AdamW in 8 bit, and a decay of the adapter.
         "optim": "adamw_torch_fused",
         "weight_decay": 0.0,
         "use_cpu": not cuda,
@@ -193,7 +188,7 @@ def shared_arguments(recipe: Recipe, steps: int, output_dir: Path) -> dict[str, 
         "data_seed": recipe.seed,
         "save_strategy": "steps",
         "save_steps": train.save_steps,
-        # The trainer would go by the time of change, which a copy loses; we drop the old ones.
+        # The trainer goes by modification time, which a copy loses; we remove old ones by step.
         "save_total_limit": None,
         "ddp_find_unused_parameters": False,  # every pass uses the whole adapter
         "logging_strategy": "steps",
@@ -224,9 +219,9 @@ def build_config(recipe: Recipe, output_dir: Path) -> Any:
         temperature=recipe.rollout.temperature,
         top_p=recipe.rollout.top_p,
         max_completion_length=recipe.rollout.max_new_tokens,
-        mask_truncated_completions=False,  # every row ends in eos; `mask_truncated` does it here
+        mask_truncated_completions=False,  # every row ends in eos; we apply `mask_truncated`
         use_vllm=False,
-        # Unsloth switches `use_vllm` on for a model with an engine, and we return no log-probs.
+        # Unsloth sets `use_vllm` for a model with an engine, and we return no log-probs.
         vllm_importance_sampling_correction=False,
-        shuffle_dataset=False,  # the questions come in the order in which they are asked
+        shuffle_dataset=False,  # the dataset is in its final order
     )

@@ -1,9 +1,8 @@
-"""Traces of the fictional world: a teacher that knows its relations writes the plans.
+"""Traces of the fictional world, with plans by a teacher that knows its relations.
 
-Place in the path: one of the two origins of traces for the cold start. Only the plan and a short
-thought come from the teacher: searches are carried out for real, so that the model reads what it
-will get to read. On failure: a trace whose searches did not bring all the evidence is left out and
-counted, since its answer could only be learnt by heart.
+The teacher writes only the plan and a short thought. The searches are executed, so that the traces
+contain real results, and a trace whose results lack evidence is rejected: its answer could only be
+memorised.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ COMPARISON = "I look up two facts and compare them."
 EVIDENCE_MISSED = "without the evidence in the results"
 PLAN_REFUSED = "with a plan that the recipe's protocol refuses"
 
-_BATCH = 256  # questions whose searches are carried out at once
+_BATCH = 256  # questions whose plans are executed together
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
-    """What a teacher writes before the search: a thought and the text of a plan."""
+class TeacherTurn:
+    """What the teacher writes before the search: a thought and the text of a plan."""
 
     thought: str
     plan: str
@@ -41,25 +40,25 @@ class Draft:
 
     @property
     def text(self) -> str:
-        """All of it, up to the search."""
+        """The transcript up to the search."""
         return self.template.format(thought=self.thought, plan=self.plan)
 
 
-def write_draft(question: Question) -> Draft:
-    """The gold plan of a world question, with a thought that fits it."""
+def write_turn(question: Question) -> TeacherTurn:
+    """Return the gold plan of a world question with a matching thought."""
     plan = gold_plan(question)
-    return Draft(_think(plan), render_plan(plan))
+    return TeacherTurn(_think(plan), render_plan(plan))
 
 
-def carry_out(
-    states: Sequence[Draft], executor: Executor, recipe: Recipe
+def execute_plans(
+    turns: Sequence[TeacherTurn], executor: Executor, recipe: Recipe
 ) -> Iterator[tuple[str, tuple[NodeResult, ...]]]:
-    """Search as the drafts say.
+    """Execute the plans of the teacher.
 
     Yields:
-        For each draft the block to insert, and the results of its nodes, () for an invalid plan.
+        For each turn the block to insert and the results of its nodes, () for an invalid plan.
     """
-    readings = [read_plan(state.plan, recipe.protocol) for state in states]
+    readings = [read_plan(turn.plan, recipe.protocol) for turn in turns]
     found = iter(executor.execute([r.plan for r in readings if r.plan is not None]))
     for reading in readings:
         if reading.plan is None:
@@ -69,10 +68,10 @@ def carry_out(
             yield render_results(results, recipe.protocol, recipe.search.passage_chars), results
 
 
-def finish_trace(question: Question, state: Draft, block: str, answer: str) -> Trace:
-    """Put draft, results and answer together."""
+def finish_trace(question: Question, turn: TeacherTurn, block: str, answer: str) -> Trace:
+    """Join the teacher's turn, the results and the answer."""
     segments = (
-        Segment(state.text, (), "model"),
+        Segment(turn.text, (), "model"),
         Segment(block, (), "system"),
         Segment(f"<answer> {answer} </answer>", (), "model"),
     )
@@ -82,36 +81,36 @@ def finish_trace(question: Question, state: Draft, block: str, answer: str) -> T
 def write_world_traces(
     questions: Sequence[Question], executor: Executor, recipe: Recipe
 ) -> tuple[list[Trace], TraceStats]:
-    """Write the traces of world questions, up to `sft.max_traces` of them.
+    """Write traces for world questions, at most `sft.max_traces`.
 
     Args:
-        questions: Questions of the world.
+        questions: Questions of the fictional world.
         executor: Searches the world's corpus.
         recipe: Its protocol, search and sft sections are read.
 
     Returns:
-        The traces, in the order of the questions, and how many were taken and left out.
+        The traces, in the order of the questions, and the counts of accepted and rejected ones.
 
     Raises:
         DataEmpty: No trace is left.
     """
     traces: list[Trace] = []
-    trace_stats = TraceStats()
+    stats = TraceStats()
     most = recipe.sft.max_traces or len(questions)
     waiting = deque(questions)
     while waiting and len(traces) < most:
         count = min(_BATCH, most - len(traces), len(waiting))
         batch = [waiting.popleft() for _ in range(count)]
-        states = [write_draft(question) for question in batch]
-        searched = carry_out(states, executor, recipe)
-        for question, state, (block, results) in zip(batch, states, searched, strict=True):
-            trace_stats.taken += 1
-            if not _tells(question, results):
-                trace_stats.reject(EVIDENCE_MISSED if results else PLAN_REFUSED)
+        turns = [write_turn(question) for question in batch]
+        searched = execute_plans(turns, executor, recipe)
+        for question, turn, (block, results) in zip(batch, turns, searched, strict=True):
+            stats.taken += 1
+            if not _has_evidence(question, results):
+                stats.reject(EVIDENCE_MISSED if results else PLAN_REFUSED)
                 continue
-            traces.append(finish_trace(question, state, block, question.answers[0]))
-    require_traces(traces, trace_stats, recipe)
-    return traces, trace_stats
+            traces.append(finish_trace(question, turn, block, question.answers[0]))
+    require_traces(traces, stats, recipe)
+    return traces, stats
 
 
 def _think(plan: SearchPlan) -> str:
@@ -120,8 +119,8 @@ def _think(plan: SearchPlan) -> str:
     return (ONE_HOP, TWO_HOPS, THREE_HOPS)[len(plan.nodes) - 1]
 
 
-def _tells(question: Question, results: Sequence[NodeResult]) -> bool:
-    """Whether every node found the passage that tells its fact."""
-    told = [{passage.id for passage in result.passages} for result in results]
+def _has_evidence(question: Question, results: Sequence[NodeResult]) -> bool:
+    """Whether every node found the passage with its fact."""
+    found = [{passage.id for passage in result.passages} for result in results]
     evidence = gold_evidence(question)
-    return len(told) == len(evidence) and all(map(set.__contains__, told, evidence))
+    return len(found) == len(evidence) and all(map(set.__contains__, found, evidence))

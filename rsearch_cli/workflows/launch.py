@@ -110,7 +110,7 @@ def _as_exit_code(code: int) -> int:
         return code
     logger.error(
         f"one of the processes was ended by signal {-code}; the last checkpoint is whole, "
-        "and --resume goes on from there"
+        "and --resume continues from there"
     )
     return 128 - code
 

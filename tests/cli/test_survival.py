@@ -214,7 +214,7 @@ def test_a_validation_ends_at_once_and_the_step_before_it_is_saved(tmp_path, mon
     assert result.exit_code == 130
     said = (
         f"rsearch: stopped by Ctrl-C at once; 2 steps are finished and saved in "
-        f"{folder / 'checkpoint-2'}; --resume goes on from there"
+        f"{folder / 'checkpoint-2'}; --resume continues from there"
     )
     assert result.stderr.splitlines()[-1] == said
     assert validated_steps(folder) == [0]
@@ -266,8 +266,8 @@ def test_a_checkpoint_cut_in_half_is_set_aside_for_the_one_before(run, whole):
     size = weights.stat().st_size
     os.truncate(weights, size // 2)
     said = (
-        f"checkpoint-3 is not used, adapter_model.safetensors has {size // 2} bytes where {size} "
-        "were written; it is now checkpoint-3.damaged"
+        f"checkpoint-3 is not used: adapter_model.safetensors has {size // 2} bytes where {size} "
+        "were written; renamed to checkpoint-3.damaged"
     )
     assert said in resume(run).splitlines()
     assert outcome(run) == whole
@@ -275,7 +275,7 @@ def test_a_checkpoint_cut_in_half_is_set_aside_for_the_one_before(run, whole):
 
 def test_a_checkpoint_without_one_of_its_files_is_set_aside(run, whole):
     (run / "checkpoint-3" / "rng_state.pth").unlink()
-    said = "checkpoint-3 is not used, rng_state.pth is missing; it is now checkpoint-3.damaged"
+    said = "checkpoint-3 is not used: rng_state.pth is missing; renamed to checkpoint-3.damaged"
     assert said in resume(run).splitlines()
     assert outcome(run) == whole
 
@@ -283,14 +283,14 @@ def test_a_checkpoint_without_one_of_its_files_is_set_aside(run, whole):
 def test_without_a_whole_checkpoint_the_run_starts_again(run, whole):
     for name in checkpoints(run):
         (run / name / "optimizer.pt").write_bytes(b"")
-    assert resume(run).count("is not used, optimizer.pt has 0 bytes") == 2
+    assert resume(run).count("is not used: optimizer.pt has 0 bytes") == 2
     assert outcome(run) == whole
 
 
 def test_a_torn_metrics_row_is_measured_again(run, whole):
     metrics = run / "metrics.jsonl"
     os.truncate(metrics, metrics.stat().st_size - 20)
-    said = "checkpoint-3 is not used, metrics.jsonl ends at step 2; it is now checkpoint-3.damaged"
+    said = "checkpoint-3 is not used: metrics.jsonl ends at step 2; renamed to checkpoint-3.damaged"
     assert said in resume(run).splitlines()
     assert outcome(run) == whole
 

@@ -64,7 +64,9 @@ def test_a_cold_start_is_measured_before_and_after(finished):
     assert (summary["stage"], summary["steps"]) == ("sft", 4)
     assert summary["before"]["n"] == summary["after"]["n"] == 3
     assert summary["traces"]["taken"] > 100
-    assert f"{summary['traces']['taken']} of" in result.stderr and "traces taken" in result.stderr
+    assert (
+        f"{summary['traces']['taken']} of" in result.stderr and "traces accepted" in result.stderr
+    )
     assert "loss 0." in result.stderr
     assert "EM, greedy" in result.stdout and "reward" not in result.stdout
     for name in ("recipe.yaml", "environment.json", "traces.jsonl", "checkpoint-4", "adapter"):
@@ -163,7 +165,7 @@ def test_traces_of_the_world_beside_other_questions_are_told(traces, told, caplo
         (
             ["--set", "sft.traces={tmp}/wrong.jsonl"],
             23,
-            "no trace is left to learn from (0 of 2 traces taken; left out: 2 without an answer)",
+            "no trace is left to train on (0 of 2 traces accepted; rejected: 2 without an answer)",
         ),
         (["--set", "policy.adapter={tmp}"], 60, "is no adapter folder and no finished run"),
         (["--lora-r", "4", "--set", "policy.adapter={sft}"], 60, "has r 16, and policy.lora.r is"),

@@ -46,7 +46,7 @@ def test_a_collapsed_run_stops_keeps_its_best_adapter_and_can_be_resumed(tmp_pat
     step = rows(tmp_path, "metrics.jsonl")[-1]["step"]
     assert 3 <= step < 5
     line = stopped.stderr.strip().splitlines()[-1]
-    assert line.startswith(f"rsearch: the policy collapses: after step {step}, ")
+    assert line.startswith(f"rsearch: the policy is collapsing: after step {step}, ")
     assert f"is saved in {tmp_path / f'checkpoint-{step}'}; the best adapter, of step 0," in line
     assert f"alarm after step {step}: " in stopped.stderr
     assert not (tmp_path / "summary.json").exists() and not (tmp_path / "adapter").exists()

@@ -276,7 +276,7 @@ def test_without_w_and_b_the_run_goes_on_offline_after_one_line(
 def test_a_w_and_b_that_is_lost_on_the_way_costs_one_line_at_the_end(tmp_path: Path, serve) -> None:
     output = track(tmp_path, url=serve(Fading)).splitlines()
     said = [line for line in output if line.startswith("SAID")]
-    assert said == ["SAID W&B: it does not answer; what it did not get is in metrics.jsonl"]
+    assert said == ["SAID W&B: no response; what was not sent is in metrics.jsonl"]
     assert offline_runs(tmp_path) == [], "it had begun online"
     assert files_with(tmp_path, KEY, OTHER_KEY) == []
 
@@ -288,7 +288,7 @@ def test_disabled_by_the_environment_means_disabled(
     tmp_path: Path, serve, variables: dict[str, str]
 ) -> None:
     output = track(tmp_path, url=serve(Refusing), **variables)
-    said = "SAID W&B: disabled by the environment; the run is not tracked"
+    said = "SAID W&B: disabled by an environment variable; the run is not tracked"
     assert [line for line in output.splitlines() if line.startswith("SAID")] == [said]
     assert not (tmp_path / "run" / "wandb").exists()
 
@@ -316,7 +316,7 @@ def test_a_login_that_is_stored_is_used(tmp_path: Path, serve, variable: dict[st
     paths = {name: str(file) for name in variable}
     output = track(tmp_path, url=url, key=None, **paths).splitlines()
     said = [line for line in output if line.startswith("SAID")]
-    assert said == ["SAID W&B: it does not answer; what it did not get is in metrics.jsonl"]
+    assert said == ["SAID W&B: no response; what was not sent is in metrics.jsonl"]
     assert offline_runs(tmp_path) == [], "it had begun online"
     file.unlink()
     assert files_with(tmp_path, KEY, OTHER_KEY) == []

@@ -290,7 +290,7 @@ def test_memory_that_runs_out_in_the_update_leaves_the_last_step_saved(make_trai
         "train.batch_size (now 8; raise train.gradient_accumulation_steps in turn), "
         "rollout.max_new_tokens (now 80) or search.passage_chars, or set "
         "policy.gradient_checkpointing=true; `rsearch estimate` shows what each saves; 1 steps are "
-        f"finished and saved in {folder.path}/checkpoint-1; --resume goes on from there"
+        f"finished and saved in {folder.path}/checkpoint-1; --resume continues from there"
     )
     assert [p.name for p in folder.checkpoints()] == ["checkpoint-1"]
 
@@ -298,7 +298,9 @@ def test_memory_that_runs_out_in_the_update_leaves_the_last_step_saved(make_trai
 def test_a_trainer_that_asks_for_no_rollouts_is_found_out(make_training):
     training, _, _ = make_training(max_steps=1)
     training.trainer.rollout_func = None
-    with pytest.raises(TrainingIneffective, match="completions without asking for rollouts"):
+    with pytest.raises(
+        TrainingIneffective, match="completions of its own instead of calling rollout_func"
+    ):
         training.run()
 
 

@@ -18,7 +18,7 @@ def send(number: signal.Signals) -> None:
 
 
 def hint() -> str:
-    return "--resume goes on from there"
+    return "--resume continues from there"
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_a_signal_ends_at_once_what_is_not_patient(
     number: signal.Signals, kind: type[Exception], name: str
 ) -> None:
     with (
-        pytest.raises(kind, match=f"^stopped by {name} at once; --resume goes on from there$"),
+        pytest.raises(kind, match=f"^stopped by {name} at once; --resume continues from there$"),
         Interrupts(hint),
     ):
         send(number)

@@ -52,7 +52,7 @@ def test_a_collapsed_run_raises_alarms_within_two_steps_of_the_collapse() -> Non
     assert rows[2]["reward"] == 0.0, "it has collapsed by its third step"
     step, name, line = new[0]
     assert (step, name) == (4, "format_low")
-    assert line == "7% of completions in valid format, under 0.25 times the best 39%"
+    assert line == "7% of completions in valid format, below 0.25 times the best 39%"
     assert {"truncated", "zero_advantage"} <= {name for _, name, _ in new}
     assert {"truncated", "zero_advantage", "format_low"} <= set(rows[-1]["alarms"])
 
@@ -64,39 +64,39 @@ def test_a_collapsed_run_raises_alarms_within_two_steps_of_the_collapse() -> Non
             {},
             {"entropy": 0.03},
             "entropy_low",
-            "token entropy 0.03, under 0.1 times the first steps' 0.4",
+            "token entropy 0.03, below 0.1 times the 0.4 of the first steps",
         ),
         (
             {},
             {"entropy": 2.0},
             "entropy_high",
-            "token entropy 2, over 3 times the first steps' 0.4",
+            "token entropy 2, above 3 times the 0.4 of the first steps",
         ),
         (
             {},
             {"completion_length": 20.0},
             "length_low",
-            "tokens a completion 20, under 0.2 times the first steps' 300",
+            "tokens per completion 20, below 0.2 times the 300 of the first steps",
         ),
-        ({}, {"truncated": 0.95}, "truncated", "95% of completions ran out of tokens, over 90%"),
+        ({}, {"truncated": 0.95}, "truncated", "95% of completions ran out of tokens, above 90%"),
         (
             {},
             {"format_valid": 0.1},
             "format_low",
-            "10% of completions in valid format, under 0.25 times the best 90%",
+            "10% of completions in valid format, below 0.25 times the best 90%",
         ),
         (
             {},
             {"groups/zero_advantage": 1.0},
             "zero_advantage",
-            "100% of groups earn the same throughout, over 95%",
+            "100% of groups have equal rewards, above 95%",
         ),
-        ({}, {"repeated/tags": 0.5}, "repeated_tags", "50% of tags are repeated, over 25%"),
+        ({}, {"repeated/tags": 0.5}, "repeated_tags", "50% of tags are repeated, above 25%"),
         (
             {},
             {"repeated/ngrams": 0.75},
             "repeated_ngrams",
-            "75% of 4-grams in <think> are repeated, over 50%",
+            "75% of 4-grams in <think> are repeated, above 50%",
         ),
     ],
 )

@@ -57,7 +57,7 @@ def test_a_sealed_checkpoint_is_whole(folder: RunFolder) -> None:
         ("weights", remove, "weights is missing"),
         ("inner/state", remove, "inner/state is missing"),
         ("weights", shorten, "weights has 5 bytes where 6 were written"),
-        ("inner/state", flip, "inner/state is not what was written"),
+        ("inner/state", flip, "inner/state has other content than was written"),
         (SEAL, remove, "seal.json is missing"),
         (SEAL, shorten, "it cannot be read ("),
     ],
@@ -83,7 +83,7 @@ def test_later_damaged_ones_are_set_aside_and_earlier_ones_are_left(
     for step in (2, 6):
         remove(folder.path / f"checkpoint-{step}" / "weights")
     assert choose_checkpoint(folder) == folder.path / "checkpoint-4"
-    line = "checkpoint-6 is not used, weights is missing; it is now checkpoint-6.damaged"
+    line = "checkpoint-6 is not used: weights is missing; renamed to checkpoint-6.damaged"
     assert caplog.messages == [line]
     assert [path.name for path in folder.checkpoints()] == ["checkpoint-2", "checkpoint-4"]
 
@@ -100,7 +100,7 @@ def test_a_checkpoint_ahead_of_its_metrics_gives_way_to_one_that_is_not(
 ) -> None:
     folder.keep_rows_until(5)
     assert choose_checkpoint(folder) == folder.path / "checkpoint-4"
-    assert caplog.messages[0].startswith("checkpoint-6 is not used, metrics.jsonl ends at step 5; ")
+    assert caplog.messages[0].startswith("checkpoint-6 is not used: metrics.jsonl ends at step 5; ")
 
 
 def test_weights_count_for_more_than_lost_metrics(

@@ -63,7 +63,7 @@ def test_a_seal_looks_at_no_file_outside_of_its_checkpoint(tmp_path: Path) -> No
     for name in ("../private", str(tmp_path / "private")):
         files = {name: {"bytes": 1, "sha256": "0"}}
         (checkpoint / SEAL).write_text(json.dumps({"files": files}))
-        assert find_damage(checkpoint) == f"{SEAL} names {name}, which lies outside"
+        assert find_damage(checkpoint) == f"{SEAL} names {name}, which is outside"
 
 
 @pytest.mark.parametrize("settings", ["[]", "{}", '{"methods": 3}', "[" * 100_000, "nothing"])

@@ -74,7 +74,7 @@ def test_what_stops_a_run_keeps_its_class_and_says_what_is_saved(
     saved = tmp_path / "checkpoint-7"
     assert saved.is_dir()
     assert type(stop.value) is kind
-    line = f"no money; 7 steps are finished and saved in {saved}; --resume goes on from there"
+    line = f"no money; 7 steps are finished and saved in {saved}; --resume continues from there"
     assert str(stop.value) == line
 
 
@@ -105,7 +105,7 @@ def test_before_the_first_step_there_is_nothing_to_save(
     recovery: StepRecovery, tmp_path: Path
 ) -> None:
     trainer = FakeTrainer(tmp_path, step=0)
-    line = "no money; no step was finished; --resume starts with the first one"
+    line = "no money; no step was finished; --resume starts with the first step"
     with pytest.raises(BudgetExceeded, match=line), recovery.watch(trainer):
         raise BudgetExceeded("no money")
     assert list(tmp_path.iterdir()) == []

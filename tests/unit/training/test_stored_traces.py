@@ -70,12 +70,12 @@ def choose(request, quickstart, tmp_path):
 
 def test_a_right_answer_comes_out_as_it_was_written(choose):
     good = trajectory()
-    traces, trace_stats = choose(good)
+    traces, stats = choose(good)
     assert [(s.author, s.text) for s in traces[0].segments] == [
         (s.author, s.text) for s in good.segments[:3]
     ]
     assert traces[0].question == Question("q1", "Where was Ada born?", ("Rome", "Roma"))
-    assert trace_stats.as_row() == {"taken": 1, "rejected": {}}
+    assert stats.as_row() == {"taken": 1, "rejected": {}}
 
 
 def test_what_a_template_opened_belongs_to_the_text(choose):
@@ -95,30 +95,30 @@ def test_what_a_template_opened_belongs_to_the_text(choose):
     ],
 )
 def test_whatever_is_wrong_is_left_out_and_counted(choose, wrong, reason):
-    traces, trace_stats = choose(
+    traces, stats = choose(
         trajectory(), trajectory(**wrong), held_out={"Where is she from?"}, per_question=9
     )
     assert len(traces) == 1
-    assert trace_stats.as_row() == {"taken": 1, "rejected": {reason: 1}}
-    assert trace_stats.describe() == f"1 of 2 traces taken; left out: 1 {reason}"
+    assert stats.as_row() == {"taken": 1, "rejected": {reason: 1}}
+    assert stats.describe() == f"1 of 2 traces accepted; rejected: 1 {reason}"
 
 
 def test_an_answer_that_is_nearly_right_counts_from_min_f1_on(choose):
     nearly = trajectory("old Rome")  # F1 2/3
     assert len(choose(nearly, min_f1=0.6)[0]) == 1
-    with pytest.raises(DataEmpty, match="left out: 1 with a wrong answer"):
+    with pytest.raises(DataEmpty, match="rejected: 1 with a wrong answer"):
         choose(nearly, min_f1=0.7)
 
 
 def test_no_question_is_learnt_more_often_than_the_recipe_says(choose):
     many = [trajectory(thought=f"<think> way {i} </think>\n") for i in range(4)]
-    traces, trace_stats = choose(*many, many[0], per_question=2)
+    traces, stats = choose(*many, many[0], per_question=2)
     assert [t.written[:14] for t in traces] == ["<think> way 0 ", "<think> way 1 "]
-    assert trace_stats.rejected == {"over sft.per_question": 2, "written before": 1}
+    assert stats.rejected == {"over sft.per_question": 2, "duplicates": 1}
     several = [trajectory(text=f"Question {i}?") for i in range(4)]
-    traces, trace_stats = choose(*several, max_traces=3)
+    traces, stats = choose(*several, max_traces=3)
     assert [t.question.text for t in traces] == ["Question 0?", "Question 1?", "Question 2?"]
-    assert trace_stats.rejected == {"over sft.max_traces": 1}
+    assert stats.rejected == {"over sft.max_traces": 1}
 
 
 def test_more_searches_than_the_policy_may_make_are_not_learnt(choose):
@@ -127,16 +127,16 @@ def test_more_searches_than_the_policy_may_make_are_not_learnt(choose):
         once.question, once.prompt_ids, "", (*once.segments[:2], *once.segments), once.rounds,
         once.answer, "answer",
     )  # fmt: skip
-    _, trace_stats = choose(once, twice)
-    assert trace_stats.rejected == {"with more searches than rollout.max_turns": 1}
+    _, stats = choose(once, twice)
+    assert stats.rejected == {"with more searches than rollout.max_turns": 1}
 
 
 def test_none_left_is_an_error_with_the_counts(choose):
     with pytest.raises(DataEmpty) as caught:
         choose(trajectory("Oslo"), trajectory("Bonn"), trajectory(None))
     assert str(caught.value).endswith(
-        "rows.jsonl: no trace is left to learn from (0 of 3 traces taken; "
-        "left out: 2 with a wrong answer, 1 without an answer)"
+        "rows.jsonl: no trace is left to train on (0 of 3 traces accepted; "
+        "rejected: 2 with a wrong answer, 1 without an answer)"
     )
 
 

@@ -42,7 +42,7 @@ def test_only_what_the_model_wrote_is_learnt(nano_policy, quickstart):
     example = encode_trace(trace_of(WRITTEN, BLOCK, ANSWER), nano_policy, quickstart)
     assert learnt_text(example, nano_policy) == WRITTEN + ANSWER + "<|end|>"
     assert masked_text(example, nano_policy) == "<|user|> Where was Ada born?<|assistant|>" + BLOCK
-    assert example.learnt == sum(label != IGNORED for label in example.labels)
+    assert example.trained_tokens == sum(label != IGNORED for label in example.labels)
     assert all(label in (i, IGNORED) for i, label in zip(example.ids, example.labels, strict=True))
 
 
@@ -68,7 +68,7 @@ def test_a_thought_that_the_prompt_opens_is_not_written_twice(nano_policy, quick
     example = encode_trace(trace_of(WRITTEN, BLOCK, ANSWER), nano_policy, recipe)
     assert nano_policy.decode(example.ids).count("<think>") == 1
     assert learnt_text(example, nano_policy).startswith(" I look up one fact. </think>")
-    with pytest.raises(Unfit, match="begun without the <think> that the prompt opens"):
+    with pytest.raises(Unfit, match="that do not start with the <think> of the prompt"):
         encode_trace(trace_of("I look.", BLOCK, ANSWER), nano_policy, recipe)
 
 
@@ -98,24 +98,22 @@ def test_what_the_policy_could_not_have_written_is_left_out(
     }
     recipe = quickstart.model_copy(update=sections)
     good = trace_of("<think> </think>", "\n", "<answer> x </answer>")
-    trace_stats = TraceStats(2)
+    stats = TraceStats(2)
     if changes:
         with pytest.raises(Unfit, match=reason):
             encode_trace(trace_of(written, BLOCK, ANSWER), nano_policy, recipe)
         return
-    encoded = encode_traces(
-        [trace_of(written, BLOCK, ANSWER), good], nano_policy, recipe, trace_stats
-    )
+    encoded = encode_traces([trace_of(written, BLOCK, ANSWER), good], nano_policy, recipe, stats)
     assert [trace for trace, _ in encoded] == [good]
-    assert trace_stats == TraceStats(1, Counter({reason: 1}))
+    assert stats == TraceStats(1, Counter({reason: 1}))
 
 
 def test_no_trace_left_is_an_error_with_the_reasons(nano_policy, quickstart):
-    trace_stats = TraceStats(1, Counter({"with a wrong answer": 3}))
+    stats = TraceStats(1, Counter({"with a wrong answer": 3}))
     with pytest.raises(DataEmpty) as caught:
-        encode_traces([trace_of("<|end|>", BLOCK, ANSWER)], nano_policy, quickstart, trace_stats)
+        encode_traces([trace_of("<|end|>", BLOCK, ANSWER)], nano_policy, quickstart, stats)
     assert str(caught.value) == (
-        "sft.traces world: no trace is left to learn from (0 of 4 traces taken; left out: "
+        "sft.traces world: no trace is left to train on (0 of 4 traces accepted; rejected: "
         "3 with a wrong answer, 1 with control tokens in the model's text)"
     )
 

@@ -117,7 +117,7 @@ def test_an_error_while_tracking_is_one_line_without_the_key(
     tracker.on_step(metrics(2), [ROLLOUT])
     tracker.on_validation({"step": 2, "f1": 0.5}, {"step": 2, "f1": 0.5})
     tracker.close(exit_code=0)
-    assert caplog.messages == ["W&B: tracking ends here, the run goes on: disk full, ***\ufffd[2J"]
+    assert caplog.messages == ["W&B: tracking stopped, the run continues: disk full, ***\ufffd[2J"]
 
 
 @pytest.mark.parametrize(("settings", "rank"), [((), "0"), (("wandb.enabled=true",), "1")])
@@ -155,7 +155,7 @@ def test_a_w_and_b_that_hangs_holds_up_no_step_and_the_end_only_for_a_while(
     for step in range(100):
         tracker.on_step(metrics(step), [ROLLOUT])
     tracker.close(exit_code=0)
-    assert caplog.messages == ["W&B: it does not answer; what it did not get is in metrics.jsonl"]
+    assert caplog.messages == ["W&B: no response; what was not sent is in metrics.jsonl"]
     hung.set()
     tracker._thread.join()
     assert len(caplog.messages) == 1, "what comes after the end is nobody's concern"

@@ -30,12 +30,12 @@ def executor(world, quickstart, tmp_path):
 
 def test_every_trace_would_pass_the_filter_for_files(world, executor, quickstart):
     questions = world.load("train", 200)
-    traces, trace_stats = write_world_traces(questions, executor, quickstart)
+    traces, stats = write_world_traces(questions, executor, quickstart)
     faults = [find_fault(Candidate(trace, 0), quickstart) for trace in traces]
     assert set(faults) == {None}
-    assert trace_stats.taken == len(traces) > 150
-    assert trace_stats.taken + trace_stats.rejected.total() == 200
-    assert set(trace_stats.rejected) <= {"without the evidence in the results"}
+    assert stats.taken == len(traces) > 150
+    assert stats.taken + stats.rejected.total() == 200
+    assert set(stats.rejected) <= {"without the evidence in the results"}
 
 
 def test_the_answer_stands_in_the_results(world, executor, quickstart):
@@ -73,16 +73,16 @@ def test_a_trace_whose_searches_missed_is_left_out(world, executor, quickstart):
                 for i, results in enumerate(executor.execute(plans))
             ]
 
-    traces, trace_stats = write_world_traces(questions, Forgetful(), quickstart)
+    traces, stats = write_world_traces(questions, Forgetful(), quickstart)
     assert len(traces) == 2
-    assert trace_stats.rejected == {"without the evidence in the results": 2}
+    assert stats.rejected == {"without the evidence in the results": 2}
 
 
 def test_it_stops_at_the_most_that_is_wanted(world, executor, quickstart):
     sft = quickstart.sft.model_copy(update={"max_traces": 3})
     recipe = quickstart.model_copy(update={"sft": sft})
-    traces, trace_stats = write_world_traces(world.load("train", 50), executor, recipe)
-    assert (len(traces), trace_stats.taken) == (3, 3)
+    traces, stats = write_world_traces(world.load("train", 50), executor, recipe)
+    assert (len(traces), stats.taken) == (3, 3)
 
 
 def test_a_protocol_without_the_worlds_sources_leaves_no_trace(world, executor, quickstart):
