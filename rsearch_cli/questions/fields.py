@@ -1,7 +1,7 @@
-"""The names that people give to the fields of a question, and how each is read.
+"""Parse questions from rows, whatever their datasets call the fields.
 
-A row is read by the first name of a list that it has; case, blanks, hyphens and underscores in a
-name do not count. A row that could mean two things is an error, never a guess.
+The first matching name of each list is used; case, blanks, hyphens and underscores are ignored. An
+ambiguous row is an error, never a guess.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ ALIASES = (
     *("golden_answers", "gold_answers", "possible_answers", "acceptable_answers"),
     "alternative_answers",
 )
-"""Further accepted answers, beside those under the first name of `ANSWER`."""
+"""Fields with further accepted answers."""
 ID = ("id", "_id", "qid", "question_id", "query_id", "uid", "uuid")
 LEVEL = ("level", "difficulty")
 CHOICES = ("choices", "options")
 
-# Gold answers under names that a model's own answer does not have (Ragas calls that one `answer`).
+# Names that always mean a gold answer; in Ragas, `answer` is the answer of a model.
 _GOLD = (
     *("ground_truth", "ground_truths", "reference_answer", "reference_answers"),
     *("correct_answer", "expected_answer", "gold_answer", "golden_answer"),
 )
 _OPTION = re.compile(r"(option|choice|opt)?([a-e])", re.ASCII)
-# Marks of a question that has no answer (SQuAD 2.0, MuSiQue), and the value that says so.
+# Fields and values that mark unanswerable questions (SQuAD 2.0, MuSiQue).
 _UNANSWERABLE = {"is_impossible": True, "answerable": False}
-# How GSM8K and MATH end a solution, and how a transcript of ours marks its answer.
+# The final answer in solutions of GSM8K and MATH, and in our own transcripts.
 _FINAL = (
     re.compile(r"####\s*(?P<answer>[^\n]+?)\s*\Z"),
     re.compile(r"\$?\\boxed\{(?P<answer>[^{}]+)\}\$?\.?\Z"),
@@ -54,22 +54,22 @@ _FINAL = (
 _WHOLE_FLOAT = re.compile(r"-?\d+\.0")
 
 _TITLES = ("supporting_titles", "supporting_facts")
-# Where an object keeps an answer: TriviaQA, SQuAD, chat messages, Search-R1.
+# The answer inside an object: TriviaQA, SQuAD, chat messages, Search-R1.
 _IN_OBJECT = ("value", "text", "content", "target", "ground_truth", "answer")
 _ROLES = {
     **dict.fromkeys(("user", "human"), "user"),
     **dict.fromkeys(("assistant", "gpt", "model", "bot"), "assistant"),
     **dict.fromkeys(("system", "developer"), "system"),
 }
-# How NumPy prints an array of texts; Python would read the two as one.
+# NumPy prints an array of strings without commas, which Python would concatenate.
 _PRINTED_ARRAY = re.compile(r"""['"]\s+['"]""")
 
 
 def parse_question(row: Row) -> Question:
-    """Read one row of any of the forms; without an id it is named after its place (`line-3`).
+    """Parse one row; without an id, it is named after its location (`line-3`).
 
     Raises:
-        DataMalformed: It has no question or no answer, or a field cannot be read in one way only.
+        DataMalformed: It has no question or no answer, or is ambiguous.
     """
     text, answers = read_question(row), read_answers(row)
     metadata = read_metadata(row)
@@ -104,10 +104,10 @@ def parse_questions(rows: Sequence[Row]) -> list[Question]:
 
 
 def read_question(row: Row) -> str:
-    """What a row asks.
+    """Return the question of a row.
 
     Raises:
-        DataMalformed: It asks nothing, or more than one thing.
+        DataMalformed: There is none, or more than one.
     """
     name, value = row.find(QUESTION)
     if name is None:
@@ -117,17 +117,17 @@ def read_question(row: Row) -> str:
     else:
         text = row.text(name)
     if not flatten(text):
-        raise row.malformed(f"'{name}' asks nothing")
+        raise row.malformed(f"'{name}' is an empty question")
     if name == "instruction" and isinstance(row.fields.get("input"), str):
         text = f"{text}\n{row.fields['input']}".strip()
     return _without_instructions(row, name, text)
 
 
 def read_answers(row: Row) -> tuple[str, ...]:
-    """The accepted answers of a row, aliases included, each once.
+    """Return the accepted answers of a row, including aliases, each once.
 
     Raises:
-        DataMalformed: There is none, or a value is no answer.
+        DataMalformed: There is none, or a value cannot be an answer.
     """
     name, value = row.find(ANSWER)
     if name is None:
@@ -141,27 +141,27 @@ def read_answers(row: Row) -> tuple[str, ...]:
             texts += _texts(row, alias, row.fields[alias])
     answers = tuple(dict.fromkeys(_final_answer(text) for text in texts if flatten(text)))
     if not answers or any(row.fields.get(key) is mark for key, mark in _UNANSWERABLE.items()):
-        raise row.malformed(f"'{name}' holds no answer; leave out questions that have none")
+        raise row.malformed(f"'{name}' contains no answer; remove questions without answers")
     _check_choices(row, name, answers)
     _check_gold(row, name, answers)
-    # A table holds 1984 as 1984.0 where its column has gaps.
+    # In a table column with gaps, 1984 becomes 1984.0.
     whole = [text[:-2] for text in answers if _WHOLE_FLOAT.fullmatch(text)]
     return tuple(dict.fromkeys([*answers, *whole]))
 
 
 def _final_answer(text: str) -> str:
-    """The answer that a solution or a transcript ends in; any other text as it is."""
+    """Return the final answer of a solution or transcript; any other text unchanged."""
     found = next((found for form in _FINAL if (found := form.search(text.strip()))), None)
     return found["answer"].strip() if found else text
 
 
 def _check_gold(row: Row, name: str, answers: Sequence[str]) -> None:
-    """Refuse a row whose answer is none of its gold answers: it is probably some model's."""
+    """Refuse an answer that differs from the gold answers; it is probably a model's."""
     for key, value in ((key, row.fields.get(key)) for key in _GOLD if key != name):
         if value and not set(map(_fold, _texts(row, key, value))) & set(map(_fold, answers)):
             raise row.malformed(
-                f"'{name}' is {shorten(answers[0])} and '{key}' is {shorten(value)}; leave out the "
-                "one that is no accepted answer, or list both as 'answers'"
+                f"'{name}' is {shorten(answers[0])} but '{key}' is {shorten(value)}; remove the "
+                "one that is not a gold answer, or list both as 'answers'"
             )
 
 
@@ -170,7 +170,7 @@ def _fold(text: str) -> str:
 
 
 def _texts(row: Row, name: str, value: Any) -> list[str]:
-    """The answers in a value: text, number, yes or no, an object of these, or a list of them."""
+    """Return the answers in a value: a text, number or boolean, or an object or list of these."""
     if isinstance(value, str):
         listed = _list_in_text(row, name, value)
         if listed is None:
@@ -191,7 +191,7 @@ def _texts(row: Row, name: str, value: Any) -> list[str]:
 
 
 def _list_in_text(row: Row, name: str, text: str) -> list[str] | None:
-    """The texts of a list that was written into a cell as JSON or by Python; None for any other."""
+    """Return a list that a cell contains in JSON or Python syntax; None for any other text."""
     text = text.strip()
     if not (text.startswith("[") and text.endswith("]")):
         return None
@@ -203,17 +203,17 @@ def _list_in_text(row: Row, name: str, text: str) -> list[str] | None:
         if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
             if parse is ast.literal_eval and _PRINTED_ARRAY.search(text):
                 raise row.malformed(
-                    f"'{name}' is a printed array, {shorten(text)}; write a JSON list"
+                    f"'{name}' is a printed NumPy array, {shorten(text)}; use a JSON list"
                 )
             return value
     return None
 
 
 def _read_turns(row: Row, name: str, turns: Any) -> dict[str, str]:
-    """The user's and the assistant's turn of a conversation of one question.
+    """Return the user's and the assistant's turn of a single-turn conversation, by role.
 
     Raises:
-        DataMalformed: It is no conversation, or one of several turns.
+        DataMalformed: It is not a conversation, or has several turns.
     """
     found: dict[str, str] = {}
     for turn in turns if isinstance(turns, list) else ():
@@ -222,31 +222,32 @@ def _read_turns(row: Row, name: str, turns: Any) -> dict[str, str]:
         content = fields.get("content", fields.get("value"))
         if role is None or not isinstance(content, str):
             raise row.malformed(
-                f"'{name}': {shorten(turn)} is no turn of a user or an assistant in text"
+                f"'{name}': {shorten(turn)} is not a text message of a user or assistant"
             )
         if role in found and role != "system":
             raise row.malformed(
-                f"'{name}' has several turns of the {role}; a row holds one question and its answer"
+                f"'{name}' has several messages of the {role}; a row must be one question and "
+                "its answer"
             )
         found[role] = content.strip()
     return found
 
 
 def _without_instructions(row: Row, name: str, text: str) -> str:
-    """The question in a prompt of Search-R1's form, which ends in `Question: …`."""
+    """Return the question at the end of a Search-R1 prompt (`Question: …`)."""
     if not any(tag in text for tag in ("<answer>", "<search>")):
         return text
     question = text.rpartition("Question:")[2].strip() if "Question:" in text else ""
     if not question or "<" in question:
         raise row.malformed(
-            f"'{name}' holds instructions and no 'Question: …' at its end; add the bare question "
-            "as 'question'"
+            f"'{name}' contains instructions but does not end with 'Question: …'; add the bare "
+            "question as 'question'"
         )
     return question
 
 
 def _check_choices(row: Row, name: str, answers: Sequence[str]) -> None:
-    """Refuse the number or letter of a choice as an answer: the model is not shown the choices."""
+    """Refuse a choice's number or letter as an answer, because the model never sees the choices."""
     key, choices = row.find(CHOICES)
     if isinstance(choices, dict):
         choices = choices.get("text", list(choices.values()))
@@ -259,8 +260,8 @@ def _check_choices(row: Row, name: str, answers: Sequence[str]) -> None:
         key, choices = columns["a"], [row.fields[column] for column in columns.values()]
     if isinstance(choices, list) and choices and not set(answers) & {str(c) for c in choices}:
         raise row.malformed(
-            f"'{name}' is {shorten(answers[0])}, none of the texts in '{key}', which the model is "
-            f"not shown; put the text of the right one into '{name}', or leave '{key}' out"
+            f"'{name}' is {shorten(answers[0])}, none of the texts in '{key}', and the model never "
+            f"sees the choices; put the text of the right one into '{name}', or remove '{key}'"
         )
 
 
@@ -274,7 +275,7 @@ def _read_id(row: Row) -> str:
 
 
 def _label(row: Row, names: Sequence[str], metadata: Mapping[str, Any]) -> str:
-    """A type or a level, which FlashRAG keeps in `metadata`; "" where there is none."""
+    """Return a type or level, which FlashRAG stores in `metadata`; "" if there is none."""
     name, value = row.find(names)
     if name is None:
         inner = Row(row.origin, row.place, dict(metadata)).find(names)[1]
@@ -285,17 +286,17 @@ def _label(row: Row, names: Sequence[str], metadata: Mapping[str, Any]) -> str:
 
 
 def _number(value: float) -> str:
-    """A number as a person writes it: a column with gaps holds 1984 as 1984.0."""
+    """Return a number as text; in a table column with gaps, 1984 becomes 1984.0."""
     return str(int(value)) if float(value).is_integer() else str(value)
 
 
 def _missing(row: Row, what: str, names: Sequence[str]) -> Exception:
     if empty := [name for name in names if name in row.fields]:
-        return row.malformed(f"'{empty[0]}' is null or NaN; give it a value, or leave the row out")
+        return row.malformed(f"'{empty[0]}' is null or NaN; give it a value, or remove the row")
     fields = ", ".join(map(str, row.fields))
-    remedy = f"rename the one that holds the {what} to '{what}' (other names: docs/data.md)"
+    remedy = f"rename the one with the {what} to '{what}' (other names: docs/data.md)"
     if row.find((*QUESTION, *ANSWER, *ID, *TEXT))[0] is None:
-        remedy = "none of them is known (see docs/data.md); a table names its columns in line 1"
+        remedy = "none of them is known (see docs/data.md); a table needs a header line"
     elif what == "question" and row.find(TEXT)[0]:
-        remedy = "passages go to search.sources.<name>.corpus, which `rsearch index` prepares"
+        remedy = "passages belong in search.sources.<name>.corpus, see `rsearch index --help`"
     return row.malformed(f"'{what}' is missing; its fields are {fields or 'none'}: {remedy}")

@@ -1,7 +1,8 @@
-"""Files of rows in the forms that people have, one row at a time.
+"""Read rows from JSONL, JSON, CSV, TSV and parquet files, plain or compressed, one at a time.
 
-JSONL, a JSON list, a JSON object that holds lists of rows, CSV, TSV and parquet, plain or
-compressed. The form shows in the first bytes; only a table goes by the end of its name.
+The format is detected from the first bytes, except for tables, which need their file name suffix.
+`datasets` and pyarrow read JSON and CSV too, but their errors do not name the line of a bad row and
+they unify the types of a column, so only parquet is left to pyarrow.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from rsearch_cli.questions.parquet import PARQUET_MAGIC, stream_parquet
 from rsearch_cli.runs.json_text import parse_json
 
 Placed = tuple[str, Any]
-"""A value, and where it stands: `line 3`, `item 3` of a list, `row 3` of a parquet file."""
+"""A value and its location: `line 3`, `item 3` of a list, `row 3` of a parquet file."""
 
-SHAPES = "JSONL, a JSON list of objects, parquet, or a table named .csv or .tsv; also as .gz"
+SHAPES = "JSONL, a JSON list of objects, parquet, .csv or .tsv; all also as .gz"
 
 _COMPRESSED: Mapping[bytes, Callable[[IO[bytes]], Any]] = {
     b"\x1f\x8b": gzip.open,
@@ -50,9 +51,9 @@ _PACKED = {
     b"<": "a web page or XML; download the file itself",
 }
 _DELIMITERS = {".csv": ",;\t|", ".tsv": "\t"}
-"""End of a table's name to what may stand between its cells; the header decides."""
+"""Possible delimiters by file suffix; the header line decides."""
 
-# Excel's first line that names the delimiter, and what programs write where a cell has no value.
+# Excel's optional first line that names the delimiter, and spellings of an empty cell.
 _SEPARATOR = re.compile(r"sep=(.)", re.IGNORECASE)
 _NO_VALUE = frozenset(
     (
@@ -71,25 +72,25 @@ _NO_VALUE = frozenset(
 )
 
 SPLITS = ("train", "validation", "valid", "val", "dev", "development", "eval", "test")
-# Where a JSON object keeps its rows, unless it is a row itself.
+# Keys of a JSON object that contain its rows, and keys that make it a row itself.
 _CONTAINERS = ("data", "rows", "questions", "examples", "items", "instances", "records", "hits")
 _OF_A_ROW = ("question", "query", "prompt", "text", "contents")
-# What a service wraps each row in.
+# Keys that search engines and dataset viewers wrap each row in.
 _WRAPPERS = ("_source", "row")
 
 
 def stream_values(path: Path, *, origin: str, expected: str, remedy: str) -> Iterator[Placed]:
-    """Yield the values of a file in its order; only a JSON list or object is in memory as a whole.
+    """Yield the values of a file in order; only a single JSON list or object is loaded as a whole.
 
     Args:
         path: The file.
-        origin: What messages call it.
-        expected: The form of a row, for messages.
-        remedy: What to do where there is no such file.
+        origin: Name of the file in messages.
+        expected: Form of a row, for messages.
+        remedy: What to do if the file does not exist, for messages.
 
     Raises:
         DataNotFound: The file does not exist or cannot be read.
-        DataMalformed: It is damaged, not UTF-8, or in none of the forms.
+        DataMalformed: It is damaged, not UTF-8, or has an unknown format.
     """
     try:
         with path.open("rb") as raw, _decompress(raw, origin) as file:
@@ -110,13 +111,15 @@ def stream_values(path: Path, *, origin: str, expected: str, remedy: str) -> Ite
     except IsADirectoryError:
         raise DataNotFound(f"{origin} is a folder; name one of the files in it") from None
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-        raise DataMalformed(f"{origin} is damaged or cut off ({error}); get it again") from None
+        raise DataMalformed(
+            f"{origin} is damaged or truncated ({error}); download it again"
+        ) from None
     except OSError as error:
         raise DataNotFound(f"{origin} cannot be read: {error.strerror or error}") from None
 
 
 def _ending(path: Path) -> str:
-    """The end of a file's name, without that of its compression."""
+    """Return the suffix of a file name, ignoring that of its compression."""
     name = path.name.lower()
     for ending in _ENDINGS:
         name = name.removesuffix(ending)
@@ -124,7 +127,7 @@ def _ending(path: Path) -> str:
 
 
 def _decompress(raw: io.BufferedReader, origin: str) -> io.BufferedReader:
-    """The content of a file that may be compressed."""
+    """Return the decompressed content of a file."""
     head = raw.peek(64)
     for magic, what in _PACKED.items():
         if head.startswith(magic):
@@ -136,14 +139,14 @@ def _decompress(raw: io.BufferedReader, origin: str) -> io.BufferedReader:
 
 
 def _decode_lines(file: Iterable[bytes], origin: str) -> Iterator[str]:
-    """The lines of a text, with their ends and without a BOM.
+    """Yield the lines of a text without its BOM, including line ends.
 
-    They end at line feeds alone: U+2028 and its like may stand inside a JSON string.
+    Decoded line by line to name the bad one in errors, and split at line feeds only, because JSON
+    strings may contain U+2028 and similar characters.
     """
     for number, raw in enumerate(file, start=1):
-        raw = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
         try:
-            yield raw.decode("utf-8")
+            yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             raise DataMalformed(
                 f"{origin}, line {number}: not UTF-8 (byte 0x{raw[error.start]:02x}); "
@@ -152,7 +155,7 @@ def _decode_lines(file: Iterable[bytes], origin: str) -> Iterator[str]:
 
 
 def _stream_json(lines: Iterator[str], origin: str, expected: str) -> Iterator[Placed]:
-    """The values of JSONL, of one JSON list, or of one JSON object that holds them."""
+    """Yield the values of JSONL, of a JSON list, or of a JSON object that contains rows."""
     numbered = ((n, line.rstrip("\r\n")) for n, line in enumerate(lines, 1) if line.strip())
     number, first = next(numbered, (0, ""))
     if not number:
@@ -164,7 +167,7 @@ def _stream_json(lines: Iterator[str], origin: str, expected: str) -> Iterator[P
     try:
         value = _parse(origin, first, number, expected)
     except DataMalformed:
-        # Either JSONL with a bad first line, or one object over several lines.
+        # Either JSONL with a bad first line, or one object spanning several lines.
         rest = "".join(lines)
         if not rest.strip() or not first.rstrip().endswith(("{", "[", ",", ":")):
             raise
@@ -181,7 +184,7 @@ def _stream_json(lines: Iterator[str], origin: str, expected: str) -> Iterator[P
 
 
 def _open_container(document: Any) -> list[Placed] | None:
-    """The rows inside of an object that is the whole file; None if it is a row itself."""
+    """Return the rows inside the object that is the whole file; None if it is a row itself."""
     if not isinstance(document, dict) or any(
         isinstance(document.get(name), str) for name in _OF_A_ROW
     ):
@@ -203,7 +206,7 @@ def _open_container(document: Any) -> list[Placed] | None:
 
 
 def _open_columns(document: dict[str, Any]) -> list[Placed] | None:
-    """The rows of a table by columns, as pandas and datasets write it, or of an object by ids.
+    """Return the rows of a column-wise table (pandas, datasets) or of an object keyed by id.
 
     None if it is neither.
     """
@@ -230,7 +233,7 @@ def _items(values: Iterable[Any]) -> Iterator[Placed]:
 
 
 def _unwrap(place: str, value: Any) -> Iterator[Placed]:
-    """A row without what a service wrapped it in; an article of SQuAD as its questions."""
+    """Yield a row without its wrapper, or the questions of a SQuAD article."""
     if not isinstance(value, dict):
         yield place, value
         return
@@ -252,7 +255,7 @@ def _unwrap(place: str, value: Any) -> Iterator[Placed]:
 
 
 def _stream_table(lines: Iterator[str], origin: str, delimiters: str) -> Iterator[Placed]:
-    """The rows of CSV or TSV as objects of texts; an empty cell is a field that is not there.
+    """Yield the rows of CSV or TSV as objects of strings, without empty cells.
 
     Spreadsheets write a first line `sep=;`, empty rows and unnamed empty columns; all are skipped.
     """
@@ -276,30 +279,29 @@ def _stream_table(lines: Iterator[str], origin: str, delimiters: str) -> Iterato
             elif cells and len(cells) != len(names):
                 raise DataMalformed(
                     f"{origin}, {place}: {len(cells)} cells where the first line has "
-                    f"{len(names)}; put cells that hold {delimiter!r} or a line end into quotes"
+                    f"{len(names)}; quote cells that contain {delimiter!r} or a line break"
                 )
             elif row := _read_cells(names, cells, f"{origin}, {place}"):
                 yield place, row
     except csv.Error as error:
         raise DataMalformed(
-            f"{origin}, line {number}: not a table ({error}); write a quote inside a quoted cell "
-            "twice"
+            f"{origin}, line {number}: not a table ({error}); double the quotes inside quoted cells"
         ) from None
 
 
 def _read_cells(names: list[str], cells: list[str], where: str) -> dict[str, str]:
-    """The filled cells of a row by column; a first column without a name numbers the rows."""
+    """Return the filled cells of a row; an unnamed first column is a row number."""
     filled = {n: cell for n, cell in enumerate(cells) if cell.strip() not in ("", *_NO_VALUE)}
     if stray := [n for n in filled if n and not names[n]]:
         raise DataMalformed(
-            f"{where}: cell {stray[0] + 1} holds {filled[stray[0]][:40]!r}, and its column has no "
-            "name in the first line; name it, or put cells that hold a delimiter into quotes"
+            f"{where}: cell {stray[0] + 1} contains {filled[stray[0]][:40]!r}, but its column has "
+            "no name in the first line; name it, or quote cells that contain a delimiter"
         )
     return {names[n]: cell for n, cell in filled.items()}
 
 
 def _parse(origin: str, text: str, first_line: int, expected: str) -> Any:
-    """Parse one JSON text that begins at `first_line` of the file."""
+    """Parse a JSON text that starts at `first_line` of the file."""
     try:
         return parse_json(text)
     except json.JSONDecodeError as error:
@@ -307,15 +309,14 @@ def _parse(origin: str, text: str, first_line: int, expected: str) -> Any:
         raise DataMalformed(
             f"{origin}, line {line}: not JSON ({error.msg} at column {error.colno}); {expected}"
         ) from None
-    except ValueError:
-        # What the standard library refuses beyond bad syntax: integers of over 4300 digits.
-        raise DataMalformed(f"{origin}, line {first_line} or below: a number is too long") from None
-    except RecursionError:
-        raise DataMalformed(f"{origin}, line {first_line} or below: nested too deeply") from None
+    except (ValueError, RecursionError) as error:
+        # Valid JSON beyond Python's limits on nesting and on the length of integers.
+        reason = str(error).partition(";")[0]
+        raise DataMalformed(f"{origin}, line {first_line}: not readable ({reason})") from None
 
 
 def has_lone_surrogate(value: Any) -> bool:
-    """Whether a text in it holds half a character, which no tokenizer and no file takes."""
+    """Whether a string in it contains half a surrogate pair, which cannot be encoded."""
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except UnicodeEncodeError:

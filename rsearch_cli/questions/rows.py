@@ -1,4 +1,4 @@
-"""Rows of a file, each with its place, read strictly: a row is never skipped."""
+"""Rows of a file with their locations; a bad row is an error and never skipped."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _NOT_COUNTED = re.compile(r"[\s_-]+")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One object of a file, and where it stands.
+    """One object of a file.
 
     Attributes:
-        origin: The file or data set, for messages.
-        place: `line 3` in JSONL and in a table, `item 3` in a JSON list, `row 3` in parquet.
+        origin: Name of the file or dataset in messages.
+        place: Location: `line 3` in JSONL and tables, `item 3` in a JSON list, `row 3` in parquet.
         fields: The object itself.
     """
 
@@ -32,20 +32,20 @@ class Row:
     fields: dict[str, Any]
 
     def malformed(self, problem: str) -> DataMalformed:
-        """Build the error for this row: origin, place and id, followed by `problem`."""
+        """Return the error for this row: origin, location and id, followed by `problem`."""
         name = self.fields.get("id", self.fields.get("_id"))
         named = f" (id {shorten(name)})" if isinstance(name, str | int) else ""
         return DataMalformed(f"{self.origin}, {self.place}{named}: {problem}")
 
     def text(self, key: str, default: str | None = None) -> str:
-        """The string at `key`, without surrounding blanks.
+        """Return the string at `key`, stripped.
 
         Args:
             key: Name of the field.
-            default: What an absent (or null) field counts as; None makes the field required.
+            default: Value of a missing or null field; None makes the field required.
 
         Raises:
-            DataMalformed: The field is required and absent, no string, or blank.
+            DataMalformed: The field is missing though required, not a string, or blank.
         """
         value = self.fields.get(key)
         if value is None and default is not None:
@@ -59,9 +59,9 @@ class Row:
         return value.strip()
 
     def find(self, names: Sequence[str]) -> tuple[str | None, Any]:
-        """The first of the names that has a value here, as it is spelt here, and the value.
+        """Return the first of the names that has a value, as spelt in the row, and the value.
 
-        Case, blanks, hyphens and underscores do not count; (None, None) if there is none.
+        Ignores case, blanks, hyphens and underscores; (None, None) if there is none.
         """
         for name in names:
             if self.fields.get(name) is not None:
@@ -73,49 +73,49 @@ class Row:
         return None, None
 
     def names(self, names: Sequence[str]) -> bool:
-        """Whether one of the names stands here, whatever its value."""
+        """Whether the row has one of the names, whatever its value."""
         return not {_fold(name) for name in names}.isdisjoint(map(_fold, self.fields))
 
     def extras(self, known: Iterable[str]) -> dict[str, Any]:
-        """All fields but the `known` ones, as they came."""
+        """Return all fields except the `known` ones, unchanged."""
         return {key: value for key, value in self.fields.items() if key not in known}
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read all rows of a file of questions; see `formats` for its forms.
+    """Read all rows of a file of questions, in any format of `formats`.
 
     Raises:
         DataNotFound: The file does not exist or cannot be read.
-        DataMalformed: It is in none of the forms, or a row is no object or holds half a character.
-        DataEmpty: There is no row in it.
+        DataMalformed: Its format is unknown, or a row is not an object or not valid text.
+        DataEmpty: It has no rows.
     """
     rows = list(stream_rows(path, origin=str(path), expected=_EXPECTED, remedy=_REMEDY))
     for row in rows:
         if has_lone_surrogate(row.fields):
             raise row.malformed(
-                "an escape such as \\ud83d stands alone, without the other half of its character"
+                "an escape such as \\ud83d is only half of a surrogate pair; fix its encoding"
             )
     if not rows:
-        raise DataEmpty(f"{path} holds no rows; {_EXPECTED}")
+        raise DataEmpty(f"{path} has no rows; {_EXPECTED}")
     return rows
 
 
 def stream_rows(path: Path, *, origin: str, expected: str, remedy: str) -> Iterator[Row]:
-    """Yield the objects of a file one by one, so that a file of any size fits.
+    """Yield the objects of a file one by one, so that its size does not matter.
 
     Args:
-        path: A file in one of the forms of `formats`.
-        origin: What messages call the file.
-        expected: The form of a row, for messages.
-        remedy: What to do where there is no such file.
+        path: A file in any format of `formats`.
+        origin: Name of the file in messages.
+        expected: Form of a row, for messages.
+        remedy: What to do if the file does not exist, for messages.
 
     Raises:
         DataNotFound: The file does not exist or cannot be read.
-        DataMalformed: It is damaged, or a row is no object.
+        DataMalformed: It is damaged, or a row is not an object.
     """
     for place, value in stream_values(path, origin=origin, expected=expected, remedy=remedy):
         if not isinstance(value, dict):
-            raise DataMalformed(f"{origin}, {place}: {shorten(value)} is no object; {expected}")
+            raise DataMalformed(f"{origin}, {place}: {shorten(value)} is not an object; {expected}")
         yield Row(origin, place, value)
 
 
@@ -123,20 +123,20 @@ def require_unique(named_rows: Iterable[tuple[str, Row]]) -> None:
     """Check that no two rows have the same id.
 
     Raises:
-        DataMalformed: Two have; both places are named.
+        DataMalformed: Two do; the message names both locations.
     """
     places: dict[str, str] = {}
     for name, row in named_rows:
         if name in places:
             raise DataMalformed(
-                f"{row.origin}, {row.place}: id {shorten(name)} is already that of {places[name]}; "
-                "every question needs an id of its own"
+                f"{row.origin}, {row.place}: id {shorten(name)} is already used by {places[name]}; "
+                "every question needs its own id"
             )
         places[name] = row.place
 
 
 def shorten(value: object) -> str:
-    """Show a JSON value in at most 60 characters."""
+    """Return a JSON value in at most 60 characters."""
     shown = dump_json(value)
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
 

@@ -1,10 +1,10 @@
 """The registry of question sets, and what sets that are read from a file have in common.
 
-To add a set, write a module with an opener and add one line to `QUESTION_SETS`. Other packages use
-the entry point group `rsearch.question_sets` instead. An opener is called with the recipe's
-`questions` section and its seed and returns a `QuestionSet`; `FileQuestionSet.from_questions` is enough
-for a set that fits in memory. A suffix in `questions.source`, such as `nq` in `flashrag:nq`, is interpreted
-by the set itself.
+To add a set, write a module with an opener and add one line to `QUESTION_SETS`; other packages use
+the entry point group `rsearch.question_sets`. An opener is called with the recipe's `questions`
+section and its seed and returns a `QuestionSet`; for a set that fits in memory,
+`FileQuestionSet.from_questions` is enough. Sets interpret suffixes in `questions.source`, such as
+`nq` in `flashrag:nq`, themselves.
 """
 
 from __future__ import annotations

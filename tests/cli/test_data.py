@@ -136,7 +136,7 @@ def test_the_example_in_the_help_works(tmp_path: Path, monkeypatch: pytest.Monke
     ("rows", "arguments", "code", "message"),
     [
         (None, [], 21, "in.jsonl does not exist; set questions.path to"),
-        ([], [], 23, "in.jsonl holds no rows; expected JSONL"),
+        ([], [], 23, "in.jsonl has no rows; expected JSONL"),
         (
             [row("a"), {"id": "q9", "question": "Who?"}],
             [],

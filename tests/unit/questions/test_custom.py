@@ -88,19 +88,19 @@ def test_levels_are_filtered(write: Callable[..., QuestionsConfig]) -> None:
     [
         (
             {"question": "Who?", "id": "q9"},
-            " (id \"q9\"): 'answer' is missing; its fields are question, id: rename the one that "
-            "holds the answer to 'answer'",
+            " (id \"q9\"): 'answer' is missing; its fields are question, id: rename the one "
+            "with the answer to 'answer'",
         ),
         ({"answer": "Ann"}, ": 'question' is missing; its fields are answer: rename the one"),
         (
             {"id": "1", "title": "Dune", "text": "A novel."},
-            " (id \"1\"): 'question' is missing; its fields are id, title, text: passages go to "
-            "search.sources.<name>.corpus",
+            " (id \"1\"): 'question' is missing; its fields are id, title, text: passages belong "
+            "in search.sources.<name>.corpus",
         ),
         (row(question=" "), ": 'question' is empty"),
-        (row(question=["Who?"]), ": 'question': \"Who?\" is no turn of a user"),
-        (row(answer=""), ": 'answer' holds no answer; leave out questions that have none"),
-        (row(answer=[]), ": 'answer' holds no answer"),
+        (row(question=["Who?"]), ": 'question': \"Who?\" is not a text message of a user"),
+        (row(answer=""), ": 'answer' contains no answer; remove questions without answers"),
+        (row(answer=[]), ": 'answer' contains no answer"),
         (row(answer=[["a"], ["b"]]), ": 'answer' must be a text or a list of texts, not [[\"a\"]"),
         (row(answer={"spans": ["a"]}), ": 'answer' must be a text or a list of texts, not {"),
         (
@@ -138,7 +138,7 @@ def test_a_split_for_some_rows_only(write: Callable[..., QuestionsConfig]) -> No
 
 
 def test_a_repeated_id_names_both_lines(write: Callable[..., QuestionsConfig]) -> None:
-    with pytest.raises(DataMalformed, match=r'line 3: id "1" is already that of line 2; every'):
+    with pytest.raises(DataMalformed, match=r'line 3: id "1" is already used by line 2; every'):
         open_custom(write(row(id="a"), row(id=1), row(id="1")), seed=1)
 
 

@@ -111,13 +111,13 @@ def test_what_was_read_is_no_metadata() -> None:
     [
         (
             ASKED | {"answer": None},
-            "'answer' is null or NaN; give it a value, or leave",
+            "'answer' is null or NaN; give it a value, or remove",
         ),
         (ASKED | {"reply": "Ann"}, "'answer' is missing; its fields are question, reply: rename"),
-        (ASKED | {"answers": []}, "'answers' holds no answer; leave out questions that have none"),
+        (ASKED | {"answers": []}, "'answers' contains no answer; remove questions without answers"),
         (
             ASKED | {"answer": "['Ann' 'Anne']"},
-            "'answer' is a printed array, \"['Ann' 'Anne']\"; wr",
+            "'answer' is a printed NumPy array, \"['Ann' 'Anne']\"; use",
         ),
         (
             ASKED | {"choices": ["Ann", "Bo"], "answer": 1},
@@ -138,24 +138,27 @@ def test_what_was_read_is_no_metadata() -> None:
         # Ragas: what a model answered, and what is right.
         (
             ASKED | {"answer": "Some model's", "ground_truth": "Ann"},
-            "'answer' is \"Some model's\" and 'ground_truth' is \"Ann\"; leave out the one that",
+            "'answer' is \"Some model's\" but 'ground_truth' is \"Ann\"; remove the one that",
         ),
-        (ASKED | {"answer": "Ann", "answerable": False}, "'answer' holds no answer; leave out"),
-        (ASKED | {"answer": "Ann", "is_impossible": True}, "'answer' holds no answer; leave out"),
-        (ASKED | {"answer": "\u200b"}, "'answer' holds no answer; leave out"),
-        ({"question": "\u2060\u200b", "answer": "x"}, "'question' asks nothing"),
+        (ASKED | {"answer": "Ann", "answerable": False}, "'answer' contains no answer; remove"),
+        (
+            ASKED | {"answer": "Ann", "is_impossible": True},
+            "'answer' contains no answer; remove",
+        ),
+        (ASKED | {"answer": "\u200b"}, "'answer' contains no answer; remove"),
+        ({"question": "\u2060\u200b", "answer": "x"}, "'question' is an empty question"),
         (
             {"messages": turns("Who?", "Ann", "And?", "Bo")},
-            "'messages' has several turns of the user",
+            "'messages' has several messages of the user",
         ),
         (
             {"messages": [{"role": "tool", "content": "x"}]},
             '\'messages\': {"role": "tool", "content"',
         ),
-        ({"messages": turns("Who?")}, "'messages' holds no answer"),
+        ({"messages": turns("Who?")}, "'messages' contains no answer"),
         (
             {"prompt": "Answer in <answer>", "answer": "Ann"},
-            "'prompt' holds instructions and no 'Qu",
+            "'prompt' contains instructions but does",
         ),
         (
             {"passage": "x", "answer": "Ann"},

@@ -101,7 +101,7 @@ def test_what_is_written_is_read_back_by_custom(tmp_path: Path) -> None:
     ("change", "problem"),
     [
         ({"golden_answers": None}, "'golden_answers' is null or NaN; give it a value"),
-        ({"golden_answers": ["", " "]}, "'golden_answers' holds no answer"),
+        ({"golden_answers": ["", " "]}, "'golden_answers' contains no answer"),
         ({"question": ""}, "'question' is empty"),
     ],
 )

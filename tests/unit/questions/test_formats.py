@@ -80,9 +80,9 @@ def test_a_compressed_table_and_a_compressed_parquet_file_are_read(
 def test_a_compressed_file_that_is_cut_off_is_named(write: Any) -> None:
     whole = gzip.compress(jsonl(ROWS * 500).encode())
     path = write("q.jsonl.gz", whole[: len(whole) // 2])
-    assert refusal(path).startswith(f"{path} is damaged or cut off (")
+    assert refusal(path).startswith(f"{path} is damaged or truncated (")
     path = write("r.jsonl.gz", whole[:30] + b"xxxx" + whole[34:])
-    assert refusal(path).startswith(f"{path} is damaged or cut off (")
+    assert refusal(path).startswith(f"{path} is damaged or truncated (")
 
 
 @pytest.mark.parametrize(
@@ -147,11 +147,11 @@ def test_a_long_cell_is_no_limit(write: Any) -> None:
             "question,answer\nWho?,Ann\nWho?,Ann,Bo\n",
             "line 3: 3 cells where the first line has 2; ",
         ),
-        ("question,answer\nWho?\n", "line 2: 1 cells where the first line has 2; put cells that"),
+        ("question,answer\nWho?\n", "line 2: 1 cells where the first line has 2; quote cells that"),
         ('question,answer\nWho?,Ann\n"Who?,Ann\nWho?,Bo\n', "line 3: not a table (unexpected end"),
         ('question,answer\n"Weird" Al?,Al\n', "line 2: not a table (',' expected after '\"'"),
         ("answer,answer\nx,y\n", "line 1: two columns have the same name"),
-        ("question,answer,\nWho?,Ann,Bo\n", "line 2: cell 3 holds 'Bo', and its column has no"),
+        ("question,answer,\nWho?,Ann,Bo\n", "line 2: cell 3 contains 'Bo', but its column has no"),
     ],
 )
 def test_a_broken_table_names_the_line(content: str, told: str, write: Any) -> None:

@@ -128,7 +128,7 @@ def test_a_level_that_is_not_there(write: Callable[..., QuestionsConfig]) -> Non
 
 
 def test_a_repeated_id_names_both_lines(write: Callable[..., QuestionsConfig]) -> None:
-    with pytest.raises(DataMalformed, match=r'line 2: id "q1" is already that of line 1; every'):
+    with pytest.raises(DataMalformed, match=r'line 2: id "q1" is already used by line 1; every'):
         open_hotpotqa(write(AUTHORS_ROW, HUB_ROW), seed=1)
 
 

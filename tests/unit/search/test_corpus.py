@@ -37,8 +37,8 @@ def test_passages_come_in_the_order_of_the_file(tmp_path: Path) -> None:
     [
         (b'{"id": "2", ', ": not JSON (Expecting property name"),
         (b'{"id": "\xff"}', ": not UTF-8 (byte 0xff); save the file as UTF-8"),
-        (b"[" * 100_000, " or below: nested too deeply"),
-        (b"[1, 2]", ": [1, 2] is no object; expected {"),
+        (b"[" * 100_000, ": not readable (maximum recursion"),
+        (b"[1, 2]", ": [1, 2] is not an object; expected {"),
         (b'{"id": "2", "title": 3, "text": "x"}', " (id \"2\"): 'title' is 3, not a string"),
         (b'{"id": "2", "text": "x", "source": 1}', " (id \"2\"): 'source' is 1, not a string"),
         (b'{"id": [2], "text": "x"}', ": 'id' is [2]; an id is a text or a whole number"),
