@@ -174,7 +174,7 @@ def _print(report: TrainingReport, as_json: bool, show: int) -> None:
     if as_json:
         print_json(report.summary)
         return
-    from rsearch_cli.ui.report import print_report
+    from rsearch_cli.ui.training_report import print_report
 
     with rich_stdout() as console:
         print_report(

@@ -1,13 +1,9 @@
-"""Results and comparisons as sheets of text, for a terminal and for Markdown alike.
-
-Place in the path: behind `results` and `comparison`; commands print sheets with rich, the report is
-made of the same. On failure: none; what was not measured is a dash.
-"""
+"""The tables of evaluations and trainings, drawn on a terminal by rich or written as Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rsearch_cli.evaluation.intervals import METHODS
@@ -18,49 +14,94 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 DASH = "–"
+"""What stands for a figure that was not measured."""
+
 _FLIP_CHARS = 60
-_RULES = {
-    "squad": "by SQuAD's rules",
-    "cjk": "by letters in Chinese, Japanese, Korean, Thai and the like, else by SQuAD's rules",
+_TRAINING_LABELS = {
+    "em": "EM, greedy",
+    "em_sampled": "EM, sampled",
+    "f1": "F1, greedy",
+    "plan_valid": "plan valid",
+    "format_valid": "format valid",
+}
+_NORMALISATIONS = {
+    "squad": "SQuAD normalisation",
+    "cjk": "letter by letter in Chinese, Japanese, Korean, Thai and the like, else SQuAD "
+    "normalisation",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class TableData:
-    """A small table of text.
+    """A table of text, independent of how it is drawn.
 
     Attributes:
-        title: What it is about.
-        columns: Headings; the first is of the rows' names.
-        rows: Cells, as many as columns.
-        prose: Whether the cells are sentences and not figures, which are set to the right.
+        title: Heading.
+        columns: Column headings; the first column names the rows.
+        rows: Cells, one per column.
+        prose: Whether the cells are sentences; figures are aligned to the right.
+        caption: A line below the table on a terminal.
+        styles: Row and column of a cell to its rich style.
     """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     prose: bool = False
+    caption: str = ""
+    styles: Mapping[tuple[int, int], str] = field(default_factory=dict)
+
+
+def training_table(summary: Mapping[str, Any]) -> TableData:
+    """Return before, after and difference of each metric, with 95 % intervals.
+
+    A difference whose interval excludes 0 is green or red.
+
+    Args:
+        summary: `summary.json`; its blocks `before`, `after` and `difference` are read.
+    """
+    before, after, difference = summary["before"], summary["after"], summary["difference"]
+    rows: list[tuple[str, ...]] = []
+    styles = {}
+    for metric, label in _TRAINING_LABELS.items():
+        if difference.get(metric) is None:
+            continue
+        low, high = difference["intervals"][metric]
+        styles[len(rows), 3] = "green" if low > 0 else "red" if high < 0 else "dim"
+        sides = (_estimate(side, metric) for side in (before, after))
+        rows.append((label, *sides, _estimate(difference, metric, "+")))
+    rows.append(("questions", str(before["n"]), str(after["n"]), str(difference["n"])))
+    if before["failed_searches"] or after["failed_searches"]:
+        styles[len(rows), 0] = "red"
+        rows.append(("failed searches", _failed_searches(before), _failed_searches(after), ""))
+    return TableData(
+        "Held-out questions: exact match (EM) and others, 95 % intervals in brackets",
+        ("", "before", "after", "difference"),
+        tuple(rows),
+        caption=METHODS,
+        styles=styles,
+    )
 
 
 def result_tables(results: Mapping[str, Any]) -> list[TableData]:
-    """The sheets of `results.json`: metrics by method, differences, types and levels."""
+    """Return the tables of `results.json`: metrics by method, differences, types and levels."""
     methods: Mapping[str, Any] = results["methods"]
-    tables = [_metrics_table(methods)]
-    if results["differences"]:
-        tables += [
+    return [
+        _metrics_table(methods),
+        *(
             _difference_table(f"{name}, paired by question", comparison, name.split(" against "))
             for name, comparison in results["differences"].items()
-        ]
-    for key, title in (("by_type", "By type"), ("by_level", "By level")):
-        tables += _group_tables(methods, key, title)
-    return tables
+        ),
+        *_group_tables(methods, "by_type", "By type"),
+        *_group_tables(methods, "by_level", "By level"),
+    ]
 
 
 def comparison_tables(comparison: Mapping[str, Any]) -> list[TableData]:
-    """The sheets of one comparison: differences with their tests, and the flipped questions."""
+    """Return the tables of one comparison: differences with tests, and the flipped questions."""
     title = f"{comparison['first']} (A) and {comparison['second']} (B), {comparison['n']} questions"
     tables = [_difference_table(title, comparison, ("B", "A"))]
-    for key, words in (("gained", "Right in B only"), ("lost", "Right in A only")):
+    for key, words in (("gained", "Correct in B only"), ("lost", "Correct in A only")):
         rows = tuple(
             (
                 flip["id"],
@@ -78,7 +119,7 @@ def comparison_tables(comparison: Mapping[str, Any]) -> list[TableData]:
 
 
 def describe_context(context: Mapping[str, Any]) -> list[str]:
-    """What a score means nothing without, a line each: questions, model, provider, judge."""
+    """Return the conditions that a score means nothing without, one line each."""
     alike: dict[str, list[str]] = {}
     for name, source in context["sources"].items():
         alike.setdefault(f"{source['kind']} {source['corpus']}", []).append(name)
@@ -87,16 +128,34 @@ def describe_context(context: Mapping[str, Any]) -> list[str]:
         f"questions: {context['n']} of {context['questions']}, split {context['split']}",
         f"policy: {context['policy']}",
         f"provider: {provider}",
-        f"top-k: {context['top_k']}; dependents expanded by: {context['expand_dependents']}",
+        f"top-k: {context['top_k']}; expansion of dependent queries: "
+        f"{context['expand_dependents']}",
         f"judge: {context['judge'] or 'none'}",
-        f"exact match and F1: {_RULES[context['normalisation']]}",
+        f"exact match and F1: {_NORMALISATIONS[context['normalisation']]}",
         f"decoding: {context['decoding']}, {context['batch_size']} questions at once; "
         f"{context['latency']}",
     ]
 
 
+def report_markdown(results: Mapping[str, Any]) -> str:
+    """Return `report.md`: the conditions, then every table of `results.json`."""
+    conditions = [f"- {escape_markdown(line)}" for line in describe_context(results["context"])]
+    problems = [
+        f"**Warning, {name}**: {escape_markdown(block['format_problem'])}\n"
+        for name, block in results["methods"].items()
+        if block.get("format_problem")
+    ]
+    note = (
+        f"In brackets are {METHODS}. Questions with a failed search have no title recall, those "
+        "without a verdict no judge score; questions that the policy's server did not answer are "
+        "in no mean. The last rows of the first table count them."
+    )
+    tables = [as_markdown(table_data) for table_data in result_tables(results)]
+    return "\n".join(["# Evaluation", "", *conditions, "", *problems, note, "", *tables])
+
+
 def as_table(table_data: TableData) -> Table:
-    """The sheet for a terminal; where that is narrow cells are wrapped, and nothing is cut off."""
+    """Return the table for a terminal; a narrow terminal wraps cells and cuts nothing off."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -104,6 +163,8 @@ def as_table(table_data: TableData) -> Table:
     table = Table(
         title=Text(on_one_line(table_data.title)),
         title_justify="left",
+        caption=Text(table_data.caption) if table_data.caption else None,
+        caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1 if table_data.prose else 0, 0, 0),
         pad_edge=False,
@@ -112,73 +173,62 @@ def as_table(table_data: TableData) -> Table:
     for number, column in enumerate(table_data.columns):
         figures = bool(number) and not table_data.prose
         table.add_column(column, justify="right" if figures else "left", overflow="fold")
-    for row in table_data.rows:
-        table.add_row(*(Text(on_one_line(cell)) for cell in row))
+    for row, cells in enumerate(table_data.rows):
+        table.add_row(
+            *(
+                Text(on_one_line(cell), style=table_data.styles.get((row, column), ""))
+                for column, cell in enumerate(cells)
+            )
+        )
     return table
 
 
 def as_markdown(table_data: TableData) -> str:
-    """The sheet for a report."""
+    """Return the table for a report."""
     rule = ["---", *(["---" if table_data.prose else "---:"] * (len(table_data.columns) - 1))]
     lines = [_line(row) for row in (table_data.columns, rule, *table_data.rows)]
     return "\n".join([f"## {escape_markdown(table_data.title)}", "", *lines, ""])
 
 
-def report_markdown(results: Mapping[str, Any]) -> str:
-    """`report.md`: the context first, then every sheet."""
-    context = [f"- {escape_markdown(line)}" for line in describe_context(results["context"])]
-    note = (
-        f"In brackets {METHODS}. Questions whose search or verdict failed "
-        " are counted below and taken for nothing else; an answer that the policy's server "
-        "did not give is in no mean."
-    )
-    tables = [as_markdown(table_data) for table_data in result_tables(results)]
-    problems = [
-        f"**Warning, {name}**: {escape_markdown(block['format_problem'])}\n"
-        for name, block in results["methods"].items()
-        if block.get("format_problem")
-    ]
-    return "\n".join(["# Evaluation", "", *context, "", *problems, note, "", *tables])
-
-
 def _metrics_table(methods: Mapping[str, Any]) -> TableData:
     blocks = list(methods.values())
+    latencies = [block["latency_seconds"] for block in blocks]
     rows: list[tuple[str, ...]] = [
-        (label, *(_estimate(block, metric) for block in blocks))
-        for metric, label in LABELS.items()
-        if any(block[metric] is not None for block in blocks)
-    ]
-    rows += [
-        ("searches a question", *(_number(b["searches_per_question"], ".2f") for b in blocks)),
-        ("tokens a question", *(_number(b["tokens_per_question"], ".1f") for b in blocks)),
         *(
-            (f"latency {name}, s", *(_number(b["latency_seconds"][name], ".2f") for b in blocks))
+            (label, *(_estimate(block, metric) for block in blocks))
+            for metric, label in LABELS.items()
+            if any(block[metric] is not None for block in blocks)
+        ),
+        ("searches per question", *(_number(b["searches_per_question"], ".2f") for b in blocks)),
+        ("tokens per question", *(_number(b["tokens_per_question"], ".1f") for b in blocks)),
+        *(
+            (f"latency {name}, s", *(_number(latency[name], ".2f") for latency in latencies))
             for name in ("p50", "p95")
-            if any(b["latency_seconds"][name] is not None for b in blocks)
+            if any(latency[name] is not None for latency in latencies)
         ),
-        *(
-            [("seconds a question", *(_number(b["seconds_per_question"], ".2f") for b in blocks))]
-            if any(b["seconds_per_question"] is not None for b in blocks)
-            else []
-        ),
-        ("USD", *(_number(b["usd"], ".4f") for b in blocks)),
-        ("questions", *(str(b["n"]) for b in blocks)),
-        ("failed searches", *(f"{b['failed_searches']} of {b['searches']}" for b in blocks)),
-        ("failed answers", *(str(b["failed_answers"]) for b in blocks)),
-        ("without a verdict", *(str(b["unscored"]) for b in blocks)),
+    ]
+    if any(block["seconds_per_question"] is not None for block in blocks):
+        seconds = (_number(block["seconds_per_question"], ".2f") for block in blocks)
+        rows.append(("seconds per question", *seconds))
+    rows += [
+        ("USD", *(_number(block["usd"], ".4f") for block in blocks)),
+        ("questions", *(str(block["n"]) for block in blocks)),
+        ("failed searches", *(_failed_searches(block) for block in blocks)),
+        ("failed answers", *(str(block["failed_answers"]) for block in blocks)),
+        ("without a verdict", *(str(block["unscored"]) for block in blocks)),
     ]
     return TableData("Metrics", ("", *methods), tuple(rows))
 
 
 def _difference_table(title: str, comparison: Mapping[str, Any], names: Sequence[str]) -> TableData:
-    """Rows of metrics; `names` are those of the second and of the first side, as in "B - A"."""
+    """Return a row per metric; `names` are those of the second and the first side, as in B - A."""
     second, first = names
     rows = tuple(
         (
             LABELS[metric],
             f"{row['first']:.3f}",
             f"{row['second']:.3f}",
-            f"{row['difference']:+z.3f} [{row['interval'][0]:+z.2f}, {row['interval'][1]:+z.2f}]",
+            _format_estimate(row["difference"], row["interval"], "+"),
             "<0.0001" if row["p"] < 0.0001 else f"{row['p']:.4f}",
             row["test"],
             str(row["n"]),
@@ -197,19 +247,28 @@ def _group_tables(methods: Mapping[str, Any], key: str, title: str) -> list[Tabl
     ]
     if not groups:
         return []
-    told = [m for m in BY_GROUP if any(group[m] is not None for _, group in groups)]
+    metrics = [m for m in BY_GROUP if any(group[m] is not None for _, group in groups)]
     rows = tuple(
-        (name, str(group["n"]), *(_estimate(group, metric) for metric in told))
+        (name, str(group["n"]), *(_estimate(group, metric) for metric in metrics))
         for name, group in groups
     )
-    return [TableData(title, ("", "n", *(LABELS[metric] for metric in told)), rows)]
+    return [TableData(title, ("", "n", *(LABELS[metric] for metric in metrics)), rows)]
 
 
-def _estimate(block: Mapping[str, Any], metric: str) -> str:
+def _estimate(block: Mapping[str, Any], metric: str, sign: str = "-") -> str:
     if block[metric] is None:
         return DASH
-    low, high = block["intervals"][metric]
-    return f"{block[metric]:.3f} [{low:.2f}, {high:.2f}]"
+    return _format_estimate(block[metric], block["intervals"][metric], sign)
+
+
+def _format_estimate(value: float, interval: Sequence[float], sign: str) -> str:
+    low, high = interval
+    # "z" turns a negative zero into a positive one.
+    return f"{value:{sign}z.3f} [{low:{sign}z.2f}, {high:{sign}z.2f}]"
+
+
+def _failed_searches(block: Mapping[str, Any]) -> str:
+    return f"{block['failed_searches']} of {block['searches']}"
 
 
 def _number(value: float | None, form: str) -> str:

@@ -93,7 +93,7 @@ def test_the_table_stands_with_its_context(nano):
     for words in (
         "exact match",
         "title recall",
-        "seconds a question",
+        "seconds per question",
         "rsearch against direct, paired by question",
         "questions: 6 of fictional world",
         "split test",

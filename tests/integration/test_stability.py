@@ -60,7 +60,7 @@ def test_a_collapsed_run_stops_keeps_its_best_adapter_and_can_be_resumed(tmp_pat
     assert summary["best"]["step"] == 0 and summary["kept"] == "last"
     assert {summary["alarms"][name] for name in alarms} == {step}
     assert [row["step"] for row in rows(tmp_path, "validation.jsonl")] == [0, 4, 5]
-    assert "Best of the validations (v, 4 other questions)" in resumed.stdout
+    assert "Best validation (v, 4 other questions)" in resumed.stdout
     assert f"Alarms: {alarms[0]} after step {step}" in resumed.stdout
 
 

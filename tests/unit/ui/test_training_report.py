@@ -1,4 +1,4 @@
-"""The report: its table, its plot and its trajectories, with text that looks like markup."""
+"""The report of a training: table, plot and trajectories, with text that looks like markup."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from rsearch_cli.evaluation.training_evaluation import (
     summarise_difference,
     summarise_evaluation,
 )
-from rsearch_cli.ui.report import (
+from rsearch_cli.ui.tables import as_table, training_table
+from rsearch_cli.ui.training_report import (
     choose_trajectories,
-    comparison_table,
     describe_course,
     print_report,
     reward_plot,
@@ -89,7 +89,7 @@ def line_of(text: str, label: str) -> str:
 
 def test_table_shows_both_sides_and_the_difference_with_intervals() -> None:
     block = summary()
-    text = render(comparison_table(block))
+    text = render(as_table(training_table(block)))
     low, high = block["difference"]["intervals"]["em"]
     assert f"+0.500 [{low:+.2f}, {high:+.2f}]" in line_of(text, "EM, greedy")
     assert "0.250 [" in line_of(text, "EM, greedy")
@@ -104,7 +104,7 @@ def test_table_shows_both_sides_and_the_difference_with_intervals() -> None:
 
 
 def test_table_fits_eighty_columns() -> None:
-    text = render(comparison_table(summary()), width=80)
+    text = render(as_table(training_table(summary())), width=80)
     assert "+0.500 [+0.31, +0.64]" in line_of(text, "EM, sampled")
     assert "…" not in text
 
@@ -112,23 +112,23 @@ def test_table_fits_eighty_columns() -> None:
 def test_table_has_no_negative_zero() -> None:
     block = summary()
     block["difference"]["f1"] = -1e-9
-    assert "+0.000 [" in line_of(render(comparison_table(block)), "F1, greedy")
+    assert "+0.000 [" in line_of(render(as_table(training_table(block))), "F1, greedy")
 
 
 def test_table_leaves_out_what_was_not_sampled() -> None:
-    assert "sampled" not in render(comparison_table(summary(sampled=False)))
+    assert "sampled" not in render(as_table(training_table(summary(sampled=False))))
 
 
 def test_table_counts_failed_searches_where_there_were_any() -> None:
     block = summary(sampled=False)
-    assert "failed" not in render(comparison_table(block))
+    assert "failed" not in render(as_table(training_table(block)))
     block["after"]["failed_searches"] = 3
-    shown = line_of(render(comparison_table(block)), "failed searches")
+    shown = line_of(render(as_table(training_table(block))), "failed searches")
     assert " ".join(shown.split()) == "failed searches 0 of 40 3 of 40"
 
 
 def test_only_a_sure_difference_is_coloured() -> None:
-    text = render(comparison_table(summary()), terminal=True)
+    text = render(as_table(training_table(summary())), terminal=True)
     assert "\x1b[32m+0.500" in line_of(text, "EM, greedy")
     assert "\x1b[2m+0.000" in line_of(text, "plan valid")
 
@@ -213,8 +213,8 @@ def test_panel_colours_what_the_system_inserted_and_nothing_else() -> None:
     assert "\x1b[36m" not in render(trajectory_panel(forged, "after"), terminal=True)
 
 
-def test_panel_says_right_or_wrong_and_names_a_missing_answer() -> None:
-    assert "Paris  right" in render(trajectory_panel(prediction("q1", 1.0), "after"))
+def test_panel_says_correct_or_wrong_and_names_a_missing_answer() -> None:
+    assert "Paris  correct" in render(trajectory_panel(prediction("q1", 1.0), "after"))
     silent = replace(prediction("q1", 0.0), answer=None)
     assert "Answer     none  wrong" in render(trajectory_panel(silent, "after"))
 
@@ -256,11 +256,12 @@ def test_report_shows_validations_the_best_one_and_alarms() -> None:
     assert "f format   v validation F1" in text
     assert text.count("v") > text.count("v validation") + 2
     assert (
-        "Best of the validations (v, 20 other questions): F1 0.500 after step 2; in best/; "
-        "adapter/ is the last\nAlarms: truncated after step 3; see alarms in metrics.jsonl\n"
+        "Best validation (v, 20 other questions): F1 0.500 after step 2; that adapter is in best/\n"
+        "Alarms: truncated after step 3; details: alarms in metrics.jsonl\n"
     ) in text
     assert describe_course(course | {"kept": "best", "alarms": {}}) == [
-        "Best of the validations (v, 20 other questions): F1 0.500 after step 2; kept"
+        "Best validation (v, 20 other questions): F1 0.500 after step 2; that adapter is kept in "
+        "adapter/"
     ]
 
 

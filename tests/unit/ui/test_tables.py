@@ -71,7 +71,7 @@ def test_flipped_questions_are_listed(result):
     tables = comparison_tables({"first": "x:rsearch", "second": "y:rsearch", **compared})
     assert [table_data.title for table_data in tables] == [
         "x:rsearch (A) and y:rsearch (B), 1 questions",
-        "Right in A only: 1",
+        "Correct in A only: 1",
     ]
     assert "Lyon \\| �\\[2J |" in as_markdown(tables[1])
 

@@ -1,0 +1,185 @@
+"""What `rsearch train` prints at its end: the figures, the course of the reward, some trajectories.
+
+Text of models and sources is printed literally: it is never read as markup, and control characters
+are replaced.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rsearch_cli.evaluation.comparison import pair_results
+from rsearch_cli.evaluation.result import EvalResult
+from rsearch_cli.terminal import finite, printable, shorten
+from rsearch_cli.ui.tables import as_table, training_table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.panel import Panel
+    from rich.text import Text
+
+# Key in the metrics rows to marker and colour of its curve; later ones are drawn over earlier ones.
+_CURVES = {
+    "reward/answer": ("a", "blue"),
+    "reward/plan": ("p", "green"),
+    "reward/format": ("f", "yellow"),
+    "reward": ("•", "red"),
+    "validation": ("v", "magenta"),
+}
+_TAG = re.compile(r"</?(?:think|search|result|r|answer)>")
+# Most characters shown of one stretch of a transcript; trajectories.jsonl has the rest.
+_STRETCH = 1200
+
+
+def print_report(
+    console: Console,
+    summary: Mapping[str, Any],
+    rows: Sequence[Mapping[str, object]],
+    validations: Sequence[Mapping[str, object]],
+    before: Sequence[EvalResult],
+    after: Sequence[EvalResult],
+    show: int,
+) -> None:
+    """Print the table of figures, the plot of the reward, and trajectories before and after.
+
+    Args:
+        console: Where to print.
+        summary: `summary.json`.
+        rows: The rows of `metrics.jsonl`; a supervised run has no reward to plot.
+        validations: The rows of `validation.jsonl`.
+        before: Greedy results before training.
+        after: Greedy results after training, of the same questions.
+        show: Number of questions whose trajectories are shown.
+
+    Raises:
+        DataError: `before` and `after` are not of the same questions.
+    """
+    from rich.text import Text
+
+    console.print(as_table(training_table(summary)))
+    if summary.get("stage") != "sft":
+        points = [{"step": row["step"], "validation": row["f1"]} for row in validations]
+        size = min(console.width, 100), 18
+        plot = reward_plot([*rows, *points], *size, colour=console.is_terminal)
+        console.print(Text.from_ansi(plot), soft_wrap=True)
+    for line in describe_course(summary):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for old, new in choose_trajectories(before, after, show):
+        console.print(trajectory_panel(old, "before training"))
+        console.print(trajectory_panel(new, "after training"))
+
+
+def reward_plot(
+    rows: Sequence[Mapping[str, object]], width: int, height: int, colour: bool = False
+) -> str:
+    """Return a text plot of the reward, its three parts and the validations over the steps.
+
+    Args:
+        rows: Rows with `step`, `reward`, `reward/answer`, `reward/plan`, `reward/format` and
+            `validation`; a missing or null value leaves a gap.
+        width: Columns of the plot.
+        height: Lines of the plot.
+        colour: Whether to add terminal colour codes.
+    """
+    import plotext
+
+    curves = {key: _curve(rows, key) for key in _CURVES}
+    steps = sorted({step for curve in curves.values() for step, _ in curve})
+    if not steps:
+        return "No step has a reward to plot."
+    # plotext has one figure for the whole process: clear what others drew, and leave nothing.
+    figure = plotext.figure
+    figure.clear.all()
+    figure.theme("colorless").plot_size(width, height).legend(False)
+    for key, (symbol, shade) in _CURVES.items():
+        if not curves[key]:
+            continue
+        marker = plotext.marker(symbol).fill(shade)
+        xs, ys = zip(*curves[key], strict=True)
+        figure.draw(figure.signal(list(xs), list(ys), marker=marker).lines(key == "reward"))
+    validation = "   v validation F1" if curves["validation"] else ""
+    figure.title(f"• reward   a answer   p plan   f format{validation}").label("step", 0, 0)
+    figure.ruler(1, 0).lim(0, 1).ticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
+    ticks = sorted({steps[i * (len(steps) - 1) // 4] for i in range(5)})
+    figure.ruler(0, 0).ticks(ticks, [f"{step:g}" for step in ticks])
+    drawn = str(figure.build().string(colorless=not colour))
+    figure.clear.all()
+    return "\n".join(line.rstrip() for line in drawn.rstrip().splitlines())
+
+
+def describe_course(summary: Mapping[str, Any]) -> list[str]:
+    """Return lines about the best adapter and the alarms, if there are any."""
+    lines = []
+    if best := summary.get("best"):
+        kept = "is kept in adapter/" if summary["kept"] == "best" else "is in best/"
+        lines.append(
+            f"Best validation (v, {best['n']} other questions): F1 {best['f1']:.3f} after step "
+            f"{best['step']}; that adapter {kept}"
+        )
+    if alarms := summary.get("alarms"):
+        first = ", ".join(f"{name} after step {step}" for name, step in alarms.items())
+        lines.append(f"Alarms: {first}; details: alarms in metrics.jsonl")
+    return lines
+
+
+def choose_trajectories(
+    before: Sequence[EvalResult], after: Sequence[EvalResult], show: int
+) -> list[tuple[EvalResult, EvalResult]]:
+    """Return `show` questions, before and after: first those whose correctness changed.
+
+    Raises:
+        DataError: The two are not of the same questions.
+    """
+    # sorted() is stable, and False comes before True.
+    return sorted(pair_results(before, after), key=lambda pair: pair[0].em == pair[1].em)[:show]
+
+
+def trajectory_panel(result: EvalResult, title: str) -> Panel:
+    """Return a panel with question, transcript, answer, reference and verdict.
+
+    Tags are dimmed. Text that the system inserted is cyan, so a result that the model made up is
+    not.
+    """
+    from rich.panel import Panel
+    from rich.text import Text
+
+    correct = result.em == 1.0
+    answer = "none" if result.answer is None else printable(result.answer)
+    verdict = "correct" if correct else f"wrong (F1 {result.f1:.2f})"
+    body = Text.assemble(
+        ("Question   ", "bold"),
+        printable(result.text),
+        "\n\n",
+        _transcript(result),
+        "\n\n",
+        ("Answer     ", "bold"),
+        shorten(answer, _STRETCH),
+        "  ",
+        (verdict, "green" if correct else "red"),
+        ("\nReference  ", "bold"),
+        printable(" | ".join(result.references)),
+    )
+    colour = "green" if correct else "red"
+    return Panel(body, title=Text(title), title_align="left", border_style=colour)
+
+
+def _curve(rows: Sequence[Mapping[str, object]], key: str) -> list[tuple[float, float]]:
+    points = [(finite(row, "step"), finite(row, key)) for row in rows]
+    return [(step, value) for step, value in points if step is not None and value is not None]
+
+
+def _transcript(result: EvalResult) -> Text:
+    from rich.text import Text
+
+    written = Text()
+    position = 0
+    for start, end in (*result.inserted, (len(result.transcript),) * 2):
+        for stretch, style in (((position, start), ""), ((start, end), "cyan")):
+            text = shorten(printable(result.transcript[slice(*stretch)]), _STRETCH)
+            written.append(text, style=style)
+        position = end
+    written.highlight_regex(_TAG, "dim")
+    written.rstrip()
+    return written
