@@ -86,11 +86,11 @@ def infer(
     )
     with open_agent(options) as agent:
         if question is None:
-            from rsearch_cli.session.loop import Session
-            from rsearch_cli.session.reader import open_reader
+            from rsearch_cli.session.input import open_input
+            from rsearch_cli.session.repl import Session
             from rsearch_cli.session.screen import Screen
 
-            Session(agent, Screen()).run(open_reader())
+            Session(agent, Screen()).run(open_input())
         elif as_json:
             print_json(agent.ask(question).as_json())
         else:

@@ -1,9 +1,4 @@
-"""The agent that a person asks: one question at a time, through the one rollout.
-
-Place in the path: policy and search layer come in open, exchanges go out. On failure: what the
-rollout raises; a server that gave no reply, which evaluation would count, is a `ServiceFailure`
-here, because nobody is helped by an empty answer.
-"""
+"""The agent that answers single questions, each in a rollout of its own."""
 
 from __future__ import annotations
 
@@ -16,25 +11,25 @@ from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.rollout.state import Executor, Observer
 from rsearch_cli.services.budget import Budget
-from rsearch_cli.session.exchange import Exchange
+from rsearch_cli.session.answer import AgentAnswer
 from rsearch_cli.types import Question
 
 ASKED = "asked"
-"""Id of a person's question."""
+"""Id of every question asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """Everything that answers need; each question stands alone.
+    """A policy and a search layer, ready to answer questions; each question stands alone.
 
     Attributes:
-        policy: Writes.
+        policy: Generates.
         executor: Searches.
         recipe: All settings.
-        budget: Pays.
-        sampling: Greedy unless the person wants otherwise.
-        name: The model, for the person.
-        examples: Questions that its sources can answer, where they are known.
+        budget: Records what is spent.
+        sampling: Greedy by default.
+        name: Name of the model, for display.
+        examples: Questions that its sources can answer, if known.
     """
 
     policy: Policy
@@ -45,19 +40,19 @@ class Agent:
     name: str = ""
     examples: tuple[str, ...] = ()
 
-    def ask(self, text: str, observer: Observer | None = None) -> Exchange:
+    def ask(self, text: str, observer: Observer | None = None) -> AgentAnswer:
         """Answer one question.
 
         Args:
             text: The question.
-            observer: Told what happens while it does.
+            observer: Follows the rollout.
 
         Raises:
-            PolicyError: The question leaves no room to answer.
-            ServiceFailure: The policy's server gave no reply.
+            PolicyError: The question leaves no room for an answer.
+            ServiceFailure: The policy's server did not reply.
             AccessDenied: A service refuses the key or the account.
-            BudgetExceeded: A call could pass the budget.
-            OfflineMiss: An answer is not in the cache, and nothing may be sent.
+            BudgetExceeded: A call could exceed the budget.
+            OfflineMiss: Offline, and something is not in the cache.
         """
         started, paid = time.perf_counter(), self.budget.snapshot().total.usd
         rollout = Rollout(self.policy, self.executor, self.recipe, observer)
@@ -65,7 +60,7 @@ class Agent:
         trajectory = rollout.run([question], self.sampling)[0]
         if trajectory.error is not None:
             raise ServiceFailure(trajectory.error)
-        return Exchange(
+        return AgentAnswer(
             trajectory=trajectory,
             recipe=self.recipe,
             seconds=time.perf_counter() - started,

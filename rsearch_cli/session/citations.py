@@ -1,13 +1,9 @@
-"""Citations: the passages that an answer's model had, numbered, likeliest evidence first.
+"""Citations: the passages that the model was given, numbered, likeliest evidence first.
 
-Place in the path: after the rollout, before the screen. On failure: none; without passages there
-are no citations.
-
-A model does not say what it used, so nothing is claimed about that. Numbered are all passages it
-was given, each once: first those in which the words of the answer stand in a row, then those with
-most of its words, then the others, each in the order of plan and search. Only what was put into the
-context is read (`search.passage_chars`), not what the source had beyond that. «yes» and «no» are
-words of the question, not of a passage, and are found in none.
+A model does not report what it used, so no claim is made about that. All passages are listed once:
+first those that contain the answer's words in a row, then those with most of its words, then the
+rest, each in the order of plan and search. Only what was put into the context is compared
+(`search.passage_chars`). "yes" and "no" match no passage.
 """
 
 from __future__ import annotations
@@ -25,36 +21,36 @@ _VERDICTS = (["yes"], ["no"])
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """A passage that the model had.
+    """A passage that the model was given.
 
     Attributes:
         number: From 1.
-        passage: As the source gave it.
+        passage: As the source returned it.
         shown: Its text as the model saw it.
         nodes: Labels of the plan nodes that found it.
-        holds_answer: Whether the answer's words stand in it in a row.
+        contains_answer: Whether it contains the answer's words in a row.
     """
 
     number: int
     passage: Passage
     shown: str
     nodes: tuple[str, ...]
-    holds_answer: bool
+    contains_answer: bool
 
     @property
     def url(self) -> str | None:
-        """Its address, if it is from the web."""
+        """The address of a web page, or None."""
         return self.passage.id if self.passage.id.startswith(("http://", "https://")) else None
 
     def as_json(self) -> dict[str, Any]:
-        """The fields as a JSON-ready dictionary."""
+        """Return the fields as JSON."""
         return {
             "number": self.number,
             "id": self.passage.id,
             "title": self.passage.title,
             "url": self.url,
             "nodes": list(self.nodes),
-            "holds_answer": self.holds_answer,
+            "holds_answer": self.contains_answer,
             "text": self.shown,
         }
 
@@ -64,8 +60,8 @@ def cite(rounds: Sequence[SearchRound], answer: str | None, passage_chars: int) 
 
     Args:
         rounds: Its searches.
-        answer: What they are compared with; None leaves them in order.
-        passage_chars: How much of each the model was shown, in characters.
+        answer: Compared with the passages; None keeps their order.
+        passage_chars: Characters of each passage that the model was shown.
     """
     nodes: dict[Passage, list[str]] = {}
     for round_ in rounds:
@@ -83,7 +79,7 @@ def cite(rounds: Sequence[SearchRound], answer: str | None, passage_chars: int) 
 
 
 def _rank(answer: str, text: str) -> tuple[bool, float]:
-    """Whether the answer's words stand in the text in a row, and the share that stand anywhere."""
+    """Return whether the text contains the answer's words in a row, and the share it contains."""
     row, there = split_words(answer), split_words(text)
     if not row or row in _VERDICTS:
         return False, 0.0
@@ -93,5 +89,5 @@ def _rank(answer: str, text: str) -> tuple[bool, float]:
 
 
 def _without_score(passage: Passage) -> Passage:
-    """The passage as such: two searches may rank it differently."""
+    """Return the passage without its score, which differs between searches."""
     return Passage(passage.id, passage.title, passage.text)

@@ -1,8 +1,6 @@
-"""The screen: what a person sees while a question is answered, and of it afterwards.
+"""Terminal output of a session: the rollout's observer, styled on a terminal and plain elsewhere.
 
-Place in the path: the rollout's observer; it writes to stdout, in styles where that is a terminal
-and as plain text elsewhere. On failure: a closed pipe raises `BrokenPipeError`. What models and
-sources wrote is made printable: no markup is obeyed.
+Text of models and sources is made printable; markup in it has no effect.
 """
 
 from __future__ import annotations
@@ -18,8 +16,8 @@ from rsearch_cli.protocol.characters import flatten, shorten
 from rsearch_cli.protocol.plan import PlanReading
 from rsearch_cli.protocol.stream import Piece, TagStream
 from rsearch_cli.protocol.transcript import THINK
+from rsearch_cli.session.answer import AgentAnswer
 from rsearch_cli.session.citations import Citation
-from rsearch_cli.session.exchange import Exchange
 from rsearch_cli.streams import write_stdout
 from rsearch_cli.terminal import on_one_line, printable
 from rsearch_cli.types import NodeResult, SearchPlan
@@ -29,7 +27,7 @@ _SNIPPET_CHARS = 160
 _CITED_AT_ONCE = 5
 _CONTEXT = 16
 
-# How the blocks of a transcript look; what stands outside of them is shown as it is.
+# Styles of the blocks of a transcript; text outside them is shown as it is.
 _STYLES: dict[str, dict[str, Any]] = {
     "think": {"dim": True},
     "answer": {"bold": True},
@@ -38,17 +36,16 @@ _STYLES: dict[str, dict[str, Any]] = {
 _HEADINGS = {
     "think": "thinking",
     "answer": "answer",
-    "result": "a result that it made up",
+    "result": "result invented by the model",
     "": "",
 }
 
 
 class Screen:
-    """Shows one question after another.
+    """Shows one question after another; implements `rollout.state.Observer`.
 
     Attributes:
-        styled: Whether colours are wanted: stdout is a terminal that has them, and NO_COLOR is not
-            set.
+        styled: Whether to use colours: stdout is a terminal that has them, and NO_COLOR is not set.
     """
 
     def __init__(self) -> None:
@@ -61,61 +58,61 @@ class Screen:
         self._block: str | None = None
         self._blank = ""
 
-    def say(self, text: str = "", **style: Any) -> None:
-        """Write a line, below whatever stands there."""
+    def print(self, text: str = "", **style: Any) -> None:
+        """Print a line; ends the current line first."""
         self._end_line()
         self._write(on_one_line(text) + "\n", **style)
 
     def on_text(self, text: str) -> None:
-        """Show what has come since the last call (see `drafts.Observer`)."""
+        """Show what is new since the last call."""
         if text.startswith(THINK + self._turn) and self._turn:
-            # Only the tag that closes a thought shows that a server's template had opened it.
+            # That a server's template opened the thought only shows when its closing tag arrives.
             self._turn = THINK + self._turn
             self._block = "think"
             self._stream.enter("think")
         elif not text.startswith(self._turn):
-            self.say("the reply broke off and begins anew", fg="yellow")
+            self.print("the reply was interrupted and starts over", fg="yellow")
             self._begin_turn()
         new, self._turn = text[len(self._turn) :], text
         for piece in self._stream.feed(new):
             self._show(piece)
 
     def on_plan(self, reading: PlanReading) -> None:
-        """Show the plan as a tree, or why there is none."""
+        """Show the plan as a tree, or why it is not valid."""
         self._end_turn()
         if reading.plan is not None:
-            self.say("plan", fg="cyan")
+            self.print("plan", fg="cyan")
             for line in plan_lines(reading.plan):
-                self.say(_INDENT + line)
-            self.say("results", fg="cyan")
+                self.print(_INDENT + line)
+            self.print("results", fg="cyan")
             return
         problem = flatten(reading.problems[0])
-        self.say(f"plan not valid: {problem}; the agent answers from what it has", fg="yellow")
+        self.print(f"plan not valid: {problem}; the agent answers from what it has", fg="yellow")
 
     def on_result(self, result: NodeResult) -> None:
-        """Show what a node has found."""
+        """Show the result of a plan node."""
         for line in result_lines(result):
-            self.say(_INDENT + line, fg="yellow" if result.error else None)
+            self.print(_INDENT + line, fg="yellow" if result.error else None)
 
-    def finish(self, exchange: Exchange) -> None:
-        """Put the numbers behind the answer, list the passages, and say what it took."""
+    def finish(self, answer: AgentAnswer) -> None:
+        """Complete an answer: citation numbers, the passages, and the cost."""
         last_block = self._end_turn()
-        cited, answer = exchange.citations, exchange.trajectory.answer
-        marks = "".join(f"[{c.number}]" for c in cited if c.holds_answer)
-        if answer is None:
-            self.say(_say_why_none(exchange), fg="yellow")
+        cited, text = answer.citations, answer.answer
+        marks = "".join(f"[{c.number}]" for c in cited if c.contains_answer)
+        if text is None:
+            self.print(_explain_no_answer(answer), fg="yellow")
         elif last_block != "answer":
-            self.say(f"answer  {answer} {marks}", bold=True)
+            self.print(f"answer  {text} {marks}", bold=True)
         elif marks:
             self._write(f" {marks}", fg="cyan")
         for citation in cited[:_CITED_AT_ONCE]:
-            self.say(_INDENT + citation_line(citation))
+            self.print(_INDENT + citation_line(citation))
         if len(cited) > _CITED_AT_ONCE:
-            self.say(f"{_INDENT}and {len(cited) - _CITED_AT_ONCE} more: /sources", dim=True)
-        self.say(exchange.cost, dim=True)
+            self.print(f"{_INDENT}and {len(cited) - _CITED_AT_ONCE} more: /sources", dim=True)
+        self.print(answer.cost, dim=True)
 
     def give_up(self) -> None:
-        """End what was under way, wherever it stands."""
+        """End the output of an interrupted answer."""
         self._begin_turn()
         self._end_line()
 
@@ -126,7 +123,7 @@ class Screen:
         self._blank = ""
 
     def _end_turn(self) -> str | None:
-        """Show what was held back; the block that the last of it stands in."""
+        """Show text held back; return the block that was shown last."""
         for piece in self._stream.finish():
             self._show(piece)
         last = self._block
@@ -134,7 +131,7 @@ class Screen:
         return last
 
     def _show(self, piece: Piece) -> None:
-        """Print a piece under the heading of its block; a plan waits until it is whole."""
+        """Print a piece under the heading of its block; plans are shown by `on_plan`."""
         if piece.block == "search":
             return
         text = piece.text
@@ -146,7 +143,7 @@ class Screen:
             if heading := _HEADINGS[piece.block]:
                 self._write(f"{heading}  ", fg="cyan")
             text = text.lstrip()
-        # Blanks wait for what follows them, so that none stand at the end of a block.
+        # Trailing whitespace is held back, so that a block never ends in it.
         text = self._blank + text
         shown = text.rstrip()
         self._blank = text[len(shown) :]
@@ -159,7 +156,7 @@ class Screen:
         self._block = None
 
     def _write(self, text: str, **style: Any) -> None:
-        # What came before decides whether a joiner belongs to an emoji that comes in pieces.
+        # The text before decides whether a joiner belongs to an emoji that arrives in pieces.
         before, self._written = self._written, (self._written + text)[-_CONTEXT:]
         text = printable(text, before)
         self._at_line_start = text.endswith("\n")
@@ -170,7 +167,7 @@ class Screen:
 
 
 def plan_lines(plan: SearchPlan) -> list[str]:
-    """A plan as a tree: a node stands below the first one it waits for, and names the others."""
+    """Format a plan as a tree: each node under its first parent, with further parents named."""
     nodes = {node.label: node for node in plan.nodes}
     lines: list[str] = []
 
@@ -190,10 +187,10 @@ def plan_lines(plan: SearchPlan) -> list[str]:
 
 
 def result_lines(result: NodeResult) -> Iterator[str]:
-    """What a node has found, a line a passage."""
+    """Format the result of a plan node, one line per passage."""
     label = result.node.label
     if result.expansion:
-        yield f"{label}: asked with {', '.join(map(flatten, result.expansion))}"
+        yield f"{label}: query expanded by {', '.join(map(flatten, result.expansion))}"
     if result.error is not None:
         yield f"{label}: search failed ({flatten(result.error)})"
     elif not result.passages:
@@ -206,16 +203,16 @@ def result_lines(result: NodeResult) -> Iterator[str]:
 
 
 def citation_line(citation: Citation) -> str:
-    """Number, title and address of a passage; some corpora have titles for addresses."""
+    """Format number, title and id of a passage; the id is omitted where it is the title."""
     passage = citation.passage
     title = flatten(passage.title) or shorten(citation.shown, _SNIPPET_CHARS)
     place = "" if passage.id == passage.title else f" ({flatten(passage.id)})"
     return f"[{citation.number}] {title}{place}"
 
 
-def trace_lines(exchange: Exchange) -> list[tuple[str, str]]:
-    """The transcript as `(author, line)`: `prompt` and `system` were inserted, `model` trained."""
-    trajectory = exchange.trajectory
+def trace_lines(answer: AgentAnswer) -> list[tuple[str, str]]:
+    """Return the transcript as `(author, line)`; author is `prompt`, `system` or `model`."""
+    trajectory = answer.trajectory
     parts: Sequence[tuple[str, str]] = [
         ("prompt", trajectory.opening),
         *((segment.author, segment.text) for segment in trajectory.segments),
@@ -228,18 +225,18 @@ def trace_lines(exchange: Exchange) -> list[tuple[str, str]]:
     ]
 
 
-def _say_why_none(exchange: Exchange) -> str:
-    texts = (s.text for s in exchange.trajectory.segments if s.author == "model")
+def _explain_no_answer(answer: AgentAnswer) -> str:
+    texts = (s.text for s in answer.trajectory.segments if s.author == "model")
     if not "".join(texts).strip():
         return (
-            "no answer: the model wrote nothing; one that thinks unseen needs more tokens "
-            f"(rollout.max_new_tokens is {exchange.recipe.rollout.max_new_tokens})"
+            "no answer: the model wrote nothing; models with hidden thinking need more tokens "
+            f"(rollout.max_new_tokens is {answer.recipe.rollout.max_new_tokens})"
         )
-    if exchange.trajectory.stop == "length":
-        most = exchange.recipe.rollout.max_new_tokens
-        room = exchange.recipe.policy.max_seq_length
+    if answer.trajectory.stop == "length":
+        most = answer.recipe.rollout.max_new_tokens
+        room = answer.recipe.policy.max_seq_length
         return (
-            "no answer: the tokens ran out; rollout.max_new_tokens is "
-            f"{most}, policy.max_seq_length {room}"
+            "no answer: the token limit was reached (rollout.max_new_tokens is "
+            f"{most}, policy.max_seq_length {room})"
         )
-    return "no answer: the model ended without an <answer> block"
+    return "no answer: the model stopped without an <answer> block"

@@ -132,7 +132,7 @@ def test_infer_shows_thought_plan_and_answer(serve, call, quirks, settings):
     shown = result.stdout.splitlines()
     assert shown[0].removeprefix("thinking  ") == "I look up city 3."
     assert "  A: number of city 3 (General)" in shown and "answer  Nr 51 [1]" in shown
-    assert "begins anew" not in result.stdout and "made up" not in result.stdout
+    assert "starts over" not in result.stdout and "invented" not in result.stdout
 
 
 @pytest.mark.parametrize(

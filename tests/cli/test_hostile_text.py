@@ -243,7 +243,7 @@ def test_a_session(place: Path) -> None:
     entries = (f"Who 1 {ATTACK}?", "/sources", "/plan", "/trace", f"/save {ATTACK}", "/help", "/x")
     lines = "".join(entry.replace("\r", "") + "\n" for entry in entries)
     said = call("infer", *recipe_options(place), input=lines)
-    assert "/help tells the commands" in said and "there is no command" in said
+    assert "Type a question, /help or /quit." in said and "unknown command" in said
 
 
 def test_the_error_of_a_bug_is_printable_too() -> None:

@@ -108,7 +108,7 @@ def test_a_pipe_of_questions_is_a_session(question: str, tmp_path: Path) -> None
     assert result.stdout.startswith("builtin:nano, searching General, News, Academy. /help")
     assert "Try: " in result.stdout.splitlines()[1]
     assert "\nmodel  │ <think>" in result.stdout and "\nsystem │ <result>" in result.stdout
-    assert "there is no command /nothing; /help lists them\n" in result.stdout
+    assert "unknown command /nothing; /help lists all commands\n" in result.stdout
     assert [row["question"] for row in json.loads(saved.read_text())] == [question]
 
 

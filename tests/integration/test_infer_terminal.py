@@ -85,7 +85,7 @@ def test_control_c_stops_the_answer_and_not_the_session(server, open_terminal):
         terminal.type("half a question" + CONTROL_C)
         terminal.wait_for(PROMPT)
         terminal.type(CONTROL_C)
-        terminal.wait_for("Ctrl-C once more leaves")
+        terminal.wait_for("press Ctrl-C again")
         terminal.wait_for(PROMPT)
         terminal.type(CONTROL_C)
         assert terminal.wait_until_left() == 0
@@ -160,7 +160,7 @@ def test_what_was_asked_comes_back_in_the_next_session(open_terminal, tmp_path):
     with open_terminal() as terminal:
         terminal.wait_for(PROMPT)
         terminal.type("/save " + str(tmp_path / "s.json") + ENTER)
-        terminal.wait_for("nothing has been answered yet")
+        terminal.wait_for("no question has been answered yet")
         terminal.type(QUESTION + ENTER)
         terminal.wait_for("answer  Nr 51")
         terminal.wait_for(PROMPT)

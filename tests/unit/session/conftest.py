@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rsearch_cli.session.exchange import Exchange
+from rsearch_cli.session.answer import AgentAnswer
 from rsearch_cli.types import (
     NodeResult,
     Passage,
@@ -26,10 +26,10 @@ MODEL = "<think> First [who]. </think>\n<search>\nNodes:\n</search>"
 
 
 @pytest.fixture
-def make_exchange(quickstart):
-    """Makes an exchange with the given answer, rounds or segments."""
+def make_answer(quickstart):
+    """Makes an answer with the given answer, rounds or segments."""
 
-    def make(answer: str | None = "Dublin", **fields) -> Exchange:
+    def make(answer: str | None = "Dublin", **fields) -> AgentAnswer:
         plan = SearchPlan(NODES, (("A", "B"),))
         results = (
             NodeResult(NODES[0], (), (NOVEL,)),
@@ -48,6 +48,6 @@ def make_exchange(quickstart):
             "answer": answer,
             "stop": "answer",
         }
-        return Exchange(Trajectory(**(settings | fields)), quickstart, 1.25, 0.0)
+        return AgentAnswer(Trajectory(**(settings | fields)), quickstart, 1.25, 0.0)
 
     return make

@@ -15,7 +15,7 @@ PARTS = Passage("p", "Bell", "Ada founded it.")
 
 def numbered(answer, *passages, chars=200):
     rounds = [SearchRound(None, (), (NodeResult(NODE, (), passages),))]
-    return [(c.number, c.passage.id, c.holds_answer) for c in cite(rounds, answer, chars)]
+    return [(c.number, c.passage.id, c.contains_answer) for c in cite(rounds, answer, chars)]
 
 
 def test_the_words_in_a_row_come_before_the_words_and_those_before_none():

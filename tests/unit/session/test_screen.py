@@ -33,18 +33,18 @@ def test_blocks_stand_under_their_names_and_tags_are_gone(screen, capsys):
 
 def test_text_outside_of_blocks_and_made_up_results_are_shown_for_what_they_are(screen, capsys):
     grow(screen, "Well. <result> A: x </result> <answer></answer>")
-    assert capsys.readouterr().out == "Well.\na result that it made up  A: x"
+    assert capsys.readouterr().out == "Well.\nresult invented by the model  A: x"
 
 
-def test_a_whole_answer_is_followed_by_its_passages_and_its_cost(screen, capsys, make_exchange):
-    exchange = make_exchange()
-    first, _, last = exchange.trajectory.segments
+def test_a_whole_answer_is_followed_by_its_passages_and_its_cost(screen, capsys, make_answer):
+    answer = make_answer()
+    first, _, last = answer.trajectory.segments
     grow(screen, first.text)
-    screen.on_plan(PlanReading(exchange.trajectory.rounds[0].plan, (), ()))
-    for result in exchange.trajectory.rounds[0].results:
+    screen.on_plan(PlanReading(answer.trajectory.rounds[0].plan, (), ()))
+    for result in answer.trajectory.rounds[0].results:
         screen.on_result(result)
     grow(screen, last.text)
-    screen.finish(exchange)
+    screen.finish(answer)
     assert capsys.readouterr().out == (
         "thinking  First [who].\n"
         "plan\n"
@@ -52,7 +52,7 @@ def test_a_whole_answer_is_followed_by_its_passages_and_its_cost(screen, capsys,
         "  └─ B: author birthplace (General)\n"
         "results\n"
         "  A: Dracula — A novel by Bram Stoker.\n"
-        "  B: asked with Bram Stoker\n"
+        "  B: query expanded by Bram Stoker\n"
         "  B: Bram Stoker — Irish author, born in Dublin.\n"
         "  B: Dracula — A novel by Bram Stoker.\n"
         "answer  Dublin [1]\n"
@@ -62,37 +62,35 @@ def test_a_whole_answer_is_followed_by_its_passages_and_its_cost(screen, capsys,
     )
 
 
-def test_many_passages_are_cut_short(screen, capsys, make_exchange):
+def test_many_passages_are_cut_short(screen, capsys, make_answer):
     node = PlanNode("A", "x", "General")
     found = NodeResult(node, (), tuple(Passage(str(i), f"T{i}", "x") for i in range(7)))
     rounds = (SearchRound(SearchPlan((node,)), (), (found,)),)
-    screen.finish(make_exchange(rounds=rounds))
+    screen.finish(make_answer(rounds=rounds))
     assert "  [5] T4 (4)\n  and 2 more: /sources\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("stop", "line"),
     [
-        ("eos", "no answer: the model ended without an <answer> block\n"),
+        ("eos", "no answer: the model stopped without an <answer> block\n"),
         (
             "length",
-            "no answer: the tokens ran out; rollout.max_new_tokens is 80, policy.max_seq_length "
-            "512\n",
+            "no answer: the token limit was reached (rollout.max_new_tokens is 80, "
+            "policy.max_seq_length 512)\n",
         ),
     ],
 )
-def test_no_answer_is_said(screen, capsys, make_exchange, stop, line):
+def test_no_answer_is_said(screen, capsys, make_answer, stop, line):
     screen.on_text("I cannot tell.")
-    screen.finish(make_exchange(None, stop=stop, rounds=()))
+    screen.finish(make_answer(None, stop=stop, rounds=()))
     assert capsys.readouterr().out == f"I cannot tell.\n{line}0 searches, 4 tokens, 1.2 s\n"
 
 
-def test_a_reply_without_any_text_is_said_to_be_one(screen, capsys, make_exchange):
-    screen.finish(
-        make_exchange(None, stop="eos", rounds=(), segments=(Segment("", (1,), "model"),))
-    )
+def test_a_reply_without_any_text_is_said_to_be_one(screen, capsys, make_answer):
+    screen.finish(make_answer(None, stop="eos", rounds=(), segments=(Segment("", (1,), "model"),)))
     assert capsys.readouterr().out.startswith(
-        "no answer: the model wrote nothing; one that thinks unseen needs more tokens "
+        "no answer: the model wrote nothing; models with hidden thinking need more tokens "
         "(rollout.max_new_tokens is 80)\n"
     )
 
@@ -115,7 +113,7 @@ def test_a_reply_that_begins_anew_is_told_and_shown_again(screen, capsys):
     screen.on_text("<think> First")
     screen.on_text("<think> Second")
     assert capsys.readouterr().out == (
-        "thinking  First\nthe reply broke off and begins anew\nthinking  Second"
+        "thinking  First\nthe reply was interrupted and starts over\nthinking  Second"
     )
 
 
@@ -132,7 +130,7 @@ def test_foreign_text_obeys_nothing(screen, capsys):
 def test_after_an_interruption_a_line_begins(screen, capsys):
     screen.on_text("<think> I was")
     screen.give_up()
-    screen.say("stopped")
+    screen.print("stopped")
     screen.on_text("<think> Anew")
     assert capsys.readouterr().out == "thinking  I was\nstopped\nthinking  Anew"
 
@@ -194,8 +192,8 @@ def test_a_title_that_is_the_address_stands_once():
     assert lines == ["[1] Rome", "[2] Text alone. (7)"]
 
 
-def test_the_trace_tells_who_wrote_what(make_exchange):
-    exchange = make_exchange(
+def test_the_trace_tells_who_wrote_what(make_answer):
+    answer = make_answer(
         opening="<think>",
         segments=(
             Segment(" a\n\nb </think>\n", (1,), "model"),
@@ -203,7 +201,7 @@ def test_the_trace_tells_who_wrote_what(make_exchange):
             Segment("", (3,), "system"),
         ),
     )
-    assert trace_lines(exchange) == [
+    assert trace_lines(answer) == [
         ("prompt", "<think>"),
         ("model", " a"),
         ("model", ""),

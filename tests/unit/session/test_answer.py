@@ -1,4 +1,4 @@
-"""An exchange as JSON and Markdown, and its way into a file."""
+"""An answer as JSON and Markdown, and its way into a file."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from rsearch_cli.session.exchange import save_exchanges
+from rsearch_cli.session.answer import save_answers
 from rsearch_cli.types import NodeResult, SearchRound
 
 
-def test_json_holds_everything(make_exchange):
-    told = json.loads(json.dumps(make_exchange().as_json()))
+def test_json_holds_everything(make_answer):
+    told = json.loads(json.dumps(make_answer().as_json()))
     assert told["question"] == "Where was the author of *Dracula* born?"
     assert told["thinking"] == ["First [who]."]
     (plan,) = told["plans"]
@@ -35,32 +35,32 @@ def test_json_holds_everything(make_exchange):
     assert [told[f] for f in figures] == ["Dublin", "answer", 2, 0, 4, 1.25, 0.0]
 
 
-def test_markdown_takes_foreign_text_literally(make_exchange):
-    text = make_exchange().as_markdown()
+def test_markdown_takes_foreign_text_literally(make_answer):
+    text = make_answer().as_markdown()
     assert text.startswith("## Where was the author of \\*Dracula\\* born?\n\n> First \\[who\\].\n")
     assert "    A: author of Dracula (General)\n" in text
     assert "**Dublin** \\[1\\]\n\n1. Bram Stoker (https://x.org/s)\n2. Dracula (n)\n" in text
     assert text.endswith("2 searches, 4 tokens, 1.2 s\n")
 
 
-def test_markdown_tells_what_went_wrong(make_exchange):
-    result = make_exchange().trajectory.rounds[0].results[0]
+def test_markdown_tells_what_went_wrong(make_answer):
+    result = make_answer().trajectory.rounds[0].results[0]
     failed = NodeResult(result.node, error="server\nbusy")
     rounds = (SearchRound(None, ("no <nodes>",)), SearchRound(None, ("x",), (failed,)))
-    text = make_exchange(None, rounds=rounds).as_markdown()
+    text = make_answer(None, rounds=rounds).as_markdown()
     assert "Plan not valid: no \\<nodes\\>" in text
     assert "- A: search failed (server busy)" in text
     assert "\n\nNo answer.\n\n1 search (1 failed), 4 tokens" in text
 
 
-def test_saving_replaces_the_file_as_a_whole(make_exchange, tmp_path):
+def test_saving_replaces_the_file_as_a_whole(make_answer, tmp_path):
     path = tmp_path / "s.json"
-    assert save_exchanges(path, [make_exchange()]) is None
-    assert save_exchanges(path, [make_exchange(), make_exchange(None)]) is None
+    assert save_answers(path, [make_answer()]) is None
+    assert save_answers(path, [make_answer(), make_answer(None)]) is None
     assert [e["answer"] for e in json.loads(path.read_text())] == ["Dublin", None]
     assert [p.name for p in tmp_path.iterdir()] == ["s.json"]
-    assert save_exchanges(tmp_path / "s.md", [make_exchange()]) is None
-    assert (tmp_path / "s.md").read_text() == make_exchange().as_markdown()
+    assert save_answers(tmp_path / "s.md", [make_answer()]) is None
+    assert (tmp_path / "s.md").read_text() == make_answer().as_markdown()
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,8 @@ def test_saving_replaces_the_file_as_a_whole(make_exchange, tmp_path):
         ("file/s.md", "file/s.md cannot be written: Not a directory"),
     ],
 )
-def test_what_cannot_be_written_is_said_and_leaves_nothing(make_exchange, tmp_path, name, reason):
+def test_what_cannot_be_written_is_said_and_leaves_nothing(make_answer, tmp_path, name, reason):
     (tmp_path / "file").write_text("mine")
-    problem = save_exchanges(tmp_path / name, [make_exchange()])
+    problem = save_answers(tmp_path / name, [make_answer()])
     assert problem is not None and problem.endswith(reason)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -1,8 +1,4 @@
-"""One question with its answer, and the forms in which it leaves the terminal.
-
-Place in the path: made by `Agent.ask`; shown by `Screen`, printed as JSON, saved by the session. On
-failure: a file that cannot be written whole is not written at all, and the reason is the reply.
-"""
+"""One answered question, and its forms: JSON, Markdown, and a file of several."""
 
 from __future__ import annotations
 
@@ -18,17 +14,17 @@ from rsearch_cli.runs.atomic_write import replacing
 from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.session.citations import Citation, cite
 from rsearch_cli.terminal import escape_markdown, printable
-from rsearch_cli.types import NodeResult, SearchPlan, SearchRound, Trajectory
+from rsearch_cli.types import NodeResult, Passage, SearchPlan, SearchRound, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
-    """A question and all that came of it.
+class AgentAnswer:
+    """An answered question.
 
     Attributes:
         trajectory: The rollout.
-        recipe: The settings it was made with.
-        seconds: Wall-clock time it took.
+        recipe: The settings of the rollout.
+        seconds: Wall-clock time.
         usd: What was paid for it.
     """
 
@@ -39,35 +35,51 @@ class Exchange:
 
     @property
     def question(self) -> str:
-        """What was asked."""
+        """The question."""
         return self.trajectory.question.text
 
     @property
+    def answer(self) -> str | None:
+        """Text of the last `<answer>` block, or None."""
+        return self.trajectory.answer
+
+    @property
+    def plan(self) -> SearchPlan | None:
+        """The last valid plan, or None."""
+        plans = [round_.plan for round_ in self.trajectory.rounds if round_.plan is not None]
+        return plans[-1] if plans else None
+
+    @property
+    def passages(self) -> tuple[Passage, ...]:
+        """The passages that were found, without duplicates, likeliest evidence first."""
+        return tuple(citation.passage for citation in self.citations)
+
+    @property
     def thoughts(self) -> tuple[str, ...]:
-        """Texts of the <think> blocks."""
+        """Texts of the `<think>` blocks."""
         trajectory = self.trajectory
         protocol = self.recipe.protocol
         return read_transcript(trajectory.opening, trajectory.segments, protocol).thoughts
 
     @property
     def citations(self) -> list[Citation]:
-        """The passages that the model had, numbered."""
+        """The passages that the model was given, numbered."""
         chars = self.recipe.search.passage_chars
         return cite(self.trajectory.rounds, self.trajectory.answer, chars)
 
     @property
     def searches(self) -> int:
-        """Plan nodes that were carried out."""
+        """Number of searches."""
         return sum(len(round_.results) for round_ in self.trajectory.rounds)
 
     @property
     def tokens(self) -> int:
-        """Tokens that the model wrote."""
+        """Number of tokens that the model generated."""
         return self.trajectory.generated_tokens
 
     @property
     def cost(self) -> str:
-        """What it took, in words; dollars only where there were any."""
+        """Searches, tokens, seconds and, if any, dollars, as text."""
         failed = self.trajectory.failed_searches
         words = [
             count(self.searches, "search", "searches") + (f" ({failed} failed)" if failed else ""),
@@ -77,7 +89,7 @@ class Exchange:
         return ", ".join([*words, f"${self.usd:.4f}"] if self.usd else words)
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, JSON-ready; see `rsearch infer --json`."""
+        """Return everything as JSON, in the format of `rsearch infer --json`."""
         return {
             "question": self.question,
             "thinking": list(self.thoughts),
@@ -93,14 +105,14 @@ class Exchange:
         }
 
     def as_markdown(self) -> str:
-        """All of it for a person; what models and sources wrote is escaped."""
+        """Return everything as Markdown; text of models and sources is escaped."""
         parts = [f"## {escape_markdown(self.question)}"]
         parts += [f"> {escape_markdown(thought)}" for thought in self.thoughts]
         for round_ in self.trajectory.rounds:
             parts.append(_plan_as_markdown(round_))
             parts += ["\n".join(_result_as_markdown(result)) for result in round_.results]
         cited = self.citations
-        marks = "".join(f"\\[{c.number}\\]" for c in cited if c.holds_answer)
+        marks = "".join(f"\\[{c.number}\\]" for c in cited if c.contains_answer)
         answer = self.trajectory.answer
         parts.append(
             "No answer." if answer is None else f"**{escape_markdown(answer)}** {marks}".rstrip()
@@ -114,21 +126,21 @@ class Exchange:
         return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def save_exchanges(path: Path, exchanges: Sequence[Exchange]) -> str | None:
-    """Write exchanges to a file, whole or not at all: JSON for `.json`, Markdown for `.md`.
+def save_answers(path: Path, answers: Sequence[AgentAnswer]) -> str | None:
+    """Write answers to a file atomically, as JSON for `.json` and Markdown for `.md`.
 
     Returns:
-        Why it could not be written, in one line; None if it was.
+        The error in one line, or None.
     """
     if path.suffix == ".json":
-        text = dump_json([e.as_json() for e in exchanges], indent=2) + "\n"
+        text = dump_json([e.as_json() for e in answers], indent=2) + "\n"
     elif path.suffix == ".md":
-        text = "\n".join(printable(exchange.as_markdown()) for exchange in exchanges)
+        text = "\n".join(printable(answer.as_markdown()) for answer in answers)
     else:
         return f"{path}: the name must end in .json or .md"
     try:
         with replacing(path) as state:
-            # A server may send half of a surrogate pair.
+            # Servers may send lone surrogates.
             state.write_text(text, encoding="utf-8", errors="replace")
     except (OSError, ValueError) as error:  # the latter for a null byte in the name
         return cannot_write(path, error)
@@ -136,13 +148,13 @@ def save_exchanges(path: Path, exchanges: Sequence[Exchange]) -> str | None:
 
 
 def cannot_write(path: Path | str, error: Exception) -> str:
-    """Why a file cannot be written, in one line."""
+    """Describe why a file cannot be written."""
     reason = error.strerror if isinstance(error, OSError) else str(error).rstrip(".")
     return f"{path} cannot be written: {reason}"
 
 
 def count(number: int, one: str, many: str) -> str:
-    """A number with its noun."""
+    """Format a number with its noun."""
     return f"{number} {one if number == 1 else many}"
 
 

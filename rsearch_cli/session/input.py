@@ -1,8 +1,4 @@
-"""The lines of a session: typed at a terminal, or read from a pipe.
-
-Place in the path: under the session's loop. On failure: a history file that cannot be written is
-said once, and the session keeps its history to itself.
-"""
+"""Input of a session: lines typed at a terminal, or read from a pipe."""
 
 from __future__ import annotations
 
@@ -21,42 +17,42 @@ HISTORY = "infer-history"
 PROMPT = "> "
 
 
-class Reader(Protocol):
-    """Where a session's lines come from."""
+class LineInput(Protocol):
+    """Source of a session's entries."""
 
     def read(self) -> str | None:
-        """The next entry, which may have several lines; None when the person leaves."""
+        """Return the next entry, which may span lines; None at the end."""
         ...
 
 
-def open_reader() -> Reader:
-    """A prompt with history and editing at a terminal; plain lines from anything else."""
+def open_input() -> LineInput:
+    """Open a prompt with history and editing at a terminal; plain lines otherwise."""
     if sys.stdin.isatty() and sys.stdout.isatty():
-        return PromptReader(Path(platformdirs.user_data_dir("rsearch", appauthor=False)) / HISTORY)
-    return PipeReader()
+        return PromptInput(Path(platformdirs.user_data_dir("rsearch", appauthor=False)) / HISTORY)
+    return PipeInput()
 
 
-class PipeReader:
-    """Takes a line of stdin as an entry; bytes that are no text become U+FFFD."""
+class PipeInput:
+    """Reads each line of stdin as an entry; undecodable bytes become U+FFFD."""
 
     def __init__(self) -> None:
         if isinstance(sys.stdin, TextIOWrapper):
-            # It reads ahead: else one bad byte would also cost the lines before it.
+            # Decoding reads ahead: an error would also lose the lines before the bad byte.
             sys.stdin.reconfigure(errors="replace")
 
     def read(self) -> str | None:
-        """The next line; None at the end."""
+        """Return the next line; None at the end."""
         return sys.stdin.readline() or None
 
 
-class PromptReader:
-    """Reads entries at a terminal, by prompt_toolkit.
+class PromptInput:
+    """Reads entries at a terminal with prompt_toolkit.
 
-    Enter ends an entry, Alt-Enter begins a new line in it; pasted text keeps its lines. Ctrl-D
-    leaves, and so does Ctrl-C when it comes twice while nothing is written.
+    Enter ends an entry, Alt-Enter inserts a line break; pasted text keeps its lines. Ctrl-D leaves,
+    as does Ctrl-C pressed twice at an empty prompt.
 
     Args:
-        history: File of all entries, the person's own to read.
+        history: File of all entries, readable by its owner only.
     """
 
     def __init__(self, history: Path) -> None:
@@ -75,7 +71,7 @@ class PromptReader:
         )
 
     def read(self) -> str | None:
-        """The next entry; None when the person leaves."""
+        """Return the next entry; None on leaving."""
         warned = False
         while True:
             try:
@@ -89,7 +85,7 @@ class PromptReader:
                     return None
                 else:
                     warned = True
-                    logger.info("Ctrl-C once more leaves, and so does Ctrl-D")
+                    logger.info("press Ctrl-C again or Ctrl-D to leave")
 
 
 def _open_history(path: Path) -> Any:
@@ -101,5 +97,5 @@ def _open_history(path: Path) -> Any:
         with path.open("ab"):
             return FileHistory(str(path))
     except OSError as error:
-        logger.warning(f"no history is kept: {path} ({error.strerror})")
+        logger.warning(f"the history is not saved: {path}: {error.strerror}")
         return InMemoryHistory()

@@ -8,8 +8,8 @@ import json
 import pytest
 
 from rsearch_cli.errors import BudgetExceeded, PolicyError
-from rsearch_cli.session.loop import COMMANDS, Session
-from rsearch_cli.session.reader import PipeReader, open_reader
+from rsearch_cli.session.input import PipeInput, open_input
+from rsearch_cli.session.repl import COMMANDS, Session
 from rsearch_cli.session.screen import Screen
 from rsearch_cli.terminal import printable
 
@@ -17,14 +17,14 @@ pytestmark = pytest.mark.usefixtures("messages_on_stderr")
 
 
 class Answering:
-    """Answers everything with the same exchange, and fails when it is told to."""
+    """Answers everything with the same answer, and fails when it is told to."""
 
     name = "builtin:nano"
     examples = ("Who wrote it?",)
 
-    def __init__(self, exchange) -> None:
-        self.exchange = exchange
-        self.recipe = exchange.recipe
+    def __init__(self, answer) -> None:
+        self.answer = answer
+        self.recipe = answer.recipe
         self.asked: list[str] = []
 
     def ask(self, text, observer=None):
@@ -33,7 +33,7 @@ class Answering:
         if text in FAILURES:
             raise FAILURES[text]
         observer.on_text("<answer> Dublin </answer>")
-        return self.exchange
+        return self.answer
 
 
 FAILURES = {
@@ -52,11 +52,11 @@ class Lines:
 
 
 @pytest.fixture
-def talk(make_exchange, capsys):
+def talk(make_answer, capsys):
     """Runs a session over the lines; gives what was asked, stdout and stderr."""
 
     def run(*lines: str):
-        agent = Answering(make_exchange())
+        agent = Answering(make_answer())
         Session(agent, Screen()).run(Lines(*lines))
         captured = capsys.readouterr()
         return agent.asked, captured.out.split("\n", 2)[-1], captured.err
@@ -64,11 +64,11 @@ def talk(make_exchange, capsys):
     return run
 
 
-def test_it_begins_with_who_answers_and_what_to_ask(make_exchange, capsys):
-    Session(Answering(make_exchange()), Screen()).run(Lines())
+def test_it_begins_with_who_answers_and_what_to_ask(make_answer, capsys):
+    Session(Answering(make_answer()), Screen()).run(Lines())
     assert capsys.readouterr().out == (
-        "builtin:nano, searching General, News, Academy. /help tells the commands, /quit leaves\n"
-        "It knows nothing but an invented world. Try: Who wrote it?\n"
+        "builtin:nano, searching General, News, Academy. Type a question, /help or /quit.\n"
+        "Its sources cover an invented world only. For example, ask: Who wrote it?\n"
     )
 
 
@@ -102,15 +102,15 @@ def test_a_bug_is_not_hidden(talk, monkeypatch):
 
 @pytest.mark.parametrize("command", ["/sources", "/plan", "/trace", "/save x.json"])
 def test_before_the_first_answer_there_is_nothing_to_tell(talk, command):
-    assert talk(command)[1] == "nothing has been answered yet\n"
+    assert talk(command)[1] == "no question has been answered yet\n"
 
 
 @pytest.mark.parametrize(
     ("command", "line"),
     [
-        ("/soruces", "there is no command /soruces; did you mean /sources?\n"),
-        ("/xyz", "there is no command /xyz; /help lists them\n"),
-        ("/", "there is no command /; /help lists them\n"),
+        ("/soruces", "unknown command /soruces; did you mean /sources?\n"),
+        ("/xyz", "unknown command /xyz; /help lists all commands\n"),
+        ("/", "unknown command /; /help lists all commands\n"),
     ],
 )
 def test_an_unknown_command_names_the_nearest(talk, command, line):
@@ -150,8 +150,8 @@ def test_a_session_is_saved_again_and_again_but_over_nothing_else(talk, tmp_path
     )  # fmt: skip
     assert f"saved 1 answer to {path}\n" in out and f"saved 2 answers to {path}\n" in out
     assert len(json.loads(path.read_text())) == 2
-    assert f"{other} exists; give another name\n" in out and other.read_text() == "mine"
-    assert "/save needs a file: /save answers.json, or answers.md\n" in out
+    assert f"{other} already exists; choose another name\n" in out and other.read_text() == "mine"
+    assert "/save needs a file name: /save answers.json or /save answers.md\n" in out
     assert "s.txt: the name must end in .json or .md\n" in out
 
 
@@ -176,8 +176,8 @@ def test_a_name_that_no_file_can_have_is_said_and_the_session_goes_on(
 
 def test_without_a_terminal_every_line_is_an_entry(monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("Who?\n\n/quit"))
-    reader = open_reader()
-    assert isinstance(reader, PipeReader)
+    reader = open_input()
+    assert isinstance(reader, PipeInput)
     assert [reader.read() for _ in range(4)] == ["Who?\n", "\n", "/quit", None]
 
 
@@ -186,5 +186,5 @@ def test_bytes_that_are_no_text_cost_nothing_but_themselves(monkeypatch):
         io.BytesIO(b"Who?\n\xff what\nWhy?"), encoding="utf-8", errors="strict"
     )
     monkeypatch.setattr("sys.stdin", piped)
-    reader = open_reader()
+    reader = open_input()
     assert [reader.read() for _ in range(4)] == ["Who?\n", "\ufffd what\n", "Why?", None]
