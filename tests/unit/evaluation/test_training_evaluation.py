@@ -111,6 +111,7 @@ def test_the_slice_is_scored_by_means_over_greedy_answers() -> None:
     assert rollout.temperatures == [0.0]
 
 
+@pytest.mark.stack
 @pytest.mark.parametrize("sampled", [True, False])
 def test_a_policy_is_sampled_only_if_the_recipe_asks_for_it(sampled) -> None:
     rollout = Scripted(load_recipe("quickstart", [f"evaluate.sampled={sampled}"]).recipe)

@@ -48,6 +48,7 @@ def test_the_table_has_the_parameters_of_the_model_cards() -> None:
     assert {name: shape.parameters for name, shape in KNOWN.items()} == PARAMETERS
 
 
+@pytest.mark.stack
 @pytest.mark.parametrize("tied", [True, False])
 def test_parameters_are_those_that_transformers_builds(folder, tied) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM

@@ -231,6 +231,7 @@ def test_a_hit_of_elasticsearch_is_its_source(write: Any) -> None:
     assert fields(write("q.jsonl", json.dumps(hit))) == [{"_id": "7", "title": "A", "text": "B"}]
 
 
+@pytest.mark.stack
 def test_nan_counts_as_a_field_that_is_not_there(write: Any, tmp_path: Path) -> None:
     import pandas
 

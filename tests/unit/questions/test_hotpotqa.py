@@ -160,6 +160,7 @@ def test_what_breaks_the_schema_is_named(
     assert problem in str(caught.value)
 
 
+@pytest.mark.stack
 def test_a_hub_out_of_reach_says_how_to_go_on() -> None:
     opened = open_hotpotqa(QuestionsConfig(), seed=1)
     with pytest.raises(DataNotFound) as caught:
@@ -185,6 +186,7 @@ def test_records_are_the_rows_as_they_came(
     assert record.question.supporting_titles == ("Alpha", "Beta")
 
 
+@pytest.mark.stack
 def test_the_hub_set_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
@@ -201,6 +203,7 @@ def test_the_hub_set_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
         opened.records("test")
 
 
+@pytest.mark.stack
 def test_the_hub_set_keeps_its_own_splits(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 

@@ -154,6 +154,7 @@ def save_by_hand(path):
     path.write_bytes(bytes(400_000))
 
 
+@pytest.mark.stack
 @pytest.mark.parametrize("save", [save_with_torch, save_with_safetensors, save_by_hand])
 def test_a_write_that_fails_is_one_line_whichever_library_made_it(tmp_path, save):
     resource = pytest.importorskip("resource", reason="limits need POSIX")

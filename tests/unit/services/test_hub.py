@@ -31,6 +31,7 @@ def online(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
+@pytest.mark.stack
 def test_a_hub_that_is_not_there_costs_one_line_and_no_waiting(monkeypatch, capsys) -> None:
     import datasets
     from huggingface_hub import hf_hub_download
@@ -48,6 +49,7 @@ def test_a_hub_that_is_not_there_costs_one_line_and_no_waiting(monkeypatch, caps
         hf_hub_download("some/body", "config.json")
 
 
+@pytest.mark.stack
 def test_a_hub_that_answers_is_asked_once(monkeypatch, capsys) -> None:
     with Busy() as server:
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
@@ -58,6 +60,7 @@ def test_a_hub_that_answers_is_asked_once(monkeypatch, capsys) -> None:
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.stack
 def test_whoever_is_offline_by_choice_is_not_asked_for(monkeypatch, capsys) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
