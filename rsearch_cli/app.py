@@ -9,29 +9,20 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
 import typer
+import typer.main
 from typer.core import TyperGroup
 
 from rsearch_cli import __version__
-from rsearch_cli.commands.cache import cache_app
-from rsearch_cli.commands.data import data
-from rsearch_cli.commands.doctor import doctor
-from rsearch_cli.commands.estimate import estimate
-from rsearch_cli.commands.eval import eval_app
-from rsearch_cli.commands.index import index
-from rsearch_cli.commands.infer import infer
-from rsearch_cli.commands.keys import hide_keys
-from rsearch_cli.commands.preview import preview
-from rsearch_cli.commands.push import push
-from rsearch_cli.commands.recipes import recipes_app
-from rsearch_cli.commands.train import train
 from rsearch_cli.distributed import reported_by_main
 from rsearch_cli.errors import OutOfMemory, RsearchError, is_shortage, shortage
 from rsearch_cli.home import provide_home
+from rsearch_cli.key_flags import hide_keys
 from rsearch_cli.streams import echo, prepare_streams
 from rsearch_cli.terminal import printable
 from rsearch_cli.ui.stderr_log import log_to_stderr, show_debug_log
@@ -43,8 +34,48 @@ PIPE_CLOSED = 141
 USAGE = 2
 
 
+COMMANDS: Mapping[str, tuple[str, str, str]] = {
+    "data": ("data", "data", "Write a question file from a question set."),
+    "index": ("index", "index", "Build the search index of a corpus, or a corpus from questions."),
+    "preview": (
+        "preview",
+        "preview",
+        "Show what a recipe trains on, and one rollout with its mask.",
+    ),
+    "train": ("train", "train", "Train a search agent with GRPO, evaluated before and after."),
+    "estimate": (
+        "estimate",
+        "estimate",
+        "Predict requests, cost and GPU memory of a training run.",
+    ),
+    "eval": ("eval", "eval_app", "Evaluate a search agent, also with one search or none."),
+    "push": ("push", "push", "Publish a trained agent on the Hugging Face Hub."),
+    "infer": ("infer", "infer", "Ask a search agent, and watch it think, search and answer."),
+    "recipes": ("recipes", "recipes_app", "List the recipes, or show one in full."),
+    "cache": ("cache", "cache_app", "Inspect, clear, export or import cached answers."),
+    "doctor": ("doctor", "doctor", "Check this machine: driver, CUDA, libraries, disk, keys, Hub."),
+}
+"""Command to its module in `rsearch_cli.commands`, what to take from it, and its line of help."""
+
+
+def load_command(name: str) -> Any:
+    """Import a command; the others are not, so that `rsearch --help` stays fast."""
+    module, attribute, _ = COMMANDS[name]
+    found = getattr(import_module(f"rsearch_cli.commands.{module}"), attribute)
+    if not isinstance(found, typer.Typer):
+        command, found = found, typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        found.command(name)(command)
+    loaded = typer.main.get_command(found)
+    loaded.name = name
+    return loaded
+
+
 class _Root(TyperGroup):
     """The outermost command: it takes `--debug` at any place and ends every exception."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, name and load_command(name), rest
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         with log_to_stderr():
@@ -154,17 +185,8 @@ def _root(
         show_debug_log()
 
 
-app.command()(data)
-app.command()(index)
-app.command()(preview)
-app.command()(train)
-app.command()(estimate)
-app.add_typer(eval_app, name="eval")
-app.command()(push)
-app.command()(infer)
-app.add_typer(recipes_app, name="recipes")
-app.add_typer(cache_app, name="cache")
-app.command()(doctor)
+for _name, (_, _, _line) in COMMANDS.items():
+    app.command(_name, help=_line)(lambda: None)
 
 
 def _has_working_folder() -> bool:

@@ -16,7 +16,7 @@ class RsearchError(Exception):
 
 
 class UsageError(RsearchError):
-    """Options or arguments that contradict each other or have no meaning."""
+    """Options or arguments contradict each other, or one of them is missing."""
 
     exit_code = 2
 

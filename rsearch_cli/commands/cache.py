@@ -13,7 +13,9 @@ from rsearch_cli.terminal import on_one_line
 from rsearch_cli.ui.output import print_json, print_rich
 
 cache_app = typer.Typer(
-    no_args_is_help=True, help="Inspect, clear, export or import cached search and model answers."
+    add_completion=False,
+    no_args_is_help=True,
+    help="Inspect, clear, export or import cached search and model answers.",
 )
 
 Service = Annotated[

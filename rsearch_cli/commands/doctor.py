@@ -20,13 +20,13 @@ _MARKS = {"ok": "ok  ", "note": "note", "problem": "FAIL"}
 def doctor(as_json: Json = False) -> None:
     """Check this machine: driver, CUDA, compiler, libraries, disk, keys and the Hub.
 
-    Exits with 1 if something must be mended. Keys are never shown.
+    The exit code is 1 if there is a problem. Keys are never printed.
 
     Example: rsearch doctor
     """
     from rsearch_cli.workflows.doctor import examine_machine
 
-    logger.info("checking this machine; importing torch and Unsloth takes some seconds")
+    logger.info("checking this machine; importing torch and Unsloth takes a few seconds")
     checks = []
     for check in examine_machine():
         checks.append(check)

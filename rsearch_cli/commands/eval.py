@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rsearch_cli.commands.options import (
+    QUESTION_PANEL,
     SERVICES_PANEL,
     CacheDir,
     EndpointModel,
@@ -17,8 +18,8 @@ from rsearch_cli.commands.options import (
     Json,
     Model,
     OpenaiKey,
-    OptionalRecipe,
     Overrides,
+    RunRecipe,
     TrustRemoteCode,
     TrustSettings,
     use_services,
@@ -29,9 +30,7 @@ from rsearch_cli.ui.output import print_json, rich_stdout
 if TYPE_CHECKING:
     from rsearch_cli.ui.tables import TableData
 
-eval_app = typer.Typer()
-
-QUESTION_PANEL = "Questions"
+eval_app = typer.Typer(add_completion=False)
 
 
 OutputDir = Annotated[
@@ -95,7 +94,7 @@ SIDE_HELP = "Evaluation folder, or FOLDER:METHOD."
 @eval_app.callback(invoke_without_command=True)
 def evaluate(
     context: typer.Context,
-    recipe: OptionalRecipe = None,
+    recipe: RunRecipe = None,
     overrides: Overrides = None,
     output_dir: OutputDir = None,
     overwrite: Overwrite = False,

@@ -1,17 +1,14 @@
-"""`rsearch infer`: a question to a search agent, or a session of them.
-
-Place in the path: a command over `commands.asking` and `session`. On failure: one question ends
-with the exit code of what went wrong; in a session it is a line, and the session goes on.
-"""
+"""`rsearch infer`: ask a search agent one question, or open a session."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
 from rsearch_cli.commands.options import (
-    POLICY_PANEL,
+    MODEL_PANEL,
     CacheDir,
     EndpointModel,
     EndpointUrl,
@@ -19,46 +16,44 @@ from rsearch_cli.commands.options import (
     Json,
     Model,
     OpenaiKey,
-    OptionalRecipe,
     Overrides,
+    RunRecipe,
     TrustRemoteCode,
     TrustSettings,
+    recipe_options,
     use_services,
 )
+from rsearch_cli.errors import UsageError
 from rsearch_cli.ui.output import print_json
 
 
+@recipe_options("rollout.max_turns", "seed")
 def infer(
     question: Annotated[
-        str | None, typer.Argument(help="What to ask; without it a session begins.")
+        str | None, typer.Argument(help="The question. Without one a session opens.")
     ] = None,
-    recipe: OptionalRecipe = None,
+    recipe: RunRecipe = None,
     overrides: Overrides = None,
     model: Model = None,
     endpoint: EndpointUrl = None,
     endpoint_model: EndpointModel = None,
-    max_turns: Annotated[
-        int | None, typer.Option(help="Most searches in one answer.", rich_help_panel=POLICY_PANEL)
-    ] = None,
     temperature: Annotated[
         float,
         typer.Option(
-            min=0.0, max=4.0, help="0 takes the likeliest token.", rich_help_panel=POLICY_PANEL
+            min=0.0,
+            max=4.0,
+            help="Sampling temperature; 0 is greedy decoding.",
+            rich_help_panel=MODEL_PANEL,
         ),
     ] = 0.0,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            help="Of the invented world, and of what is drawn at a temperature.",
-            rich_help_panel=POLICY_PANEL,
-        ),
-    ] = None,
     exa_api_key: ExaKey = None,
     openai_api_key: OpenaiKey = None,
     cache_dir: CacheDir = None,
     trust_settings: TrustSettings = False,
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
+    *,
+    settings: Mapping[str, Any],
 ) -> None:
     """Ask a search agent, and watch it think, search and answer.
 
@@ -67,9 +62,9 @@ def infer(
     from rsearch_cli.workflows.ask import InferOptions, open_agent
 
     if as_json and question is None:
-        raise typer.BadParameter("--json goes with a question; a session has /save FILE.json")
+        raise UsageError("--json needs a question; in a session, use /save FILE.json")
     if question is not None and not question.strip():
-        raise typer.BadParameter("the question is empty")
+        raise UsageError("the question is empty")
     use_services(exa_api_key=exa_api_key, openai_api_key=openai_api_key, cache_dir=cache_dir)
     options = InferOptions(
         recipe=recipe,
@@ -77,9 +72,8 @@ def infer(
         model=model,
         endpoint=endpoint,
         endpoint_model=endpoint_model,
-        max_turns=max_turns,
         temperature=temperature,
-        seed=seed,
+        settings=settings,
         question=question,
         trust_settings=trust_settings,
         trust_remote_code=trust_remote_code,

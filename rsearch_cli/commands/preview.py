@@ -1,11 +1,8 @@
-"""`rsearch preview`: what a recipe will train on, before it does.
-
-Place in the path: a command over `previewing`. On failure: the errors of `rsearch train`, which
-opens the same things.
-"""
+"""`rsearch preview`: show what a recipe trains on, before training starts."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,8 +10,12 @@ import typer
 from rsearch_cli.commands.options import (
     Json,
     Overrides,
+    Recipe,
     TrustRemoteCode,
     TrustSettings,
+    recipe_options,
+    require_recipe,
+    with_remote_code,
 )
 from rsearch_cli.terminal import on_one_line, printable
 from rsearch_cli.ui.output import print_json, rich_stdout
@@ -26,38 +27,36 @@ if TYPE_CHECKING:
 
 TRAINED, INSERTED = "green", "cyan"
 MARKS = ("⟦", "⟧")
-"""What stands around inserted text where there is no colour."""
+"""Marks around inserted text where there is no colour."""
 
 
+@recipe_options("questions.path", "policy.model")
 def preview(
-    recipe: Annotated[str, typer.Option(help="A recipe's name or path.")] = "quickstart",
+    recipe: Recipe = None,
     overrides: Overrides = None,
-    data_path: Annotated[str | None, typer.Option(help="Question file.")] = None,
-    model_name: Annotated[str | None, typer.Option(help="Hub id or model folder.")] = None,
-    samples: Annotated[int, typer.Option(min=0, help="Questions to list.")] = 5,
+    samples: Annotated[int, typer.Option(min=0, help="Number of questions to list.")] = 5,
     rollout: Annotated[
-        bool, typer.Option(help="Load the model and sample one completion; it may search.")
+        bool, typer.Option(help="Load the model and sample one completion, which may search.")
     ] = True,
     trust_settings: TrustSettings = False,
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
+    *,
+    settings: Mapping[str, Any],
 ) -> None:
-    """Show a recipe's questions, their lengths, the exact prompt and one rollout with its mask.
+    """Show the questions, token lengths, exact prompt and one rollout of a recipe.
 
     Example: rsearch preview --recipe quickstart
     """
     from rsearch_cli.recipe.loading import load_recipe
     from rsearch_cli.recipe.trust import as_trusted
-    from rsearch_cli.recipe.unread import tell_notes
+    from rsearch_cli.recipe.unread import log_notes
     from rsearch_cli.workflows.preview import make_preview
 
-    flags = {
-        "questions.path": data_path,
-        "policy.model": model_name,
-        "policy.trust_remote_code": trust_remote_code or None,
-    }
+    recipe = require_recipe(recipe, "preview")
+    flags = with_remote_code(settings, trust_remote_code)
     loaded = load_recipe(recipe, overrides or (), flags, trusted=as_trusted(trust_settings))
-    tell_notes(loaded, "preview")
+    log_notes(loaded, "preview")
     result = {
         "recipe": loaded.name,
         **make_preview(loaded.recipe, samples, with_rollout=rollout),

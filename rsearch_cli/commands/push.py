@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rsearch_cli.commands.keys import keep_keys
 from rsearch_cli.commands.options import Json, TrustRemoteCode, TrustSettings
+from rsearch_cli.key_flags import export_keys
 from rsearch_cli.streams import echo
 from rsearch_cli.ui.output import print_json
 
@@ -68,7 +68,7 @@ def push(
     kinds = _read_kinds(what)
     if create_pr and revision:
         raise typer.BadParameter("a pull request always targets main; omit --revision")
-    keep_keys({"--hub-token": hub_token})
+    export_keys({"--hub-token": hub_token})
     report = publish(
         run,
         hub_model_id,

@@ -13,7 +13,7 @@ from rsearch_cli.ui.output import print_json, print_rich
 if TYPE_CHECKING:
     from rsearch_cli.recipe.loading import LoadedRecipe
 
-recipes_app = typer.Typer()
+recipes_app = typer.Typer(add_completion=False)
 
 
 @recipes_app.callback(invoke_without_command=True)

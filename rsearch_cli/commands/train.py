@@ -16,14 +16,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rsearch_cli.commands.options import (
+    RUN_PANEL,
     CacheDir,
     ExaKey,
+    HubToken,
     OpenaiKey,
+    Overrides,
+    Recipe,
     TrustRemoteCode,
     TrustSettings,
+    WandbKey,
+    recipe_options,
+    require_recipe,
     use_services,
+    with_remote_code,
 )
-from rsearch_cli.commands.settings import HUB_PANEL, WANDB_PANEL, settings_of_stage, takes_settings
 from rsearch_cli.distributed import world_size
 from rsearch_cli.streams import echo
 from rsearch_cli.ui.output import print_json, rich_stdout
@@ -32,31 +39,25 @@ from rsearch_cli.workflows.launch import launch, without_launch_flags
 if TYPE_CHECKING:
     from rsearch_cli.workflows.train import TrainingReport
 
-RECIPE_PANEL, RUN_PANEL = "Recipe", "Run folder"
 
-
-@takes_settings
+@recipe_options()
 def train(
-    recipe: Annotated[
-        str, typer.Option(help="A recipe's name or path.", rich_help_panel=RECIPE_PANEL)
-    ] = "hotpot-hard",
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Override a setting; may be repeated.",
-            rich_help_panel=RECIPE_PANEL,
-        ),
-    ] = None,
+    recipe: Recipe = None,
+    overrides: Overrides = None,
     output_dir: Annotated[
         str | None, typer.Option(help="Where the run goes.", rich_help_panel=RUN_PANEL)
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option(help="Replace the run in the folder.", rich_help_panel=RUN_PANEL)
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace the run in the folder.", rich_help_panel=RUN_PANEL
+        ),
     ] = False,
     resume: Annotated[
-        bool, typer.Option(help="Go on from the last checkpoint.", rich_help_panel=RUN_PANEL)
+        bool,
+        typer.Option(
+            "--resume", help="Continue from the last checkpoint.", rich_help_panel=RUN_PANEL
+        ),
     ] = False,
     force: Annotated[
         bool,
@@ -68,20 +69,18 @@ def train(
     ] = False,
     exa_api_key: ExaKey = None,
     openai_api_key: OpenaiKey = None,
-    wandb_api_key: Annotated[
-        str | None,
-        typer.Option(help="Better: WANDB_API_KEY.", rich_help_panel=WANDB_PANEL),
-    ] = None,
-    hub_token: Annotated[
-        str | None, typer.Option(help="Better: HF_TOKEN.", rich_help_panel=HUB_PANEL)
-    ] = None,
+    wandb_api_key: WandbKey = None,
+    hub_token: HubToken = None,
     cache_dir: CacheDir = None,
     trust_settings: TrustSettings = False,
     trust_remote_code: TrustRemoteCode = False,
     num_processes: Annotated[
         int,
         typer.Option(
-            min=1, help="Processes, one a GPU, that train together.", rich_help_panel=RUN_PANEL
+            min=1,
+            metavar="N",
+            help="Number of processes that train together, one for each GPU.",
+            rich_help_panel=RUN_PANEL,
         ),
     ] = 1,
     accelerate_config: Annotated[
@@ -101,13 +100,14 @@ def train(
     With --stage sft it learns traces instead, as a start for GRPO (policy.adapter); --max-steps,
     --lr, --batch-size and --gradient-accumulation-steps then set the recipe's section sft.
 
-    A setting that is not given is the recipe's; in brackets: what it is in the recipe hotpot-hard.
+    A flag overrides the recipe. In brackets: the value where the recipe sets none.
 
     Example: rsearch train --recipe quickstart --max-steps 20 --output-dir runs/short
     """
+    from rsearch_cli.recipe.flags import keys_of_stage
     from rsearch_cli.recipe.loading import load_recipe, peek
     from rsearch_cli.recipe.trust import as_trusted
-    from rsearch_cli.recipe.unread import tell_notes
+    from rsearch_cli.recipe.unread import log_notes
     from rsearch_cli.workflows import train as workflow
 
     use_services(
@@ -117,19 +117,17 @@ def train(
         hub_token=hub_token,
         cache_dir=cache_dir,
     )
+    recipe = require_recipe(recipe, "train")
     stage = peek("stage", recipe, overrides or (), settings)
-    flags = {
-        "output_dir": output_dir,
-        "policy.trust_remote_code": trust_remote_code or None,
-        **settings_of_stage(settings, stage),
-    }
+    flags = with_remote_code(keys_of_stage(settings, stage), trust_remote_code)
+    flags["output_dir"] = output_dir
     loaded = load_recipe(recipe, overrides or (), flags, trusted=as_trusted(trust_settings))
     own = run_of_recipe(recipe) if resume and output_dir is None else None
     folder = own or Path(loaded.recipe.output_dir.replace("{recipe}", loaded.name))
     if resume and not trust_settings and loaded.path.parent.resolve() == folder.resolve():
         _require_own(recipe, overrides or (), flags)
     if world_size() == 1:
-        tell_notes(loaded, "train")
+        log_notes(loaded, "train")
     if num_processes > 1 or accelerate_config:
         workflow.check(loaded.recipe, force=force)
         arguments = without_launch_flags(sys.argv[1:])

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rsearch_cli.recipe.documents import MOST_DEPTH, MOST_KEY_CHARS, Keys, parse_document
-from rsearch_cli.recipe.problems import FLAG_NAMES, Problem
+from rsearch_cli.recipe.flags import flag_of
+from rsearch_cli.recipe.problems import Problem
 from rsearch_cli.terminal import shorten
 
 
@@ -85,7 +86,7 @@ def option_layers(
         layers.append(_option("--set", dotted, value.data))
     for dotted, given in flags.items():
         if given is not None:
-            layers.append(_option(_flag_name(dotted), dotted, given))
+            layers.append(_option(flag_of(dotted), dotted, given))
     return layers, problems
 
 
@@ -140,7 +141,3 @@ def _option(where: str, dotted: str, value: object) -> Layer:
     for key in reversed(path):
         data = {key: data}
     return Layer(where, data, path=path)
-
-
-def _flag_name(dotted: str) -> str:
-    return FLAG_NAMES.get(dotted, "--" + dotted.rpartition(".")[2].replace("_", "-"))

@@ -8,42 +8,16 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args, get_origin
+from typing import Literal, get_args
 
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from rsearch_cli.errors import RecipeError, RecipeKeyError, RecipeValueError
 from rsearch_cli.recipe.documents import show_value
-from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.recipe.flags import ANY_NAME, flag_names, schema_fields
 from rsearch_cli.terminal import on_one_line
-
-# Flags that are not called after the last part of the key they set.
-FLAG_NAMES = {
-    "hub.model_id": "--hub-model-id",
-    "hub.private": "--hub-private",
-    "hub.push": "--push-to-hub",
-    "policy.endpoint.model": "--endpoint-model",
-    "policy.endpoint.url": "--endpoint",
-    "policy.lora.alpha": "--lora-alpha",
-    "policy.lora.dropout": "--lora-dropout",
-    "policy.lora.r": "--lora-r",
-    "policy.lora.target_modules": "--lora-target-modules",
-    "policy.model": "--model-name",
-    "questions.path": "--data-path",
-    "questions.source": "--data-source",
-    "questions.train_split": "--data-split",
-    "reward.judge.mode": "--score-mode",
-    "reward.judge.model": "--reward-model",
-    "sft.learning_rate": "--lr",
-    "train.learning_rate": "--lr",
-    "wandb.enabled": "--use-wandb",
-    "wandb.project": "--wandb-project",
-    "wandb.run_name": "--wandb-run-name",
-}
 
 # Pydantic's error types in our words; a type that is missing here keeps pydantic's own sentence.
 _RULES = {
@@ -67,7 +41,6 @@ MOST_PROBLEMS = 20
 
 # Least likeness, 0 to 1, of a name that is worth suggesting.
 _NEAR = 0.7
-_ANY_NAME = "*"
 
 
 @dataclass(frozen=True)
@@ -142,28 +115,13 @@ def involved_keys(error: ErrorDetails) -> list[tuple[str | int, ...]]:
     return [path for path in paths if _schema_key(path) in schema_fields()] or [keys]
 
 
-def schema_fields() -> dict[str, FieldInfo]:
-    """Every key of the schema, dotted; `*` stands for a name that the recipe chooses."""
-    return dict(_walk(Recipe, ""))
-
-
-def _walk(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
-    for name, field in section.model_fields.items():
-        dotted, kind = prefix + name, field.annotation
-        yield dotted, field
-        if get_origin(kind) is dict:
-            dotted, kind = f"{dotted}.{_ANY_NAME}", get_args(kind)[1]
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from _walk(kind, f"{dotted}.")
-
-
 def _schema_key(keys: Sequence[str | int]) -> str:
     """The schema's name of a path: names that the recipe chose become `*`."""
     known, dotted = schema_fields(), ""
     for key in map(str, keys):
         step = f"{dotted}.{key}" if dotted else key
-        any_name = f"{dotted}.{_ANY_NAME}."
-        dotted = f"{dotted}.{_ANY_NAME}" if any(k.startswith(any_name) for k in known) else step
+        any_name = f"{dotted}.{ANY_NAME}."
+        dotted = f"{dotted}.{ANY_NAME}" if any(k.startswith(any_name) for k in known) else step
     return dotted
 
 
@@ -190,7 +148,7 @@ def _likeness(unknown: str, known: str) -> float:
     """
     parts = known.split(".")
     forms = ["_".join(parts[i:]) for i in range(len(parts))]
-    forms.append(FLAG_NAMES.get(known, "").removeprefix("--").replace("-", "_"))
+    forms += [name.removeprefix("--").replace("-", "_") for name in flag_names(known)]
     words = parts[-1].split("_")
     if len(words) > 1:
         forms.append("".join(word[0] for word in words))

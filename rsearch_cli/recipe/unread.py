@@ -96,16 +96,15 @@ def _show(value: object) -> str:
     return {None: "null", True: "true", False: "false"}.get(value, str(value))  # type: ignore[call-overload]
 
 
-def tell_notes(loaded: LoadedRecipe, command: str, implied: int = 0) -> None:
-    """Say on stderr which settings of the command line hold otherwise than one might think.
+def log_notes(loaded: LoadedRecipe, command: str, implied: int = 0) -> None:
+    """Log what loading a recipe has changed, and the settings that the command does not read.
 
     Args:
-        loaded: The recipe with the settings in it.
-        command: Name of the command, as in `eval`.
-        implied: How many of the settings, the first ones, the command gave itself.
+        loaded: The recipe with its settings.
+        command: Name of the command, such as `eval`.
+        implied: Number of the first settings that the command itself has added.
     """
-    given = loaded.given[implied:]
     for line in loaded.notes:
         logger.info(line)
-    for line in describe_unread(loaded.recipe, given, command):
+    for line in describe_unread(loaded.recipe, loaded.given[implied:], command):
         logger.warning(line)

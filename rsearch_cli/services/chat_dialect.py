@@ -25,7 +25,8 @@ _STRANGE = re.compile(
 )
 _LIMIT = re.compile(
     r"too (?:large|small|high|low|big|many)|at (?:most|least)|exceed|range|between|maximum|"
-    r"(?:less|greater|fewer|more) than|must be (?:an? )?(?:positive|integer|[<>])|范围|超过|大于|小于",
+    r"(?:less|greater|fewer|more) than|must be (?:an? )?(?:positive|integer|[<>])|"
+    r"范围|超过|大于|小于",
     re.IGNORECASE,
 )
 # A chat is never sent without these: the judge knows other formats of a reply, and a reply without

@@ -1,4 +1,4 @@
-"""The forms in which commands write results to stdout; messages go to stderr, by `streams.tell`."""
+"""The forms in which commands write results to stdout; messages are logged."""
 
 from __future__ import annotations
 

@@ -7,11 +7,12 @@ fail. On failure: what cannot be used is raised before the model is loaded.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
+from typing import Any
 
 from rsearch_cli.policy.generation import PromptRenderer, Sampling
 from rsearch_cli.policy.prompts import refuse_long_prompts, render_question
@@ -19,7 +20,7 @@ from rsearch_cli.policy.resolve import locate_model
 from rsearch_cli.questions.sets import open_question_set
 from rsearch_cli.recipe.addresses import hide_login
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.recipe.unread import tell_notes
+from rsearch_cli.recipe.unread import log_notes
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.runtime import open_services
@@ -50,10 +51,9 @@ class InferOptions:
     model: str | None = None
     endpoint: str | None = None
     endpoint_model: str | None = None
-    max_turns: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
     temperature: float = 0.0
     question: str | None = None
-    seed: int | None = None
     trust_settings: bool = False
     trust_remote_code: bool = False
 
@@ -68,11 +68,10 @@ def open_agent(options: InferOptions) -> Iterator[Agent]:
         SourceError: A source cannot be set up.
         PolicyError: The model cannot be found or loaded.
         AccessDenied: There is no key where one is needed.
-        BadParameter: Options contradict each other.
+        UsageError: Options contradict each other.
     """
     flags = {
-        "rollout.max_turns": options.max_turns,
-        "seed": options.seed,
+        **options.settings,
         "policy.trust_remote_code": options.trust_remote_code or None,
     }
     loaded, adapter = choose_policy(
@@ -84,7 +83,7 @@ def open_agent(options: InferOptions) -> Iterator[Agent]:
         flags,
         trust_settings=options.trust_settings,
     )
-    tell_notes(loaded, "infer", implied=len(PERSON))
+    log_notes(loaded, "infer", implied=len(PERSON))
     recipe = loaded.recipe
     on_server = recipe.policy.endpoint.url is not None
     if not on_server:

@@ -1,13 +1,9 @@
-"""The memory plan as commands use it: shown by `rsearch estimate`, asked by `rsearch train`.
-
-Place in the path: a step of these two commands, over `memory`. On failure: a run that cannot fit
-raises `DoesNotFit`; a model whose config is not at hand is told of, and not planned for.
-"""
+"""What a training run will send, cost and need on the card; and whether it fits this machine."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rsearch_cli.errors import DoesNotFit, PolicyError
@@ -20,8 +16,9 @@ from rsearch_cli.memory.suggestions import Suggestion, list_knobs
 from rsearch_cli.memory.workload import Backend
 from rsearch_cli.policy.loading import choose_backend
 from rsearch_cli.policy.resolve import locate_model
+from rsearch_cli.questions.sets import open_question_set
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.streams import echo
+from rsearch_cli.services.cost import Assumptions, Bill, Estimate, estimate_run
 
 logger = logging.getLogger(__name__)
 
@@ -44,12 +41,12 @@ _SUGGESTED = 3
 
 @dataclass(frozen=True, slots=True)
 class PlannedMemory:
-    """A memory plan with the card it is meant for.
+    """The memory a run needs, beside the card that is to hold it.
 
     Attributes:
-        plan: The plan.
-        knobs: What would make it smaller.
-        vram_gb: Memory of the card in GB, or None if no card is known.
+        plan: The predicted memory, part by part.
+        suggestions: Settings that would need less.
+        vram_gb: Memory of the card in GB of 2^30 bytes; None if no card is known.
     """
 
     plan: MemoryPrediction
@@ -58,15 +55,99 @@ class PlannedMemory:
 
     @property
     def fits(self) -> bool | None:
-        """Whether the card holds it; None without a card."""
+        """Whether the card is large enough; None without a card."""
         return None if self.vram_gb is None else self.plan.fits(self.vram_gb)
+
+    def as_json(self) -> dict[str, Any]:
+        """The prediction, ready for JSON; sizes in GB of 2^30 bytes."""
+        plan = self.plan
+        return {
+            "fits": self.fits,
+            "total_gb": round(plan.total_gb, 2),
+            "vram_gb": self.vram_gb,
+            "peak": plan.peak,
+            "backend": plan.load.backend,
+            "row_tokens": plan.load.row.total,
+            "parts": {
+                part.name: {"gb": round(part.size / GIB, 3), "phases": list(part.phases)}
+                for part in plan.parts
+            },
+            "knobs": [
+                {
+                    "set": list(suggestion.settings),
+                    "saves_gb": round(suggestion.saves_gb, 2),
+                    "total_gb": round(suggestion.total_gb, 2),
+                }
+                for suggestion in self.suggestions
+            ],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RunEstimate:
+    """What a training run will send, cost and need.
+
+    Attributes:
+        recipe: The run.
+        assumptions: What the recipe leaves open.
+        without_cache: Requests and cost if no answer is cached.
+        with_cache: The same for a cache that is empty at the start.
+        memory: The predicted GPU memory, or why it cannot be predicted.
+    """
+
+    recipe: Recipe
+    assumptions: Assumptions
+    without_cache: Estimate
+    with_cache: Estimate
+    memory: PlannedMemory | str
+
+    def as_json(self) -> dict[str, Any]:
+        """All figures, ready for JSON."""
+        if isinstance(self.memory, str):
+            memory = {"fits": None, "total_gb": None, "memory_unknown": self.memory}
+        else:
+            memory = self.memory.as_json()
+        both = {"without_cache": self.without_cache, "with_cache": self.with_cache}
+        return {
+            **{name: _bill_as_json(estimate.total) for name, estimate in both.items()},
+            "cache_mode": self.recipe.cache.mode,
+            "max_usd": self.recipe.budget.max_usd,
+            "stops": {name: e.stop and asdict(e.stop) for name, e in both.items()},
+            "assumptions": asdict(self.assumptions),
+            **memory,
+        }
+
+
+def estimate(
+    recipe: Recipe, assumptions: Assumptions | None = None, vram_gb: float | None = None
+) -> RunEstimate:
+    """Predict the requests, the cost and the GPU memory of a training run.
+
+    Args:
+        recipe: The run.
+        assumptions: What the recipe leaves open; None takes the defaults.
+        vram_gb: Memory of the card; None asks nvidia-smi.
+
+    Raises:
+        DataError: The recipe evaluates a whole question set, and that cannot be opened.
+        PolicyError: `vram_gb` is given, and the memory cannot be predicted.
+    """
+    assumptions = assumptions or Assumptions()
+    evaluated = _count_evaluated(recipe)
+    return RunEstimate(
+        recipe,
+        assumptions,
+        estimate_run(recipe, evaluated, assumptions, "none"),
+        estimate_run(recipe, evaluated, assumptions, "empty"),
+        _predict_memory(recipe, vram_gb),
+    )
 
 
 def plan_for(recipe: Recipe, backend: Backend, vram_gb: float | None) -> PlannedMemory:
-    """Plan a recipe's memory.
+    """Predict the memory of a run.
 
     Raises:
-        PolicyError: The model's config is not at hand, or of no kind that can be planned for.
+        PolicyError: The model's config is not at hand, or of an architecture that is not supported.
     """
     shape = find_shape(locate_model(recipe.policy.model))
     plan = plan_memory(shape, recipe, backend)
@@ -74,37 +155,12 @@ def plan_for(recipe: Recipe, backend: Backend, vram_gb: float | None) -> Planned
 
 
 def presumed_backend(recipe: Recipe) -> Backend:
-    """The back end of a run on CUDA; there `auto` is Unsloth, which comes with rsearch."""
+    """The back end of a run on CUDA, where `auto` means Unsloth."""
     return "unsloth" if recipe.policy.backend == "auto" else recipe.policy.backend
 
 
-def describe_memory(planned: PlannedMemory) -> dict[str, Any]:
-    """The plan as JSON has it; sizes in GB of 2^30 bytes."""
-    plan = planned.plan
-    return {
-        "fits": planned.fits,
-        "total_gb": round(plan.total_gb, 2),
-        "vram_gb": planned.vram_gb,
-        "peak": plan.peak,
-        "backend": plan.load.backend,
-        "row_tokens": plan.load.row.total,
-        "parts": {
-            part.name: {"gb": round(part.size / GIB, 3), "phases": list(part.phases)}
-            for part in plan.parts
-        },
-        "knobs": [
-            {
-                "set": list(suggestion.settings),
-                "saves_gb": round(suggestion.saves_gb, 2),
-                "total_gb": round(suggestion.total_gb, 2),
-            }
-            for suggestion in planned.suggestions
-        ],
-    }
-
-
 def memory_lines(planned: PlannedMemory) -> list[str]:
-    """The plan as text, a line a part; the comments of shipped recipes hold the same lines."""
+    """One line of text for each part; the comments of the shipped recipes contain them too."""
     plan = planned.plan
     lines = [
         f"{_LABELS[part.name]:<24}{part.size / GIB:6.2f}  {' and '.join(part.phases)}"
@@ -114,28 +170,11 @@ def memory_lines(planned: PlannedMemory) -> list[str]:
     return [*lines, f"{'GB at the peak':<24}{plan.total_gb:6.2f}  in {plan.peak}{verdict}"]
 
 
-def print_memory(planned: PlannedMemory) -> None:
-    """Print the plan and its knobs."""
-    load = planned.plan.load
-    echo(
-        "",
-        f"MEMORY of each CUDA card, in GB, with {load.backend}, for rows of {load.row.total} "
-        "tokens,",
-        f"{load.rollout_rows} at once in a rollout and {load.update_rows} in an update; rollout, "
-        "loss and backward take turns",
-        *memory_lines(planned),
-    )
-    if planned.vram_gb is None:
-        echo("no card is seen here; --vram GB says what to compare with")
-    for suggestion in planned.suggestions:
-        echo(f"  {suggestion}: {suggestion.saves_gb:.2f} GB less, {suggestion.total_gb:.2f}")
-
-
 def check_memory(recipe: Recipe, *, force: bool) -> None:
-    """Refuse a run that this machine's card cannot hold; without a card, say nothing.
+    """Refuse a run that does not fit this machine's card; without a card, accept it.
 
     Raises:
-        DoesNotFit: It cannot, and `force` is not given.
+        DoesNotFit: The card is too small, and `force` is not given.
         PolicyError: The model's folder does not exist, or the back end cannot run here.
     """
     _require_gpu(recipe, force=force)
@@ -148,34 +187,34 @@ def check_memory(recipe: Recipe, *, force: bool) -> None:
     try:
         planned = plan_for(recipe, backend, vram_gb)
     except PolicyError as unknown:
-        logger.warning(f"going on without a memory plan: {unknown}")
+        logger.warning(f"the memory of this run cannot be predicted: {unknown}")
         return
     if planned.fits:
         return
     message = _refusal(planned)
     if not force:
-        raise DoesNotFit(f"{message}; or go on anyway with --force")
-    logger.warning(f"going on by --force: {message}")
+        raise DoesNotFit(f"{message}; --force starts it anyway")
+    logger.warning(f"started because of --force: {message}")
 
 
 def _require_gpu(recipe: Recipe, *, force: bool) -> None:
-    """Refuse to train on the CPU what is meant for a GPU: in 32 bits it would take weeks.
+    """Refuse to train on the CPU what is meant for a GPU: it would take weeks in 32 bits.
 
     Raises:
-        DoesNotFit: There is a card that torch cannot use, or the recipe asks for 4-bit weights and
-            there is no GPU; and `force` is not given.
+        DoesNotFit: Torch cannot use the card, or the recipe asks for 4-bit weights and there is no
+            GPU; and `force` is not given.
     """
     unused = explain_unused_card()
     problem = str(unused) if unused else None
     if problem is None and recipe.policy.load_in_4bit and not torch_sees_gpu():
         problem = (
-            f"the recipe trains {recipe.policy.model} in 4 bits, which is for a GPU, and torch "
-            "finds none; `rsearch doctor` says why"
+            f"the recipe trains {recipe.policy.model} in 4 bits, which needs a GPU, and torch "
+            "finds none; `rsearch doctor` shows why"
         )
     if problem is None:
         return
     if not force:
-        raise DoesNotFit(f"{problem}; or train on the CPU with --force")
+        raise DoesNotFit(f"{problem}; --force trains on the CPU")
     logger.warning(f"training on the CPU because of --force: {problem}")
 
 
@@ -184,7 +223,7 @@ def _verdict(planned: PlannedMemory) -> str:
 
 
 def _refusal(planned: PlannedMemory) -> str:
-    """What does not fit, and the settings that would change most, those that suffice first."""
+    """What does not fit, and the settings that save most, those that suffice first."""
     vram_gb = planned.vram_gb or 0.0
     suggested = sorted(planned.suggestions, key=lambda suggestion: suggestion.total_gb > vram_gb)[
         :_SUGGESTED
@@ -192,6 +231,34 @@ def _refusal(planned: PlannedMemory) -> str:
     hints = ", ".join(f"{suggestion} ({suggestion.total_gb:.1f} GB)" for suggestion in suggested)
     plan = planned.plan
     return (
-        f"the run takes {plan.total_gb:.1f} GB in its {plan.peak}, by plan, and the card has "
+        f"the run is predicted to need {plan.total_gb:.1f} GB in its {plan.peak}, and the card has "
         f"{vram_gb:.1f} GB; try {hints or 'a smaller model'}"
     )
+
+
+def _predict_memory(recipe: Recipe, vram_gb: float | None) -> PlannedMemory | str:
+    backend = presumed_backend(recipe)
+    try:
+        return plan_for(recipe, backend, find_vram() if vram_gb is None else vram_gb)
+    except PolicyError as unknown:
+        if vram_gb is not None:
+            raise
+        return str(unknown)
+
+
+def _count_evaluated(recipe: Recipe) -> int:
+    """Questions of one evaluation; the set is opened only if the recipe sets no limit."""
+    if recipe.evaluate.limit is not None:
+        return recipe.evaluate.limit
+    return len(open_question_set(recipe.questions, recipe.seed).load(recipe.evaluate.split, None))
+
+
+def _bill_as_json(bill: Bill) -> dict[str, Any]:
+    return {
+        "searches": round(bill.searches),
+        "paid_searches": round(bill.paid_searches),
+        "judge_calls": round(bill.judge_calls),
+        "usd_search": round(bill.usd_search, 4),
+        "usd_judge": round(bill.usd_judge, 4),
+        "usd": round(bill.usd, 4),
+    }

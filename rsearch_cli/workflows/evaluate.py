@@ -32,7 +32,7 @@ from rsearch_cli.questions.sets import WHOLE, open_question_set
 from rsearch_cli.recipe.loading import dump_recipe
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.recipe.trust import remember_own
-from rsearch_cli.recipe.unread import tell_notes
+from rsearch_cli.recipe.unread import log_notes
 from rsearch_cli.reward.judge import AnswerJudge, open_judge
 from rsearch_cli.reward.lexical import describe_unspaced
 from rsearch_cli.rollout.rollout import Rollout
@@ -174,7 +174,7 @@ def evaluate(
         flags,
         trust_settings=trust_settings,
     )
-    tell_notes(loaded, "eval")
+    log_notes(loaded, "eval")
     settings = loaded.recipe if judge is not False else _without_judge(loaded.recipe)
     whole_file = data_path is not None and split is None
     given = Path(recipe).stem if isinstance(recipe, str | Path) else None

@@ -90,7 +90,7 @@ def choose_policy(
         )
     on_server = loaded.recipe.policy.endpoint.url is not None
     if endpoint_model is not None and not on_server:
-        raise UsageError("--endpoint-model names a model on --endpoint URL; give that too")
+        raise UsageError("--endpoint-model names a model on a server; give --endpoint URL too")
     return loaded, None if on_server else chosen.adapter
 
 

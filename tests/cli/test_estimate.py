@@ -29,7 +29,9 @@ PAID = [
 
 
 def call(*arguments: str):
-    return CliRunner(env={"COLUMNS": "120"}).invoke(app, ["estimate", *arguments])
+    return CliRunner(env={"COLUMNS": "120"}).invoke(
+        app, ["estimate", "--recipe", "quickstart", *arguments]
+    )
 
 
 def plan(*arguments: str) -> str:
@@ -51,14 +53,14 @@ def test_the_bill_without_and_with_cache() -> None:
     assert shown["of them paid"] == ["1,800", "1,150"]
     assert shown["judge calls"] == ["800", "500"]
     assert shown["USD for searches"] == ["12.60", "8.05"]
-    verdicts = [float(usd) for usd in shown["USD for verdicts"]]
+    verdicts = [float(usd) for usd in shown["USD for the judge"]]
     assert verdicts == [pytest.approx(v, abs=0.005) for v in (800 * 113.4e-6, 500 * 113.4e-6)]
 
 
 def test_the_assumptions_are_told_with_the_options_that_change_them() -> None:
     told = " ".join(plan(*PAID, "--nodes", "2", "--hit-rate", "0.5").split())
-    assert "assumed: 2 nodes a plan (--nodes); 50% of what further answers" in told
-    assert "(--hit-rate), from an empty cache" in told
+    assert "Assumed: 2 nodes in a plan (--nodes); 50% of the requests of further answers" in told
+    assert "repeat earlier ones (--hit-rate); an empty cache" in told
 
 
 def test_the_json_is_the_same_bill() -> None:
@@ -82,7 +84,7 @@ def test_where_the_budget_would_end_the_run() -> None:
 
 def test_an_offline_run_is_said_to_send_nothing() -> None:
     offline = [*PAID, "--set", "cache.mode=offline"]
-    assert "the run sends nothing, and stops at the first miss.\n" in plan(*offline)
+    assert "the run sends nothing, and stops at the first cache miss.\n" in plan(*offline)
     assert json.loads(plan(*offline, "--json"))["cache_mode"] == "offline"
 
 
@@ -90,8 +92,7 @@ def test_the_defaults_are_those_of_the_help() -> None:
     told = json.loads(plan(*PAID, "--json"))["assumptions"]
     assert (told["nodes"], told["hit_rate"]) == (NODES, HIT_RATE)
     words = " ".join(plan("--help").replace("│", " ").split())
-    assert f"Nodes of a plan; default {NODES}." in words
-    assert f"default {HIT_RATE:g}." in words
+    assert f"[default: {NODES}]" in words and f"[default: {HIT_RATE:g}]" in words
 
 
 def test_the_example_in_the_help_works_and_is_free() -> None:
@@ -119,7 +120,7 @@ def test_without_a_limit_the_questions_are_counted(tmp_path: Path) -> None:
 
 def test_the_memory_of_a_card_is_planned_by_part() -> None:
     shown = plan("--recipe", "hotpot-offline", "--vram", "24")
-    assert "MEMORY of each CUDA card, in GB, with unsloth, for rows of 2048 tokens" in shown
+    assert "MEMORY of each CUDA card in GB, with unsloth, for rows of 2048 tokens" in shown
     assert "\nKV cache                  0.22  rollout\n" in shown
     assert "\nGB at the peak            1.25  in rollout; fits in 24 GB\n" in shown
     assert "--set policy.max_seq_length=1024: 0.18 GB less, 1.07\n" in shown
@@ -139,14 +140,14 @@ def test_the_memory_in_json() -> None:
 
 
 def test_without_a_card_only_the_total_is_told(monkeypatch) -> None:
-    monkeypatch.setattr("rsearch_cli.memory.card.find_vram", lambda: None)
+    monkeypatch.setattr("rsearch_cli.workflows.estimate.find_vram", lambda: None)
     shown = plan("--recipe", "hotpot-offline")
-    assert "GB at the peak            1.25  in rollout\nno card is seen here; --vram GB" in shown
+    assert "GB at the peak            1.25  in rollout\nNo card was found; --vram GB" in shown
     assert json.loads(plan("--recipe", "hotpot-offline", "--json"))["fits"] is None
 
 
 def test_the_card_of_this_machine_is_taken(monkeypatch) -> None:
-    monkeypatch.setattr("rsearch_cli.memory.card.find_vram", lambda: 8.0)
+    monkeypatch.setattr("rsearch_cli.workflows.estimate.find_vram", lambda: 8.0)
     assert json.loads(plan("--recipe", "hotpot-offline", "--json"))["fits"] is True
 
 
@@ -154,7 +155,7 @@ def test_a_model_that_is_not_known_has_a_bill_but_no_memory_plan() -> None:
     unknown = ["--recipe", "hotpot-offline", "--set", "policy.model=someone/model"]
     shown = plan(*unknown)
     assert rows(shown)["USD"] == ["0.00", "0.00"]
-    assert "no memory plan: policy.model: the memory of someone/model cannot be planned" in shown
+    assert "GPU memory cannot be predicted: policy.model: the memory of someone/model" in shown
     told = json.loads(plan(*unknown, "--json"))
     assert (told["fits"], told["total_gb"]) == (None, None)
     assert "hf download someone/model" in told["memory_unknown"]

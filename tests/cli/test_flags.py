@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import pytest
-from typer.main import get_command
+from typer import rich_utils
 from typer.testing import CliRunner
 
-from rsearch_cli.app import app
-from rsearch_cli.recipe.problems import FLAG_NAMES
+from rsearch_cli.app import COMMANDS, app, load_command
+from rsearch_cli.recipe.flags import FLAGS, flag_of
+from rsearch_cli.recipe.loading import list_recipes
 
 
 @pytest.mark.parametrize(
@@ -20,11 +21,57 @@ from rsearch_cli.recipe.problems import FLAG_NAMES
 )
 def test_a_flag_beats_set_and_is_blamed_by_its_name(flag: str, value: str, sentence: str) -> None:
     key = sentence.split()[0]
-    result = CliRunner().invoke(app, ["train", flag, value, "--set", f"{key}=5"])
+    result = CliRunner().invoke(
+        app, ["train", "--recipe", "hotpot-hard", flag, value, "--set", f"{key}=5"]
+    )
     assert (result.exit_code, result.stderr) == (13, f"rsearch: {flag}: {sentence}\n")
 
 
-def test_the_named_flags_are_options_of_train_or_eval() -> None:
-    commands = [get_command(app).commands[name] for name in ("train", "eval")]  # type: ignore[attr-defined]
-    options = {option for c in commands for parameter in c.params for option in parameter.opts}
-    assert set(FLAG_NAMES.values()) <= options
+def test_the_flags_that_messages_name_exist() -> None:
+    options = {o for name in COMMANDS for p in load_command(name).params for o in p.opts}
+    named = {flag_of(key) for key in FLAGS} | {
+        flag_of("policy.endpoint.url"),
+        flag_of("sft.max_steps"),
+    }
+    assert named <= options
+
+
+@pytest.mark.parametrize("command", ["train", "preview", "estimate"])
+@pytest.mark.parametrize("options", [[], ["--model", "builtin:nano"], ["--json"]])
+def test_without_a_recipe_nothing_starts(command: str, options: list[str]) -> None:
+    result = CliRunner().invoke(app, [command, *options], env={"COLUMNS": "200"})
+    assert (result.exit_code, result.stdout) == (2, "")
+    for loaded in list_recipes():
+        assert loaded.name in result.stderr
+    assert "EXA_API_KEY and OPENAI_API_KEY" in result.stderr and "about $" in result.stderr
+    assert f"rsearch {command} --recipe quickstart" in result.stderr
+
+
+def commands_with_help() -> list[list[str]]:
+    lines = [[]]
+    for name in COMMANDS:
+        inner = getattr(load_command(name), "commands", {})
+        lines += [[name], *([name, each] for each in inner)]
+    return lines
+
+
+@pytest.mark.parametrize("line", commands_with_help(), ids=" ".join)
+def test_help_fits_80_columns(line: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rich_utils, "MAX_WIDTH", 80)
+    result = CliRunner().invoke(app, [*line, "--help"], env={"COLUMNS": "80", "TERM": "dumb"})
+    assert result.exit_code == 0
+    assert "…" not in result.stdout, "a word is cut off"
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("line", [["infer"], ["preview"], ["estimate"], ["doctor"]], ids=" ".join)
+def test_help_is_written_for_a_reader(line: list[str]) -> None:
+    command = load_command(line[0])
+    for name in line[1:]:
+        command = command.commands[name]
+    assert "Example: rsearch " in command.help or command.commands
+    assert all(len(text) <= 78 for text in command.help.splitlines())
+    for param in command.params:
+        if param.param_type_name == "option" and not param.hidden:
+            assert param.help and param.help.endswith(".") and param.help[0].isupper(), param.opts
+            assert "efault" not in param.help, "Typer shows the default"

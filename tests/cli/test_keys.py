@@ -8,8 +8,8 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from rsearch_cli import key_flags
 from rsearch_cli.app import app
-from rsearch_cli.commands import keys
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from rsearch_cli.commands import keys
     ],
 )
 def test_keys_are_split_off(given: list[str], rest: list[str], found: dict[str, str]) -> None:
-    assert keys.split_keys(given) == (rest, found)
+    assert key_flags.split_keys(given) == (rest, found)
 
 
 def test_a_process_with_a_key_on_its_command_line_is_replaced(
@@ -36,7 +36,7 @@ def test_a_process_with_a_key_on_its_command_line_is_replaced(
     monkeypatch.setattr(sys, "argv", ["rsearch", *arguments])
     monkeypatch.setattr(sys, "orig_argv", ["python", "-u", "bin/rsearch", *arguments])
     monkeypatch.setattr(os, "execve", lambda *call: calls.append(call))
-    keys.hide_keys()
+    key_flags.hide_keys()
     [(program, command, environment)] = calls
     assert program == sys.executable
     assert command == ["python", "-u", "bin/rsearch", "train", "--resume"]
@@ -46,7 +46,7 @@ def test_a_process_with_a_key_on_its_command_line_is_replaced(
 def test_a_process_without_one_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["rsearch", "train"])
     monkeypatch.setattr(os, "execve", lambda *call: pytest.fail("nothing to hide"))
-    keys.hide_keys()
+    key_flags.hide_keys()
 
 
 def test_a_key_given_to_train_is_where_the_services_look(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,7 +186,7 @@ def test_every_command_says_so(
     words: list[object] = {
         "train": ["train", "--recipe", "quickstart", "--model-name", model, "--output-dir",
                   tmp_path / "out"],
-        "preview": ["preview", "--model-name", model],
+        "preview": ["preview", "--recipe", "quickstart", "--model-name", model],
         "eval": ["eval", "--model", model, "--output-dir", tmp_path / "out"],
         "push": ["push", tmp_path / "run", "--hub-model-id", "me/x", "--dry-run",
                  "--trust-settings"],

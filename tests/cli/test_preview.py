@@ -14,6 +14,7 @@ from rsearch_cli.app import app
 from rsearch_cli.commands.preview import _print_rollout
 
 SMALL = [
+    "--recipe", "quickstart",
     "--set", "questions.world.train_regions=2",
     "--set", "questions.world.held_out_regions=1",
     "--set", f"policy.backend={BACKEND}",

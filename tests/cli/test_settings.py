@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rsearch_cli.app import app
-from rsearch_cli.commands.settings import SETTINGS
+from rsearch_cli.recipe.flags import FLAGS, describe_flag
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.workflows import train as training
 
@@ -63,7 +63,9 @@ def resolve(monkeypatch: pytest.MonkeyPatch) -> Any:
             raise Caught
 
         monkeypatch.setattr(training, "train", catch)
-        result = CliRunner().invoke(app, ["train", "--force", *arguments])
+        result = CliRunner().invoke(
+            app, ["train", "--recipe", "hotpot-hard", "--force", *arguments]
+        )
         assert recipes, result.output
         return recipes[0]
 
@@ -78,32 +80,34 @@ def value_of(recipe: Recipe, key: str) -> Any:
 
 
 def test_every_flag_is_tried() -> None:
-    assert set(GIVEN) == {setting.flag for setting in SETTINGS}
+    assert set(GIVEN) == {names[-1] for names in FLAGS.values()}
 
 
-@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.flag)
-def test_a_flag_reaches_its_place(setting: Any, resolve: Any) -> None:
-    text, value = GIVEN[setting.flag]
-    needed = ["--hub-model-id", "me/agent"] if setting.flag == "--push-to-hub" else []
+@pytest.mark.parametrize("key", FLAGS)
+def test_a_flag_reaches_its_place(key: str, resolve: Any) -> None:
+    """By its name, and by the one that it had in earlier versions."""
+    *newer, name = FLAGS[key]
+    text, value = GIVEN[name]
+    needed = ["--hub-model-id", "me/agent"] if name == "--push-to-hub" else []
     before = resolve(*needed)
-    after = resolve(*needed, setting.flag, *([text] if text else []))
-    assert value_of(after, setting.key) == value != value_of(before, setting.key)
-    # And nothing else.
-    section, _, name = setting.key.rpartition(".")
-    if section:
-        changed = value_of(after, section).model_copy(update={name: value_of(before, setting.key)})
-        assert changed == value_of(before, section)
+    for flag in (name, *newer):
+        after = resolve(*needed, flag, *([text] if text else []))
+        assert value_of(after, key) == value != value_of(before, key)
+        # And nothing else.
+        section, _, field = key.rpartition(".")
+        if section:
+            changed = value_of(after, section).model_copy(update={field: value_of(before, key)})
+            assert changed == value_of(before, section)
 
 
-@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.flag)
-def test_the_help_tells_the_default(setting: Any, resolve: Any) -> None:
-    value = value_of(resolve(), setting.key)
-    if value is None:
-        assert setting.default in ("from the Hub", "one that W&B chooses", "none")
-    elif setting.kind is bool:
-        assert setting.default == ("yes" if value else "no")
-    else:
-        assert setting.default == (",".join(value) if setting.kind is list else str(value))
+@pytest.mark.parametrize("key", FLAGS)
+def test_the_help_of_a_flag_is_that_of_its_field(key: str) -> None:
+    flag = describe_flag(key)
+    default = value_of(Recipe(purpose="", hardware=""), key)
+    words = ",".join(default) if isinstance(default, list) else str(default)
+    assert flag.default == ("" if default in (None, False) or len(words) > 30 else words)
+    assert flag.help[0].isupper() or flag.help.startswith("`")
+    assert flag.help.endswith(".") and "null" not in flag.help
 
 
 def test_a_command_line_of_the_seed_works(resolve: Any, monkeypatch: pytest.MonkeyPatch) -> None:

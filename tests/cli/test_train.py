@@ -255,7 +255,15 @@ def test_bad_input_is_one_clear_line_with_a_code_of_its_own(tmp_path, arguments,
     run = tmp_path / "run"
     source = ["--set", "questions.source=custom"] if "--data-path" in arguments else []
     # The default recipe is in 4 bits, which a machine without a card refuses before all of these.
-    defaults = [*source, "--set", "policy.load_in_4bit=false", "--output-dir", str(run)]
+    defaults = [
+        "--recipe",
+        "hotpot-hard",
+        *source,
+        "--set",
+        "policy.load_in_4bit=false",
+        "--output-dir",
+        str(run),
+    ]
     result = CliRunner().invoke(app, ["train", *defaults, *arguments])
     assert result.exit_code == code, result.output
     assert message in result.stderr

@@ -248,7 +248,8 @@ def write_custom_tokenizer(folder: Path, mark: Path) -> Path:
 COMMANDS: dict[str, Callable[[str], list[str]]] = {
     "infer": lambda model: ["infer", "--model", model, QUESTION],
     "eval": lambda model: ["eval", "--model", model, "--limit", "1", "--output-dir", "evals/y"],
-    "preview": lambda model: ["preview", "--model-name", model, "--no-rollout"],
+    "preview": lambda model: ["preview", "--recipe", "quickstart", "--model-name", model,
+                              "--no-rollout"],
     "train": lambda model: ["train", "--recipe", "quickstart", "--model-name", model,
                             "--output-dir", "out"],
 }  # fmt: skip

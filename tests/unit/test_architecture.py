@@ -18,7 +18,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     {"errors", "types", "terminal"},
     {"streams", "compat"},
-    {"distributed", "home"},
+    {"distributed", "home", "key_flags"},
     {"runs"},
     {"recipe"},
     {"memory"},

@@ -214,7 +214,7 @@ def test_a_value_that_is_not_allowed_is_told_in_plain_words(override: str, sente
     ("key", "value", "line"),
     [
         ("train.max_steps", 0, "--max-steps: train.max_steps must be at least 1, got 0"),
-        ("policy.model", 5, "--model-name: policy.model must be text (put it in quotes), got 5"),
+        ("policy.model", 5, "--model: policy.model must be text (put it in quotes), got 5"),
         (
             "questions.path",
             5,

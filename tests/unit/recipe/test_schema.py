@@ -5,8 +5,8 @@ from pydantic import BaseModel
 
 from rsearch_cli.errors import RecipeValueError
 from rsearch_cli.recipe.base import BaseConfig
+from rsearch_cli.recipe.flags import schema_fields
 from rsearch_cli.recipe.loading import load_recipe
-from rsearch_cli.recipe.problems import schema_fields
 from rsearch_cli.recipe.services import ServiceConfig
 from rsearch_cli.recipe.training import WeightsConfig
 

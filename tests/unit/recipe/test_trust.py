@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from rsearch_cli.errors import RecipeError, RecipeValueError
+from rsearch_cli.recipe.flags import schema_fields
 from rsearch_cli.recipe.loading import dump_recipe, load_recipe
-from rsearch_cli.recipe.problems import schema_fields
 from rsearch_cli.recipe.trust import (
     describe_left_out,
     is_hub_id,

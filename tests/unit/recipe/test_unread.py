@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from rsearch_cli.recipe.flags import schema_fields
 from rsearch_cli.recipe.loading import load_recipe
-from rsearch_cli.recipe.problems import schema_fields
 from rsearch_cli.recipe.unread import _NOT_READ_BY, _READ_WITH, describe_unread
 
 
