@@ -15,9 +15,8 @@ from typing import Any
 from rsearch_cli.errors import PolicyError
 from rsearch_cli.policy.weight_files import read_header, read_json
 from rsearch_cli.recipe.policy import ALL_LINEAR, PolicyConfig
+from rsearch_cli.runs.files import ADAPTER, ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
 REFERENCE = "ref"
 """Name of the frozen copy of the first adapter; TRL takes it as the reference of the KL term."""
 
@@ -88,23 +87,23 @@ def read_adapter(folder: Path) -> StoredAdapter:
     Raises:
         PolicyError: It is no LoRA adapter, of a form that is not understood, or not whole.
     """
-    config = read_json(folder / CONFIG)
+    config = read_json(folder / ADAPTER_CONFIG)
     _refuse_foreign(folder, config)
-    if not (folder / WEIGHTS).is_file():
+    if not (folder / ADAPTER_WEIGHTS).is_file():
         pickled = " but a pickle, which rsearch does not open" * any(folder.glob("*.bin"))
         raise PolicyError(
-            f"the adapter {folder} has no weights: there is no {WEIGHTS} in it{pickled}"
+            f"the adapter {folder} has no weights: there is no {ADAPTER_WEIGHTS} in it{pickled}"
         )
     numbers = [config.get("r"), config.get("lora_alpha")]
     if not all(isinstance(n, int) and 0 < n < 1 << 16 for n in numbers):
-        raise PolicyError(f"{folder / CONFIG} gives r and lora_alpha as {numbers}")
+        raise PolicyError(f"{folder / ADAPTER_CONFIG} gives r and lora_alpha as {numbers}")
     base = config.get("base_model_name_or_path")
     return StoredAdapter(
         folder=folder,
         base=base if isinstance(base, str) and base else None,
         r=config["r"],
         alpha=config["lora_alpha"],
-        modules=_read_modules(folder / WEIGHTS),
+        modules=_read_modules(folder / ADAPTER_WEIGHTS),
         variants={key: config[key] for key in _VARIANTS if config.get(key)},
     )
 
@@ -121,13 +120,13 @@ def find_adapter(recipe: PolicyConfig) -> Path | None:
     if recipe.adapter is None:
         return None
     named = Path(recipe.adapter).expanduser()
-    folder = next((f for f in (named, named / "adapter") if (f / CONFIG).is_file()), None)
+    folder = next((f for f in (named, named / ADAPTER) if (f / ADAPTER_CONFIG).is_file()), None)
     if folder is None:
         raise PolicyError(
             f"policy.adapter: {named} is no adapter folder and no finished run: there is no "
-            f"{CONFIG} in it, nor in its folder adapter"
+            f"{ADAPTER_CONFIG} in it, nor in its folder adapter"
         )
-    _check_config(folder, read_json(folder / CONFIG), recipe)
+    _check_config(folder, read_json(folder / ADAPTER_CONFIG), recipe)
     read_adapter(folder)
     return folder
 
@@ -249,10 +248,10 @@ def _refuse_foreign(folder: Path, config: Mapping[str, Any]) -> None:
         value = config.get(key) or allowed()
         # PEFT takes these names for regular expressions.
         if not isinstance(value, allowed) or not all(_NAME.fullmatch(str(name)) for name in value):
-            raise PolicyError(f"{folder / CONFIG}: {key} does not list names of modules")
+            raise PolicyError(f"{folder / ADAPTER_CONFIG}: {key} does not list names of modules")
         numbers = value.values() if isinstance(value, dict) else ()
         if not all(isinstance(number, int | float) for number in numbers):
-            raise PolicyError(f"{folder / CONFIG}: {key} does not give numbers")
+            raise PolicyError(f"{folder / ADAPTER_CONFIG}: {key} does not give numbers")
 
 
 def _read_modules(weights: Path) -> dict[str, tuple[int, int, int]]:

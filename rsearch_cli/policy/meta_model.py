@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from rsearch_cli.errors import PolicyError
-from rsearch_cli.policy.adapter import WEIGHTS, StoredAdapter, plain_name
+from rsearch_cli.policy.adapter import StoredAdapter, plain_name
 from rsearch_cli.policy.weight_files import refuse_quantised
 from rsearch_cli.recipe.policy import ALL_LINEAR, PolicyConfig
+from rsearch_cli.runs.files import ADAPTER_WEIGHTS
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ class MetaModel:
         try:
             with warnings.catch_warnings(action="ignore"):  # what it warns of is checked below
                 model = PeftModel.from_pretrained(self._model, folder, low_cpu_mem_usage=True)
-            stored = load_file(folder / WEIGHTS)
+            stored = load_file(folder / ADAPTER_WEIGHTS)
             # Left to itself, it asks the Hub whether the vocabulary is the base's.
             with_embeddings = any("embed" in name for name in stored)
             loaded = get_peft_model_state_dict(model, save_embedding_layers=with_embeddings)

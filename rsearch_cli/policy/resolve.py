@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rsearch_cli.errors import PolicyError
-from rsearch_cli.policy.adapter import CONFIG as ADAPTER_CONFIG
-from rsearch_cli.policy.adapter import WEIGHTS as ADAPTER_WEIGHTS
 from rsearch_cli.policy.adapter import StoredAdapter, read_adapter
 from rsearch_cli.policy.weight_files import (
     CONFIG,
@@ -23,7 +21,7 @@ from rsearch_cli.policy.weight_files import (
 )
 from rsearch_cli.recipe.policy import LoraConfig, PolicyConfig
 from rsearch_cli.recipe.trust import is_builtin, names_no_path
-from rsearch_cli.runs.files import ADAPTER, RECIPE
+from rsearch_cli.runs.files import ADAPTER, ADAPTER_CONFIG, ADAPTER_WEIGHTS, RECIPE
 from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.services.hub import ask_hub
 

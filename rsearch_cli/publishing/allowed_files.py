@@ -14,13 +14,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rsearch_cli.errors import PolicyError, PublishUnsafe, RunFolderError
-from rsearch_cli.policy.adapter import CONFIG, WEIGHTS, StoredAdapter
+from rsearch_cli.policy.adapter import StoredAdapter
 from rsearch_cli.policy.meta_model import MetaModel
 from rsearch_cli.policy.resolve import BASE, MANIFEST
 from rsearch_cli.policy.weight_files import check_model_folder, read_header
 from rsearch_cli.publishing.base_model import BaseWeights
 from rsearch_cli.runs.confined_paths import copy_own
-from rsearch_cli.runs.files import ADAPTER, RECIPE
+from rsearch_cli.runs.files import ADAPTER, ADAPTER_CONFIG, ADAPTER_WEIGHTS, RECIPE
 from rsearch_cli.runs.json_text import dump_json
 
 CARD = "README.md"
@@ -69,7 +69,7 @@ def stage_adapter(adapter: StoredAdapter, base: BaseWeights, folder: Path) -> No
             "not train; publish it with the tool that made it"
         )
     folder.mkdir(exist_ok=True)
-    _copy(adapter.folder, WEIGHTS, folder, _NO_LIMIT)
+    _copy(adapter.folder, ADAPTER_WEIGHTS, folder, _NO_LIMIT)
     settings = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -84,7 +84,7 @@ def stage_adapter(adapter: StoredAdapter, base: BaseWeights, folder: Path) -> No
         "inference_mode": True,
     }
     text = dump_json(settings, indent=2) + "\n"
-    (folder / CONFIG).write_text(text, encoding="utf-8")
+    (folder / ADAPTER_CONFIG).write_text(text, encoding="utf-8")
 
 
 def stage_base(model: Path, folder: Path) -> None:
@@ -128,7 +128,7 @@ def refuse_unknown(names: Iterable[str]) -> None:
     Raises:
         PublishUnsafe: A file is not on the list.
     """
-    known = {*TOKENIZER, *_MODEL, CONFIG, WEIGHTS}
+    known = {*TOKENIZER, *_MODEL, ADAPTER_CONFIG, ADAPTER_WEIGHTS}
     for name in names:
         path = Path(name)
         inside = str(path.parent) in _FOLDERS and (
@@ -169,7 +169,7 @@ def check_weights(folder: Path) -> None:
         for model in (folder, folder / BASE):
             if (model / "config.json").is_file():
                 check_model_folder(model)
-        for adapter in folder.rglob(WEIGHTS):
+        for adapter in folder.rglob(ADAPTER_WEIGHTS):
             read_header(adapter)
         for gguf in folder.glob("*.gguf"):
             with gguf.open("rb") as file:

@@ -21,12 +21,13 @@ from rsearch_cli.recipe.trust import take_harmless
 from rsearch_cli.runs.confined_paths import refuse_escapes
 from rsearch_cli.runs.files import (
     ADAPTER,
+    ADAPTER_CONFIG,
     ENVIRONMENT,
     METRICS,
-    PREDICTIONS,
     RECIPE,
     SUMMARY,
     TRAJECTORIES,
+    predictions_name,
 )
 from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.services.budget import Budget
@@ -215,12 +216,12 @@ def read_run(folder: RunFolder, *, trust_remote_code: bool = False) -> RunFacts:
         raise NothingToPush(
             f"{folder.path} is not a run folder; give one that `rsearch train` wrote"
         )
-    if not (folder.adapter / "adapter_config.json").is_file():
+    if not (folder.adapter / ADAPTER_CONFIG).is_file():
         raise NothingToPush(
             f"{folder.path} has no {ADAPTER}/ because the run did not finish; resume it with: "
             f"rsearch train --recipe {folder.path / RECIPE} --resume"
         )
-    predictions = f"{PREDICTIONS}/after-greedy.jsonl"
+    predictions = predictions_name("after", "greedy")
     with folder.reading(predictions):
         evaluated = [str(row["text"]) for row in folder.read_rows(predictions)]
     with folder.reading(TRAJECTORIES):

@@ -46,7 +46,7 @@ from rsearch_cli.publishing.merge import PROMPTS, MergeCheck, check_merge, merge
 from rsearch_cli.publishing.reward_plot import plot_reward
 from rsearch_cli.recipe.documents import dump_document
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.runs.files import RECIPE
+from rsearch_cli.runs.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, RECIPE
 from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.types import Question
 
@@ -211,7 +211,7 @@ def _require_complete(folder: Path, repository: Repository) -> None:
     needed = [CARD, RECIPE, MANIFEST]
     if repository.adapter:
         parent = Path(repository.adapter_folder)
-        needed += [str(parent / "adapter_config.json"), str(parent / "adapter_model.safetensors")]
+        needed += [str(parent / ADAPTER_CONFIG), str(parent / ADAPTER_WEIGHTS)]
     if repository.merged:
         needed += ["config.json", *_weight_files(folder)]
     if repository.adapter or repository.merged:

@@ -18,6 +18,15 @@ from typing import Any
 import platformdirs
 
 from rsearch_cli.recipe.documents import show_value
+from rsearch_cli.runs.files import (
+    ADAPTER,
+    ADAPTER_CONFIG,
+    CHECKPOINT,
+    EVALUATION,
+    SPEND,
+    TRACE_STATS,
+    TRAJECTORIES,
+)
 from rsearch_cli.terminal import printable
 
 Keys = tuple[str, ...]
@@ -59,8 +68,8 @@ _NOT_SHOWN = ("output_dir",)
 _SHOWN = 12
 # What lies beside the recipe of a run, an evaluation or a published agent.
 _BESIDE = (
-    *("trajectories.jsonl", "spend.json", "traces.json", "evaluation.json", "rsearch.json"),
-    *("adapter_config.json", "adapter/adapter_config.json", "checkpoint-*"),
+    *(TRAJECTORIES, SPEND, TRACE_STATS, EVALUATION, "rsearch.json"),
+    *(ADAPTER_CONFIG, f"{ADAPTER}/{ADAPTER_CONFIG}", f"{CHECKPOINT}*"),
 )
 
 

@@ -11,16 +11,11 @@ import logging
 import shutil
 from pathlib import Path
 
-from rsearch_cli.runs.files import METRICS
+from rsearch_cli.runs.files import DAMAGED, METRICS, SEAL
 from rsearch_cli.runs.json_text import dump_json, read_json_object
 from rsearch_cli.runs.run_folder import RunFolder, checkpoint_step
 
 logger = logging.getLogger(__name__)
-
-SEAL = "seal.json"
-"""File in a checkpoint with the size and digest of every other file."""
-
-_SET_ASIDE = ".damaged"
 
 
 def seal_checkpoint(checkpoint: Path) -> None:
@@ -79,7 +74,7 @@ def choose_checkpoint(folder: RunFolder) -> Path | None:
 
 def set_aside(checkpoint: Path) -> Path:
     """Rename a checkpoint so that it is not used; an earlier one of that name is removed."""
-    aside = checkpoint.with_name(checkpoint.name + _SET_ASIDE)
+    aside = checkpoint.with_name(checkpoint.name + DAMAGED)
     if aside.exists():
         shutil.rmtree(aside)
     return checkpoint.rename(aside)

@@ -14,7 +14,7 @@ from rsearch_cli.evaluation.training_evaluation import (
     summarise_difference,
     summarise_evaluation,
 )
-from rsearch_cli.runs.files import METRICS, PREDICTIONS, SUMMARY
+from rsearch_cli.runs.files import METRICS, SUMMARY, predictions_name
 from rsearch_cli.training.alarms import first_alarms
 from rsearch_cli.training.run import TrainingRun
 from rsearch_cli.training.validation import read_best
@@ -27,7 +27,7 @@ def evaluate(run: TrainingRun, name: str, *, reuse: bool = False) -> Evaluation:
     """Evaluate the policy and store the results; `reuse` complete stored ones instead."""
     folder, questions = run.folder, run.evaluated
     kinds = ("greedy", "sampled") if run.recipe.evaluate.sampled else ("greedy",)
-    files = {kind: f"{PREDICTIONS}/{name}-{kind}.jsonl" for kind in kinds}
+    files = {kind: predictions_name(name, kind) for kind in kinds}
     if reuse:
         stored: dict[str, list[EvalResult]] = {}
         for kind, file in files.items():

@@ -23,7 +23,7 @@ from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.reward.composite import score_trajectories, shuffle_answer_scores, weights_at
 from rsearch_cli.reward.judge import AnswerJudge
 from rsearch_cli.rollout.rollout import Rollout
-from rsearch_cli.runs.files import ADAPTER, METRICS, TRAJECTORIES
+from rsearch_cli.runs.files import ADAPTER, METRICS, TRAJECTORIES, checkpoint_name
 from rsearch_cli.runs.run_folder import RunFolder, checkpoint_step
 from rsearch_cli.services.budget import Budget
 from rsearch_cli.training.alarms import Alarm, CollapseWatch
@@ -134,8 +134,8 @@ class GrpoTraining:
             kept = f"; the best adapter, of step {best['step']}, is in {self.folder.best}"
         return (
             f"the policy is collapsing: after step {step}, {alarm.line} (alarms.{alarm.name}); the "
-            f"step is saved in {self.folder.path / f'checkpoint-{step}'}{kept}; --resume continues "
-            "anyway, and a lower --lr may help a new run"
+            f"step is saved in {self.folder.path / checkpoint_name(step)}{kept}; --resume "
+            "continues anyway, and a lower --lr may help a new run"
         )
 
     def roll_out(self, prompts: list[list[dict[str, str]]], trainer: Any) -> dict[str, Any]:

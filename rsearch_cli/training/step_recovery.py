@@ -15,6 +15,7 @@ from typing import Any
 from rsearch_cli.compat.trl import save_checkpoint
 from rsearch_cli.errors import RsearchError, RunUnsaved
 from rsearch_cli.evaluation.failed_share import Failures, check_failed_share
+from rsearch_cli.runs.files import checkpoint_name
 from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.types import RewardParts, Trajectory
 
@@ -76,7 +77,7 @@ class StepRecovery:
     def _save(self, trainer: Any) -> str:
         """Save the last finished step if it is not saved, and return where the run stands."""
         step = trainer.state.global_step
-        saved = self._folder.path / f"checkpoint-{step}"
+        saved = self._folder.path / checkpoint_name(step)
         if step == 0:
             return "no step was finished; --resume starts with the first step"
         if self._random is not None and not saved.exists():

@@ -13,6 +13,7 @@ from rsearch_cli.distributed import is_main, wait_for_all, world_size
 from rsearch_cli.errors import TrainingIneffective, shortage
 from rsearch_cli.policy.adapter import REFERENCE, keep_reference
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.runs.files import checkpoint_name
 from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.training.checkpoints import drop_old_checkpoints, seal_checkpoint
 from rsearch_cli.training.questions import order_questions
@@ -51,7 +52,7 @@ def with_sealed_checkpoints(trainer_class: Any, folder: RunFolder, keep: int) ->
 
     @contextmanager
     def place(step: int) -> Iterator[None]:
-        with folder.staged(f"checkpoint-{step}") as checkpoint:
+        with folder.staged(checkpoint_name(step)) as checkpoint:
             wait_for_all()  # the folder exists
             yield
             wait_for_all()  # everything is written

@@ -11,14 +11,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rsearch_cli.runs.files import BEST, VALIDATION
+from rsearch_cli.runs.files import BEST, VALIDATION, VALIDATION_ROW
 from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.training.step_recovery import RandomState
 
 SCORE = "f1"
 """The figure that decides which adapter is best; finer than exact match on a small slice."""
-BEST_STEP = "validation.json"
 
 Score = Callable[[], Mapping[str, Any]]
 
@@ -72,7 +71,9 @@ class Validation:
             with self._folder.staged(BEST) as path:
                 path.mkdir()
                 save(path)
-                (path / BEST_STEP).write_text(dump_json(row, indent=2) + "\n", encoding="utf-8")
+                (path / VALIDATION_ROW).write_text(
+                    dump_json(row, indent=2) + "\n", encoding="utf-8"
+                )
             self.best = row
         # After the adapter, so that a run killed in between validates this step again.
         self._folder.append(VALIDATION, [row])
@@ -82,9 +83,9 @@ class Validation:
 
 def read_best(folder: RunFolder) -> dict[str, Any] | None:
     """Return the validation row of the best adapter, or None if there is none."""
-    path = folder.best / BEST_STEP
+    path = folder.best / VALIDATION_ROW
     if not path.exists():
         return None
-    with folder.reading(f"{BEST}/{BEST_STEP}"):
-        row = folder.read_json(f"{BEST}/{BEST_STEP}")
+    with folder.reading(f"{BEST}/{VALIDATION_ROW}"):
+        row = folder.read_json(f"{BEST}/{VALIDATION_ROW}")
         return {**row, "step": int(row["step"]), SCORE: float(row[SCORE])}

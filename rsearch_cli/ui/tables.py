@@ -75,7 +75,7 @@ def training_table(summary: Mapping[str, Any]) -> TableData:
         styles[len(rows), 0] = "red"
         rows.append(("failed searches", _failed_searches(before), _failed_searches(after), ""))
     return TableData(
-        "Held-out questions: exact match (EM) and others, 95 % intervals in brackets",
+        "Held-out questions (EM: exact match; in brackets: 95 % intervals)",
         ("", "before", "after", "difference"),
         tuple(rows),
         caption=METHODS,

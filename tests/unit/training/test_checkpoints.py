@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rsearch_cli.runs.files import METRICS
+from rsearch_cli.runs.files import METRICS, SEAL
 from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.training.checkpoints import (
-    SEAL,
     choose_checkpoint,
     drop_old_checkpoints,
     find_damage,

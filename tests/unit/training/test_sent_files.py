@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from rsearch_cli.app import app
 from rsearch_cli.errors import RunFolderError
+from rsearch_cli.runs.files import SEAL
 from rsearch_cli.runs.run_folder import RunFolder
-from rsearch_cli.training.checkpoints import SEAL, choose_checkpoint, find_damage
+from rsearch_cli.training.checkpoints import choose_checkpoint, find_damage
 from rsearch_cli.training.tracking import _run_id
 from rsearch_cli.training.validation import Validation, read_best
 
