@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 
 from rsearch_cli.errors import OutOfMemory
 from rsearch_cli.memory.components import GIB, PHASES
-from rsearch_cli.memory.prediction import plan_memory
+from rsearch_cli.memory.prediction import predict_memory
 from rsearch_cli.memory.shape import find_shape
 from rsearch_cli.memory.workload import Row
 from rsearch_cli.policy.generation import GREEDY, Generation, Sampling
@@ -235,7 +235,7 @@ def measure(folder: Path, setting: Setting, backend: str) -> dict[str, Any]:
                 "phases_allocated_gb": memory.by_phase(),
             }
         row = longest(samples)
-        plan = plan_memory(find_shape(str(folder)), recipe, backend, row)
+        plan = predict_memory(find_shape(str(folder)), recipe, backend, row)
         settled = rows[1:] or rows  # the first step compiles
         written = setting.written * recipe.train.batch_size
         written *= recipe.train.gradient_accumulation_steps
@@ -251,7 +251,7 @@ def measure(folder: Path, setting: Setting, backend: str) -> dict[str, Any]:
             "seconds_of_each_step": [round(r["seconds/step"], 1) for r in rows],
             "written_tokens_per_second": round(written / seconds["generate"], 1),
             "planned_gb": round(plan.total_gb, 2),
-            "planned_parts_gb": {p.name: round(p.size / GIB, 2) for p in plan.parts},
+            "planned_parts_gb": {p.name: round(p.size / GIB, 2) for p in plan.components},
             "planned_phases_gb": {phase: round(plan.phase_gb(phase), 2) for phase in PHASES},
             **(read_memory(plan.total_gb, memory) if cuda else {"measured_gb": None}),
         }

@@ -124,7 +124,7 @@ def _print_memory(planned: PlannedMemory | str) -> None:
     if isinstance(planned, str):
         echo("", f"GPU memory cannot be predicted: {planned}")
         return
-    load = planned.plan.load
+    load = planned.plan.workload
     echo(
         "",
         f"MEMORY of each CUDA card in GB, with {load.backend}, for rows of {load.row.total} "

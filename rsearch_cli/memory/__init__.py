@@ -1,1 +1,1 @@
-"""Memory: what a run needs of a card, worked out before anything is loaded."""
+"""GPU memory of a run, predicted before anything is loaded."""

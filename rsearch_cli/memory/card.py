@@ -1,7 +1,4 @@
-"""How much memory the graphics card of this machine has.
-
-Asks nvidia-smi, because importing torch takes seconds. Nothing is raised if there is no card.
-"""
+"""GPU memory of this machine, from nvidia-smi, because importing torch takes seconds."""
 
 from __future__ import annotations
 
@@ -12,10 +9,10 @@ _MIB_PER_GB = 1024
 
 
 def find_vram() -> float | None:
-    """Memory of the largest card that this process may use, in GB of 2^30 bytes; None without one.
+    """Return the memory of the largest visible card in GB of 2^30 bytes, or None without a card.
 
-    The largest, since which one CUDA counts as the first is not for nvidia-smi to say: what does
-    not fit there fits nowhere.
+    The largest, because nvidia-smi does not know which card CUDA numbers first, and what does not
+    fit there fits nowhere.
     """
     rows = query_cards("uuid", "memory.total")
     sizes = {uuid: float(mib) for uuid, mib in rows if mib.replace(".", "", 1).isdigit()}
@@ -24,13 +21,13 @@ def find_vram() -> float | None:
 
 
 def query_cards(*fields: str) -> list[list[str]]:
-    """What nvidia-smi says of each card, without units; [] where it is missing or fails.
+    """Query nvidia-smi for each card; return [] if it is missing or fails.
 
     Args:
-        fields: As `nvidia-smi --help-query-gpu` lists them.
+        fields: Names from `nvidia-smi --help-query-gpu`.
 
     Returns:
-        A row for each card, with a value for each field.
+        One row per card, with a value without unit for each field.
     """
     query = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
     try:
@@ -42,9 +39,9 @@ def query_cards(*fields: str) -> list[list[str]]:
 
 
 def select_visible(sizes: dict[str, float], visible: str | None) -> list[float]:
-    """Sizes of the cards that `CUDA_VISIBLE_DEVICES` leaves, by index or by (part of) their UUID.
+    """Return the sizes of the cards that `CUDA_VISIBLE_DEVICES` selects, by index or UUID prefix.
 
-    As in CUDA, the list ends at its first entry that names no card; unset, it leaves all.
+    As in CUDA, the selection ends at the first entry that matches no card; None selects all.
     """
     if visible is None:
         return list(sizes.values())

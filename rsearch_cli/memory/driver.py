@@ -1,4 +1,4 @@
-"""Whether torch can use the NVIDIA cards of this machine, and what stands in the way."""
+"""Whether torch can use the NVIDIA cards of this machine, and if not, why."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from rsearch_cli.memory.card import query_cards
 
 LEAST_DRIVER = {11: 450, 12: 525, 13: 580}
-"""First NVIDIA driver branch on Linux that runs programs built with a major version of CUDA.
+"""Oldest NVIDIA driver branch on Linux that supports a major version of CUDA.
 
-From the table of minor version compatibility in NVIDIA's CUDA compatibility guide.
+Source: the table of minor version compatibility in NVIDIA's CUDA compatibility guide.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A card as nvidia-smi lists it: its name, the driver's version and its memory in MiB."""
+    """A card as listed by nvidia-smi: its name, the driver version and its memory in MiB."""
 
     name: str
     driver: str
@@ -31,34 +31,34 @@ class UnusedCard:
     remedy: str
 
     def __str__(self) -> str:
-        """Both in one line."""
+        """Return both on one line."""
         return f"{self.cause}; {self.remedy}"
 
 
 def list_cards() -> list[Card]:
-    """The NVIDIA cards of this machine; none where nvidia-smi is missing or fails."""
+    """Return the NVIDIA cards of this machine; [] if nvidia-smi is missing or fails."""
     return [Card(*row) for row in query_cards("name", "driver_version", "memory.total")]
 
 
 def torch_cuda_version() -> str | None:
-    """Version of CUDA that torch was built with, such as `12.8`; None for a build without CUDA."""
+    """Return the CUDA version that torch was built with, such as `12.8`, or None."""
     import torch
 
     return torch.version.cuda
 
 
 def torch_sees_gpu() -> bool:
-    """Whether torch can use a GPU here."""
+    """Whether torch can use a GPU on this machine."""
     import torch
 
     return torch.cuda.is_available()
 
 
 def explain_unused_card() -> UnusedCard | None:
-    """Find out why torch uses no GPU although nvidia-smi lists one.
+    """Return why torch cannot use a GPU that nvidia-smi lists.
 
     Returns:
-        None where torch sees a GPU or the machine has no NVIDIA card.
+        None if torch can use a GPU, or if the machine has no NVIDIA card.
     """
     cards = list_cards()
     if not cards or torch_sees_gpu():

@@ -1,71 +1,67 @@
-"""Predicts the peak GPU memory of a run, and whether a card has it.
-
-Sizes are in GB of 2^30 bytes, as nvidia-smi and torch count them. Raises `PolicyError` if the model
-or its adapter is not known well enough.
-"""
+"""Predicts the peak GPU memory of a training run, in GB of 2^30 bytes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rsearch_cli.memory.components import ALWAYS, GIB, PHASES, SLACK, Component, list_parts
+from rsearch_cli.memory.components import ALWAYS, GIB, PHASES, SLACK, Component, list_components
 from rsearch_cli.memory.shape import ModelShape
-from rsearch_cli.memory.workload import Backend, Row, Workload, describe_load
+from rsearch_cli.memory.workload import Backend, Row, Workload, describe_workload
 from rsearch_cli.recipe.schema import Recipe
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPrediction:
-    """What lies on the card, and when.
+    """The predicted memory, component by component.
 
     Attributes:
-        load: What the sizes follow from.
-        parts: All of them, the allocator's slack included.
+        workload: The dimensions that the sizes are computed from.
+        components: All components, including the allocator's slack.
     """
 
-    load: Workload
-    parts: tuple[Component, ...]
+    workload: Workload
+    components: tuple[Component, ...]
 
     def phase_gb(self, phase: str) -> float:
-        """Everything that lies there in one of `PHASES`, in GB."""
-        here = (part.size for part in self.parts if {ALWAYS, phase} & set(part.phases))
-        return sum(here) / GIB
+        """Return the memory in one of `PHASES`, in GB."""
+        sizes = (c.size for c in self.components if {ALWAYS, phase} & set(c.phases))
+        return sum(sizes) / GIB
 
     @property
     def peak(self) -> str:
-        """The phase that takes the most."""
+        """The phase with the most memory."""
         return max(PHASES, key=self.phase_gb)
 
     @property
     def total_gb(self) -> float:
-        """The most that lies there at once, in GB."""
+        """The peak memory in GB."""
         return self.phase_gb(self.peak)
 
     def fits(self, vram_gb: float) -> bool:
-        """Whether a card of so many GB holds it."""
+        """Whether the run fits on a card of `vram_gb` GB."""
         return self.total_gb <= vram_gb
 
-    def part_gb(self, name: str) -> float:
-        """Size of one part, in GB."""
-        return sum(part.size for part in self.parts if part.name == name) / GIB
+    def size_gb(self, name: str) -> float:
+        """Return the size of one component in GB."""
+        return sum(c.size for c in self.components if c.name == name) / GIB
 
 
-def plan_memory(
+def predict_memory(
     shape: ModelShape, recipe: Recipe, backend: Backend, row: Row | None = None
 ) -> MemoryPrediction:
-    """Work out what `rsearch train` will take of each card.
+    """Predict the memory that `rsearch train` needs on each card.
 
     Args:
         shape: The model's dimensions.
-        recipe: See `describe_load` for what is read.
-        backend: What will run the weights.
-        row: Length of the longest row, where it is known better than from the recipe.
+        recipe: See `describe_workload` for the sections that are read.
+        backend: The back end of the policy.
+        row: Length of the longest row if it is known; None derives it from the recipe.
 
     Raises:
-        PolicyError: The adapter sits on a module that the formulas do not know.
+        PolicyError: The adapter is on a module that the formulas do not cover.
     """
-    load = describe_load(recipe, backend, row)
-    parts = list_parts(shape, load, recipe.policy.lora)
-    bare = MemoryPrediction(load, parts)
-    slack = (bare.total_gb - bare.part_gb("cuda")) * GIB * SLACK
-    return MemoryPrediction(load, (*parts, Component("slack", slack, (ALWAYS,))))
+    workload = describe_workload(recipe, backend, row)
+    components = list_components(shape, workload, recipe.policy.lora)
+    bare = MemoryPrediction(workload, components)
+    slack = (bare.total_gb - bare.size_gb("cuda")) * GIB * SLACK
+    return MemoryPrediction(workload, (*components, Component("slack", slack, (ALWAYS,))))

@@ -1,9 +1,4 @@
-"""A model's dimensions, from its config alone.
-
-Place in the path: the first input of a memory plan; no weight is read and no library of the
-training stack is imported. On failure: `PolicyError` says why the dimensions are not known and what
-to do; a model that the Hub would serve is then merely not planned for.
-"""
+"""The dimensions of a model, read from its config.json without the training stack."""
 
 from __future__ import annotations
 
@@ -20,7 +15,7 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
 
 _WITH_BIAS = frozenset({"qwen2"})
-"""Model types whose q, k and v projections have a bias that their config does not mention."""
+"""Model types whose q, k and v projections have a bias that is not in the config."""
 
 _REQUIRED = (
     "hidden_size",
@@ -42,7 +37,7 @@ class ModelShape:
         heads: Query heads.
         kv_heads: Key and value heads; fewer than `heads` with grouped queries.
         intermediate: Width inside the MLP.
-        vocab: Rows of the embedding, padding included.
+        vocab: Rows of the embedding, including padding.
         head_dim: Width of one head.
         tied: Whether the output head is the embedding.
         qkv_bias: Whether q, k and v have a bias.
@@ -69,7 +64,7 @@ class ModelShape:
         return self.kv_heads * self.head_dim
 
     def linear(self, module: str) -> tuple[int, int]:
-        """`(in, out)` widths of a projection, by its name in the model.
+        """Return the `(in, out)` widths of a projection by its name in the model.
 
         Raises:
             KeyError: The family has no projection of this name.
@@ -86,13 +81,13 @@ class ModelShape:
 
     @property
     def projections(self) -> int:
-        """Parameters of all projections: what 4-bit loading quantises."""
+        """Parameters of all projections, which 4-bit loading quantises."""
         widths = [self.linear(module) for module in (*ATTENTION, *MLP)]
         return self.layers * sum(inner * outer for inner, outer in widths)
 
     @property
     def embeddings(self) -> int:
-        """Parameters of embedding and output head; one matrix if they are tied."""
+        """Parameters of embedding and output head; a single matrix if they are tied."""
         return self.vocab * self.hidden * (1 if self.tied else 2)
 
     @property
@@ -126,24 +121,24 @@ KNOWN: Mapping[str, ModelShape] = {
         576, 30, 9, 3, 1536, 49152, 64, tied=True, qkv_bias=False
     ),
 }
-"""Models that recipes name, as their config.json on the Hub has them, so that planning a run needs
-no download; a test checks them against the parameter counts of the model cards."""
+"""Dimensions of the models that recipes name, from their config.json on the Hub, so that an
+estimate needs no download; a test compares them with the parameter counts of the model cards."""
 
 
 def adapted_modules(lora: LoraConfig) -> list[str]:
-    """Names of the modules that get an adapter, of those that a dense decoder has."""
+    """Return the names of the modules of a dense decoder that get an adapter."""
     return [*ATTENTION, *MLP] if lora.target_modules == ALL_LINEAR else lora.target_modules
 
 
 def find_shape(model: str) -> ModelShape:
-    """The dimensions of a model.
+    """Return the dimensions of a model.
 
     Args:
-        model: A folder with a config.json, or a Hub id; for an id the table of known models is
-            asked, and then the Hub's cache on this machine.
+        model: A folder with a config.json, or a Hub id, which is looked up in `KNOWN` and then in
+            the Hub's cache on this machine.
 
     Raises:
-        PolicyError: The config is not at hand, cannot be read, or is of no dense decoder.
+        PolicyError: The config is not on this machine, cannot be read, or is of another type.
     """
     folder = Path(model).expanduser()
     if folder.is_dir():
@@ -156,17 +151,17 @@ def find_shape(model: str) -> ModelShape:
     if isinstance(cached, str):
         return read_shape(Path(cached))
     raise PolicyError(
-        f"policy.model: the memory of {model} cannot be planned, its config.json is not on this "
-        "machine; give a model folder, or fetch it with: "
+        f"policy.model: the memory of {model} cannot be predicted, because its config.json is not "
+        "on this machine; use a model folder, or download it with: "
         f"hf download {model} config.json"
     )
 
 
 def read_shape(path: Path) -> ModelShape:
-    """The dimensions that a config.json gives.
+    """Return the dimensions in a config.json.
 
     Raises:
-        PolicyError: It cannot be read, or is of no dense decoder.
+        PolicyError: It cannot be read, or is not that of a dense decoder.
     """
     try:
         config = read_json_object(path)
@@ -177,10 +172,10 @@ def read_shape(path: Path) -> ModelShape:
     config = inner if isinstance(inner, dict) else {}
     missing = [key for key in _REQUIRED if not isinstance(config.get(key), int)]
     if missing or any(config.get(key) for key in _EXPERTS):
-        why = f"it has no {missing[0]}" if missing else "it mixes experts"
+        why = f"it has no {missing[0]}" if missing else "it is a mixture of experts"
         raise PolicyError(
-            f"policy.model: the memory of {path.parent} cannot be planned: {why}; plans are for "
-            "dense decoders such as Llama and Qwen2"
+            f"policy.model: the memory of {path.parent} cannot be predicted: {why}; only dense "
+            "decoders such as Llama and Qwen2 are supported"
         )
     return _from_config(config)
 

@@ -1,7 +1,6 @@
-"""Settings that make a run smaller, and by how much.
+"""Settings that reduce the memory of a run, and by how much.
 
-Place in the path: beside `plan`; each knob is a plan of the same recipe with one thing changed. On
-failure: as in `plan`.
+Each suggestion is the prediction for the same recipe with one thing changed.
 """
 
 from __future__ import annotations
@@ -10,25 +9,25 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rsearch_cli.memory.prediction import plan_memory
+from rsearch_cli.memory.prediction import predict_memory
 from rsearch_cli.memory.shape import MLP, ModelShape, adapted_modules
 from rsearch_cli.memory.workload import Backend, longest_row
 from rsearch_cli.recipe.schema import Recipe
 
 LEAST_GB = 0.05
-"""A knob that saves less is not worth telling."""
+"""Suggestions that save less are omitted."""
 
 _ROUND = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """One change of a recipe.
+    """One change to a recipe.
 
     Attributes:
-        settings: As `--set` takes them.
-        saves_gb: What the run takes less with it alone, in GB.
-        total_gb: What the run takes with it alone, in GB.
+        settings: Arguments of `--set`.
+        saves_gb: Memory saved by this change alone, in GB.
+        total_gb: Memory of the run with this change alone, in GB.
     """
 
     settings: tuple[str, ...]
@@ -39,30 +38,30 @@ class Suggestion:
         return " ".join(f"--set {setting}" for setting in self.settings)
 
 
-def list_knobs(shape: ModelShape, recipe: Recipe, backend: Backend) -> list[Suggestion]:
-    """All changes that make the run smaller, the most effective first.
+def suggest_settings(shape: ModelShape, recipe: Recipe, backend: Backend) -> list[Suggestion]:
+    """Return all changes that reduce the memory of a run, the most effective first.
 
     Args:
         shape: The model's dimensions.
-        recipe: As it is now.
-        backend: What will run the weights.
+        recipe: The current recipe.
+        backend: The back end of the policy.
     """
-    now = plan_memory(shape, recipe, backend).total_gb
+    now = predict_memory(shape, recipe, backend).total_gb
     suggestions = []
     for change in _changes(recipe):
         changed = _apply(recipe, change)
         chosen = changed.policy.backend
-        then = plan_memory(shape, changed, backend if chosen == "auto" else chosen).total_gb
+        then = predict_memory(shape, changed, backend if chosen == "auto" else chosen).total_gb
         settings = tuple(f"{key}={_write(value)}" for key, value in change.items())
         suggestions.append(Suggestion(settings, now - then, then))
     return sorted(
         (suggestion for suggestion in suggestions if suggestion.saves_gb >= LEAST_GB),
-        key=lambda k: -k.saves_gb,
+        key=lambda suggestion: -suggestion.saves_gb,
     )
 
 
 def _changes(recipe: Recipe) -> Iterator[dict[str, Any]]:
-    """Dotted keys and their new values; each step is a halving, or a switch."""
+    """Yield dotted keys with new values: halved numbers and flipped switches."""
     policy, rollout, train, lora = recipe.policy, recipe.rollout, recipe.train, recipe.policy.lora
     if rollout.micro_batch > 1:
         yield {"rollout.micro_batch": rollout.micro_batch // 2}
@@ -86,7 +85,7 @@ def _changes(recipe: Recipe) -> Iterator[dict[str, Any]]:
     if lora.r > 1:
         yield {"policy.lora.r": lora.r // 2}
     if train.batch_size > 1 and train.batch_size % 2 == 0:
-        # As many rows a step as before: memory, not learning, is what this changes.
+        # The number of rows per step stays the same, and so does the training.
         yield {
             "train.batch_size": train.batch_size // 2,
             "train.gradient_accumulation_steps": train.gradient_accumulation_steps * 2,
@@ -100,14 +99,14 @@ def _apply(recipe: Recipe, change: Mapping[str, Any]) -> Recipe:
 
 
 def _replace(section: Any, keys: list[str], value: Any) -> Any:
-    """A copy of a section with one of the values inside it changed."""
+    """Return a copy of a section with one nested value changed."""
     first, *rest = keys
     inner = _replace(getattr(section, first), rest, value) if rest else value
     return section.model_copy(update={first: inner})
 
 
 def _write(value: Any) -> str:
-    """A value as `--set` reads it, without a space."""
+    """Format a value for `--set`, without spaces."""
     writers: Mapping[type, Callable[[Any], str]] = {
         bool: lambda flag: str(flag).lower(),
         list: lambda items: f"[{','.join(items)}]",

@@ -1,8 +1,7 @@
-"""What a recipe makes a card carry: how long a row gets, and how many are held at once.
+"""The workload of a run: how long its rows are, and how many are in memory at once.
 
-Place in the path: between the recipe and the formulas of `parts`. On failure: none, it is
-arithmetic on a recipe that passed its checks. Where only the run can know a length, the longest
-that the recipe allows is taken: a plan has to hold in the worst step of the night.
+If only the run can know a length, the longest that the recipe allows is taken: the prediction must
+hold in the worst step.
 """
 
 from __future__ import annotations
@@ -16,19 +15,19 @@ from rsearch_cli.recipe.schema import Recipe
 Backend = Literal["unsloth", "transformers"]
 
 CHARS_PER_TOKEN = 3.5
-"""English web text takes about 4 characters a token with vocabularies of 49,000 to 152,000; names,
-numbers and tags take fewer. The lower figure gives the longer row."""
+"""English web text has about 4 characters per token with vocabularies of 49,000 to 152,000; names,
+numbers and tags have fewer. The lower figure gives the longer row."""
 
 SYSTEM_PROMPT_CHARS = 1100
 EXAMPLE_CHARS = 350
 """Lengths of the built-in system prompt and of one worked example (`protocol.prompt`)."""
 
 QUESTION_TOKENS = 96
-"""A multi-hop question of about 30 words, and what the chat template puts around the messages."""
+"""A multi-hop question of about 30 words, and the tokens that the chat template adds."""
 
 TITLE_CHARS = 60
 NODE_CHARS = 80
-"""What the result block writes beside a passage's text, and the line of a node."""
+"""Text that the result block adds to each passage, and the line of a node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +35,8 @@ class Row:
     """Length of one prompt with its completion, in tokens.
 
     Attributes:
-        prompt: Tokens before the model's first.
-        completion: Tokens after them: written, inserted, and the eos that closes the row.
+        prompt: Tokens of the prompt.
+        completion: Tokens after it: generated, inserted, and the final eos.
     """
 
     prompt: int
@@ -45,23 +44,23 @@ class Row:
 
     @property
     def total(self) -> int:
-        """The whole row."""
+        """Tokens of the whole row."""
         return self.prompt + self.completion
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What memory depends on beside the model's shape.
+    """Everything that memory depends on apart from the model's shape.
 
     Attributes:
-        backend: What runs the weights.
+        backend: The back end of the policy.
         four_bit: Whether the projections are quantised to NF4.
-        width: Bytes of a number that the forward pass computes with.
+        width: Bytes per number in the forward pass.
         checkpointing: Whether the backward pass recomputes each layer.
         update_rows: Rows in one forward and backward pass.
-        rollout_rows: Most rows that are generated at once.
+        rollout_rows: Maximum number of rows generated at once.
         row: The longest row.
-        caches: Micro-batches whose keys and values are kept at once.
+        caches: Number of micro-batches whose keys and values are kept at once.
     """
 
     backend: Backend
@@ -75,32 +74,32 @@ class Workload:
 
     @property
     def stream(self) -> int:
-        """Bytes of a number between layers, that a projection gives, and in the KV cache.
+        """Bytes per number between layers, in the output of a projection and in the KV cache.
 
         PEFT's `prepare_model_for_kbit_training` casts embedding, head and norms to float32, and
-        bitsandbytes' `Linear4bit` gives its output in the type of its input: with transformers, a
+        bitsandbytes' `Linear4bit` returns its output in the type of its input: with transformers, a
         model in 4 bit has float32 activations. Unsloth keeps the compute type throughout.
         """
         return 4 if self.four_bit and self.backend == "transformers" else self.width
 
 
-def describe_load(recipe: Recipe, backend: Backend, row: Row | None = None) -> Workload:
-    """What a run of the recipe on one CUDA card carries; with more cards each carries as much.
+def describe_workload(recipe: Recipe, backend: Backend, row: Row | None = None) -> Workload:
+    """Return the workload of a recipe on one CUDA card; with several cards it is the same on each.
 
     Args:
         recipe: Its policy, protocol, search, rollout, train and evaluate sections are read.
-        backend: What will run the weights.
-        row: Length of the longest row, where it is known; else what the recipe allows.
+        backend: The back end of the policy.
+        row: Length of the longest row if it is known; None takes the longest the recipe allows.
     """
     policy, train = recipe.policy, recipe.train
-    # None is «on CUDA only» for both (see `policy.transformers_backend`), and this is about CUDA.
+    # None means "on CUDA only" for both (see `policy.transformers_backend`).
     four_bit = policy.load_in_4bit is not False
     checkpointing = policy.gradient_checkpointing is not False
-    fail_together = train.batch_size * train.gradient_accumulation_steps
+    per_step = train.batch_size * train.gradient_accumulation_steps
     micro_batch = recipe.rollout.micro_batch
     asked = micro_batch if recipe.evaluate.limit is None else recipe.evaluate.limit
-    rows = max(fail_together, asked)
-    # One is generated while another is searched for; Unsloth's generation keeps nothing.
+    rows = max(per_step, asked)
+    # One micro-batch generates while another searches; Unsloth keeps no cache.
     keeps = recipe.rollout.reuse_cache and backend == "transformers" and rows > micro_batch
     return Workload(
         backend=backend,
@@ -115,7 +114,7 @@ def describe_load(recipe: Recipe, backend: Backend, row: Row | None = None) -> W
 
 
 def longest_row(recipe: Recipe) -> Row:
-    """The longest row that the recipe allows; never longer than `policy.max_seq_length`."""
+    """Return the longest row the recipe allows, at most `policy.max_seq_length`."""
     protocol, search, rollout = recipe.protocol, recipe.search, recipe.rollout
     system = protocol.system_prompt
     chars = SYSTEM_PROMPT_CHARS if system is None else len(system)

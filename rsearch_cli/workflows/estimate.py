@@ -10,9 +10,9 @@ from rsearch_cli.errors import DoesNotFit, PolicyError
 from rsearch_cli.memory.card import find_vram
 from rsearch_cli.memory.components import GIB
 from rsearch_cli.memory.driver import explain_unused_card, torch_sees_gpu
-from rsearch_cli.memory.prediction import MemoryPrediction, plan_memory
+from rsearch_cli.memory.prediction import MemoryPrediction, predict_memory
 from rsearch_cli.memory.shape import find_shape
-from rsearch_cli.memory.suggestions import Suggestion, list_knobs
+from rsearch_cli.memory.suggestions import Suggestion, suggest_settings
 from rsearch_cli.memory.workload import Backend
 from rsearch_cli.policy.loading import choose_backend
 from rsearch_cli.policy.resolve import locate_model
@@ -66,11 +66,11 @@ class PlannedMemory:
             "total_gb": round(plan.total_gb, 2),
             "vram_gb": self.vram_gb,
             "peak": plan.peak,
-            "backend": plan.load.backend,
-            "row_tokens": plan.load.row.total,
+            "backend": plan.workload.backend,
+            "row_tokens": plan.workload.row.total,
             "parts": {
                 part.name: {"gb": round(part.size / GIB, 3), "phases": list(part.phases)}
-                for part in plan.parts
+                for part in plan.components
             },
             "knobs": [
                 {
@@ -150,8 +150,8 @@ def plan_for(recipe: Recipe, backend: Backend, vram_gb: float | None) -> Planned
         PolicyError: The model's config is not at hand, or of an architecture that is not supported.
     """
     shape = find_shape(locate_model(recipe.policy.model))
-    plan = plan_memory(shape, recipe, backend)
-    return PlannedMemory(plan, list_knobs(shape, recipe, backend), vram_gb)
+    plan = predict_memory(shape, recipe, backend)
+    return PlannedMemory(plan, suggest_settings(shape, recipe, backend), vram_gb)
 
 
 def presumed_backend(recipe: Recipe) -> Backend:
@@ -164,7 +164,7 @@ def memory_lines(planned: PlannedMemory) -> list[str]:
     plan = planned.plan
     lines = [
         f"{_LABELS[part.name]:<24}{part.size / GIB:6.2f}  {' and '.join(part.phases)}"
-        for part in plan.parts
+        for part in plan.components
     ]
     verdict = "" if planned.fits is None else f"; {_verdict(planned)} {planned.vram_gb:g} GB"
     return [*lines, f"{'GB at the peak':<24}{plan.total_gb:6.2f}  in {plan.peak}{verdict}"]

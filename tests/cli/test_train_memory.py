@@ -37,9 +37,9 @@ def test_a_run_that_cannot_fit_is_refused_in_one_line(card, tmp_path) -> None:
     run = tmp_path / "run"
     result = call(*SEVEN, "--output-dir", str(run))
     assert result.exit_code == 67
-    assert result.stderr.startswith("rsearch: the run takes 12.0 GB in its loss, by plan, and the ")
-    assert "card has 8.0 GB; try --set policy.backend=unsloth (8.1 GB), --set " in result.stderr
-    assert result.stderr.endswith("; or go on anyway with --force\n")
+    needs = "rsearch: the run is predicted to need 12.0 GB in its loss, and the card has 8.0 GB; "
+    assert result.stderr.startswith(f"{needs}try --set policy.backend=unsloth (8.1 GB), --set ")
+    assert result.stderr.endswith("; --force starts it anyway\n")
     assert len(result.stderr.strip().splitlines()) == 1
     assert not run.exists()
 
@@ -55,7 +55,9 @@ def test_force_goes_on_anyway(card) -> None:
     card(8.0)
     result = call(*SEVEN, "--force")
     assert result.exit_code == LATER
-    assert "going on by --force: the run takes 12.0 GB" in result.stderr
+    assert (
+        "warning: started because of --force: the run is predicted to need 12.0 GB" in result.stderr
+    )
 
 
 @pytest.mark.parametrize("vram_gb", [24.0, None])
@@ -70,7 +72,10 @@ def test_a_model_that_is_not_known_is_told_and_trained(card) -> None:
     card(8.0)
     result = call(*SEVEN, "--model-name", "someone/model")
     assert result.exit_code == LATER
-    assert "going on without a memory plan: policy.model: the memory of someone" in result.stderr
+    assert (
+        "warning: the memory of this run cannot be predicted: policy.model: the memory of"
+        in result.stderr
+    )
 
 
 def test_a_card_that_torch_cannot_use_is_the_reason_and_not_the_memory(
@@ -82,7 +87,7 @@ def test_a_card_that_torch_cannot_use_is_the_reason_and_not_the_memory(
     monkeypatch.setattr("rsearch_cli.workflows.estimate.explain_unused_card", lambda: problem)
     result = call(*SEVEN, "--output-dir", str(tmp_path / "run"))
     assert result.exit_code == 67
-    assert result.stderr == f"rsearch: {problem}; or train on the CPU with --force\n"
+    assert result.stderr == f"rsearch: {problem}; --force trains on the CPU\n"
 
 
 def test_a_recipe_in_4_bits_is_not_trained_on_a_cpu_unless_asked_for(tmp_path) -> None:

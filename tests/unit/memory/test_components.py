@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from rsearch_cli.errors import PolicyError
 from rsearch_cli.memory.components import GIB, NF4_BYTES, count_adapter
-from rsearch_cli.memory.prediction import MemoryPrediction, plan_memory
+from rsearch_cli.memory.prediction import MemoryPrediction, predict_memory
 from rsearch_cli.memory.shape import KNOWN, ModelShape
 from rsearch_cli.memory.workload import Row
 from rsearch_cli.recipe.policy import LoraConfig
@@ -91,7 +91,7 @@ def tokens(rows: int) -> dict[str, torch.Tensor]:
 
 
 def plan(recipe: Recipe) -> MemoryPrediction:
-    return plan_memory(SHAPE, recipe, "transformers", Row(PROMPT, COMPLETION))
+    return predict_memory(SHAPE, recipe, "transformers", Row(PROMPT, COMPLETION))
 
 
 @pytest.mark.parametrize("checkpointing", [True, False], ids=["checkpointed", "all kept"])
@@ -103,7 +103,7 @@ def test_forward_and_backward_take_what_is_planned(checkpointing: bool, dropout:
         logits = model(**tokens(1), use_cache=False, logits_to_keep=COMPLETION + 1).logits
         logits.float().logsumexp(-1).mean().backward()
     planned = plan(recipe)
-    backward = planned.part_gb("layer_inputs") + planned.part_gb("layer_recomputed")
+    backward = planned.size_gb("layer_inputs") + planned.size_gb("layer_recomputed")
     assert seen.most / GIB == pytest.approx(backward, rel=0.1)
 
 
@@ -116,8 +116,8 @@ def test_rollouts_take_what_is_planned() -> None:
         cache = seen.now / GIB
     planned = plan(recipe)
     # One layer of the cache is there twice while it grows, and nothing has grown yet.
-    assert planned.part_gb("kv_cache") == pytest.approx(cache * (1 + 1 / SHAPE.layers), rel=0.05)
-    rollout = planned.part_gb("kv_cache") + planned.part_gb("prefill")
+    assert planned.size_gb("kv_cache") == pytest.approx(cache * (1 + 1 / SHAPE.layers), rel=0.05)
+    rollout = planned.size_gb("kv_cache") + planned.size_gb("prefill")
     assert seen.most / GIB == pytest.approx(rollout, rel=0.1)
 
 
@@ -126,7 +126,7 @@ def test_a_16_bit_model_and_its_adapter_weigh_what_is_planned() -> None:
     model = make_model(recipe.policy.lora, checkpointing=True)
     real = sum(p.numel() * p.element_size() for p in model.parameters())
     planned = plan(recipe)
-    assert planned.part_gb("weights") + planned.part_gb("adapter") == pytest.approx(real / GIB)
+    assert planned.size_gb("weights") + planned.size_gb("adapter") == pytest.approx(real / GIB)
 
 
 def test_nf4_takes_what_bitsandbytes_stores() -> None:
@@ -160,8 +160,8 @@ def test_a_4_bit_model_weighs_what_our_back_end_loads(tmp_path) -> None:
             real += state.absmax.nbytes + state.state2.absmax.nbytes
     from rsearch_cli.memory.shape import find_shape
 
-    planned = plan_memory(find_shape(locate_model("builtin:nano")), recipe, "transformers")
-    assert planned.part_gb("weights") * GIB == pytest.approx(real, rel=0.01)
+    planned = predict_memory(find_shape(locate_model("builtin:nano")), recipe, "transformers")
+    assert planned.size_gb("weights") * GIB == pytest.approx(real, rel=0.01)
 
 
 def test_the_adapter_has_the_parameters_that_peft_makes() -> None:
@@ -172,15 +172,17 @@ def test_the_adapter_has_the_parameters_that_peft_makes() -> None:
 
 
 def test_an_adapter_on_an_unknown_module_is_told() -> None:
-    with pytest.raises(PolicyError, match="an adapter on lm_head; known are q_proj, k_proj"):
+    with pytest.raises(PolicyError, match="an adapter on lm_head; known modules: q_proj, k_proj"):
         count_adapter(SHAPE, LoraConfig(target_modules=["lm_head"]))
 
 
 def test_the_7b_model_in_4_bit_is_five_gigabytes() -> None:
     recipe = Recipe(purpose="p", hardware="h")
-    assert plan_memory(SEVEN, recipe, "unsloth").part_gb("weights") == pytest.approx(5.17, abs=0.01)
+    assert predict_memory(SEVEN, recipe, "unsloth").size_gb("weights") == pytest.approx(
+        5.17, abs=0.01
+    )
     # PEFT's float32 copies of embedding and head.
-    assert plan_memory(SEVEN, recipe, "transformers").part_gb("weights") == pytest.approx(
+    assert predict_memory(SEVEN, recipe, "transformers").size_gb("weights") == pytest.approx(
         7.20, abs=0.01
     )
 
@@ -188,15 +190,15 @@ def test_the_7b_model_in_4_bit_is_five_gigabytes() -> None:
 def plan_rollouts(shape: ModelShape, rows: int, row: Row) -> MemoryPrediction:
     sections = {"rollout": {"micro_batch": rows}, "evaluate": {"limit": None}}
     recipe = Recipe.model_validate({"purpose": "p", "hardware": "h", **sections})
-    return plan_memory(shape, recipe, "unsloth", row)
+    return predict_memory(shape, recipe, "unsloth", row)
 
 
 def test_unsloth_holds_the_keys_and_values_of_the_context_twice() -> None:
     # 48 layers x 2 x 8 heads x 128 numbers x 2 bytes a token.
     per_token = 196_608 * 16 / GIB
     planned = plan_rollouts(FOURTEEN, 16, Row(1000, 3000))
-    assert planned.part_gb("kv_cache") == pytest.approx(per_token * (4000 + 513))
-    assert planned.part_gb("prefill") == pytest.approx(per_token * 4000)
+    assert planned.size_gb("kv_cache") == pytest.approx(per_token * (4000 + 513))
+    assert planned.size_gb("prefill") == pytest.approx(per_token * 4000)
 
 
 def test_where_the_forward_pass_is_wider_than_a_cache_it_counts() -> None:
@@ -205,12 +207,12 @@ def test_where_the_forward_pass_is_wider_than_a_cache_it_counts() -> None:
     mlp = 16 * 4000 * 3 * (18_944 + 3584) * 2 / GIB
     mask = 16 * 4000 * 4000 * 2 / GIB
     logits = 16 * 152_064 * 8 / GIB
-    assert planned.part_gb("prefill") == pytest.approx(mlp + mask + logits)
-    assert planned.part_gb("prefill") > second_cache
+    assert planned.size_gb("prefill") == pytest.approx(mlp + mask + logits)
+    assert planned.size_gb("prefill") > second_cache
 
 
 def test_one_row_alone_is_not_padded_and_needs_no_mask() -> None:
-    one, two = (plan_rollouts(SEVEN, rows, Row(1000, 3000)).part_gb("prefill") for rows in (1, 2))
+    one, two = (plan_rollouts(SEVEN, rows, Row(1000, 3000)).size_gb("prefill") for rows in (1, 2))
     assert two - 2 * one == pytest.approx(2 * 4000 * 4000 * 2 / GIB)
 
 
@@ -222,4 +224,4 @@ def test_one_row_alone_is_not_padded_and_needs_no_mask() -> None:
 def test_unsloths_loss_has_a_chunk_of_its_logits_at_once(completion: int, logits: int) -> None:
     planned = plan_rollouts(SEVEN, 4, Row(500, completion))
     hidden = 2 * completion * 3584 * 2
-    assert planned.part_gb("logits") == pytest.approx((logits * 4 + hidden) / GIB)
+    assert planned.size_gb("logits") == pytest.approx((logits * 4 + hidden) / GIB)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from rsearch_cli.memory.components import ALWAYS, PHASES, SLACK
-from rsearch_cli.memory.prediction import plan_memory
+from rsearch_cli.memory.prediction import predict_memory
 from rsearch_cli.memory.shape import KNOWN
-from rsearch_cli.memory.suggestions import list_knobs
+from rsearch_cli.memory.suggestions import suggest_settings
 from rsearch_cli.memory.workload import Row
 from rsearch_cli.recipe.loading import load_recipe
 
@@ -27,11 +27,11 @@ def seven(tmp_path):
 
 
 def test_the_peak_is_what_always_lies_there_and_the_largest_phase(seven) -> None:
-    plan = plan_memory(SHAPE, seven(), "unsloth", Row(600, 1924))
-    always = sum(plan.part_gb(p.name) for p in plan.parts if p.phases == (ALWAYS,))
-    rollout = plan.part_gb("kv_cache") + plan.part_gb("prefill")
-    loss = plan.part_gb("layer_inputs") + plan.part_gb("logits")
-    backward = plan.part_gb("layer_inputs") + plan.part_gb("layer_recomputed")
+    plan = predict_memory(SHAPE, seven(), "unsloth", Row(600, 1924))
+    always = sum(plan.size_gb(p.name) for p in plan.components if p.phases == (ALWAYS,))
+    rollout = plan.size_gb("kv_cache") + plan.size_gb("prefill")
+    loss = plan.size_gb("layer_inputs") + plan.size_gb("logits")
+    backward = plan.size_gb("layer_inputs") + plan.size_gb("layer_recomputed")
     assert [plan.phase_gb(phase) - always for phase in PHASES] == pytest.approx(
         [rollout, loss, backward]
     )
@@ -40,13 +40,13 @@ def test_the_peak_is_what_always_lies_there_and_the_largest_phase(seven) -> None
 
 
 def test_slack_is_a_share_of_all_tensors(seven) -> None:
-    plan = plan_memory(SHAPE, seven(), "unsloth")
-    tensors = plan.total_gb - plan.part_gb("cuda") - plan.part_gb("slack")
-    assert plan.part_gb("slack") == pytest.approx(SLACK * tensors)
+    plan = predict_memory(SHAPE, seven(), "unsloth")
+    tensors = plan.total_gb - plan.size_gb("cuda") - plan.size_gb("slack")
+    assert plan.size_gb("slack") == pytest.approx(SLACK * tensors)
 
 
 def test_it_fits_where_the_card_is_as_large(seven) -> None:
-    plan = plan_memory(SHAPE, seven(), "unsloth")
+    plan = predict_memory(SHAPE, seven(), "unsloth")
     assert plan.fits(plan.total_gb) and not plan.fits(plan.total_gb - 0.01)
 
 
@@ -61,14 +61,14 @@ def test_it_fits_where_the_card_is_as_large(seven) -> None:
 )
 def test_a_part_follows_its_setting(seven, setting: str, part: str, factor: float) -> None:
     row = Row(600, 1924)
-    before = plan_memory(SHAPE, seven("rollout.micro_batch=64"), "unsloth", row).part_gb(part)
-    after = plan_memory(SHAPE, seven("rollout.micro_batch=64", setting), "unsloth", row)
-    assert after.part_gb(part) == pytest.approx(before * factor, rel=0.01)
+    before = predict_memory(SHAPE, seven("rollout.micro_batch=64"), "unsloth", row).size_gb(part)
+    after = predict_memory(SHAPE, seven("rollout.micro_batch=64", setting), "unsloth", row)
+    assert after.size_gb(part) == pytest.approx(before * factor, rel=0.01)
 
 
 def test_transformers_takes_more_than_unsloth(seven) -> None:
     totals = [
-        plan_memory(SHAPE, seven("rollout.micro_batch=4"), backend, Row(600, 1924)).total_gb
+        predict_memory(SHAPE, seven("rollout.micro_batch=4"), backend, Row(600, 1924)).total_gb
         for backend in ("unsloth", "transformers")
     ]
     assert totals[1] > 1.4 * totals[0]
@@ -85,8 +85,8 @@ def test_each_knob_does_what_it_says(seven) -> None:
         "policy.lora.target_modules=[q_proj,up_proj]",
     )
     recipe = seven(*settings)
-    now = plan_memory(SHAPE, recipe, "unsloth").total_gb
-    suggestions = list_knobs(SHAPE, recipe, "unsloth")
+    now = predict_memory(SHAPE, recipe, "unsloth").total_gb
+    suggestions = suggest_settings(SHAPE, recipe, "unsloth")
     assert [k.saves_gb for k in suggestions] == sorted(
         (k.saves_gb for k in suggestions), reverse=True
     )
@@ -104,14 +104,16 @@ def test_each_knob_does_what_it_says(seven) -> None:
     }
     for suggestion in suggestions:
         changed = seven(*settings, *suggestion.settings)
-        then = plan_memory(SHAPE, changed, "unsloth").total_gb
+        then = predict_memory(SHAPE, changed, "unsloth").total_gb
         assert suggestion.total_gb == pytest.approx(then)
         assert suggestion.saves_gb == pytest.approx(now - then)
 
 
 def test_a_setting_that_would_take_more_is_no_knob(seven) -> None:
     recipe = seven("policy.backend=transformers", "policy.load_in_4bit=false")
-    suggestions = [str(suggestion) for suggestion in list_knobs(SHAPE, recipe, "transformers")]
+    suggestions = [
+        str(suggestion) for suggestion in suggest_settings(SHAPE, recipe, "transformers")
+    ]
     # In 4 bit, PEFT has float32 activations; for rollouts of this size they outweigh the weights.
     assert "--set policy.load_in_4bit=true" not in suggestions
     assert "--set policy.gradient_checkpointing=true" not in suggestions
@@ -120,6 +122,6 @@ def test_a_setting_that_would_take_more_is_no_knob(seven) -> None:
 
 def test_a_knob_is_written_as_an_option(seven) -> None:
     recipe = seven("rollout.micro_batch=16", "train.batch_size=2")
-    told = [str(suggestion) for suggestion in list_knobs(SHAPE, recipe, "unsloth")]
+    told = [str(suggestion) for suggestion in suggest_settings(SHAPE, recipe, "unsloth")]
     assert "--set rollout.micro_batch=8" in told
     assert "--set train.batch_size=1 --set train.gradient_accumulation_steps=8" not in told

@@ -85,8 +85,9 @@ def test_a_hub_model_that_is_not_here_is_told(tmp_path) -> None:
     with pytest.raises(PolicyError) as told:
         find_shape("someone/model")
     assert str(told.value) == (
-        "policy.model: the memory of someone/model cannot be planned, its config.json is not on "
-        "this machine; give a model folder, or fetch it with: hf download someone/model config.json"
+        "policy.model: the memory of someone/model cannot be predicted, because its config.json is "
+        "not on this machine; use a model folder, or download it with: "
+        "hf download someone/model config.json"
     )
 
 
@@ -94,11 +95,11 @@ def test_a_hub_model_that_is_not_here_is_told(tmp_path) -> None:
     ("changes", "words"),
     [
         ({"hidden_size": None}, "it has no hidden_size"),
-        ({"num_local_experts": 8}, "it mixes experts"),
+        ({"num_local_experts": 8}, "it is a mixture of experts"),
     ],
 )
 def test_a_model_of_another_kind_is_told(folder, changes, words) -> None:
-    with pytest.raises(PolicyError, match=f"{words}; plans are for dense decoders"):
+    with pytest.raises(PolicyError, match=f"{words}; only dense decoders such as"):
         find_shape(str(folder(**changes)))
 
 

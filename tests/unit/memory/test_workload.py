@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rsearch_cli.memory.workload import Row, describe_load, longest_row
+from rsearch_cli.memory.workload import Row, describe_workload, longest_row
 from rsearch_cli.protocol.prompt import build_messages
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.types import Question
@@ -43,7 +43,7 @@ def test_the_built_in_prompt_is_as_long_as_assumed(examples: int) -> None:
 
 
 def test_rows_in_an_update_and_in_a_rollout() -> None:
-    load = describe_load(
+    load = describe_workload(
         recipe(
             train={"batch_size": 2, "gradient_accumulation_steps": 6},
             rollout={"micro_batch": 32},
@@ -56,11 +56,11 @@ def test_rows_in_an_update_and_in_a_rollout() -> None:
 
 def test_an_evaluation_without_a_limit_fills_the_micro_batch() -> None:
     whole = recipe(rollout={"micro_batch": 32}, evaluate={"limit": None})
-    assert describe_load(whole, "unsloth").rollout_rows == 32
+    assert describe_workload(whole, "unsloth").rollout_rows == 32
 
 
 def test_null_settings_are_those_of_a_card() -> None:
-    load = describe_load(recipe(), "unsloth")
+    load = describe_workload(recipe(), "unsloth")
     assert (load.four_bit, load.checkpointing, load.width) == (True, True, 2)
 
 
@@ -74,7 +74,7 @@ def test_null_settings_are_those_of_a_card() -> None:
     ],
 )
 def test_only_peft_in_4_bit_computes_in_float32(backend, four_bit, stream) -> None:
-    load = describe_load(recipe(policy={"load_in_4bit": four_bit}), backend)
+    load = describe_workload(recipe(policy={"load_in_4bit": four_bit}), backend)
     assert load.stream == stream
 
 
@@ -92,5 +92,6 @@ def test_two_micro_batches_keep_their_caches_while_they_take_turns(
 ) -> None:
     rollout = {"micro_batch": 8, "reuse_cache": reuse}
     assert (
-        describe_load(recipe(rollout=rollout, evaluate={"limit": limit}), backend).caches == caches
+        describe_workload(recipe(rollout=rollout, evaluate={"limit": limit}), backend).caches
+        == caches
     )
