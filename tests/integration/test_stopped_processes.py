@@ -58,10 +58,10 @@ sys.stdin.read()
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Patience of three seconds, and nothing told before."""
+    """Waits of at most three seconds, and nothing logged before."""
     monkeypatch.setattr(locks, "PATIENCE_SECONDS", 3.0)
     monkeypatch.setattr(flight, "PATIENCE_SECONDS", 3.0)
-    monkeypatch.setattr(locks, "_told", {})
+    monkeypatch.setattr(locks, "_warned", {})
     yield
     locks.allow_waits()
 
@@ -103,7 +103,7 @@ def test_the_budget_says_who_holds_it_and_ends_with_the_code_of_a_lock(
     assert (
         line.startswith(f"warning: waiting for {holder(pid)}") and "; in 1 s this run ends" in line
     )
-    assert f"it is stopped, `kill -CONT {pid}` lets it go on" in line
+    assert f"it is stopped, `kill -CONT {pid}` resumes it" in line
     assert f"is locked by {holder(pid)}" in str(raised.value)
     assert RunFolderOccupied.exit_code == 72
 
