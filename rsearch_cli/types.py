@@ -220,16 +220,18 @@ class Trajectory:
 
 @dataclass(frozen=True, slots=True)
 class RewardParts:
-    """The reward of one trajectory and its components, each in [0, 1].
+    """The reward of one trajectory and its components; scores are in [0, 1].
 
     Attributes:
         answer: Score of the answer, or None if it could not be scored.
         plan: 1.0 if there is at least one plan and all are valid, else 0.0.
         format: Share of the format rules that the transcript keeps.
         total: Weighted sum, or None if unscored: the row is then dropped from its group.
+        extra: Scores of the parts in `reward.extra`, by name.
     """
 
     answer: float | None
     plan: float
     format: float
     total: float | None
+    extra: Mapping[str, float] = field(default_factory=dict)

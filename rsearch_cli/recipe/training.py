@@ -5,7 +5,7 @@ Place in the path: a part of the schema, read by `reward` and `train`. On failur
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -51,6 +51,11 @@ class RewardConfig(BaseConfig):
     )
     judge: JudgeConfig = Field(
         default_factory=JudgeConfig, description="Only read by answer `judge`."
+    )
+    extra: dict[str, Annotated[float, Field(ge=-1.0, le=1.0)]] = Field(
+        default_factory=dict,
+        description="Weights of further parts by name, such as {economy: 0.1}. Each adds weight x "
+        "score to the reward; a negative weight is a penalty.",
     )
     require_valid_plan: bool = Field(
         True, description="An invalid plan earns nothing for its answer."

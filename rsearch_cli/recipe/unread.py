@@ -34,6 +34,7 @@ _READ_WITH: Sequence[tuple[Sequence[str], str, tuple[object, ...]]] = (
         [
             *("reward.weights", "reward.curriculum_weights", "reward.curriculum_steps"),
             *("reward.answer", "reward.require_valid_plan", "reward.shuffle_answers"),
+            "reward.extra",
             *("questions.max_samples", "evaluate.every_steps", "train.max_steps"),
             *("train.learning_rate", "train.batch_size", "train.gradient_accumulation_steps"),
             *("train.num_generations", "train.beta", "train.epsilon", "train.epsilon_high"),
@@ -49,7 +50,7 @@ _OF_TRAINING = (
     *("questions.train_split", "questions.max_samples", "evaluate.sampled", "evaluate.every_steps"),
     *("evaluate.slice", "evaluate.slice_split", "evaluate.show_trajectories"),
     *("reward.weights", "reward.curriculum_weights", "reward.curriculum_steps"),
-    *("reward.require_valid_plan", "reward.shuffle_answers"),
+    *("reward.require_valid_plan", "reward.shuffle_answers", "reward.extra"),
 )
 _NOT_READ_BY: Mapping[str, Sequence[str]] = {
     "eval": (*_OF_TRAINING, "rollout.temperature", "rollout.top_p"),

@@ -1,18 +1,19 @@
-"""One number for a trajectory: the weighted sum of answer, plan validity and format.
+"""The composite reward: a weighted sum of scores for the answer, the plan and the format.
 
-Place in the path: takes finished trajectories from `rollout`, gives the `RewardParts` that the
-trainer optimises and logs. What scores the answer, words or a judge, changes nothing else. On
-failure: it has none of its own, what stops the judge passes through; an answer that could not be
-scored (None) makes the whole row unscored, because TRL would count one None among several rewards
-as zero.
+An answer that could not be scored (None) leaves the whole row unscored, because TRL counts one None
+among several rewards as zero. To add a part, write a module with a function and add one line to
+`PARTS`; a recipe switches it on in `reward.extra`.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
+from rsearch_cli.errors import RecipeValueError
 from rsearch_cli.protocol.transcript import read_transcript
 from rsearch_cli.recipe.schema import ProtocolConfig
 from rsearch_cli.recipe.training import RewardConfig, WeightsConfig
@@ -21,6 +22,12 @@ from rsearch_cli.types import RewardParts, SearchRound, Trajectory
 
 if TYPE_CHECKING:
     from rsearch_cli.reward.judge import AnswerJudge
+
+PARTS: Mapping[str, str] = {
+    "economy": "rsearch_cli.reward.economy:economy",
+}
+"""Name of a further part, as in `reward.extra`, to its function: a trajectory in, a score in [0, 1]
+out."""
 
 _LEXICAL = {"em": exact_match, "f1": f1}
 
@@ -43,7 +50,9 @@ def score_trajectories(
 
     Raises:
         RsearchError: What stops the judge, such as `BudgetExceeded` and `AccessDenied`.
+        RecipeValueError: `reward.extra` names a part that does not exist.
     """
+    further = find_parts(recipe)
     if recipe.answer != "judge":
         scores: list[float | None] = [answer_score(t, recipe) for t in trajectories]
     elif judge is None:
@@ -57,9 +66,25 @@ def score_trajectories(
             format=read_transcript(t.opening, t.segments, protocol).format_score,
             weights=weights_at(step, recipe),
             gate=recipe.require_valid_plan,
+            extra={name: part(t) for name, part in further.items()},
+            extra_weights=recipe.extra,
         )
         for t, score in zip(trajectories, scores, strict=True)
     ]
+
+
+def find_parts(recipe: RewardConfig) -> dict[str, Callable[[Trajectory], float]]:
+    """Return the functions of the parts in `reward.extra`, by name.
+
+    Raises:
+        RecipeValueError: There is no such part.
+    """
+    for name in recipe.extra:
+        if name not in PARTS:
+            near = get_close_matches(name, PARTS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"available: {', '.join(PARTS)}"
+            raise RecipeValueError(f"reward.extra: there is no reward part {name!r}; {hint}")
+    return {name: resolve_name(PARTS[name]) for name in recipe.extra}
 
 
 def weights_at(step: int, recipe: RewardConfig) -> WeightsConfig:
@@ -81,7 +106,13 @@ def plan_score(rounds: Sequence[SearchRound]) -> float:
 
 
 def combine(
-    answer: float | None, plan: float, format: float, weights: WeightsConfig, gate: bool
+    answer: float | None,
+    plan: float,
+    format: float,
+    weights: WeightsConfig,
+    gate: bool,
+    extra: Mapping[str, float] | None = None,
+    extra_weights: Mapping[str, float] | None = None,
 ) -> RewardParts:
     """Weigh the parts into a total (R-Search, arXiv 2506.08352, composite reward).
 
@@ -92,12 +123,16 @@ def combine(
         weights: Shares of the three parts.
         gate: Whether an invalid plan (0.0) takes the answer's share out of the total; the answer's
             score itself is reported all the same.
+        extra: Scores of further parts in [0, 1], by name.
+        extra_weights: The weight of each; they come on top of the shares.
     """
+    extra, extra_weights = extra or {}, extra_weights or {}
     if answer is None:
-        return RewardParts(None, plan, format, None)
+        return RewardParts(None, plan, format, None, extra)
     earned = answer if plan or not gate else 0.0
     total = weights.answer * earned + weights.plan * plan + weights.format * format
-    return RewardParts(answer, plan, format, total)
+    total += sum(extra_weights[name] * score for name, score in extra.items())
+    return RewardParts(answer, plan, format, total, extra)
 
 
 def shuffle_answer_scores(
@@ -118,6 +153,8 @@ def shuffle_answer_scores(
             format=part.format,
             weights=weights,
             gate=recipe.require_valid_plan,
+            extra=part.extra,
+            extra_weights=recipe.extra,
         )
         for part in parts
     ]

@@ -26,6 +26,7 @@ from rsearch_cli.questions.sets import QuestionSet, open_question_set
 from rsearch_cli.recipe.loading import dump_recipe
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.recipe.trust import remember_own
+from rsearch_cli.reward.composite import find_parts
 from rsearch_cli.reward.judge import AnswerJudge, open_judge
 from rsearch_cli.reward.lexical import describe_unspaced
 from rsearch_cli.rollout.rollout import Rollout
@@ -115,6 +116,7 @@ def _open(
     question_set = open_question_set(recipe.questions, recipe.seed)
     interrupts = stack.enter_context(Interrupts(folder.describe_resume))
     services = stack.enter_context(open_services(recipe, folder.path))
+    find_parts(recipe.reward)
     # Judge and sources check their keys first: a question set from the Hub takes minutes to load.
     judge = open_judge(recipe, services) if recipe.stage == "grpo" else None
     if judge:

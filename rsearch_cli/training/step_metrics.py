@@ -84,6 +84,7 @@ class StepMetrics:
             "reward/answer": _mean([p.answer for p in self.parts]),
             "reward/plan": _mean([p.plan for p in self.parts]),
             "reward/format": _mean([p.format for p in self.parts]),
+            **_mean_extra(self.parts),
             **{ours: logs.get(theirs) for theirs, ours in FROM_TRAINER.items()},
             "completion_length": _mean(lengths),
             "masked_tokens": sum(len(t.completion_ids) for t in self.trajectories) - sum(lengths),
@@ -205,6 +206,11 @@ def _describe_round(round_: SearchRound) -> dict[str, Any]:
             for r in round_.results
         ],
     }
+
+
+def _mean_extra(parts: Sequence[RewardParts]) -> dict[str, float | None]:
+    names = sorted({name for part in parts for name in part.extra})
+    return {f"reward/{name}": _mean([part.extra.get(name) for part in parts]) for name in names}
 
 
 def _mean(values: Sequence[float | int | None]) -> float | None:

@@ -11,7 +11,7 @@ import pytest
 import typer.main
 from pages import PAGES, ROOT, command_lines, name_of, rsearch_calls
 
-from rsearch_cli.app import app
+from rsearch_cli.app import COMMANDS, app, load_command
 from rsearch_cli.recipe.loading import load_recipe, recipes_folder
 
 PAST = {"CHANGELOG.md"}
@@ -33,18 +33,18 @@ SHIPPED = {path.stem for path in recipes_folder().glob("*.yaml")}
 
 def problems(call: list[str]) -> list[str]:
     """What this version would refuse in a call: commands, options, shipped recipes, settings."""
-    command: Any = typer.main.get_command(app)
     args = list(call)
-    known = options_of(command)
-    while args and args[0] in getattr(command, "commands", {}):
-        command = command.commands[args.pop(0)]
+    known = options_of(typer.main.get_command(app))
+    if args and not args[0].startswith("-"):
+        if args[0] not in COMMANDS:
+            return [f"no command {args[0]}"]
+        command = load_command(args.pop(0))
         known |= options_of(command)
-    found = []
-    if getattr(command, "commands", None) and args and not args[0].startswith("-"):
-        takes_arguments = any(p.param_type_name == "argument" for p in command.params)
-        found += [] if takes_arguments else [f"no command {args[0]}"]
+        while args and args[0] in getattr(command, "commands", {}):
+            command = command.commands[args.pop(0)]
+            known |= options_of(command)
     options = [word.partition("=")[0] for word in args if re.match(r"-{1,2}[a-z]", word)]
-    found += [f"no option {option}" for option in options if option not in known]
+    found = [f"no option {option}" for option in options if option not in known]
     pairs = list(pairwise(args))
     values = dict(pairs)
     recipe = values.get("--recipe", "quickstart")

@@ -16,38 +16,37 @@ from pages import ROOT, read
 import rsearch_cli
 
 PAGE = ROOT / "docs/extending.md"
-_STEP = re.compile(
-    r"^The (module|line|lines|test),[^`]*(`[^:]*`):\n\n```python\n(.*?)```$", re.M | re.S
-)
+_STEP = re.compile(r"^The (module|line|test), (.*?):\n\n```python\n(.*?)```$", re.M | re.S)
 _PLACE = re.compile(r"`([^`]+)`")
 
 
 @dataclass(frozen=True)
 class Step:
-    """One block of the page: what it is, where it goes (a file, or a name and its file), code."""
+    """One block of the page: what it is, where it goes (a file; for a line, a name in a file)."""
 
     kind: str
-    place: list[str]
+    name: str
+    file: str
     code: str
 
 
 def sections() -> dict[str, list[Step]]:
     found = {}
     for section in read(PAGE).split("\n## ")[1:]:
-        steps = [
-            Step(kind.rstrip("s"), _PLACE.findall(place), code)
-            for kind, place, code in _STEP.findall(section)
-        ]
+        steps = []
+        for kind, sentence, code in _STEP.findall(section):
+            name, file = [*_PLACE.findall(sentence), ""][:2]
+            steps.append(Step(kind, name, file if kind == "line" else name, code))
         if steps:
             found[section.partition("\n")[0]] = steps
     return found
 
 
 def insert(file: Path, anchor: str, code: str) -> None:
-    """Add lines below the only line of a file that starts with `anchor`, or below the last one."""
+    """Add code below the line of a file that starts with `anchor`."""
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-    last = max(i for i, line in enumerate(lines) if line.startswith(anchor))
-    file.write_text("".join([*lines[: last + 1], code, *lines[last + 1 :]]), encoding="utf-8")
+    (at,) = (i for i, line in enumerate(lines) if line.startswith(anchor))
+    file.write_text("".join([*lines[: at + 1], code, *lines[at + 1 :]]), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +57,9 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "recipes", root / "recipes")
     for steps in sections().values():
         for step in steps:
-            file = root / step.place[-1]
+            file = root / step.file
             if step.kind == "line":
-                name = step.place[0]
-                insert(file, name if len(step.place) > 1 else "app.command()(", step.code)
+                insert(file, step.name, step.code)
             else:
                 assert not file.exists(), f"{file} would be replaced"
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -71,14 +69,12 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_extension_is_a_module_a_line_and_a_test() -> None:
     kinds = {section: [step.kind for step in steps] for section, steps in sections().items()}
-    assert len(kinds) >= 3
+    assert len(kinds) >= 4
     assert set(map(tuple, kinds.values())) == {("module", "line", "test")}
 
 
 def test_the_tests_of_the_page_pass(extended: Path) -> None:
-    tests = [
-        step.place[-1] for steps in sections().values() for step in steps if step.kind == "test"
-    ]
+    tests = [step.file for steps in sections().values() for step in steps if step.kind == "test"]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull]
     ran = subprocess.run(
         [*command, "--rootdir", str(extended), "--import-mode", "importlib", *tests],

@@ -7,16 +7,20 @@ from collections import Counter
 
 import pytest
 
+from rsearch_cli.errors import RecipeValueError
 from rsearch_cli.recipe.schema import ProtocolConfig
 from rsearch_cli.recipe.training import RewardConfig, WeightsConfig
 from rsearch_cli.reward.composite import (
     combine,
+    find_parts,
     plan_score,
     score_trajectories,
     shuffle_answer_scores,
     weights_at,
 )
+from rsearch_cli.reward.economy import economy
 from rsearch_cli.types import (
+    NodeResult,
     PlanNode,
     Question,
     RewardParts,
@@ -181,3 +185,30 @@ def test_shuffling_breaks_the_tie_between_answer_and_row() -> None:
         for _ in range(2000)
     )
     assert all(400 < winners[i] < 600 for i in range(4))
+
+
+def test_a_further_part_adds_its_weight_times_its_score() -> None:
+    searched = SearchRound(plan=VALID.plan, results=(NodeResult(VALID.plan.nodes[0]),) * 2)
+    recipe = RewardConfig(extra={"economy": -0.2})
+    plain = score(trajectory(rounds=(searched,)), RewardConfig(), ProtocolConfig(), step=100)
+    parts = score(trajectory(rounds=(searched,)), recipe, ProtocolConfig(), step=100)
+    assert (plain.extra, parts.extra) == ({}, {"economy": 0.5})
+    assert parts.total == pytest.approx(plain.total - 0.2 * 0.5)
+    (dealt,) = shuffle_answer_scores([parts], WEIGHTS, recipe, random.Random(0))
+    assert dealt == parts
+
+
+def test_an_unscored_row_keeps_its_further_scores() -> None:
+    parts = combine(None, 1.0, 1.0, WEIGHTS, True, {"economy": 1.0}, {"economy": 0.1})
+    assert (parts.total, parts.extra) == (None, {"economy": 1.0})
+
+
+def test_a_part_that_does_not_exist_is_named_with_the_nearest() -> None:
+    with pytest.raises(RecipeValueError, match="no reward part 'econmy'; did you mean 'economy'"):
+        find_parts(RewardConfig(extra={"econmy": 0.1}))
+
+
+@pytest.mark.parametrize(("searches", "earned"), [(0, 1.0), (1, 1.0), (2, 0.5), (4, 0.25)])
+def test_economy_falls_with_the_searches(searches: int, earned: float) -> None:
+    results = (NodeResult(PlanNode("A", "x", "General")),) * searches
+    assert economy(trajectory(rounds=(SearchRound(plan=None, results=results),))) == earned
