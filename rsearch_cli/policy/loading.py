@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -162,8 +163,23 @@ def load_policy(
         policy = VllmServerPolicy(model, tokenizer, backend, rollout)
     else:
         policy = LocalPolicy(model, tokenizer, backend)
+        _require_numbers(policy, weights.base, trained or start)
     policy.backend_reason = reason
     return policy
+
+
+def _require_numbers(policy: LocalPolicy, base: str, adapter: Path | None) -> None:
+    """Refuse weights that hold NaN or infinity: whatever is asked, they answer with one token.
+
+    Raises:
+        PolicyError: The model computes no probability for a first token.
+    """
+    if not all(isfinite(value) for _, value in policy.sample_log_probs([policy.eos_id], 1)):
+        on_it = f" with the adapter {adapter}" if adapter else ""
+        raise PolicyError(
+            f"policy.model: {base}{on_it} holds weights that are NaN or infinite, and computes no "
+            "answer; copy or download it again, or take an earlier checkpoint"
+        )
 
 
 def load_tokenizer(recipe: PolicyConfig) -> ChatTokenizer:

@@ -346,3 +346,31 @@ def test_all_linear_trains_every_linear_module_but_the_head(quickstart: Any) -> 
     adapted = {name.split(".lora_")[0].rpartition(".")[2] for name, _ in model.named_parameters()
                if ".lora_" in name}  # fmt: skip
     assert adapted == {*"q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()}
+
+
+def fill(weights: Path, tensor: str, value: float) -> None:
+    """Overwrite the first number of a tensor."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(weights)
+    name = next(name for name in tensors if tensor in name)
+    tensors[name].view(-1)[0] = value
+    save_file(tensors, weights, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("where", ["base", "adapter"])
+def test_weights_that_are_no_numbers_answer_nothing(
+    where: str, value: float, model: Path, run: Path
+) -> None:
+    options = ["--model", run]
+    if where == "base":
+        fill(model / "model.safetensors", "norm", value)
+        options = ["--model", model, "--recipe", "quickstart"]
+    else:
+        fill(run / "adapter" / "adapter_model.safetensors", "lora_A", value)
+    result = call("infer", *options, QUESTION, *SMALL[-2:])
+    assert result.exit_code == 60, result.output
+    line = result.stderr.splitlines()[-1]
+    assert "holds weights that are NaN or infinite, and computes no answer" in line
+    assert (f"with the adapter {run / 'adapter'}" in line) == (where == "adapter")
