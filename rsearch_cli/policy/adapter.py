@@ -259,6 +259,8 @@ def _read_modules(weights: Path) -> dict[str, tuple[int, int, int]]:
     sides: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, tensor in read_header(weights).items():
         if found := _WEIGHT.fullmatch(name):
+            if not tensor.dtype.startswith(("F", "BF")):
+                raise PolicyError(f"{weights}: {name[:100]} holds {tensor.dtype}, no real numbers")
             sides.setdefault(found["module"], {})[found["side"]] = tensor.shape
     modules = {}
     for module, shapes in sides.items():

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from rsearch_cli.compat.transformers import missing_weights_refused
 from rsearch_cli.errors import PolicyError, RsearchError
 from rsearch_cli.memory.driver import explain_unused_card
 from rsearch_cli.policy.adapter import (
@@ -151,7 +153,8 @@ def load_policy(
     with _telling(f"{recipe.model} could not be loaded with {backend}", weights.base):
         recipe = _fit_to_model(recipe, weights.base, on_it)
         tokenizer = (chat_tokenizer or load_tokenizer(recipe)).tokenizer
-        model, _ = _load(backend, weights.base, recipe, seed, rollout)
+        with missing_weights_refused(weights.base):
+            model, _ = _load(backend, weights.base, recipe, seed, rollout)
         if trained is not None:
             put_on(model, on_it[-1])
     if start:
@@ -273,15 +276,28 @@ def _telling(what: str, base: str) -> Iterator[None]:
         PolicyError: Saying what is wrong with the model, where that can be found out.
     """
     try:
-        yield
+        with warnings.catch_warnings(action="ignore"):  # torch warns of pickles that it refuses
+            yield
     except RsearchError:
         raise
     except Exception as error:  # what is cut off raises whatever its reader stumbles over
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        first = " ".join(str(error).strip().splitlines()[:1]) or type(error).__name__
+        if first.endswith(":"):
+            first = " ".join(str(error).split())[:200]
         if "trust_remote_code" in str(error):
             raise PolicyError(
                 f"policy.model: {base} comes with Python code of its own, which is only run with "
                 "--trust-remote-code; read it before you give that"
+            ) from error
+        if "Weights only load failed" in str(error):
+            raise PolicyError(
+                f"policy.model: {base} holds its weights as a pickle with more than weights in it, "
+                "which is not opened; take the model's safetensors"
+            ) from error
+        if "backend tokenizer" in first:
+            raise PolicyError(
+                f"policy.model: {base} has no tokenizer that can be read: there is no "
+                "tokenizer.json in it (nor a tokenizer.model, or a vocab.json with merges.txt)"
             ) from error
         hint = ""
         if not Path(base).is_dir():

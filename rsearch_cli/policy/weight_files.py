@@ -7,8 +7,10 @@ becomes one line that says what the file is and what to do.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,10 @@ INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
 
 # Files beside the weights that are stored by git-lfs too.
-_TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
+_BESIDE = (
+    *("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt"),
+    *("tokenizer_config.json", "chat_template.jinja", "generation_config.json"),
+)
 _POINTER = b"version https://git-lfs"
 _HEAD = 64
 # What a file is by its first bytes, and what helps.
@@ -53,6 +58,12 @@ class Tensor:
 
     dtype: str
     shape: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Its size; types of a fraction of a byte, such as `F4`, included."""
+        bits = re.fullmatch(r"[A-Z]+(\d+)(_\w+)?", self.dtype)
+        return prod(self.shape) * (int(bits[1]) if bits else 8) // 8  # BOOL has no number
 
 
 def read_header(path: Path) -> dict[str, Tensor]:
@@ -108,7 +119,7 @@ def check_files(folder: Path) -> None:
     Raises:
         PolicyError: Naming the file, what it is and what helps.
     """
-    for name in (CONFIG, *_TOKENIZER):
+    for name in (CONFIG, *_BESIDE):
         if (folder / name).is_file():
             refuse_pointer(folder / name)
     for weights in sorted(folder.glob("*.safetensors")):
@@ -198,13 +209,26 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_tensors(header: Any) -> tuple[dict[str, Tensor], int]:
-    """Tensors, and the number of data bytes that they take up."""
-    tensors, end = {}, 0
+    """Tensors, and the number of data bytes that they take up.
+
+    Raises:
+        ValueError: They overlap, leave gaps, or have other sizes than their shapes say.
+    """
+    tensors, spans = {}, []
     for name, entry in header.items():
         if name != "__metadata__":
-            tensors[name] = Tensor(str(entry["dtype"]), tuple(int(n) for n in entry["shape"]))
-            end = max(end, int(entry["data_offsets"][1]))
-    return tensors, end
+            tensor = Tensor(str(entry["dtype"]), tuple(int(n) for n in entry["shape"]))
+            tensors[name] = tensor
+            begin, end = map(int, entry["data_offsets"])
+            spans.append((begin, end))
+            if end - begin != tensor.bytes:
+                raise ValueError(name)
+    at = 0
+    for begin, end in sorted(spans):
+        if begin != at:
+            raise ValueError(begin)
+        at = end
+    return tensors, at
 
 
 def _require_weights(folder: Path) -> None:

@@ -133,6 +133,37 @@ def broken_config(folder: Path) -> None:
     (folder / "config.json").write_text("{")
 
 
+def pointer_tokenizer_settings(folder: Path) -> None:
+    (folder / "tokenizer_config.json").write_text(POINTER)
+
+
+def pointer_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text(POINTER)
+
+
+def rewrite_header(weights: Path, change: Callable[[list[dict[str, Any]]], None]) -> None:
+    data = weights.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    change([tensor for name, tensor in header.items() if name != "__metadata__"])
+    text = json.dumps(header).encode()
+    weights.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
+
+
+def shape_lies(folder: Path) -> None:
+    rewrite_header(folder / "model.safetensors", lambda t: t[0].update(shape=[7, 7]))
+
+
+def type_lies(folder: Path) -> None:
+    rewrite_header(folder / "model.safetensors", lambda t: t[0].update(dtype="F64"))
+
+
+def offsets_overlap(folder: Path) -> None:
+    rewrite_header(
+        folder / "model.safetensors", lambda t: t[1].update(data_offsets=t[0]["data_offsets"])
+    )
+
+
 def config_list(folder: Path) -> None:
     (folder / "config.json").write_text("[]")
 
@@ -146,7 +177,12 @@ MODELS = [
     (pointer_config, "config.json is a git-lfs pointer", "git lfs pull"),
     (web_page, "is a web page, not a file of weights", "download it again"),
     (pickled, "is a pickle or an archive under another name", "take the model's safetensors"),
+    (pointer_tokenizer_settings, "tokenizer_config.json is a git-lfs pointer", "git lfs pull"),
+    (pointer_template, "chat_template.jinja is a git-lfs pointer", "git lfs pull"),
     (garbage, "is no safetensors file: its header is broken", ""),
+    (shape_lies, "is no safetensors file: its header is broken", ""),
+    (type_lies, "is no safetensors file: its header is broken", ""),
+    (offsets_overlap, "is no safetensors file: its header is broken", ""),
     (no_weights, "holds no weights", "copy or download it again"),
     (gguf_only, "holds GGUF files only, such as model-Q4_K_M.gguf", "llama-server -m FILE"),
     (gguf_without_config, "holds GGUF files only", "--endpoint http://localhost:8080/v1"),
@@ -257,7 +293,12 @@ def adapter_without_rank(adapter: Path) -> None:
     settings(adapter, "adapter_config.json", r=None)
 
 
+def adapter_of_integers(adapter: Path) -> None:
+    rewrite_header(adapter / "adapter_model.safetensors", lambda t: t[0].update(dtype="I32"))
+
+
 ADAPTERS = [
+    (adapter_of_integers, "holds I32, no real numbers"),
     (adapter_cut, "adapter_model.safetensors is cut off within its first 5,000 bytes"),
     (adapter_pointer, "adapter_model.safetensors is a git-lfs pointer"),
     (adapter_pickled, "there is no adapter_model.safetensors in it but a pickle"),
@@ -374,3 +415,44 @@ def test_weights_that_are_no_numbers_answer_nothing(
     line = result.stderr.splitlines()[-1]
     assert "holds weights that are NaN or infinite, and computes no answer" in line
     assert (f"with the adapter {run / 'adapter'}" in line) == (where == "adapter")
+
+
+def more_layers(folder: Path) -> None:
+    settings(folder, num_hidden_layers=9)
+
+
+def other_heads(folder: Path) -> None:
+    settings(folder, num_attention_heads=3)
+
+
+def a_pickle_that_runs_code(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(
+        b"\x80\x04\x95\x1d\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94"
+        b"\x8c\x02ls\x94\x85\x94R\x94."
+    )
+
+
+def no_tokenizer(folder: Path) -> None:
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (more_layers, "of the weights that its config.json describes, such as model.layers."),
+        (other_heads, "of the weights that its config.json describes, such as model.layers.0"),
+        (a_pickle_that_runs_code, "holds its weights as a pickle with more than weights in it"),
+        (no_tokenizer, "has no tokenizer that can be read: there is no tokenizer.json"),
+    ],
+)
+def test_what_only_loading_shows_is_one_line_too(
+    damage: Callable[[Path], None], words: str, model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Transformers would draw weights that are not there at random, with a warning."""
+    damage(model)
+    result = call("infer", "--model", model, "--recipe", "quickstart", QUESTION, *SMALL[-2:])
+    assert result.exit_code == 60, result.output
+    assert words in result.stderr.splitlines()[-1]
+    assert "Warning" not in result.stderr + capfd.readouterr().err
