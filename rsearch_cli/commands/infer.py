@@ -59,26 +59,25 @@ def infer(
 
     Example: rsearch infer "Who founded Vosbe Press?"
     """
-    from rsearch_cli.workflows.ask import InferOptions, open_agent
+    from rsearch_cli.workflows.ask import Agent
 
     if as_json and question is None:
         raise UsageError("--json needs a question; in a session, use /save FILE.json")
     if question is not None and not question.strip():
         raise UsageError("the question is empty")
     use_services(exa_api_key=exa_api_key, openai_api_key=openai_api_key, cache_dir=cache_dir)
-    options = InferOptions(
+    with Agent.from_pretrained(
+        model,
         recipe=recipe,
-        overrides=overrides or [],
-        model=model,
         endpoint=endpoint,
         endpoint_model=endpoint_model,
-        temperature=temperature,
+        overrides=overrides or (),
         settings=settings,
-        question=question,
+        temperature=temperature,
+        questions=[question] if question else (),
         trust_settings=trust_settings,
         trust_remote_code=trust_remote_code,
-    )
-    with open_agent(options) as agent:
+    ) as agent:
         if question is None:
             from rsearch_cli.session.input import open_input
             from rsearch_cli.session.repl import Session

@@ -111,7 +111,7 @@ def override_recipe(
         RecipeError: A setting is unknown, or has a value that is not allowed.
     """
     data = recipe.model_dump()
-    code = data["policy"].pop("trust_remote_code")
+    code = recipe.policy.trust_remote_code  # which the dump leaves out
     flags = {"policy.trust_remote_code": code or None, **(flags or {})}
     return _resolve(Path(f"{name}.yaml"), [Layer("the recipe", data)], [], overrides, flags)
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 from rsearch_cli.errors import RsearchError
+from rsearch_cli.rollout.answer import AgentAnswer, cannot_write, count, save_answers
 from rsearch_cli.runs.file_locks import allow_waits
-from rsearch_cli.session.agent import Agent
-from rsearch_cli.session.answer import AgentAnswer, cannot_write, count, save_answers
 from rsearch_cli.session.input import LineInput
 from rsearch_cli.session.screen import Screen, citation_line, plan_lines, trace_lines
+from rsearch_cli.workflows.ask import Agent
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from rsearch_cli.protocol.characters import flatten, shorten
 from rsearch_cli.protocol.plan import PlanReading
 from rsearch_cli.protocol.stream import Piece, TagStream
 from rsearch_cli.protocol.transcript import THINK
-from rsearch_cli.session.answer import AgentAnswer
-from rsearch_cli.session.citations import Citation
+from rsearch_cli.rollout.answer import AgentAnswer
+from rsearch_cli.rollout.citations import Citation
 from rsearch_cli.streams import write_stdout
 from rsearch_cli.terminal import on_one_line, printable
 from rsearch_cli.types import NodeResult, SearchPlan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rsearch_cli.session.answer import AgentAnswer
+from rsearch_cli.rollout.answer import AgentAnswer
 from rsearch_cli.types import (
     NodeResult,
     Passage,

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from rsearch_cli.session.answer import save_answers
+from rsearch_cli.rollout.answer import save_answers
 from rsearch_cli.types import NodeResult, SearchRound
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rsearch_cli.protocol.plan import PlanReading, read_plan
-from rsearch_cli.session.citations import cite
+from rsearch_cli.rollout.citations import cite
 from rsearch_cli.session.screen import Screen, citation_line, plan_lines, result_lines, trace_lines
 from rsearch_cli.types import NodeResult, Passage, PlanNode, SearchPlan, SearchRound, Segment
 

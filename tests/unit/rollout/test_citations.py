@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rsearch_cli.session.citations import cite
+from rsearch_cli.rollout.citations import cite
 from rsearch_cli.types import NodeResult, Passage, PlanNode, SearchRound
 
 NODE, OTHER = PlanNode("A", "x", "General"), PlanNode("B", "y", "General")

@@ -10,9 +10,9 @@ from typing import Any
 from rsearch_cli.protocol.plan import render_plan
 from rsearch_cli.protocol.transcript import read_transcript
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.rollout.citations import Citation, cite
 from rsearch_cli.runs.atomic_write import replacing
 from rsearch_cli.runs.json_text import dump_json
-from rsearch_cli.session.citations import Citation, cite
 from rsearch_cli.terminal import escape_markdown, printable
 from rsearch_cli.types import NodeResult, Passage, SearchPlan, SearchRound, Trajectory
 
