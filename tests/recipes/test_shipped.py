@@ -96,7 +96,7 @@ def test_its_override_fits_the_card_too(path: Path) -> None:
         pytest.skip("it is not for a card")
     text = path.read_text(encoding="utf-8")
     override = text.partition("# Override:")[2].splitlines()[0]
-    models = re.findall(r"--model-name (\S+)", override)
+    models = re.findall(r"--model (\S+)", override)
     flags = {"policy.model": models[0]} if models else {}
     recipe = load_recipe(path.stem, re.findall(r"--set (\S+)", override), flags).recipe
     assert plan_for(recipe, presumed_backend(recipe), comment[1]).fits

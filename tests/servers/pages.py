@@ -12,6 +12,7 @@ PAGES = sorted(
     [
         *ROOT.glob("*.md"),
         *(ROOT / "docs").rglob("*.md"),
+        ROOT / "benchmarks/README.md",
         ROOT / "rsearch_cli/models/nano/README.md",
     ]
 )
