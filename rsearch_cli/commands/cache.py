@@ -49,7 +49,7 @@ def clear(service: Service = None, cache_dir: CacheDir = None, as_json: Json = F
 
 @cache_app.command("export")
 def export_(
-    file: Annotated[Path, typer.Argument(help="JSONL file to write; is overwritten.")],
+    file: Annotated[Path, typer.Argument(help="JSONL file to write or overwrite.")],
     service: Service = None,
     cache_dir: CacheDir = None,
     as_json: Json = False,
@@ -70,7 +70,7 @@ def import_(
     cache_dir: CacheDir = None,
     as_json: Json = False,
 ) -> None:
-    """Import exported answers, replacing existing ones; either all or none.
+    """Import all answers of an export; existing ones are replaced.
 
     Example: rsearch cache import answers.jsonl
     """

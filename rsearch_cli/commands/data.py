@@ -31,34 +31,32 @@ def data(
     ],
     output: Annotated[
         Path,
-        typer.Option(metavar="FILE", help=f"File to write ({', '.join(FORMATS)}); is overwritten."),
+        typer.Option(metavar="FILE", help=f"File to write or overwrite: {', '.join(FORMATS)}."),
     ],
     path: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", help="Read this file (for flashrag, also a folder), not the Hub."
+            metavar="FILE", help="Read this file (flashrag: or folder) instead of the Hub."
         ),
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(help="Split to take. [default: all of a file, train of other sets]"),
+        typer.Option(help="Split to take; default: all of a file, train of other sets."),
     ] = None,
     difficulty: Annotated[
         list[str] | None,
         typer.Option(
             metavar="LEVELS",
-            help="Levels to keep: easy, medium, hard, separated by commas. [default: all]",
+            help="Keep these levels (easy,medium,hard); default: all.",
         ),
     ] = None,
     max_samples: Annotated[
         int | None,
-        typer.Option(min=1, help="Number of questions, sampled at random. [default: all]"),
+        typer.Option(min=1, help="Take a random sample of this size; default: all."),
     ] = None,
     against: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="Leave out questions of this file, besides the other splits'."
-        ),
+        typer.Option(metavar="FILE", help="Also leave out the questions in this file."),
     ] = None,
     corpus: Annotated[
         Path | None,
@@ -67,7 +65,9 @@ def data(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sample.")] = 42,
     as_json: Json = False,
 ) -> None:
-    """Make a question file, without duplicates and without leaks between splits.
+    """Make a question file from a question set, without duplicates.
+
+    Questions that also occur in the other splits are left out.
 
     Example: rsearch data --source world --split train --max-samples 100 --output train.jsonl
     """

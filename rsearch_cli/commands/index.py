@@ -22,21 +22,21 @@ def index(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write the context paragraphs in this question file to --output, as a corpus.",
+            help="Write the context paragraphs of these questions to --output as a corpus.",
         ),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for the index, or corpus file for --from-questions. "
-            "[default: the cache folder]"
+            help="Folder for the index (default: in the cache folder); with --from-questions, "
+            "the corpus file."
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Build the BM25 index of a corpus, or extract a corpus from questions.
 
-    Training builds missing indexes by itself; a large corpus is better indexed ahead.
+    Runs build missing indexes themselves; use this for large corpora.
 
     Example: rsearch index corpus.jsonl
     """

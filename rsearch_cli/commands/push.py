@@ -21,20 +21,19 @@ def push(
     hub_model_id: Annotated[
         str | None,
         typer.Option(
-            metavar="USER/NAME", help="Repository to push to. [default: hub.model_id of the run]"
+            metavar="USER/NAME", help="Repository; default: hub.model_id of the run's recipe."
         ),
     ] = None,
     what: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KINDS",
-            help="What to publish: adapter, merged, gguf, or several separated by commas. "
-            "[default: adapter]",
+            help="adapter, merged or gguf, or several separated by commas; default: adapter.",
         ),
     ] = None,
     base_model: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="Hub id of the base model, if the run used a local copy."),
+        typer.Option(metavar="ID", help="Hub id of the base model, if the run used a folder."),
     ] = None,
     private: Annotated[
         bool, typer.Option("--private", help="Create a private repository.")
@@ -59,7 +58,7 @@ def push(
 ) -> None:
     """Publish a trained agent: weights, tokenizer, recipe and a model card.
 
-    All files are scanned for keys and local paths first, and uploaded in one commit.
+    All files are scanned for keys and local paths and uploaded in one commit.
 
     Example: rsearch push runs/quickstart --hub-model-id me/my-agent --dry-run
     """

@@ -179,15 +179,16 @@ def _cost(run: RunFacts) -> str:
     device = _recorded(environment, "device")
     memory = environment.get("device_memory_gb")
     threads = environment.get("cpu_threads")
-    hours, seconds = run.step_hours, run.summary.get("seconds")
+    if device == "cpu":
+        device = f"CPU, {_count(threads, 'thread')}" if threads else "CPU"
+    steps, total_time = run.step_seconds, run.summary.get("seconds")
     services = {n: s for n, s in run.services.items() if s.usd or s.saved_usd}
     dollars = ", ".join(f"{escape_markdown(n)} ${s.usd:.4f}" for n, s in services.items())
     total = sum(s.usd for s in run.services.values())
     return (
-        f"- **Hardware:** {device}{f', {memory:g} GB' if memory else ''}"
-        f"{f', {threads:d} CPU threads' if device == 'cpu' and threads else ''}.\n"
-        f"- **Time:** {'not recorded' if hours is None else f'{hours:.2f} h'} in training steps"
-        + (f"; {seconds / 3600:.2f} h for the last start, evaluations included" if seconds else "")
+        f"- **Hardware:** {device}{f', {memory:g} GB' if memory else ''}.\n"
+        f"- **Time in training steps:** {_duration(steps)}"
+        + (f"; {_duration(total_time)} in all since the last start or resume" if total_time else "")
         + ".\n"
         f"- **Paid services:** ${total:.4f}{f' ({dollars})' if dollars else ''}. "
         "Electricity and machine rental are not recorded."
@@ -256,8 +257,9 @@ def _protocol(run: RunFacts) -> str:
     if rules.example_turns:
         examples = f", followed by {rules.example_turns} worked examples as earlier turns"
     return (
-        f"{fenced(shape)}\n\nUp to {rules.max_nodes} nodes per plan, {rules.max_query_words} words "
-        f"per query and {rollout.max_turns} searches per answer. Sources: {sources}. "
+        f"{fenced(shape)}\n\nUp to {_count(rules.max_nodes, 'node')} per plan, "
+        f"{_count(rules.max_query_words, 'word')} per query and "
+        f"{_count(rollout.max_turns, 'plan')} per answer. Sources: {sources}. "
         "`A -> B` means that B runs after A and its query is expanded with A's results.\n\n"
         + (f"System prompt{examples}:\n\n{fenced(prompt)}" if prompt else "No system prompt.")
     )
@@ -273,6 +275,16 @@ def _recipe(run: RunFacts, base: BaseWeights) -> str:
         f"<details><summary>recipe.yaml</summary>\n\n{fenced(recipe, 'yaml')}\n\n</details>\n\n"
         f"Package versions: {versions or 'not recorded'}."
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "not recorded"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.2f} h"
 
 
 def _recorded(facts: Mapping[str, Any], key: str) -> str:

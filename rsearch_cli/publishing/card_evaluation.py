@@ -84,12 +84,13 @@ def describe_intervals(run: RunFacts) -> str:
     parts = []
     for block, name in (("after", "means"), ("difference", "paired differences")):
         recorded = (run.summary.get(block) or {}).get("interval_methods") or {}
-        methods = {key: recorded[key] for key in METRICS if key in recorded}
         metrics: dict[str, list[str]] = {}
-        for key, method in methods.items():
-            metrics.setdefault(method, []).append(f"{METRICS[key][1].lower()}, {METRICS[key][2]}")
-        by_method = (f"{method} ({'; '.join(names)})" for method, names in metrics.items())
-        parts.append(f"{name} by {', '.join(by_method) or 'bootstrap'}")
+        for key in METRICS:
+            if key in recorded:
+                metrics.setdefault(recorded[key], []).append(_label(key))
+        by_method = [f"{method} ({', '.join(names)})" for method, names in metrics.items()]
+        methods = next(iter(metrics), "bootstrap") if len(metrics) < 2 else ", ".join(by_method)
+        parts.append(f"{name} by {methods}")
     return f"95 %; {'; '.join(parts)}"
 
 
@@ -101,8 +102,8 @@ def insignificant_gains(run: RunFacts) -> list[str]:
     difference = run.summary.get("difference") or {}
     before = run.summary.get("before") or {}
     return [
-        f"{name.lower()} ({decoding})"
-        for key, (_, name, decoding) in METRICS.items()
+        _label(key)
+        for key in METRICS
         if difference.get(key) is not None
         and before.get(key) != 1
         and difference["intervals"][key][0] <= 0 <= difference["intervals"][key][1]
@@ -114,6 +115,11 @@ def weakest_types(run: RunFacts, most: int = 3) -> list[str]:
     types = (run.summary.get("after") or {}).get("by_type") or {}
     wrong = sorted((block["em"], name) for name, block in types.items() if block["em"] < 1)
     return [f"{name} ({em:.2f}, n = {types[name]['n']})" for em, name in wrong[:most]]
+
+
+def _label(key: str) -> str:
+    _, name, decoding = METRICS[key]
+    return f"{decoding} {name[0].lower()}{name[1:]}"
 
 
 def _decoding(run: RunFacts, decoding: str) -> str:

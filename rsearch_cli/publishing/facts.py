@@ -34,6 +34,7 @@ from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.spend import ServiceSpend
 from rsearch_cli.terminal import finite
 
+_PROVIDERS = {"bm25": "BM25", "exa": "Exa"}
 # Question sets that anybody can load by name.
 _PUBLIC_SET = re.compile(r"world|hotpotqa(:\w+)?|flashrag:[\w-]+", re.ASCII)
 
@@ -119,11 +120,11 @@ class RunFacts:
         return int(self.rows[-1]["step"]) if self.rows else 0
 
     @property
-    def step_hours(self) -> float | None:
-        """Hours spent in training steps, over all resumes; None if not recorded."""
+    def step_seconds(self) -> float | None:
+        """Seconds spent in training steps, over all resumes; None if not recorded."""
         seconds = [finite(row, "seconds/step") for row in self.rows]
         known = [s for s in seconds if s is not None]
-        return sum(known) / 3600 if known else None
+        return sum(known) if known else None
 
     @property
     def dataset(self) -> DatasetFacts:
@@ -138,8 +139,9 @@ class RunFacts:
         """Source names by the kind of search behind them and the corpus searched."""
         names: dict[str, list[str]] = {}
         for name, source in self.recipe.search.sources.items():
+            provider = _PROVIDERS.get(source.type, source.type)
             over = "" if source.type == "exa" else f" over {self._corpus(source.corpus)}"
-            names.setdefault(f"{source.type}{over}", []).append(name)
+            names.setdefault(f"{provider}{over}", []).append(name)
         return "; ".join(f"{', '.join(group)}: {provider}" for provider, group in names.items())
 
     def _corpus(self, corpus: str) -> str:

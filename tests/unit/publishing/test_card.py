@@ -69,7 +69,7 @@ def test_the_figures_are_those_of_the_summary_with_all_their_conditions(run):
         "interval_95": [round(bound, 4) for bound in after["intervals"]["em"]],
         "interval_method": "Wilson",
         "n": 24,
-        "search_provider": "General, News, Academy: bm25 over the passages of rsearch's fictional "
+        "search_provider": "General, News, Academy: BM25 over the passages of rsearch's fictional "
         "world",
         "top_k": 1,
         "judge": "none; answers are compared with the reference answers as text",
@@ -82,8 +82,8 @@ def test_the_figures_are_those_of_the_summary_with_all_their_conditions(run):
 def test_the_card_says_how_each_interval_was_made(run):
     card = write_card(run, repository())
     (line,) = (line for line in card.splitlines() if line.startswith("- **Intervals:**"))
-    assert line.startswith("- **Intervals:** 95 %; means by Wilson (exact match, greedy; ")
-    assert "paired differences by Bonett-Price (exact match, greedy; " in line
+    assert line.startswith("- **Intervals:** 95 %; means by Wilson (greedy exact match, ")
+    assert "paired differences by Bonett-Price" in line
 
 
 def test_the_card_of_an_older_run_says_that_its_intervals_are_bootstrapped(run):
@@ -223,7 +223,7 @@ def test_what_was_not_measured_says_so(run):
     bare = replace(run, summary={}, rows=[], environment={}, services={})
     card = write_card(bare, repository(has_plot=False, licence={"license": "unknown"}))
     assert "Not measured: the run's final evaluation did not complete." in card
-    assert "not recorded in training steps" in card
+    assert "**Time in training steps:** not recorded." in card
     assert "**Hardware:** not recorded" in card
     assert "unknown; no model card of the base was found" in card
     assert "reward.png" not in card
@@ -238,7 +238,7 @@ def test_spend_hours_and_hardware_are_the_run_s_own(run):
     run = replace(run, services=spent, rows=rows, environment=environment)
     card = write_card(run, repository())
     assert "**Hardware:** RTX 4090, 23.6 GB." in card
-    assert "**Time:** 2.00 h in training steps" in card
+    assert "**Time in training steps:** 2.00 h" in card
     assert "**Paid services:** $1.7500 (exa $1.2500, judge $0.5000)." in card
 
 
