@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rsearch_cli.commands.options import Json
+from rsearch_cli.recipe.flags import flag_names
 from rsearch_cli.streams import echo
 from rsearch_cli.terminal import on_one_line
 from rsearch_cli.ui.output import print_json
@@ -27,7 +28,11 @@ LEVELS = ("easy", "medium", "hard")
 def data(
     source: Annotated[
         str,
-        typer.Option(help="Question set: world, hotpotqa, flashrag:NAME, custom, ..."),
+        typer.Option(
+            *flag_names("questions.source"),
+            metavar="NAME",
+            help="Question set: world, hotpotqa, flashrag:NAME, custom, ...",
+        ),
     ],
     output: Annotated[
         Path,
@@ -36,23 +41,29 @@ def data(
     path: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", help="Read this file (flashrag: or folder) instead of the Hub."
+            *flag_names("questions.path"),
+            metavar="FILE",
+            help="Read this file (flashrag: or folder) instead of the Hub.",
         ),
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(help="Split to take; default: all of a file, train of other sets."),
+        typer.Option(
+            *flag_names("questions.train_split"),
+            metavar="NAME",
+            help="Split to take.",
+            show_default="all of a file, train of other sets",
+        ),
     ] = None,
     difficulty: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="LEVELS",
-            help="Keep these levels (easy,medium,hard); default: all.",
+            metavar="LEVELS", help="Levels to keep: easy,medium,hard.", show_default="all"
         ),
     ] = None,
     max_samples: Annotated[
         int | None,
-        typer.Option(min=1, help="Take a random sample of this size; default: all."),
+        typer.Option(min=1, metavar="N", help="Size of a random sample.", show_default="all"),
     ] = None,
     against: Annotated[
         Path | None,
@@ -62,7 +73,7 @@ def data(
         Path | None,
         typer.Option(metavar="FILE", help="Also write the set's passages to this JSONL file."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the sample.")] = 42,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the sample.")] = 42,
     as_json: Json = False,
 ) -> None:
     """Make a question file from a question set, without duplicates.
@@ -78,7 +89,7 @@ def data(
             f"{output} must end in {', '.join(FORMATS)}", param_hint="--output"
         )
     if source == "custom" and path is None:
-        raise typer.BadParameter("--source custom needs --path FILE", param_hint="--path")
+        raise typer.BadParameter("--source custom needs --data-path FILE", param_hint="--data-path")
     report = build_question_file(
         _read_config(source, path, difficulty),
         output,

@@ -28,8 +28,8 @@ def index(
     output: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for the index (default: in the cache folder); with --from-questions, "
-            "the corpus file."
+            help="Folder of the index; with --from-questions, the corpus file.",
+            show_default="in the cache folder",
         ),
     ] = None,
     as_json: Json = False,

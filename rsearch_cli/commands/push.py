@@ -21,14 +21,17 @@ def push(
     hub_model_id: Annotated[
         str | None,
         typer.Option(
-            metavar="USER/NAME", help="Repository; default: hub.model_id of the run's recipe."
+            metavar="USER/NAME",
+            help="Repository to push to.",
+            show_default="hub.model_id of the run",
         ),
     ] = None,
     what: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KINDS",
-            help="adapter, merged or gguf, or several separated by commas; default: adapter.",
+            help="adapter, merged or gguf, or several separated by commas.",
+            show_default="adapter",
         ),
     ] = None,
     base_model: Annotated[

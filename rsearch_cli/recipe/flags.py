@@ -20,7 +20,7 @@ ANY_NAME = "*"
 
 FLAGS: Mapping[str, tuple[str, ...]] = {
     "questions.source": ("--source", "--data-source"),
-    "questions.path": ("--data-path",),
+    "questions.path": ("--data-path", "--path"),
     "questions.max_samples": ("--max-samples",),
     "questions.difficulty": ("--difficulty",),
     "questions.train_split": ("--split", "--data-split"),

@@ -94,7 +94,7 @@ def publish(
     facts = read_run(RunFolder(run), trust_remote_code=trust_remote_code)
     if not (trust_settings or is_own(run / RECIPE)):
         _refuse_foreign(facts, run / RECIPE, repo)
-    target = _target(facts.recipe, repo, private, revision, create_pr)
+    target = find_target(facts.recipe, repo, private, revision, create_pr)
     check_id(target.repo_id)
     base = locate_base(facts.recipe.policy, base_model or facts.recipe.hub.base_model)
     check_request(kinds, base)
@@ -118,7 +118,7 @@ def check_push(recipe: Recipe) -> None:
     """
     if recipe.hub.push:
         require_loadable(locate_base(recipe.policy, recipe.hub.base_model))
-        check_access(_target(recipe).repo_id)
+        check_access(find_target(recipe).repo_id)
 
 
 def push_if_asked(recipe: Recipe, run: Path) -> None:
@@ -140,7 +140,7 @@ def push_if_asked(recipe: Recipe, run: Path) -> None:
     logger.info("pushed to %s", report.url)
 
 
-def _target(
+def find_target(
     recipe: Recipe,
     repo: str | None = None,
     private: bool = False,

@@ -178,7 +178,7 @@ def test_bad_data_is_one_line_and_nothing_is_written(
     ("arguments", "message"),
     [
         (["--source", "world", "--output", "out.csv"], "out.csv must end in .json, .jsonl, .parq"),
-        (["--source", "custom", "--output", "out.json"], "--source custom needs --path FILE"),
+        (["--source", "custom", "--output", "out.json"], "--source custom needs --data-path FILE"),
         (
             ["--source", "world", "--output", "out.json", "--max-samples", "0"],
             "should be greater than or eq",

@@ -16,7 +16,7 @@ from rsearch_cli.workflows import train as training
 # What is given, and what must stand in the recipe then; all differ from the defaults.
 GIVEN: dict[str, tuple[str, Any]] = {
     "--data-source": ("custom", "custom"),
-    "--data-path": ("mine.jsonl", "mine.jsonl"),
+    "--path": ("mine.jsonl", "mine.jsonl"),
     "--max-samples": ("7", 7),
     "--difficulty": ("easy,medium", ["easy", "medium"]),
     "--data-split": ("validation", "validation"),
