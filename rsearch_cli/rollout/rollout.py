@@ -17,7 +17,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rsearch_cli.errors import OutOfMemory
@@ -28,16 +30,21 @@ from rsearch_cli.protocol.plan import read_plan
 from rsearch_cli.protocol.results import render_invalid_plan, render_results
 from rsearch_cli.protocol.transcript import ANSWER_CLOSE, SEARCH_CLOSE, answer_text, last_plan_text
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.rollout.search_thread import SearchThread
 from rsearch_cli.rollout.state import (
     Executor,
     MicroBatch,
     Observer,
     PendingSearch,
+    PlanResults,
     RolloutState,
     count_fitting,
 )
-from rsearch_cli.services.event_loop import wait_for
+from rsearch_cli.services.event_loop import (
+    PATIENCE_SECONDS,
+    StopNow,
+    wait_for,
+    wait_until_done,
+)
 from rsearch_cli.types import NodeResult, Question, SearchRound, Trajectory
 
 logger = logging.getLogger(__name__)
@@ -112,14 +119,33 @@ class Rollout:
             PolicyError: A prompt leaves no room for an answer.
             OutOfMemory: Memory ran out for the second time, or for a single completion.
             ValueError: An observer with more than one question.
-            KeyboardInterrupt: Ctrl-C; for the search in flight see `SearchThread`.
+            KeyboardInterrupt: Ctrl-C; searches in flight had `PATIENCE_SECONDS` to finish.
         """
         if self.observer and len(questions) > 1:
             raise ValueError(f"an observer follows one question, not {len(questions)}")
         states = [self._start(question) for question in questions]
-        with SearchThread(self.executor, self.observer) as searches:
+        searches: list[Future[PlanResults]] = []
+        with self._settling(searches):
             self._finish_all(states, sampling, searches, on_done)
         return [state.finish(self.policy.eos_id) for state in states]
+
+    @contextmanager
+    def _settling(self, searches: Sequence[Future[PlanResults]]) -> Iterator[None]:
+        """Let searches in flight finish if the block fails, because they may be paid for.
+
+        After Ctrl-C they have `PATIENCE_SECONDS`; with an observer, or after the second Ctrl-C,
+        they are cancelled at once.
+        """
+        try:
+            try:
+                yield
+            except Exception:
+                wait_until_done(searches)
+                raise
+        except KeyboardInterrupt as stop:
+            at_once = self.observer is not None or isinstance(stop, StopNow)
+            self.executor.cancel(0.0 if at_once else PATIENCE_SECONDS)
+            raise
 
     def _start(self, question: Question) -> RolloutState:
         recipe = self.recipe
@@ -132,7 +158,7 @@ class Rollout:
         self,
         states: Sequence[RolloutState],
         sampling: Sampling,
-        searches: SearchThread,
+        searches: list[Future[PlanResults]],
         on_done: Callable[[int], None] | None,
     ) -> None:
         """Finish all rollouts, in micro-batches that take turns."""
@@ -242,7 +268,7 @@ class Rollout:
             halves.extend(self._make_batch(part) for part in parts if part)
         return halves
 
-    def _search(self, batch: MicroBatch, searches: SearchThread) -> None:
+    def _search(self, batch: MicroBatch, searches: list[Future[PlanResults]]) -> None:
         """Start executing the plans that the active rollouts have just closed."""
         states, protocol = batch.active, self.recipe.protocol
         plan_texts = [last_plan_text(state.segments[-1].text) or "" for state in states]
@@ -250,7 +276,9 @@ class Rollout:
         plans = [reading.plan for reading in readings if reading.plan is not None]
         if self.observer:
             self.observer.on_plan(readings[0])
-        batch.search = PendingSearch(states, readings, searches.submit(plans))
+        on_result = self.observer.on_result if self.observer else None
+        searches.append(self.executor.submit(plans, on_result))
+        batch.search = PendingSearch(states, readings, searches[-1])
 
     def _insert_results(self, batch: MicroBatch) -> None:
         """Wait for a micro-batch's search, and append its results to the rollouts."""

@@ -27,16 +27,24 @@ PlanResults = list[tuple[NodeResult, ...]]
 class Executor(Protocol):
     """The search layer of a rollout (see `search.executor.PlanExecutor`)."""
 
+    def submit(
+        self,
+        plans: Sequence[SearchPlan],
+        on_result: Callable[[NodeResult], None] | None = None,
+    ) -> Future[PlanResults]:
+        """Start to execute plans; `on_result` is called with each result as it arrives."""
+        ...
+
     def execute(
         self,
         plans: Sequence[SearchPlan],
         on_result: Callable[[NodeResult], None] | None = None,
     ) -> PlanResults:
-        """Execute plans; `on_result` is called with each result as it arrives."""
+        """Execute plans and wait for their results."""
         ...
 
     def cancel(self, patience: float = 0.0) -> None:
-        """Cancel the execution in another thread after `patience` seconds."""
+        """Cancel everything in flight after `patience` seconds."""
         ...
 
 

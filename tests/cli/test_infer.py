@@ -105,8 +105,10 @@ def test_a_pipe_of_questions_is_a_session(question: str, tmp_path: Path) -> None
     saved = tmp_path / "s.json"
     result = call(*SMALL, typed=f"{question}\n/trace\n/save {saved}\n/nothing\n/quit\nnever\n")
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith("builtin:nano, searching General, News, Academy. /help")
-    assert "Try: " in result.stdout.splitlines()[1]
+    assert result.stdout.startswith(
+        "builtin:nano, searching General, News, Academy. Type a question"
+    )
+    assert "For example, ask: " in result.stdout.splitlines()[1]
     assert "\nmodel  │ <think>" in result.stdout and "\nsystem │ <result>" in result.stdout
     assert "unknown command /nothing; /help lists all commands\n" in result.stdout
     assert [row["question"] for row in json.loads(saved.read_text())] == [question]

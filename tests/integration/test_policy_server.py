@@ -13,6 +13,7 @@ from faults import Fault, Faults
 from openai_chat import ChatServer, Said
 from openai_policy import SETTINGS, write_as_agent
 from quirks import QuirkyServer
+from search_double import SearchDouble
 
 from rsearch_cli.errors import AccessDenied, BudgetExceeded, PolicyError, RecipeValueError
 from rsearch_cli.policy.endpoint import EndpointPolicy
@@ -34,7 +35,7 @@ PRICES = (
 VLLM = ("continue_final_message", "add_generation_prompt")
 
 
-class Cities:
+class Cities(SearchDouble):
     """A search layer that knows the number of city 3."""
 
     def execute(self, plans, on_result=None):

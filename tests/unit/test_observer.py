@@ -7,6 +7,7 @@ import threading
 from itertools import pairwise
 
 import pytest
+from search_double import SearchDouble
 
 from rsearch_cli.policy.generation import GREEDY
 from rsearch_cli.questions.sets import open_question_set
@@ -100,7 +101,7 @@ def test_an_interruption_leaves_policy_and_search_fit_for_the_next(
 
 
 def test_an_interruption_gives_up_the_search_that_is_under_way(quickstart, policy, question):
-    class Endless:
+    class Endless(SearchDouble):
         def __init__(self) -> None:
             self.cancelled = threading.Event()
 

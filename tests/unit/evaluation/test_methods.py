@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from byte_policy import BytePolicy
+from search_double import SearchDouble
 
 from rsearch_cli.errors import PolicyError
 from rsearch_cli.evaluation.methods import run_method
@@ -27,7 +28,7 @@ class Writer(BytePolicy):
         return [Generation((1, 2), "<answer> x </answer>", "tag") for _ in contexts]
 
 
-class Library:
+class Library(SearchDouble):
     """Finds a passage about whatever it is asked."""
 
     def __init__(self) -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 
 import pytest
 from byte_policy import BytePolicy
+from search_double import SearchDouble
 
 from rsearch_cli.errors import BudgetExceeded, OutOfMemory, PolicyError
 from rsearch_cli.policy.generation import GREEDY, Generation, Sampling
@@ -67,7 +68,7 @@ class Scripted(BytePolicy):
         return [Generation(tuple(ids), self.decode(ids), stop)]
 
 
-class OnePassage:
+class OnePassage(SearchDouble):
     """A search layer with one answer for everything."""
 
     def __init__(self, text: str = "Rome lies on the Tiber.", error: str | None = None) -> None:
@@ -420,7 +421,7 @@ def test_sampled_rollouts_do_not_depend_on_how_long_a_search_takes(
 ):
     import torch
 
-    class Slow:
+    class Slow(SearchDouble):
         def __init__(self, seconds: float) -> None:
             self.seconds = seconds
 
@@ -440,7 +441,7 @@ def test_sampled_rollouts_do_not_depend_on_how_long_a_search_takes(
 
 
 def test_what_stops_a_search_arrives_as_itself(quickstart):
-    class Broke:
+    class Broke(SearchDouble):
         def execute(self, plans, on_result=None):
             raise BudgetExceeded("no money")
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from search_double import SearchDouble
 
 from rsearch_cli.errors import DataEmpty
 from rsearch_cli.policy.generation import GREEDY
@@ -47,7 +48,7 @@ def test_only_what_the_model_wrote_is_learnt(nano_policy, quickstart):
 
 
 def test_a_trace_has_the_ids_of_the_rollout_that_it_tells(nano_policy, quickstart):
-    class Found:
+    class Found(SearchDouble):
         def execute(self, plans, on_result=None):
             passage = Passage("1", "Ada", "Ada was born in Rome.")
             return [tuple(NodeResult(n, passages=(passage,)) for n in p.nodes) for p in plans]

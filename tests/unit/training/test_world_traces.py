@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from search_double import SearchDouble
 
 from rsearch_cli.errors import DataEmpty
 from rsearch_cli.questions.world import World
@@ -66,7 +67,7 @@ def test_the_thought_fits_the_plan(world, executor, quickstart, kind, thought):
 def test_a_trace_whose_searches_missed_is_left_out(world, executor, quickstart):
     questions = world.load("train", 4)
 
-    class Forgetful:
+    class Forgetful(SearchDouble):
         def execute(self, plans, on_result=None):
             return [
                 results if i % 2 else tuple(type(r)(r.node) for r in results)
