@@ -53,7 +53,7 @@ def open_terminal(server: ChatServer, repository: Path, tmp_path: Path) -> Calla
 def test_what_is_written_is_seen_while_it_is_written(server, open_terminal):
     server.hold_after = 3
     with open_terminal() as terminal:
-        terminal.wait_for("/quit leaves")
+        terminal.wait_for("help or /quit.")
         terminal.wait_for(PROMPT)
         terminal.type(QUESTION + ENTER)
         terminal.wait_for("thinking  I look")
