@@ -15,11 +15,11 @@ from silent import FallingSilent, SilentServer
 
 HANG_GUARD = 120.0  # seconds; far below what the services' own time-outs and retries add up to
 WAITING = (
-    "stopping: {} under way may be paid for and get 5 s to end; press Ctrl-C again to stop now"
+    "stopping: requests in flight may already be paid for and get 5 s to finish; press Ctrl-C "
+    "again to stop now"
 )
 FINISHING = "finishing the step, then saving; press Ctrl-C again to stop now"
-SEARCHES, VERDICTS = WAITING.format("searches"), WAITING.format("verdicts")
-REPLIES = WAITING.format("replies of the policy's server")
+SEARCHES = VERDICTS = REPLIES = WAITING
 
 SMALL = (
     "questions.world.train_regions=2",
@@ -114,8 +114,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Waiting]]:
     [
         ("train", "--resume starts with the first step", signal.SIGINT, False),
         ("train", "--resume starts with the first step", signal.SIGTERM, True),
-        ("eval", "the same command goes on in out", signal.SIGINT, True),
-        ("eval", "the same command goes on in out", signal.SIGTERM, False),
+        ("eval", "the same command continues in out", signal.SIGINT, True),
+        ("eval", "the same command continues in out", signal.SIGTERM, False),
     ],
 )
 def test_a_search_that_is_never_answered(start, command, hint, number, again):
@@ -155,7 +155,7 @@ def test_an_evaluation_that_waits_for_something_else(start, settings, options, l
     process = start("eval", *options, settings=settings, tried=True)
     process.interrupt(signal.SIGINT, line)
     assert process.exit_code() == 130
-    said = "rsearch: stopped by Ctrl-C at once; the same command goes on in out"
+    said = "rsearch: stopped by Ctrl-C at once; the same command continues in out"
     assert process.lines[-1] == said
 
 
