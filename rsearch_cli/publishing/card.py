@@ -1,7 +1,7 @@
 """The model card: Hub metadata, and what a stranger needs to judge and use the agent.
 
-Everything is derived from `facts`, and text from the run is escaped for Markdown. What the run did
-not measure or record, the card says so.
+Everything is derived from `facts`, and text from the run is escaped for Markdown. Facts that the
+run did not measure or record are listed as such.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`rsearch data`: what it writes, what it tells, and every kind of bad input."""
+"""`rsearch data`: its output, its report, and every kind of bad input."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_custom_fields_go_through_to_the_output(tmp_path: Path) -> None:
     assert lines == [rows[0], {"id": "line-2", **rows[1]}]
 
 
-def test_what_is_removed_and_missing_is_told(tmp_path: Path) -> None:
+def test_removed_and_missing_questions_are_reported(tmp_path: Path) -> None:
     rows = [row("a"), row("b", question="what is A"), row("c"), row("d", question="WHAT is c??")]
     source = write(tmp_path / "in.jsonl", *rows, row("e"))
     other = write(tmp_path / "other.jsonl", {"question": "What is e?"})
@@ -105,7 +105,7 @@ def test_what_is_removed_and_missing_is_told(tmp_path: Path) -> None:
     assert told["leaks"]["removed"] == 1
 
 
-def test_without_another_side_it_says_that_it_did_not_look(tmp_path: Path) -> None:
+def test_a_missing_leak_check_is_a_warning(tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", row("a"))
     result = call("--source", "custom", "--path", source, "--output", tmp_path / "out.json")
     assert result.stderr == (

@@ -1,4 +1,4 @@
-"""`rsearch index`: prepared indexes, and corpora out of questions."""
+"""`rsearch index`: prebuilt indexes, and corpora extracted from questions."""
 
 from __future__ import annotations
 

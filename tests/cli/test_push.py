@@ -1,4 +1,4 @@
-"""`rsearch push` as a person calls it, where no Hub is needed."""
+"""`rsearch push` without a Hub: dry runs and refusals."""
 
 from __future__ import annotations
 

@@ -194,7 +194,7 @@ def test_settings_of_an_adapter_that_run_code_are_not_passed_on(
     assert not [key for key in evil if key in staged]
 
 
-def test_a_sent_run_does_not_say_where_it_is_pushed_to(
+def test_a_foreign_run_does_not_choose_its_repository(
     hub_server: HubServer, run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     recipe = run / "recipe.yaml"

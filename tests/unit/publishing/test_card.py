@@ -79,14 +79,14 @@ def test_the_figures_are_those_of_the_summary_with_all_their_conditions(run):
     assert sampled == "sampled once, temperature 1, top_p 1"
 
 
-def test_the_card_says_how_each_interval_was_made(run):
+def test_the_card_names_the_method_of_each_interval(run):
     card = write_card(run, repository())
     (line,) = (line for line in card.splitlines() if line.startswith("- **Intervals:**"))
     assert line.startswith("- **Intervals:** 95 %; means by Wilson (greedy exact match, ")
     assert "paired differences by Bonett-Price" in line
 
 
-def test_the_card_of_an_older_run_says_that_its_intervals_are_bootstrapped(run):
+def test_intervals_of_older_runs_are_bootstrapped(run):
     old = {
         key: {k: v for k, v in block.items() if k != "interval_methods"}
         for key, block in run.summary.items()
@@ -219,7 +219,7 @@ def test_names_from_a_run_are_text_and_no_markup(run):
     assert ModelCard(card).data.license_name
 
 
-def test_what_was_not_measured_says_so(run):
+def test_missing_facts_are_stated_as_missing(run):
     bare = replace(run, summary={}, rows=[], environment={}, services={})
     card = write_card(bare, repository(has_plot=False, licence={"license": "unknown"}))
     assert "Not measured: the run's final evaluation did not complete." in card
@@ -242,7 +242,7 @@ def test_spend_hours_and_hardware_are_the_run_s_own(run):
     assert "**Paid services:** $1.7500 (exa $1.2500, judge $0.5000)." in card
 
 
-def test_a_merge_into_full_precision_is_told_as_what_it_is(run):
+def test_a_merge_into_full_precision_is_a_stated_limitation(run):
     policy = run.recipe.policy.model_copy(update={"load_in_4bit": True})
     quantised = replace(run, recipe=run.recipe.model_copy(update={"policy": policy}))
     card = write_card(quantised, repository("merged"))
@@ -360,7 +360,7 @@ def test_a_cold_start_is_not_called_reinforcement_learning(run):
     assert "grpo" in ModelCard(write_card(run, repository())).data.tags
 
 
-def test_a_training_that_went_on_from_another_says_so(run):
+def test_the_starting_adapter_is_named_without_its_path(run):
     policy = run.recipe.policy.model_copy(update={"adapter": "/home/me/runs/sft"})
     recipe = run.recipe.model_copy(update={"policy": policy})
     card = write_card(replace(run, recipe=recipe), repository())

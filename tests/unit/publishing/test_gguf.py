@@ -25,7 +25,7 @@ def no_converter(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
 
 
-def test_a_missing_converter_says_how_to_get_it(no_converter, monkeypatch, tmp_path):
+def test_a_missing_converter_comes_with_its_install_command(no_converter, monkeypatch, tmp_path):
     with pytest.raises(ConverterMissing, match=r"git clone --depth 1 .*ggml-org/llama\.cpp"):
         find_converter()
     monkeypatch.setenv("LLAMA_CPP_DIR", str(tmp_path / "none"))
@@ -51,7 +51,7 @@ def test_a_model_becomes_one_file_named_after_its_type(tmp_path):
     assert convert(script, tmp_path / "model", tmp_path, "agent") == tmp_path / "agent-F16.gguf"
 
 
-def test_a_failure_is_told_in_the_converter_s_own_last_line(tmp_path):
+def test_a_failure_quotes_the_last_line_of_the_converter(tmp_path):
     script = tmp_path / SCRIPT
     script.write_text("raise SystemExit('BPE pre-tokenizer was not recognized')")
     with pytest.raises(PublishError, match=r"exit code 1\): BPE pre-tokenizer was not recognized"):

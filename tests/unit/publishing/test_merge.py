@@ -1,4 +1,4 @@
-"""Merged weights must answer as base and adapter do; one that does not is refused."""
+"""Merged weights must generate the same tokens as base and adapter."""
 
 from __future__ import annotations
 

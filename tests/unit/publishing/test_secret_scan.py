@@ -1,4 +1,4 @@
-"""What must not leave this machine is found in every kind of file, and never printed."""
+"""Secrets are found in every kind of file, and never printed."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def test_levels_are_kept_before_anything_is_counted() -> None:
         build({"train": train}, levels=["medium"])
 
 
-def test_nothing_left_is_told() -> None:
+def test_an_empty_result_is_an_error() -> None:
     splits = {"train": [ask("a")], "validation": [ask("b", "what is a")]}
     with pytest.raises(DataEmpty) as caught:
         build(splits)
@@ -90,7 +90,7 @@ def test_nothing_left_is_told() -> None:
     )
 
 
-def test_a_side_that_cannot_be_read_is_told() -> None:
+def test_an_unreadable_split_is_reported() -> None:
     class Torn(FileQuestionSet):
         def load(self, split: str, limit: int | None) -> list[Question]:
             if split == "validation":

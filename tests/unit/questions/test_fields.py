@@ -1,4 +1,4 @@
-"""What people call the fields of a question, and what is read from each."""
+"""Fields of a question under the names that datasets give them."""
 
 from __future__ import annotations
 

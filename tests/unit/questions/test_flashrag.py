@@ -125,7 +125,7 @@ def test_a_name_is_needed_for_the_hub() -> None:
         open_flashrag(QuestionsConfig(source="flashrag"), seed=1)
 
 
-def test_the_hub_out_of_reach_says_how_to_go_on() -> None:
+def test_an_unreachable_hub_comes_with_a_remedy() -> None:
     opened = open_flashrag(QuestionsConfig(source="flashrag:nq"), seed=1)
     with pytest.raises(DataNotFound) as caught:
         opened.load("train", 1)

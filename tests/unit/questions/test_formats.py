@@ -1,4 +1,4 @@
-"""The forms that files of rows come in: each is read, or refused in one line with its place."""
+"""File formats of rows: read, or refused in one line with the location."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_compressed_file_that_is_cut_off_is_named(write: Any) -> None:
         (b"<!DOCTYPE html>\n", "is a web page or XML; download the file itself"),
     ],
 )
-def test_what_is_not_unpacked_says_what_it_is(content: bytes, told: str, write: Any) -> None:
+def test_an_unsupported_format_is_named(content: bytes, told: str, write: Any) -> None:
     assert told in refusal(write("q.jsonl", content))
 
 

@@ -96,7 +96,7 @@ def test_a_json_list_works_too(tmp_path: Path) -> None:
     assert len(opened.load("train", None)) == len(opened.load("test", None)) == 1
 
 
-def test_paragraphs_come_once_and_namesakes_are_told_apart(
+def test_paragraphs_come_once_and_equal_titles_are_numbered(
     write: Callable[..., QuestionsConfig],
 ) -> None:
     other = {"context": [["Alpha", ["A letter."]], ["Beta", ["Beta began in 2000."]]]}
@@ -161,7 +161,7 @@ def test_what_breaks_the_schema_is_named(
 
 
 @pytest.mark.stack
-def test_a_hub_out_of_reach_says_how_to_go_on() -> None:
+def test_an_unreachable_hub_comes_with_a_remedy() -> None:
     opened = open_hotpotqa(QuestionsConfig(), seed=1)
     with pytest.raises(DataNotFound) as caught:
         opened.load("train", 1)

@@ -76,7 +76,7 @@ def test_the_world_refuses_a_file_that_it_would_not_read() -> None:
 
 
 @pytest.mark.parametrize("source", ["world:7", "custom:x"])
-def test_a_set_without_variants_says_so(source: str) -> None:
+def test_a_variant_of_a_set_without_variants_is_refused(source: str) -> None:
     name = source.partition(":")[0]
     with pytest.raises(RecipeValueError) as caught:
         open_question_set(QuestionsConfig(source=source), seed=1)
@@ -133,14 +133,14 @@ def test_an_unknown_split_names_those_there_are() -> None:
         opened.load("test", None)
 
 
-def test_an_empty_split_says_why() -> None:
+def test_an_empty_split_is_explained() -> None:
     opened = FileQuestionSet("mine", "", assign_splits(ask(1), 0.5, seed=1))
     assert ids(opened.load("train", None)) == ["q0"]
     with pytest.raises(DataEmpty, match=r"^mine: split 'test' is empty because the file has"):
         opened.load("test", None)
 
 
-def test_a_set_without_corpus_says_what_to_do() -> None:
+def test_a_missing_corpus_comes_with_a_remedy() -> None:
     with pytest.raises(DataError, match=r"^mine has no corpus; set search\.sources\.<name>\.cor"):
         FileQuestionSet("mine", "", {}).corpus()
 
@@ -180,7 +180,7 @@ def test_levels_are_filtered() -> None:
     assert keep_levels(questions, ["hard", "medium"], "mine") == ask(3, "hard")
 
 
-def test_a_filter_on_questions_without_levels_says_how_to_drop_it() -> None:
+def test_a_filter_on_questions_without_levels_comes_with_a_remedy() -> None:
     with pytest.raises(DataEmpty, match=r"has no level \(3\): keep all with questions\.diff"):
         keep_levels(ask(3), ["hard"], "f.json")
 

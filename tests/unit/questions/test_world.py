@@ -1,4 +1,4 @@
-"""The fictional world: what it holds, what it asks, and that its splits share nothing."""
+"""The fictional world: its facts, its questions, and the separation of its splits."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_levels_go_from_one_hop_to_three_and_to_comparisons():
     assert hops == {"easy": {1}, "medium": {2}, "hard": {3, "comparison"}}
 
 
-def test_all_three_sources_are_told_something(world):
+def test_all_three_sources_have_passages(world):
     told = Counter(passage.source for passage in world.corpus())
     assert set(told) == {"General", "News", "Academy"}
     assert min(told.values()) > 50
@@ -130,7 +130,7 @@ def test_a_gold_plan_asks_the_source_that_knows(world):
         assert len(plan.waves()) == len(chain)
 
 
-def test_the_evidence_of_a_question_is_told_by_the_source_of_its_node(world):
+def test_the_evidence_of_a_question_is_in_the_source_of_its_node(world):
     told = {passage.id: passage for passage in world.corpus()}
     for question in world.load("train"):
         evidence = gold_evidence(question)
