@@ -1,7 +1,4 @@
-"""The section of a recipe that says when a policy counts as collapsed.
-
-Place in the path: a part of the schema, read by `train.alarms`. On failure: as in `section`.
-"""
+"""The `alarms` section of a recipe: when a policy counts as collapsed."""
 
 from __future__ import annotations
 
@@ -11,65 +8,68 @@ from rsearch_cli.recipe.base import BaseConfig
 
 
 class AlarmsConfig(BaseConfig):
-    """When training calls out that the policy collapses; null switches an alarm off.
+    """Signs of a collapse during training; null disables an alarm.
 
-    Each alarm is about the mean of the last steps, as many as hold `window` completions but at
-    least three. Shares are in [0, 1].
+    Each alarm compares the mean of the last steps: as many steps as contain `window` completions,
+    at least three. Shares are in [0, 1].
     """
 
     window: int = Field(
         64,
         ge=1,
         le=100000,
-        description="Completions that are averaged, in whole steps; the run's first ones are what "
-        "later ones are compared with.",
+        description="Completions to average, in whole steps; the first ones of the run are the "
+        "baseline.",
     )
     entropy_low: float | None = Field(
         0.1,
         gt=0.0,
         lt=1.0,
-        description="Token entropy under this share of the first steps', unless the reward is 0.9.",
+        description="Token entropy below this share of the baseline, unless the reward is 0.9.",
     )
     entropy_high: float | None = Field(
         3.0,
         gt=1.0,
         le=1000.0,
-        description="Token entropy over this many times the first steps', and over 0.5 nats.",
+        description="Token entropy above this multiple of the baseline, and above 0.5 nats.",
     )
     length_low: float | None = Field(
         0.2,
         gt=0.0,
         lt=1.0,
-        description="Tokens a completion under this share of the first steps'.",
+        description="Tokens per completion below this share of the baseline.",
     )
     truncated: float | None = Field(
-        0.9, gt=0.0, lt=1.0, description="Share of completions that ran out of tokens, over this."
+        0.9,
+        gt=0.0,
+        lt=1.0,
+        description="Share of completions that reached the token limit, above this.",
     )
     format_low: float | None = Field(
         0.25,
         gt=0.0,
         lt=1.0,
-        description="Share of completions in valid format, under this share of its best so far.",
+        description="Share of completions in valid format, below this share of its maximum so far.",
     )
     zero_advantage: float | None = Field(
         0.95,
         gt=0.0,
         lt=1.0,
-        description="Share of groups that all earn the same, over this, unless the reward is 0.9.",
+        description="Share of groups with equal rewards, above this, unless the reward is 0.9.",
     )
     repeated_tags: float | None = Field(
         0.25,
         gt=0.0,
         lt=1.0,
-        description="Share of tags that were already written in the same turn, over this.",
+        description="Share of tags repeated within a turn, above this.",
     )
     repeated_ngrams: float | None = Field(
         0.5,
         gt=0.0,
         lt=1.0,
-        description="Share of 4-grams of words in <think> that had come before, over this.",
+        description="Share of repeated word 4-grams in <think>, above this.",
     )
     stop_on_collapse: bool = Field(
         False,
-        description="Save and end the run at the first alarm; --resume goes on regardless.",
+        description="Save and stop the run at the first alarm; --resume continues regardless.",
     )

@@ -1,8 +1,4 @@
-"""What every section of a recipe has in common.
-
-Place in the path: the base of the schema's classes, and of the options that sources define. On
-failure: pydantic reports all problems; `recipe.loading` turns them into a `RecipeError`.
-"""
+"""Base of all sections of a recipe."""
 
 from __future__ import annotations
 
@@ -10,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class BaseConfig(BaseModel):
-    """Base of all sections: unknown keys fail, values are not coerced, nothing changes later."""
+    """A section: unknown keys are errors, values are not coerced, instances are frozen."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True)

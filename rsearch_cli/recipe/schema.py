@@ -1,8 +1,7 @@
 """The recipe: every setting of a run, typed, bounded and documented.
 
-Place in the path: right above `errors` and `types`; every later module takes its own section and
-nothing else. On failure: pydantic reports all problems; `recipe.loading` turns them into a
-`RecipeError`. Every field documents its unit and range; the defaults are those of the 7B run.
+Each module receives its own section. Fields document unit and range; the defaults are those of the
+7B run.
 """
 
 from __future__ import annotations
@@ -26,56 +25,55 @@ from rsearch_cli.recipe.training import RewardConfig, SftConfig, TrainConfig
 
 
 class WorldConfig(BaseConfig):
-    """The fictional universe of `questions.source: world`."""
+    """The generated world of `questions.source: world`."""
 
-    seed: int = Field(7, ge=0, description="Seed of names and facts; another seed, another world.")
+    seed: int = Field(7, ge=0, description="Seed of the names and facts of the world.")
     train_regions: int = Field(
         60,
         ge=1,
         le=2000,
-        description="Regions that training questions are about; the size of the training set.",
+        description="Regions with training questions; sets the size of the training set.",
     )
     held_out_regions: int = Field(
         20,
         ge=1,
         le=2000,
-        description="Regions of validation and of test; no training question names their entities.",
+        description="Regions each for validation and test; no training question mentions them.",
     )
 
 
 class QuestionsConfig(BaseConfig):
-    """Where questions, reference answers and the corpus that comes with them are taken from."""
+    """The question set: questions, reference answers and the corpus that comes with them."""
 
     source: str = Field(
         "hotpotqa",
-        description="`world`, `custom`, `hotpotqa` (or `hotpotqa:fullwiki`), or `flashrag:NAME`, "
-        "such as flashrag:nq (see `rsearch_cli/questions`).",
+        description="Question set: world, custom, hotpotqa, hotpotqa:fullwiki or flashrag:NAME.",
     )
     path: str | None = Field(
         None,
-        description="File of questions (JSONL, JSON, CSV, parquet, ...), for flashrag a folder "
-        "too; null takes the Hub set for hotpotqa and flashrag. Required for custom.",
+        description="File of questions (JSONL, JSON, CSV, parquet and others), or a folder for "
+        "flashrag; null downloads hotpotqa and flashrag from the Hub. Required for custom.",
     )
     difficulty: list[Literal["easy", "medium", "hard"]] | None = Field(
-        None, min_length=1, description="Levels to keep; null keeps all."
+        None, min_length=1, description="Difficulty levels to keep; null keeps all."
     )
     train_split: str = Field("train", description="Split to train on.")
     max_samples: int | None = Field(
-        1000, ge=1, description="Most questions to train on; null takes all."
+        1000, ge=1, description="Maximum number of training questions; null takes all."
     )
     held_out_share: float = Field(
         0.2,
         gt=0.0,
         lt=1.0,
-        description="Share of a set without splits of its own that is kept for evaluation.",
+        description="Share of a set without splits that is held out for evaluation.",
     )
     world: WorldConfig = Field(
-        default_factory=WorldConfig, description="Only read by source `world`."
+        default_factory=WorldConfig, description="The generated world; only used by source world."
     )
 
 
 class ProtocolConfig(BaseConfig):
-    """The tags and the plan grammar that the policy has to keep."""
+    """The tags and the plan grammar that the policy must follow."""
 
     sources: dict[str, str] = Field(
         {
@@ -84,69 +82,74 @@ class ProtocolConfig(BaseConfig):
             "Academy": "research, scholars and institutions",
         },
         min_length=1,
-        description="Source name to what it is good for, as the system prompt tells the model.",
+        description="Source name to its description in the system prompt.",
     )
-    max_nodes: int = Field(8, ge=1, le=64, description="Most nodes in one plan.")
+    max_nodes: int = Field(8, ge=1, le=64, description="Maximum nodes in one plan.")
     max_query_words: int = Field(
         10,
         ge=1,
         le=64,
-        description="Most words in one query; in scripts without blanks between words, three "
-        "letters count as one, six in Thai, Lao, Burmese and Khmer.",
+        description="Maximum words in one query; in scripts without spaces between words, three "
+        "characters count as one word, six in Thai, Lao, Burmese and Khmer.",
     )
     result_tag: Literal["result", "r"] = Field(
-        "result", description="Tag that is written around results; both are read."
+        "result", description="Tag written around results; both are read."
     )
     example_turns: int = Field(
         0,
         ge=0,
         le=3,
-        description="Worked examples told as earlier turns; 0 tells one in the system prompt, as "
-        "happens with a chat template that cannot hold them (see docs/prompts.md).",
+        description="Worked examples given as earlier turns; 0 puts one into the system prompt, as "
+        "does a chat template that does not support them (see docs/prompts.md).",
     )
     system_prompt: str | None = Field(
         None,
-        description="Replaces the built-in system prompt; '' leaves the system message out.",
+        description="Replaces the built-in system prompt; '' omits the system message.",
     )
 
 
 class SourceConfig(BaseConfig):
     """One place to search."""
 
-    type: str = Field("bm25", description="Kind of source (see `rsearch_cli/search/sources.py`).")
+    type: str = Field("bm25", description="Type of source (see docs/search.md).")
     corpus: str = Field(
         "questions",
-        description="File of passages, or a folder that `rsearch index` made; `questions` is "
-        "the corpus that comes with the set.",
+        description="File of passages, or a folder written by `rsearch index`; `questions` is "
+        "the corpus that comes with the question set.",
     )
     options: dict[str, JsonValue] = Field(
-        default_factory=dict, description="Settings of this kind of source; each checks its own."
+        default_factory=dict, description="Options of this type of source, which validates them."
     )
     cache_days: float | None = Field(
-        None, gt=0.0, description="Days an answer is used again; null leaves it to the kind."
+        None,
+        gt=0.0,
+        description="Days that an answer stays in the cache; null uses the default of the type.",
     )
 
 
 class SearchConfig(BaseConfig):
-    """How a plan is carried out."""
+    """How search plans are executed."""
 
     sources: dict[str, SourceConfig] = Field(
         default_factory=lambda: {n: SourceConfig() for n in ("General", "News", "Academy")},
         min_length=1,
-        description="Source name, as the plan writes it, to where it searches.",
+        description="Source name, as written in plans, to what it searches.",
     )
-    top_k: int = Field(3, ge=1, le=50, description="Passages a node gets.")
+    top_k: int = Field(3, ge=1, le=50, description="Passages per node.")
     passage_chars: int = Field(
-        500, ge=40, le=20000, description="Longest passage in the result block, in characters."
+        500,
+        ge=40,
+        le=20000,
+        description="Maximum length of a passage in the result block, in characters.",
     )
     expand_dependents: Literal["entities", "titles", "none"] = Field(
-        "entities", description="What a node's query takes from its parents' best passages."
+        "entities", description="What is added to a node's query from its parents' best passages."
     )
     expand_from_top: int = Field(
-        1, ge=1, le=10, description="Best passages of each parent that an expansion reads."
+        1, ge=1, le=10, description="Number of best passages of each parent used for that."
     )
     own_words_weight: int = Field(
-        3, ge=1, le=20, description="How much more a node's own words weigh than its expansion."
+        3, ge=1, le=20, description="Weight of a node's own words relative to the added ones."
     )
     # Exa: 7 USD for 1,000 searches of up to 10 pages with their text, since 2026-03-03
     # (https://exa.ai/docs/admin/pricing, read on 2026-11-26).
@@ -154,21 +157,23 @@ class SearchConfig(BaseConfig):
         0.007,
         ge=0.0,
         le=10.0,
-        description="Expected price of one request to a paid source, in USD; what the source says "
-        "that it charged is what counts.",
+        description="Expected price of one request to a paid source, in USD; the amount that the "
+        "source reports as charged is what counts.",
     )
     service: ServiceConfig = Field(
-        default_factory=ServiceConfig, description="Calls to each outside service that is searched."
+        default_factory=ServiceConfig, description="Limits of calls to each search service."
     )
 
 
 class EvaluateConfig(BaseConfig):
-    """The evaluations before, after and, on a slice of other questions, during training."""
+    """The evaluations before and after training, and on a slice of other questions during it."""
 
     split: str = Field("validation", description="Split to evaluate on.")
-    limit: int | None = Field(200, ge=1, description="Most questions to evaluate; null takes all.")
+    limit: int | None = Field(
+        200, ge=1, description="Maximum number of questions to evaluate; null takes all."
+    )
     sampled: bool = Field(
-        True, description="Besides greedy decoding, sample one answer at rollout.temperature."
+        True, description="Also sample one answer per question at rollout.temperature."
     )
     show_trajectories: int = Field(
         3, ge=0, le=50, description="Trajectories printed before and after."
@@ -176,27 +181,33 @@ class EvaluateConfig(BaseConfig):
     every_steps: int | None = Field(
         None,
         ge=1,
-        description="Steps between evaluations on the slice, from step 0; the best adapter by "
-        "F1 is kept. null: none.",
+        description="Steps between evaluations on the slice, from step 0 on; the best adapter by "
+        "F1 is kept. null disables them.",
     )
     slice: int = Field(
-        50, ge=1, description="Questions of the slice: none that are evaluated at the end."
+        50,
+        ge=1,
+        description="Size of the slice; it excludes the questions of the final evaluation.",
     )
-    slice_split: str = Field("validation", description="Split that the slice is taken from.")
+    slice_split: str = Field("validation", description="Split from which the slice is taken.")
 
 
 class Recipe(BaseConfig):
-    """A whole run."""
+    """All settings of a run."""
 
-    purpose: str = Field(description="What the recipe is for, in one line.")
-    hardware: str = Field(description="What it needs to run on, in one line.")
-    needs: str = Field("nothing", description="Keys, data and access it needs, in one line.")
-    stage: Literal["grpo", "sft"] = Field(
-        "grpo", description="Reinforcement learning, or a supervised cold start on traces."
+    purpose: str = Field(description="Purpose of the recipe, in one line.")
+    hardware: str = Field(description="Hardware it needs, in one line.")
+    needs: str = Field(
+        "nothing", description="Keys, data and network access it needs, in one line."
     )
-    seed: int = Field(42, ge=0, le=2**31 - 1, description="Seed of sampling, order and adapters.")
+    stage: Literal["grpo", "sft"] = Field(
+        "grpo", description="Reinforcement learning (grpo) or a supervised cold start (sft)."
+    )
+    seed: int = Field(
+        42, ge=0, le=2**31 - 1, description="Seed of sampling, data order and adapter weights."
+    )
     output_dir: str = Field(
-        "runs/{recipe}", description="Run folder; {recipe} is the recipe's name."
+        "runs/{recipe}", description="Run folder; {recipe} is replaced by the name of the recipe."
     )
     policy: PolicyConfig = Field(default_factory=PolicyConfig, description="The model.")
     questions: QuestionsConfig = Field(
@@ -212,13 +223,13 @@ class Recipe(BaseConfig):
     reward: RewardConfig = Field(default_factory=RewardConfig, description="Reward.")
     train: TrainConfig = Field(default_factory=TrainConfig, description="GRPO.")
     sft: SftConfig = Field(default_factory=SftConfig, description="Supervised cold start.")
-    evaluate: EvaluateConfig = Field(
-        default_factory=EvaluateConfig, description="Before, after, meanwhile."
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig, description="Evaluation.")
+    alarms: AlarmsConfig = Field(
+        default_factory=AlarmsConfig, description="Alarms during training."
     )
-    alarms: AlarmsConfig = Field(default_factory=AlarmsConfig, description="Signs of a collapse.")
     wandb: WandbConfig = Field(default_factory=WandbConfig, description="Weights & Biases.")
-    budget: BudgetConfig = Field(default_factory=BudgetConfig, description="Money and failures.")
-    cache: CacheConfig = Field(default_factory=CacheConfig, description="Kept answers.")
+    budget: BudgetConfig = Field(default_factory=BudgetConfig, description="Spending and failures.")
+    cache: CacheConfig = Field(default_factory=CacheConfig, description="Cache of service answers.")
     hub: HubConfig = Field(default_factory=HubConfig, description="Publishing.")
 
     @model_validator(mode="after")

@@ -1,7 +1,4 @@
-"""The sections of a recipe that are about learning: rewards, GRPO, and the supervised cold start.
-
-Place in the path: a part of the schema, read by `reward` and `train`. On failure: as in `section`.
-"""
+"""The sections of a recipe about learning: rewards, GRPO, and the supervised cold start."""
 
 from __future__ import annotations
 
@@ -14,11 +11,11 @@ from rsearch_cli.recipe.services import JudgeConfig
 
 
 class WeightsConfig(BaseConfig):
-    """Shares of the reward's parts; they must sum to 1."""
+    """Weights of the parts of the reward; they must sum to 1."""
 
-    answer: float = Field(ge=0.0, le=1.0, description="Share of the answer score.")
-    plan: float = Field(ge=0.0, le=1.0, description="Share of plan validity.")
-    format: float = Field(ge=0.0, le=1.0, description="Share of format validity.")
+    answer: float = Field(ge=0.0, le=1.0, description="Weight of the answer score.")
+    plan: float = Field(ge=0.0, le=1.0, description="Weight of plan validity.")
+    format: float = Field(ge=0.0, le=1.0, description="Weight of format validity.")
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> Self:
@@ -29,28 +26,29 @@ class WeightsConfig(BaseConfig):
 
 
 class RewardConfig(BaseConfig):
-    """What a trajectory earns."""
+    """The reward of a trajectory."""
 
     weights: WeightsConfig = Field(
         WeightsConfig(answer=0.5, plan=0.25, format=0.25),
-        description="Shares after the curriculum.",
+        description="Weights after the curriculum.",
     )
     curriculum_weights: WeightsConfig = Field(
-        WeightsConfig(answer=0.2, plan=0.4, format=0.4), description="Shares during the curriculum."
+        WeightsConfig(answer=0.2, plan=0.4, format=0.4),
+        description="Weights during the curriculum.",
     )
     curriculum_steps: int = Field(
-        30, ge=0, description="Optimiser steps that use the curriculum's shares."
+        30, ge=0, description="Optimiser steps that use curriculum_weights."
     )
     answer: Literal["f1", "em", "judge"] = Field(
-        "f1", description="Score of the answer: word overlap, exact match, or a model's verdict."
+        "f1", description="Score of the answer: token F1, exact match, or the verdict of a model."
     )
     normalisation: Literal["squad", "cjk"] = Field(
         "squad",
-        description="How answers are compared as text, in reward and evaluation: by SQuAD's rules, "
-        "or by letters where they are in Chinese, Japanese, Korean, Thai or the like.",
+        description="Text normalisation of answers in reward and evaluation: SQuAD's, or one that "
+        "compares Chinese, Japanese, Korean, Thai and similar scripts by characters.",
     )
     judge: JudgeConfig = Field(
-        default_factory=JudgeConfig, description="Only read by answer `judge`."
+        default_factory=JudgeConfig, description="The judge; only used if answer is judge."
     )
     extra: dict[str, Annotated[float, Field(ge=-1.0, le=1.0)]] = Field(
         default_factory=dict,
@@ -58,11 +56,11 @@ class RewardConfig(BaseConfig):
         "score to the reward; a negative weight is a penalty.",
     )
     require_valid_plan: bool = Field(
-        True, description="An invalid plan earns nothing for its answer."
+        True, description="Give no answer reward to a trajectory with an invalid plan."
     )
     shuffle_answers: bool = Field(
         False,
-        description="Control experiment: deal the answer scores of a step out at random.",
+        description="Control experiment: shuffle the answer scores within each step.",
     )
 
 
@@ -75,14 +73,16 @@ class TrainConfig(BaseConfig):
         4, ge=1, description="Forward passes per optimiser step."
     )
     num_generations: int = Field(
-        4, ge=2, description="Completions a question; they are each other's baseline."
+        4, ge=2, description="Completions per question; their mean reward is the baseline."
     )
     learning_rate: float = Field(5e-6, gt=0.0, le=1.0, description="Peak learning rate of AdamW.")
     lr_scheduler: Literal["constant", "linear", "cosine"] = Field(
-        "cosine", description="Course of the learning rate after the warm-up."
+        "cosine", description="Schedule of the learning rate after the warm-up."
     )
     warmup_steps: int = Field(0, ge=0, description="Steps of linear warm-up.")
-    max_grad_norm: float = Field(1.0, gt=0.0, description="Gradients are clipped to this norm.")
+    max_grad_norm: float = Field(
+        1.0, gt=0.0, description="Maximum norm of the gradients, which are clipped to it."
+    )
     beta: float = Field(
         0.0, ge=0.0, le=10.0, description="Weight of the KL term; 0 also saves its forward pass."
     )
@@ -91,26 +91,28 @@ class TrainConfig(BaseConfig):
         0.28, gt=0.0, le=10.0, description="Upper clip of the policy ratio (clip-higher, DAPO)."
     )
     loss_type: Literal["dapo", "grpo", "bnpo", "dr_grpo"] = Field(
-        "dapo", description="How token losses are averaged (TRL's name)."
+        "dapo", description="How token losses are averaged, by TRL's names."
     )
     scale_rewards: Literal["group", "batch", "none"] = Field(
-        "group", description="Standard deviation that advantages are divided by."
+        "group", description="Standard deviation by which advantages are divided."
     )
     mask_truncated: bool = Field(
-        False, description="Take completions that ran out of tokens out of the loss."
+        False, description="Exclude completions that reached the token limit from the loss."
     )
     save_steps: int = Field(50, ge=1, description="Steps between checkpoints.")
-    keep_checkpoints: int = Field(2, ge=1, description="Checkpoints kept; older ones go.")
+    keep_checkpoints: int = Field(
+        2, ge=1, description="Number of checkpoints to keep; older ones are deleted."
+    )
     keep: Literal["last", "best"] = Field(
-        "last", description="Adapter of the run: the last, or the best on evaluate.slice."
+        "last", description="Adapter to keep: the last one, or the best on evaluate.slice."
     )
 
     @model_validator(mode="after")
     def _no_deviation_with_dr_grpo(self) -> Self:
         if self.loss_type == "dr_grpo" and self.scale_rewards == "group":
             raise ValueError(
-                "loss_type dr_grpo is meant without the deviation of a group, and Unsloth leaves "
-                "it out without a word; set scale_rewards to none"
+                "loss_type dr_grpo is defined without division by the deviation of a group, and "
+                "Unsloth silently skips it; set scale_rewards to none"
             )
         return self
 
@@ -120,31 +122,32 @@ class TrainConfig(BaseConfig):
         if rows % self.num_generations:
             raise ValueError(
                 f"batch_size x gradient_accumulation_steps = {rows} must be a multiple of "
-                f"num_generations = {self.num_generations}, so that no group is cut"
+                f"num_generations = {self.num_generations}, so that no group is split"
             )
         return self
 
 
 class SftConfig(BaseConfig):
-    """The cold start of `stage: sft`; schedule, clipping and checkpoints are those of `train`."""
+    """The supervised cold start, `stage: sft`; other settings of the optimiser are in `train`."""
 
     traces: str = Field(
         "world",
-        description="`world`, or a JSONL file of predictions or trajectories to choose from.",
+        description="world for generated traces, or a JSONL file of predictions or trajectories to "
+        "choose from.",
     )
-    max_traces: int | None = Field(2000, ge=1, description="Most traces; null takes all.")
-    per_question: int = Field(
-        1, ge=1, description="Most traces of one question that are taken from a file."
+    max_traces: int | None = Field(
+        2000, ge=1, description="Maximum number of traces; null takes all."
     )
+    per_question: int = Field(1, ge=1, description="Maximum traces per question taken from a file.")
     min_f1: float = Field(
         0.8,
         ge=0.0,
         le=1.0,
-        description="Least F1 of an answer from a file; one that matches exactly always counts.",
+        description="Minimum F1 of an answer from a file; exact matches always count.",
     )
-    epochs: int = Field(2, ge=1, description="Passes through the traces.")
+    epochs: int = Field(2, ge=1, description="Passes over the traces.")
     max_steps: int | None = Field(
-        None, ge=1, description="Most optimiser steps; null makes as many as the epochs need."
+        None, ge=1, description="Maximum optimiser steps; null runs all epochs."
     )
     learning_rate: float = Field(2e-4, gt=0.0, le=1.0, description="Peak learning rate of AdamW.")
     batch_size: int = Field(1, ge=1, description="Traces per forward pass and device.")

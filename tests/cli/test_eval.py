@@ -245,7 +245,7 @@ def test_a_password_in_an_address_is_refused_and_never_stored(server, ask_server
     for words in (("--endpoint", address), ("--set", f"reward.judge.base_url={address}")):
         result = ask_server(*words, "--output-dir", tmp_path / "e")
         assert result.exit_code == 13
-        assert "holds a user name or a password" in result.stderr
+        assert "contains a user name or a password" in result.stderr
         assert "hunter2" not in result.output
     assert not (tmp_path / "e").exists() and len(server.requests) == asked
 

@@ -194,7 +194,7 @@ def test_a_sibling_wins_a_tie() -> None:
         (
             "train.num_generations=7",
             "train: batch_size x gradient_accumulation_steps = 64 must be a multiple of "
-            "num_generations = 7, so that no group is cut",
+            "num_generations = 7, so that no group is split",
         ),
         (
             "search.sources.Web.corpus=x",
@@ -239,7 +239,7 @@ def test_an_address_that_is_none_is_refused_where_it_stands(key: str, url: str, 
     with pytest.raises(RecipeValueError) as caught:
         load_recipe("quickstart", ["seed=1", f'{key}="{url}"'])
     assert str(caught.value) == (
-        f"--set: {key}: it must be an http address such as http://localhost:8000/v1, without ? "
+        f"--set: {key}: it must be an http URL such as http://localhost:8000/v1, without ? "
         f'and #, got "{shown}"'
     )
 
@@ -264,8 +264,8 @@ def test_a_login_in_an_address_never_comes_into_a_recipe(key: str, text: str, sh
     with pytest.raises(RecipeValueError) as caught:
         load_recipe("quickstart", ["seed=1", f'{key}="{text}"'], {"train.max_steps": 5})
     assert str(caught.value) == (
-        f"--set: {key} holds a user name or a password, and run folders keep recipes in clear; "
-        "take it out, and give a key in the environment (OPENAI_API_KEY for an OpenAI-compatible "
+        f"--set: {key} contains a user name or a password, and run folders store recipes in plain "
+        "text; remove it and set a key in the environment (OPENAI_API_KEY for an OpenAI-compatible "
         f'server), got "{shown}"'
     )
 
