@@ -226,7 +226,7 @@ def test_a_server_that_fails_is_one_line_and_a_code(server, ask_server) -> None:
         (
             ["Who?", "--endpoint", "localhost:8000"],
             13,
-            "http address such as http://localhost:8000",
+            "http URL such as http://localhost:8000",
         ),
         (["Who?", "--recipe", "quikstart"], 11, "quickstart"),
         (["Who?", "--set", "search.topk=3"], 12, "search.top_k"),
