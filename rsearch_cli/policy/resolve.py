@@ -36,6 +36,8 @@ MANIFEST = "rsearch.json"
 
 # What is downloaded of an adapter's repository; GGUF files and images are not.
 _ADAPTER_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.yaml"]
+# Bytes of a recipe, a manifest or the settings of an adapter.
+_MOST_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,15 +290,25 @@ def _download_adapter(path: str) -> Path | None:
 
 
 def _download(repo: str, name: str) -> Path | None:
-    """Download one file of a repository; None if it does not exist or the Hub is out of reach."""
+    """Download one file of a repository; None if it does not exist or the Hub is out of reach.
+
+    Raises:
+        PolicyError: The file is far larger than any that a push writes.
+    """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
     ask_hub()
     try:
-        return Path(hf_hub_download(repo, name))
+        size = hf_hub_download(repo, name, dry_run=True).file_size or 0
+        if size <= _MOST_BYTES:
+            return Path(hf_hub_download(repo, name))
     except (OSError, ValueError, EntryNotFoundError):
         return None
+    raise PolicyError(
+        f"policy.model: {name} of {repo} has {size:,} bytes, and at most {_MOST_BYTES:,} are "
+        "downloaded; no agent needs more"
+    )
 
 
 def _is_adapter(model: str) -> bool:

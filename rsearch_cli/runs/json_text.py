@@ -39,6 +39,10 @@ def parse_json(text: str) -> Any:
     return _DECODER.decode(text)
 
 
+MOST_CHARS = 1 << 26
+"""Most characters of a JSON file that is read whole; the index of a large model has 10^7."""
+
+
 def read_json_object(path: Path) -> dict[str, Any]:
     """Read a file that contains one JSON object.
 

@@ -467,3 +467,18 @@ def test_an_export_goes_through_no_link_that_waits_for_it(tmp_path: Path) -> Non
     assert call("cache", "export", "answers.jsonl").exit_code == 0
     assert mine.read_text() == TEXT
     assert not (tmp_path / "answers.jsonl").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "rsearch.json", "adapter_config.json"])
+def test_a_file_of_absurd_size_is_not_downloaded(
+    name: str, hub_server: HubServer, published: str
+) -> None:
+    files = hub_server.repos[published].commits[hub_server.snapshot(published, "main")[0]]
+    hub_server.repos[published].commit("main", files | {name: b" " * 2_000_000})
+    hub_server.requests.clear()
+    result = call("infer", "--model", published, QUESTION)
+    assert result.exit_code == 60, result.output
+    line = result.stderr.splitlines()[-1]
+    assert f"{name} of {published} has 2,000,000 bytes, and at most 1,048,576 are" in line
+    assert not [path for method, path in hub_server.requests
+                if method == "GET" and path.endswith(f"/{name}")]  # fmt: skip

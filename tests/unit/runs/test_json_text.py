@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import rsearch_cli
+from rsearch_cli.runs import json_text
 from rsearch_cli.runs.json_text import dump_json, finite_only, parse_json
 
 PACKAGE = Path(rsearch_cli.__file__).parent
@@ -80,3 +81,12 @@ def test_no_module_writes_json_in_another_way() -> None:
         if name not in own and (lines := find_dumps(ast.parse(path.read_text("utf-8"))))
     }
     assert found == {}
+
+
+def test_a_file_without_measure_is_not_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(json_text, "MOST_CHARS", 10)
+    (tmp_path / "large.json").write_text('{"a": "' + "x" * 20 + '"}')
+    with pytest.raises(ValueError, match="more than 10 characters"):
+        json_text.read_json_object(tmp_path / "large.json")
