@@ -71,7 +71,7 @@ class Refusal:
         """Whether it is about a parameter or a field."""
         spelt = _SPELT.get(name, name)
         # In ASCII: Chinese servers write no space between a name and their words.
-        named = re.search(rf"(?<![\w.]){spelt}(?!\w)", self.words, re.IGNORECASE | re.ASCII)
+        named = re.search(rf"(?<![\w.]){spelt}(?:ing)?(?!\w)", self.words, re.IGNORECASE | re.ASCII)
         return self.param == name or named is not None
 
 

@@ -171,7 +171,7 @@ def test_what_a_server_refuses_is_sent_another_way_from_then_on(
 
 def test_a_reply_that_is_not_drawn_greedily_is_not_called_so(serve, call, tmp_path):
     told = call("eval", serve("oseries"), "--output-dir", tmp_path / "e")
-    assert "decoding: not greedy (the server refuses it), 32 questions at once" in told.stdout
+    assert "decoding: sampled (the server refuses greedy), 32 questions at once" in told.stdout
 
 
 def test_mistral_continues_a_turn_that_is_marked(serve, evaluate):
@@ -301,7 +301,7 @@ def test_an_evaluation_is_not_continued_with_results_in_another_place(serve, cal
     server.quirks, server.engine = ("no-prefill",), "library"
     result = call("eval", server, *arguments)
     assert result.exit_code == 70
-    assert 'policy.server = "vLLM", and this one has null' in result.stderr
+    assert 'policy.server = "vLLM", now it is null' in result.stderr
     assert (tmp_path / "e" / "predictions.jsonl").read_bytes() == b"".join(rows[:2])
     server.quirks, server.engine = (), "vllm"
     assert call("eval", server, *arguments).exit_code == 0

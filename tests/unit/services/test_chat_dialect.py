@@ -38,6 +38,11 @@ def test_a_parameter_that_is_refused_by_name_is_left_out(words, param, gone):
     assert set(OPTIONS) - set(learn(words, param).options) == {gone}
 
 
+def test_a_server_that_does_not_stream_is_asked_for_whole_replies():
+    words = "Streaming is not supported by this deployment."
+    assert set(learn(words, stream=True).options) == set(OPTIONS)
+
+
 def test_the_limit_of_tokens_is_renamed_and_never_left_out():
     dialect = Dialect()
     words = "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens'."
