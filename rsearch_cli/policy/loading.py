@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from rsearch_cli.compat.transformers import missing_weights_refused
@@ -32,13 +33,12 @@ from rsearch_cli.policy.meta_model import MetaModel
 from rsearch_cli.policy.prompts import fit_recipe
 from rsearch_cli.policy.resolve import find_weights, locate_model, match_adapter
 from rsearch_cli.policy.transformers_backend import check_dtype
-from rsearch_cli.policy.vllm_engine import VllmPolicy, check_engine
-from rsearch_cli.policy.vllm_server import VllmServerPolicy
+from rsearch_cli.policy.vllm_engine import check_engine
 from rsearch_cli.policy.weight_files import (
     check_files,
     describe_gguf,
 )
-from rsearch_cli.recipe.policy import PolicyConfig, RolloutConfig
+from rsearch_cli.recipe.policy import ENGINES, PolicyConfig, RolloutConfig
 from rsearch_cli.recipe.schema import Recipe
 
 logger = logging.getLogger(__name__)
@@ -159,13 +159,9 @@ def load_policy(
             put_on(model, on_it[-1])
     if start:
         load_adapter(model, start)
-    policy: LocalPolicy
-    if rollout.engine == "vllm":
-        policy = VllmPolicy(model, tokenizer)
-    elif rollout.engine == "vllm-server":
-        policy = VllmServerPolicy(model, tokenizer, backend, rollout)
-    else:
-        policy = LocalPolicy(model, tokenizer, backend)
+    engine: type[LocalPolicy] = resolve_name(ENGINES[rollout.engine])
+    policy = engine.from_model(model, tokenizer, backend, rollout)
+    if engine is LocalPolicy:
         _require_numbers(policy, weights.base, trained or start)
     policy.backend_reason = reason
     return policy

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Self
 
 from rsearch_cli.errors import OutOfMemory, is_shortage, shortage
 from rsearch_cli.policy.chat_tokenizer import ChatTokenizer
 from rsearch_cli.policy.generation import GREEDY, Context, Generation, OnText, Sampling
 from rsearch_cli.policy.prefix_cache import Inputs, PrefixCache, pad_left
 from rsearch_cli.policy.stopping import TagStop, TextStream
+from rsearch_cli.recipe.policy import RolloutConfig
 
 
 class LocalPolicy(ChatTokenizer):
@@ -39,6 +40,11 @@ class LocalPolicy(ChatTokenizer):
         turn_end = [] if self.template.turn_end is None else [self.template.turn_end]
         self.eos_ids = tuple(dict.fromkeys([self.eos_id, *eos, *turn_end]))
         _drop_shipped_settings(model, list(self.eos_ids), tokenizer.pad_token_id)
+
+    @classmethod
+    def from_model(cls, model: Any, tokenizer: Any, backend: str, rollout: RolloutConfig) -> Self:
+        """Make the policy of an engine from a loaded model; `rollout` has the engine's settings."""
+        return cls(model, tokenizer, backend)
 
     def generate(
         self,

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from rsearch_cli.errors import EngineUnavailable
 from rsearch_cli.policy.generation import GREEDY, Generation, OnText, Sampling
@@ -57,6 +57,11 @@ class VllmPolicy(LocalPolicy):
     def __init__(self, model: Any, tokenizer: Any) -> None:
         super().__init__(model, tokenizer, "unsloth")
         self._folder = tempfile.TemporaryDirectory(prefix="rsearch-adapter-")
+
+    @classmethod
+    def from_model(cls, model: Any, tokenizer: Any, backend: str, rollout: RolloutConfig) -> Self:
+        """Make the policy of a model that Unsloth loaded with `fast_inference`."""
+        return cls(model, tokenizer)
 
     def generate_ids(
         self,

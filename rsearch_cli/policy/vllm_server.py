@@ -22,7 +22,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rsearch_cli.errors import EngineUnavailable
 from rsearch_cli.policy.endpoint_tokenizers import VLLM_IDS
@@ -68,6 +68,11 @@ class VllmServerPolicy(LocalPolicy):
         )
         self._served: str | None = None
         self._count = 0
+
+    @classmethod
+    def from_model(cls, model: Any, tokenizer: Any, backend: str, rollout: RolloutConfig) -> Self:
+        """Make the policy of a model that is trained here and served at `rollout.vllm_url`."""
+        return cls(model, tokenizer, backend, rollout)
 
     def generate_ids(
         self,

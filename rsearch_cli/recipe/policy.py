@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -12,6 +13,14 @@ from rsearch_cli.recipe.services import ServiceConfig
 
 ALL_LINEAR = ["all-linear"]
 """`target_modules` for every linear module of the model but its head, as PEFT writes it."""
+
+
+ENGINES: Mapping[str, str] = {
+    "local": "rsearch_cli.policy.local:LocalPolicy",
+    "vllm": "rsearch_cli.policy.vllm_engine:VllmPolicy",
+    "vllm-server": "rsearch_cli.policy.vllm_server:VllmServerPolicy",
+}
+"""Name of an engine, as in `rollout.engine`, to the class of its policy."""
 
 
 class LoraConfig(BaseConfig):
@@ -140,11 +149,11 @@ class PolicyConfig(BaseConfig):
 class RolloutConfig(BaseConfig):
     """How completions are generated."""
 
-    engine: Literal["local", "vllm", "vllm-server"] = Field(
+    engine: str = Field(
         "local",
-        description="What generates: the training model itself, vLLM on the same weights through "
-        "Unsloth (one CUDA device), or a vLLM server on other cards. The last two have not been "
-        "run on a GPU yet.",
+        description="What generates: the training model itself (local), vLLM on the same weights "
+        "through Unsloth (vllm, one CUDA device), or a vLLM server on other cards (vllm-server). "
+        "The last two have not been run on a GPU yet.",
     )
     vllm_url: Address | None = Field(
         None, description="URL of the server for engine vllm-server, such as http://host:8000."
@@ -189,6 +198,13 @@ class RolloutConfig(BaseConfig):
         description="Reuse the keys and values of prompt and plan for the answer, of at most two "
         "micro-batches; otherwise the answer's context is encoded from the start.",
     )
+
+    @field_validator("engine")
+    @classmethod
+    def _engine_is_known(cls, value: str) -> str:
+        if value not in ENGINES:
+            raise ValueError(f"must be one of {', '.join(ENGINES)}")
+        return value
 
     @model_validator(mode="after")
     def _server_has_an_address(self) -> Self:

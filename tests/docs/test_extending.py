@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -69,12 +70,14 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_extension_is_a_module_a_line_and_a_test() -> None:
     kinds = {section: [step.kind for step in steps] for section, steps in sections().items()}
-    assert len(kinds) >= 4
+    assert len(kinds) >= 5
     assert set(map(tuple, kinds.values())) == {("module", "line", "test")}
 
 
 def test_the_tests_of_the_page_pass(extended: Path) -> None:
     tests = [step.file for steps in sections().values() for step in steps if step.kind == "test"]
+    if find_spec("torch") is None:  # as under `tox -e quick`
+        tests = [test for test in tests if "/policy/" not in test]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull]
     ran = subprocess.run(
         [*command, "--rootdir", str(extended), "--import-mode", "importlib", *tests],

@@ -12,6 +12,7 @@ import pytest
 import rsearch_cli
 
 
+@pytest.mark.stack
 def test_the_examples_run_as_one_script(repository: Path, tmp_path: Path) -> None:
     page = (repository / "docs" / "python-api.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
