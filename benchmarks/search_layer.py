@@ -1,11 +1,13 @@
-"""What the search layer makes of a slow service: side by side with one request after another.
+"""The search layer against a slow service, and its warm cache against bare diskcache and JSON.
 
-Run it as `python benchmarks/search_layer.py` in a checkout where rsearch is installed; it takes a
-bit over a minute. 64 trajectories with a plan of 4 nodes in 2 waves search a local server that
-speaks Exa's protocol and answers after 200 ms, give or take 50; both sides use the real exa-py
-client and send the same requests, after one that does not count. Then the same plans are answered
-from the warm cache, by one process and by two. The lower bound is requests / concurrency x latency,
-or the time of the two waves if that is longer. The last line on stdout is one JSON object.
+Run `python benchmarks/search_layer.py` in a checkout where rsearch is installed; it takes a bit
+over a minute. 64 plans of 4 nodes in 2 waves search a local server that speaks Exa's protocol and
+answers after 200 ms +- 50 ms. Both sides use the real exa-py client and send the same requests,
+after one that does not count. The lower bound is requests / concurrency x latency, or the time of
+two waves if that is longer. Then the same plans are answered from the warm cache, by one process
+and by two, and its entries are read with diskcache and parsed, and nothing else, three times in
+turn; the median ratio counts, because it depends less on other load than the rates do. The last
+line on stdout is one JSON object, which `--output` also writes to a file.
 """
 
 from __future__ import annotations
@@ -45,9 +47,10 @@ LOOKUP_SECONDS = 3.0
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--look-up", type=Path, metavar="CACHE", help=argparse.SUPPRESS)
-    cache = parser.parse_args().look_up
-    if cache is not None:
-        take_part(cache)
+    parser.add_argument("--output", type=Path, help="file for the result")
+    args = parser.parse_args()
+    if args.look_up is not None:
+        take_part(args.look_up)
         return
     with tempfile.TemporaryDirectory() as folder, running_server() as server:
         cache = Path(folder) / "cache"
@@ -60,8 +63,10 @@ def main() -> None:
         check_requests(server, requests + 1)
         say(f"ours, {CONCURRENCY} at once        {ours:8.2f} s")
         say(f"lower bound             {bound:8.2f} s")
-        warm = look_up(cache)
+        rounds = [(look_up(cache), read_bare(cache)) for _ in range(3)]
+        warm, bare = sorted(rounds, key=lambda pair: pair[1] / pair[0])[1]
         say(f"warm cache              {warm:8.0f} lookups/s")
+        say(f"bare diskcache and JSON {bare:8.0f} lookups/s")
         two = look_up_in_processes(cache, 2)
         say(f"warm cache, 2 processes {two:8.0f} lookups/s")
         check_requests(server, requests + 1)
@@ -69,14 +74,20 @@ def main() -> None:
         "speedup": round(baseline / ours, 2),
         "bound_ratio": round(ours / bound, 3),
         "warm_lookups_per_s": round(warm),
+        "bare_lookups_per_s": round(bare),
+        "bare_ratio": round(bare / warm, 2),
         "two_process_lookups_per_s": round(two),
         "baseline_seconds": round(baseline, 2),
         "seconds": round(ours, 3),
         "bound_seconds": round(bound, 3),
         "requests": requests,
         "cpus": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1),
+        "date": time.strftime("%Y-%m-%d"),
     }
     say(json.dumps(result))
+    if args.output is not None:
+        args.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 WARM_UP = PlanNode("A", "anything at all", "General")
@@ -164,6 +175,20 @@ def look_up(cache: Path) -> float:
             results = executor.execute(plans)
             assert all(r.cached for plan in results for r in plan)
             lookups += sum(len(plan) for plan in results)
+    return lookups / seconds
+
+
+def read_bare(cache: Path) -> float:
+    """Lookups a second with nothing but diskcache and a JSON parser."""
+    import diskcache
+
+    with diskcache.Cache(str(cache)) as bare:
+        keys = list(bare.iterkeys())
+        lookups, started = 0, time.perf_counter()
+        while (seconds := time.perf_counter() - started) < LOOKUP_SECONDS:
+            for key in keys:
+                json.loads(bare[key])
+            lookups += len(keys)
     return lookups / seconds
 
 

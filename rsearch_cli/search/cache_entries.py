@@ -78,10 +78,22 @@ def decode_passages(value: JsonValue, most: int) -> tuple[Passage, ...]:
         raise ValueError(f"no list of at most {most} passages")
     if not all(isinstance(row, dict) and row.keys() == _KINDS.keys() for row in value):
         raise ValueError("a passage does not have the fields of one")
-    passages = [Passage(**row) for row in value]  # type: ignore[arg-type]
-    if [_encode(passage) for passage in passages] != value:
-        raise ValueError("a passage holds text that cannot be stored")
-    return tuple(passages)
+    passages = tuple(Passage(**row) for row in value)  # type: ignore[arg-type]
+    for p in passages:
+        texts = (p.id, p.title, p.text, p.source)
+        if not (all(map(_is_storable, texts)) and is_finite(p.score)):
+            raise ValueError(f"a passage holds a value that cannot be stored: {p!r:.200}")
+    return passages
+
+
+def _is_storable(text: object) -> bool:
+    """Whether this is text without lone surrogates."""
+    if not isinstance(text, str):
+        return False
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _encode(passage: object) -> dict[str, JsonValue]:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from rsearch_cli.search.analyzer import STOP_WORDS, split_query
-from rsearch_cli.types import NodeResult, Passage
+from rsearch_cli.types import NodeResult
 
 _INSIDE = "of the de la le du des del della di da dos das van von der den ter zu al el bin ibn"
 _TITLES = "Dr Mr Mrs Ms St Mt Jr Sr Prof Gen Col Capt Lt Sgt Rev"
@@ -35,6 +36,10 @@ _POSSESSIVES = ("'s", "\u2019s")
 _OPENERS = frozenset('.!?:;\n"\u201c(')
 # So ends a word that opens a sentence and is a verb or an adverb far more often than a name.
 _OPENER_ENDINGS = ("ed", "ing", "ly")
+
+
+# Passages whose names are remembered: the completions of a question find the same ones again.
+_REMEMBERED = 4096
 
 
 class _Word(NamedTuple):
@@ -76,20 +81,28 @@ def expand(
         asked = " ".join([query, parent.node.query, *parent.expansion])
         known = set(split_query(asked))
         for passage in parent.passages[:from_top]:
-            for name in [passage.title] if mode == "titles" else _names_or_title(passage):
-                words = tuple(split_query(name))
+            for words, name in _candidates(passage.title, passage.text, mode):
                 if not known.issuperset(words):
-                    added.setdefault(words, " ".join(name.split()))
+                    added.setdefault(words, name)
     return tuple(added.values())
 
 
-def _names_or_title(passage: Passage) -> list[str]:
+@lru_cache(maxsize=_REMEMBERED)
+def _candidates(
+    title: str, text: str, mode: Literal["entities", "titles"]
+) -> tuple[tuple[tuple[str, ...], str], ...]:
+    """What a passage can add to a query: the words of each name, and the name."""
+    names = [title] if mode == "titles" else _names_or_title(title, text)
+    return tuple((tuple(split_query(name)), " ".join(name.split())) for name in names)
+
+
+def _names_or_title(title: str, text: str) -> list[str]:
     """The names in a passage, or before them its title where capitals cannot tell names apart."""
-    names = find_names(passage)
-    has_capitals = any(map(str.isupper, passage.title + passage.text))
-    if has_capitals and not any(map(_has_no_case, passage.title)):
+    names = find_names(title, text)
+    has_capitals = any(map(str.isupper, title + text))
+    if has_capitals and not any(map(_has_no_case, title)):
         return names
-    return [passage.title, *names]
+    return [title, *names]
 
 
 def _has_no_case(character: str) -> bool:
@@ -97,14 +110,14 @@ def _has_no_case(character: str) -> bool:
     return character >= "\u0590" and unicodedata.category(character) == "Lo"
 
 
-def find_names(passage: Passage) -> list[str]:
+def find_names(title: str, text: str) -> list[str]:
     """Proper names in the title and the text of a passage, in order, repeats included.
 
     A name is a run of capitalised words, with particles inside it. A lone word at the start of a
     sentence is doubtful: it counts unless it is a stop-word, or looks like a verb or an adverb and
     stands nowhere else as a name.
     """
-    runs = [*_find_runs(passage.title, in_title=True), *_find_runs(passage.text)]
+    runs = [*_find_runs(title, in_title=True), *_find_runs(text)]
     sure = {word.text for run in runs for word in run if not word.opens}
     return [" ".join(w.text for w in run) for run in runs if _is_name(run, sure)]
 

@@ -44,6 +44,8 @@ _LAST_SECOND = 253402300799.0
 # How far the clock of the machine that exported may be ahead.
 _CLOCK_SKEW_SECONDS = 86400.0
 
+_KEY_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
 Mode = Literal["read-write", "refresh", "offline"]
 
 
@@ -70,7 +72,7 @@ def make_key(service: str, **parts: Any) -> str:
 
 
 def _write_key(parts: Mapping[str, Any]) -> str:
-    return json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _KEY_ENCODER.encode(parts)
 
 
 def read_key(key: str) -> dict[str, Any]:

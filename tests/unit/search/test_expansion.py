@@ -9,7 +9,7 @@ from rsearch_cli.types import NodeResult, Passage, PlanNode
 
 
 def names(text: str, title: str = "") -> list[str]:
-    return find_names(Passage("1", title, text))
+    return find_names(title, text)
 
 
 def result(query: str, *passages: tuple[str, str]) -> NodeResult:
