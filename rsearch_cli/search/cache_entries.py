@@ -82,8 +82,16 @@ def decode_passages(value: JsonValue, most: int) -> tuple[Passage, ...]:
     for p in passages:
         texts = (p.id, p.title, p.text, p.source)
         if not (all(map(_is_storable, texts)) and is_finite(p.score)):
-            raise ValueError(f"a passage holds a value that cannot be stored: {p!r:.200}")
+            raise ValueError(_describe_flaw(p))
     return passages
+
+
+def _describe_flaw(passage: Passage) -> str:
+    for name, kind in _KINDS.items():
+        value = getattr(passage, name)
+        if not isinstance(value, kind) or value != value:
+            return f"the {name} of a passage is {type(value).__name__} {value!r:.40}"
+    return "a passage holds text or a score that cannot be stored"
 
 
 def _is_storable(text: object) -> bool:
