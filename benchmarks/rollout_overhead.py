@@ -29,6 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.runs.files import METRICS
 from rsearch_cli.runs.run_folder import RunFolder
-from rsearch_cli.search.open import open_executor
+from rsearch_cli.search.executor import open_executor
 from rsearch_cli.services.runtime import open_services
 from rsearch_cli.training.grpo import GrpoTraining
 from rsearch_cli.types import NodeResult, Passage, Question, Trajectory
@@ -143,6 +144,14 @@ class Forced:
 
 class Canned:
     """A search layer that answers at once; every other plan finds twice as much."""
+
+    def submit(self, plans: Any, on_result: Any = None) -> Future[list[tuple[NodeResult, ...]]]:
+        found: Future[list[tuple[NodeResult, ...]]] = Future()
+        found.set_result(self.execute(plans))
+        return found
+
+    def cancel(self, patience: float = 0.0) -> None:
+        """Nothing is ever in flight."""
 
     def execute(self, plans: Any, on_result: Any = None) -> list[tuple[NodeResult, ...]]:
         texts = [PASSAGE * (1 + row % 2) for row in range(len(plans))]
@@ -303,7 +312,7 @@ def measure_step(recipe: Recipe, forced: Forced, clock: Clock) -> dict[str, Any]
             trainer.rollout_func = clock.timed("rollout_and_reward", training.roll_out)
             training.score = clock.timed("reward", training.score)
             training.finish_step = clock.timed("record", training.finish_step)
-            executor.execute = clock.timed("search", executor.execute)
+            rollout._insert_results = clock.timed("search", rollout._insert_results)
             with forced.in_place(), watched(clock, training, policy):
                 training.run()
             rows = folder.read_rows(METRICS)

@@ -89,9 +89,9 @@ def decode_passages(value: JsonValue, most: int) -> tuple[Passage, ...]:
 def _describe_flaw(passage: Passage) -> str:
     for name, kind in _KINDS.items():
         value = getattr(passage, name)
-        if not isinstance(value, kind) or value != value:
+        if not (isinstance(value, str) if kind is str else is_finite(value)):
             return f"the {name} of a passage is {type(value).__name__} {value!r:.40}"
-    return "a passage holds text or a score that cannot be stored"
+    return "a passage holds text that cannot be stored"
 
 
 def _is_storable(text: object) -> bool:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from rsearch_cli.errors import AccessDenied, BudgetExceeded, OfflineMiss, SourceError
-from rsearch_cli.recipe.schema import SearchConfig, SourceConfig
+from rsearch_cli.recipe.schema import Recipe, SearchConfig, SourceConfig
 from rsearch_cli.search.cache_entries import (
     decode_passages,
     encode_passages,
@@ -22,7 +22,7 @@ from rsearch_cli.search.cache_entries import (
     seconds_kept,
 )
 from rsearch_cli.search.expansion import expand
-from rsearch_cli.search.sources import Found, SearchRequest, SearchSource
+from rsearch_cli.search.sources import Found, SearchRequest, SearchSource, open_sources
 from rsearch_cli.services.client import Answer
 from rsearch_cli.services.event_loop import finish_all
 from rsearch_cli.services.outcomes import PermanentFailure, Reply
@@ -198,3 +198,17 @@ class PlanExecutor(AbstractContextManager["PlanExecutor"]):
             worst_usd=usd,
             ttl_seconds=seconds_kept(source, settings),
         )
+
+
+def open_executor(
+    recipe: Recipe, corpus: Callable[[], Iterable[Passage]], services: Services
+) -> PlanExecutor:
+    """Open the sources of a recipe and return the executor that runs plans on them.
+
+    Args:
+        recipe: Its search and cache sections are read.
+        corpus: Returns the passages that come with the question set.
+        services: The services of the run; the caller closes the executor before them.
+    """
+    sources = open_sources(recipe.search, corpus, offline=recipe.cache.mode == "offline")
+    return PlanExecutor(sources, recipe.search, services)

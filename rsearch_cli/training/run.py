@@ -32,7 +32,7 @@ from rsearch_cli.reward.lexical import describe_unspaced
 from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.runs.files import ENVIRONMENT, RECIPE
 from rsearch_cli.runs.run_folder import RunFolder
-from rsearch_cli.search.open import open_executor
+from rsearch_cli.search.executor import open_executor
 from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.runtime import open_services
 from rsearch_cli.training.environment import describe_environment

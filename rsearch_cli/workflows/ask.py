@@ -24,7 +24,7 @@ from rsearch_cli.recipe.unread import log_notes
 from rsearch_cli.rollout.answer import AgentAnswer
 from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.rollout.state import Executor, Observer
-from rsearch_cli.search.open import open_executor
+from rsearch_cli.search.executor import open_executor
 from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.runtime import open_services
 from rsearch_cli.types import Passage, Question

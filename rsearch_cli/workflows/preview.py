@@ -20,7 +20,7 @@ from rsearch_cli.questions.sets import QuestionSet, open_question_set
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.reward.lexical import describe_unspaced
 from rsearch_cli.rollout.rollout import Rollout
-from rsearch_cli.search.open import open_executor
+from rsearch_cli.search.executor import open_executor
 from rsearch_cli.services.runtime import open_services
 from rsearch_cli.training.questions import distinct_questions
 from rsearch_cli.types import Question, Trajectory
