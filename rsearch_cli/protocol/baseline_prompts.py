@@ -1,8 +1,4 @@
-"""What a model is asked that shall answer without a plan: from memory, or from given passages.
-
-Place in the path: the prompts of the methods that evaluation compares the agent with. On failure:
-none.
-"""
+"""Prompts of the baseline methods, which answer without a plan: from memory or from passages."""
 
 from __future__ import annotations
 
@@ -25,27 +21,27 @@ _TAG = re.compile(r"</?\w+>")
 def build_direct_messages(
     question: Question, forbidden: Collection[str] = ()
 ) -> list[dict[str, str]]:
-    """The chat of a question without any passage; see `prompt.build_messages`."""
+    """Build the chat of a question without passages; see `prompt.build_messages`."""
     return _chat(DIRECT_PROMPT, neutralise(question.text, forbidden))
 
 
 def build_rag_messages(
     question: Question, results: str, forbidden: Collection[str] = ()
 ) -> list[dict[str, str]]:
-    """The chat of a question behind the passages that one search found for it.
+    """Build the chat of a question with the passages that one search found.
 
     Args:
         question: Its text is neutralised.
-        results: A block as `results.render_results` writes it.
+        results: A block from `results.render_results`.
         forbidden: See `results.neutralise`.
     """
     return _chat(RAG_PROMPT, f"{results.strip()}\n{neutralise(question.text, forbidden)}")
 
 
 def read_bare_answer(text: str) -> str | None:
-    """The answer in a reply to one of these chats: that of its block, or else its last line.
+    """Return the answer in a reply: the text of its `<answer>` block, or else its last line.
 
-    Without a plan there is no format to learn, so a model that forgets the tags still has answered.
+    These methods test no format, so a reply without tags is an answer as well.
     """
     lines = [line.strip() for line in _TAG.sub("\n", text).splitlines() if line.strip()]
     return answer_text(text) or (lines[-1] if lines else None)

@@ -1,4 +1,4 @@
-"""Characters: foreign text as one plain line, and the scripts that write no blank between words."""
+"""Text normalisation: foreign text as one plain line, and scripts without spaces between words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ INVISIBLE = re.compile(
     "\u200b\u2060\ufeff\u202a-\u202e\u2066-\u2069"  # zero width, byte order, direction
     "\ud800-\udfff]"  # lone surrogates, which no tokenizer can encode
 )
-"""Characters that show nothing and are dropped."""
+"""Invisible characters, which are dropped."""
 
 HAN = "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 HANGUL = "\u1100-\u11ff\u3131-\u318e\uac00-\ud7af"
@@ -20,40 +20,40 @@ _THAI_AND_LAO = "\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ecf\u0edc-\u0edf"
 _BURMESE_AND_KHMER = "\u1000-\u103f\u1050-\u109f\u1780-\u17d3"
 _SOUTH_EAST = _THAI_AND_LAO + _BURMESE_AND_KHMER
 UNSPACED = HAN + _KANA + _SOUTH_EAST
-"""Letters of the scripts that write no blank between words, as ranges of a character class."""
+"""Letters of the scripts without spaces between words, as ranges of a character class."""
 
-# What belongs to the letter before it: vowel signs and tone marks, of kana the voicing.
+# Marks that belong to the letter before: vowel signs, tone marks, and the voicing of kana.
 MARKS = "".join(
     chr(code)
     for code in (*range(0x0900, 0x1A80), 0x3099, 0x309A)
     if unicodedata.category(chr(code)).startswith("M")
 )
-"""Vowel signs and the like, which Python's `\\w` leaves out, as characters of a class."""
+"""Marks that Python's `\\w` does not match, as characters of a class."""
 _KEPT_MARKS = frozenset(MARKS)
 LETTER = re.compile(rf"[^\s{MARKS}][{MARKS}]*|[{MARKS}]+")
 """A letter with the marks that belong to it."""
 
-# Runs of letters without blanks, and how many of these letters count as one word.
+# Runs of letters without spaces, and how many of these letters count as one word.
 _LETTERS_A_WORD = ((re.compile(f"[{HAN}{_KANA}]+"), 3), (re.compile(f"[{_SOUTH_EAST}]+"), 6))
 
-# NFC sorts combining marks in quadratic time, so a run is normalised in pieces of this length. No
-# composition reaches back over an ASCII character, and real runs are far shorter.
+# NFC sorts combining marks in quadratic time, so runs are normalised in pieces of this length. No
+# composition crosses an ASCII character, and real runs are far shorter.
 _COMPOSABLE = re.compile(r"[!-~]?[^\x00-\x7f]{1,256}")
 _SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]{0,3}(?= )|[。！？]")
 
 
 def flatten(text: str) -> str:
-    """Put text on one line: NFC, nothing invisible, one blank between words, none at the ends."""
+    """Put text on one line: NFC, nothing invisible, single spaces, none at the ends."""
     text = INVISIBLE.sub("", text)
     text = _COMPOSABLE.sub(lambda run: unicodedata.normalize("NFC", run[0]), text)
     return " ".join(text.split())
 
 
 def shorten(text: str, most: int) -> str:
-    """Cut a plain line to at most `most` characters.
+    """Shorten a plain line to at most `most` characters.
 
-    The cut is at the last sentence end in the second half of the limit; where there is none, at the
-    last blank, and `…` stands for the rest.
+    It is cut at the last sentence end in the second half of the limit, or else at the last space,
+    followed by `…`.
     """
     if len(text) <= most:
         return text
@@ -65,14 +65,14 @@ def shorten(text: str, most: int) -> str:
 
 
 def is_kept_mark(character: str) -> bool:
-    """Whether a combining mark is part of the spelling, as a vowel sign is and an accent is not."""
+    """Whether a combining mark belongs to the spelling: vowel signs do, accents do not."""
     return character in _KEPT_MARKS
 
 
 def count_words(text: str) -> int:
-    """Words between blanks.
+    """Count the words of a text, separated by white space.
 
-    In scripts without blanks three letters count as a word, six in Thai, Lao, Burmese and Khmer.
+    In scripts without spaces, three letters count as a word; six in Thai, Lao, Burmese and Khmer.
     """
     count = 0
     for word in text.split():

@@ -1,8 +1,7 @@
-"""The plan grammar, line by line: headings, nodes and edges as models really write them.
+"""The grammar of search plans, line by line, as models really write it.
 
-Place in the path: `plan` cuts a plan into lines and asks this module what each one says. What can
-be read one way only is read, and the repair is put into words. On failure: `Unclear`, which `plan`
-turns into a problem; nothing is guessed.
+A line that can be read in one way only is read, and the repair is noted; anything else is
+`Unclear`.
 
     A: query text (General)          a node: label, query, source in the last bracket of the line
     A -> B; C -> B                   edges: the parent, an arrow, the child
@@ -19,7 +18,7 @@ from rsearch_cli.protocol.characters import INVISIBLE, flatten
 from rsearch_cli.types import PlanNode
 
 Note = Callable[[str], None]
-"""Takes a repair in words."""
+"""Called with a description of each repair."""
 
 ARROW = re.compile(r" ?(?:[-\u2013\u2014\u2212=]{1,8} ?>|[→⇒⟶⟹➔➜➡↦⇨]) ?")
 FENCE = re.compile(r"(?:`{3,}|~{3,}) ?\w*")
@@ -52,16 +51,16 @@ _RESERVED = {"NODE", "NODES", "EDGE", "EDGES"}
 
 
 class Unclear(Exception):
-    """A line that cannot be read in one way only; the message says why."""
+    """Raised for an ambiguous or malformed line; the message is the reason."""
 
 
 def shown(value: str) -> str:
-    """The value in quotes, cut to what fits into one line of a message."""
+    """Quote a value, shortened to fit into a message."""
     return repr(value if len(value) <= _SHOWN else value[: _SHOWN - 1] + "…")
 
 
 def plain_line(line: str, note: Note) -> str:
-    """Make a line plain: ordinary blanks, ASCII punctuation, no bullets, markdown or quotes."""
+    """Normalise a line: plain spaces, ASCII punctuation, no bullets, markdown or quotes."""
     flat = flatten(line)
     if _ODD_BLANK.search(line):
         note("unusual white space or invisible characters read as blanks or dropped")
@@ -78,7 +77,7 @@ def read_heading(line: str, note: Note) -> tuple[str, str] | None:
     """Read `Nodes:` or `Edges:`.
 
     Returns:
-        `nodes` or `edges` and what stands behind it on the line, or None if it is no heading.
+        `nodes` or `edges` with the rest of the line, or None if it is not a heading.
     """
     match = _HEADING.match(line)
     if not match:
@@ -94,7 +93,7 @@ def read_heading(line: str, note: Note) -> tuple[str, str] | None:
 
 
 def split_nodes(line: str, sources: Collection[str], note: Note) -> list[str]:
-    """Cut a line where a source in brackets is followed by another label or heading."""
+    """Split a line where a source in brackets is followed by another label or heading."""
     bracket = _source_bracket(tuple(sources))
     cuts = [b.end() for b in bracket.finditer(line) if _NEXT_HEAD.match(line, b.end())]
     if not cuts:
@@ -110,18 +109,18 @@ def _source_bracket(sources: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def has_label(line: str) -> bool:
-    """Whether a line begins like a node."""
+    """Whether a line starts with a label."""
     return _HEAD.match(line) is not None
 
 
 def read_label(line: str, note: Note) -> tuple[str, str]:
-    """Read the label that a node's line begins with.
+    """Read the label at the start of a node's line.
 
     Returns:
         The label in upper case, and the rest of the line.
 
     Raises:
-        Unclear: There is none.
+        Unclear: There is no label.
     """
     match = _HEAD.match(line)
     if not match:
@@ -138,11 +137,11 @@ def read_label(line: str, note: Note) -> tuple[str, str]:
 
 
 def read_node(label: str, text: str, sources: Collection[str], note: Note) -> PlanNode:
-    """Read query and source, the last bracket of a line; the query may hold brackets of its own.
+    """Read query and source, which is the last bracket of a line; queries may contain brackets.
 
     Returns:
-        The node, its query without quotes around it, its source as the recipe spells it. Where
-        there is one source only, a line that names none means that one.
+        The node, with its query unquoted and its source spelt as in the recipe. If the recipe has
+        a single source, a line may omit it.
 
     Raises:
         Unclear: The query is empty, or the source missing, unknown, given twice or not at the end.
@@ -177,7 +176,7 @@ def read_node(label: str, text: str, sources: Collection[str], note: Note) -> Pl
 
 
 def _bare_query(text: str, note: Note) -> str:
-    """Take off enclosing quotes, colons in front and open brackets behind, in whatever order."""
+    """Strip enclosing quotes, leading colons and trailing opening brackets, in any order."""
     unquoted = _unquoted(text, note)
     bare = unquoted.lstrip(" :").rstrip(_OPENERS + " ")
     if bare != unquoted:
@@ -186,7 +185,7 @@ def _bare_query(text: str, note: Note) -> str:
 
 
 def _match_source(bracket: str, sources: Collection[str]) -> str | None:
-    """The source a bracket names: as spelt, else the only one that differs in case alone."""
+    """Return the source in a bracket: the exact name, or else the only one with another case."""
     name = bracket.strip(_OPENERS + _CLOSERS + " \"'*“”")
     name = re.sub(r"^source ?[:=] ?", "", name, flags=re.I).strip("\"' ")
     if name in sources:
@@ -201,7 +200,7 @@ def _listed(sources: Collection[str]) -> str:
 
 
 def means_no_edges(line: str) -> bool:
-    """Whether a line of the Edges section says in words that there are none."""
+    """Whether a line of the Edges section states that there are none."""
     return line.strip("()[]{} -.").casefold() in _NO_EDGES
 
 
@@ -209,10 +208,10 @@ def read_edges(line: str, note: Note) -> list[tuple[str, str]]:
     """Read the edges of one line; `A -> B -> C` is two.
 
     Returns:
-        `(parent, child)` labels in upper case; nothing is known about the nodes here.
+        `(parent, child)` labels in upper case; the nodes are not checked here.
 
     Raises:
-        Unclear: A part is no edge.
+        Unclear: A part is not an edge.
     """
     edges: list[tuple[str, str]] = []
     if "&gt;" in line:
@@ -259,7 +258,7 @@ def _without_ending(text: str, note: Note) -> str:
 
 
 def _unquoted(text: str, note: Note) -> str:
-    """Take off quotes that enclose the whole text; `"A" and "B"` keeps its own."""
+    """Strip quotes that enclose the whole text; `"A" and "B"` is left alone."""
     inner = text[1:-1]
     for pair in _QUOTES:
         if text[:1] + text[1:][-1:] == pair and pair[0] not in inner and pair[1] not in inner:

@@ -1,9 +1,4 @@
-"""Search plans: the text between `<search>` and `</search>`, read, judged and written.
-
-Place in the path: right after the policy stops at `</search>`; a valid plan goes to the executor,
-its problems go to the plan reward and back to the model. On failure: none; a text that is no valid
-plan gives a reading without a plan and with the reasons.
-"""
+"""Read, validate and render search plans, the text between `<search>` and `</search>`."""
 
 from __future__ import annotations
 
@@ -18,21 +13,21 @@ from rsearch_cli.recipe.schema import ProtocolConfig
 from rsearch_cli.types import PlanNode, SearchPlan
 
 MAX_CHARS = 20_000
-"""Longest plan that is read, in characters; real ones have a few hundred."""
+"""Longest plan that is read, in characters; typical plans have a few hundred."""
 MAX_LINES = 1_000
-"""Most lines that are read, blank ones included."""
+"""Maximum number of lines, including blank ones."""
 MAX_NOTES = 20
-"""Most problems and most repairs that are reported for one plan."""
+"""Maximum number of problems, and of repairs, reported for one plan."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlanReading:
-    """What was found between the search tags.
+    """The outcome of reading a plan.
 
     Attributes:
         plan: The plan, or None if there are problems.
-        problems: Why there is no plan, each with line and value; empty if there is one.
-        repairs: What was written differently from the canonical form and read all the same.
+        problems: Why the plan is not valid, each with line and value; empty if it is.
+        repairs: Deviations from the canonical form that were accepted.
     """
 
     plan: SearchPlan | None
@@ -41,16 +36,15 @@ class PlanReading:
 
 
 def read_plan(text: str, rules: ProtocolConfig) -> PlanReading:
-    """Read a plan as models write it; what could mean two things is a problem, never a guess.
+    """Read a plan as models write it; anything ambiguous is a problem, never a guess.
 
     Args:
-        text: What stands between `<search>` and `</search>`, of any length; the time it takes is
-            linear in it and bounded.
+        text: The text between `<search>` and `</search>`, of any length; reading takes linear,
+            bounded time.
         rules: Known sources and limits.
 
     Returns:
-        The plan or its problems, and the repairs. Lines are counted from the first that is not
-        blank.
+        The plan or its problems, and the repairs. Line numbers start at the first non-blank line.
     """
     lines = text.strip().splitlines() if len(text) <= MAX_CHARS else []
     if len(text) > MAX_CHARS or len(lines) > MAX_LINES:
@@ -68,7 +62,7 @@ def read_plan(text: str, rules: ProtocolConfig) -> PlanReading:
 
 
 def render_plan(plan: SearchPlan) -> str:
-    """Write a plan in the canonical form, which `read_plan` reads without a repair."""
+    """Render a plan in the canonical form, which `read_plan` accepts without repairs."""
     nodes = [f"{node.label}: {node.query} ({node.source})" for node in plan.nodes]
     edges = [f"{parent} -> {child}" for parent, child in plan.edges]
     return "\n".join(["Nodes:", *nodes, "Edges:", *edges])
@@ -76,7 +70,7 @@ def render_plan(plan: SearchPlan) -> str:
 
 @dataclass(slots=True)
 class _State:
-    """A plan in the making; labels and edges are mapped to the line they stand on."""
+    """A partially read plan; labels and edges are mapped to their line numbers."""
 
     rules: ProtocolConfig
     section: str = ""
@@ -90,7 +84,7 @@ class _State:
 
     @property
     def full(self) -> bool:
-        """Whether reading on would tell nobody anything more."""
+        """Whether reading further could not change the outcome."""
         return len(self.problems) >= MAX_NOTES or len(self.labels) > self.rules.max_nodes
 
     def repair(self, words: str) -> None:
@@ -157,7 +151,7 @@ class _State:
             self.edges.setdefault(edge, number)
 
     def finish(self) -> PlanReading:
-        """Judge the plan as a whole, once all lines are read."""
+        """Validate the plan as a whole, once all lines are read."""
         if not self.labels and not self.problems:
             self.problems.append("the plan has no nodes")
         if len(self.labels) > self.rules.max_nodes:
@@ -188,7 +182,7 @@ class _State:
                     yield f"{where}: no node has the label '{label}'"
 
     def _cycle(self) -> list[str]:
-        """Labels of a cycle, the first one repeated at the end; empty if there is none."""
+        """Return the labels of a cycle, the first repeated at the end; empty without a cycle."""
         order: TopologicalSorter[str] = TopologicalSorter()
         for parent, child in self.edges:
             order.add(child, parent)

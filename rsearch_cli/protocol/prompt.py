@@ -1,8 +1,4 @@
-"""The prompt: what the model is told about the protocol, and the question.
-
-Place in the path: the first step of a rollout; the policy's chat template renders these messages.
-On failure: none.
-"""
+"""Build the chat that a rollout starts from: instructions, worked examples and the question."""
 
 from __future__ import annotations
 
@@ -37,7 +33,7 @@ Sources:
 
 @dataclass(frozen=True, slots=True)
 class _Example:
-    """A question answered in one search; `steps` are `(query, title, text)` of nodes A, B, ..."""
+    """A worked example with one search; `steps` are `(query, title, text)` of nodes A, B, ..."""
 
     question: str
     thought: str
@@ -86,13 +82,13 @@ def build_messages(
     """Build the chat that a rollout starts from.
 
     Args:
-        question: Its text is neutralised, since it comes from outside.
-        rules: `system_prompt` replaces the built-in one; `""` leaves the system message out.
-        max_turns: Most searches in one completion.
+        question: Its text is neutralised.
+        rules: `system_prompt` replaces the built-in one; `""` omits the system message.
+        max_turns: Maximum number of searches in one completion.
         forbidden: See `results.neutralise`.
 
     Returns:
-        Messages with `role` and `content`: a system message, if any, and the user's.
+        Messages with `role` and `content`: system message, worked examples, question.
     """
     system = rules.system_prompt
     if system is None:
@@ -105,9 +101,9 @@ def build_messages(
 
 
 def with_examples_in_system_prompt(rules: ProtocolConfig) -> ProtocolConfig:
-    """The same rules with worked examples in the system prompt, where turns cannot hold them.
+    """Move the worked examples from turns of their own into the system prompt.
 
-    The built-in prompt has one of its own; behind a recipe's own prompt all of them are written.
+    The built-in prompt contains one; a recipe's own prompt is followed by all of them.
     """
     without = rules.model_copy(update={"example_turns": 0})
     if rules.system_prompt is None:
@@ -118,9 +114,9 @@ def with_examples_in_system_prompt(rules: ProtocolConfig) -> ProtocolConfig:
 
 
 def build_system_prompt(rules: ProtocolConfig, max_turns: int) -> str:
-    """Write the built-in system prompt: tags, plan, sources and limits.
+    """Render the built-in system prompt: tags, plan format, sources and limits.
 
-    Unless worked examples stand as turns of their own, one of them ends it.
+    It ends with a worked example unless the examples are turns of their own.
     """
     then = "Then answer."
     if max_turns > 1:
@@ -142,7 +138,7 @@ def _as_text(example: _Example, rules: ProtocolConfig) -> str:
 
 
 def _transcript(example: _Example, rules: ProtocolConfig) -> str:
-    """A transcript with one search, written by the functions that read and write real ones."""
+    """Render the transcript of an example with the functions that render real ones."""
     source = next(iter(rules.sources))
     steps = list(zip("AB", example.steps, strict=True))[: rules.max_nodes]
     results = [

@@ -1,8 +1,4 @@
-"""How much a completion goes in circles: the marks of a policy that has collapsed.
-
-Place in the path: beside `transcript`, which reads what is well written; the training ledger asks
-for both rates of every rollout. On failure: none; text without tags or thoughts repeats nothing.
-"""
+"""Measure how repetitive a completion is, a sign of a collapsed policy."""
 
 from __future__ import annotations
 
@@ -14,18 +10,18 @@ from rsearch_cli.protocol.transcript import TAG
 from rsearch_cli.types import Segment
 
 _THINK_OPEN = re.compile(r"<\s{0,2}think\s{0,2}>", re.IGNORECASE)
-# Chinese and Japanese put no blanks between words: each of their characters counts as one.
+# Chinese and Japanese have no spaces between words: each character counts as a word.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+|[^\w\s]")
 _N = 4
 
 
 def repeated_tags(opening: str, segments: Sequence[Segment]) -> float:
-    """Share of the model's tags that it had already written since the last result, in [0, 1].
+    """Return the share of the model's tags that repeat an earlier one of the same turn, in [0, 1].
 
-    A turn opens and closes each block once; `<think><think><think>` gives 2 / 3.
+    A turn ends at a result block. `<think><think><think>` gives 2 / 3.
 
     Args:
-        opening: What the chat template had opened; counts as written by the model.
+        opening: Start of the model's turn in the prompt; counts as written by the model.
         segments: The completion in order; only the model's own text is read.
     """
     turns = [
@@ -37,13 +33,13 @@ def repeated_tags(opening: str, segments: Sequence[Segment]) -> float:
 
 
 def repeated_ngrams(opening: str, segments: Sequence[Segment]) -> float:
-    """Share of the 4-grams of words in the thoughts that had come before, in [0, 1].
+    """Return the share of word 4-grams in the thoughts that repeat an earlier one, in [0, 1].
 
-    This is 1 - distinct-4 (Li et al. 2016, arXiv 1510.03055), over all thoughts of a completion. A
-    thought ends at the next tag or at the end, so that one that is never closed counts too.
+    This is 1 - distinct-4 (Li et al. 2016, arXiv 1510.03055) over all thoughts of a completion. A
+    thought extends to the next tag or to the end, so that unclosed ones count too.
 
     Args:
-        opening: What the chat template had opened; counts as written by the model.
+        opening: Start of the model's turn in the prompt; counts as written by the model.
         segments: The completion in order; only the model's own text is read.
     """
     grams: list[tuple[str, ...]] = []
@@ -56,7 +52,7 @@ def repeated_ngrams(opening: str, segments: Sequence[Segment]) -> float:
 
 
 def _model_turns(opening: str, segments: Sequence[Segment]) -> list[str]:
-    """What the model wrote at a stretch, the first one with what was opened for it."""
+    """Return what the model wrote between insertions; the first text includes the opening."""
     parts = [("model", opening), *((s.author, s.text) for s in segments)]
     return [
         "".join(part[1] for part in run)

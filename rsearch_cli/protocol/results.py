@@ -1,7 +1,6 @@
-"""Results: what the system inserts after a search, made harmless and short.
+"""Render search results into the block that the system inserts, neutralised and shortened.
 
-Place in the path: between the executor and the policy's context; nothing from outside gets into a
-transcript but through `neutralise`. On failure: none; a failed search and an invalid plan become
+All outside text enters a transcript through `neutralise`. Failed searches and invalid plans become
 lines that the model can read.
 """
 
@@ -16,26 +15,25 @@ from rsearch_cli.recipe.schema import ProtocolConfig
 from rsearch_cli.types import NodeResult, Passage
 
 REASON_CHARS = 120
-"""Longest reason that is told for a failed search or an invalid plan, in characters."""
+"""Longest reason given for a failed search or an invalid plan, in characters."""
 
-# Also the forms that a tokenizer with NFKC would turn into `<` and `>`.
+# Includes the forms that NFKC normalisation in a tokenizer would turn into `<` and `>`.
 _ANGLES = str.maketrans("<>\uff1c\uff1e\ufe64\ufe65", "‹›‹›‹›")
 
 _TAG_LINE = re.compile(r"\s*</?(?:result|r)>\s*")
 
 
 def neutralise(text: str, forbidden: Collection[str] = ()) -> str:
-    """Make text from outside harmless: one line that holds no tag and no special token.
+    """Make outside text harmless: one line without any tag or special token.
 
-    `<` and `>` become `‹` and `›`, so no tag can be opened or closed. Then every string of
-    `forbidden` that still occurs is broken by a blank, again and again until none is left. This
-    ends: each break takes away a pair of neighbouring visible characters or a visible character,
-    and nothing ever adds one.
+    `<` and `>` become `‹` and `›`, so that no tag can be opened or closed. Then every remaining
+    string of `forbidden` is broken by a space until none is left. This terminates: every break
+    removes an adjacent pair of visible characters, or a visible character, and none is ever added.
 
     Args:
-        text: Anything.
+        text: Any text.
         forbidden: Strings that the tokenizer would read as special tokens, case-sensitive. Strings
-            of blanks alone are left out of account: they open nothing, and runs are collapsed.
+            of white space only are ignored, since white space is collapsed anyway.
 
     Returns:
         The text on one line, in NFC, without control characters.
@@ -55,7 +53,7 @@ def _any_of(forbidden: frozenset[str]) -> re.Pattern[str] | None:
 
 
 def _broken(match: re.Match[str]) -> str:
-    """Part the token's first two characters, or blank its first visible one if that is no use."""
+    """Separate the first two characters of a token, or else blank its first visible one."""
     token = match[0]
     if len(token) > 1 and " " not in token[:2]:
         return f"{token[0]} {token[1:]}"
@@ -68,16 +66,16 @@ def render_results(
     passage_chars: int,
     forbidden: Collection[str] = (),
 ) -> str:
-    """Write the block that the system inserts after a search.
+    """Render the block that the system inserts after a search.
 
     Args:
-        results: One a node, in plan order.
-        rules: Names the tag.
+        results: One per node, in plan order.
+        rules: Its `result_tag` is used.
         passage_chars: Longest passage, in characters, without its title.
         forbidden: See `neutralise`.
 
     Returns:
-        The block with its tags; it begins and ends with a line break. One line a passage.
+        The block with its tags and one line per passage; it starts and ends with a line break.
     """
     lines = [line for result in results for line in _result_lines(result, passage_chars)]
     return _block((neutralise(line, forbidden) for line in lines), rules)
@@ -86,23 +84,23 @@ def render_results(
 def render_invalid_plan(
     problems: Sequence[str], rules: ProtocolConfig, forbidden: Collection[str] = ()
 ) -> str:
-    """Write the block for a plan that could not be read; it names the first problem.
+    """Render the block for a plan that is not valid; it states the first problem.
 
     Args:
-        problems: As `read_plan` gave them, at least one.
-        rules: Names the tag.
-        forbidden: See `neutralise`; a problem quotes what the model wrote.
+        problems: From `read_plan`, at least one.
+        rules: Its `result_tag` is used.
+        forbidden: See `neutralise`; problems quote what the model wrote.
     """
     line = f"plan not valid: {shorten(flatten(problems[0]), REASON_CHARS)}"
     return _block([neutralise(line, forbidden)], rules)
 
 
 def renew_block(text: str, rules: ProtocolConfig, forbidden: Collection[str] = ()) -> str:
-    """Write a stored block again, as these rules and this tokenizer want it.
+    """Render a stored block again, for the given rules and tokenizer.
 
     Args:
-        text: A block that was inserted once, maybe for another model.
-        rules: Names the tag.
+        text: A block that was inserted before, possibly for another model.
+        rules: Its `result_tag` is used.
         forbidden: See `neutralise`.
     """
     lines = (line for line in text.splitlines() if line.strip() and not _TAG_LINE.fullmatch(line))
@@ -122,7 +120,7 @@ def _result_lines(result: NodeResult, passage_chars: int) -> list[str]:
 
 
 def _passage_line(passage: Passage, most: int) -> str:
-    """Title and text; the title is left out where the text begins with it anyway."""
+    """Join title and text, without the title if the text starts with it."""
     title, text = flatten(passage.title), shorten(flatten(passage.text), most)
     if text.casefold().startswith(title.casefold()):
         return text

@@ -1,12 +1,8 @@
-"""Transcripts: the tags of one completion, found, checked and read.
-
-Place in the path: the rollout takes plan and answer out of what the model has just written; rewards
-and metrics read the finished whole. On failure: none; a text without usable tags gives an empty
-reading whose checks are False.
+"""Find the tags and blocks of a completion, and check its format.
 
 A *block* is an opening tag and its closing tag with no protocol tag in between. Tags are recognised
-in any case and with blanks inside, so that a reader sees what was meant; that they were not written
-exactly is one of the checks, because generation stops at exact tags only.
+in any case and with spaces inside, so that the intention is read; whether they are exact is one of
+the checks, because generation stops at exact tags only.
 """
 
 from __future__ import annotations
@@ -22,11 +18,11 @@ from rsearch_cli.recipe.schema import ProtocolConfig
 from rsearch_cli.types import Segment
 
 THINK = "<think>"
-"""What a rollout, or a chat template, may open for the model."""
+"""Tag that a rollout or a chat template may open the model's turn with."""
 SEARCH_CLOSE = "</search>"
-"""Where generation stops for a search."""
+"""Generation stops here for a search."""
 ANSWER_CLOSE = "</answer>"
-"""Where generation stops for good."""
+"""Generation ends here."""
 
 CHECKS: Mapping[str, str] = MappingProxyType(
     {
@@ -40,15 +36,15 @@ CHECKS: Mapping[str, str] = MappingProxyType(
         "no_stray_text": "the model wrote nothing outside its blocks",
     }
 )
-"""The rules of the format: name of the check to what it asks for.
+"""The rules of the format, by name of the check.
 
-The last four ask that something be absent. They count only once there is an answer block, so that
-writing nothing earns nothing.
+The last four require that something is absent. They only count once there is an answer block, so
+that writing nothing scores nothing.
 """
 
-# Bounded blanks keep the search linear: an unbounded run of them could be split in many ways.
+# Bounded white space keeps matching linear.
 TAG = re.compile(r"<\s{0,2}(/?)\s{0,2}(think|search|result|r|answer)\s{0,2}>", re.IGNORECASE)
-"""A tag of the protocol: group 1 is its slash, if it has one, group 2 its name."""
+"""A protocol tag: group 1 is the slash of a closing tag, group 2 the name."""
 _KINDS = {"think": "T", "search": "S", "result": "r", "r": "r", "answer": "A"}
 _EXACT_TAGS = frozenset(f"<{slash}{name}>" for name in _KINDS for slash in ("", "/"))
 _ROUNDS = re.compile(r"TSR(T?SR)*T?A")
@@ -56,13 +52,13 @@ _ROUNDS = re.compile(r"TSR(T?SR)*T?A")
 
 @dataclass(frozen=True, slots=True)
 class TranscriptReading:
-    """What a transcript says, and how well it keeps the format.
+    """The contents of a transcript, and how well it keeps the format.
 
     Attributes:
-        thoughts: Texts of the <think> blocks, stripped, without empty ones.
-        plan_texts: Texts of the <search> blocks, as written.
-        answer: Text of the last <answer> block that is not empty, stripped, or None.
-        checks: Each name of `CHECKS` to whether the rule is kept.
+        thoughts: Texts of the non-empty `<think>` blocks, stripped.
+        plan_texts: Texts of the `<search>` blocks, as written.
+        answer: Text of the last non-empty `<answer>` block, stripped, or None.
+        checks: Whether each rule of `CHECKS` is kept.
     """
 
     thoughts: tuple[str, ...]
@@ -82,10 +78,10 @@ class TranscriptReading:
 
 
 class _Piece(NamedTuple):
-    """A part of a transcript: its kind in letters, so that rules are about a string of them.
+    """A part of a transcript; kinds are letters, so that rules are patterns over a string.
 
     T, S, A, r: a think, search, answer or result block of the model; R: a result block of the
-    system; x: text outside of blocks; !: a tag that belongs to no block, r! if it is a result's.
+    system; x: text outside of blocks; !: a tag without a block, r! if it is a result tag.
     """
 
     kind: str
@@ -99,12 +95,12 @@ def read_transcript(
     """Read a finished completion.
 
     Args:
-        opening: What the chat template had opened; counts as written by the model.
+        opening: Start of the model's turn in the prompt; counts as written by the model.
         segments: The completion in order.
-        rules: Names the tag of the system's results; the older `<r>` is read as well.
+        rules: Its `result_tag` is recognised, as is the older `<r>`.
 
     Returns:
-        Thoughts, plans and answer of the model's own blocks, and the checks.
+        Thoughts, plans and answer of the model's blocks, and the checks.
     """
     pieces: list[_Piece] = []
     parts = [("model", opening), *((s.author, s.text) for s in segments)]
@@ -123,12 +119,12 @@ def read_transcript(
 
 
 def last_plan_text(model_text: str) -> str | None:
-    """The text of the last <search> block in what the model has just written, or None."""
+    """Return the text of the last `<search>` block, or None."""
     return next((p.text for p in reversed(_pieces(model_text)) if p.kind == "S"), None)
 
 
 def answer_text(model_text: str) -> str | None:
-    """The text of the last <answer> block that is not empty, stripped, or None."""
+    """Return the text of the last non-empty `<answer>` block, stripped, or None."""
     return _last_answer(_pieces(model_text))
 
 
@@ -154,7 +150,7 @@ def _check(pieces: Sequence[_Piece]) -> dict[str, bool]:
 
 
 def _pieces(text: str) -> list[_Piece]:
-    """Cut one stretch of the model's text into blocks, loose tags and text outside of them."""
+    """Split text of the model into blocks, loose tags and text outside of them."""
     pieces: list[_Piece] = []
     opened: re.Match[str] | None = None
     position = 0

@@ -14,7 +14,7 @@ import typer
 
 from rsearch_cli.protocol.characters import flatten, shorten
 from rsearch_cli.protocol.plan import PlanReading
-from rsearch_cli.protocol.stream import Piece, TagStream
+from rsearch_cli.protocol.tag_stream import Piece, TagStream
 from rsearch_cli.protocol.transcript import THINK
 from rsearch_cli.rollout.answer import AgentAnswer
 from rsearch_cli.rollout.citations import Citation

@@ -333,7 +333,11 @@ def test_a_replay_offline_needs_no_server(serve, call, tmp_path):
 @pytest.mark.parametrize(
     ("quirks", "settings", "advice"),
     [
-        (("finish:length",), (), "raise rollout.max_new_tokens (now 200), or the server's limit"),
+        (
+            ("finish:length",),
+            (),
+            "raise rollout.max_new_tokens (now 200), or the server's own limit",
+        ),
         (("null",), (), "raise rollout.max_new_tokens (now 200), or start the server without a"),
         (("empty",), (), "raise rollout.max_new_tokens (now 200), or start the server without a"),
         (("new-turn",), SAME_TURN, "try --set policy.endpoint.results=user_turn"),

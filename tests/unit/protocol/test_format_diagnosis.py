@@ -39,7 +39,7 @@ def test_one_answer_that_keeps_the_format_is_enough():
         ([attempt("")] * 2, "user_turn", "the server sends no text"),
         ([attempt("<think>")] * 2, "same_turn", "the server sends no text"),
         ([attempt("so it goes", tokens=LIMIT)] * 2, None, "raise rollout.max_new_tokens (now 100)"),
-        ([attempt("<think> a </think><search> b")] * 2, "user_turn", "or the server's limit"),
+        ([attempt("<think> a </think><search> b")] * 2, "user_turn", "or the server's own limit"),
         ([attempt("<think> It is Rome.")] * 2, None, "answers end inside a block"),
         ([attempt("It is Rome.")] * 2, None, "there is no <search> block; the model does not"),
         ([attempt(PLAN, RESULT, "Rome")] * 2, "user_turn", "policy.endpoint.results=same_turn"),
@@ -47,12 +47,12 @@ def test_one_answer_that_keeps_the_format_is_enough():
         (
             [attempt(PLAN.removeprefix("<think> a </think>\n"), RESULT, ANSWER)] * 2,
             "user_turn",
-            "no <think> block; try --set rollout.open_thought=true, or let the server send",
+            "no <think> block; try --set rollout.open_thought=true, or have the server return",
         ),
         (
             [attempt(PLAN, RESULT, ANSWER, ", I think")] * 2,
             None,
-            "most break the rule «one <answer> block, with text in it, and nothing after it»",
+            "most break the rule 'one <answer> block, with text in it, and nothing after it'",
         ),
     ],
 )
@@ -65,9 +65,9 @@ def test_the_cause_that_fits_most_answers_is_told_with_a_setting(attempts, resul
 @pytest.mark.parametrize(
     ("settings", "advice"),
     [
-        (("protocol.system_prompt=''",), "name one that does, such as --recipe hotpot-offline"),
+        (("protocol.system_prompt=''",), "use one that does, such as --recipe hotpot-offline"),
         (("protocol.example_turns=0",), "--set protocol.example_turns=2, or train it first"),
-        ((), "train it first, or take a larger one"),
+        ((), "train it first, or use a larger one"),
     ],
 )
 def test_a_model_that_does_not_search_is_shown_how_or_trained(settings, advice):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsearch_cli.protocol.stream import Piece, TagStream
+from rsearch_cli.protocol.tag_stream import Piece, TagStream
 
 TEXT = "<think> a < b </think>\n<search>\nA: x\n</search> so <answer> Rome\r\n</answer>"
 BLOCKS = [

@@ -1,6 +1,6 @@
-"""The blocks of a transcript that is still being written, for a person's screen.
+"""Split a growing transcript into blocks, for display while it is generated.
 
-A tag that closes nothing only ends the block it stands in.
+A closing tag without an opening one just ends the current block.
 """
 
 from __future__ import annotations
@@ -10,37 +10,37 @@ from typing import NamedTuple
 
 from rsearch_cli.protocol.transcript import TAG
 
-# What may yet become a tag, or a line end.
+# Text that may turn out to be the start of a tag or of a line end.
 _HALF = re.compile(r"(?:<\s{0,2}/?\s{0,2}[a-z]{0,6}\s{0,2}|\r)\Z", re.IGNORECASE)
 
 
 class Piece(NamedTuple):
-    """Some text, and the name of the block that it stands in: `think`, `search`, ... or ""."""
+    """Text and the name of its block: `think`, `search`, ... or ""."""
 
     block: str
     text: str
 
 
 class TagStream:
-    """Takes a text in parts and gives its blocks without their tags."""
+    """Splits text that arrives in parts into blocks without their tags."""
 
     def __init__(self) -> None:
         self._block = ""
         self._held = ""
 
     def feed(self, text: str) -> list[Piece]:
-        """Take the next part; what may be half a tag is held back until it is known."""
+        """Split the next part; the possible start of a tag is held back."""
         text = self._held + text
         half = _HALF.search(text)
         self._held = text[half.start() :] if half else ""
         return self._cut(text[: half.start()] if half else text)
 
     def enter(self, block: str) -> None:
-        """Take what was fed so far to stand in a block; its opening tag has turned up late."""
+        """Set the current block, if its opening tag was only noticed later."""
         self._block = block
 
     def finish(self) -> list[Piece]:
-        """What was held back, now that nothing more comes."""
+        """Return what was held back, at the end of the text."""
         held, self._held = self._held, ""
         return self._cut(held)
 
