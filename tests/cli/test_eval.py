@@ -125,7 +125,7 @@ def test_weights_that_never_keep_the_format_are_told_loudly_with_the_likely_sett
     result = call(*settings, "--output-dir", tmp_path / "short", "--json")
     assert result.exit_code == 0, result.output
     problem = json.loads(result.stdout)["methods"]["rsearch"]["format_problem"]
-    assert "cut off at their limit of tokens: raise rollout.max_new_tokens (now 8)" in problem
+    assert "cut off at the token limit: raise rollout.max_new_tokens (now 8)" in problem
     assert f"warning: rsearch: {problem}\n" in result.stderr
 
 
