@@ -1,14 +1,9 @@
-"""`rsearch train`: evaluate, train, evaluate again, compare.
-
-Place in the path: it puts question set, search, policy, training and evaluation together. On
-failure: recipe, output folder, questions and corpus are checked before the model is loaded, and an
-existing run is not touched before all of them are there.
-"""
+"""`rsearch train`."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -45,7 +40,10 @@ def train(
     recipe: Recipe = None,
     overrides: Overrides = None,
     output_dir: Annotated[
-        str | None, typer.Option(help="Where the run goes.", rich_help_panel=RUN_PANEL)
+        str | None,
+        typer.Option(
+            help="Run folder; default: the recipe's output_dir.", rich_help_panel=RUN_PANEL
+        ),
     ] = None,
     overwrite: Annotated[
         bool,
@@ -63,7 +61,7 @@ def train(
         bool,
         typer.Option(
             "--force",
-            help="Go on where the memory plan says that the card is too small.",
+            help="Train even if the GPU is missing or predicted to be too small.",
             rich_help_panel=RUN_PANEL,
         ),
     ] = False,
@@ -87,27 +85,31 @@ def train(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="A file of `accelerate config`, for FSDP, DeepSpeed or several machines.",
+            help="File written by `accelerate config`: FSDP, DeepSpeed, several machines.",
             rich_help_panel=RUN_PANEL,
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print summary.json instead of the report.")
+    ] = False,
     *,
     settings: Mapping[str, Any],
 ) -> None:
-    """Train a search agent by GRPO, and measure it before and after.
+    """Train a search agent with GRPO, and evaluate it before and after.
 
-    With --stage sft it learns traces instead, as a start for GRPO (policy.adapter); --max-steps,
-    --lr, --batch-size and --gradient-accumulation-steps then set the recipe's section sft.
+    --stage sft trains on traces instead, as a start for GRPO (policy.adapter);
+    --max-steps, --lr, --batch-size and --gradient-accumulation-steps then set
+    the section sft of the recipe.
 
-    A flag overrides the recipe. In brackets: the value where the recipe sets none.
+    A flag overrides the recipe. In brackets: the value if the recipe sets none.
 
-    Example: rsearch train --recipe quickstart --max-steps 20 --output-dir runs/short
+    Example: rsearch train --recipe quickstart --max-steps 20
     """
     from rsearch_cli.recipe.flags import keys_of_stage
     from rsearch_cli.recipe.loading import load_recipe, peek
     from rsearch_cli.recipe.trust import as_trusted
     from rsearch_cli.recipe.unread import log_notes
+    from rsearch_cli.training.resume import require_own_recipe, run_of_recipe
     from rsearch_cli.workflows import train as workflow
 
     use_services(
@@ -125,7 +127,7 @@ def train(
     own = run_of_recipe(recipe) if resume and output_dir is None else None
     folder = own or Path(loaded.recipe.output_dir.replace("{recipe}", loaded.name))
     if resume and not trust_settings and loaded.path.parent.resolve() == folder.resolve():
-        _require_own(recipe, overrides or (), flags)
+        require_own_recipe(recipe, overrides or (), flags)
     if world_size() == 1:
         log_notes(loaded, "train")
     if num_processes > 1 or accelerate_config:
@@ -140,32 +142,6 @@ def train(
         force=force,
         on_report=partial(_print, as_json=as_json, show=loaded.recipe.evaluate.show_trajectories),
     )
-
-
-def run_of_recipe(recipe: str) -> Path | None:
-    """The run folder that a recipe file belongs to, which may have been moved since it was made."""
-    from rsearch_cli.runs.files import RECIPE
-    from rsearch_cli.runs.run_folder import RunFolder
-
-    path = Path(recipe)
-    is_run = path.name == RECIPE and RunFolder(path.parent).is_started
-    return path.parent if is_run else None
-
-
-def _require_own(recipe: str, overrides: Sequence[str], flags: Mapping[str, Any]) -> None:
-    """Refuse the recipe of a run that was not made here, unless anybody may say what it says.
-
-    Raises:
-        RecipeError: Naming the settings that are not taken from others.
-    """
-    from rsearch_cli.errors import RecipeError
-    from rsearch_cli.recipe.loading import load_recipe
-    from rsearch_cli.recipe.trust import is_own, refusal
-
-    if is_own(Path(recipe)):
-        return
-    if left := load_recipe(recipe, overrides, flags, trusted=False).left_out:
-        raise RecipeError(refusal(recipe, left))
 
 
 def _print(report: TrainingReport, as_json: bool, show: int) -> None:

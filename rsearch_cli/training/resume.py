@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rsearch_cli.distributed import gather, is_main, wait_for_all
-from rsearch_cli.errors import RunFolderError
+from rsearch_cli.errors import RecipeError, RunFolderError
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.recipe.alarms import AlarmsConfig
 from rsearch_cli.recipe.loading import dump_recipe, load_recipe
@@ -20,6 +22,7 @@ from rsearch_cli.recipe.services import (
     WandbConfig,
 )
 from rsearch_cli.recipe.training import TrainConfig
+from rsearch_cli.recipe.trust import is_own, refusal
 from rsearch_cli.runs.files import RECIPE
 from rsearch_cli.runs.run_folder import RunFolder, checkpoint_step
 from rsearch_cli.training.checkpoints import choose_checkpoint
@@ -113,6 +116,30 @@ def keep_start_adapter(policy: LocalPolicy, config: PolicyConfig, folder: RunFol
     if config.adapter and not folder.start.is_dir():
         with folder.staged(folder.start.name) as start:
             policy.model.save_pretrained(start)
+
+
+def run_of_recipe(recipe: str) -> Path | None:
+    """Return the run folder that a recipe file is in, which may have been moved, or None."""
+    path = Path(recipe)
+    is_run = path.name == RECIPE and RunFolder(path.parent).is_started
+    return path.parent if is_run else None
+
+
+def require_own_recipe(recipe: str, overrides: Sequence[str], flags: Mapping[str, Any]) -> None:
+    """Refuse the recipe of a run from elsewhere if it contains settings that need trust.
+
+    Args:
+        recipe: File of the recipe.
+        overrides: `--set` settings.
+        flags: Further settings, as `load_recipe` takes them.
+
+    Raises:
+        RecipeError: Names the settings.
+    """
+    if is_own(Path(recipe)):
+        return
+    if untrusted := load_recipe(recipe, overrides, flags, trusted=False).left_out:
+        raise RecipeError(refusal(recipe, untrusted))
 
 
 def rewind(folder: RunFolder, recipe: Recipe) -> Path | None:

@@ -99,7 +99,7 @@ def test_hang_ups_that_come_twice_do_not_cut_the_step_off(tmp_path: Path) -> Non
         time.sleep(0.01)
     _, said = process.communicate(timeout=HANG_GUARD)
     last = folder / f"checkpoint-{len(rows(folder))}"
-    line = f"rsearch: stopped by SIGHUP after a whole step; --resume continues from {last}"
+    line = f"rsearch: stopped by SIGHUP after a complete step; --resume continues from {last}"
     assert (process.returncode, said.splitlines()[-1]) == (129, line)
 
 
@@ -168,7 +168,7 @@ def test_memory_that_runs_out_in_an_update_on_a_cpu_has_its_own_code(tmp_path: P
         *TRAIN[3:], "--max-steps", "3", "--output-dir", str(folder),
         "--set", "train.batch_size=64", "--set", "rollout.max_new_tokens=80",
     ]  # fmt: skip
-    done = short_of_memory("train.grpo", "GrpoTraining", "score", 8, *options, call=2)
+    done = short_of_memory("training.grpo", "GrpoTraining", "score", 8, *options, call=2)
     assert done.returncode == 64, done.stderr
     line = done.stderr.splitlines()[-1]
     assert line.startswith("rsearch: memory ran out in the update (")

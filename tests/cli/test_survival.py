@@ -134,7 +134,7 @@ def test_sigterm_finishes_the_step_saves_and_has_its_own_code(terminated):
     lines = result.stderr.splitlines()
     assert "finishing the step, then saving; press Ctrl-C again to stop now" in lines
     checkpoint = folder / "checkpoint-3"
-    said = f"stopped by SIGTERM after a whole step; --resume continues from {checkpoint}"
+    said = f"stopped by SIGTERM after a complete step; --resume continues from {checkpoint}"
     assert lines[-1] == f"rsearch: {said}"
     assert [row["step"] for row in read_rows(folder, "metrics.jsonl")] == [1, 2, 3]
     assert checkpoints(folder) == ["checkpoint-2", "checkpoint-3"]
@@ -152,7 +152,7 @@ def test_ctrl_c_finishes_the_step_and_has_its_own_code(tmp_path, monkeypatch):
     before = signal.getsignal(signal.SIGINT)
     result = train(folder, *OPTIONS)
     assert result.exit_code == 130
-    assert "rsearch: stopped by Ctrl-C after a whole step; --resume goes on" in result.stderr
+    assert "rsearch: stopped by Ctrl-C after a complete step; --resume goes on" in result.stderr
     assert checkpoints(folder) == ["checkpoint-1"]
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -163,7 +163,7 @@ def test_sighup_finishes_the_step_and_has_its_own_code(tmp_path, monkeypatch):
     result = train(folder, *OPTIONS)
     assert result.exit_code == 129
     assert result.stderr.splitlines()[-1].startswith(
-        "rsearch: stopped by SIGHUP after a whole step"
+        "rsearch: stopped by SIGHUP after a complete step"
     )
     assert checkpoints(folder)[-1] == "checkpoint-2"
 

@@ -134,8 +134,8 @@ def test_patience_ends_with_its_block() -> None:
 def test_a_stop_in_good_order_has_the_class_of_its_signal() -> None:
     with Interrupts(hint) as signals, signals.deferred(lambda line: None):
         send(signal.SIGTERM)
-        stop = signals.as_error("after a whole step")
-    assert isinstance(stop, Terminated) and str(stop) == "stopped by SIGTERM after a whole step"
+        stop = signals.as_error("after a complete step")
+    assert isinstance(stop, Terminated) and str(stop) == "stopped by SIGTERM after a complete step"
     assert (Interrupted.exit_code, Terminated.exit_code, HungUp.exit_code) == (130, 143, 129)
 
 
