@@ -1,4 +1,4 @@
-"""`python -m rsearch_cli` is `rsearch`. On failure: as `app` says."""
+"""`python -m rsearch_cli` runs `rsearch`."""
 
 from rsearch_cli.app import main
 

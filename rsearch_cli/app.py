@@ -1,8 +1,7 @@
-"""The `rsearch` command line.
+"""The `rsearch` command line; the only place where an exception becomes an exit code.
 
-Place in the path: the roof; nothing imports it. On failure: this is the only place where an
-exception becomes an exit code. A `RsearchError` is one line on stderr and its own code, Ctrl-C is
-130, a closed pipe 141 without a word, a usage error 2, and anything else, which is a bug, 1.
+A `RsearchError` is one line on stderr and its own exit code; Ctrl-C is 130, a closed pipe 141, a
+usage error 2, and anything else is a bug and 1.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ def load_command(name: str) -> Any:
 
 
 class _Root(TyperGroup):
-    """The outermost command: it takes `--debug` at any place and ends every exception."""
+    """The root command: accepts `--debug` in any position and handles every exception."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, _, rest = super().resolve_command(ctx, args)
@@ -86,7 +85,7 @@ class _Root(TyperGroup):
             return super().main(*args, **kwargs)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        # "run again with --debug" must work for someone who appends it to the line.
+        # Users append it to the command they have just run.
         if "--debug" in args:
             args = ["--debug", *(arg for arg in args if arg != "--debug")]
         try:
@@ -110,7 +109,7 @@ class _Root(TyperGroup):
 
 @contextmanager
 def _printable_usage_errors() -> Iterator[None]:
-    """Typer prints them, with what was typed."""
+    """Make the user's words in Typer's own error messages printable."""
     try:
         yield
     except typer.TyperException as error:
@@ -119,7 +118,7 @@ def _printable_usage_errors() -> Iterator[None]:
 
 
 def _end(error: BaseException, debug: bool) -> NoReturn:
-    """Tell what happened in one line (with `debug`, after the traceback) and leave."""
+    """Log the error in one line (with `debug`, after the traceback) and exit."""
     if isinstance(error, BrokenPipeError):
         raise typer.Exit(PIPE_CLOSED)
     if debug:
@@ -129,10 +128,8 @@ def _end(error: BaseException, debug: bool) -> NoReturn:
     elif isinstance(error, KeyboardInterrupt):
         line, code = "interrupted", INTERRUPTED
     elif isinstance(error, RuntimeError) and "home directory" in str(error):
-        # As pathlib says it; `provide_home` has seen to the person's own.
-        line = (
-            "a path begins with ~ and a user that this machine does not know; give the whole path"
-        )
+        # From pathlib; `provide_home` has taken care of the user's own.
+        line = "a path starts with ~ and a user that does not exist here; give the full path"
         code = USAGE
     elif isinstance(error, ImportError) and not (error.name or "").startswith("rsearch_cli"):
         line = f"{_first_line(error)}: a library does not import; `rsearch doctor` checks them all"
@@ -140,7 +137,7 @@ def _end(error: BaseException, debug: bool) -> NoReturn:
     elif is_shortage(error):
         line, code = f"memory ran out: {shortage(error)}", OutOfMemory.exit_code
     else:
-        line, code = f"unexpected: {type(error).__name__}: {_first_line(error)}", 1
+        line, code = f"unexpected error: {type(error).__name__}: {_first_line(error)}", 1
         line += "" if debug else "; run again with --debug for the traceback"
     if not reported_by_main():
         logger.error(line)
@@ -174,10 +171,10 @@ def _root(
         ),
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show the debug log, and the traceback of an error.")
+        bool, typer.Option("--debug", help="Show debug messages, and the traceback of an error.")
     ] = False,
 ) -> None:
-    """Train, measure and use search agents.
+    """Train, evaluate and use search agents.
 
     Start here: rsearch train --recipe quickstart
     """

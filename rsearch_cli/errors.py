@@ -1,16 +1,14 @@
-"""Every failure a user can meet, each with its own exit code.
+"""Errors that a user can run into, each with its own exit code (docs/exit-codes.md).
 
-Place in the path: the ground floor; every other module raises these, `app` alone turns them into an
-exit code and one line. On failure: this module has none of its own.
-
-A message says what failed, where, the value seen and what to do next, in one line.
+Scripts tell failures apart by the code, callers by the type. A message is one line: what failed,
+where, the value seen, and what to do next.
 """
 
 import errno
 
 
 class RsearchError(Exception):
-    """Base of all failures that are the user's or the outside world's, not a bug of ours."""
+    """Base of all errors whose cause is outside the program; anything else is a bug."""
 
     exit_code = 1
 
@@ -22,7 +20,7 @@ class UsageError(RsearchError):
 
 
 class RecipeError(RsearchError):
-    """A recipe cannot be used: several problems of different kinds, or one of no narrower kind."""
+    """A recipe cannot be used: several kinds of problems, or none of the kinds below."""
 
     exit_code = 10
 
@@ -34,7 +32,7 @@ class RecipeNotFound(RecipeError):
 
 
 class RecipeKeyError(RecipeError):
-    """A recipe or `--set` names a key that the schema does not have."""
+    """A recipe or `--set` uses an unknown key."""
 
     exit_code = 12
 
@@ -58,13 +56,13 @@ class DataNotFound(DataError):
 
 
 class DataMalformed(DataError):
-    """A row of a question file or corpus is not what its format asks for; the line is named."""
+    """A row of a question file or corpus is malformed; the message names the line."""
 
     exit_code = 22
 
 
 class DataEmpty(DataError):
-    """A question set or corpus holds no row that can be used."""
+    """A question set or corpus contains no usable row."""
 
     exit_code = 23
 
@@ -76,25 +74,25 @@ class SourceError(RsearchError):
 
 
 class AccessDenied(RsearchError):
-    """A service refuses the key or the account (401, 402): no retry helps, the run stops."""
+    """A service refuses the key or the account (401, 402); retries are pointless."""
 
     exit_code = 41
 
 
 class OfflineMiss(RsearchError):
-    """An answer is not in the cache, and `cache.mode` is `offline`."""
+    """`cache.mode` is `offline`, and an answer is not in the cache."""
 
     exit_code = 42
 
 
 class ServiceFailure(SourceError):
-    """A service did not answer, after all retries."""
+    """A service did not answer after all retries."""
 
     exit_code = 43
 
 
 class JudgeError(RsearchError):
-    """The judge could not be set up, or what it says is no verdict."""
+    """The judge could not be set up, or its replies are not verdicts."""
 
     exit_code = 50
 
@@ -106,31 +104,31 @@ class PolicyError(RsearchError):
 
 
 class OutOfMemory(PolicyError):
-    """The device's memory does not hold a step, with half the rows at once either."""
+    """Memory ran out, even with half as many rows at once."""
 
     exit_code = 64
 
 
 class TrainingIneffective(PolicyError):
-    """A run would look healthy and learn nothing: its samples do not come from what is trained."""
+    """The samples do not come from the trained weights, so training would have no effect."""
 
     exit_code = 65
 
 
 class EngineUnavailable(PolicyError):
-    """The engine that `rollout.engine` names cannot run here."""
+    """The engine named by `rollout.engine` cannot run here."""
 
     exit_code = 66
 
 
 class DoesNotFit(PolicyError):
-    """The memory plan of a run is larger than the card, and `--force` was not given."""
+    """The run is predicted not to fit the card, and `--force` was not given."""
 
     exit_code = 67
 
 
 class PolicyCollapsed(PolicyError):
-    """An alarm went off while training, and `alarms.stop_on_collapse` is set."""
+    """An alarm was raised during training, and `alarms.stop_on_collapse` is set."""
 
     exit_code = 68
 
@@ -142,61 +140,61 @@ class RunFolderError(RsearchError):
 
 
 class RunFolderUnwritable(RunFolderError):
-    """Nothing can be written at the output folder."""
+    """The output folder cannot be written."""
 
     exit_code = 71
 
 
 class RunFolderOccupied(RunFolderError):
-    """The output folder holds a run already, or files of another kind, or is being worked in."""
+    """The output folder contains a run or other files, or another process works in it."""
 
     exit_code = 72
 
 
 class RunUnsaved(RunFolderError):
-    """A write to the run folder failed, as on a full disk; what was saved before is whole."""
+    """A write to the run folder failed; what was saved before is intact."""
 
     exit_code = 73
 
 
 class BudgetExceeded(RsearchError):
-    """The next call could cost more than is left of `budget.max_usd`."""
+    """The next call could exceed `budget.max_usd`."""
 
     exit_code = 80
 
 
 class FailureShareExceeded(RsearchError):
-    """More of a step's searches or verdicts failed than `budget.max_failed_share` allows."""
+    """More searches or verdicts of a step failed than `budget.max_failed_share` allows."""
 
     exit_code = 81
 
 
 class Interrupted(RsearchError):
-    """Ctrl-C (SIGINT) ended the run; the code is the one that shells give to that signal."""
+    """Ctrl-C (SIGINT) ended the run; the code is the shell's for this signal."""
 
     exit_code = 130
 
 
 class HungUp(RsearchError):
-    """SIGHUP (a closed terminal, a lost connection) ended the run; the code is that of shells."""
+    """SIGHUP (a closed terminal or connection) ended the run; the code is the shell's."""
 
     exit_code = 129
 
 
 class Terminated(RsearchError):
-    """SIGTERM ended the run; the code is the one that shells give to that signal."""
+    """SIGTERM ended the run; the code is the shell's for this signal."""
 
     exit_code = 143
 
 
 class PublishError(RsearchError):
-    """A run could not be published, for a reason of no narrower kind; nothing became visible."""
+    """A run could not be published, for none of the reasons below; nothing became visible."""
 
     exit_code = 90
 
 
 class PublishDenied(PublishError):
-    """The Hub does not know the token (401), or there is none."""
+    """There is no token, or the Hub rejects it (401)."""
 
     exit_code = 91
 
@@ -208,48 +206,48 @@ class PublishForbidden(PublishError):
 
 
 class PublishConflict(PublishError):
-    """What is on the Hub already stands in the way (409, 412)."""
+    """Something that is already on the Hub is in the way (409, 412)."""
 
     exit_code = 93
 
 
 class PublishThrottled(PublishError):
-    """The Hub asks to wait (429), after all retries."""
+    """The Hub still asks to wait (429) after all retries."""
 
     exit_code = 94
 
 
 class PublishUnreachable(PublishError):
-    """The Hub cannot be reached, or the connection broke, after all retries."""
+    """The Hub cannot be reached after all retries."""
 
     exit_code = 95
 
 
 class MergeBroken(PublishError):
-    """Merged weights do not answer as base and adapter do."""
+    """Merged weights do not answer as base and adapter together do."""
 
     exit_code = 96
 
 
 class NothingToPush(PublishError):
-    """The run folder holds no trained adapter."""
+    """The run folder contains no trained adapter."""
 
     exit_code = 97
 
 
 class PublishUnsafe(PublishError):
-    """A file that would be uploaded holds a key, a path or a pickle, or a needed one is missing."""
+    """A file to upload contains a key, a local path or a pickle, or a required one is missing."""
 
     exit_code = 98
 
 
 class ConverterMissing(PublishError):
-    """GGUF was asked for, and llama.cpp's converter is not installed."""
+    """GGUF was requested, and llama.cpp's converter is not installed."""
 
     exit_code = 99
 
 
-# As torch, its allocators, Triton, cuBLAS and the C++ library say it.
+# Words of torch, its allocators, Triton, cuBLAS and the C++ library.
 _SHORTAGES = (
     "out of memory",
     "t allocate memory",
@@ -260,16 +258,16 @@ _SHORTAGES = (
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Whether memory ran out, that of a device or of the machine."""
+    """Whether a device or the machine ran out of memory."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    said = str(error).lower()
+    message = str(error).lower()
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in said for words in _SHORTAGES)
+        isinstance(error, RuntimeError) and any(words in message for words in _SHORTAGES)
     )
 
 
 def shortage(error: BaseException) -> str:
-    """What an error about memory says first: that it is one, and how much was asked for."""
-    said = ". ".join(str(error).split(". ")[:2]).rstrip(".")
-    return said or "no more can be had from the system"
+    """The first two sentences of an out-of-memory error: what failed, and the size requested."""
+    summary = ". ".join(str(error).split(". ")[:2]).rstrip(".")
+    return summary or "the system has none left"

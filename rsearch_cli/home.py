@@ -1,4 +1,4 @@
-"""A home folder for processes that have none, as in a container that runs under a bare user id."""
+"""A home folder for processes without one, such as a container that runs under a bare user id."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ logger = logging.getLogger(__name__)
 
 
 def provide_home() -> None:
-    """Give this process a home folder and a user name where the system knows none.
+    """Give this process a home folder and a user name if the system has none.
 
-    Libraries keep their caches in the home folder, and some do not start without a user. The folder
-    is removed when the process ends.
+    Libraries put caches into the home folder, and some need a user name. The folder is removed when
+    the process exits.
     """
     if os.path.expanduser("~") == "~":
         folder = tempfile.mkdtemp(prefix="rsearch-home-")
@@ -24,10 +24,10 @@ def provide_home() -> None:
         os.environ["HOME"] = folder
         if not os.environ.get("RSEARCH_CACHE_DIR"):
             logger.warning(
-                "there is no home folder (HOME is not set), so nothing is kept between runs; set "
+                "there is no home folder (HOME is not set), so nothing is cached between runs; set "
                 "RSEARCH_CACHE_DIR to keep indexes and paid answers"
             )
     try:
         getpass.getuser()
-    except (KeyError, OSError, ImportError):  # the last one on Windows
+    except (KeyError, OSError, ImportError):  # ImportError on Windows
         os.environ["USER"] = "user"

@@ -1,7 +1,7 @@
 """stdout and stderr, fit for any text, any encoding and any reader.
 
-Text from outside is made printable, in whatever encoding the stream has. A stderr that nobody reads
-any more is dropped, so it never ends a run; a stdout that nobody reads is a `BrokenPipeError`.
+A stderr that nobody reads any more is dropped, so it never ends a run; a stdout that nobody reads
+is a `BrokenPipeError`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _ASCII = str.maketrans("•·…–—│─┌┐└┘├┤┬┴┼⟦⟧→
 
 
 def prepare_streams() -> None:
-    """Make the streams of this process fit for any text and any reader; called once, at the start.
+    """Prepare the streams of this process for any text and any reader; called once, at the start.
 
-    A standard stream that is closed becomes the null device, so that no file gets its number.
+    A closed standard stream becomes the null device, so that no file is opened under its number.
     """
     codecs.register_error(_ENCODING_ERRORS, _make_readable)
     for number, name in enumerate(("stdin", "stdout", "stderr")):
@@ -50,7 +50,7 @@ def prepare_streams() -> None:
 
 
 def echo(*lines: str) -> None:
-    """Write lines of a result to stdout; a line break inside of one is written as a space.
+    """Write lines of a result to stdout; a line break within one becomes a space.
 
     Raises:
         BrokenPipeError: Nobody reads stdout.
@@ -61,7 +61,7 @@ def echo(*lines: str) -> None:
 
 
 def write_stdout(text: str) -> None:
-    """Write text to stdout as it is: `printable` already, and perhaps styled.
+    """Write text to stdout unchanged; it must be `printable`, and may be styled.
 
     Raises:
         BrokenPipeError: Nobody reads stdout.
@@ -71,7 +71,7 @@ def write_stdout(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     except OSError as error:
-        # Python flushes stdout once more on its way out, and would complain.
+        # Python flushes stdout again at exit, and would report the error a second time.
         _discard(sys.stdout)
         if error.errno in _CLOSED:
             raise BrokenPipeError(*error.args) from error
@@ -81,10 +81,10 @@ def write_stdout(text: str) -> None:
 
 
 def open_console(**options: Any) -> Console:
-    """A rich console that reads no text as markup and prints only what is `printable`.
+    """Return a Rich console without markup that prints only what is `printable`.
 
     Args:
-        options: As rich's own console takes them.
+        options: Options of Rich's console.
     """
     from rich.console import Console
 
@@ -98,7 +98,7 @@ def open_console(**options: Any) -> Console:
 
 
 class _LastingStderr(io.TextIOWrapper):
-    """A stderr whose reader may go away, or whose disk may be full: the rest is dropped."""
+    """A stderr that drops what it cannot write, such as after its reader has gone."""
 
     def write(self, text: str) -> int:
         try:
@@ -115,7 +115,7 @@ class _LastingStderr(io.TextIOWrapper):
 
 
 def _discard(stream: IO[str] | int) -> None:
-    """Let the null device take what is written to a stream from now on."""
+    """Redirect a stream to the null device."""
     with suppress(OSError, ValueError):  # it has no number, or is closed
         number = stream if isinstance(stream, int) else stream.fileno()
         null = os.open(os.devnull, os.O_RDWR)
@@ -125,7 +125,7 @@ def _discard(stream: IO[str] | int) -> None:
 
 
 def _make_readable(error: UnicodeError) -> tuple[str, int]:
-    """Write what an encoding lacks in ASCII: lines and marks look alike, the rest is escaped."""
+    """Encode error handler: similar ASCII characters for lines and marks, escapes for the rest."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end].translate(_ASCII)

@@ -1,7 +1,7 @@
-"""Text from outside, made safe to show on a terminal, in JSON, in YAML and in Markdown.
+"""Text from outside, made safe for a terminal, JSON, YAML and Markdown.
 
-Questions, passages, model output, error bodies, names and paths may hold anything: escape
-sequences that a terminal would obey, characters that reorder a line or hide text in it, markup.
+Questions, passages, model output, error bodies, names and paths may contain anything: escape
+sequences that a terminal executes, characters that reorder a line or hide text, markup.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from numbers import Real
 
 LINE_LIMIT = 2000
-"""Most characters of a line of a message, and of a name or a cell in a result."""
+"""Maximum characters of a line of a message, and of a name or a cell in a result."""
 
 _EMOJI = (
     "\u00a9\u00ae\u203c\u2049\u2100-\u214f\u2190-\u2bff\u3030\u303d\u3297\u3299"
@@ -25,7 +25,7 @@ _JOINING = (
 )
 _ACCENTS = "\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20f0\ufe20-\ufe2f"
 
-# What is named `proper` stands where its script or an emoji needs it, at most once, and is kept.
+# The group `proper` is needed by its script or emoji, and is kept.
 _SUSPECT = re.compile(
     "(?P<proper>"
     f"(?<=[{_JOINING}{_EMOJI}])[\u200c\u200d]|(?<=[{_EMOJI}]\ufe0f)\u200d"
@@ -51,15 +51,14 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~&$!])")
 
 
 def printable(text: str, before: str = "") -> str:
-    """`text` without anything that a terminal obeys or a reader cannot see.
+    """Return text without anything that a terminal executes or a reader cannot see.
 
-    Control characters, bidirectional overrides and isolates, and what is no character become
-    U+FFFD; invisible characters are dropped, except where a script or an emoji needs them. Tabs
-    and newlines stay.
+    Control characters, bidirectional overrides and isolates, and non-characters become U+FFFD;
+    invisible characters are removed unless a script or an emoji needs them. Tabs and newlines stay.
 
     Args:
-        text: What is to be shown.
-        before: The end of what was shown before it, where text comes in pieces.
+        text: The text to show.
+        before: The end of the text before it, for text that arrives in pieces.
     """
     text = text.replace("\r\n", "\n")
     has_rtl_letters = bool(_RIGHT_TO_LEFT.search(text))
@@ -78,22 +77,22 @@ def printable(text: str, before: str = "") -> str:
 
 
 def on_one_line(text: str, limit: int = LINE_LIMIT) -> str:
-    """`printable` text with its line breaks as spaces, cut to about `limit` characters."""
+    """Return `printable` text on one line, shortened to about `limit` characters."""
     return shorten(printable(text).replace("\n", " "), limit)
 
 
 def escape_suspect(text: str, write: Callable[[str], str]) -> str:
-    """`text` with all that `printable` would change or drop as the escapes that `write` gives."""
+    """Return text in which `write` has escaped all that `printable` would change."""
     return _SUSPECT.sub(lambda m: m[0] if m.lastgroup == "proper" else write(m[0]), text)
 
 
 def escape_markdown(text: str) -> str:
-    """Text as one line that Markdown takes literally."""
+    """Return text on one line, escaped for Markdown."""
     return _MARKDOWN.sub(r"\\\1", " ".join(printable(text).split()))
 
 
 def code_span(text: str) -> str:
-    """Text as one line of code in Markdown, whatever backticks it holds."""
+    """Return text as a code span of Markdown, whatever backticks it contains."""
     flat = " ".join(printable(text).split())
     fence = "`" * (1 + max(map(len, re.findall("`+", flat)), default=0))
     space = " " if len(fence) > 1 else ""
@@ -101,7 +100,7 @@ def code_span(text: str) -> str:
 
 
 def shorten(text: str, limit: int) -> str:
-    """`text` cut in its middle to about `limit` characters; both of its ends stay."""
+    """Return text shortened to about `limit` characters; both ends stay."""
     if len(text) <= limit:
         return text
     half = limit // 2
@@ -109,6 +108,6 @@ def shorten(text: str, limit: int) -> str:
 
 
 def finite(row: Mapping[str, object], key: str) -> float | None:
-    """The number at `key` of a metrics row; None where it is missing, null, nan or infinite."""
+    """Return the number at `key` of a metrics row; None if missing, null, NaN or infinite."""
     value = row.get(key)
     return float(value) if isinstance(value, Real) and math.isfinite(value) else None

@@ -1,1 +1,1 @@
-"""Recipes: what a run is, as YAML on disk and as typed sections in memory."""
+"""Recipes: all settings of a run, as YAML files and as typed sections."""

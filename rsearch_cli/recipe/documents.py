@@ -1,8 +1,6 @@
-"""YAML text to a plain mapping and back, with the line of every key.
+"""YAML text to a mapping with the line of every key, and back.
 
-Place in the path: below `recipe.loading`, which merges and checks what comes out of here.
-On failure: text that is no YAML mapping raises `RecipeError` at once, since nothing in it can be
-checked; a duplicate key is handed on as a flaw, to be reported with all other problems.
+Documents are bounded: a few lines of nested aliases could otherwise exhaust the memory.
 """
 
 from __future__ import annotations
@@ -21,35 +19,34 @@ from rsearch_cli.terminal import escape_suspect
 Keys = tuple[str, ...]
 
 MOST_CHARS = 2**18
-"""Most characters of a document; a recipe with every setting spelt out has some 6,000."""
+"""Maximum characters of a document; a recipe with every setting has about 6,000."""
 
 MOST_VALUES = 5000
-"""Most keys and values of a document, each alias counted as what it stands for."""
+"""Maximum keys and values of a document, aliases expanded."""
 
 MOST_DEPTH = 20
-"""Most levels of a document; the settings of a recipe have five."""
+"""Maximum depth of a document; a recipe needs five levels."""
 
 MOST_KEY_CHARS = 200
-"""Most characters of a key."""
+"""Maximum characters of a key."""
 
 _MOST_NUMBER_CHARS = 100
 _TEXT = "tag:yaml.org,2002:str"
-# YAML 1.1, which PyYAML speaks, takes 5e-6 and 1e3 for text: it wants a dot and a signed exponent.
+# To YAML 1.1, and so to PyYAML, 5e-6 and 1e3 are text.
 _FLOAT_WITH_EXPONENT = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# Halves of pairs that stand for no byte of a file name (PEP 383).
+# Lone surrogates, except those that stand for a byte of a file name (PEP 383).
 _NO_TEXT = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
 class _NoDocument(yaml.MarkedYAMLError):
-    """Valid YAML that is larger than any recipe, endless, or holds what is no text."""
+    """Valid YAML that exceeds the bounds, refers to itself, or contains invalid text."""
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader that knows 5e-6 for a number, and keeps documents within bounds.
+    """PyYAML's safe loader, which also reads 5e-6 as a number and enforces the bounds.
 
-    An alias is counted as all that it stands for: a few lines of nested aliases can stand for more
-    values than any memory holds.
+    An alias counts as much as the value it stands for.
     """
 
     def __init__(self, text: str) -> None:
@@ -59,7 +56,7 @@ class _Loader(yaml.SafeLoader):
         self._sizes: dict[int, int] = {}
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Compose a value; its size is known only once it is whole."""
+        """Compose a value and count what it contains."""
         mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         is_alias = self.check_event(yaml.AliasEvent)
         before = self._values
@@ -74,10 +71,12 @@ class _Loader(yaml.SafeLoader):
         elif id(node) in self._sizes:
             self._values += self._sizes[id(node)]
         else:
-            raise _NoDocument(problem="an alias refers to what it stands in", problem_mark=mark)
+            raise _NoDocument(
+                problem="an alias refers to a value that contains it", problem_mark=mark
+            )
         if self._values > MOST_VALUES:
             raise _NoDocument(
-                problem=f"more than {MOST_VALUES} values, aliases counted as what they stand for",
+                problem=f"more than {MOST_VALUES} values, with aliases expanded",
                 problem_mark=mark,
             )
         if isinstance(node, yaml.ScalarNode):
@@ -90,15 +89,15 @@ def _check_scalar(node: yaml.ScalarNode, mark: yaml.Mark) -> None:
         problem = f"a number of more than {_MOST_NUMBER_CHARS} characters"
         raise _NoDocument(problem=problem, problem_mark=mark)
     if _SURROGATE.search(node.value):
-        # JSON, which is YAML too, writes an emoji as two escapes; PyYAML leaves them apart.
+        # JSON, which is also YAML, writes an emoji as two escapes, which PyYAML does not join.
         pairs = node.value.encode("utf-16-le", "surrogatepass")
         node.value = pairs.decode("utf-16-le", "surrogatepass")
         if _NO_TEXT.search(node.value):
-            raise _NoDocument(problem="half of a surrogate pair is no text", problem_mark=mark)
+            raise _NoDocument(problem="half of a surrogate pair is not text", problem_mark=mark)
 
 
 class _Dumper(yaml.SafeDumper):
-    """The matching dumper: it quotes text that `_Loader` would take for a number."""
+    """The matching dumper, which quotes text that `_Loader` would read as a number."""
 
 
 for _side in (_Loader, _Dumper):
@@ -108,7 +107,7 @@ for _side in (_Loader, _Dumper):
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    # Only between double quotes can a character be written as an escape.
+    # Escapes are only possible within double quotes.
     style = '"' if escape_suspect(text, ascii) != text else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
@@ -121,9 +120,9 @@ class Document:
     """A YAML document.
 
     Attributes:
-        data: What the document says.
-        lines: Path of a key to the line it stands on, counted from 1.
-        flaws: `(line, sentence)` of each thing that is valid YAML but surely a mistake.
+        data: The content.
+        lines: Path of a key to its line, from 1.
+        flaws: `(line, sentence)` of what is valid YAML but certainly a mistake.
     """
 
     data: Any
@@ -136,18 +135,17 @@ def parse_document(text: str, where: str) -> Document:
 
     Args:
         text: The document.
-        where: File or option it comes from, for messages.
+        where: Its file or option, for messages.
 
     Raises:
-        RecipeError: The text is not one YAML document, or larger than any recipe; the line is named
-            where it is known.
+        RecipeError: The text is not one YAML document, or exceeds the bounds.
     """
     if len(text) > MOST_CHARS:
-        raise RecipeError(f"{where}: more than {MOST_CHARS:,} characters, which no recipe has")
+        raise RecipeError(f"{where}: more than {MOST_CHARS:,} characters")
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
-        # Merge keys are folded into their mappings by the construction, so look at the nodes first.
+        # Construction resolves merge keys, so the nodes are surveyed first.
         lines, flaws = _survey(node) if node else ({}, ())
         data = loader.construct_document(node) if node else None
     except yaml.MarkedYAMLError as error:
@@ -165,7 +163,7 @@ def read_document(path: Path, where: str) -> Document:
     """Parse a file that is one YAML mapping.
 
     Raises:
-        RecipeError: It cannot be read, is no such mapping, or larger than any recipe.
+        RecipeError: It cannot be read, is not a mapping, or exceeds the bounds.
     """
     try:
         with path.open(encoding="utf-8") as file:
@@ -182,25 +180,25 @@ def read_document(path: Path, where: str) -> Document:
 
 
 def dump_document(data: dict[str, Any]) -> str:
-    """Write a mapping as YAML that `parse_document` reads back identically.
+    """Return a mapping as YAML that `parse_document` reads back identically.
 
-    What must not reach a terminal is escaped.
+    Characters that are not printable are escaped.
     """
     text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
     return escape_suspect(text, lambda found: found.encode("unicode_escape").decode("ascii"))
 
 
 def show_value(value: object) -> str:
-    """A value as a recipe would write it, at most 60 characters long."""
+    """Return a value as a recipe would write it, in at most 60 characters."""
     try:
         text = json.dumps(value, ensure_ascii=False, default=str)
-    except TypeError:  # a key of a mapping that JSON does not have, such as a date
+    except TypeError:  # a mapping has a key that JSON does not support, such as a date
         text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _survey(root: yaml.Node) -> tuple[dict[Keys, int], tuple[tuple[int, str], ...]]:
-    """Line of every key, and the keys that stand twice in one mapping."""
+    """Return the line of every key, and the keys that occur twice in a mapping."""
     lines: dict[Keys, int] = {}
     flaws: list[tuple[int, str]] = []
 

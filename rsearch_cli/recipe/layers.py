@@ -1,9 +1,4 @@
-"""Layers of settings: where each comes from, how they merge, and which one is to blame.
-
-Place in the path: `recipe.loading` stacks layers, lowest first, and checks what they add up to.
-On failure: nothing is raised here but for a `--set` whose value is not YAML; other mistakes are
-handed on as problems, to be reported all together.
-"""
+"""Layers of settings: where each comes from, how they merge, and which one caused an error."""
 
 from __future__ import annotations
 
@@ -22,11 +17,11 @@ class Layer:
     """Settings from one place.
 
     Attributes:
-        where: The file, `--set` or the flag they come from.
+        where: The file, the flag or `--set`.
         data: The settings, nested.
         lines: Path of a key to its line; empty for an option.
         path: The key that an option sets; empty for a file.
-        left_out: Settings of a file that were not taken, by dotted key; see `recipe.trust`.
+        left_out: Settings of a file that were not accepted, by dotted key; see `recipe.trust`.
     """
 
     where: str
@@ -36,7 +31,7 @@ class Layer:
     left_out: Mapping[str, Any] = field(default_factory=dict)
 
     def sets(self, keys: Sequence[str | int]) -> bool:
-        """Whether this layer gives the key, or a whole value that the key is a part of."""
+        """Whether this layer sets the key, or a value that contains it."""
         data: Any = self.data
         for key in keys:
             if not isinstance(data, dict):
@@ -47,7 +42,7 @@ class Layer:
         return True
 
     def settings(self) -> list[tuple[str, str]]:
-        """How an option was given, and the dotted key of each value in it."""
+        """For an option: how it was given, with the dotted key of each value in it."""
         value: Any = self.data
         for key in self.path:
             value = value[key]
@@ -57,7 +52,7 @@ class Layer:
         ]
 
     def locate(self, keys: Sequence[str | int]) -> str:
-        """Where the key stands, with its line if that is known."""
+        """The place of a key, with its line if known."""
         line = self.lines.get(tuple(map(str, keys)))
         return f"{self.where}:{line}" if line else self.where
 
@@ -65,7 +60,7 @@ class Layer:
 def option_layers(
     overrides: Sequence[str], flags: Mapping[str, object]
 ) -> tuple[list[Layer], list[Problem]]:
-    """A layer for each `--set` and each flag that is given, lowest first.
+    """Return a layer for each `--set` and each flag, lowest first, and the mistakes in them.
 
     Raises:
         RecipeError: The value of a `--set` is not YAML.
@@ -91,7 +86,7 @@ def option_layers(
 
 
 def merge(lower: dict[str, Any], higher: dict[str, Any]) -> dict[str, Any]:
-    """`lower` with all that `higher` says: mappings merge, lists and scalars are replaced."""
+    """Merge `higher` into `lower`: mappings merge, lists and scalars are replaced."""
     merged = dict(lower)
     for key, value in higher.items():
         old = merged.get(key)
@@ -103,7 +98,7 @@ def merge(lower: dict[str, Any], higher: dict[str, Any]) -> dict[str, Any]:
 
 
 def fill_in(tree: dict[str, Any], path: Keys, defaults: dict[str, Any]) -> dict[str, Any]:
-    """`tree` with the defaults written out of those mappings on a path that it leaves to them.
+    """Write out the defaults of the mappings along a path.
 
     Without this, `--set search.sources.News.corpus=FILE` would drop all other sources.
     """
@@ -118,7 +113,7 @@ def fill_in(tree: dict[str, Any], path: Keys, defaults: dict[str, Any]) -> dict[
 
 
 def blame(paths: Sequence[Sequence[str | int]], layers: Sequence[Layer], otherwise: str) -> str:
-    """Where the highest layer sets one of the keys, or else their section, or else `otherwise`."""
+    """The place where the highest layer sets one of the keys or their section, or `otherwise`."""
     while paths:
         for layer in reversed(layers):
             for keys in paths:
@@ -129,7 +124,7 @@ def blame(paths: Sequence[Sequence[str | int]], layers: Sequence[Layer], otherwi
 
 
 def _leaves(value: Any, dotted: str) -> list[str]:
-    """Dotted keys of all values in a nested one that are no mappings."""
+    """Return the dotted keys of all values in a nested one that are not mappings."""
     if not isinstance(value, dict) or not value:
         return [dotted]
     return [leaf for key, inner in value.items() for leaf in _leaves(inner, f"{dotted}.{key}")]

@@ -1,12 +1,12 @@
-"""A recipe's name or path, with overrides, to a checked `Recipe`.
+"""From the name or path of a recipe, with overrides, to a checked `Recipe`.
 
-Place in the path: the first step of every command. Settings come in layers, and a higher one wins:
+Settings come in layers, and a higher one takes precedence:
 
     command-line flag  >  --set a.b=c  >  the recipe  >  the recipe it extends  >  the default
 
-Mappings merge key by key; lists and scalars are replaced. A dotted path (flag or `--set`) edits
-what is there, defaults included: `search.sources.News.corpus` leaves the other sources alone.
-On failure: all problems of all layers are raised together as one `RecipeError`, a line each.
+Mappings merge key by key; lists and scalars are replaced. A dotted key edits what is there,
+defaults included: `search.sources.News.corpus` leaves the other sources alone. All problems of all
+layers are raised together, one line each.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ from rsearch_cli.recipe.unread import Given
 _FILE = ("source", "path", "difficulty")
 
 MOST_EXTENDED = 10
-"""Most recipes of which one extends the next."""
+"""Maximum length of a chain of recipes that extend each other."""
 
 
 @dataclass(frozen=True)
 class LoadedRecipe:
-    """A recipe that passed every check.
+    """A recipe that has been checked.
 
     Attributes:
         name: Its file's name without `.yaml`.
         path: Its file.
         recipe: All settings, resolved.
-        given: The settings that options of the command line gave.
-        notes: What loading has to say, a line each.
-        left_out: Settings of a recipe that somebody else wrote which were not taken, by dotted
-            key; only those that would have changed something.
+        given: The settings given as options.
+        notes: Changes made while loading, one line each.
+        left_out: Settings of somebody else's recipe that were not accepted, by dotted key; only
+            those that would have changed something.
     """
 
     name: str
@@ -74,20 +74,20 @@ def load_recipe(
     """Find a recipe, resolve what it extends, apply the overrides and check the whole.
 
     Args:
-        name_or_path: A shipped recipe's name, or a path (it ends in .yaml or .yml or holds a
-            separator).
-        overrides: `a.b=c` strings of `--set`, with c in YAML; the last one for a key wins.
-        flags: Dotted key to the value of the command-line flag for it; None means not given.
-        trusted: True takes all that the file says, False what is taken from anybody (see
-            `recipe.trust`). None takes the user's own recipes whole, and refuses one that was made
-            elsewhere if it says more than is taken from anybody.
+        name_or_path: Name of a shipped recipe, or a path: it ends in .yaml or .yml or contains a
+            separator.
+        overrides: `a.b=c` as for `--set`, with c in YAML; the last one for a key wins.
+        flags: Dotted key to value; None means not given.
+        trusted: True accepts every setting of the file, False only harmless ones (see
+            `recipe.trust`). None accepts the user's own recipes, and refuses one written elsewhere
+            that contains other than harmless settings.
 
     Raises:
         RecipeNotFound: No recipe has this name or path, or one that it extends is missing.
         RecipeKeyError: All problems are unknown keys.
-        RecipeValueError: All problems are values that are not allowed.
-        RecipeError: Problems of several kinds, text that is not YAML, or recipes that extend
-            each other in a circle; a recipe of a run that was not made here, see `trusted`.
+        RecipeValueError: All problems are invalid values.
+        RecipeError: Several kinds of problems, text that is not YAML, recipes that extend each
+            other in a circle, or a recipe that is not trusted.
     """
     path = _find(name_or_path)
     files, flaws = _read_chain(path, trusted=trusted)
@@ -141,7 +141,7 @@ def _resolve(
 def peek(
     key: str, name_or_path: str, overrides: Sequence[str], flags: Mapping[str, object]
 ) -> object:
-    """What all layers together say of a top-level key, unchecked; None if they say nothing.
+    """Return the unchecked value of a top-level key after merging; None if no layer sets it.
 
     Raises:
         RecipeError: A layer cannot be read.
@@ -152,17 +152,17 @@ def peek(
 
 
 def list_recipes() -> list[LoadedRecipe]:
-    """All recipes that come with rsearch, by name."""
+    """Return the shipped recipes, by name."""
     return [load_recipe(str(path)) for path in _shipped().values()]
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The recipe with every setting spelt out, as YAML that loads again identically."""
+    """Return a recipe with every setting as YAML that loads identically."""
     return dump_document(recipe.model_dump())
 
 
 def recipes_folder() -> Path:
-    """Where the shipped recipes lie: inside an installed package, or beside it in a checkout."""
+    """Return the folder of the shipped recipes: in the installed package, or in the checkout."""
     package = Path(__file__).resolve().parent.parent
     installed = package / "_recipes"
     return installed if installed.is_dir() else package.parent / "recipes"
@@ -181,11 +181,11 @@ def _merge_all(files: Sequence[Layer], options: Sequence[Layer]) -> dict[str, An
 def _put_file_for_world(
     tree: dict[str, Any], options: Sequence[Layer]
 ) -> tuple[list[Layer], tuple[str, ...]]:
-    """Let a question file that an option names take the place of the fictional world.
+    """Let a question file that is given as an option replace the generated world.
 
     Returns:
-        Layers above the options, and what is to be said of them; nothing where the recipe asks no
-        questions of the world, or where an option insists on it.
+        Layers above the options, and a note about them; nothing if the recipe does not use the
+        world, or if an option asks for it.
     """
     questions = tree.get("questions")
     by_option = {name: any(layer.sets(("questions", name)) for layer in options) for name in _FILE}
@@ -197,11 +197,11 @@ def _put_file_for_world(
         or not by_option["path"]
     ):
         return [], ()
-    note = f"questions.source is custom, so that {questions['path']} takes the place of the world"
+    note = f"questions.source is set to custom: {questions['path']} replaces the generated world"
     layers, _ = option_layers((), {"questions.source": "custom"})
     if questions.get("difficulty") is not None and not by_option["difficulty"]:
         layers += option_layers(["questions.difficulty=null"], {})[0]
-        note += f", whose questions.difficulty {', '.join(questions['difficulty'])} is not kept"
+        note += f", and questions.difficulty ({', '.join(questions['difficulty'])}) is reset"
     return layers, (note,)
 
 
@@ -211,7 +211,7 @@ def _shipped() -> dict[str, Path]:
 
 
 def _find(name_or_path: str, beside: Path | None = None, asker: str = "") -> Path:
-    """The file of a recipe; a relative path starts in the folder `beside`."""
+    """Find the file of a recipe; a relative path starts in the folder `beside`."""
     is_path = name_or_path.endswith((".yaml", ".yml")) or any(
         separator in name_or_path for separator in ("/", os.sep)
     )
@@ -231,13 +231,13 @@ def _find(name_or_path: str, beside: Path | None = None, asker: str = "") -> Pat
 
 
 def _expand(path: str) -> Path:
-    with suppress(RuntimeError):  # there is no such user, or no home folder
+    with suppress(RuntimeError):  # no such user, or no home folder
         return Path(path).expanduser()
     return Path(path)
 
 
 def _is_file(path: Path) -> bool:
-    with suppress(OSError, ValueError):  # the name is too long, or holds a null byte
+    with suppress(OSError, ValueError):  # the name is too long or contains a null byte
         return path.is_file()
     return False
 
@@ -245,7 +245,7 @@ def _is_file(path: Path) -> bool:
 def _read_chain(
     path: Path, chain: tuple[Path, ...] = (), *, trusted: bool | None
 ) -> tuple[list[Layer], list[Problem]]:
-    """The layers of a recipe and of all that it extends, lowest first, with the flaws found."""
+    """Return the layers of a recipe and of all it extends, lowest first, and their problems."""
     where = _display(path)
     if len(chain) >= MOST_EXTENDED:
         names = " -> ".join(seen.name for seen in chain[:3])
@@ -276,14 +276,14 @@ def _read_chain(
 
 
 def _validate(tree: dict[str, Any]) -> tuple[Recipe | None, list[ErrorDetails]]:
-    """The recipe, or all that pydantic has against it."""
+    """Return the recipe, or all of pydantic's errors."""
     try:
         return Recipe.model_validate(tree), []
     except ValidationError as invalid:
         errors = invalid.errors()
     unknown = [error for error in errors if error["type"] == "extra_forbidden"]
     if unknown:
-        # Pydantic skips the rules over several keys of a section while one of its keys is unknown.
+        # Pydantic does not check rules over several keys of a section that has an unknown key.
         known = tree
         for error in unknown:
             known = _without(known, error["loc"])
@@ -292,8 +292,8 @@ def _validate(tree: dict[str, Any]) -> tuple[Recipe | None, list[ErrorDetails]]:
 
 
 def _only_on_the_command_line(files: Sequence[Layer]) -> list[Problem]:
-    """Recipes that would have code run which comes with a model."""
-    sentence = "policy.trust_remote_code stands in no recipe; give --trust-remote-code instead"
+    """Report files that try to enable code that ships with a model."""
+    sentence = "policy.trust_remote_code is not allowed in a recipe; use --trust-remote-code"
     keys = ("policy", "trust_remote_code")
     return [Problem("value", f.locate(keys), sentence) for f in files if _gives(f, keys)]
 
@@ -304,7 +304,7 @@ def _gives(layer: Layer, keys: tuple[str, str]) -> bool:
 
 
 def _left_out(files: Sequence[Layer], options: Sequence[Layer], recipe: Recipe) -> dict[str, Any]:
-    """What was not taken from the files, is not given by an option, and would matter."""
+    """Return what was not accepted from the files, is not given as an option, and matters."""
     left = {key: value for layer in files for key, value in layer.left_out.items()}
     given = {key for key in left if any(layer.sets(key.split(".")) for layer in options)}
     wanted = {key: value for key, value in left.items() if key not in given}
@@ -319,6 +319,6 @@ def _without(tree: dict[Any, Any], keys: Sequence[str | int]) -> dict[Any, Any]:
 
 
 def _display(path: Path) -> str:
-    """A path the way a person in this folder would write it."""
+    """Return a path relative to the working folder, if it is inside."""
     here, absolute = Path.cwd(), path.resolve()
     return str(absolute.relative_to(here) if absolute.is_relative_to(here) else path)

@@ -1,8 +1,4 @@
-"""What is wrong with a recipe, in plain words.
-
-Place in the path: beside `recipe.loading`, which finds the problems and where they come from; here
-each becomes one sentence and all together one exception. On failure: nothing here fails.
-"""
+"""Problems of a recipe, one sentence each, and one exception for all of them."""
 
 from __future__ import annotations
 
@@ -19,7 +15,7 @@ from rsearch_cli.recipe.documents import show_value
 from rsearch_cli.recipe.flags import ANY_NAME, flag_names, schema_fields
 from rsearch_cli.terminal import on_one_line
 
-# Pydantic's error types in our words; a type that is missing here keeps pydantic's own sentence.
+# Messages for pydantic's error types; other types keep pydantic's message.
 _RULES = {
     "missing": "is required",
     "int_type": "must be a whole number",
@@ -37,20 +33,20 @@ _RULES = {
     "too_short": "must hold at least {min_length}",
 }
 MOST_PROBLEMS = 20
-"""Most problems of a recipe that are put into words."""
+"""Maximum number of problems that are reported."""
 
-# Least likeness, 0 to 1, of a name that is worth suggesting.
+# Minimum similarity, 0 to 1, of a name to suggest.
 _NEAR = 0.7
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong.
+    """One problem.
 
     Attributes:
-        kind: An unknown `key`, a `value` that is not allowed, or `other`.
-        where: File with line, or option, that is to blame.
-        sentence: The dotted key, what is allowed and the value seen.
+        kind: An unknown `key`, an invalid `value`, or `other`.
+        where: The file and line, or the option, that caused it.
+        sentence: The dotted key, what is allowed, and the value seen.
     """
 
     kind: Literal["key", "value", "other"]
@@ -62,12 +58,12 @@ class Problem:
 
 
 def recipe_error(name: str, problems: Sequence[Problem], more: int = 0) -> RecipeError:
-    """One exception for all problems: a line each, and the narrowest class that fits them all.
+    """Return one exception for all problems, of the narrowest class that fits them all.
 
     Args:
         name: Of the recipe.
-        problems: At least one; of many, the first are told.
-        more: Further problems, which nobody has put into words.
+        problems: At least one; the first ones are reported.
+        more: Number of further problems.
     """
     kinds = {problem.kind for problem in problems}
     narrow = {"key": RecipeKeyError, "value": RecipeValueError}
@@ -82,7 +78,7 @@ def recipe_error(name: str, problems: Sequence[Problem], more: int = 0) -> Recip
 
 
 def explain(error: ErrorDetails) -> tuple[Literal["key", "value"], str]:
-    """Put one of pydantic's errors into a sentence of ours, and name its kind."""
+    """Return the kind of one of pydantic's errors, and a sentence about it."""
     keys = key_path(error)
     dotted = ".".join(map(str, keys))
     if error["type"] in ("extra_forbidden", "invalid_key"):
@@ -101,12 +97,12 @@ def explain(error: ErrorDetails) -> tuple[Literal["key", "value"], str]:
 
 
 def key_path(error: ErrorDetails) -> tuple[str | int, ...]:
-    """Keys that lead to what one of pydantic's errors is about."""
+    """Return the keys that lead to the value of one of pydantic's errors."""
     return tuple(key for key in error["loc"] if key != "[key]")
 
 
 def involved_keys(error: ErrorDetails) -> list[tuple[str | int, ...]]:
-    """Keys to blame: those that a rule over several keys names, else those in question."""
+    """Return the keys named by a rule over several keys, else the keys of the value."""
     keys = key_path(error)
     if error["type"] != "value_error":
         return [keys]
@@ -116,7 +112,7 @@ def involved_keys(error: ErrorDetails) -> list[tuple[str | int, ...]]:
 
 
 def _schema_key(keys: Sequence[str | int]) -> str:
-    """The schema's name of a path: names that the recipe chose become `*`."""
+    """Return the schema's name of a path: names chosen by the recipe become `*`."""
     known, dotted = schema_fields(), ""
     for key in map(str, keys):
         step = f"{dotted}.{key}" if dotted else key
@@ -126,7 +122,7 @@ def _schema_key(keys: Sequence[str | int]) -> str:
 
 
 def _allowed_instead(keys: Sequence[str | int]) -> str:
-    """The nearest known key, looked for in all sections; without one, the keys of this section."""
+    """Suggest the most similar key of all sections, or list the keys of this section."""
     unknown = str(keys[-1])
     section = _schema_key(keys[:-1])
     inside = f"{section}." if section else ""
@@ -141,10 +137,10 @@ def _allowed_instead(keys: Sequence[str | int]) -> str:
 
 
 def _likeness(unknown: str, known: str) -> float:
-    """How much an unknown key looks like a known one, 0 to 1.
+    """Return how similar an unknown key is to a known one, 0 to 1.
 
-    `policy.lora.r` is compared as `r`, `lora_r` and `policy_lora_r`, `train.learning_rate` as `lr`
-    too and `policy.model` as `model_name`: people flatten, abbreviate and know the flags.
+    People flatten, abbreviate and remember flags: `policy.lora.r` is compared as `r`, `lora_r` and
+    `policy_lora_r`, `train.learning_rate` also as `lr`, and `policy.model` also as `model_name`.
     """
     parts = known.split(".")
     forms = ["_".join(parts[i:]) for i in range(len(parts))]

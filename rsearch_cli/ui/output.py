@@ -1,4 +1,4 @@
-"""The forms in which commands write results to stdout; messages are logged."""
+"""Results on stdout: JSON, and what Rich can render."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 
 def print_json(result: Any) -> None:
-    """Write a result to stdout as one indented JSON document, in the encoding of stdout."""
+    """Print a result as one indented JSON document, in the encoding of stdout."""
     ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
     write_stdout(dump_json(result, indent=2, ensure_ascii=ascii_only) + "\n")
 
 
 def print_rich(renderable: RenderableType) -> None:
-    """Write to stdout what rich can render, as wide as the terminal."""
+    """Print what Rich can render, as wide as the terminal."""
     with rich_stdout() as console:
         console.print(renderable)
 
 
 @contextmanager
 def rich_stdout() -> Iterator[Console]:
-    """A rich console whose output goes to stdout at the end of the `with` block.
+    """Yield a Rich console whose output is written to stdout at the end of the `with` block.
 
-    Rich itself answers a closed pipe with exit code 1; this way it ends as everywhere else.
+    Rich itself would exit with 1 on a closed pipe.
     """
     console = open_console()
     with console.capture() as capture:

@@ -117,8 +117,8 @@ def test_control_c_is_130_and_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (ZeroDivisionError("by zero\nreally"), "unexpected: ZeroDivisionError: by zero"),
-        (KeyError(), "unexpected: KeyError: no message"),
+        (ZeroDivisionError("by zero\nreally"), "unexpected error: ZeroDivisionError: by zero"),
+        (KeyError(), "unexpected error: KeyError: no message"),
     ],
 )
 def test_a_bug_is_1_and_one_line(
@@ -147,7 +147,7 @@ def test_a_bug_with_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -
     result = CliRunner().invoke(app, ["--debug", "recipes"])
     assert result.exit_code == 1
     assert result.stderr.splitlines()[1] == "Traceback (most recent call last):"
-    assert result.stderr.endswith("\nrsearch: unexpected: ZeroDivisionError: by zero\n")
+    assert result.stderr.endswith("\nrsearch: unexpected error: ZeroDivisionError: by zero\n")
 
 
 @pytest.mark.parametrize("arguments", [["recipes"], ["recipes", "show", "quickstart"]])

@@ -129,7 +129,7 @@ def test_a_home_folder_that_is_not_there_is_done_without(nobody: list[str]) -> N
 def test_a_user_that_is_not_there_is_named_as_the_trouble() -> None:
     result = CliRunner().invoke(app, ["infer", "--model", "~no-such-user/x", "who?"])
     assert result.exit_code == 2
-    assert "a path begins with ~ and a user that this machine does not know" in result.stderr
+    assert "a path starts with ~ and a user that does not exist here" in result.stderr
 
 
 EXA = [

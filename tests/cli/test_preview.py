@@ -57,7 +57,7 @@ def test_a_question_file_is_what_is_shown(tmp_path) -> None:
     shown = json.loads(result.stdout)
     assert shown["questions"] == f"questions from {path}"
     assert all(sample["question"].startswith("Who is") for sample in shown["samples"])
-    assert "takes the place of the world" in result.stderr
+    assert "replaces the generated world" in result.stderr
 
 
 def test_answers_in_chinese_are_told_of_the_rules_that_fit_them(tmp_path) -> None:
@@ -174,4 +174,4 @@ def test_bad_input_is_one_line_and_its_own_code(
     # Before it come the settings of SMALL that a question file leaves unread.
     *others, line = result.stderr.splitlines()
     assert line.startswith("rsearch: ")
-    assert all("questions.source is custom" in other for other in others)
+    assert all("questions.source is " in other for other in others)

@@ -80,7 +80,7 @@ def test_a_run_with_a_question_file_trains_on_that_file(own_questions, tmp_path)
     folder = tmp_path / "run"
     result = call(*SMALL, "--data-path", str(own_questions), "--output-dir", str(folder))
     assert result.exit_code == 0, result.output
-    note = f"questions.source is custom, so that {own_questions} takes the place of the world"
+    note = f"questions.source is set to custom: {own_questions} replaces the generated world"
     assert note in result.stderr
     assert f"to evaluate; questions from {own_questions}\n" in result.stderr
     run = RunFolder(folder)

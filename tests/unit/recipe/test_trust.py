@@ -242,7 +242,9 @@ def test_a_recipe_by_itself_is_the_user_s_own(stranger: None, tmp_path: Path) ->
 def test_no_recipe_lets_code_run_that_comes_with_a_model(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("extends: quickstart\npolicy: {trust_remote_code: true}\n")
-    with pytest.raises(RecipeValueError, match=r"stands in no recipe; give --trust-remote-code"):
+    with pytest.raises(
+        RecipeValueError, match=r"is not allowed in a recipe; use --trust-remote-code"
+    ):
         load_recipe(str(path), trusted=True)
     recipe = load_recipe("quickstart", (), {"policy.trust_remote_code": True}).recipe
     assert recipe.policy.trust_remote_code

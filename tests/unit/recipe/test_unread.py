@@ -125,8 +125,8 @@ def test_a_question_file_takes_the_place_of_the_world() -> None:
         None,
     )
     assert loaded.notes == (
-        "questions.source is custom, so that mine.jsonl takes the place of the world, whose "
-        "questions.difficulty easy, medium is not kept",
+        "questions.source is set to custom: mine.jsonl replaces the generated world, and "
+        "questions.difficulty (easy, medium) is reset",
     )
     by_set = load_recipe("quickstart", ["questions.path=mine.jsonl"]).recipe
     assert by_set == loaded.recipe
@@ -136,7 +136,7 @@ def test_a_level_that_is_asked_for_stays_with_the_file() -> None:
     flags = {"questions.path": "mine.jsonl", "questions.difficulty": ["hard"]}
     loaded = load_recipe("quickstart", (), flags)
     assert loaded.recipe.questions.difficulty == ["hard"]
-    assert loaded.notes[0].endswith("takes the place of the world")
+    assert loaded.notes[0].endswith("replaces the generated world")
 
 
 @pytest.mark.parametrize(
