@@ -39,10 +39,10 @@ from rsearch_cli.publishing.base_model import (
     require_loadable,
     unreadable,
 )
-from rsearch_cli.publishing.card import write_card
 from rsearch_cli.publishing.facts import Repository, RunFacts, public_recipe
 from rsearch_cli.publishing.gguf import convert, find_converter
 from rsearch_cli.publishing.merge import PROMPTS, MergeCheck, check_merge, merge_adapter
+from rsearch_cli.publishing.model_card import write_card
 from rsearch_cli.publishing.reward_plot import plot_reward
 from rsearch_cli.recipe.documents import dump_document
 from rsearch_cli.recipe.schema import Recipe

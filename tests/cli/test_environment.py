@@ -107,7 +107,9 @@ def test_without_a_home_folder_and_a_user_entry_everything_runs(
     assert done.returncode == 0, done.stderr
     assert b"answer  " in done.stdout
     first = done.stderr.decode().splitlines()[0]
-    assert first.startswith("warning: there is no home folder (HOME is not set), so nothing is kept")
+    assert first.startswith(
+        "warning: there is no home folder (HOME is not set), so nothing is kept"
+    )
     assert not Path("~").exists() and not (REPOSITORY / "~").exists()
     kept = rsearch(
         "cache", "stats", before=nobody, **missing | {"RSEARCH_CACHE_DIR": str(tmp_path)}
