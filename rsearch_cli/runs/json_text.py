@@ -48,9 +48,12 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It is not UTF-8, not JSON, nested too deeply, or not an object.
+        ValueError: It is not UTF-8, not JSON, not an object, nested too deeply, or too large.
     """
-    text = path.read_text(encoding="utf-8")
+    with path.open(encoding="utf-8") as file:
+        text = file.read(MOST_CHARS + 1)
+    if len(text) > MOST_CHARS:
+        raise ValueError(f"it has more than {MOST_CHARS:,} characters")
     try:
         value = parse_json(text)
     except RecursionError:
