@@ -33,8 +33,8 @@ logger = logging.getLogger(__name__)
 def check_same_recipe(folder: RunFolder, recipe: Recipe) -> None:
     """Refuse to resume a run with settings that would have changed its finished steps.
 
-    The number of steps, budget, cache, service limits, micro-batches, alarms, tracking, publishing
-    and the output folder may change.
+    The number of steps, budget, cache, service limits, micro-batches, alarms, tracking, publishing,
+    the output folder and what the recipe says about itself may change.
 
     Raises:
         RunFolderError: Names the first setting that differs, or too few steps.
@@ -49,6 +49,11 @@ def check_same_recipe(folder: RunFolder, recipe: Recipe) -> None:
                 f"{path} has {old.strip()!r} where this run has {new.strip()!r}; "
                 f"resume with --recipe {path}"
             )
+    if not is_own(path):
+        logger.warning(
+            f"{path} was edited, or was written on another machine: the finished steps may have "
+            "been trained with other settings"
+        )
     last = folder.last_checkpoint()
     done = checkpoint_step(last) if last else 0
     if note := change_of_steps(before.train, recipe.train, done):
@@ -89,6 +94,9 @@ def without_limits(recipe: Recipe) -> Recipe:
         for name in ("micro_batch", "micro_batch_tokens", "reuse_cache", "vllm_url", "vllm_folder")
     }
     sections = {
+        "purpose": "",
+        "hardware": "",
+        "needs": "",
         "output_dir": "",
         "budget": BudgetConfig(),
         "cache": CacheConfig(),

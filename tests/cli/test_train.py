@@ -341,6 +341,23 @@ def test_a_schedule_that_more_steps_change_is_told(schedule, steps, done, told):
         assert f"the {schedule} schedule is recomputed from here on" in note
 
 
+def test_a_recipe_that_was_edited_in_the_run_is_said(finished, tmp_path):
+    edited = shutil.copytree(finished[0], tmp_path / "edited")
+    recipe = edited / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("seed: 42", "seed: 43", 1))
+    result = call("--recipe", str(recipe), "--resume")
+    assert result.exit_code == 0, result.output
+    assert f"{recipe} was edited, or was written on another machine" in result.stderr
+
+
+def test_a_recipe_that_describes_itself_in_other_words_goes_on(finished, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    result = call(
+        *SMALL, "--output-dir", str(folder), "--resume", "--set", "purpose=Said in another way"
+    )
+    assert result.exit_code == 0, result.output
+
+
 def test_a_run_that_was_moved_is_resumed_where_it_lies(finished, tmp_path):
     moved = tmp_path / "moved"
     shutil.copytree(finished[0], moved)
