@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rsearch_cli.compat.bm25s import import_bm25s
 from rsearch_cli.errors import DataEmpty, DataMalformed, RecipeKeyError
 from rsearch_cli.recipe.schema import SourceConfig
 from rsearch_cli.search.analyzer import split_query
@@ -25,7 +26,6 @@ from rsearch_cli.search.index_folder import (
     build_scorer,
     describe_folder,
     draft_folder,
-    import_bm25s,
     is_whole,
     read_key,
     store_passages,

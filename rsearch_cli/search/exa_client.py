@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import re
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
+from rsearch_cli.compat.exa import silence_warnings, use_http_client
 from rsearch_cli.errors import AccessDenied, SourceError
 from rsearch_cli.protocol.characters import INVISIBLE, flatten, shorten
 from rsearch_cli.recipe.addresses import hide_login, is_http
@@ -183,22 +183,20 @@ class ExaClient:
     def _open(self) -> AsyncExa:
         import httpx
         from exa_py import AsyncExa
-        from exa_py.api_warnings import ExaWarning
 
         if self._verify is None:
             self.check()
             self._verify = httpx.create_ssl_context()  # slow to create; all clients share it
-            # exa-py prints what an answer calls a warning as it is; `_report` does it in one line.
-            warnings.simplefilter("ignore", ExaWarning)
+            silence_warnings()  # `_report` logs them, on one line each
         client = AsyncExa(self._key.get_secret_value(), self._full_url)
-        client._client = open_client(
-            # exa-py puts a status into the text of a ValueError and drops the headers.
+        http_client = open_client(
             self._check,
             base_url=client.base_url,
             headers=client.headers,
             timeout=client.timeout,
             verify=self._verify,
         )
+        use_http_client(client, http_client)
         return client
 
     async def _check(self, response: httpx.Response) -> None:

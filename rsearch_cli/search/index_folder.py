@@ -15,7 +15,6 @@ import hashlib
 import json
 import mmap
 import shutil
-import sys
 import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,14 +22,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from rsearch_cli.compat.bm25s import import_bm25s, new_scorer
 from rsearch_cli.errors import DataEmpty, SourceError
 from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.search.analyzer import split_indexed
 from rsearch_cli.types import Passage
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    pass
 
 TITLE_WEIGHT = 2
 """Times a title counts: it names the subject, and that is what queries ask for."""
@@ -120,60 +119,21 @@ class WordIds(Sequence[list[int]]):
         return (self[i] for i in range(len(self)))
 
 
-def import_bm25s() -> Any:
-    """Import bm25s without JAX.
-
-    Where JAX is installed, bm25s 0.3.16 runs it once as it is imported (`bm25s/selection.py`), and
-    JAX then reserves three quarters of the graphics card. Only its `topk` would use it; ours does
-    not call that.
-    """
-    if "bm25s" not in sys.modules:
-        hidden = {"jax": sys.modules["jax"]} if "jax" in sys.modules else {}
-        sys.modules["jax"] = None  # type: ignore[assignment]  # makes `import jax` an ImportError
-        try:
-            import bm25s  # noqa: F401
-        finally:
-            del sys.modules["jax"]
-            sys.modules.update(hidden)
-    return sys.modules["bm25s"]
-
-
 def build_scorer(passages: Iterable[Passage]) -> Any:
     """Build the `bm25s.BM25` over passages, of which only one at a time has to be in memory.
 
     Raises:
         DataEmpty: No passage holds a word.
     """
-    bm25s = import_bm25s()
     words = WordIds()
     for passage in passages:
         words.add(split_indexed(passage.title) * TITLE_WEIGHT + split_indexed(passage.text))
     if not words.vocabulary:
         raise DataEmpty(f"none of the {len(words)} passages of the corpus holds a word")
-    numbered = bm25s.tokenization.Tokenized(ids=words, vocab=words.vocabulary)
-    scorer = bm25s.BM25(backend="numpy")
-    scorer._np_csc = _sort_by_word  # its own takes half as much memory again as all the rest
+    numbered = import_bm25s().tokenization.Tokenized(ids=words, vocab=words.vocabulary)
+    scorer = new_scorer()
     scorer.index(numbered, create_empty_token=False, show_progress=False)
     return scorer
-
-
-def _sort_by_word(
-    data: NDArray[np.float32],
-    rows: NDArray[np.int32],
-    cols: NDArray[np.int32],
-    shape: Sequence[int],
-) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.int64]]:
-    """Put the scores of all passages, `[z]` in the order of passages, into that of words.
-
-    Returns:
-        Scores `[z]`, their passages `[z]`, and where each word begins `[words + 1]`.
-    """
-    import numpy as np
-
-    begins: NDArray[np.int64] = np.zeros(shape[1] + 1, dtype=np.int64)
-    np.cumsum(np.bincount(cols, minlength=shape[1]), out=begins[1:])
-    order = np.argsort(cols, kind="stable")  # keeps the passages of a word in their order
-    return data[order], rows[order], begins
 
 
 def store_passages(
