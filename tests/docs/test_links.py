@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,18 @@ def test_anchors_are_those_of_github(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# `exa`: the web, *now*\n## Twice\n## Twice\n```text\n# no heading\n```\n")
     assert anchors(page) == {"exa-the-web-now", "twice", "twice-1"}
+
+
+def test_the_architecture_places_every_part_of_the_package() -> None:
+    parts = {p.stem for p in (ROOT / "rsearch_cli").iterdir() if p.suffix == ".py" or p.is_dir()}
+    placed = set(re.findall(r"`(\w+)`", read(DOCS / "architecture.md")))
+    assert {p for p in parts - placed if not p.startswith("__")} == {"models"}
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.name != "extending.md"], ids=name_of)
+def test_files_that_are_named_exist(page: Path) -> None:
+    named = set(re.findall(r"`([\w/]+/\w+\.py)`", read(page)))
+    missing = [
+        n for n in named if not (ROOT / n).exists() and not (ROOT / "rsearch_cli" / n).exists()
+    ]
+    assert missing == []
