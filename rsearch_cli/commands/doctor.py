@@ -1,4 +1,4 @@
-"""`rsearch doctor`: check this machine and name the remedy for what is missing."""
+"""`rsearch doctor`: check this machine and print remedies."""
 
 from __future__ import annotations
 

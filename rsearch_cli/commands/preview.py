@@ -80,7 +80,7 @@ def _print(console: Console, result: dict[str, Any]) -> None:
         console.print(_samples_table(result["samples"]), "")
     prompt = result["prompt"]
     console.rule(on_one_line(f"prompt of {prompt['question']}, {prompt['tokens']} tokens"))
-    # Wrapped by the terminal, if at all: this is the prompt to the letter.
+    # Wrapped by the terminal, if at all: this is the exact prompt.
     console.print(Text(printable(prompt["text"])), soft_wrap=True)
     if result["rollout"] is not None:
         _print_rollout(console, result["rollout"])
@@ -100,7 +100,7 @@ def _counts_table(result: dict[str, Any]) -> Table:
 
 
 def _lengths_table(tokens: dict[str, Any]) -> Table:
-    table = _table("TOKENS", "LEAST", "MEDIAN", "95 %", "MOST")
+    table = _table("TOKENS", "MIN", "MEDIAN", "95 %", "MAX")
     for name in ("question", "prompt"):
         table.add_row(name, *(f"{tokens[name][key]:,}" for key in ("min", "p50", "p95", "max")))
     return table
@@ -109,7 +109,7 @@ def _lengths_table(tokens: dict[str, Any]) -> Table:
 def _room(tokens: dict[str, Any]) -> str:
     return (
         f"of {tokens['measured']:,} training questions; {tokens['cramped']:,} prompts leave less "
-        f"than rollout.max_new_tokens={tokens['max_new_tokens']:,} of "
+        f"room than rollout.max_new_tokens={tokens['max_new_tokens']:,} in "
         f"policy.max_seq_length={tokens['max_seq_length']:,}\n"
     )
 
@@ -139,7 +139,7 @@ def _print_rollout(console: Console, rollout: dict[str, Any]) -> None:
     from rich.text import Text
 
     coloured = console.is_terminal and not console.no_color
-    console.rule(Text("its rollout"))
+    console.rule(Text("rollout"))
     console.print(_masked(rollout["segments"], coloured), soft_wrap=True)
     console.rule()
     trained = f"{rollout['trained_tokens']} tokens trained"
@@ -158,7 +158,7 @@ def _print_rollout(console: Console, rollout: dict[str, Any]) -> None:
 
 
 def _masked(segments: list[dict[str, Any]], coloured: bool) -> Text:
-    """The completion, with what the system inserted told apart by colour or by marks."""
+    """Return the completion, with inserted text marked by colour or by brackets."""
     from rich.text import Text
 
     text = Text()

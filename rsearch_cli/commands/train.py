@@ -1,4 +1,4 @@
-"""`rsearch train`."""
+"""`rsearch train`: train a search agent, evaluated before and after."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Whose recipe a file is, and what is taken from a recipe that somebody else wrote.
+"""Which recipes are the user's own, and what is accepted from anybody else's.
 
-A recipe can name servers that get the user's keys, files that are read, accounts that are written
-to and money that may be spent. One that comes with a downloaded model or a folder of a run is
-therefore cut down to the settings listed here, unless rsearch itself wrote exactly this file on
-this machine, or the user says that it is to be trusted. See docs/security.md.
+A recipe can name servers that receive keys, files to read, accounts to write to and money to spend.
+Of a recipe that comes with a downloaded model or a copied run folder, only harmless settings are
+accepted, unless rsearch wrote exactly this file on this machine or the user trusts it. See
+docs/security.md.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ TAKEN = frozenset(
     alarms
     """.split()
 )
-"""Settings, and whole sections, that send nothing anywhere, open no file and cost nothing."""
+"""Settings and whole sections that send nothing, open no file and cost nothing."""
 
 OF_WORLD = frozenset(
     """
@@ -57,16 +57,16 @@ OF_WORLD = frozenset(
     questions.held_out_share questions.world evaluate.split evaluate.slice_split
     """.split()
 )
-"""Taken too where the questions are those of the invented world, which is made on this machine."""
+"""Also accepted if the questions are those of the world, which is generated on this machine."""
 
 _TRUST = "--trust-settings"
 # What a Hub id looks like: no path but a relative one of two parts does.
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 _PLAIN_SOURCE = {"type": "bm25", "corpus": "questions", "options": {}}
-# The place of a run is where its folder lies, whatever its recipe says.
+# A run is where its folder is, whatever its recipe says.
 _NOT_SHOWN = ("output_dir",)
 _SHOWN = 12
-# What lies beside the recipe of a run, an evaluation or a published agent.
+# Files beside the recipe of a run, an evaluation or a published agent.
 _BESIDE = (
     *(TRAJECTORIES, SPEND, TRACE_STATS, EVALUATION, "rsearch.json"),
     *(ADAPTER_CONFIG, f"{ADAPTER}/{ADAPTER_CONFIG}", f"{CHECKPOINT}*"),
@@ -74,10 +74,10 @@ _BESIDE = (
 
 
 def remember_own(text: str) -> None:
-    """Note that this user's rsearch wrote a recipe with this text; without effect where it cannot.
+    """Record that rsearch wrote a recipe with this text, if the state folder can be written.
 
-    The note is the name of an empty file in the user's own state folder. It stands for the content
-    alone, so that a run may be moved, and one that was changed by somebody is not recognised.
+    The record is an empty file in the user's state folder, named by the hash of the text: a run can
+    be moved, and a recipe that was changed is not recognised.
     """
     folder = _notes()
     if folder is None:
@@ -86,11 +86,11 @@ def remember_own(text: str) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (folder / _digest(text.encode())).touch(mode=0o600)
     except OSError:
-        return  # the user is asked for --trust-settings then
+        return  # the user will be asked for --trust-settings
 
 
 def is_own(path: Path) -> bool:
-    """Whether this user's rsearch wrote the file, as it is, on this machine."""
+    """Whether rsearch wrote the file with its present content on this machine, for this user."""
     folder = _notes()
     try:
         return folder is not None and (folder / _digest(path.read_bytes())).is_file()
@@ -99,7 +99,7 @@ def is_own(path: Path) -> bool:
 
 
 def is_somebodys(path: Path) -> bool:
-    """Whether a recipe lies in a run, an evaluation or an agent and was not written here."""
+    """Whether a recipe is part of a run, an evaluation or an agent and was not written here."""
     return any(any(path.parent.glob(name)) for name in _BESIDE) and not is_own(path)
 
 
@@ -119,15 +119,15 @@ def is_builtin(name: str) -> bool:
 
 
 def take_harmless(tree: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split the settings of a recipe into what is taken from anybody, and the rest.
+    """Split the settings of a recipe into harmless ones and the rest.
 
-    Where the questions or a source are not taken, those of the invented world stand in.
+    Questions and sources that are not harmless are replaced by those of the generated world.
 
     Args:
         tree: Nested settings, unchecked.
 
     Returns:
-        Nested settings that are taken; and by dotted key all others.
+        The harmless settings, nested; and all others, by dotted key.
     """
     taken: dict[str, Any] = {}
     left: dict[str, Any] = {}
@@ -150,14 +150,14 @@ def take_harmless(tree: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, An
 
 
 def describe_left_out(left: Mapping[str, Any]) -> str:
-    """Settings that were not taken, as one line."""
+    """Return settings that were not accepted on one line."""
     told = [f"{key}={show_value(value)}" for key, value in left.items()]
     more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
     return printable(", ".join(told[:_SHOWN]) + more).replace("\n", " ")
 
 
 def differing(left: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the settings left out that would have changed something.
+    """Return the settings left out that would have changed something.
 
     Args:
         left: By dotted key.
@@ -171,10 +171,11 @@ def differing(left: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str,
 
 
 def refusal(where: str, left: Mapping[str, Any]) -> str:
-    """Say that a recipe is not used as it is, and what helps."""
+    """Return the message that refuses a recipe."""
     return (
-        f"{where} was not written by rsearch on this machine, or was changed since, and sets what "
-        f"is not taken from others: {describe_left_out(left)}; if you trust it, add {_TRUST}"
+        f"{where} was not written by rsearch on this machine, or was changed since, and contains "
+        f"settings that are not accepted from others: {describe_left_out(left)}; if you trust it, "
+        f"add {_TRUST}"
     )
 
 
@@ -191,7 +192,7 @@ def _is_harmless(keys: Keys, value: Any, *, of_world: bool) -> bool:
 
 
 def _unusual(name: str, source: Any) -> dict[str, Any]:
-    """What a source of this name would do other than search the passages of the questions."""
+    """Return the settings of a source beyond searching the passages of the question set."""
     prefix = f"search.sources.{name}"
     if not isinstance(source, dict):
         return {prefix: source}
@@ -224,11 +225,11 @@ def _at(tree: Any, *keys: str) -> Any:
 
 
 def _notes() -> Path | None:
-    """Folder of the notes; RSEARCH_STATE_DIR overrides the user's state folder."""
+    """The folder of the records; RSEARCH_STATE_DIR overrides the user's state folder."""
     if chosen := os.environ.get("RSEARCH_STATE_DIR"):
         return Path(chosen).expanduser().absolute() / "recipes"
     root = Path(os.path.expanduser(platformdirs.user_state_dir("rsearch", appauthor=False)))
-    # Without a home folder it would lie in the working folder, which others may have filled.
+    # Without a home folder it would be in the working folder, which others may have filled.
     return root / "recipes" if root.is_absolute() else None
 
 
@@ -237,5 +238,5 @@ def _digest(content: bytes) -> str:
 
 
 def as_trusted(trust_settings: bool) -> bool | None:
-    """What `load_recipe` is told: without the flag it decides by where a recipe was made."""
+    """Return `trusted` for `load_recipe`; without the flag it depends on who wrote the recipe."""
     return True if trust_settings else None

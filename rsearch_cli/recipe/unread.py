@@ -1,4 +1,4 @@
-"""Settings of the command line that a run does not read, so that none is ignored without a word."""
+"""Finds settings of the command line that a run does not use, so that none is ignored silently."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Given = tuple[str, str]
 _SET: tuple[object, ...] = ()
 """Any value but null."""
 
-# Settings, the setting that decides whether they are read, and its values for which they are.
+# Settings, the setting that decides whether they are used, and its values for which they are.
 _READ_WITH: Sequence[tuple[Sequence[str], str, tuple[object, ...]]] = (
     (["questions.world"], "questions.source", ("world",)),
     (["questions.held_out_share"], "questions.path", _SET),
@@ -56,30 +56,30 @@ _NOT_READ_BY: Mapping[str, Sequence[str]] = {
     "eval": (*_OF_TRAINING, "rollout.temperature", "rollout.top_p"),
     "infer": (*_OF_TRAINING, "rollout.temperature", "reward", "evaluate"),
 }
-"""Command to the settings that it never reads; `eval` decodes greedily, `infer` has a flag."""
+"""Command to the settings it never uses; `eval` decodes greedily, `infer` has --temperature."""
 
 
 def describe_unread(recipe: Recipe, given: Sequence[Given], command: str) -> Iterator[str]:
-    """Yield a line for every setting that was given and that the command does not read.
+    """Yield a line for every given setting that the command does not use.
 
     Args:
-        recipe: The recipe with all that was given in it.
-        given: What was given on the command line.
-        command: Its name, as in `eval`.
+        recipe: The recipe with the given settings.
+        given: The settings of the command line.
+        command: Name of the command, such as `eval`.
     """
     for how, key in given:
         if _covers(_NOT_READ_BY.get(command, ()), key):
-            yield f"{how} is not read by rsearch {command}"
+            yield f"{how} is not used by rsearch {command}"
             continue
         for keys, decider, values in _READ_WITH:
             seen = _look_up(recipe, decider)
             read = seen is not None if values is _SET else seen in values
             if _covers(keys, key) and key != decider and not read:
                 state = "not set" if values is _SET else f"{_show(seen)}, not {_show(values[0])}"
-                yield f"{how} is not read: {decider} is {state}"
+                yield f"{how} is not used: {decider} is {state}"
     for name, source in recipe.search.sources.items():
         if source.type == "exa" and source.corpus != "questions":
-            yield f"search.sources.{name}.corpus is not read: type exa searches the web"
+            yield f"search.sources.{name}.corpus is not used: sources of type exa search the web"
 
 
 def _covers(keys: Sequence[str], key: str) -> bool:
@@ -98,7 +98,7 @@ def _show(value: object) -> str:
 
 
 def log_notes(loaded: LoadedRecipe, command: str, implied: int = 0) -> None:
-    """Log what loading a recipe has changed, and the settings that the command does not read.
+    """Log what loading a recipe has changed, and the settings that the command does not use.
 
     Args:
         loaded: The recipe with its settings.

@@ -1,4 +1,4 @@
-"""Checks of this machine for `rsearch doctor`: what a run needs, what is there, what to do."""
+"""Checks of this machine: what a run needs, what was found, and the remedy."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from rsearch_cli.services.keys import (
 Status = Literal["ok", "note", "problem"]
 
 MODEL_GB = 20
-"""Free disk that a 7B run asks for: 15 GB of weights from the Hub, and checkpoints."""
+"""Free disk space for a 7B run: 15 GB of weights from the Hub, and checkpoints."""
 
 KEYS = {
     "EXA_API_KEY": "web search by Exa",
@@ -49,13 +49,13 @@ KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        name: What it is.
-        status: `problem` keeps something from working here; `note` matters only to some runs.
+        name: What was checked.
+        status: `problem` if something does not work here, `note` if it matters only to some runs.
         seen: What was found.
-        remedy: What to do about it; empty where nothing is needed.
+        remedy: What to do about it; empty if nothing is needed.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Check:
 
 
 def examine_machine() -> Iterator[Check]:
-    """Run all checks, in the order in which a run would meet them."""
+    """Run all checks, in the order in which a run depends on them."""
     cards = list_cards()
     for check in (
         _python,

@@ -1,8 +1,4 @@
-"""The policy that a command asks: which recipe and weights it has, and how it is opened.
-
-Place in the path: shared by `eval` and `infer`. On failure: a recipe or a model that cannot be used
-raises what its module raises, before anything is loaded.
-"""
+"""The policy that `eval` and `infer` ask: which recipe and weights, and how they are opened."""
 
 from __future__ import annotations
 
@@ -39,32 +35,32 @@ def choose_policy(
     *,
     trust_settings: bool = False,
 ) -> tuple[LoadedRecipe, Path | None]:
-    """Put recipe and model together, where either may bring the other.
+    """Combine recipe and model; a model may bring its recipe, and a recipe names a model.
 
     Args:
         recipe: A recipe, its name or its path; None takes the recipe of the run that `model` names,
             else the quickstart.
-        overrides: `--set` settings.
+        overrides: Settings as for `--set`.
         model: See `choose_model`; None leaves it to the recipe.
-        endpoint: URL of a server that is asked instead of local weights.
-        endpoint_model: The model's name there.
-        flags: Further flags, as `load_recipe` takes them.
-        trust_settings: Take every setting that the model brings, wherever it was made.
+        endpoint: URL of a server to use instead of local weights.
+        endpoint_model: The model's name on that server.
+        flags: Further settings, as for `load_recipe`.
+        trust_settings: Accept every setting of the model's recipe, whoever wrote it.
 
     Returns:
-        The recipe with all flags in it, and the folder of an adapter for local weights, or None.
+        The recipe with all settings, and the folder of an adapter for local weights, or None.
 
     Raises:
         RecipeError: The recipe or a setting cannot be used.
-        PolicyError: `model` names nothing that can be used.
-        UsageError: Options contradict each other.
+        PolicyError: `model` cannot be used.
+        UsageError: Arguments contradict each other.
     """
     named = [override for override in overrides if override.startswith("policy.model=")]
     trusted = as_trusted(trust_settings)
     chosen = ModelChoice()
     if model is not None:
         chosen = choose_model(model, trusted=trust_settings or bool(named))
-    # An adapter's base may be named by hand, as for one whose folder has moved.
+    # The base of an adapter may be overridden, such as after its folder was moved.
     base = None if chosen.adapter and named else chosen.base
     if chosen.recipe is not None:
         theirs = trust_settings or is_own(chosen.recipe)
@@ -85,8 +81,8 @@ def choose_policy(
     if loaded.left_out:
         name = printable(str(model or recipe))
         logger.warning(
-            f"not taken from the recipe of {name}, which was not made here: "
-            f"{describe_left_out(loaded.left_out)}; take all of it with --trust-settings"
+            f"settings of the recipe of {name} that are not accepted from others: "
+            f"{describe_left_out(loaded.left_out)}; --trust-settings accepts them"
         )
     on_server = loaded.recipe.policy.endpoint.url is not None
     if endpoint_model is not None and not on_server:
@@ -110,13 +106,13 @@ def open_policy(
         recipe: All settings.
         adapter: Folder of a trained adapter for local weights, or None.
         services: Calls to a server go through them.
-        check: Looks at the prompts to be asked, before anything is loaded or sent.
-        server: The server, if it is open already; its owner closes it.
-        today: Date for chat templates of local weights that write one; None is a fixed day, so that
-            results are the same on every day.
+        check: Called to check the prompts before anything is loaded or sent.
+        server: The server, if it is already open; the caller closes it.
+        today: Date for chat templates of local weights that contain one; None is a fixed day, so
+            that results do not depend on the date.
 
     Returns:
-        The policy, and the recipe with the prompts that its chat template can hold.
+        The policy, and the recipe with prompts that the chat template supports.
 
     Raises:
         PolicyError: The weights cannot be loaded.
@@ -145,10 +141,10 @@ def open_policy(
 
 @contextmanager
 def open_endpoint(recipe: Recipe, services: Services) -> Iterator[EndpointPolicy]:
-    """Open the server that the recipe names, and let it show that it answers.
+    """Connect to the server that the recipe names, and check that it answers.
 
     Raises:
-        PolicyError: The server does not know the model, or refuses what it is asked.
+        PolicyError: The server does not know the model, or refuses the requests.
         ServiceFailure: It does not answer.
         AccessDenied: It needs a key, and there is none, or it refuses the key.
     """

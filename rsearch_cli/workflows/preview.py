@@ -1,7 +1,6 @@
-"""What `rsearch preview` shows, gathered: questions, lengths, a prompt, a rollout with its mask.
+"""What a recipe trains on: questions, token lengths, the exact prompt, and one rollout.
 
-Place in the path: the command's body; it opens what a training run opens, in the same order, and
-trains nothing. On failure: whatever is wrong with the input is raised before the model is loaded.
+Opens what training opens, in the same order, so the same mistakes are found before the model loads.
 """
 
 from __future__ import annotations
@@ -28,19 +27,19 @@ from rsearch_cli.types import Question, Trajectory
 logger = logging.getLogger(__name__)
 
 MEASURED = 1000
-"""Most questions whose lengths are measured."""
+"""Maximum number of questions whose lengths are measured."""
 
 
 def make_preview(recipe: Recipe, samples: int, *, with_rollout: bool) -> dict[str, Any]:
-    """Gather what a run of the recipe starts from, ready for JSON.
+    """Return what a run of the recipe starts with, ready for JSON.
 
     Args:
-        recipe: The run's.
-        samples: Training questions that are listed.
+        recipe: All settings of the run.
+        samples: Number of training questions to list.
         with_rollout: Load the model and sample one completion, as training does.
 
     Raises:
-        RsearchError: Any of its kinds; see the modules that are called.
+        RsearchError: The run could not start.
     """
     locate_model(recipe.policy.model)
     question_set = open_question_set(recipe.questions, recipe.seed)
@@ -79,11 +78,11 @@ def make_preview(recipe: Recipe, samples: int, *, with_rollout: bool) -> dict[st
 
 
 def describe_rollout(trajectory: Trajectory, chat_tokenizer: ChatTokenizer) -> dict[str, Any]:
-    """A completion as its loss sees it, ready for JSON.
+    """Return a completion as the loss sees it, ready for JSON.
 
     Returns:
-        `segments` in order, each with `text` (its tokens, special ones included), `tokens` and
-        whether it is `trained`; `token_ids` and `mask`, both `[L]`; and how it went.
+        `segments` in order, each with `text` (including special tokens), `tokens` and whether it is
+        `trained`; `token_ids` and `mask`, both `[L]`; and the outcome.
     """
     question = trajectory.question
     mask = trajectory.model_mask
@@ -131,7 +130,7 @@ def _roll_out(
 def _measure(
     questions: Sequence[Question], chat_tokenizer: ChatTokenizer, recipe: Recipe
 ) -> dict[str, Any]:
-    """Lengths in tokens, and how many prompts leave less room than a completion may take."""
+    """Return lengths in tokens, and how many prompts leave too little room for a completion."""
     prompts = [render_question(q, chat_tokenizer, recipe).tokens for q in questions]
     longest = recipe.policy.max_seq_length
     wanted = recipe.rollout.max_new_tokens
@@ -146,7 +145,7 @@ def _measure(
 
 
 def _spread(lengths: Iterable[int]) -> dict[str, int]:
-    """Least, median, 95th percentile (nearest rank) and most."""
+    """Return minimum, median, 95th percentile (nearest rank) and maximum."""
     ordered = sorted(lengths)
 
     def at(share: float) -> int:

@@ -127,7 +127,7 @@ def test_data_and_index(place: Path) -> None:
 
 def test_preview(place: Path) -> None:
     said = call("preview", *recipe_options(place))
-    assert "TYPE" in said and "its rollout" in said
+    assert "TYPE" in said and " rollout " in said
     told = json.loads(call("preview", *recipe_options(place), "--json"))
     assert told["samples"][0]["type"].startswith(f"type {ATTACK}")
 

@@ -128,7 +128,7 @@ def test_without_a_rollout_no_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -
     assert result.exit_code == 0
     told = json.loads(result.stdout)
     assert told["rollout"] is None and told["prompt"]["tokens"] > 0
-    assert "its rollout" not in call("--no-rollout").stdout
+    assert " rollout " not in call("--no-rollout").stdout
 
 
 def test_an_opened_thought_belongs_to_the_prompt() -> None:

@@ -114,7 +114,7 @@ def test_a_flag_that_the_run_does_not_read_is_told(tmp_path):
     arguments = ["--reward-model", "gpt-4o", "--data-path", str(tmp_path / "none.jsonl")]
     result = call(*arguments)
     assert result.exit_code == 21
-    assert "warning: --reward-model is not read: reward.answer is f1, not judge\n" in result.stderr
+    assert "warning: --reward-model is not used: reward.answer is f1, not judge\n" in result.stderr
 
 
 def test_progress_goes_to_stderr(finished):

@@ -107,7 +107,7 @@ def test_infer_sends_nothing_to_the_address_of_a_published_agent(
     assert json.loads(result.stdout)["searches"] > 0, "it is asked with its weights, and searches"
     assert thief.requests == []
     told = " ".join(result.stderr.split())
-    assert "which was not made here: " in told and "take all of it with --trust-settings" in told
+    assert "that are not accepted from others: " in told and "--trust-settings accepts them" in told
     assert f'policy.endpoint.url="{thief.base_url}"' in told
     assert "budget.max_usd=100000.0" in told and 'hub.model_id="thief/loot"' in told
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import rsearch_cli
+from rsearch_cli.app import COMMANDS
 
 PACKAGE = Path(rsearch_cli.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -153,6 +154,25 @@ def test_every_part_has_a_layer(path: Path) -> None:
 @pytest.mark.parametrize("path", [p for p in MODULES if unit(p) != "__init__"], ids=relative)
 def test_imports_go_downward(path: Path) -> None:
     assert forbidden_imports(unit(path), parse(path)) == []
+
+
+def test_nothing_imports_a_command_but_the_app() -> None:
+    """Commands share their options; the app imports a command when it is invoked."""
+    for path in MODULES:
+        names = imported_names(ast.walk(parse(path)))
+        commands = {n for n in names if n.startswith("rsearch_cli.commands.")}
+        allowed = "rsearch_cli.commands.options." if unit(path) == "commands" else "nothing"
+        assert [n for n in commands if not n.startswith(allowed)] == [], relative(path)
+    assert {entry[0] for entry in COMMANDS.values()} == {
+        path.stem for path in (PACKAGE / "commands").glob("*.py")
+    } - {"__init__", "options"}
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "workflows").glob("*.py")), ids=relative)
+def test_workflows_know_no_command_line_and_print_no_result(path: Path) -> None:
+    names = imported_names(ast.walk(parse(path)))
+    printing = ("typer", "rsearch_cli.streams", "rsearch_cli.ui.output", "rsearch_cli.ui.stderr")
+    assert [name for name in names if name.startswith(printing)] == []
 
 
 @pytest.mark.parametrize("command", ["eval", "infer"])

@@ -34,15 +34,15 @@ def test_the_table_names_keys_of_the_schema() -> None:
     [
         (
             {"reward.judge.model": "gpt-4o"},
-            "--reward-model is not read: reward.answer is f1, not judge",
+            "--reward-model is not used: reward.answer is f1, not judge",
         ),
         (
             {"wandb.project": "mine"},
-            "--wandb-project is not read: wandb.enabled is false, not true",
+            "--wandb-project is not used: wandb.enabled is false, not true",
         ),
         (
             {"train.num_generations": 4, "stage": "sft"},
-            "--num-generations is not read: stage is sft, not grpo",
+            "--num-generations is not used: stage is sft, not grpo",
         ),
     ],
 )
@@ -61,12 +61,12 @@ def test_a_flag_that_is_not_read_is_told(flags: dict[str, Any], told: str) -> No
     ],
 )
 def test_an_override_that_is_not_read_is_told(override: str, told: str) -> None:
-    assert tell(override) == [f"--set {override.partition('=')[0]} is not read: {told}"]
+    assert tell(override) == [f"--set {override.partition('=')[0]} is not used: {told}"]
 
 
 def test_a_world_beside_another_set_is_told() -> None:
     assert tell("questions.world.seed=9", recipe="hotpot-hard") == [
-        "--set questions.world.seed is not read: questions.source is hotpotqa, not world"
+        "--set questions.world.seed is not used: questions.source is hotpotqa, not world"
     ]
 
 
@@ -80,7 +80,7 @@ def test_every_key_of_a_nested_override_is_looked_at() -> None:
 def test_a_corpus_beside_exa_is_told_wherever_it_stands() -> None:
     settings = ("search.sources.News.corpus=mine.jsonl",)
     assert tell(*settings, recipe="hotpot-hard") == [
-        "search.sources.News.corpus is not read: type exa searches the web"
+        "search.sources.News.corpus is not used: sources of type exa search the web"
     ]
     assert tell(*settings) == []
 
@@ -97,7 +97,7 @@ def test_a_corpus_beside_exa_is_told_wherever_it_stands() -> None:
 )
 def test_what_a_command_never_reads_is_told(command: str, key: str) -> None:
     name = key.partition("=")[0]
-    assert tell(key, command=command) == [f"--set {name} is not read by rsearch {command}"]
+    assert tell(key, command=command) == [f"--set {name} is not used by rsearch {command}"]
     assert tell(key) == []
 
 
