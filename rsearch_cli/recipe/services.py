@@ -58,7 +58,8 @@ class JudgeConfig(BaseConfig):
     max_output_tokens: int = Field(
         64, ge=1, le=8192, description="Maximum length of a verdict, in tokens."
     )
-    # gpt-4o-mini: https://developers.openai.com/api/docs/pricing, checked on 2026-11-26.
+    # gpt-4o-mini: https://developers.openai.com/api/docs/pricing, as quoted elsewhere on
+    # 2026-11-26.
     usd_per_million_input_tokens: float = Field(
         0.15, ge=0.0, description="Price of a million input tokens, in USD."
     )
