@@ -1,1 +1,1 @@
-"""Measuring: rollouts over a split, metrics with intervals, and how they are shown."""
+"""Evaluation: answers to a list of questions, their scores, summaries and comparisons."""

@@ -1,11 +1,10 @@
-"""How sure a mean over questions is: 95 % intervals, each with the name of its method.
+"""Confidence intervals of means over questions, each with the name of its method.
 
-A share, such as exact match, gets Wilson's score interval, a difference of two paired shares that
-of Bonett and Price, and the mean of any other score a percentile bootstrap over the questions. The
-bootstrap knows no values but those it was given: of 4 scores of 1 it says `[1, 1]`. Where fewer
-than `LEAST_DIFFERENT` scores differ from the most common one, the formula of the share is used
-instead: no score in [0, 1] varies more than a share of the same mean, so its interval is rather too
-wide.
+A share, such as exact match, gets Wilson's score interval, a difference of two paired shares the
+interval of Bonett and Price, and any other mean a percentile bootstrap over the questions. The
+bootstrap only resamples the values it was given: of four scores of 1 it returns `[1, 1]`. If fewer
+than `LEAST_DIFFERENT` scores differ from the most common one, the formula for shares is used
+instead. It is conservative, since no score in [0, 1] varies more than a share of the same mean.
 """
 
 from __future__ import annotations
@@ -26,22 +25,22 @@ if TYPE_CHECKING:
 WILSON, BONETT_PRICE, BOOTSTRAP = "Wilson", "Bonett-Price", "bootstrap"
 
 LEAST_DIFFERENT = 10
-"""Scores that differ from the most common one, below which there is no bootstrap."""
+"""Least number of scores that differ from the most common one for a bootstrap."""
 
 METHODS = (
     "95 % intervals: Wilson for shares, Bonett-Price for their paired differences, percentile "
-    f"bootstrap over questions for other means (as for shares where fewer than {LEAST_DIFFERENT} "
-    "scores differ from the rest)"
+    f"bootstrap over questions for other means (as for shares if fewer than {LEAST_DIFFERENT} "
+    "scores differ from the most common one)"
 )
-"""What stands below a table with intervals."""
+"""Caption of a table with intervals."""
 
-# Indices drawn at once: 16 MB at 8 bytes each, whatever the number of questions.
+# Indices drawn at once: 16 MB of 8 bytes each, whatever the number of questions.
 _CHUNK = 2_000_000
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A closed interval, in the unit of the values it was made from, and how it was made."""
+    """A closed interval, in the unit of its values, and the method that computed it."""
 
     low: float
     high: float
@@ -49,12 +48,12 @@ class Interval:
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95, seed: int = 0) -> Interval:
-    """Interval of the mean of scores in [0, 1], by the method that fits them.
+    """Return the interval of the mean of scores in [0, 1], by the method that suits them.
 
     Args:
-        values: `[n]` One score a question.
-        level: Confidence, in (0, 1).
-        seed: Of the bootstrap; same seed and values, same interval.
+        values: `[n]` One score per question.
+        level: Confidence level, in (0, 1).
+        seed: Seed of the bootstrap; same seed and values, same interval.
 
     Raises:
         DataEmpty: There are no values.
@@ -68,14 +67,14 @@ def mean_interval(values: Sequence[float], level: float = 0.95, seed: int = 0) -
 def paired_difference(
     before: Sequence[float], after: Sequence[float], level: float = 0.95, seed: int = 0
 ) -> tuple[float, Interval]:
-    """Mean of `after - before` over questions, with its interval.
+    """Return the mean of `after - before` over questions, with its interval.
 
-    Scores are paired, so that the difficulty of a question cancels out: the bootstrap draws a
-    question with both of its scores (Koehn 2004, Statistical significance tests for machine
-    translation evaluation).
+    Scores are paired, so the difficulty of a question cancels out: the bootstrap draws a question
+    with both of its scores (Koehn 2004, Statistical significance tests for machine translation
+    evaluation).
 
     Args:
-        before: `[n]` One score in [0, 1] a question.
+        before: `[n]` One score in [0, 1] per question.
         after: `[n]` Scores of the same questions in the same order.
         level: As in `mean_interval`.
         seed: As in `mean_interval`.
@@ -94,13 +93,12 @@ def paired_difference(
 
 
 def wilson_interval(right: float, n: int, level: float = 0.95) -> Interval:
-    """Score interval of a share (Wilson 1927).
+    """Return the score interval of a share (Wilson 1927).
 
     Args:
-        right: How many of `n`; a sum of scores in [0, 1] gives an interval that is too wide rather
-            than too narrow.
-        n: How many there are.
-        level: Confidence, in (0, 1).
+        right: Number of successes; a sum of scores in [0, 1] gives a conservative interval.
+        n: Number of trials.
+        level: Confidence level, in (0, 1).
 
     Raises:
         DataEmpty: `n` is 0.
@@ -115,13 +113,13 @@ def wilson_interval(right: float, n: int, level: float = 0.95) -> Interval:
 
 
 def bonett_price_interval(gained: float, lost: float, n: int, level: float = 0.95) -> Interval:
-    """Interval of the difference of two paired shares (Bonett and Price 2012, adjusted Wald).
+    """Return the interval of the difference of two paired shares (Bonett and Price 2012).
 
     Args:
-        gained: Questions that only the second is right on; or a sum of gains in [0, 1].
-        lost: Questions that only the first is right on; or a sum of losses.
-        n: All questions.
-        level: Confidence, in (0, 1).
+        gained: Questions that only the second answers correctly, or a sum of gains in [0, 1].
+        lost: Questions that only the first answers correctly, or a sum of losses.
+        n: Number of questions.
+        level: Confidence level, in (0, 1).
 
     Raises:
         DataEmpty: `n` is 0.
@@ -136,12 +134,12 @@ def bonett_price_interval(gained: float, lost: float, n: int, level: float = 0.9
 def bootstrap_interval(
     values: Sequence[float], level: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> Interval:
-    """Percentile bootstrap interval of the mean (Efron & Tibshirani 1993, chapter 13).
+    """Return the percentile bootstrap interval of the mean (Efron & Tibshirani 1993, chapter 13).
 
     Args:
-        values: `[n]` One score a question.
+        values: `[n]` One score per question.
         level: Share of resampled means inside the interval, in (0, 1).
-        resamples: How often the n questions are drawn anew, with replacement.
+        resamples: Number of resamples of n questions, with replacement.
         seed: Same seed and values, same interval.
 
     Raises:
@@ -164,7 +162,7 @@ def bootstrap_interval(
 
 
 def _fit_bootstrap(values: Sequence[float]) -> bool:
-    """Whether a bootstrap can say how the mean of these values varies."""
+    """Whether the values vary enough for a bootstrap of their mean."""
     counts = Counter(values)
     common = max(counts.values(), default=0)
     is_share = all(value in (-1.0, 0.0, 1.0) for value in counts)
@@ -172,14 +170,14 @@ def _fit_bootstrap(values: Sequence[float]) -> bool:
 
 
 def _quantile(level: float, n: int) -> float:
-    """The quantile of the normal distribution for a two-sided level.
+    """Return the quantile of the normal distribution for a two-sided level.
 
     Raises:
         DataEmpty: There are no values.
         ValueError: `level` is not in (0, 1).
     """
     if not n:
-        raise DataEmpty("no interval without questions: 0 values given; evaluate at least one")
+        raise DataEmpty("no interval of 0 values; evaluate at least one question")
     if not 0.0 < level < 1.0:
-        raise ValueError(f"level must lie between 0 and 1, it is {level:g}")
+        raise ValueError(f"level must be between 0 and 1, got {level:g}")
     return NormalDist().inv_cdf((1 + level) / 2)

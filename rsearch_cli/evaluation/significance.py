@@ -1,8 +1,4 @@
-"""Whether a paired difference can be chance: exact McNemar, and random sign flips.
-
-Place in the path: `comparison` asks for one p-value a metric. On failure: none; no difference at
-all is p = 1.
-"""
+"""Significance tests of paired differences: exact McNemar, and random sign flips."""
 
 from __future__ import annotations
 
@@ -10,21 +6,21 @@ from collections.abc import Sequence
 from math import comb
 
 FLIPS = 20_000
-"""Random sign assignments; the smallest p-value is 1 / (FLIPS + 1)."""
+"""Random sign assignments per test; the smallest p-value is 1 / (FLIPS + 1)."""
 
-# Signs drawn at once: 16 MB at 8 bytes each, whatever the number of questions.
+# Signs drawn at once: 16 MB of 8 bytes each, whatever the number of questions.
 _CHUNK = 2_000_000
 
 
 def mcnemar_exact(gained: int, lost: int) -> float:
-    """Two-sided exact McNemar test (McNemar 1947; binomial form).
+    """Return the p-value of the two-sided exact McNemar test (McNemar 1947; binomial form).
 
-    Under the null hypothesis each of the questions whose correctness changed could as well have
-    changed the other way.
+    Under the null hypothesis, every question whose correctness changed could equally well have
+    changed in the other direction.
 
     Args:
-        gained: Questions that only the second is right on.
-        lost: Questions that only the first is right on.
+        gained: Questions that only the second answers correctly.
+        lost: Questions that only the first answers correctly.
     """
     changed = gained + lost
     # Exact integers up to the division: comb() is huge for thousands of questions.
@@ -33,15 +29,15 @@ def mcnemar_exact(gained: int, lost: int) -> float:
 
 
 def sign_flip_test(differences: Sequence[float], flips: int = FLIPS, seed: int = 0) -> float:
-    """Two-sided paired permutation test of the mean difference (Fisher 1935, randomisation test).
+    """Return the p-value of a two-sided paired permutation test of the mean (Fisher 1935).
 
-    Under the null hypothesis the two scores of a question could have been swapped, which flips the
-    sign of their difference. The p-value counts the observed assignment as one of the draws
-    (Phipson and Smyth 2010), so it is never 0.
+    Under the null hypothesis, the two scores of a question could have been swapped, which flips the
+    sign of their difference. The observed assignment counts as one of the draws (Phipson and Smyth
+    2010), so the p-value is never 0; without any difference it is 1.
 
     Args:
-        differences: `[n]` Second minus first, one a question.
-        flips: Random sign assignments.
+        differences: `[n]` Second minus first, one per question.
+        flips: Number of random sign assignments.
         seed: Same seed and differences, same p-value.
     """
     import numpy as np

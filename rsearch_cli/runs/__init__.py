@@ -1,1 +1,1 @@
-"""Everything about folders on disk: file names, run folders, atomic writes and locks."""
+"""Folders on disk: file names, run and evaluation folders, atomic writes, and locks."""

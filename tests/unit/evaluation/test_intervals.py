@@ -158,7 +158,7 @@ def test_every_resample_is_used_when_they_come_in_chunks(monkeypatch: pytest.Mon
 
 def test_no_values_are_an_error() -> None:
     for make in (bootstrap_interval, mean_interval):
-        with pytest.raises(DataEmpty, match="0 values given; evaluate at least one"):
+        with pytest.raises(DataEmpty, match="0 values; evaluate at least one"):
             make([])
     with pytest.raises(DataEmpty, match="0 values"):
         paired_difference([], [])
@@ -167,7 +167,7 @@ def test_no_values_are_an_error() -> None:
 @pytest.mark.parametrize("level", [0.0, 1.0, 95])
 def test_levels_are_shares(level: float) -> None:
     for make in (bootstrap_interval, mean_interval):
-        with pytest.raises(ValueError, match="level must lie between 0 and 1"):
+        with pytest.raises(ValueError, match="level must be between 0 and 1"):
             make([0.0, 1.0], level=level)
 
 
