@@ -269,14 +269,14 @@ def test_a_checkpoint_cut_in_half_is_set_aside_for_the_one_before(run, whole):
         f"checkpoint-3 is not used: adapter_model.safetensors has {size // 2} bytes where {size} "
         "were written; renamed to checkpoint-3.damaged"
     )
-    assert said in resume(run).splitlines()
+    assert f"warning: {said}" in resume(run).splitlines()
     assert outcome(run) == whole
 
 
 def test_a_checkpoint_without_one_of_its_files_is_set_aside(run, whole):
     (run / "checkpoint-3" / "rng_state.pth").unlink()
     said = "checkpoint-3 is not used: rng_state.pth is missing; renamed to checkpoint-3.damaged"
-    assert said in resume(run).splitlines()
+    assert f"warning: {said}" in resume(run).splitlines()
     assert outcome(run) == whole
 
 
@@ -291,7 +291,7 @@ def test_a_torn_metrics_row_is_measured_again(run, whole):
     metrics = run / "metrics.jsonl"
     os.truncate(metrics, metrics.stat().st_size - 20)
     said = "checkpoint-3 is not used: metrics.jsonl ends at step 2; renamed to checkpoint-3.damaged"
-    assert said in resume(run).splitlines()
+    assert f"warning: {said}" in resume(run).splitlines()
     assert outcome(run) == whole
 
 
@@ -303,7 +303,7 @@ def test_trajectories_that_were_cut_are_noticed(run, whole):
         "trajectories.jsonl lacks rows of 2 of the 3 finished steps, the first is step 2; the run "
         "continues without them"
     )
-    assert said in resume(run).splitlines()
+    assert f"warning: {said}" in resume(run).splitlines()
     assert [row["step"] for row in read_rows(run, "trajectories.jsonl")].count(4) == 8
     assert outcome(run)["metrics"] == whole["metrics"]
 
@@ -314,9 +314,10 @@ def test_metrics_that_are_lost_are_noticed_and_damaged_ones_kept(run, whole):
     file.write_bytes(b"\x00" * len(first) + b"\n" + b"".join(others))
     damaged = file.read_bytes()
     lines = resume(run).splitlines()
-    assert "metrics.jsonl is damaged in line 1; a copy is kept as metrics.jsonl.damaged" in lines
+    said = "metrics.jsonl is damaged in line 1; a copy is kept as metrics.jsonl.damaged"
+    assert f"warning: {said}" in lines
     said = "metrics.jsonl lacks rows of 3 of the 3 finished steps, the first is step 1; the run "
-    assert said + "continues without them" in lines
+    assert f"warning: {said}continues without them" in lines
     assert (run / "metrics.jsonl.damaged").read_bytes() == damaged
     assert outcome(run)["adapter"] == whole["adapter"]
 
