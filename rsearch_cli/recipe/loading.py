@@ -102,8 +102,6 @@ def override_recipe(
     recipe: Recipe,
     overrides: Sequence[str] = (),
     flags: Mapping[str, object] | None = None,
-    *,
-    name: str = "recipe",
 ) -> LoadedRecipe:
     """Apply overrides to a recipe that is already loaded, and check the whole; see `load_recipe`.
 
@@ -113,6 +111,7 @@ def override_recipe(
     data = recipe.model_dump()
     code = recipe.policy.trust_remote_code  # which the dump leaves out
     flags = {"policy.trust_remote_code": code or None, **(flags or {})}
+    name = Path(recipe.output_dir.replace("{recipe}", "recipe")).name
     return _resolve(Path(f"{name}.yaml"), [Layer("the recipe", data)], [], overrides, flags)
 
 

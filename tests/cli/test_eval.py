@@ -17,6 +17,7 @@ from openai_chat import API_KEY, ChatServer, grade_by_text
 from openai_policy import SETTINGS, write_as_agent, write_files
 from typer.testing import CliRunner, Result
 
+import rsearch_cli
 from rsearch_cli.app import app
 from rsearch_cli.runs import output_folder
 from rsearch_cli.runs.jsonl import append_rows
@@ -142,6 +143,27 @@ def test_a_finished_evaluation_is_only_told_again(nano, monkeypatch):
     assert again.exit_code == 0, again.output
     assert "continues with the 18 stored answers" in again.stderr
     assert again.stdout == first.stdout and figures(folder) == before
+
+
+@pytest.mark.parametrize("loaded", [False, True], ids=["name", "recipe"])
+def test_python_gets_the_results_of_the_command_and_prints_nothing(nano, capsys, loaded):
+    folder, _ = nano
+    options: dict[str, Any] = {
+        "overrides": [word for word in SMALL[:8] if word != "--set"],
+        "limit": 6,
+        "batch_size": 4,
+    }
+    report = rsearch_cli.evaluate(
+        rsearch_cli.load_recipe("quickstart") if loaded else None,
+        methods=["rsearch", "rag", "direct"],
+        output_dir=folder,
+        **options,
+    )
+    assert report.results == read(folder) and report.folder == folder
+    assert [result.method for result in report.answers[::6]] == ["rsearch", "rag", "direct"]
+    assert capsys.readouterr() == ("", "")
+    with pytest.raises(rsearch_cli.RsearchError, match="one or more of rsearch, rag, direct; got"):
+        rsearch_cli.evaluate(methods=["magic"], output_dir=folder, **options)
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.55, 0.99])
@@ -342,7 +364,7 @@ def test_compare_names_the_settings_that_differ(ask_server, tmp_path):
     ("arguments", "code", "message"),
     [
         (["--method", "rsearch,rags"], 2, "got 'rags'"),
-        (["--endpoint-model", "m"], 2, "names a model on --endpoint URL"),
+        (["--endpoint-model", "m"], 2, "names a model on a server; give --endpoint URL too"),
         (["--recipe", "quikstart"], 11, "quickstart"),
         (["--set", "search.topk=3"], 12, "search.top_k"),
         (
