@@ -69,7 +69,7 @@ class Session:
         self._screen.print(f"{agent.name}, searching {sources}. Type a question, /help or /quit.")
         if agent.examples:
             self._screen.print(
-                f"Its sources cover an invented world only. For example, ask: {agent.examples[0]}"
+                f"Its sources cover a fictional world only. For example, ask: {agent.examples[0]}"
             )
 
     def take(self, entry: str) -> None:

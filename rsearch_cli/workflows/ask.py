@@ -230,7 +230,7 @@ def _name_model(recipe: Recipe, given: str | Path | None) -> str:
 
 
 def _find_examples(recipe: Recipe) -> tuple[str, ...]:
-    """Questions about the invented world, which nobody could come up with."""
+    """Questions about the fictional world, which nobody could come up with."""
     if recipe.questions.source != "world":
         return ()
     world = open_question_set(recipe.questions, recipe.seed)

@@ -68,7 +68,7 @@ def test_it_begins_with_who_answers_and_what_to_ask(make_answer, capsys):
     Session(Answering(make_answer()), Screen()).run(Lines())
     assert capsys.readouterr().out == (
         "builtin:nano, searching General, News, Academy. Type a question, /help or /quit.\n"
-        "Its sources cover an invented world only. For example, ask: Who wrote it?\n"
+        "Its sources cover a fictional world only. For example, ask: Who wrote it?\n"
     )
 
 
