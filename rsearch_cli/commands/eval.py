@@ -24,6 +24,7 @@ from rsearch_cli.commands.options import (
     TrustSettings,
     use_services,
 )
+from rsearch_cli.recipe.flags import flag_names
 from rsearch_cli.streams import echo
 from rsearch_cli.ui.output import print_json, rich_stdout
 
@@ -35,17 +36,26 @@ eval_app = typer.Typer(add_completion=False)
 
 OutputDir = Annotated[
     Path | None,
-    typer.Option(help="Evaluation folder; default: evals/NAME. Continued if it exists."),
+    typer.Option(
+        metavar="DIR",
+        help="Evaluation folder; an evaluation in it is continued.",
+        show_default="evals/NAME",
+    ),
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Start over if the folder has an evaluation.")
 ]
 Method = Annotated[
-    str, typer.Option(help="rsearch, rag (one search) or direct (none); several: a,b.")
+    str,
+    typer.Option(
+        metavar="NAMES", help="Comma-separated: rsearch, rag (one search), direct (none)."
+    ),
 ]
 DataPath = Annotated[
     str | None,
     typer.Option(
+        *flag_names("questions.path"),
+        metavar="FILE",
         help="Question file; all of it is used unless --split is given.",
         rich_help_panel=QUESTION_PANEL,
     ),
@@ -53,29 +63,40 @@ DataPath = Annotated[
 Split = Annotated[
     str | None,
     typer.Option(
-        "--split",
-        "--data-split",
-        help="Default: the recipe's evaluate.split.",
+        *flag_names("evaluate.split"),
+        metavar="NAME",
+        help="Split to evaluate.",
+        show_default="evaluate.split of the recipe",
         rich_help_panel=QUESTION_PANEL,
     ),
 ]
 Limit = Annotated[
     int | None,
     typer.Option(
+        *flag_names("evaluate.limit"),
         min=1,
-        help="Number of questions; default: the recipe's evaluate.limit, or the whole file.",
+        metavar="N",
+        help="Maximum number of questions.",
+        show_default="evaluate.limit of the recipe, or the whole file",
         rich_help_panel=QUESTION_PANEL,
     ),
 ]
 Seed = Annotated[
     int | None,
-    typer.Option(help="Determines which questions are held out.", rich_help_panel=QUESTION_PANEL),
+    typer.Option(
+        *flag_names("seed"),
+        metavar="N",
+        help="Seed that selects the held-out questions.",
+        rich_help_panel=QUESTION_PANEL,
+    ),
 ]
 BatchSize = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Questions asked at once; default: rollout.micro_batch, at most 32.",
+        metavar="N",
+        help="Questions asked at once.",
+        show_default="rollout.micro_batch of the recipe, at most 32",
         rich_help_panel=QUESTION_PANEL,
     ),
 ]
@@ -83,11 +104,12 @@ UseJudge = Annotated[
     bool | None,
     typer.Option(
         "--judge/--no-judge",
-        help="Score answers with an LLM judge; default: if the recipe's reward uses one.",
+        help="Score answers with an LLM judge.",
+        show_default="if the recipe's reward uses one",
         rich_help_panel=SERVICES_PANEL,
     ),
 ]
-ResultsJson = Annotated[bool, typer.Option("--json", help="Print results.json instead.")]
+ResultsJson = Annotated[bool, typer.Option("--json", help="Print results.json.")]
 SIDE_HELP = "Evaluation folder, or FOLDER:METHOD."
 
 
@@ -115,9 +137,10 @@ def evaluate(
     trust_remote_code: TrustRemoteCode = False,
     as_json: ResultsJson = False,
 ) -> None:
-    """Measure a search agent, and the same model with one search or none.
+    """Evaluate a search agent, and the same model with one search or none.
 
-    Answers are stored batch by batch: after an interruption, the same command continues.
+    Answers are stored in batches; after an interruption, run the same command
+    again to continue.
 
     Example: rsearch eval --model runs/quickstart --method rsearch,rag,direct
     """
@@ -162,7 +185,8 @@ def compare(
 ) -> None:
     """Compare two evaluations of the same questions.
 
-    Shows differences with significance tests, and the questions whose answers flipped.
+    Shows differences with significance tests, and the questions whose answers
+    flipped.
 
     Example: rsearch eval compare evals/before evals/after
     """

@@ -30,7 +30,7 @@ def push(
         list[str] | None,
         typer.Option(
             metavar="KINDS",
-            help="adapter, merged or gguf, or several separated by commas.",
+            help="Comma-separated: adapter, merged, gguf.",
             show_default="adapter",
         ),
     ] = None,
@@ -53,7 +53,8 @@ def push(
         typer.Option("--dry-run", help="Show the files and the model card without uploading."),
     ] = False,
     hub_token: Annotated[
-        str | None, typer.Option(help="Hub token; prefer the HF_TOKEN environment variable.")
+        str | None,
+        typer.Option(metavar="TOKEN", help="Access token for the Hub. Prefer HF_TOKEN."),
     ] = None,
     trust_settings: TrustSettings = False,
     trust_remote_code: TrustRemoteCode = False,

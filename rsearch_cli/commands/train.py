@@ -42,7 +42,10 @@ def train(
     output_dir: Annotated[
         str | None,
         typer.Option(
-            help="Run folder; default: the recipe's output_dir.", rich_help_panel=RUN_PANEL
+            metavar="DIR",
+            help="Run folder.",
+            show_default="output_dir of the recipe",
+            rich_help_panel=RUN_PANEL,
         ),
     ] = None,
     overwrite: Annotated[

@@ -52,7 +52,13 @@ FLAGS: Mapping[str, tuple[str, ...]] = {
 """Dotted key of the recipe to its flag on the command line, and to older names of that flag."""
 
 _HELP_COLUMNS = 30
-_OTHER_FLAGS = {"policy.endpoint.url": "--endpoint", "policy.endpoint.model": "--endpoint-model"}
+# Flags of single commands; in `rsearch eval`, --split is the split to evaluate.
+_OTHER_FLAGS: Mapping[str, tuple[str, ...]] = {
+    "evaluate.limit": ("--limit",),
+    "evaluate.split": ("--split", "--data-split"),
+    "policy.endpoint.model": ("--endpoint-model",),
+    "policy.endpoint.url": ("--endpoint",),
+}
 _STAGE_KEYS = {
     f"train.{name}": f"sft.{name}"
     for name in ("max_steps", "learning_rate", "batch_size", "gradient_accumulation_steps")
@@ -84,14 +90,13 @@ class RecipeFlag:
 def flag_of(key: str) -> str:
     """The flag that sets a dotted key, as messages name it."""
     shared = {sft: train for train, sft in _STAGE_KEYS.items()}
-    names = FLAGS.get(shared.get(key, key))
-    fallback = "--" + key.rpartition(".")[2].replace("_", "-")
-    return names[0] if names else _OTHER_FLAGS.get(key, fallback)
+    names = flag_names(shared.get(key, key))
+    return names[0] if names else "--" + key.rpartition(".")[2].replace("_", "-")
 
 
 def flag_names(key: str) -> tuple[str, ...]:
     """All names of a key's flag; empty if it has none."""
-    return FLAGS.get(key, (_OTHER_FLAGS[key],) if key in _OTHER_FLAGS else ())
+    return FLAGS.get(key) or _OTHER_FLAGS.get(key, ())
 
 
 def describe_flag(key: str) -> RecipeFlag:

@@ -219,10 +219,10 @@ def test_a_server_that_fails_is_one_line_and_a_code(server, ask_server) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--json"], 2, "--json goes with a question"),
+        (["--json"], 2, "--json needs a question"),
         (["  "], 2, "the question is empty"),
         (["Who?", "--temperature", "-1"], 2, "--temperature"),
-        (["Who?", "--endpoint-model", "m"], 2, "names a model on --endpoint URL"),
+        (["Who?", "--endpoint-model", "m"], 2, "names a model on a server; give --endpoint URL"),
         (
             ["Who?", "--endpoint", "localhost:8000"],
             13,
@@ -259,5 +259,5 @@ def test_a_model_that_the_recipe_tells_nothing_is_warned_of(server, monkeypatch)
     result = call("Who?", *SMALL, "--endpoint", server.base_url, "--endpoint-model", "other")
     server.grade = write_as_agent
     assert result.exit_code == 0, result.output
-    assert "recipe quickstart tells the model nothing of how to search" in result.stderr
-    assert "tells the model nothing" not in call("Who?", *SMALL).stderr
+    assert "recipe quickstart does not tell the model how to search" in result.stderr
+    assert "does not tell the model" not in call("Who?", *SMALL).stderr
