@@ -113,3 +113,9 @@ def test_comments_end_a_command_line() -> None:
 def test_the_set_up_uses_the_tested_versions(page: Path) -> None:
     installs = [line for line in command_lines(page) if "pip install" in line]
     assert [line for line in installs if "-c constraints.txt" not in line] == []
+
+
+def test_tox_names_tests_that_exist() -> None:
+    settings = (ROOT / "tox.ini").read_text(encoding="utf-8")
+    named = set(re.findall(r"tests/[\w/.]+", settings))
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
