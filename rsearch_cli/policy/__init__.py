@@ -1,1 +1,1 @@
-"""Text generation: what continues a transcript, and how its weights are loaded."""
+"""Policies: local weights, inference engines and servers that rollouts generate with."""

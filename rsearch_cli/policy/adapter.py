@@ -1,7 +1,7 @@
-"""Stored adapters: what one was made with, whether it fits, and how its weights are put on a model.
+"""Stored LoRA adapters: read, check and load them.
 
-An adapter's configuration comes from wherever the adapter does. PEFT is never given the file: what
-is needed is read here, checked against the weights, and handed over as a configuration of ours.
+An adapter's configuration is untrusted. PEFT never reads the file: the fields that matter are read
+here, checked against the weights, and passed on as a configuration of our own.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from rsearch_cli.recipe.policy import ALL_LINEAR, PolicyConfig
 from rsearch_cli.runs.files import ADAPTER, ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 REFERENCE = "ref"
-"""Name of the frozen copy of the first adapter; TRL takes it as the reference of the KL term."""
+"""Name of the frozen copy of the first adapter, which TRL uses as the reference of the KL term."""
 
 TRAINED = "trained"
-"""Name of an adapter that is used as it is."""
+"""Name of an adapter that is only used, not trained."""
 
-# What Unsloth adds to the name of a model whose weights it has quantised beforehand.
+# Suffixes of the names under which Unsloth publishes quantised weights.
 _QUANTISED = re.compile(r"(-unsloth)?-bnb-4bit$")
 _OTHER_SCALES = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
-# Taken over where an adapter is only used; a run trains none of them.
+# Supported where an adapter is only used, not where it is trained.
 _VARIANTS = (*_OTHER_SCALES, "modules_to_save", "lora_bias")
-# What else changes what the weights mean, and is not understood here.
+# Settings that change the meaning of the weights and are not supported.
 _FOREIGN = (
     *("use_qalora", "layer_replication", "trainable_token_indices", "target_parameters"),
     *("alora_invocation_tokens", "arrow_config"),
 )
-# Ways to begin an adapter that also change the base, so that it does not fit the plain one.
+# Initialisations that also change the base, so that the adapter does not fit the plain one.
 _CHANGES_BASE = ("pissa", "corda", "loftq", "olora", "lora_ga")
 _WEIGHT = re.compile(
     r"base_model\.model\.(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(\.weight)?"
@@ -46,11 +46,11 @@ class StoredAdapter:
     """A LoRA adapter on disk, as its files describe it.
 
     Attributes:
-        folder: Where it lies.
-        base: The model that it says it was made for, or None.
-        r: Its rank.
-        alpha: Its scale.
-        modules: Path of each adapted module to rank, inputs and outputs, from the weights.
+        folder: Its folder.
+        base: The base model that it names, or None.
+        r: Rank.
+        alpha: Scale.
+        modules: Path of each adapted module to rank, inputs and outputs, read from the weights.
         variants: Further settings of PEFT's `LoraConfig`; empty for what rsearch trains.
     """
 
@@ -67,7 +67,7 @@ class StoredAdapter:
         return sorted({path.rpartition(".")[2] for path in self.modules})
 
     def as_config(self) -> Any:
-        """What PEFT is told, to use the adapter as it is."""
+        """Return the PEFT configuration for using the adapter as it is."""
         from peft import LoraConfig
 
         ranks = {path: rank for path, (rank, _, _) in self.modules.items() if rank != self.r}
@@ -82,10 +82,10 @@ class StoredAdapter:
 
 
 def read_adapter(folder: Path) -> StoredAdapter:
-    """Read what a stored adapter is; its weights are looked at, and not loaded.
+    """Read a stored adapter's configuration and the shapes of its weights.
 
     Raises:
-        PolicyError: It is no LoRA adapter, of a form that is not understood, or not whole.
+        PolicyError: Not a LoRA adapter, of an unsupported kind, or incomplete.
     """
     config = read_json(folder / ADAPTER_CONFIG)
     _refuse_foreign(folder, config)
@@ -109,13 +109,13 @@ def read_adapter(folder: Path) -> StoredAdapter:
 
 
 def find_adapter(recipe: PolicyConfig) -> Path | None:
-    """The folder of the adapter that `policy.adapter` names, checked against the recipe.
+    """Find the adapter that `policy.adapter` names, and check it against the recipe.
 
     Returns:
-        The folder with the weights, or None where the recipe names no adapter.
+        The folder with the weights, or None if the recipe names no adapter.
 
     Raises:
-        PolicyError: There is none, or it does not fit the recipe.
+        PolicyError: It does not exist, or does not fit the recipe.
     """
     if recipe.adapter is None:
         return None
@@ -134,13 +134,13 @@ def find_adapter(recipe: PolicyConfig) -> Path | None:
 def load_adapter(
     model: Any, folder: Path, name: str | None = None, *, is_trainable: bool = True
 ) -> None:
-    """Load weights into an adapter that a PEFT model has.
+    """Load weights into an existing adapter of a PEFT model.
 
     Args:
         model: The PEFT model.
-        folder: Holds the weights; its configuration is not read.
-        name: Of the adapter; None takes the active one.
-        is_trainable: Whether it is to be trained further.
+        folder: Folder with the weights; its configuration is not read.
+        name: Name of the adapter; None means the active one.
+        is_trainable: Whether it will be trained.
 
     Raises:
         PolicyError: They do not fit the model.
@@ -162,7 +162,7 @@ def load_adapter(
 
 
 def put_on(model: Any, stored: StoredAdapter) -> None:
-    """Let a trained adapter take the place of the fresh one, whatever its shape.
+    """Replace the fresh adapter of a model by a trained one of any shape.
 
     Raises:
         PolicyError: It does not fit the model.
@@ -175,9 +175,9 @@ def put_on(model: Any, stored: StoredAdapter) -> None:
 
 
 def keep_reference(model: Any) -> None:
-    """Freeze a copy of the adapter as it is now as the reference; it is not saved with the model.
+    """Freeze a copy of the current adapter as the reference; it is not saved with the model.
 
-    A second adapter in a checkpoint would be all that transformers loads again from it.
+    With two adapters in a checkpoint, transformers would only load the second one.
     """
     name = model.active_adapter
     if REFERENCE in model.peft_config:
@@ -225,7 +225,7 @@ def _check_config(folder: Path, config: dict[str, Any], recipe: PolicyConfig) ->
 
 
 def _refuse_foreign(folder: Path, config: Mapping[str, Any]) -> None:
-    """Refuse an adapter whose weights would mean something else than is understood here."""
+    """Refuse an adapter whose weights would be misinterpreted."""
     kind = config.get("peft_type")
     if kind != "LORA":
         raise PolicyError(f"{folder} holds a {kind} adapter; rsearch loads LORA adapters only")
@@ -246,7 +246,7 @@ def _refuse_foreign(folder: Path, config: Mapping[str, Any]) -> None:
         ("modules_to_save", list),
     ):
         value = config.get(key) or allowed()
-        # PEFT takes these names for regular expressions.
+        # PEFT interprets these names as regular expressions.
         if not isinstance(value, allowed) or not all(_NAME.fullmatch(str(name)) for name in value):
             raise PolicyError(f"{folder / ADAPTER_CONFIG}: {key} does not list names of modules")
         numbers = value.values() if isinstance(value, dict) else ()
@@ -255,7 +255,7 @@ def _refuse_foreign(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def _read_modules(weights: Path) -> dict[str, tuple[int, int, int]]:
-    """Each adapted module with rank, inputs and outputs."""
+    """Return each adapted module with rank, inputs and outputs."""
     sides: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, tensor in read_header(weights).items():
         if found := _WEIGHT.fullmatch(name):
@@ -274,6 +274,6 @@ def _read_modules(weights: Path) -> dict[str, tuple[int, int, int]]:
 
 
 def plain_name(model: str) -> str:
-    """The last part of a model's name or path, which stays when a folder moves."""
+    """Return the last part of a model's name or path, which is stable when a folder moves."""
     last = re.split(r"[/\\:]", model.rstrip("/\\"))[-1].lower()
     return _QUANTISED.sub("", last)

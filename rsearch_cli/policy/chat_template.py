@@ -1,6 +1,6 @@
-"""Chat templates: checked before a model is loaded, and amended where they cannot hold our chats.
+"""Check chat templates before a model is loaded, and amend those that cannot hold our chats.
 
-An amendment is Jinja in front of or behind the template. It stays in the tokenizer, so that what is
+An amendment is Jinja before or after the template. It is stored with the tokenizer, so that what is
 saved and published with an adapter renders the chats that the adapter was trained on.
 """
 
@@ -18,9 +18,9 @@ from rsearch_cli.runs.json_text import dump_json
 Chat = list[dict[str, str]]
 
 FIXED_DAY = date(2024, 7, 26)
-"""Given to templates that write today's date (Llama 3.1 falls back to this day by itself)."""
+"""Passed to templates that write today's date; Llama 3.1 falls back to this day by itself."""
 
-# With tags, as a system prompt has them: templates look for those in messages of any role.
+# With tags, like real system prompts: templates search for them in messages of any role.
 _SYSTEM = {"role": "system", "content": "<think> probe </think> <answer> instructions </answer>"}
 _USER = {"role": "user", "content": "probe question"}
 _ANSWER = {"role": "assistant", "content": "probe answer"}
@@ -29,7 +29,7 @@ _OPENED = re.compile(r"<think>(?:(?!</?think>).)*\Z", re.DOTALL)
 _CLOSED = re.compile(r"<think>\s*</think>\s*\Z")
 _MARK = re.compile(r"(?<!<)<[^<>\s]{1,60}>(?!>)")
 
-# Behind it trim_blocks does not swallow a line break with which the template begins.
+# After it, trim_blocks does not remove a line break at the start of the template.
 _BOUNDARY = "{{ '' }}"
 _FOLD_SYSTEM = (
     "{% if messages | length > 1 and messages[0]['role'] == 'system' and "
@@ -48,7 +48,7 @@ _THINK_SWITCHES = ("enable_thinking", "thinking")
 
 
 def find_opening(chat: Chat, prompt: str) -> str:
-    """What a rendered chat has already opened for the model: `<think>` and what follows, or ""."""
+    """Return what a rendered chat has opened for the model: `<think>` and what follows, or ""."""
     opened = _OPENED.search(prompt.rpartition(chat[-1]["content"].strip())[2])
     return opened[0] if opened else ""
 
@@ -57,16 +57,16 @@ class ChatTemplate:
     """The chat template of a tokenizer, which is amended in place.
 
     Attributes:
-        notes: What it cannot do and what is done instead, one line each.
-        today: The day it is given if it writes the date.
-        turn_end: Id with which it ends an answer, if that is a single token; else None.
+        notes: Limitations and how they are worked around, one line each.
+        today: The date passed to templates that write one.
+        turn_end: Id of the token that ends an answer; None if it is not a single token.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         """Check and amend the template.
 
         Raises:
-            PolicyError: There is none, or it cannot render a question.
+            PolicyError: There is no template, or it cannot render a question.
         """
         self._tokenizer = tokenizer
         self.notes: list[str] = []
@@ -84,7 +84,7 @@ class ChatTemplate:
 
         Args:
             chat: Messages with `role` and `content`.
-            prompt: Go on to where the model begins to write.
+            prompt: Append the generation prompt.
 
         Raises:
             PolicyError: The template fails.
@@ -98,7 +98,7 @@ class ChatTemplate:
                     strftime_now=self.today.strftime,
                 )
             )
-        except Exception as error:  # a template is a program, and may fail in any way
+        except Exception as error:  # templates are programs and raise anything
             line = getattr(error, "lineno", None)
             where = f" (line {line})" if line else ""
             reason = " ".join(str(error).split()) or type(error).__name__
@@ -106,13 +106,13 @@ class ChatTemplate:
 
     @staticmethod
     def describe_loss(chat: Chat, prompt: str) -> str | None:
-        """Compare a rendered chat with what was meant.
+        """Compare a rendered chat with its messages.
 
-        Every content has to be there whole, blanks at its ends aside, and in order, and nothing of
-        the protocol's may be added to an answer.
+        Every content must appear complete and in order, apart from white space at its ends, and no
+        protocol tag may be added to an answer.
 
         Returns:
-            What is wrong, or None.
+            The problem, or None.
         """
         frames, rest = [], prompt
         for number, message in enumerate(chat):
@@ -127,17 +127,17 @@ class ChatTemplate:
         return None
 
     def describe_problem(self, chat: Chat) -> str | None:
-        """Why a chat cannot be rendered as it is meant, or None."""
+        """Return why a chat is not rendered faithfully, or None."""
         try:
             return self.describe_loss(chat, self.render(chat))
         except PolicyError as error:
             return str(error.__cause__)
 
     def begin_with_thought(self) -> str | None:
-        """Open a thought at the beginning of the model's turn, if the template closes an empty one.
+        """Make the model's turn start with an open thought if the template closes an empty one.
 
         Returns:
-            What cannot be done, or None.
+            A note if that is not possible, or None.
         """
         if not self.closes_thought():
             return None
@@ -153,11 +153,11 @@ class ChatTemplate:
         )
 
     def closes_thought(self) -> bool:
-        """Whether the model's turn begins behind an empty thought, as without «thinking»."""
+        """Whether the model's turn starts after an empty thought (thinking switched off)."""
         return _CLOSED.search(self.render([_USER])) is not None
 
     def own_instructions(self) -> str:
-        """The system prompt that the template writes where a chat has none; "" if none."""
+        """Return the system prompt that the template adds to a chat without one, or ""."""
         bare = self.render([_USER]).partition(_USER["content"])[0]
         before, _, rest = self.render([_SYSTEM, _USER]).partition(_SYSTEM["content"])
         between = rest.partition(_USER["content"])[0]
@@ -202,10 +202,10 @@ class ChatTemplate:
             self._tokenizer.chat_template = next(iter(named.values()))
 
     def _try(self, chat: Chat, amendments: Iterable[str]) -> str | None:
-        """Take the first amendment with which a chat is held; else leave the template as it is.
+        """Apply the first amendment with which a chat is rendered faithfully.
 
         Returns:
-            The one taken; None if none helps.
+            The amendment; None if none helps, and the template is unchanged.
         """
         original = self._template
         for amendment in amendments:
@@ -217,7 +217,7 @@ class ChatTemplate:
         return None
 
     def _hold_question(self) -> None:
-        """See that a question alone is held: as a string, else as a list of parts."""
+        """Make sure that a single question is rendered: as a string, or else as a list of parts."""
         named = ("bos_token", "unk_token", "pad_token", "sep_token", "cls_token")
         missing = [
             name for name in named if name in self._template and not getattr(self._tokenizer, name)
@@ -230,11 +230,11 @@ class ChatTemplate:
         if empty and taken.startswith(empty):
             self.notes.append(
                 f"chat template: it writes {' and '.join(missing)}, which the tokenizer does not "
-                "have; nothing is written in that place"
+                "define; nothing is written there"
             )
 
     def _hold_system(self) -> None:
-        """See that a system message is held, else put it at the beginning of the first question."""
+        """Make sure that system messages are rendered, or else prepend them to the question."""
         chat = [_SYSTEM, _USER]
         problem = self.describe_problem(chat)
         if problem is None:
@@ -242,44 +242,44 @@ class ChatTemplate:
         if self._try(chat, (_FOLD_SYSTEM,)) is None:
             raise self._unusable(f"cannot hold a system prompt: {problem}")
         self.notes.append(
-            f"chat template: it takes no system message ({problem}); the system prompt stands at "
-            "the beginning of the first question instead"
+            f"chat template: it takes no system message ({problem}); the system prompt is "
+            "prepended to the first question instead"
         )
 
     def _begin_answer(self) -> None:
-        """Begin the model's turn as an answer begins, if the template has no generation prompt."""
+        """Add a generation prompt if the template has none, by the way it renders answers."""
         prompt = self.render([_USER])
         if prompt != self.render([_USER], prompt=False):
             return
         before, _ = self._around_answer([_USER, _ANSWER])
         if before is None:
             self.notes.append(
-                "chat template: it has no generation prompt; the model goes on right behind the "
+                "chat template: it has no generation prompt; the model continues right after the "
                 "question"
             )
             return
         if prompt.startswith(before):
-            return  # it is always written, maybe with an opened thought
+            return  # always written, possibly with an opened thought
         if not before.startswith(prompt):
             raise self._unusable(
                 "has no generation prompt, and writes behind a question what does not stand "
                 "between question and answer"
             )
-        # Most tokenizers join a blank to the word that follows.
+        # Most tokenizers join a space to the word that follows.
         heading = _CLOSED.sub("", before.removeprefix(prompt)).rstrip(" ")
         if not heading.strip():
-            return  # the mark behind a question is what an answer follows, as in Mistral's
+            return  # answers directly follow the marker behind a question, as in Mistral's template
         literal = dump_json(heading)
         self._template = self._amended(
             behind=f"{{% if add_generation_prompt %}}{{{{ {literal} }}}}{{% endif %}}"
         )
         self.notes.append(
-            "chat template: it has no generation prompt; the model's turn begins with "
-            f"{heading!r}, as an answer does in it"
+            "chat template: it has no generation prompt; the model's turn starts with "
+            f"{heading!r}, like its answers"
         )
 
     def _around_answer(self, chat: Chat) -> tuple[str, str] | tuple[None, str]:
-        """What is written before and behind the answer of a chat; None if it cannot be rendered."""
+        """Return the text before and after the answer of a chat; None if it cannot be rendered."""
         try:
             before, found, behind = self.render(chat, prompt=False).partition(_ANSWER["content"])
         except PolicyError:
@@ -289,7 +289,7 @@ class ChatTemplate:
     def _find_turn_end(self) -> int | None:
         tokenizer = self._tokenizer
         single = {*tokenizer.added_tokens_decoder, *tokenizer.all_special_ids}
-        # Some templates end an answer only by beginning the next message.
+        # Some templates only end an answer when the next message starts.
         for chat in ([_USER, _ANSWER], [_USER, _ANSWER, _USER]):
             _, behind = self._around_answer(chat)
             if first := tokenizer.encode(behind.lstrip(), add_special_tokens=False)[:1]:
@@ -304,12 +304,12 @@ class ChatTemplate:
             texts.append(self.render([_USER]))
         if texts[0] != texts[1]:
             self.notes.append(
-                f"chat template: it writes today's date; infer gives it that, and every other "
-                f"command {self.today.isoformat()}, so that results can be repeated on any day"
+                f"chat template: it writes the date; infer uses today's, and every other command "
+                f"{self.today.isoformat()}, so that results are reproducible on any day"
             )
 
     def _note_marks(self) -> None:
-        """Look whether the marks between messages are tokens, or another model's."""
+        """Check that the markers between messages are tokens of this model."""
         tokenizer = self._tokenizer
         text = self.render([_SYSTEM, _USER])
         marks = [m for m in dict.fromkeys(_MARK.findall(text)) if not TAG.fullmatch(m)]
@@ -326,11 +326,11 @@ class ChatTemplate:
     def _unusable(self, why: str) -> PolicyError:
         return PolicyError(
             f"{self._tokenizer.name_or_path}: its chat template {why}; put another one into its "
-            "folder, as chat_template.jinja"
+            "folder as chat_template.jinja"
         )
 
 
 def _common_length(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many of the first characters are the same."""
+    """Return the length of the common prefix."""
     pairs = zip(one, other, strict=False)
     return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

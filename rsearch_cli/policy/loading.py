@@ -1,8 +1,4 @@
-"""From the recipe's `policy` section to a policy that runs.
-
-Place in the path: `commands` call it once, before questions are asked. On failure: a model that
-cannot be found, a back end that cannot run here and a bad module name raise `PolicyError`.
-"""
+"""Load the policy of a recipe: choose a back end, load weights and adapters, check their fit."""
 
 from __future__ import annotations
 
@@ -76,7 +72,7 @@ def choose_backend(wanted: str) -> tuple[str, str]:
 
 
 def describe_backend(policy: LocalPolicy) -> str:
-    """One line about what runs the policy: the back end, its version, the device and the reason."""
+    """Return a line with the back end, its version, the device and the reason for the choice."""
     from importlib.metadata import version
 
     device = policy.model.device.type
@@ -87,9 +83,9 @@ def describe_backend(policy: LocalPolicy) -> str:
 
 
 def quieten_libraries() -> None:
-    """Keep the progress bars, notices and questions of other libraries out of ours.
+    """Suppress the progress bars, notices and prompts of other libraries.
 
-    It imports transformers: where Unsloth runs, it has to be chosen before.
+    Imports transformers, so Unsloth has to be imported before.
     """
     quieten_imports()
     from transformers import dynamic_module_utils
@@ -97,18 +93,18 @@ def quieten_libraries() -> None:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    # transformers 5.17 asks on stdin whether to run a model's own code wherever a library that
-    # calls it says nothing; with no time to answer in, that is refused.
+    # transformers 5.17 asks on stdin whether to run a model's own code if a calling library does
+    # not say; a time limit of 0 means no.
     dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
 
 
 def open_backend(recipe: PolicyConfig, rollout: RolloutConfig | None = None) -> tuple[str, str]:
-    """Import the back end that will load the model; return its name and why it was taken.
+    """Import the back end that will load the model; return its name and the reason for it.
 
     Unsloth patches what is imported after it, so this comes before anything imports transformers.
 
     Raises:
-        PolicyError: The recipe insists on Unsloth and it cannot run here.
+        PolicyError: The recipe requires Unsloth, which cannot run here.
     """
     quieten_imports()
     by_engine = rollout is not None and rollout.engine == "vllm"
@@ -124,19 +120,19 @@ def load_policy(
     trained: Path | None = None,
     chat_tokenizer: ChatTokenizer | None = None,
 ) -> LocalPolicy:
-    """Load the policy of a recipe, with the adapter that it starts from, or else with a fresh one.
+    """Load the policy of a recipe, with the adapter that it starts from or else a fresh one.
 
     Args:
         recipe: What to load.
-        seed: Decides a fresh adapter.
-        rollout: Names the engine that generates; None is the model itself.
-        trained: Folder of an adapter to be used as it is and not trained further, whatever shape
-            the recipe's has; what its own training started from is left alone.
+        seed: Seed of a fresh adapter.
+        rollout: Its engine generates; None means the model itself.
+        trained: Folder of an adapter of any shape that is only used, not trained; it replaces the
+            recipe's own.
         chat_tokenizer: The model's tokenizer, if already loaded. It replaces the back end's own, so
             that the prompts are the ones that were checked.
 
     Raises:
-        PolicyError: If it cannot be loaded; the message names the model and what to do.
+        PolicyError: It cannot be loaded; the message says what to do.
         EngineUnavailable: The engine cannot run here.
     """
     rollout = rollout or RolloutConfig()
@@ -150,7 +146,7 @@ def load_policy(
         on_it.append(read_adapter(start))
     backend, reason = open_backend(recipe, rollout)
     check_dtype(recipe)
-    with _telling(f"{recipe.model} could not be loaded with {backend}", weights.base):
+    with _explaining(f"{recipe.model} could not be loaded with {backend}", weights.base):
         recipe = _fit_to_model(recipe, weights.base, on_it)
         tokenizer = (chat_tokenizer or load_tokenizer(recipe)).tokenizer
         with missing_weights_refused(weights.base):
@@ -168,7 +164,7 @@ def load_policy(
 
 
 def _require_numbers(policy: LocalPolicy, base: str, adapter: Path | None) -> None:
-    """Refuse weights that hold NaN or infinity: whatever is asked, they answer with one token.
+    """Refuse weights with NaN or infinity, which always generate the same token.
 
     Raises:
         PolicyError: The model computes no probability for a first token.
@@ -185,13 +181,13 @@ def load_tokenizer(recipe: PolicyConfig) -> ChatTokenizer:
     """Load the tokenizer of a recipe's model alone.
 
     Raises:
-        PolicyError: If it cannot be loaded; the message names the model and what to do.
+        PolicyError: It cannot be loaded; the message says what to do.
     """
     quieten_libraries()
     from transformers import AutoTokenizer
 
     base = find_weights(locate_model(recipe.model)).base
-    with _telling(f"the tokenizer of {recipe.model} could not be loaded", base):
+    with _explaining(f"the tokenizer of {recipe.model} could not be loaded", base):
         tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=recipe.trust_remote_code)
         tokenizer.chat_template = tokenizer.chat_template or _processor_template(base)
     return ChatTokenizer(tokenizer)
@@ -222,7 +218,7 @@ def open_tokenizer(
 
 
 def _processor_template(base: str) -> str | None:
-    """The template in chat_template.json, which only processors of transformers read."""
+    """Return the template in chat_template.json, which only transformers' processors read."""
     from transformers.utils import cached_file
 
     try:
@@ -233,7 +229,7 @@ def _processor_template(base: str) -> str | None:
 
 
 def quieten_imports() -> None:
-    """Silence what libraries say while they are imported."""
+    """Suppress messages that libraries print while they are imported."""
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for library in ("torch.utils._pytree", "bitsandbytes"):
@@ -243,47 +239,47 @@ def quieten_imports() -> None:
 def _fit_to_model(
     recipe: PolicyConfig, base: str, adapters: Sequence[StoredAdapter]
 ) -> PolicyConfig:
-    """The section with modules that the model has, checked with the adapters against the model.
+    """Resolve `target_modules`, and check lengths and adapters against the model.
 
-    Rows longer than the model has positions are refused: Unsloth would stretch all of them, also
-    for short rows, and transformers would go on with positions that the model has never seen.
+    Rows longer than the model's positions are refused: Unsloth would rescale the positions of all
+    rows, and transformers would use positions that the model was not trained on.
     """
-    skeleton = MetaModel(base, trust_remote_code=recipe.trust_remote_code)
-    most = skeleton.positions
+    meta_model = MetaModel(base, trust_remote_code=recipe.trust_remote_code)
+    most = meta_model.positions
     if most and recipe.max_seq_length > most:
         raise PolicyError(
             f"policy.max_seq_length is {recipe.max_seq_length}, and {recipe.model} has positions "
             f"for {most} tokens; use --set policy.max_seq_length={most}, or less"
         )
     for adapter in adapters:
-        skeleton.require_fit(adapter)
-    return skeleton.choose_modules(recipe)
+        meta_model.require_fit(adapter)
+    return meta_model.choose_modules(recipe)
 
 
 @contextmanager
-def _telling(what: str, base: str) -> Iterator[None]:
-    """Turn what libraries raise over a model into one line.
+def _explaining(what: str, base: str) -> Iterator[None]:
+    """Turn errors of libraries about a model into one line.
 
     Args:
-        what: What failed, for the line.
+        what: What failed.
         base: Folder or Hub id.
 
     Raises:
-        PolicyError: Saying what is wrong with the model, where that can be found out.
+        PolicyError: With the cause, as far as it can be determined.
     """
     try:
         with warnings.catch_warnings(action="ignore"):  # torch warns of pickles that it refuses
             yield
     except RsearchError:
         raise
-    except Exception as error:  # what is cut off raises whatever its reader stumbles over
+    except Exception as error:  # truncated files raise anything
         first = " ".join(str(error).strip().splitlines()[:1]) or type(error).__name__
         if first.endswith(":"):
             first = " ".join(str(error).split())[:200]
         if "trust_remote_code" in str(error):
             raise PolicyError(
-                f"policy.model: {base} comes with Python code of its own, which is only run with "
-                "--trust-remote-code; read it before you give that"
+                f"policy.model: {base} comes with its own Python code, which only runs with "
+                "--trust-remote-code; read the code before you allow it"
             ) from error
         if "Weights only load failed" in str(error):
             raise PolicyError(
@@ -304,7 +300,7 @@ def _telling(what: str, base: str) -> Iterator[None]:
 
 
 def _check_repository(repo: str) -> None:
-    """Say what is wrong with a repository of the Hub, as far as this machine or the Hub knows.
+    """Explain what is wrong with a Hub repository, from the local cache or the Hub itself.
 
     Raises:
         PolicyError: A file that was downloaded is broken, or there are GGUF files only.
@@ -322,7 +318,7 @@ def _check_repository(repo: str) -> None:
         return
     try:
         names = HfApi().list_repo_files(repo)
-    except (OSError, ValueError):  # what fails here has failed before, with a reason
+    except (OSError, ValueError):  # the original error says why
         return
     if (problem := describe_gguf(repo, names)) is not None:
         raise PolicyError(problem)

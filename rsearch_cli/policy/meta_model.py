@@ -1,7 +1,6 @@
-"""A model without its weights: what its configuration alone says about modules and adapters.
+"""A model without weights, on torch's `meta` device, to check adapters and modules against.
 
-It is made on torch's `meta` device, in a second and without memory, so that an adapter or a choice
-of modules that does not fit is refused before anything is downloaded or loaded.
+It takes a second and no memory, so that what does not fit is refused before anything is downloaded.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from rsearch_cli.runs.files import ADAPTER_WEIGHTS
 
 logger = logging.getLogger(__name__)
 
-# Their modules are stacked into one as the model is loaded, and PEFT renames their adapters.
+# transformers stacks the modules of experts on loading, and PEFT renames their adapters.
 _STACKED = ".experts."
 
 
@@ -31,12 +30,12 @@ class MetaModel:
         trust_remote_code: Run code that comes with the model.
 
     Attributes:
-        positions: Tokens that the model has positions for; None if its configuration does not say.
+        positions: Maximum number of positions; None if the configuration does not say.
 
     Raises:
-        PolicyError: The weights are stored in a form that is not loaded here.
-        OSError: The configuration is not there.
-        ValueError: It is of no causal language model that transformers knows.
+        PolicyError: The weights are stored in an unsupported quantised form.
+        OSError: There is no configuration.
+        ValueError: Not a causal language model that transformers knows.
     """
 
     def __init__(self, base: str, *, trust_remote_code: bool) -> None:
@@ -54,7 +53,7 @@ class MetaModel:
             )
 
     def choose_modules(self, recipe: PolicyConfig) -> PolicyConfig:
-        """The policy section with the names of modules that get an adapter, each of which is there.
+        """Return the policy section with `target_modules` resolved and checked.
 
         Raises:
             PolicyError: A name matches no linear module of the model.
@@ -73,10 +72,10 @@ class MetaModel:
         return recipe
 
     def require_fit(self, adapter: StoredAdapter) -> None:
-        """Check that every matrix of an adapter belongs to a module of the model.
+        """Check that every matrix of an adapter fits a module of the model.
 
         Raises:
-            PolicyError: One does not: the adapter was made for another model.
+            PolicyError: The adapter was made for another model.
         """
         modules = dict(self._model.named_modules())
         for path, (_, inputs, outputs) in adapter.modules.items():
@@ -99,25 +98,23 @@ class MetaModel:
             )
 
     def load(self, folder: Path) -> None:
-        """Put a whole adapter on the model, as PEFT does for anybody who downloads it.
-
-        The model has an adapter afterwards, and is of no further use.
+        """Load an adapter as PEFT does for anyone who downloads it; the model is used up by it.
 
         Args:
-            folder: With an adapter_config.json that rsearch wrote: PEFT reads it.
+            folder: Its adapter_config.json must be one that rsearch wrote, because PEFT reads it.
 
         Raises:
-            PolicyError: PEFT cannot load it, or a weight is missing, too many or no number.
+            PolicyError: PEFT cannot load it, or weights are missing, unexpected or not finite.
         """
         import torch
         from peft import PeftModel, get_peft_model_state_dict
         from safetensors.torch import load_file
 
         try:
-            with warnings.catch_warnings(action="ignore"):  # what it warns of is checked below
+            with warnings.catch_warnings(action="ignore"):  # checked below
                 model = PeftModel.from_pretrained(self._model, folder, low_cpu_mem_usage=True)
             stored = load_file(folder / ADAPTER_WEIGHTS)
-            # Left to itself, it asks the Hub whether the vocabulary is the base's.
+            # By default it asks the Hub whether the vocabulary is the base's.
             with_embeddings = any("embed" in name for name in stored)
             loaded = get_peft_model_state_dict(model, save_embedding_layers=with_embeddings)
         except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
@@ -130,7 +127,7 @@ class MetaModel:
                 raise PolicyError(f"the adapter {folder}: {name} holds what is no finite number")
 
     def _linear_names(self) -> list[str]:
-        """Last names of all linear modules but the head, sorted."""
+        """Return the last names of all linear modules except the head, sorted."""
         head = self._model.get_output_embeddings()
         named = [(p, m) for p, m in self._model.named_modules() if m is not head and _is_linear(m)]
         return sorted({path.rpartition(".")[2] for path, _ in named})
@@ -144,7 +141,7 @@ def _is_linear(module: Any) -> bool:
 
 
 def _sizes(module: Any) -> tuple[int, int] | None:
-    """Inputs and outputs of a module that can have an adapter; None for any other."""
+    """Return inputs and outputs of a module that can have an adapter; None for others."""
     if _is_linear(module):
         if hasattr(module, "in_features"):
             return module.in_features, module.out_features

@@ -1,16 +1,14 @@
-"""The keys and values of a micro-batch, kept from one turn of its rollouts to the next.
+"""Keys and values of a micro-batch, kept from one turn of its rollouts to the next.
 
-Place in the path: `rollout` opens one for each micro-batch and hands it to every call of
-`LocalPolicy.generate` for it; the prompt and the plan are then encoded once, not once a turn. On
-failure: whatever cannot be continued exactly (other contexts, a model with sliding windows or a
-recurrent state) is not, and the whole context is encoded again.
+Prompt and plan are then encoded once instead of once per turn. Contexts that cannot be continued
+exactly (other ids, sliding windows, recurrent state) are encoded again as a whole.
 
-A kept row looks like this, with `.` for columns that its mask hides:
+A kept row, with `.` for columns that its mask hides:
 
-    [ . . prompt plan . . | last token of the plan, results ]   ← the right part is what is new
+    [ . . prompt plan . . | last token of the plan, results ]   ← the right part is new
 
-Columns are hidden rather than removed: left of a prompt that is shorter than others, and behind a
-plan that ended earlier. Positions are counted by the mask, so a hidden column costs memory alone.
+Columns are hidden rather than removed: padding left of short prompts, and surplus behind plans that
+ended early. Positions are counted by the mask, so hidden columns cost memory only.
 """
 
 from __future__ import annotations
@@ -22,11 +20,11 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What a model is given to continue.
+    """Inputs of a generation.
 
     Attributes:
         ids: `[B, P]` new ids, padded on the left.
-        mask: `[B, C + P]` 1 for what counts, over the C kept columns and the new ones.
+        mask: `[B, C + P]` 1 for visible columns, over the C kept and the new ones.
         past: The kept keys and values, or None with C = 0.
     """
 
@@ -43,26 +41,26 @@ class _Kept:
 
 
 class PrefixCache:
-    """Keeps what a model has computed for the rows of one micro-batch.
+    """Keys and values of the rows of one micro-batch.
 
-    Weights must not change while it is in use. Rows may drop out between turns, but not change
-    their order; they are recognised by their ids, so that a row never gets another one's past.
+    The weights must not change while it is in use. Rows may drop out between turns, but not change
+    their order; they are matched by their ids, so that no row gets the past of another.
     """
 
     def __init__(self) -> None:
         self._kept: _Kept | None = None
 
     def resume(self, contexts: Sequence[Sequence[int]], pad: int) -> Inputs | None:
-        """What is new in contexts that continue kept rows, with the past of these rows.
+        """Return the new part of contexts that continue kept rows, with the past of these rows.
 
-        The past is handed over: the cache is empty afterwards, until `keep` fills it again.
+        The cache is empty afterwards, until `keep` fills it again.
 
         Args:
             contexts: `[B]` whole contexts.
-            pad: Id for the padding.
+            pad: Id of the pad token.
 
         Returns:
-            The inputs, or None if nothing is kept or a context continues no kept row.
+            The inputs, or None if a context continues no kept row.
         """
         import torch
 
@@ -86,14 +84,13 @@ class PrefixCache:
         mask: Any,
         past: Any,
     ) -> None:
-        """Keep the keys and values that a generation has left.
+        """Keep the keys and values of a generation.
 
         Args:
-            contexts: `[B]` whole contexts it was given.
-            written: `[B]` ids that count of what it wrote; a row may have gone on behind them.
-            mask: `[B, M]` mask it was given.
-            past: Its keys and values, of M columns and one for each id that was fed back to it; the
-                last one sampled never is.
+            contexts: `[B]` whole contexts.
+            written: `[B]` generated ids up to the stop; a row may have continued after them.
+            mask: `[B, M]` mask of the inputs.
+            past: Keys and values: M columns, and one for each generated id but the last.
         """
         import torch
 
@@ -107,7 +104,7 @@ class PrefixCache:
 
 
 def pad_left(contexts: Sequence[Sequence[int]], pad: int, device: Any) -> Inputs:
-    """`[B]` ragged contexts as `[B, W]` ids and mask, padded on the left."""
+    """Pad `[B]` ragged contexts on the left to `[B, W]` ids and mask."""
     import torch
 
     width = max(len(c) for c in contexts)
@@ -117,9 +114,9 @@ def pad_left(contexts: Sequence[Sequence[int]], pad: int, device: Any) -> Inputs
 
 
 def _match(contexts: Sequence[Sequence[int]], rows: Sequence[tuple[int, ...]]) -> list[int] | None:
-    """For each context the kept row it continues, in order; None if one has no such row.
+    """Match each context to the kept row that it continues, in order; None if one has no row.
 
-    Of rows with the same ids the first one left is taken: their keys and values are the same.
+    Among rows with the same ids any will do, since their keys and values are equal.
     """
     chosen: list[int] = []
     start = 0
@@ -136,7 +133,7 @@ def _match(contexts: Sequence[Sequence[int]], rows: Sequence[tuple[int, ...]]) -
 
 
 def _is_plain(past: Any) -> bool:
-    """Whether every layer keeps all columns: windows and states would count the hidden ones."""
+    """Whether every layer keeps all columns; sliding windows and states would see hidden ones."""
     from transformers.cache_utils import DynamicCache, DynamicLayer
 
     return isinstance(past, DynamicCache) and all(type(ly) is DynamicLayer for ly in past.layers)

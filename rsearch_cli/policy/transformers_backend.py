@@ -1,8 +1,4 @@
-"""Loading and running weights with plain transformers and PEFT.
-
-Place in the path: one of the two back ends behind `LocalPolicy`; works on any device. On failure:
-what transformers raises for a missing or broken model is turned into `PolicyError` by `loading`.
-"""
+"""Load and run weights with transformers and PEFT, on any device."""
 
 from __future__ import annotations
 
@@ -16,7 +12,7 @@ from rsearch_cli.recipe.policy import PolicyConfig
 
 
 def load_model(path: str, recipe: PolicyConfig, seed: int) -> tuple[Any, Any]:
-    """Load model and tokenizer; the model gets a fresh adapter of zero effect.
+    """Load model and tokenizer, with a fresh adapter that has no effect yet.
 
     Returns:
         The PEFT model and its tokenizer.
@@ -58,7 +54,7 @@ def load_model(path: str, recipe: PolicyConfig, seed: int) -> tuple[Any, Any]:
 
 
 def count_positions(path: str, *, trust_remote_code: bool) -> int | None:
-    """How many tokens a model has positions for; None if its config does not say."""
+    """Return a model's maximum number of positions; None if its config does not say."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code).get_text_config()
@@ -66,7 +62,7 @@ def count_positions(path: str, *, trust_remote_code: bool) -> int | None:
 
 
 def compute_dtype(recipe: PolicyConfig) -> str:
-    """Name of the compute type: the recipe's, or what the device is good at."""
+    """Return the compute dtype: the recipe's, or what suits the device."""
     import torch
 
     if recipe.dtype != "auto":
@@ -77,10 +73,10 @@ def compute_dtype(recipe: PolicyConfig) -> str:
 
 
 def check_dtype(recipe: PolicyConfig) -> None:
-    """Refuse a compute type that the card could only emulate.
+    """Refuse a compute dtype that the card would emulate.
 
     Raises:
-        PolicyError: bfloat16 is wanted, and the card has none.
+        PolicyError: bfloat16 on a card without it.
     """
     import torch
 
@@ -92,7 +88,7 @@ def check_dtype(recipe: PolicyConfig) -> None:
 
 
 def _has_bfloat16() -> bool:
-    """Whether the card computes in bfloat16 itself."""
+    """Whether the card computes in bfloat16 natively."""
     import torch
 
     return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -100,9 +96,9 @@ def _has_bfloat16() -> bool:
 
 @contextmanager
 def inference_mode(model: Any) -> Iterator[None]:
-    """Switch dropout and gradients off inside a `with` block.
+    """Disable dropout and gradients inside a `with` block.
 
-    Gradient checkpointing would silently drop the KV cache; it only acts in training mode.
+    Evaluation mode also disables gradient checkpointing, which would silently drop the KV cache.
     """
     import torch
 

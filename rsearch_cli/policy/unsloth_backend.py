@@ -14,13 +14,13 @@ from rsearch_cli.recipe.policy import PolicyConfig
 def load_model(
     path: str, recipe: PolicyConfig, seed: int, vllm_share: float | None = None
 ) -> tuple[Any, Any]:
-    """Load model and tokenizer through `FastLanguageModel`, with a fresh adapter of zero effect.
+    """Load model and tokenizer, with a fresh adapter that has no effect yet.
 
     Args:
         path: Model folder or Hub id.
         recipe: How to load it, and its adapter.
-        seed: Decides the adapter.
-        vllm_share: Share of the GPU's memory for a vLLM engine on the same weights; None has none.
+        seed: Seed of the adapter.
+        vllm_share: Share of the GPU memory for a vLLM engine on the same weights; None for none.
     """
     import torch
     from unsloth import FastLanguageModel  # first: it patches the next imports
@@ -34,7 +34,7 @@ def load_model(
     with unsloth_environment(), output_to_log("unsloth"):
         model, tokenizer = FastLanguageModel.from_pretrained(
             model_name=path,
-            # What is named is what is trained, and not Unsloth's own quantisation of it.
+            # Train the named weights, not Unsloth's own quantisation of them.
             use_exact_model_name=True,
             trust_remote_code=recipe.trust_remote_code,
             max_seq_length=recipe.max_seq_length if vllm_share else room_of_a_batch(path, recipe),
@@ -55,10 +55,10 @@ def load_model(
 
 
 def room_of_a_batch(path: str, recipe: PolicyConfig) -> int:
-    """Longest padded row of an update: the longest prompt with the longest completion.
+    """Return the longest padded row of an update: longest prompt plus longest completion.
 
-    Unsloth's forward pass cuts what is longer than it was told, and its loss would then pair the
-    states that are left with the wrong tokens. Beyond the model's positions it would stretch them.
+    Unsloth's forward pass truncates longer rows, and its loss would then pair hidden states with
+    the wrong tokens. Beyond the model's positions it would rescale them.
     """
     from rsearch_cli.policy.transformers_backend import count_positions
 
@@ -68,7 +68,7 @@ def room_of_a_batch(path: str, recipe: PolicyConfig) -> int:
 
 
 def vllm_settings(recipe: PolicyConfig, share: float | None) -> dict[str, Any]:
-    """What `FastLanguageModel` must be told for a vLLM engine; nothing where there is none."""
+    """Return the arguments of `FastLanguageModel` for a vLLM engine, if there is one."""
     if share is None:
         return {}
     return {

@@ -1,12 +1,9 @@
-"""Generation by vLLM inside the training process, on the weights that Unsloth trains.
+"""Generation by vLLM inside the training process (`rollout.engine: vllm`).
 
-Place in the path: takes the place of `LocalPolicy` where `rollout.engine` is `vllm`. Unsloth's
-`fast_inference` loads the frozen weights once, for vLLM and for training; the adapter is not among
-them, so it goes along with every call. On failure: `check_engine` says in one line why vLLM cannot
-run here, before anything is loaded.
+Unsloth's `fast_inference` loads the frozen weights once, for vLLM and for training. The adapter is
+not part of them, so it is sent with every call; the adapter check before training covers this path.
 
-Written against the interface of unsloth 2026.10 and tested against a stand-in for it: it has not
-been run on a GPU yet. The check of the adapter before the first step goes through here as well.
+Written against unsloth 2026.10 and tested against a stand-in; not run on a GPU yet.
 """
 
 from __future__ import annotations
@@ -27,7 +24,7 @@ def check_engine(policy: PolicyConfig, rollout: RolloutConfig) -> None:
     """Refuse an engine that cannot run here.
 
     Raises:
-        EngineUnavailable: vLLM is wanted, and it or something it needs is missing.
+        EngineUnavailable: vLLM, or something it needs, is missing.
     """
     if rollout.engine != "vllm":
         return
@@ -84,7 +81,7 @@ class VllmPolicy(LocalPolicy):
         """Sample greedily on the code path of `generate`; return `(id, log-probability)` pairs."""
         from vllm import SamplingParams
 
-        # 0 asks for the log-probability of the sampled id alone.
+        # 0 returns the log-probability of the sampled id only.
         parameters = SamplingParams(temperature=0.0, max_tokens=count, logprobs=0)
         completion = self._ask([context], [parameters])[0]
         return [
@@ -93,7 +90,7 @@ class VllmPolicy(LocalPolicy):
         ]
 
     def _ask(self, contexts: Sequence[Sequence[int]], parameters: list[Any]) -> list[Any]:
-        # Without the request vLLM would sample from the base model, and nothing would say so.
+        # Without the request vLLM would silently sample from the base model.
         adapter = self.model.load_lora(os.path.join(self._folder.name, "now"), load_tensors=True)
         outputs = self.model.fast_generate(
             [{"prompt_token_ids": list(context)} for context in contexts],
@@ -109,7 +106,7 @@ class VllmPolicy(LocalPolicy):
 
         seed = None
         if sampling.temperature > 0:
-            # From the generator that a checkpoint holds: a resumed run samples what it would have.
+            # From the generator stored in checkpoints: a resumed run draws the same samples.
             seed = int(torch.randint(2**31 - 1, (1,)))
         return SamplingParams(
             temperature=sampling.temperature,
@@ -126,7 +123,7 @@ class VllmPolicy(LocalPolicy):
 
 
 def _read(policy: LocalPolicy, completion: Any) -> Generation:
-    """A completion of vLLM as ours: whole ids, a stop string's last one included."""
+    """Convert a completion of vLLM, which includes the last token of a stop string."""
     ids = tuple(completion.token_ids)
     if isinstance(completion.stop_reason, str):
         return Generation(ids, policy.decode(ids), "tag")

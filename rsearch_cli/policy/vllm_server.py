@@ -1,17 +1,12 @@
-"""Generation by a vLLM server, on cards of its own, while this process trains.
+"""Generation by a vLLM server on its own cards, while this process trains (`vllm-server`).
 
-Place in the path: in the place of `LocalPolicy.generate` where `rollout.engine` is `vllm-server`.
-The server holds the frozen base model; the adapter goes to it by a folder that both see, under a
-new name whenever it has changed, so that no text comes from an older one. On failure: a server that
-is not there, or refuses what it is sent, raises `EngineUnavailable`; before the first step it ends
-the run, later the last finished step is saved.
-
-The server is started as
+The server holds the frozen base model. After every update the adapter is written to a folder that
+both can access and loaded under a new name, so that no text comes from an older one. The server is
+started as
 
     VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 vllm serve BASE --enable-lora --max-lora-rank R
 
-Written against vLLM's documented HTTP interface and tested against a server of our own that speaks
-it: it has not been run with vLLM yet.
+Written against vLLM's documented HTTP interface and tested against a server of our own.
 """
 
 from __future__ import annotations
@@ -35,21 +30,21 @@ from rsearch_cli.services.http import open_blocking_client
 from rsearch_cli.services.validation import is_finite
 
 TIMEOUT_SECONDS = 1800.0
-"""Longest wait for one completion; a full server takes its time."""
+"""Time limit of one completion; a busy server queues requests."""
 
-MOST_AT_ONCE = 256
-"""Requests under way; vLLM batches what it has."""
+MAX_CONCURRENT = 256
+"""Maximum number of requests in flight; vLLM batches them."""
 
-# What a look at an answer ends in that is not what it should be.
-_NONSENSE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+# Raised while decoding a malformed answer.
+_MALFORMED = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 class VllmServerPolicy(LocalPolicy):
-    """A policy that is trained here and writes on a vLLM server.
+    """A policy that is trained here and generates on a vLLM server.
 
     Args:
         model: The PEFT model that is trained.
-        tokenizer: Its tokenizer, which is also the server's.
+        tokenizer: Its tokenizer, which the server uses too.
         backend: Name of the back end that loaded it.
         rollout: Its `vllm_url` and `vllm_folder` are read.
     """
@@ -94,7 +89,7 @@ class VllmServerPolicy(LocalPolicy):
         self._serve_adapter()
         asked = zip(contexts, max_new_tokens, strict=True)
         bodies = [self._body(ids, stops, limit, sampling) for ids, limit in asked]
-        with ThreadPoolExecutor(min(MOST_AT_ONCE, max(1, len(bodies)))) as senders:
+        with ThreadPoolExecutor(min(MAX_CONCURRENT, max(1, len(bodies)))) as senders:
             choices = list(senders.map(self._complete, bodies))
         return [self._read(choice) for choice in choices]
 
@@ -107,7 +102,7 @@ class VllmServerPolicy(LocalPolicy):
             if not all(map(is_finite, values)):
                 raise TypeError("one is no finite number")
             return list(zip(choice["token_ids"], values, strict=True))
-        except _NONSENSE as error:
+        except _MALFORMED as error:
             raise EngineUnavailable(
                 f"rollout.vllm_url: {hide_login(self._url)} sent a completion without log-"
                 "probabilities; it must be a vLLM server that knows logprobs"
@@ -118,7 +113,7 @@ class VllmServerPolicy(LocalPolicy):
         return f"rsearch-{os.getpid()}-{self._count}"
 
     def _serve_adapter(self) -> None:
-        """Let the server take the adapter as it is now, unless it has it."""
+        """Load the current adapter into the server, unless it has it."""
         digest = _digest_adapter(self.model)
         if digest == self._served:
             return
@@ -147,7 +142,7 @@ class VllmServerPolicy(LocalPolicy):
             **VLLM_IDS,
         }
         if sampling.temperature > 0:
-            # From the generator that a checkpoint holds: a resumed run samples what it would have.
+            # From the generator stored in checkpoints: a resumed run draws the same samples.
             body["seed"] = int(torch.randint(2**31 - 1, (1,)))
         return body
 
@@ -156,7 +151,7 @@ class VllmServerPolicy(LocalPolicy):
         try:
             choice: dict[str, Any] = reply.json()["choices"][0]
             choice["token_ids"] = self._check_ids(choice["token_ids"], body["max_tokens"])
-        except _NONSENSE as error:
+        except _MALFORMED as error:
             raise EngineUnavailable(
                 f"rollout.vllm_url: {hide_login(self._url)} sent a completion without token "
                 "ids; it must be a vLLM server that knows return_token_ids"
@@ -164,11 +159,11 @@ class VllmServerPolicy(LocalPolicy):
         return choice
 
     def _check_ids(self, ids: Any, most: int) -> list[int]:
-        """Let ids pass that the model can have written.
+        """Return ids if the model can have generated them.
 
         Raises:
-            TypeError: They are no list of whole numbers.
-            ValueError: There are more than `most`, or one is outside of the vocabulary.
+            TypeError: Not a list of integers.
+            ValueError: More than `most`, or one outside the vocabulary.
         """
         vocabulary = self.model.get_input_embeddings().num_embeddings
         if not isinstance(ids, list) or not all(type(i) is int for i in ids):
@@ -178,7 +173,7 @@ class VllmServerPolicy(LocalPolicy):
         return ids
 
     def _read(self, choice: dict[str, Any]) -> Generation:
-        """A completion of vLLM as ours: whole ids, a stop string's last one included."""
+        """Convert a completion of vLLM, which includes the last token of a stop string."""
         ids = tuple(choice["token_ids"])
         if isinstance(choice.get("stop_reason"), str):
             return Generation(ids, self.decode(ids), "tag")
@@ -207,7 +202,7 @@ class VllmServerPolicy(LocalPolicy):
 
 
 def _digest_adapter(model: Any) -> str:
-    """A hash of the adapter's weights: fused optimisers change them without leaving a trace."""
+    """Hash the adapter's weights; fused optimisers do not update version counters."""
     import torch
 
     digest = hashlib.blake2b(digest_size=16)

@@ -1,7 +1,7 @@
-"""Weight files and model folders, looked at before anything is loaded from them.
+"""Check weight files and model folders before anything is loaded from them.
 
-A download that was cut off, a git-lfs pointer or weights in a form that rsearch does not load
-becomes one line that says what the file is and what to do.
+A truncated download, a git-lfs pointer or an unsupported format becomes one line that says what the
+file is and what to do.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
 
-# Files beside the weights that are stored by git-lfs too.
+# Further files that git-lfs may store.
 _BESIDE = (
     *("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt"),
     *("tokenizer_config.json", "chat_template.jinja", "generation_config.json"),
 )
 _POINTER = b"version https://git-lfs"
 _HEAD = 64
-# What a file is by its first bytes, and what helps.
+# What a file is by its first bytes, and what to do.
 _KINDS = (
     (_POINTER, "is a git-lfs pointer, not the file itself; run `git lfs pull` in its folder"),
     (b"GGUF", "is a GGUF file under another name; take the model's safetensors"),
@@ -39,7 +39,7 @@ _KINDS = (
 _AGAIN = "copy or download it again"
 # safetensors' own limit.
 _LONGEST_HEADER = 100_000_000
-# What `transformers` loads quantised and PEFT trains: everything else is refused.
+# Quantised formats that transformers loads and PEFT trains.
 _LOADED = ("bitsandbytes",)
 _GGUF_ADVICE = (
     "rsearch loads safetensors: take the repository that it was made from, or serve it with "
@@ -52,7 +52,7 @@ class Tensor:
     """One tensor of a safetensors file.
 
     Attributes:
-        dtype: As the file writes it, such as `BF16`.
+        dtype: As in the file, such as `BF16`.
         shape: Its dimensions.
     """
 
@@ -67,13 +67,13 @@ class Tensor:
 
 
 def read_header(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, which is whole if this returns.
+    """Return the tensors of a safetensors file, after checking that the file is complete.
 
     Args:
-        path: A regular file, or a link to one as the Hub's cache has them.
+        path: A regular file, or a link to one as in the Hub's cache.
 
     Raises:
-        PolicyError: It is something else, cannot be read, or is not whole.
+        PolicyError: Another kind of file, unreadable, or incomplete.
     """
     try:
         size = path.stat().st_size
@@ -102,10 +102,10 @@ def read_header(path: Path) -> dict[str, Tensor]:
 
 
 def check_model_folder(folder: Path) -> None:
-    """Refuse a model folder that cannot be loaded, by looking at its files alone.
+    """Refuse a model folder that cannot be loaded, by its files alone.
 
     Raises:
-        PolicyError: Naming the file, what it is and what helps.
+        PolicyError: With the file, what it is and what to do.
     """
     config = read_json(folder / CONFIG)
     refuse_quantised(str(folder), config.get("quantization_config") or config.get("quantization"))
@@ -114,10 +114,10 @@ def check_model_folder(folder: Path) -> None:
 
 
 def check_files(folder: Path) -> None:
-    """Refuse a folder in which one of a model's files is broken; some may be missing.
+    """Refuse a folder with a broken model file; files may be missing.
 
     Raises:
-        PolicyError: Naming the file, what it is and what helps.
+        PolicyError: With the file, what it is and what to do.
     """
     for name in (CONFIG, *_BESIDE):
         if (folder / name).is_file():
@@ -127,14 +127,14 @@ def check_files(folder: Path) -> None:
 
 
 def refuse_quantised(model: str, settings: object) -> None:
-    """Refuse weights that were stored in a quantised form which is not trained here.
+    """Refuse weights in a quantised format that is not supported.
 
     Args:
         model: For the message.
-        settings: `quantization_config` of the model's config.json, or nothing.
+        settings: `quantization_config` of the model's config.json, or None.
 
     Raises:
-        PolicyError: Naming the form.
+        PolicyError: With the name of the format.
     """
     if not settings:
         return
@@ -150,7 +150,7 @@ def refuse_quantised(model: str, settings: object) -> None:
 
 
 def refuse_pointer(path: Path) -> None:
-    """Refuse a file that git-lfs left in the place of the real one.
+    """Refuse a git-lfs pointer in place of the real file.
 
     Raises:
         PolicyError: It is a pointer, or cannot be read.
@@ -165,7 +165,7 @@ def refuse_pointer(path: Path) -> None:
 
 
 def refuse_file(path: Path) -> None:
-    """Say what helps where a file stands in the place of a model folder.
+    """Refuse a file where a model folder is expected.
 
     Raises:
         PolicyError: Always.
@@ -181,7 +181,7 @@ def refuse_file(path: Path) -> None:
 
 
 def describe_gguf(where: str, names: Iterator[str] | list[str]) -> str | None:
-    """Say that a model has GGUF files and no others that could be loaded; None if that is wrong.
+    """Describe a model that consists of GGUF files only; None if it does not.
 
     Args:
         where: Folder or repository, for the message.
@@ -195,10 +195,10 @@ def describe_gguf(where: str, names: Iterator[str] | list[str]) -> str | None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object that belongs to a model.
+    """Read a JSON object of a model.
 
     Raises:
-        PolicyError: The file cannot be read, is a git-lfs pointer or holds something else.
+        PolicyError: The file cannot be read, is a git-lfs pointer or contains something else.
     """
     refuse_pointer(path)
     try:
@@ -232,7 +232,7 @@ def _read_tensors(header: Any) -> tuple[dict[str, Tensor], int]:
 
 
 def _require_weights(folder: Path) -> None:
-    """Refuse a model folder without weights; pickles are some, which torch reads as data."""
+    """Refuse a model folder without weights; pickles count, since torch reads them as data only."""
     index = folder / INDEX
     if not index.is_file():
         found = [path.name for path in folder.iterdir()]

@@ -1,1 +1,1 @@
-"""Rollouts: from a question to a trajectory, with the searches in between."""
+"""Rollouts: from a question to a trajectory, with searches in between."""

@@ -1,1 +1,1 @@
-"""A person asks: one question or many, in a terminal, with an answer that can be followed."""
+"""The interactive session of `rsearch infer`."""

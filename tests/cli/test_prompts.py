@@ -82,7 +82,7 @@ def test_a_run_with_a_template_that_refuses_a_system_message_trains_and_says_so(
     assert result.exit_code == 0, result.stderr
     refused, prompted = json.loads((run / "environment.json").read_text())["prompts"]
     assert "takes no system message (no system role)" in refused
-    assert "no generation prompt; the model's turn begins with '<|assistant|>'" in prompted
+    assert "no generation prompt; the model's turn starts with '<|assistant|>'" in prompted
     before_loading = result.stderr.partition("loading ")[0]
     assert refused in before_loading and prompted in before_loading
     # The agent can be asked, evaluated and published as it was trained.

@@ -105,7 +105,7 @@ def test_messages_that_come_in_parts_are_left_to_the_template(tokenizer):
 
 def test_a_template_without_a_generation_prompt_begins_answers_as_it_writes_them(tokenizer):
     template = read(tokenizer, PLAIN.removesuffix(PROMPT))
-    assert "the model's turn begins with '<|assistant|>'" in template.notes[0]
+    assert "the model's turn starts with '<|assistant|>'" in template.notes[0]
     assert template.render([USER]) == "<|user|>Who?<|end|><|assistant|>"
     assert template.render([USER, ANSWER], prompt=False).endswith(" b<|end|>")
 
@@ -179,13 +179,13 @@ def test_a_single_named_template_is_taken(tokenizer):
 def test_a_token_that_the_tokenizer_does_not_have_is_left_out(tokenizer):
     assert tokenizer.bos_token is None
     template = read(tokenizer, "{{ bos_token + '' }}" + PLAIN)
-    assert "it writes bos_token, which the tokenizer does not have" in template.notes[0]
+    assert "it writes bos_token, which the tokenizer does not define" in template.notes[0]
     assert template.render([USER]) == "<|user|>Who?<|end|><|assistant|>"
 
 
 def test_today_is_the_same_day_on_every_day(tokenizer):
     template = read(tokenizer, "<|system|>{{ strftime_now('%d %b %Y') }}<|end|>" + PLAIN)
-    assert "infer gives it that, and every other command 2024-07-26" in template.notes[0]
+    assert "infer uses today's, and every other command 2024-07-26" in template.notes[0]
     assert template.render([USER]).startswith("<|system|>26 Jul 2024<|end|>")
     template.today = date(2026, 11, 26)
     assert template.render([USER]).startswith("<|system|>26 Nov 2026<|end|>")
