@@ -68,7 +68,7 @@ def test_a_preview_shows_examples_whole_and_says_where_they_went(tmp_path: Path)
     assert text.count("</think>\n<search>") == 2, "every plan of an example is behind its thought"
     assert text.count("<think>") == text.count("</think>") + 1 and text.endswith("<think>")
     (note,) = told["notes"]
-    assert result.stderr == f"{note}\n"
+    assert result.stderr == f"warning: {note}\n"
     assert "cannot hold worked examples as earlier turns" in note
 
 
@@ -197,7 +197,7 @@ def test_an_endpoint_is_only_tried_out_before_a_long_prompt_is_found(
             "--endpoint", server.base_url, "--endpoint-model", "any",
         )  # fmt: skip
         asked = [r for r in server.requests if r.method == "POST"]
-    assert result.exit_code == 60 and "question asked: its prompt has " in result.stderr
+    assert result.exit_code == 60 and "question asked-1: its prompt has " in result.stderr
     assert [r.body["max_tokens"] for r in asked] == [16]
 
 

@@ -54,7 +54,7 @@ OPENING = {
 FAMILIES = {
     ("gemma", "gemma_training"): "takes no system message (System role not supported)",
     ("qwen3_5_nothink",): "an empty thought is closed before the model's turn",
-    ("gptoss", "llama3_2", "muse_glimmer"): "it writes today's date",
+    ("gptoss", "llama3_2", "muse_glimmer"): "it writes the date",
     ("qwen3_8",): "worked examples as earlier turns (it adds <think> to the assistant's messages)",
     (
         *("deepseek_r1_distill", "deepseekv3", "glm4moe", "lfm2_2_5", "lfm2_2_5_vl", "qwen3"),

@@ -276,7 +276,7 @@ def test_code_of_a_model_is_never_run_nor_asked_for_on_stdin(
     if what is write_custom_code and command != "preview":  # which loads a tokenizer only
         assert done.returncode == 60, done.stderr
         last = done.stderr.splitlines()[-1]
-        assert f"{model} comes with Python code of its own, which is only run with" in last
+        assert f"{model} comes with its own Python code, which only runs with" in last
 
 
 @pytest.mark.parametrize("command", ["infer", "eval"])
@@ -384,7 +384,7 @@ def test_code_in_a_repository_is_not_run(hub_server: HubServer, tmp_path: Path) 
     name = host(hub_server, "someone/custom", write_custom_code(tmp_path / "model", mark))
     result = call("infer", "--model", name, QUESTION, *TRANSFORMERS, typed="y\ny\n")
     assert result.exit_code == 60, result.output
-    assert f"{name} comes with Python code of its own" in result.stderr.splitlines()[-1]
+    assert f"{name} comes with its own Python code" in result.stderr.splitlines()[-1]
     assert not mark.exists()
 
 
