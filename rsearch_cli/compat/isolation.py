@@ -1,4 +1,4 @@
-"""Let another library run without printing to the user or changing this process for others."""
+"""Keeps libraries from printing to the terminal and from changing the process as a whole."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 
 class OwnEnvironment:
-    """Environment variables that a library sets for itself.
+    """The environment variables of one library.
 
-    Inside `applied()` they are in place, and what the library changes is recorded. Outside the
-    process has its own environment, so child processes inherit nothing of the library's.
+    They are set only inside `applied()`, which records the changes of the library, so that child
+    processes started elsewhere do not inherit them.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class OwnEnvironment:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Put the recorded changes in place for a `with` block, which may be nested."""
+        """Set the recorded variables inside the block, which may be nested."""
         if self._depth:
             yield
             return
@@ -54,7 +54,7 @@ def _apply(changes: dict[str, str | None]) -> None:
 
 
 class _LogStream(io.TextIOBase):
-    """A text stream whose lines become debug messages of a logger."""
+    """A text stream that logs each line at debug level."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
@@ -73,24 +73,24 @@ class _LogStream(io.TextIOBase):
 
 @contextmanager
 def stdout_to_log(library: str) -> Iterator[None]:
-    """Send what a library prints in a `with` block to the debug log; stdout is for results."""
+    """Send what is printed to stdout inside the block to the debug log; stdout is for results."""
     with redirect_stdout(_LogStream(logging.getLogger(f"rsearch_cli.{library}"))):
         yield
 
 
 @contextmanager
 def output_to_log(library: str) -> Iterator[None]:
-    """Send both streams to the debug log in a `with` block in which only the library writes."""
+    """Send stdout and stderr to the debug log inside a block in which only the library writes."""
     with stdout_to_log(library), redirect_stderr(sys.stdout):
         yield
 
 
 @contextmanager
 def process_state_kept() -> Iterator[None]:
-    """Undo what an import does to the process as a whole.
+    """Restore process-wide state after the block, such as an import.
 
-    Covers the streams and their hooks, the handlers and level of the root logger, the warning
-    filters and the handlers of the signals that end a program.
+    Covers the streams and their hooks, handlers and level of the root logger, the warning filters,
+    and the handlers of SIGINT, SIGTERM and SIGHUP.
     """
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
