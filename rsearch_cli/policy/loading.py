@@ -295,7 +295,7 @@ def _explaining(what: str, base: str) -> Iterator[None]:
         if not Path(base).is_dir():
             _check_repository(base)
             if isinstance(error, OSError):
-                hint = " (give a model folder with --model-name DIR if the Hub cannot be reached)"
+                hint = " (give a model folder with --model DIR if the Hub cannot be reached)"
         raise PolicyError(f"policy.model: {what}: {first}{hint}") from error
 
 

@@ -240,7 +240,7 @@ def _hub() -> Check:
             "Hugging Face Hub",
             "problem",
             f"{constants.ENDPOINT} cannot be reached ({problem})",
-            "check the network, or HTTPS_PROXY; name local folders with --model-name and "
+            "check the network, or HTTPS_PROXY; name local folders with --model and "
             "--data-path, or set HF_HUB_OFFLINE=1 if everything is on this machine",
         )
     return Check("Hugging Face Hub", "ok", f"{constants.ENDPOINT} answers")
