@@ -159,6 +159,7 @@ def evaluate(
     Raises:
         RsearchError: The evaluation cannot start or continue; stored answers are kept.
     """
+    names = read_methods(methods)
     flags = {
         "questions.path": None if data_path is None else str(data_path),
         "seed": seed,
@@ -178,15 +179,15 @@ def evaluate(
     settings = loaded.recipe if judge is not False else _without_judge(loaded.recipe)
     whole_file = data_path is not None and split is None
     given = Path(recipe).stem if isinstance(recipe, str | Path) else None
-    name = _name(given, model, endpoint_model, loaded.name)
+    folder = DEFAULT_FOLDER / _name(given, model, endpoint_model, loaded.name)
     spec = EvalSpec(
         recipe=settings,
         adapter=adapter,
-        methods=read_methods(methods),
+        methods=names,
         split=split or (WHOLE if whole_file else settings.evaluate.split),
         limit=settings.evaluate.limit if limit is None and not whole_file else limit,
         batch_size=batch_size or min(settings.rollout.micro_batch, MAX_BATCH),
-        output_dir=Path(output_dir or DEFAULT_FOLDER / name),
+        output_dir=Path(output_dir or folder),
     )
     return run_evaluation(spec, overwrite=overwrite, progress=progress)
 

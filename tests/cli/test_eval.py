@@ -1,4 +1,4 @@
-"""`rsearch eval` as a person calls it: local weights, a server, going on, comparing, bad input."""
+"""`rsearch eval`: local weights, a server, continuing, comparing, bad input."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def ask_server(
     return ask
 
 
-def test_the_table_stands_with_its_context(nano):
+def test_the_table_is_printed_with_its_conditions(nano):
     folder, result = nano
     for words in (
         "exact match",
@@ -107,7 +107,7 @@ def test_the_table_stands_with_its_context(nano):
     assert (folder / "report.md").read_text().startswith("# Evaluation\n")
 
 
-def test_results_hold_every_method_with_intervals(nano):
+def test_results_contain_every_method_with_intervals(nano):
     results = read(nano[0])
     assert list(results["methods"]) == ["rsearch", "rag", "direct"]
     for block in results["methods"].values():
@@ -121,7 +121,7 @@ def test_results_hold_every_method_with_intervals(nano):
     assert re.fullmatch(r"[0-9a-f]{32}-v\d+-.*", results["context"]["sources"]["News"]["corpus"])
 
 
-def test_weights_that_never_keep_the_format_are_told_loudly_with_the_likely_setting(tmp_path):
+def test_weights_that_never_follow_the_format_lead_to_a_warning_with_the_likely_setting(tmp_path):
     settings = [word.replace("max_new_tokens=80", "max_new_tokens=8") for word in SMALL]
     result = call(*settings, "--output-dir", tmp_path / "short", "--json")
     assert result.exit_code == 0, result.output
@@ -130,7 +130,7 @@ def test_weights_that_never_keep_the_format_are_told_loudly_with_the_likely_sett
     assert f"warning: rsearch: {problem}\n" in result.stderr
 
 
-def test_a_finished_evaluation_is_only_told_again(nano, monkeypatch):
+def test_a_finished_evaluation_is_only_read_again(nano, monkeypatch):
     from rsearch_cli.workflows import open_policy as policies
 
     def never(*arguments: object) -> None:
@@ -181,7 +181,7 @@ def test_an_evaluation_that_was_cut_off_ends_as_if_it_had_not_been(nano, tmp_pat
     assert figures(broken) == figures(whole)
 
 
-def test_a_full_disk_ends_an_evaluation_that_goes_on_when_there_is_room(
+def test_a_full_disk_ends_an_evaluation_that_continues_when_there_is_room(
     nano, tmp_path, monkeypatch
 ):
     whole, _ = nano
@@ -214,7 +214,7 @@ def test_other_settings_in_the_same_folder_are_refused(nano):
     assert "choose another --output-dir, or start over with --overwrite" in result.stderr
 
 
-def test_answers_that_were_scored_by_other_rules_are_not_gone_on_from(nano):
+def test_answers_that_were_scored_by_other_rules_are_not_continued(nano):
     methods = ["--method", "rsearch,rag,direct", "--output-dir", nano[0]]
     result = call(*SMALL, *methods, "--set", "reward.normalisation=cjk")
     assert result.exit_code == 70
@@ -326,7 +326,7 @@ def test_a_spent_budget_stops_the_evaluation_and_a_larger_one_goes_on(ask_server
     arguments += ["--set", "policy.endpoint.usd_per_million_input_tokens=1"]
     stopped = ask_server(*arguments, "--set", "budget.max_usd=0.012")
     assert stopped.exit_code == 80, stopped.output
-    assert "to go on, raise budget.max_usd and start again" in stopped.stderr
+    assert "to continue, raise budget.max_usd and start again" in stopped.stderr
     stored = len(rows(tmp_path / "e"))
     assert 0 < stored < 20 and stored % 5 == 0
     assert ask_server(*arguments, "--set", "budget.max_usd=1").exit_code == 0
@@ -338,7 +338,7 @@ def test_a_spent_budget_stops_the_evaluation_and_a_larger_one_goes_on(ask_server
     assert 0.0 < block["usd"] <= spend["usd"] < 1.0
 
 
-def test_compare_tells_differences_and_flips(nano, tmp_path):
+def test_compare_shows_differences_and_flips(nano, tmp_path):
     folder = nano[0]
     printed = call("compare", f"{folder}:direct", f"{folder}:rsearch")
     assert printed.exit_code == 0, printed.output

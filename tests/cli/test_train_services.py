@@ -158,7 +158,9 @@ def test_a_spent_budget_stops_the_run_with_a_checkpoint(stopped: Run) -> None:
     assert stopped.result.exit_code == 80, stopped.result.output
     line = stopped.result.stderr.splitlines()[-1]
     assert line.startswith("rsearch: the next call could cost $0.00")
-    assert "to go on, raise budget.max_usd and start again (rsearch train: with --resume)" in line
+    assert (
+        "to continue, raise budget.max_usd and start again (rsearch train: with --resume)" in line
+    )
     saved = stopped.folder / "checkpoint-2"
     assert line.endswith(
         f"2 steps are finished and saved in {saved}; --resume continues from there"
