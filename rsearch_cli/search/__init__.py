@@ -1,8 +1,5 @@
-"""Searching: from a valid plan to passages.
+"""Search: sources, their caching, and the executor that runs search plans on them.
 
-Place in the path: between the plan that the policy wrote and the result block that it reads.
-`sources` names who can be asked, `bm25` answers from a corpus (a large one stays on disk, as
-`prepared` put it there), `cache` remembers answers, `expansion` hands on what a parent found,
-`executor` carries a plan out. On failure: a source that cannot be set up raises; one that does not
-answer marks its own node and nothing else.
+`sources` defines what a source is, `bm25` and `exa` are the built-in kinds, `executor` runs plans,
+and `expansion` decides what a node takes over from its parents.
 """

@@ -1,8 +1,8 @@
-"""Words: how text becomes the units that are indexed, searched and compared.
+"""Text analysis for BM25: splits text into the words that are indexed and searched.
 
-Scripts that write no blanks between words (Chinese, Japanese, Thai, Lao, Burmese, Khmer), and
-Korean, whose particles stand against the word, are cut into pairs of neighbouring letters, as
-Lucene's CJKAnalyzer does. Traditional and simplified characters stay different ones.
+Scripts without spaces between words (Chinese, Japanese, Thai, Lao, Burmese, Khmer) and Korean are
+split into overlapping pairs of letters, as Lucene's CJKAnalyzer does. Traditional and simplified
+Chinese characters remain distinct.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _ENGLISH = """
     we were what when where which while who whom whose why will with would you your
 """
 STOP_WORDS = frozenset(_ENGLISH.split())
-"""English words that say nothing about a passage's subject, the question words among them."""
+"""English words that carry no subject, question words included."""
 
 _ASCII_WORD = re.compile(r"[^\W_]+")
 _WORD = re.compile(rf"(?:[^\W_]+|[{MARKS}]+)+")
 _POSSESSIVE = re.compile(r"['\u2019]s\b")
-# Letters that NFKD leaves whole, although people type them without the stroke.
+# Letters that NFKD does not decompose, although users type them without the stroke.
 _STROKES = str.maketrans(
     {"ł": "l", "ø": "o", "đ": "d", "ð": "d", "æ": "ae", "œ": "oe", "\u0131": "i"}
 )
@@ -44,32 +44,32 @@ _SYLLABLE = re.compile(f"[{HAN}{HANGUL}]")
 
 
 def fold(text: str) -> str:
-    """Lower the case and take accents, ligatures, widths and possessive endings away."""
+    """Lower-case a text and remove accents, ligatures, width variants and possessive endings."""
     if not text.isascii():
         decomposed = unicodedata.normalize("NFKD", text)
         kept = "".join(c for c in decomposed if not unicodedata.combining(c) or is_kept_mark(c))
-        # Puts Korean syllables and voiced kana together again.
+        # Recomposes Korean syllables and voiced kana.
         text = kept if kept.isascii() else unicodedata.normalize("NFC", kept)
     return _POSSESSIVE.sub("", text.casefold().translate(_STROKES))
 
 
 def split_words(text: str) -> list[str]:
-    """All words of a text, folded, in order, stop-words included."""
+    """Return all words of a text, folded and in order, stop words included."""
     return _split(text, singles=False)
 
 
 def split_indexed(text: str) -> list[str]:
-    """The words under which a text is found: those of `split_words`, and single syllables.
+    """Return the words under which a text is indexed: those of `split_words`, and single syllables.
 
-    A query of one Chinese character or one Korean syllable has no pair to be found by.
+    Without these, a query of one Chinese character or one Korean syllable would find nothing.
     """
     return _split(text, singles=True)
 
 
 def split_query(text: str) -> list[str]:
-    """The words of a query that are worth searching for.
+    """Return the words of a query without stop words.
 
-    A query made of stop-words alone keeps them: «The Who» is a band.
+    A query of nothing but stop words keeps them: The Who is a band.
     """
     words = split_words(text)
     return [w for w in words if w not in STOP_WORDS] or words
@@ -90,7 +90,7 @@ def _split(text: str, *, singles: bool) -> list[str]:
 
 
 def _split_pairs(word: str, *, singles: bool) -> list[str]:
-    """A word with its runs of letters without blanks cut into overlapping pairs."""
+    """Split the runs of unspaced letters in a word into overlapping pairs."""
     parts = []
     for piece in _PIECE.findall(word):
         letters = LETTER.findall(piece) if _PAIRED.match(piece) else [piece]

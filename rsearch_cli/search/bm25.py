@@ -1,9 +1,8 @@
-"""BM25 over a corpus: the source that needs no key and no network.
+"""BM25 over a corpus: the source that needs neither a key nor the network.
 
-Place in the path: behind the executor, for every recipe source of type `bm25`. The index is built
-once per content of the corpus and kept on disk; the passages of a corpus file are read from there
-too, one by one. On failure: a corpus that cannot be used raises `DataError`; a damaged index is
-built again; a folder that cannot be written costs a line on stderr and the time to build again.
+An index is built once per content of a corpus and kept on disk; the passages of a corpus file are
+read from there one by one. A damaged index is rebuilt. If the folder cannot be written, there is a
+warning and the index is rebuilt in every run.
 """
 
 from __future__ import annotations
@@ -41,16 +40,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 INDEX_VERSION = 2
-"""Raise it when the words of a passage or the scoring change."""
+"""Increase it when the words of a passage or the scoring change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bm25Index:
-    """The searchable form of a corpus.
+    """The BM25 index of a corpus.
 
     Attributes:
         passages: `[n]`, in the order of the corpus.
-        key: Names content and version of the index; equal keys answer alike.
+        key: Hash of the content, and the version of the index; equal keys give equal answers.
         scorer: The `bm25s.BM25` over `passages`.
     """
 
@@ -59,7 +58,7 @@ class Bm25Index:
     scorer: Any
 
     def score(self, words: list[str]) -> NDArray[np.float32]:
-        """Score every passage for folded words: `[n]`, 0 where none of them stands.
+        """Score every passage for folded words: `[n]`, 0 if it contains none of them.
 
         A word that is given twice counts twice.
         """
@@ -68,7 +67,7 @@ class Bm25Index:
         return scores
 
     def mask(self, name: str) -> NDArray[np.float32]:
-        """Tell which passages answer for a source name: `[n]`, 1 or 0."""
+        """Return which passages belong to a source name: `[n]`, 1 or 0."""
         import numpy as np
 
         if isinstance(self.passages, StoredPassages):
@@ -79,17 +78,19 @@ class Bm25Index:
 
 
 class Bm25Source(SearchSource):
-    """The passages of an index that answer for one source name.
+    """The passages of an index that belong to one source name.
+
+    Args:
+        name: The source name.
+        index: The index.
 
     Attributes:
-        fingerprint: Kind, key of the index, and the source name.
-        size: How many passages can be found.
+        size: Number of passages.
     """
 
     cache_days = None
 
     def __init__(self, name: str, index: Bm25Index) -> None:
-        """Let `index` answer for the source `name`."""
         self.fingerprint = f"bm25/{index.key}/{name}"
         self._index = index
         self._mask = index.mask(name)
@@ -106,7 +107,7 @@ class Bm25Source(SearchSource):
     def _search(self, request: SearchRequest) -> list[Passage]:
         scores = self._index.score(split_query(request.query))
         if request.expansion:
-            # A word that stands in several names counts once, or it would outweigh the rest.
+            # A word of several names counts once, or it would outweigh the rest.
             added = dict.fromkeys(w for name in request.expansion for w in split_query(name))
             scores = scores * request.own_words_weight + self._index.score(list(added))
         scores *= self._mask
@@ -121,15 +122,15 @@ def open_bm25(
     corpus: Callable[[], Iterable[Passage]],
     index_dir: Path | None,
 ) -> dict[str, Bm25Source]:
-    """Open the BM25 sources of a recipe; those with the same corpus share one index.
+    """Open the BM25 sources of a recipe; those with the same corpus share an index.
 
     Args:
-        configs: Source name to its settings.
-        corpus: Gives the passages that come with the question set, for `corpus: questions`.
-        index_dir: Folder of the indexes; None takes `indexes` in the cache folder.
+        configs: Settings by source name.
+        corpus: Returns the passages that come with the question set, for `corpus: questions`.
+        index_dir: Folder of the indexes; None uses `indexes` in the cache folder.
 
     Raises:
-        DataError: A corpus cannot be read or has nothing to search.
+        DataError: A corpus cannot be read or is empty.
         RecipeKeyError: A source has options.
     """
     folder = indexes_folder() if index_dir is None else index_dir
@@ -161,7 +162,7 @@ def open_bm25(
 
 
 def open_index(passages: Sequence[Passage], folder: Path) -> Bm25Index:
-    """Load the index of these passages from `folder`, or build it and keep it there.
+    """Load the index of these passages from `folder`, or build and store it there.
 
     Raises:
         DataEmpty: No passage holds a word.
@@ -179,10 +180,10 @@ def open_index(passages: Sequence[Passage], folder: Path) -> Bm25Index:
 
 
 def open_corpus(corpus: Path, folder: Path) -> Bm25Index:
-    """Open a corpus file of any size through its prepared index in `folder`, made where it lacks.
+    """Open a corpus of any size through its index in `folder`, which is built if it is missing.
 
     Args:
-        corpus: File of passages, or a folder that `prepare_corpus` made.
+        corpus: File of passages, or a folder made by `prepare_corpus`.
         folder: Folder of the indexes.
 
     Raises:
@@ -213,15 +214,15 @@ def open_corpus(corpus: Path, folder: Path) -> Bm25Index:
 def prepare_corpus(
     corpus: Path, target: Path, on_read: Callable[[int], None] = lambda count: None
 ) -> None:
-    """Build the index of a corpus file, with its passages, in a folder of its own.
+    """Build a folder with the passages of a corpus file and their index.
 
-    The passages go to the folder one by one; their words as numbers and the scores of the index
-    are what memory has to hold, about three times the size of the file.
+    Passages are written one by one; memory has to hold their words as numbers and the scores of the
+    index, about three times the size of the file.
 
     Args:
         corpus: File of passages.
-        target: The folder; what stands there is replaced.
-        on_read: Told how many passages have been read after each.
+        target: The folder; an existing one is replaced.
+        on_read: Called after every passage with the number of passages read.
 
     Raises:
         DataError: The corpus cannot be used.
@@ -234,7 +235,7 @@ def prepare_corpus(
 
 
 def corpus_key(corpus: Path) -> str:
-    """The key of a corpus file's index: its bytes, and the versions of what reads them.
+    """Return the key of a corpus file's index: hash of its bytes, and versions of the index.
 
     Raises:
         DataNotFound: There is no such file, or it cannot be read.
@@ -243,12 +244,12 @@ def corpus_key(corpus: Path) -> str:
 
 
 def read_version(folder: Path) -> int:
-    """The `INDEX_VERSION` that a prepared corpus was made with."""
+    """Return the `INDEX_VERSION` of a prepared corpus."""
     return int(read_key(folder).split("-")[1][1:])
 
 
 def indexes_folder() -> Path:
-    """Where indexes are kept: `indexes` in the cache folder."""
+    """Return the default folder of indexes: `indexes` in the cache folder."""
     return cache_root() / "indexes"
 
 
@@ -265,7 +266,7 @@ def _open(name: str, from_questions: Callable[[], Iterable[Passage]], folder: Pa
 
 
 def _is_kept(folder: Path) -> bool:
-    """Whether there is a whole index, byte for byte; one that is damaged is told."""
+    """Whether there is an intact index, byte for byte; a damaged one is reported."""
     whole = is_whole(folder)
     if whole is False:
         logger.warning(f"BM25 index {folder} is damaged; building it again")
@@ -273,7 +274,7 @@ def _is_kept(folder: Path) -> bool:
 
 
 def _map(folder: Path) -> Bm25Index:
-    """Map a whole prepared corpus into memory."""
+    """Map a prepared corpus into memory."""
     return Bm25Index(StoredPassages(folder), read_key(folder), _load_scorer(folder))
 
 
@@ -282,7 +283,7 @@ def _load_scorer(folder: Path) -> Any:
 
 
 def _pick_best(scores: NDArray[np.float32], top_k: int) -> list[int]:
-    """Indices of the `top_k` highest scores above 0, best first, equal ones in order."""
+    """Return the indices of the `top_k` highest scores above 0, best first, ties in order."""
     import numpy as np
 
     least = 0.0

@@ -1,7 +1,7 @@
-"""Answers: how requests to sources are named, and passages written, in the cache.
+"""Cache entries of searches: their keys, their lifetime, and passages as JSON.
 
-Passages are checked in both directions, so that nothing invalid is stored or used: a source may
-return anything, and a cache or an import may hold anything.
+Passages are validated when they are written and when they are read, because a source may return,
+and a cache or an import may contain, anything.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _KINDS: Mapping[str, type] = {"id": str, "title": str, "text": str, "source": st
 
 
 def request_key(fingerprint: str, request: SearchRequest) -> str:
-    """Name a request to a source by everything that changes the answer.
+    """Return the cache key of a request: everything that changes its answer.
 
-    Queries that differ only in white space or in how Unicode spells a letter have the same key. The
-    answer is listed and cleared under the fingerprint's first part: `bm25/...` under `bm25`.
+    Queries that differ only in white space or Unicode composition share a key. The answer is listed
+    and cleared under the first part of the fingerprint: `bm25/...` under `bm25`.
     """
     return make_key(
         fingerprint.partition("/")[0],
@@ -46,17 +46,17 @@ def seconds_kept(source: SearchSource, settings: SourceConfig) -> float | None:
 
 
 def encode_passages(passages: object, most: int) -> JsonValue:
-    """Write what a source returned as JSON that `decode_passages` takes.
+    """Return the result of a source as JSON for `decode_passages`.
 
-    Lone surrogates become U+FFFD, because no file and no request can hold them. A passage with
-    neither title nor text is dropped.
+    Lone surrogates become U+FFFD, because no file and no request can hold them. Passages with
+    neither title nor text are dropped.
 
     Args:
-        passages: What should be a list of `Passage`.
-        most: How many passages were asked for; any further ones are cut off.
+        passages: Should be a list of `Passage`.
+        most: Number of requested passages; any further ones are dropped.
 
     Raises:
-        ValueError: It is no list of passages.
+        ValueError: It is not a list of passages.
     """
     if not isinstance(passages, list | tuple):
         raise ValueError(f"{type(passages).__name__} in place of a list of passages")
@@ -65,14 +65,14 @@ def encode_passages(passages: object, most: int) -> JsonValue:
 
 
 def decode_passages(value: JsonValue, most: int) -> tuple[Passage, ...]:
-    """Read what `encode_passages` wrote, strictly: the cache may hold anything.
+    """Parse the result of `encode_passages`, strictly.
 
     Args:
         value: A stored answer.
-        most: How many passages were asked for.
+        most: Number of requested passages.
 
     Raises:
-        ValueError: The value is no list of at most `most` passages.
+        ValueError: The value is not a list of at most `most` passages.
     """
     if not isinstance(value, list) or len(value) > most:
         raise ValueError(f"no list of at most {most} passages")
@@ -105,10 +105,10 @@ def _is_storable(text: object) -> bool:
 
 
 def _encode(passage: object) -> dict[str, JsonValue]:
-    """One passage as a JSON object.
+    """Return one passage as a JSON object.
 
     Raises:
-        ValueError: It is none, or a field is of another type or no finite number.
+        ValueError: It is not a passage, or a field has the wrong type or is not finite.
     """
     if not isinstance(passage, Passage):
         raise ValueError(f"{type(passage).__name__} in place of a passage")

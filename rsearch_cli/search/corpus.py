@@ -1,4 +1,4 @@
-"""A corpus: passages read from a file, and the hash that names their content."""
+"""Corpora: passages from a file, and the hash of their content."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def stream_corpus(path: Path) -> Iterator[Passage]:
     """Yield the passages of a file one by one, in the order of the file.
 
     Args:
-        path: A file of rows with `id`, `title`, `text` and, where a passage belongs to one source
-            only, `source`. Other names of these fields are read as well, and `contents` whose first
-            line is the title in quotes. See `questions.formats` for the forms of the file.
+        path: File of rows with `id`, `title`, `text` and, for a passage of only one source,
+            `source`. Common other names of these fields are accepted, and `contents` whose first
+            line is the title in quotes. See `questions.formats` for the file formats.
 
     Raises:
-        DataNotFound: There is no such file, or it cannot be read.
+        DataNotFound: The file does not exist or cannot be read.
         DataMalformed: A row is not a passage, or two rows have the same id.
-        DataEmpty: The file holds no passage.
+        DataEmpty: The file has no passages.
     """
     origin, remedy = f"corpus {path}", "set search.sources.<name>.corpus to a file of passages"
     places: dict[str, str] = {}
@@ -56,10 +56,10 @@ def stream_corpus(path: Path) -> Iterator[Passage]:
 
 
 def hash_corpus(passages: Iterable[Passage]) -> str:
-    """Name the content of a corpus: sha256, in hex, over every field in order, scores left out."""
+    """Return the SHA-256 in hex of all fields of all passages in order, without scores."""
     digest = hashlib.sha256()
     for p in passages:
-        # JSON marks where a field ends, and its escapes can hold any text, lone surrogates too.
+        # JSON delimits fields, and its escapes can represent any text, lone surrogates too.
         digest.update(
             dump_json([p.id, p.title, p.text, p.source], ensure_ascii=True).encode("ascii")
         )
@@ -67,10 +67,10 @@ def hash_corpus(passages: Iterable[Passage]) -> str:
 
 
 def hash_file(path: Path) -> str:
-    """Name the content of a corpus file: sha256, in hex, over its bytes.
+    """Return the SHA-256 in hex of a corpus file.
 
     Raises:
-        DataNotFound: There is no such file, or it cannot be read.
+        DataNotFound: The file does not exist or cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -86,7 +86,7 @@ def hash_file(path: Path) -> str:
 
 
 def _parse_passage(row: Row) -> Passage:
-    """Turn a row into a passage, or say what is wrong with it."""
+    """Convert a row into a passage."""
     source = row.fields.get(_SOURCE)
     if source is None and (near := _misspelt_source(tuple(row.fields))):
         raise row.malformed(f"unknown field {shorten(near)}; did you mean {_SOURCE!r}?")
@@ -108,7 +108,7 @@ def _parse_passage(row: Row) -> Passage:
 
 
 def _read_id(row: Row) -> str:
-    """The id of a passage; one that has none is named after its place (`line-3`)."""
+    """Return the id of a passage, or its place (`line-3`) if it has none."""
     name, value = row.find(ID)
     if name is None:
         return row.place.replace(" ", "-")
@@ -120,7 +120,7 @@ def _read_id(row: Row) -> str:
 
 
 def _text(row: Row, name: str | None, value: object) -> str:
-    """A title or a text, which may be a list of paragraphs; "" where there is none."""
+    """Return a title or text, which may be a list of paragraphs; "" if it is missing."""
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
         return " ".join(part.strip() for part in value)
     if value is not None and not isinstance(value, str):
@@ -130,9 +130,9 @@ def _text(row: Row, name: str | None, value: object) -> str:
 
 @lru_cache(maxsize=64)
 def _misspelt_source(fields: tuple[str, ...]) -> str | None:
-    """A field that is all but called `source`; its passages would answer for every source.
+    """Return a field whose name is nearly `source`: its passages would belong to every source.
 
-    Other fields that are not read are let pass.
+    Other unknown fields are ignored.
     """
     near = get_close_matches(_SOURCE, fields, 1, 0.8)
     return near[0] if near and _SOURCE not in fields else None

@@ -1,10 +1,4 @@
-"""Exa: the web, the news and the research papers, through one paid service.
-
-Place in the path: behind the executor, for every recipe source of type `exa`. It turns a request
-into a search of Exa's and the pages into passages; cache, limits, retries and money are the
-client's. On failure: options that cannot be used and a missing key end the run before it starts;
-for the rest see `exa_service`.
-"""
+"""Exa, a paid search service: the web, news and research papers."""
 
 from __future__ import annotations
 
@@ -25,20 +19,20 @@ from rsearch_cli.services.keys import read_key
 from rsearch_cli.types import Passage
 
 VERSION = "v2"
-"""Raise it when a request or the making of a passage changes."""
+"""Increase it when requests, or the conversion of pages into passages, change."""
 
-# Exa takes any text as a category or a type and ignores what it does not know, so a name that is
-# out of date would go unnoticed. Both lists are those of exa-py 2.28; a test compares them.
+# Exa accepts any text as a category or type and ignores unknown ones, so an outdated name would go
+# unnoticed. Both lists are those of exa-py 2.28; a test compares them.
 Category = Literal["company", "news", "publication", "personal site", "financial report", "people"]
 SearchType = Literal[
     "auto", "fast", "deep-lite", "deep", "deep-reasoning", "neural", "instant", "lite"
 ]
 
 CATEGORIES: Mapping[str, Category] = {"News": "news", "Academy": "publication"}
-"""Source name to Exa's category; any other name searches the whole web."""
+"""Exa's category by source name; all other names search the whole web."""
 
 RENAMED: Mapping[str, Category] = {"research paper": "publication"}
-"""Category that Exa no longer knows to the one that replaced it (in July 2026)."""
+"""Renamed categories of Exa (July 2026): old name to new name."""
 
 NEWS_DAYS_KEPT = 1.0
 
@@ -51,31 +45,32 @@ class ExaOptions(BaseConfig):
 
     category: Category | None = Field(
         None,
-        description="Exa's category; null goes by the source's name: `news` for News, "
-        "`publication` for Academy, the whole web for others.",
+        description="Exa's category; null chooses it by the source's name: `news` for News, "
+        "`publication` for Academy, the whole web for all others.",
     )
     type: SearchType | None = Field(
         None,
-        description="How Exa searches; null leaves it to Exa, which takes `auto`. `lite` costs "
-        "less, the `deep` ones cost more: adapt search.usd_per_search.",
+        description="Exa's search type; null is Exa's default, `auto`. `lite` costs less and the "
+        "`deep` types cost more: adjust search.usd_per_search.",
     )
     include_domains: list[str] = Field(
-        default_factory=list, description="Domains to search; none for all. Not with the next."
+        default_factory=list,
+        description="Domains to search; empty for all. Excludes exclude_domains.",
     )
     exclude_domains: list[str] = Field(
-        default_factory=list, description="Domains to leave out. Not with the one before."
+        default_factory=list, description="Domains to leave out. Not together with include_domains."
     )
     start_published_date: str | None = Field(
-        None, description="Only pages published after this day, as 'YYYY-MM-DD', in quotes."
+        None, description="Only pages published after this date, 'YYYY-MM-DD' in quotes."
     )
     end_published_date: str | None = Field(
-        None, description="Only pages published before this day, as 'YYYY-MM-DD', in quotes."
+        None, description="Only pages published before this date, 'YYYY-MM-DD' in quotes."
     )
     max_characters: int = Field(
         1000,
         ge=40,
         le=20000,
-        description="Longest text of a page, in characters; it is cut where a sentence ends.",
+        description="Most characters of a page's text; it is cut at the end of a sentence.",
     )
 
     @field_validator("category", mode="before")
@@ -107,16 +102,15 @@ class ExaOptions(BaseConfig):
 class ExaSource(SearchSource):
     """Exa under one source name.
 
-    Attributes:
-        fingerprint: Version, address, category and every option.
-        service: Name of the service whose limits and budget hold.
-        cache_days: How long an answer stays good: news age fast.
+    Args:
+        name: The source name, which may determine the category.
+        options: The recipe's options.
+        exa: Client of the service.
     """
 
     service = "exa"
 
     def __init__(self, name: str, options: ExaOptions, exa: ExaClient) -> None:
-        """Search `exa` with `options`, where the source's `name` may give the category."""
         category = options.category or CATEGORIES.get(name)
         self._options = options.model_copy(update={"category": category})
         self._exa = exa
@@ -124,11 +118,11 @@ class ExaSource(SearchSource):
         self.fingerprint = f"exa/{VERSION}/{exa.url}/{self._options.model_dump_json()}"
 
     def check(self) -> None:
-        """Check that there is a key; see `ExaClient.check`."""
+        """Check the key; see `ExaClient.check`."""
         self._exa.check()
 
     def simplify(self, request: SearchRequest) -> SearchRequest:
-        """Exa takes one text: what the parents found is part of it, and weighs as much."""
+        """Return the request as one text: Exa does not weigh the expansion separately."""
         return SearchRequest(" ".join([request.query, *request.expansion]), top_k=request.top_k)
 
     async def close(self) -> None:
@@ -136,7 +130,7 @@ class ExaSource(SearchSource):
         await self._exa.close()
 
     async def search(self, request: SearchRequest) -> Found:
-        """Find pages for the node's words and what its parents found; see `ExaClient.search`."""
+        """Search for the query and its expansion; see `ExaClient.search`."""
         options = self._options
         answer = await self._exa.search(
             self.simplify(request).query,
@@ -161,14 +155,14 @@ def open_exa(
     """Open the Exa sources of a recipe; they share their connections.
 
     Args:
-        configs: Source name to its settings.
-        corpus: Not read.
+        configs: Settings by source name.
+        corpus: Not used.
         index_dir: Not used.
 
     Raises:
         RecipeKeyError: An option is unknown.
-        RecipeValueError: An option is not allowed.
-        SourceError: EXA_BASE_URL is no address.
+        RecipeValueError: The value of an option is invalid.
+        SourceError: EXA_BASE_URL is not an http address.
     """
     options = {name: read_options(ExaOptions, name, config) for name, config in configs.items()}
     exa = ExaClient(read_key(KEY_VARIABLE), os.environ.get("EXA_BASE_URL") or API_URL)
@@ -176,9 +170,9 @@ def open_exa(
 
 
 def make_passage(page: Page, most: int) -> Passage:
-    """Turn one of Exa's pages into a passage of at most `most` characters of text."""
+    """Convert a page into a passage of at most `most` characters of text."""
     text = flatten(page.text)
-    # Exa cuts in the middle of a word: a text as long as asked for is not whole.
+    # Exa cuts within words: a text of the requested length is not complete.
     limit = min(most, len(text) - 1) if text and len(page.text) >= most else most
     return Passage(
         id=page.url,

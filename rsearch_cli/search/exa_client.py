@@ -1,9 +1,6 @@
-"""The line to Exa: one search, and every failure in our own words.
+"""Client of Exa's API: one search per call, every error as a failure of ours.
 
-Place in the path: below the Exa source, and the only module that talks to Exa; the client decides
-when it does, how often and for how much. On failure: what may be over at the next attempt is a
-`TransientFailure`, what will not be a `PermanentFailure`, a refused key or an empty account is
-`AccessDenied`. No message, log line or cache key holds the key.
+No message, log line or cache key contains the API key.
 """
 
 from __future__ import annotations
@@ -40,10 +37,10 @@ KEY_VARIABLE = "EXA_API_KEY"
 KEYS_URL = "https://dashboard.exa.ai/api-keys"
 
 MESSAGE_CHARS = 200
-"""Longest part of Exa's own words in a message, in characters."""
+"""Most characters of Exa's message that are quoted in one of ours."""
 
 MOST_REMARKS = 5
-"""Most different remarks of Exa's on our requests that are printed."""
+"""Most different warnings of Exa about requests that are reported."""
 
 _REFUSALS = {
     401: "the key is wrong or was withdrawn",
@@ -51,13 +48,13 @@ _REFUSALS = {
     403: "the key is not allowed to do this",
 }
 _MAY_PASS = (408, 429)
-# Longer addresses are taken neither by browsers nor by a citation.
+# Longer addresses can be used neither in browsers nor in citations.
 _ADDRESS = re.compile(r"https?://[^\s/?#]\S{0,1999}")
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One result of a search: every field is of its type, the address one that can be cited."""
+    """One result of a search; every field has its type, and the address can be cited."""
 
     url: str
     title: str
@@ -67,11 +64,11 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class ExaAnswer:
-    """What one search gave.
+    """The answer to one search.
 
     Attributes:
         pages: Best first.
-        usd: What Exa says that it charged, unchecked; None if it does not say.
+        usd: The charge as Exa reports it, unchecked; None if it reports none.
     """
 
     pages: list[Page]
@@ -79,15 +76,15 @@ class ExaAnswer:
 
 
 class ExaClient:
-    """Exa behind its key: sends searches, and turns every failure into one of our classes.
+    """Sends searches to Exa and converts every error into one of our failures.
 
     Every search in flight has an HTTP client of its own: httpx scans all connections of a client
     twice per request and keeps no more than 20, which with 32 searches in flight costs more than
     the searches.
 
     Args:
-        key: May be empty where nothing will be sent.
-        base_url: The address.
+        key: May be empty if nothing will be sent.
+        base_url: Address of the service.
 
     Attributes:
         url: Base URL, without credentials.
@@ -110,21 +107,21 @@ class ExaClient:
         self._reported: set[str] = set()
 
     def check(self) -> None:
-        """Check the key and the proxies, and load the client.
+        """Check the key and the proxies, and import the library.
 
         Raises:
-            AccessDenied: The key is missing, or is text that cannot be a key.
-            SourceError: The proxies that the environment names cannot be used.
+            AccessDenied: The key is missing, or is a text that cannot be a key.
+            SourceError: The proxy settings of the environment cannot be used.
         """
         check_proxies()
-        # Slow to import: better now than while the time-out of the first search runs.
+        # Slow to import: better now than within the time-out of the first search.
         import exa_py  # noqa: F401
 
         key = self._key.get_secret_value()
         if not key:
             raise AccessDenied(
-                f"Exa needs a key and {KEY_VARIABLE} is not set; get one at {KEYS_URL}, or give "
-                "the sources of type exa another type"
+                f"Exa needs a key and {KEY_VARIABLE} is not set; get one at {KEYS_URL}, or use "
+                "another type than exa for the sources"
             )
         check_key(KEY_VARIABLE, key)
 
@@ -132,15 +129,15 @@ class ExaClient:
         """Send one search.
 
         Args:
-            query: The words.
-            num_results: Most pages wanted; what else comes is not looked at.
+            query: The query.
+            num_results: Most pages wanted; further ones are ignored.
             **options: Further arguments of `AsyncExa.search`.
 
         Returns:
-            The pages; one whose address cannot be cited is left out.
+            The pages, without those whose address cannot be cited.
 
         Raises:
-            TransientFailure: Exa is busy, late, broken, or what it sent is no answer.
+            TransientFailure: Exa is busy, late or broken, or its answer is malformed.
             PermanentFailure: It refuses this request.
             AccessDenied: It refuses the key or the account.
         """
@@ -160,10 +157,10 @@ class ExaClient:
                 f"no answer from Exa at {self.url} ({words})", free=never_sent
             )
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            # exa-py takes an answer apart without checking it first. Its own words may quote half
-            # of the key, if the page that came instead of JSON does.
+            # exa-py does not validate answers. Its message may quote a part of the key, if the page
+            # that came instead of JSON does.
             failure = TransientFailure(f"Exa at {self.url} sent no search results")
-        # Not raised above, where it would keep the error, and by that the whole answer, in memory.
+        # Not raised above: the chained error would keep the whole answer in memory.
         raise failure
 
     async def close(self) -> None:
@@ -200,7 +197,7 @@ class ExaClient:
         return client
 
     async def _check(self, response: httpx.Response) -> None:
-        """Raise what an HTTP status means for this request and for the run."""
+        """Raise the failure that an HTTP status stands for."""
         status = response.status_code
         if response.is_success:
             return
@@ -213,13 +210,13 @@ class ExaClient:
                 f"({status}: {words}); see {KEYS_URL}"
             )
         said = f"Exa at {self.url} answered {status} ({words})"
-        free = own_words is not None  # else a proxy spoke, and Exa may have done the work
+        free = own_words is not None  # otherwise a proxy answered, and Exa may have done the work
         if status in _MAY_PASS or status >= 500:
             raise TransientFailure(said, read_retry_after(response.headers), free=free)
         raise PermanentFailure(said, free=free)
 
     def _report(self, remarks: list[ApiWarning]) -> None:
-        """Print what Exa says is wrong with the requests, such as an option that it ignores."""
+        """Report Exa's warnings about requests, such as an option that it ignores."""
         for remark in remarks:
             kind = f"{remark.code} {remark.path}"
             if kind not in self._reported and len(self._reported) < MOST_REMARKS:
@@ -227,15 +224,15 @@ class ExaClient:
                 logger.warning(f"Exa: {self._quote(f'{kind}: {remark.message}')}")
 
     def _quote(self, words: str) -> str:
-        """Words of the service's or the library's on one short line, in which no key stands."""
+        """Return a message of the service or the library on one short line, without the key."""
         return shorten(hide_secrets(flatten(words), [self._key.get_secret_value()]), MESSAGE_CHARS)
 
 
 def _read_page(result: Any) -> Page:
-    """Read one of exa-py's results, whose types it does not check.
+    """Convert a result of exa-py, whose types exa-py does not check.
 
     Raises:
-        TypeError: A field is of another type than Exa's, or the score is no finite number.
+        TypeError: A field has the wrong type, or the score is not finite.
     """
     title, text = ("" if value is None else value for value in (result.title, result.text))
     texts = (result.url, title, text)
@@ -246,12 +243,12 @@ def _read_page(result: Any) -> Page:
 
 
 def _is_citable(url: str) -> bool:
-    """Whether an address is one of the web, in characters that can be stored and shown."""
+    """Whether this is a web address of characters that can be stored and shown."""
     return _ADDRESS.fullmatch(url) is not None and INVISIBLE.search(url) is None
 
 
 def _read_error(response: httpx.Response) -> str | None:
-    """Exa's own words in an error; None for a page that something in front of it sent."""
+    """Return Exa's message in an error; None if something in front of Exa answered."""
     try:
         error = response.json()["error"]
         return str(error["message"] if isinstance(error, dict) else error)

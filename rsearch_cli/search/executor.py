@@ -126,7 +126,7 @@ class PlanExecutor(AbstractContextManager["PlanExecutor"]):
         return [tuple(task.result() for task in nodes) for nodes in tasks]
 
     def _start_plan(self, batch: _Batch, plan: SearchPlan) -> list[asyncio.Task[NodeResult]]:
-        """Start a task for every node; a child's task begins by waiting for its parents'."""
+        """Start a task for every node; the task of a child first awaits those of its parents."""
         tasks: dict[str, asyncio.Task[NodeResult]] = {}
         for wave in plan.waves():
             for node in wave:

@@ -1,8 +1,6 @@
-"""Query expansion: what a node takes over from the nodes it waited for.
+"""Query expansion: the names that a plan node takes over from the passages of its parents.
 
-Place in the path: in the executor, between a parent's passages and its child's search. A second hop
-is found by the names that the first hop brought to light; whole passages drown the child's own
-words.
+Names rather than whole passages, which would drown out the node's own words.
 """
 
 from __future__ import annotations
@@ -24,26 +22,26 @@ _DATES = (
 )
 _NUMBERS = "one two three four five six seven eight nine ten"
 
-# Lower-case words that may stand inside a name: University of the Arts, Vasco da Gama.
+# Lower-case words that may be part of a name: University of the Arts, Vasco da Gama.
 _PARTICLES = frozenset(_INSIDE.split())
-# Words whose full stop ends no sentence.
+# Abbreviations whose full stop does not end a sentence.
 _BEFORE_STOP = frozenset(_TITLES.split())
-# Capitalised words that are no names when they stand alone.
+# Capitalised words that are not names on their own.
 _NO_NAMES = STOP_WORDS.union(_DATES.split(), _NUMBERS.split())
 _WORD = re.compile(r"[^\W_]+(?:['\u2019.&-][^\W_]+)*")
 _POSSESSIVES = ("'s", "\u2019s")
-# What comes between two words of which the second opens a sentence, a clause or a quotation.
+# Characters before a word that opens a sentence, a clause or a quotation.
 _OPENERS = frozenset('.!?:;\n"\u201c(')
-# So ends a word that opens a sentence and is a verb or an adverb far more often than a name.
+# Endings of sentence openers that are far more often verbs or adverbs than names.
 _OPENER_ENDINGS = ("ed", "ing", "ly")
 
 
-# Passages whose names are remembered: the completions of a question find the same ones again.
-_REMEMBERED = 4096
+# Passages whose names are memoised: all completions of a question find similar ones.
+_MEMOISED = 4096
 
 
 class _Word(NamedTuple):
-    """A word of a text, and what stands in front of it."""
+    """A word of a text, with the characters before it."""
 
     text: str
     gap: str
@@ -60,19 +58,19 @@ def expand(
     mode: Literal["entities", "titles", "none"],
     from_top: int,
 ) -> tuple[str, ...]:
-    """Collect what a node's parents found that its query can use.
+    """Return the names in the parents' passages that expand a node's query.
 
     Args:
         query: The node's own query.
-        parents: Results of the nodes it waited for.
+        parents: Results of its parents.
         mode: `entities` takes the names in the passages, `titles` their titles, `none` nothing.
-            Names show by their capitals; for a passage without any, `entities` takes the title.
-        from_top: Best passages of each parent that are read.
+            Names are recognised by capitals; for a passage without any, `entities` takes the title.
+        from_top: Number of passages of each parent that are read, best first.
 
     Returns:
-        Names in order of appearance, each once whatever its case. What the node's query says, or
-        that parent was asked with, is left out: an expansion is what the passages add. So the third
-        hop of a chain is about what the second one found, not about what the first one did.
+        Names in order of appearance, each once whatever its case. Names in the node's query, or in
+        the query or expansion of that parent, are left out, because an expansion is what the
+        passages add: the third hop of a chain is about what the second one found, not the first.
     """
     if mode == "none":
         return ()
@@ -87,17 +85,17 @@ def expand(
     return tuple(added.values())
 
 
-@lru_cache(maxsize=_REMEMBERED)
+@lru_cache(maxsize=_MEMOISED)
 def _candidates(
     title: str, text: str, mode: Literal["entities", "titles"]
 ) -> tuple[tuple[tuple[str, ...], str], ...]:
-    """What a passage can add to a query: the words of each name, and the name."""
+    """Return the names that a passage can add to a query, each with its words."""
     names = [title] if mode == "titles" else _names_or_title(title, text)
     return tuple((tuple(split_query(name)), " ".join(name.split())) for name in names)
 
 
 def _names_or_title(title: str, text: str) -> list[str]:
-    """The names in a passage, or before them its title where capitals cannot tell names apart."""
+    """Return the names in a passage, after its title if capitals do not tell names apart."""
     names = find_names(title, text)
     has_capitals = any(map(str.isupper, title + text))
     if has_capitals and not any(map(_has_no_case, title)):
@@ -106,16 +104,16 @@ def _names_or_title(title: str, text: str) -> list[str]:
 
 
 def _has_no_case(character: str) -> bool:
-    """Whether it is a letter of a script without capitals: Hebrew, Arabic, Hindi, Chinese, ..."""
+    """Return whether this is a letter of a script without capitals: Hebrew, Hindi, Chinese, ..."""
     return character >= "\u0590" and unicodedata.category(character) == "Lo"
 
 
 def find_names(title: str, text: str) -> list[str]:
-    """Proper names in the title and the text of a passage, in order, repeats included.
+    """Return the proper names in the title and text of a passage, in order, repeats included.
 
-    A name is a run of capitalised words, with particles inside it. A lone word at the start of a
-    sentence is doubtful: it counts unless it is a stop-word, or looks like a verb or an adverb and
-    stands nowhere else as a name.
+    A name is a run of capitalised words, with particles inside it. A single word at the start of a
+    sentence counts unless it is a stop word, or looks like a verb or an adverb and is not a name
+    elsewhere in the passage.
     """
     runs = [*_find_runs(title, in_title=True), *_find_runs(text)]
     sure = {word.text for run in runs for word in run if not word.opens}
@@ -132,7 +130,7 @@ def _is_name(run: list[_Word], sure: set[str]) -> bool:
 
 
 def _find_runs(text: str, *, in_title: bool = False) -> Iterator[list[_Word]]:
-    """Cut a text into runs of capitalised words, particles between them kept."""
+    """Yield the runs of capitalised words in a text, with the particles between them."""
     run: list[_Word] = []
     particles: list[_Word] = []
     for word in _read_words(text, in_title=in_title):
@@ -140,7 +138,7 @@ def _find_runs(text: str, *, in_title: bool = False) -> Iterator[list[_Word]]:
             yield run
             run, particles = [], []
         if word.is_capitalised:
-            # «The Beatles» is a whole title; in a sentence, «In» or «The» only comes before a name.
+            # "The Beatles" is a whole title; in a sentence, "In" or "The" only precedes a name.
             if run or not (word.opens and word.text.casefold() in STOP_WORDS):
                 run += [*particles, word]
             particles = []
@@ -154,7 +152,7 @@ def _find_runs(text: str, *, in_title: bool = False) -> Iterator[list[_Word]]:
 
 
 def _read_words(text: str, *, in_title: bool) -> Iterator[_Word]:
-    """Read a text word by word, initials joined to what follows, possessive endings cut."""
+    """Yield the words of a text; initials join what follows, possessive endings are removed."""
     end, before, possessive = 0, "", False
     for match in _WORD.finditer(text):
         word, gap = match[0], text[end : match.start()]
@@ -162,7 +160,7 @@ def _read_words(text: str, *, in_title: bool) -> Iterator[_Word]:
             gap = " "
         opens = not in_title and (not before or not _OPENERS.isdisjoint(gap))
         owns = word.endswith(_POSSESSIVES)
-        # What follows a possessive is a thing of its own: «Orvath's Lantern Works».
+        # What follows a possessive is another name: "Orvath's Lantern Works".
         yield _Word(word[:-2] if owns else word, "'s" if possessive else gap, opens)
         end, before, possessive = match.end(), word, owns
 

@@ -1,9 +1,7 @@
-"""The disk cache: answers that were paid for, kept between runs and shared by all processes.
+"""Disk cache of answers from services, kept between runs and shared by all processes.
 
-Place in the path: the client looks here before it asks anyone, and stores what a service answered.
-Entries are JSON, never pickle. On failure: an entry that cannot be read is a miss, which is said
-once, and is overwritten; what can go wrong below, see `store`. What failed is never stored: only
-answers come here.
+Entries are JSON, never pickle. An entry that cannot be read counts as a miss and is overwritten;
+the first one is reported. Failures are never stored.
 """
 
 from __future__ import annotations
@@ -29,19 +27,19 @@ from rsearch_cli.services.validation import is_finite, read_charge
 logger = logging.getLogger(__name__)
 
 ENTRY_VERSION = 1
-"""Raise it when the shape of an entry or of a key changes."""
+"""Increase it when the format of an entry or of a key changes."""
 
 ANSWERS = "answers"
-"""Name of the answers' folder in the cache folder."""
+"""Folder of the answers inside the cache folder."""
 
 Check = Callable[[Mapping[str, Any], JsonValue], None]
-"""Takes the parts of a key and the answer, and raises `ValueError` if they do not go together."""
+"""Called with the parts of a key and the answer; raises `ValueError` if they do not match."""
 
-# Whatever stands where an entry should stand ends in one of these.
+# What reading an arbitrary value as an entry may raise.
 _UNREADABLE = (ValueError, TypeError, OverflowError, RecursionError)
 # The end of the year 9999, after which there is no date to show.
 _LAST_SECOND = 253402300799.0
-# How far the clock of the machine that exported may be ahead.
+# How far the clock of the exporting machine may be ahead.
 _CLOCK_SKEW_SECONDS = 86400.0
 
 _KEY_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -50,22 +48,22 @@ Mode = Literal["read-write", "refresh", "offline"]
 
 
 def cache_root() -> Path:
-    """Folder of everything rsearch keeps between runs; RSEARCH_CACHE_DIR overrides it."""
+    """Return the folder of all that is kept between runs; RSEARCH_CACHE_DIR overrides it."""
     if chosen := os.environ.get("RSEARCH_CACHE_DIR"):
         return Path(chosen).expanduser()
     return Path(platformdirs.user_cache_dir("rsearch", appauthor=False))
 
 
 def normalise(text: str) -> str:
-    """Give texts that differ only in white space or in Unicode's spelling of a letter one form."""
+    """Return one form for texts that differ only in white space or Unicode composition."""
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def make_key(service: str, **parts: Any) -> str:
-    """Name a request: canonical JSON of the service and of everything that changes the answer.
+    """Return the key of a request: canonical JSON of all that changes the answer.
 
     Args:
-        service: By what name the answer is counted, listed and cleared.
+        service: Name under which the answer is counted, listed and cleared.
         parts: JSON values, texts already normalised; their order does not matter.
     """
     return _write_key({"service": service, "version": ENTRY_VERSION, **parts})
@@ -76,7 +74,7 @@ def _write_key(parts: Mapping[str, Any]) -> str:
 
 
 def read_key(key: str) -> dict[str, Any]:
-    """The parts that `make_key` was given, or nothing for a key of another make."""
+    """Return the parts of a key from `make_key`; empty for any other text."""
     try:
         parts = json.loads(key)
     except (ValueError, RecursionError):
@@ -85,7 +83,7 @@ def read_key(key: str) -> dict[str, Any]:
 
 
 def accept_any(parts: Mapping[str, Any], value: JsonValue) -> None:
-    """A `Check` that takes every answer."""
+    """A `Check` that accepts every answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +94,8 @@ class Entry:
         value: The answer.
         usd: What it cost.
         stored: When it was stored, in seconds since 1970.
-        ttl: Seconds for which it may be used; None is for ever.
-        version: Of the entry's shape.
+        ttl: Seconds for which it is valid; None is forever.
+        version: Format of the entry.
     """
 
     value: JsonValue
@@ -107,11 +105,11 @@ class Entry:
     version: int = ENTRY_VERSION
 
     def is_fresh(self, now: float) -> bool:
-        """Whether its time to live is not over."""
+        """Return whether it is still valid."""
         return self.ttl is None or now < self.stored + self.ttl
 
     def as_row(self) -> dict[str, JsonValue]:
-        """The entry as a JSON object, which `Entry(**row)` reads."""
+        """Return the entry as a JSON object; `Entry(**row)` reads it."""
         return {
             "version": self.version,
             "stored": self.stored,
@@ -123,14 +121,14 @@ class Entry:
 
 @dataclass(slots=True)
 class ServiceStats:
-    """What the cache holds of one service.
+    """The stored answers of one service.
 
     Attributes:
-        entries: Answers.
-        expired: Those of them whose time to live is over.
-        usd: What they cost together.
-        oldest: When the first of them was stored, in seconds since 1970.
-        newest: When the last of them was stored.
+        entries: Number of answers.
+        expired: Number of those that are no longer valid.
+        usd: Their total cost.
+        oldest: When the first one was stored, in seconds since 1970.
+        newest: When the last one was stored.
     """
 
     entries: int = 0
@@ -141,12 +139,13 @@ class ServiceStats:
 
 
 class AnswerCache(AbstractContextManager["AnswerCache"]):
-    """Answers by key, on disk; any number of threads and processes may use one folder.
+    """Answers by key, on disk; any number of threads and processes may share a folder.
 
-    Attributes:
-        folder: Where the answers are kept.
-        mode: `read-write`; `refresh` finds only what was stored since this object was made;
-            `offline` also finds what has outlived its time, because nothing better can be had.
+    Args:
+        folder: Not touched yet; None uses `answers` in `cache_root()`.
+        mode: `read-write`; `refresh` ignores what was stored before this object was created;
+            `offline` also returns expired answers, because nothing newer can be fetched.
+        clock: Seconds since 1970.
     """
 
     def __init__(
@@ -156,26 +155,25 @@ class AnswerCache(AbstractContextManager["AnswerCache"]):
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Name the folder without touching it; None takes `answers` in `cache_root()`."""
         self.folder = cache_root() / ANSWERS if folder is None else folder
         self.mode = mode
         self._store = TextStore(self.folder)
         self._clock = clock
         self._made = clock()
-        self._said_unreadable = False
+        self._reported_unreadable = False
 
     @property
     def usable(self) -> bool:
-        """False once the folder has shown that it cannot be used."""
+        """False once the folder has turned out to be unusable."""
         return self._store.usable
 
     def find(self, key: str) -> Entry | None:
-        """Look an answer up with what is known of it; None if there is none that may be used."""
+        """Return the stored entry of a key; None if there is no valid one."""
         try:
             text = self._store.get(key)
             entry = None if text is None else _read_entry(json.loads(text))
         except _UNREADABLE as problem:
-            self._say_unreadable(key, problem)
+            self._report_unreadable(key, problem)
             return None
         if entry is None or self.mode == "offline":
             return entry
@@ -184,33 +182,33 @@ class AnswerCache(AbstractContextManager["AnswerCache"]):
         return entry if entry.is_fresh(self._clock()) else None
 
     def get(self, key: str) -> JsonValue:
-        """Look an answer up; None if there is none that may be used."""
+        """Return the stored answer of a key; None if there is no valid one."""
         entry = self.find(key)
         return None if entry is None else entry.value
 
     def put(
         self, key: str, value: JsonValue, ttl_seconds: float | None = None, usd: float = 0.0
     ) -> Entry:
-        """Keep an answer; a failure is no answer and must not come here.
+        """Store an answer.
 
         Returns:
-            The entry exactly as it will be found, also where nothing can be kept.
+            The entry exactly as `find` will return it, even if it could not be stored.
 
         Raises:
             TypeError: The value is not JSON.
-            ValueError: It holds a number that JSON has not (NaN, infinity).
+            ValueError: The value contains NaN or infinity.
         """
         text = _write_entry(Entry(value, usd, self._clock(), ttl_seconds))
         self._keep(key, text)
         return _read_entry(json.loads(text))
 
     def drop(self, key: str, problem: Exception) -> None:
-        """Remove an answer that turned out not to be valid."""
-        self._say_unreadable(key, problem)
+        """Remove an answer that turned out to be invalid."""
+        self._report_unreadable(key, problem)
         self._store.drop(key)
 
     def stats(self) -> dict[str, ServiceStats]:
-        """What is stored, by service."""
+        """Return what is stored, by service."""
         services: dict[str, ServiceStats] = {}
         now = self._clock()
         for _, entry, service in self._entries():
@@ -223,21 +221,21 @@ class AnswerCache(AbstractContextManager["AnswerCache"]):
         return dict(sorted(services.items()))
 
     def size_bytes(self) -> int:
-        """Bytes on disk."""
+        """Return the size on disk in bytes."""
         return self._store.size_bytes()
 
     def clear(self, service: str | None = None) -> int:
-        """Remove the answers of a service, or all; how many those were."""
+        """Remove the answers of a service, or all; return their number."""
         return self._store.remove(service)
 
     def export_rows(
         self, service: str | None = None, check: Check = accept_any
     ) -> Iterator[dict[str, JsonValue]]:
-        """The answers of a service, or all, as JSON objects, in the order of their keys.
+        """Yield the answers of a service, or all, as JSON objects ordered by key.
 
         Args:
             service: Its name, or None for all.
-            check: Answers that it refuses are left out, because no import would take them.
+            check: Answers that it refuses are left out, because an import would refuse them too.
         """
         for key, entry, owner in self._entries():
             if service not in (None, owner):
@@ -245,25 +243,25 @@ class AnswerCache(AbstractContextManager["AnswerCache"]):
             try:
                 check(read_key(key), entry.value)
             except ValueError as problem:
-                self._say_unreadable(key, problem)
+                self._report_unreadable(key, problem)
             else:
                 yield {"key": key, **entry.as_row()}
 
     def import_rows(self, rows: Iterable[object], check: Check = accept_any) -> int:
-        """Keep answers that `export_rows` gave, in place of those that are here: all or none.
+        """Store rows of `export_rows`, replacing entries with the same keys: all rows or none.
 
-        Times and prices stay as they were, so an export of the import is the same text.
+        Times and costs stay as they were, so exporting the import returns the same text.
 
         Args:
-            rows: What was exported.
-            check: Refuses answers that are not what their keys ask for.
+            rows: Exported rows.
+            check: Refuses answers that do not match their keys.
 
         Returns:
-            How many were kept.
+            The number of stored answers.
 
         Raises:
-            DataMalformed: A row is not what is exported, or all together are more than is kept;
-                nothing has been imported then.
+            DataMalformed: A row is not an exported one, or all rows exceed the size limit;
+                nothing has been imported.
         """
         latest = self._clock() + _CLOCK_SKEW_SECONDS
         texts: dict[str, str] = {}
@@ -290,35 +288,35 @@ class AnswerCache(AbstractContextManager["AnswerCache"]):
         return self._store.put(key, text, str(read_key(key).get("service", "")))
 
     def _entries(self) -> Iterator[tuple[str, Entry, str]]:
-        """Everything that can be read: key, entry, service."""
+        """Yield key, entry and service of every readable entry."""
         for key, text, service in self._store.rows():
             try:
                 entry = _read_entry(json.loads(text))
             except _UNREADABLE as problem:
-                self._say_unreadable(key, problem)
+                self._report_unreadable(key, problem)
             else:
                 yield key, entry, service
 
-    def _say_unreadable(self, key: str, problem: Exception) -> None:
-        if not self._said_unreadable:
-            self._said_unreadable = True
+    def _report_unreadable(self, key: str, problem: Exception) -> None:
+        if not self._reported_unreadable:
+            self._reported_unreadable = True
             logger.warning(
-                f"answer cache {self.folder}: an entry cannot be read ({problem}), it and others "
-                f"like it are left out: {key[:200]}"
+                f"answer cache {self.folder}: an entry cannot be read ({problem}); it and others "
+                f"like it are skipped: {key[:200]}"
             )
 
 
 def _write_entry(entry: Entry) -> str:
-    """Write an entry in its one form: ASCII, so that any text survives, lone surrogates too."""
+    """Return an entry as ASCII JSON, which can hold any text, lone surrogates too."""
     return json.dumps(entry.as_row(), separators=(",", ":"), allow_nan=False)
 
 
 def _read_entry(row: Any) -> Entry:
-    """Read what `Entry.as_row` wrote, strictly.
+    """Parse a row of `Entry.as_row`, strictly.
 
     Raises:
-        ValueError: It is of another version, or a number is not one.
-        TypeError: It is of another shape.
+        ValueError: The version is another one, or a number is invalid.
+        TypeError: The fields are other ones.
     """
     entry = Entry(**row)
     if entry.version != ENTRY_VERSION or isinstance(entry.version, bool):
@@ -332,10 +330,10 @@ def _read_entry(row: Any) -> Entry:
 
 
 def _read_row(number: int, row: object, check: Check, latest: float) -> tuple[str, Entry]:
-    """Read one row of an import.
+    """Parse one row of an import.
 
     Raises:
-        DataMalformed: It is not what is exported.
+        DataMalformed: It is not an exported row.
     """
     try:
         if not isinstance(row, dict) or not isinstance(row.get("key"), str):

@@ -1,7 +1,7 @@
-"""A line to an OpenAI-compatible server: one request, and the reply to it.
+"""Client of an OpenAI-compatible server: sends one request and reads its completion.
 
-What may pass is a `TransientFailure`, what will not is a `PermanentFailure` or one of its kinds in
-`refusals`; a refused key or an empty account is `AccessDenied`. No message holds a secret.
+Errors become `TransientFailure`, `PermanentFailure` (or a subclass in `chat_errors`) or
+`AccessDenied`. No message contains a secret.
 """
 
 from __future__ import annotations
@@ -29,37 +29,35 @@ logger = logging.getLogger(__name__)
 OPENAI_URL = "https://api.openai.com/v1"
 
 MESSAGE_CHARS = 200
-"""Longest part of a server's own words in a message of ours, in characters."""
+"""Most characters of a server's message that are quoted in one of ours."""
 
 OnPart = Callable[[str, str], None]
-"""Told thought and text of a reply so far."""
+"""Called with the thought and the text of a reply so far."""
 
-# What the client, or a look at its answers, ends in where an answer is not what it should be.
+# What the client and the parsing of its answers raise for malformed answers.
 _NONSENSE = (ValueError, TypeError, AttributeError, LookupError, RecursionError, OverflowError)
 
 _CHAT, _COMPLETIONS = "/chat/completions", "/completions"
 _NAMED_MODELS = 10
 _LOOKUP_SECONDS = 10.0
-# A shorter secret is hidden where it stands as a word: people give keys such as `x` to servers that
-# want none, and messages would not be readable without that letter.
+# A shorter secret is hidden only as a whole word: users set keys such as `x` for servers that need
+# none, and messages would be unreadable without that letter.
 _SHORT_SECRET = 8
-# OpenAI's refusal of a reasoning model whose thought took all the tokens there were.
+# OpenAI's error when the thought of a reasoning model used up all tokens.
 _CUT_OFF = re.compile(r"output limit was reached", re.IGNORECASE)
 
 
 class ChatClient:
     """An OpenAI-compatible server and one model on it.
 
-    Its client belongs to the event loop of the first call.
-
     Attributes:
-        who: What messages call the other end, such as `the judge`.
-        model: Name of the model, as its server knows it.
-        model_setting: Where the user gives that name, for messages.
-        shorten: What to lower where a request is too long for the server, for messages.
+        who: Name of the server in messages, such as `the judge`.
+        model: Name of the model on the server.
+        model_setting: The setting that holds this name, for messages.
+        shorten: The settings to lower if a request is too long, for messages.
         url: The server's base URL, without credentials.
-        answered: Whether a completion has ever come, so that model and address are right.
-        dialect: What is sent another way since the server refused it.
+        answered: Whether there has been a completion, so that model and address are right.
+        dialect: How requests are changed because the server refused them before.
     """
 
     def __init__(
@@ -74,12 +72,12 @@ class ChatClient:
         """Read address and key; nothing is sent.
 
         Args:
-            who: What messages call the other end.
-            model: Name of the model, as its server knows it.
-            model_setting: Where the user gives that name, for messages.
-            base_url: The server's address; may hold a user name and a password.
-            timeout_seconds: Longest that one call may take.
-            shorten: What to lower where a request is too long for the server, for messages.
+            who: Name of the server in messages.
+            model: Name of the model on the server.
+            model_setting: The setting that holds this name, for messages.
+            base_url: The server's address; may contain a user name and a password.
+            timeout_seconds: Longest duration of one call.
+            shorten: The settings to lower if a request is too long, for messages.
         """
         self.who = who
         self.model = model
@@ -93,27 +91,27 @@ class ChatClient:
         self._client: Any = None
         self.answered = False
         self.dialect = Dialect()
-        self._told = 0
+        self._reported = 0
 
     @property
     def is_public(self) -> bool:
-        """Whether this is OpenAI's own server, which answers to nobody without a key."""
+        """Whether this is OpenAI's own server, which always needs a key."""
         return urlsplit(self.url).hostname == urlsplit(OPENAI_URL).hostname
 
     @property
     def has_key(self) -> bool:
-        """Whether it is asked with a key."""
+        """Whether requests carry a key."""
         return bool(self._key)
 
     def check_key(self, otherwise: str) -> None:
-        """Check that there is a key where one is needed.
+        """Check that there is a key if one is needed.
 
         Args:
-            otherwise: What to do without one, for the message.
+            otherwise: What to do without a key, for the message.
 
         Raises:
-            AccessDenied: OpenAI's own server is asked, and there is no key; or it cannot be a key.
-            SourceError: The proxies that the environment names cannot be used.
+            AccessDenied: OpenAI's own server without a key, or a text that cannot be a key.
+            SourceError: The proxy settings of the environment cannot be used.
         """
         check_proxies()
         if self._key:
@@ -127,20 +125,20 @@ class ChatClient:
     async def complete(
         self, messages: Sequence[Message], on_part: OnPart | None = None, **options: Any
     ) -> Completion:
-        """Ask for one reply to a chat.
+        """Request one completion of a chat.
 
-        A parameter, field or role that the server refuses by name is sent another way, now and in
-        every later request, and a line on stderr says so.
+        If the server refuses a parameter, field or role by name, this request and all later ones
+        are changed accordingly, with a warning.
 
         Args:
             messages: The chat.
-            on_part: Told the reply so far, part by part; None takes the reply as a whole.
+            on_part: Called with the reply so far, while it is streamed; None does not stream.
             **options: Further fields of the request's body.
 
         Raises:
-            TransientFailure: The server is busy, late, broken, or what it sent is no completion.
+            TransientFailure: The server is busy, late or broken, or its answer is no completion.
             PermanentFailure: It refuses this request.
-            RequestRefused: It does so for how the request is put.
+            RequestRefused: It refuses the form of the request.
             PromptTooLong: The prompt does not fit its context.
             NothingThere: It does not know the model or the address.
             AccessDenied: It refuses the key or the account.
@@ -150,29 +148,29 @@ class ChatClient:
     async def continue_ids(
         self, ids: Sequence[int], on_part: OnPart | None = None, **options: Any
     ) -> Completion:
-        """Ask for the continuation of token ids; otherwise as `complete`."""
+        """Request the continuation of token ids; otherwise like `complete`."""
         return await self._ask(_COMPLETIONS, (), on_part, {"prompt": list(ids), **options})
 
     async def look_up(
         self, path: str, body: Mapping[str, Any] | None = None, *, beside: bool = False
     ) -> Any:
-        """Ask the server for something else than a completion, as JSON.
+        """Request something else than a completion; return its JSON.
 
         Args:
-            path: Below the base URL.
-            body: What is posted; None gets the path.
-            beside: The path is not below the base URL's `/v1`, but beside that.
+            path: Path below the base URL.
+            body: Body of a POST request; None sends a GET request.
+            beside: The path replaces the `/v1` of the base URL.
 
         Raises:
             TransientFailure: The server is busy, late or broken.
-            PermanentFailure: It refuses, or has nothing there.
+            PermanentFailure: It refuses, or the path does not exist.
             AccessDenied: It refuses the key.
         """
         base = self._full_url.removesuffix("/v1") if beside else self._full_url
         return await self._send("GET" if body is None else "POST", base + path, body)
 
     async def describe_models(self) -> str:
-        """Name the models that the server has, as the end of a message; "" if it does not say."""
+        """Return the models of the server as the end of a message; "" if it does not list them."""
         try:
             listed = await self.look_up("/models")
             names = [str(entry["id"]) for entry in listed["data"]]
@@ -210,16 +208,16 @@ class ChatClient:
                 if not self.dialect.learn(refused.refusal, sent):
                     raise
         self.answered = True
-        self._tell_changes()
+        self._report_changes()
         return completion
 
-    def _tell_changes(self) -> None:
-        """Say on stderr what has been learnt since the last time."""
-        changes, self._told = self.dialect.changes[self._told :], len(self.dialect.changes)
+    def _report_changes(self) -> None:
+        """Report the changes to the dialect since the last report."""
+        changes, self._reported = self.dialect.changes[self._reported :], len(self.dialect.changes)
         if changes:
             logger.warning(
-                f"{self.who} {self.model} at {self.url} does not take requests as OpenAI's server "
-                f"does; from now on they are sent: {'; '.join(changes)}"
+                f"{self.who} {self.model} at {self.url} does not accept requests as OpenAI's "
+                f"server does; from now on they are sent: {'; '.join(changes)}"
             )
 
     async def _fetch(
@@ -240,7 +238,7 @@ class ChatClient:
         raise TransientFailure(f"{self.who} at {self.url} sent no chat completion{words}")
 
     async def _send(self, method: str, url: str, body: Mapping[str, Any] | None) -> Any:
-        """Send a request; gives JSON, or a stream where the body asks for one."""
+        """Send a request; return JSON, or a stream if the body requests one."""
         import openai
 
         client = self._open()
@@ -265,20 +263,20 @@ class ChatClient:
             )
         except openai.APIStatusError as error:
             failure = translate(error, self)
-        # A body that is no JSON, half of it, or nested too deeply.
+        # The body is no JSON, incomplete, or nested too deeply.
         except (openai.OpenAIError, *_NONSENSE) as error:
             words = self.quote(error)
             failure = TransientFailure(f"{self.who} at {self.url} sent no JSON ({words})")
-        # Not raised above, where it would keep the error, and by that the whole answer, in memory.
+        # Not raised above: the chained error would keep the whole answer in memory.
         raise failure
 
     async def _follow(
         self, stream: Any, reader: ReplyReader, on_part: OnPart | None, stops: Sequence[str]
     ) -> None:
-        """Read a stream to its end, or until the server has passed a stop string."""
+        """Read a stream to its end, or until its text contains a stop string."""
         async with stream:
             kind = str(stream.response.headers.get("content-type", ""))
-            if kind.startswith("application/json"):  # it does not stream, and sends the whole
+            if kind.startswith("application/json"):  # it does not stream, but sends all at once
                 whole = self._decode(await self._receive(stream.response.aread()))
                 if isinstance(whole, Mapping):
                     reader.add(whole)
@@ -309,7 +307,7 @@ class ChatClient:
 
             if self._key:
                 check_key(KEY_VARIABLE, self._key)
-            # The client retries; a client that did so too would pass the budget unseen.
+            # Retries by the library would bypass the budget.
             self._client = openai.AsyncOpenAI(
                 api_key=self._key or "none",
                 base_url=self._full_url,
@@ -320,7 +318,7 @@ class ChatClient:
         return self._client
 
     def quote(self, error: object) -> str:
-        """A few words of the server's or the library's, on one line; servers may echo the key."""
+        """Return an error's text on one short line, without the key, which servers may echo."""
         words = " ".join(mend(str(error)).split())
         words = hide_secrets(words, [s for s in self._secrets if len(s) >= _SHORT_SECRET])
         for secret in self._secrets:
@@ -330,7 +328,7 @@ class ChatClient:
 
 
 def _find_secrets(url: str, key: str) -> list[str]:
-    """What must not be repeated: the key, and what an address with a password holds and sends."""
+    """Return what must not be quoted: the key, and the login in an address, also encoded."""
     login = urlsplit(url).netloc.rpartition("@")[0]
     password = login.partition(":")[2]
     sent = b64encode(unquote(login).encode()).decode() if login else ""

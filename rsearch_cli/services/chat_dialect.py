@@ -1,7 +1,7 @@
-"""How one server wants its requests, learnt from what it refused.
+"""Adapts requests to a server that refuses a parameter, a field or a role by name.
 
-A refusal names the parameter, the field or the role that it is about. The request is then put
-another way, in this process for good. A refusal that names nothing changes nothing.
+The change applies to all later requests of the process. A refusal that names nothing changes
+nothing.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from rsearch_cli.services.completion import LENGTH, Completion
 
 Message = dict[str, Any]
 
-# Fields of vLLM and SGLang beside OpenAI's. They are dropped only where a server does not know
-# them; one that does refuses the message that it should continue, which is another matter.
+# Fields of vLLM and SGLang that OpenAI's API does not have. They are dropped only if the server
+# does not know them; one that does may refuse to continue a message, which is another problem.
 _CONTINUE = ("continue_final_message", "add_generation_prompt", "separate_reasoning")
 _STRANGE = re.compile(
     r"extra[ _](?:input|field|forbid)|unrecogni[sz]ed|unknown|unexpected|not permitted|"
@@ -29,11 +29,11 @@ _LIMIT = re.compile(
     r"范围|超过|大于|小于",
     re.IGNORECASE,
 )
-# A chat is never sent without these: the judge knows other formats of a reply, and a reply without
-# a limit could cost more than was reserved for it.
+# Never dropped: the judge has other reply formats to try, and a reply without a limit could cost
+# more than was reserved for it.
 _KEPT = (*_CONTINUE, "response_format", "prompt", "max_completion_tokens")
 _POSITIVE = re.compile(r"positive|greater than 0|larger than 0|> ?0(?!\.?\d)", re.IGNORECASE)
-# As chat templates (Gemma's, old ones of Mistral and Llama) and hosted models say it.
+# The wording of chat templates (Gemma, older Mistral and Llama) and of hosted models.
 ROLES = re.compile(
     r"system[ _-]?(?:role|message|prompt|instruction)s?\b|\brole\W{1,3}system|"
     r"developer\W{1,3}(?:role|message|instruction)|messages\[0\]\.role|roles must alternate|"
@@ -52,23 +52,23 @@ _SPELT = {
 }
 
 LEAST_TEMPERATURE = 0.01
-"""Sent to servers that take no 0: next to greedy."""
+"""Sent instead of 0 to servers that require a positive temperature: almost greedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What a server said when it refused a request as it stood.
+    """A server's refusal of the form of a request.
 
     Attributes:
-        words: The beginning of its own words; further on, servers repeat the chat.
-        param: The parameter that it names in a field of its own, or "".
+        words: The beginning of its message; further on, servers repeat the chat.
+        param: The parameter that the error names in its own field, or "".
     """
 
     words: str
     param: str = ""
 
     def names(self, name: str) -> bool:
-        """Whether it is about a parameter or a field."""
+        """Return whether it is about a parameter or field."""
         spelt = _SPELT.get(name, name)
         # In ASCII: Chinese servers write no space between a name and their words.
         named = re.search(rf"(?<![\w.]){spelt}(?:ing)?(?!\w)", self.words, re.IGNORECASE | re.ASCII)
@@ -77,12 +77,12 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A request as it went out.
+    """A request as it was sent.
 
     Attributes:
-        messages: The chat; empty where ids were sent.
-        options: Everything else in the body.
-        learnt: How many changes the dialect had made by then.
+        messages: The chat; empty if token ids were sent.
+        options: All other fields of the body.
+        learnt: Number of changes that the dialect had when it was sent.
     """
 
     messages: Sequence[Message]
@@ -91,10 +91,10 @@ class Sent:
 
 
 class Dialect:
-    """Changes to all further requests to one server.
+    """Changes to all later requests to one server.
 
     Attributes:
-        changes: What was changed, in words for a person, in the order in which it was learnt.
+        changes: Descriptions of the changes for the user, in the order they were made.
     """
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ class Dialect:
         self._mark_prefix = False
 
     def put(self, messages: Sequence[Message], options: Mapping[str, Any]) -> Sent:
-        """Put a request the way the server wants it."""
+        """Apply the changes to a request."""
         body = {self._renamed.get(name, name): value for name, value in options.items()}
         body = {name: value for name, value in body.items() if name not in self._dropped}
         body |= {name: value for name, value in self._replaced.items() if name in body}
@@ -117,16 +117,16 @@ class Dialect:
         return Sent(messages, body, len(self.changes))
 
     def learn(self, refusal: Refusal, sent: Sent) -> bool:
-        """Take a refusal to heart; whether the request is worth sending again."""
+        """Add the change that a refusal calls for; return whether to send the request again."""
         if len(self.changes) > sent.learnt:
-            return True  # another request that was under way has learnt meanwhile
+            return True  # another request in flight has added it in the meantime
         change = self._change_for(refusal, sent)
         if change:
             self.changes.append(change)
         return change is not None
 
     def learn_silence(self, streamed: Completion) -> bool:
-        """Ask for whole replies if a stream held nothing of what the server counted."""
+        """Stop streaming if a stream was empty although the server counted tokens."""
         silent = not (streamed.text or streamed.thought or streamed.finish == LENGTH)
         if silent and streamed.output_tokens:
             self._dropped.update(("stream", "stream_options"))
@@ -167,7 +167,7 @@ class Dialect:
 
 
 def fold_system(messages: Sequence[Message]) -> list[Message]:
-    """A chat without a system message: its text opens the first user message."""
+    """Return a chat whose system message is prepended to the first user message."""
     system = [m["content"] for m in messages if m["role"] == "system"]
     rest = [m for m in messages if m["role"] != "system"]
     first = next((i for i, m in enumerate(rest) if m["role"] == "user"), None)

@@ -1,4 +1,4 @@
-"""What the HTTP errors of an OpenAI-compatible server mean for a call and for the run."""
+"""Translates HTTP errors of an OpenAI-compatible server into failures of a call or of the run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BILLING_PAGE = "https://platform.openai.com/settings/organization/billing"
 
 _REFUSES_REQUEST = (400, 422, 501)
 _WORTH_RETRYING = (408, 409, 425, 429)
-# What a refusal is read for; further on, servers repeat the chat.
+# The part of a message that is searched; further on, servers repeat the chat.
 _OPENING_CHARS = 400
 _TOO_LONG = re.compile(
     r"context[ _](?:length|size|window)|context_length_exceeded|exceed_context|"
@@ -34,7 +34,7 @@ _NO_MODEL = re.compile(
 
 
 class NothingThere(PermanentFailure):
-    """The server does not know the model or the address; no other call will fare better."""
+    """The server does not know the model or the address; every other call would fail too."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, free=True)
@@ -48,10 +48,10 @@ class PromptTooLong(PermanentFailure):
 
 
 class RequestRefused(PermanentFailure):
-    """The server refuses this request as it stands.
+    """The server refuses the form of this request.
 
     Attributes:
-        refusal: What it said.
+        refusal: Its message.
     """
 
     def __init__(self, message: str, refusal: Refusal) -> None:
@@ -59,48 +59,48 @@ class RequestRefused(PermanentFailure):
         self.refusal = refusal
 
 
-def translate(error: Any, line: ChatClient) -> Exception:
-    """What an HTTP status means for this call and for the run.
+def translate(error: Any, client: ChatClient) -> Exception:
+    """Return the failure that an HTTP error status stands for.
 
     Args:
-        error: The client's `APIStatusError`.
-        line: To the server that sent it.
+        error: The `APIStatusError` of the openai library.
+        client: The client of the server that sent it.
     """
     status, whole = error.status_code, _read_message(error)
     opening = whole[:_OPENING_CHARS]
-    said = f"{line.who} at {line.url} answered {status} ({line.quote(whole)})"
+    said = f"{client.who} at {client.url} answered {status} ({client.quote(whole)})"
     if status == 401:
-        page = f"; get one at {KEY_PAGE}" if line.is_public else ""
-        state = "is refused" if line.has_key else "is not set"
+        page = f"; get one at {KEY_PAGE}" if client.is_public else ""
+        state = "is refused" if client.has_key else "is not set"
         return AccessDenied(f"{said}: the key in {KEY_VARIABLE} {state}{page}")
     if status == 402 or error.code == "insufficient_quota":
-        page = f"; top it up at {BILLING_PAGE}" if line.is_public else ""
+        page = f"; top it up at {BILLING_PAGE}" if client.is_public else ""
         return AccessDenied(f"{said}: the account of {KEY_VARIABLE} is out of credit{page}")
     words = f"{opening} {error.code or ''} {error.type or ''}"
     refuses = status in _REFUSES_REQUEST
-    if not line.answered and (status == 404 or (refuses and _NO_MODEL.search(words))):
-        setting = f"{line.model_setting} ({line.model!r})"
-        ending = "" if line.url.endswith("/v1") else ", which ends in /v1 for most servers"
+    if not client.answered and (status == 404 or (refuses and _NO_MODEL.search(words))):
+        setting = f"{client.model_setting} ({client.model!r})"
+        ending = "" if client.url.endswith("/v1") else ", which ends in /v1 for most servers"
         return NothingThere(f"{said}: check {setting} and the address{ending}")
     if _TOO_LONG.search(words) and (refuses or status in (413, 500)):
         return PromptTooLong(
             f"{said}: the request is too long for the server's context; start it with a longer "
-            f"one, or lower {line.shorten}"
+            f"one, or lower {client.shorten}"
         )
-    # Some servers answer 500 where a chat template refuses the system role.
+    # Some servers answer 500 if a chat template refuses the system role.
     if refuses or (status >= 500 and ROLES.search(opening)):
         return RequestRefused(said, Refusal(opening, str(error.param or "")))
     if status in _WORTH_RETRYING or status >= 500:
-        # Refusals cost nothing; 502 and 504 come from a proxy, and the server may have worked.
+        # Refusals are free; 502 and 504 come from a proxy, and the server may have done the work.
         free = status not in (502, 504)
         return TransientFailure(said, read_retry_after(error.response.headers), free=free)
     return PermanentFailure(said, free=True)
 
 
 def _read_message(error: Any) -> str:
-    """The server's own words about an error, without the client's frame around them."""
+    """Return the server's own message, without what the library adds to it."""
     message = error.body.get("message") if isinstance(error.body, dict) else None
     try:
         return str(message or error.response.text or "no reason given")
-    except RecursionError:  # it is no text, but JSON that is nested deeply
+    except RecursionError:  # JSON that is nested too deeply
         return "no reason given"

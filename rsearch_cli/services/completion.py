@@ -1,12 +1,11 @@
-"""What a chat server's answer holds: text, thought, why it ended and what it counted.
+"""The completion in a chat server's answer: text, thought, finish reason and token counts.
 
-Servers share OpenAI's outline and differ in the rest, so an answer is read as plain JSON: whole, or
-chunk by chunk from a stream.
+Servers agree with OpenAI's API in outline only, so answers are parsed as plain JSON, whole or chunk
+by chunk from a stream.
 """
 
 from __future__ import annotations
 
-from codecs import getincrementaldecoder
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,37 +13,36 @@ from typing import Any
 from rsearch_cli.services.validation import is_finite, mend, read_token_count
 
 LENGTH = "length"
-"""The `finish` of a reply that was cut off at a limit of tokens."""
+"""The `finish` of a reply that was cut off at the token limit."""
 
-# Fields beside `content` in which servers send the thought: DeepSeek, SGLang, llama.cpp and older
-# vLLM; vLLM, OpenRouter, Groq and Ollama; Ollama's own API.
+# Fields that hold the thought, beside `content`: of DeepSeek, SGLang, llama.cpp and older vLLM; of
+# vLLM, OpenRouter, Groq and Ollama; of Ollama's own API.
 _THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
-# Fields that name the stop string at which a reply ended: vLLM's; SGLang's; Anthropic's.
+# Fields that hold the stop string that ended a reply: of vLLM, SGLang and Anthropic.
 _STOP_FIELDS = ("stop_reason", "matched_stop", "stop_sequence")
 _LENGTHS = frozenset(
     {"length", "max_tokens", "max_output_tokens", "max_completion_tokens", "model_length"}
 )
 _BROKEN = frozenset({"error", "abort", "aborted"})
-_UTF16 = getincrementaldecoder("utf-16-le")
 
 
 class NoCompletion(ValueError):
-    """What the server sent is no completion; the message is its own words, or empty."""
+    """The answer is no completion; the message is the server's own, or empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What the server wrote.
+    """A completion.
 
     Attributes:
         text: The message without its thought.
-        finish: Why it ended, in lower case: `stop`, `length`, ...; "" if the server does not say.
-        input_tokens: Tokens that were sent, as the server counts them; None if it does not.
-        output_tokens: Tokens that came back; None if it does not count them.
-        stop_string: The stop string that it ended at, "" where the server says that it was none;
-            None if it does not say, as OpenAI's.
-        thought: What the server sent apart from the text as the model's thinking, or "".
-        token_ids: Ids of the text, where they were asked for and the server sends them.
+        finish: Finish reason in lower case, such as `stop` or `length`; "" if there is none.
+        input_tokens: Tokens of the prompt by the server's count; None if it does not count.
+        output_tokens: Tokens of the reply by the server's count; None if it does not count.
+        stop_string: The stop string that ended the reply, "" if the server reports that none did;
+            None if it reports nothing, like OpenAI's.
+        thought: The model's thinking, if the server sends it apart from the text, or "".
+        token_ids: Ids of the text, if they were requested and the server sends them.
     """
 
     text: str
@@ -57,62 +55,62 @@ class Completion:
 
 
 class ReplyReader:
-    """Puts a reply together, from one answer or from the chunks of a stream.
-
-    Attributes:
-        text: The text so far.
-        thought: The thought so far.
-    """
+    """Assembles a reply from one answer or from the chunks of a stream."""
 
     def __init__(self) -> None:
-        self.text = ""
-        self.thought = ""
+        self._text = ""
+        self._thought = ""
         self._finish = ""
         self._stop_string: str | None = None
         self._usage: Mapping[str, Any] = {}
         self._ids: list[int] | None = None
         self._choices = 0
         self._error = ""
-        # A stream may cut a surrogate pair in two; half a pair becomes U+FFFD, because no file and
-        # no request can hold it.
-        self._decoders = {name: _UTF16(errors="replace") for name in ("text", "thought")}
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return _readable(self._text)
+
+    @property
+    def thought(self) -> str:
+        """The thought so far."""
+        return _readable(self._thought)
 
     def add(self, piece: Mapping[str, Any]) -> bool:
-        """Take an answer or a chunk of one; tells whether text or thought has grown."""
+        """Add an answer or a chunk of one; return whether text or thought has grown."""
         self._error = _read_error(piece) or self._error
         usage = piece.get("usage")
         self._usage = usage if isinstance(usage, Mapping) else self._usage
-        before = len(self.text) + len(self.thought)
+        before = len(self._text) + len(self._thought)
         choices = piece.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, Mapping):
                 self._add_choice(choice)
-        return len(self.text) + len(self.thought) > before
+        return len(self._text) + len(self._thought) > before
 
     def finish(self) -> Completion:
-        """The whole reply.
+        """Return the whole reply.
 
         Raises:
-            NoCompletion: There was none in what came, or the server says that it broke down.
+            NoCompletion: There was none, or the server reports that it failed.
         """
         if not self._choices or self._finish in _BROKEN:
             raise NoCompletion(self._error or self._finish)
-        for name in self._decoders:
-            self._append(name, "", final=True)
         return Completion(
-            text=self.text,
+            text=mend(self._text),
             finish=LENGTH if self._finish in _LENGTHS else self._finish,
             input_tokens=read_token_count(self._usage.get("prompt_tokens")),
             output_tokens=read_token_count(self._usage.get("completion_tokens")),
             stop_string=self._stop_string,
-            thought=self.thought,
+            thought=mend(self._thought),
             token_ids=None if self._ids is None else tuple(self._ids),
         )
 
     def _add_choice(self, choice: Mapping[str, Any]) -> None:
         message = choice.get("message") or choice.get("delta")
         if not isinstance(message, Mapping):
-            # The completions API has the text in the choice itself.
+            # In the completions API the text is a field of the choice.
             message = {"content": choice["text"]} if "text" in choice else None
         if message is None:
             return
@@ -126,23 +124,24 @@ class ReplyReader:
         if isinstance(ids, list) and all(read_token_count(i) is not None for i in ids):
             self._ids = [*(self._ids or ()), *ids]
         thought, text = _read_content(message.get("content"))
-        self._append("thought", _read_thought(message) or thought)
-        self._append("text", text)
+        self._thought += _read_thought(message) or thought
+        self._text += text
 
-    def _append(self, name: str, new: str, *, final: bool = False) -> None:
-        decoded = self._decoders[name].decode(new.encode("utf-16-le", "surrogatepass"), final)
-        setattr(self, name, getattr(self, name) + decoded)
+
+def _readable(text: str) -> str:
+    """Text as it can be shown: a chunk may end between the halves of a surrogate pair."""
+    return mend(text[:-1] if "\ud800" <= text[-1:] <= "\udbff" else text)
 
 
 def check_reply(value: Any) -> Any:
-    """Let a reply pass that is whole: the cache may hold anything.
+    """Return a stored reply unchanged if it is valid: the cache may hold anything.
 
     Raises:
-        ValueError: A part is missing or of another type.
+        ValueError: A field is missing or of another type.
     """
     if not isinstance(value, dict):
         raise ValueError("no reply of a model")
-    # Replies of earlier versions have no thought of their own.
+    # Replies of earlier versions have no separate thought.
     texts = (value.get("text"), value.get("thought", ""), value.get("finish"))
     ends = (*texts, value.get("stop_string") or "")
     tokens, ids = value.get("tokens"), value.get("ids")
@@ -156,7 +155,7 @@ def check_reply(value: Any) -> Any:
 
 
 def _read_content(content: Any) -> tuple[str, str]:
-    """Thought and text of a message's content, which may be a list of parts."""
+    """Return thought and text of a message's content, which may be a list of parts."""
     if isinstance(content, str):
         return "", content
     thought, text = "", ""
@@ -170,7 +169,7 @@ def _read_content(content: Any) -> tuple[str, str]:
 
 
 def _read_thought(message: Mapping[str, Any]) -> str:
-    """The thought in the first of the fields that has one; servers may fill several alike."""
+    """Return the thought of the first field that has one; servers may repeat it in several."""
     for name in _THOUGHT_FIELDS:
         if isinstance(value := message.get(name), str) and value:
             return value
@@ -178,7 +177,7 @@ def _read_thought(message: Mapping[str, Any]) -> str:
 
 
 def _flatten(value: Any) -> str:
-    """The text in a part of a message, however deep: a text, a list, or an object around one."""
+    """Return the text of a message part, which may be nested in lists and objects."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):
@@ -190,14 +189,14 @@ def _flatten(value: Any) -> str:
 
 
 def _read_stop(choice: Mapping[str, Any]) -> str | None:
-    """The stop string that a server names; "" where it has the field and names none."""
+    """Return the stop string that a server reports; "" if the field is there but empty."""
     named = [choice[name] for name in _STOP_FIELDS if name in choice]
     texts = [value for value in named if isinstance(value, str)]
     return texts[0] if texts else ("" if named else None)
 
 
 def _read_error(piece: Mapping[str, Any]) -> str:
-    """What a server says that went wrong in an answer of status 200."""
+    """Return the error that a server reports in an answer with status 200, or ""."""
     error = piece.get("error")
     if isinstance(error, Mapping):
         error = error.get("message")

@@ -1,4 +1,4 @@
-"""Predicts the requests and the bill of a run from its recipe.
+"""Predicts the requests and the cost of a run from its recipe.
 
 What a recipe cannot know is a field of `Assumptions`.
 """
@@ -11,18 +11,17 @@ from typing import Literal
 from rsearch_cli.recipe.schema import Recipe
 
 NODES = 3
-"""Nodes of a plan, unless the caller knows better: what multi-hop questions take (two or three
-hops, R-Search, arXiv 2506.08352)."""
+"""Default number of nodes per plan: two or three hops, as in R-Search (arXiv 2506.08352)."""
 
 HIT_RATE = 0.3
-"""Chance that a further answer to a question asks what an earlier one asked, word for word. A
-cautious guess, not a measurement: `cache_hits/search` of a finished run tells its own."""
+"""Default share of requests that repeat one of an earlier answer to the same question, word for
+word. A cautious guess; `cache_hits/search` of a finished run is its measured value."""
 
 JUDGE_INPUT_TOKENS = 500
-"""Tokens of the judge's rubric with one question, its references and an answer."""
+"""Default tokens of the judge's prompt, with a question, its references and an answer."""
 
 LOCAL_KINDS = frozenset({"bm25"})
-"""Kinds of source that send nothing; every other kind counts as paid."""
+"""Kinds of sources within this process; all other kinds count as paid."""
 
 PHASES = ("evaluation before", "training", "evaluation after")
 
@@ -32,10 +31,10 @@ class Assumptions:
     """What a recipe leaves open.
 
     Attributes:
-        nodes: Nodes of every plan.
-        hit_rate: Share in [0, 1] of what further answers to a question send that an earlier answer
-            to it has sent already.
-        judge_input_tokens: Tokens sent for one verdict.
+        nodes: Nodes per plan.
+        hit_rate: Share in [0, 1] of the requests of later answers to a question that an earlier
+            answer has sent already.
+        judge_input_tokens: Tokens sent per verdict.
     """
 
     nodes: int = NODES
@@ -45,14 +44,14 @@ class Assumptions:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """What one phase, or a whole run, sends and costs.
+    """Requests and cost of one phase, or of a whole run.
 
     Attributes:
-        searches: Sub-queries that have to be answered, by paid and local sources.
-        paid_searches: Those of them that go to a paid source.
-        judge_calls: Verdicts that are asked for.
-        usd_search: Price of the paid searches, in USD.
-        usd_judge: Price of the verdicts, in USD.
+        searches: Sub-queries, to paid and local sources.
+        paid_searches: Sub-queries to paid sources.
+        judge_calls: Verdicts.
+        usd_search: Cost of the paid searches, in USD.
+        usd_judge: Cost of the verdicts, in USD.
     """
 
     searches: float = 0.0
@@ -63,7 +62,7 @@ class Bill:
 
     @property
     def usd(self) -> float:
-        """Everything together, in USD."""
+        """Total cost in USD."""
         return self.usd_search + self.usd_judge
 
     def __add__(self, other: Bill) -> Bill:
@@ -78,7 +77,7 @@ class Bill:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Where a run meets its budget: the phase, and in training the step, counted from 1."""
+    """Where a run reaches its budget: the phase and, in training, the step, counted from 1."""
 
     phase: str
     step: int | None = None
@@ -89,7 +88,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A run's expected bill, by phase in the order of `PHASES`, and where its budget ends it."""
+    """Expected bills by phase, in the order of `PHASES`, and where the budget ends the run."""
 
     phases: tuple[Bill, ...]
     stop: Stop | None
@@ -106,16 +105,16 @@ def estimate_run(
     assumptions: Assumptions,
     cache: Literal["empty", "none"],
 ) -> Estimate:
-    """Work out what `rsearch train` would send.
+    """Estimate the requests and the cost of `rsearch train`.
 
-    Every completion is taken to search `rollout.max_turns` times, sources to be asked equally
-    often, and every call to be answered at its first attempt.
+    Assumes that every completion searches `rollout.max_turns` times, that sources are used equally
+    often, and that every call succeeds at the first attempt.
 
     Args:
-        recipe: All of it is read; its `cache.mode` is not.
-        evaluated: Questions of one evaluation.
+        recipe: All of it is read except `cache.mode`.
+        evaluated: Number of questions of one evaluation.
         assumptions: What the recipe leaves open.
-        cache: `empty` starts with an empty cache and keeps every answer; `none` asks every time.
+        cache: `empty` starts with an empty cache and keeps every answer; `none` caches nothing.
     """
     hit_rate = assumptions.hit_rate if cache == "empty" else 0.0
     train = recipe.train
@@ -131,20 +130,20 @@ def estimate_run(
         _bill(recipe, assumptions, _sent(once, evaluated, hit_rate), judged=False),
         _bill(recipe, assumptions, _sent(answers, trained_on, hit_rate), judged=True)
         + _bill(recipe, assumptions, _sent(validated, first, hit_rate), judged=False),
-        # The same questions as before: every answer to them is a further one.
+        # The same questions as before training: none of the answers is a first one.
         _bill(recipe, assumptions, _sent(once, 0, hit_rate), judged=False),
     )
     return Estimate(phases, find_stop(phases, train.max_steps, recipe.budget.max_usd))
 
 
 def count_validations(recipe: Recipe) -> int:
-    """How often the policy is validated while it trains: from step 0 to the last one."""
+    """Return the number of validations during training, from step 0 to the last one."""
     every, steps = recipe.evaluate.every_steps, recipe.train.max_steps
     return 0 if every is None else 1 + -(-steps // every)
 
 
 def find_stop(phases: tuple[Bill, ...], steps: int, max_usd: float | None) -> Stop | None:
-    """Where the bills of the phases, one after another, pass `max_usd`; None if they never do."""
+    """Return where the bills of the phases, in order, exceed `max_usd`; None if they never do."""
     before, training, after = (bill.usd for bill in phases)
     if max_usd is None or before + training + after <= max_usd:
         return None
@@ -156,12 +155,12 @@ def find_stop(phases: tuple[Bill, ...], steps: int, max_usd: float | None) -> St
 
 
 def _sent(answers: float, first: float, hit_rate: float) -> float:
-    """Answers' worth of requests that are sent: all of the `first` ones, a share of the others."""
+    """Number of answers whose requests are sent: the `first` ones, and a share of the others."""
     return first + (answers - first) * (1.0 - hit_rate)
 
 
 def _bill(recipe: Recipe, assumptions: Assumptions, answers: float, judged: bool) -> Bill:
-    """The bill of so many answers, none of which finds anything in the cache."""
+    """Return the bill of `answers` answers without cache hits."""
     kinds = [source.type for source in recipe.search.sources.values()]
     paid_share = sum(kind not in LOCAL_KINDS for kind in kinds) / len(kinds)
     searches = answers * assumptions.nodes * recipe.rollout.max_turns

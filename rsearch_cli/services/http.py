@@ -1,4 +1,4 @@
-"""HTTP as the clients of all services need it: bounded answers, and headers read alike."""
+"""HTTP clients with bounded answers, the retry-after header, and a check of the proxy settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import httpx
 
 ANSWER_BYTES = 8 * 2**20
-"""Most bytes of one answer. The largest good one, 50 pages of 20,000 characters, has under 4 MB."""
+"""Most bytes of one answer; the largest valid one, 50 pages of 20,000 characters, is under 4 MB."""
 
 STREAM_BYTES = 64 * 2**20
 """Most bytes of a stream of events, which wraps every token of a reply in hundreds of bytes."""
@@ -27,11 +27,11 @@ _PLAIN = {"Accept-Encoding": "identity"}
 def open_client(
     on_response: Callable[[httpx.Response], Awaitable[None]] | None = None, **options: Any
 ) -> httpx.AsyncClient:
-    """Open an HTTP client that takes no answer of more than `ANSWER_BYTES`.
+    """Open an HTTP client that accepts no answer of more than `ANSWER_BYTES`.
 
-    It asks for answers that are not compressed and takes no other ones: a few kilobytes could
-    unpack to gigabytes. Event hooks do this rather than a transport of our own, because httpx
-    ignores the proxy settings of the environment when it is given a transport.
+    It requests uncompressed answers and accepts no others: a few kilobytes could unpack to
+    gigabytes. This is done with event hooks rather than a transport, because httpx ignores the
+    proxy settings of the environment if it is given a transport.
 
     Args:
         on_response: Called with every response before its body is read.
@@ -48,7 +48,7 @@ def open_client(
 
 
 def open_blocking_client(**options: Any) -> httpx.Client:
-    """`open_client` for code that is not asynchronous.
+    """Open a synchronous client with the same limits as that of `open_client`.
 
     Args:
         **options: Arguments of `httpx.Client`.
@@ -59,10 +59,10 @@ def open_blocking_client(**options: Any) -> httpx.Client:
 
 
 def _bound(response: httpx.Response) -> None:
-    """Limit the bytes that will be read of a response.
+    """Limit the bytes that are read of a response.
 
     Raises:
-        httpx.RemoteProtocolError: It is compressed; or, while it is read, it is too long.
+        httpx.RemoteProtocolError: It is compressed or, while it is read, too long.
     """
     import httpx
 
@@ -99,12 +99,12 @@ def _bound(response: httpx.Response) -> None:
 
 
 def check_proxies() -> None:
-    """See whether the HTTP client takes the proxies that the environment names.
+    """Check that the HTTP client accepts the proxy settings of the environment.
 
-    The client reads all of them whenever it is made, so one that it cannot use stops every request.
+    A client reads all of them when it is created, so one that it cannot use fails every request.
 
     Raises:
-        SourceError: It does not; the settings are named, without logins.
+        SourceError: It does not; the message contains the settings without logins.
     """
     proxies = getproxies()
     if not proxies:
@@ -118,7 +118,7 @@ def check_proxies() -> None:
         remedy = (
             "install socksio, which SOCKS needs"
             if isinstance(error, ImportError)
-            else "give addresses such as http://host:port or socks5://host:port"
+            else "use addresses such as http://host:port or socks5://host:port"
         )
         raise SourceError(
             f"the proxy settings of the environment ({seen}) cannot be used; {remedy}, or unset "
@@ -127,11 +127,11 @@ def check_proxies() -> None:
 
 
 def read_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Read how long a service asks to wait, in seconds, never below 0 (RFC 9110, section 10.2.3).
+    """Return how long a service asks to wait, in seconds, at least 0 (RFC 9110, section 10.2.3).
 
     Args:
-        headers: Of an answer; looked up in lower case. `retry-after-ms`, which OpenAI-compatible
-            servers send, is the more exact one.
+        headers: Headers of an answer, in lower case. `retry-after-ms`, which OpenAI-compatible
+            servers send, takes precedence because it is more precise.
     """
     seconds = _read_number(headers.get("retry-after-ms"), 1000.0)
     value = headers.get("retry-after")
@@ -153,8 +153,8 @@ def _read_number(value: str | None, per_second: float = 1.0) -> float | None:
 def _seconds_until(moment: str) -> float | None:
     try:
         then = parsedate_to_datetime(moment)
-    except (ValueError, OverflowError):  # the latter for a year of twenty digits
+    except (ValueError, OverflowError):
         return None
-    # «-0000» means UTC without a place, and comes out without a zone.
+    # A zone of "-0000" is parsed as none.
     then = then if then.tzinfo else then.replace(tzinfo=UTC)
     return (then - datetime.now(UTC)).total_seconds()

@@ -1,8 +1,7 @@
-"""Whether the Hugging Face Hub can be reached, asked once and not once a file.
+"""One check whether the Hugging Face Hub can be reached, before anything is read from it.
 
-Place in the path: before models and question sets are read from the Hub. Its client tries each file
-six times over half a minute, also where there is no network at all. On failure: without an answer
-from the Hub the client goes on with what is stored on this machine, and one line says so.
+Without it the Hub's client would try each file six times over half a minute. If the Hub does not
+answer, the client is switched to the files stored on this machine, with a warning.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ _answered: set[str] = set()
 
 
 def ask_hub() -> None:
-    """Let the Hub's clients read only what is stored here, if the Hub does not answer.
+    """Switch the Hub's clients to offline mode if the Hub does not answer.
 
     Raises:
-        AccessDenied: HF_TOKEN is text that cannot be a token.
+        AccessDenied: HF_TOKEN cannot be a token.
     """
     from huggingface_hub import constants
 
@@ -45,7 +44,7 @@ def ask_hub() -> None:
 
 
 def hub_problem() -> str | None:
-    """Ask the Hub once; the kind of error if it does not answer, else None."""
+    """Send one request to the Hub; return the type of the error, or None if it answers."""
     import httpx
     from huggingface_hub import constants, get_session
 
@@ -57,7 +56,7 @@ def hub_problem() -> str | None:
 
 
 def _go_offline() -> None:
-    """As HF_HUB_OFFLINE=1 does; datasets has a copy of it, taken when it is imported."""
+    """Do what HF_HUB_OFFLINE=1 does; datasets copies that setting when it is imported."""
     from huggingface_hub import constants
 
     constants.HF_HUB_OFFLINE = True

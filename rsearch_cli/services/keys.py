@@ -1,4 +1,4 @@
-"""Keys of services: checked before they are used, and hidden in every message."""
+"""API keys: validated before use, and redacted in every message."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import quote, quote_plus, urlsplit
 from rsearch_cli.errors import AccessDenied
 
 SECRET_ENDINGS = ("_API_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
-"""Environment variables with these endings hold secrets."""
+"""Endings of environment variables that hold secrets."""
 
 WANDB_VARIABLE = "WANDB_API_KEY"
 WANDB_SERVER = "https://api.wandb.ai"
@@ -23,28 +23,28 @@ _QUOTES = "\"'`‘’“”«»"
 
 
 def read_key(variable: str) -> str:
-    """The key in an environment variable without white space around it; "" if there is none."""
+    """Return the key in an environment variable, stripped; "" if there is none."""
     return os.environ.get(variable, "").strip()
 
 
 def check_key(variable: str, key: str) -> None:
-    """Check that text can be a key before it is put into a header.
+    """Check that a text can be a key before it is put into a header.
 
-    HTTP libraries refuse other text in words that quote it.
+    HTTP libraries would quote it in their error message.
 
     Args:
-        variable: Where the user gives the key, for the message.
+        variable: Environment variable of the key, for the message.
         key: Not empty.
 
     Raises:
-        AccessDenied: It cannot be a key. The message does not hold it.
+        AccessDenied: It cannot be a key; the message does not contain it.
     """
     if (flaw := find_flaw(variable, key)) is not None:
         raise AccessDenied(flaw)
 
 
 def describe_flaw(key: str) -> str | None:
-    """What the text of a key has that no key has, such as `holds a space`; None if nothing."""
+    """Return what no key contains but this text does, such as `holds a space`; or None."""
     flaws = {
         "holds a line break": len(key.splitlines()) > 1,
         "begins or ends with a quotation mark": key[0] in _QUOTES or key[-1] in _QUOTES,
@@ -55,10 +55,10 @@ def describe_flaw(key: str) -> str | None:
 
 
 def find_flaw(variable: str, key: str) -> str | None:
-    """What is wrong with the form of a key, as a sentence that does not hold it; None if nothing.
+    """Return what is wrong with the form of a key, as a sentence without the key; or None.
 
     Args:
-        variable: Where the user gives the key.
+        variable: Environment variable of the key.
         key: Not empty.
     """
     found = describe_flaw(key)
@@ -66,14 +66,14 @@ def find_flaw(variable: str, key: str) -> str | None:
 
 
 def environment_with_login() -> dict[str, str]:
-    """The environment, with the key that `wandb login` has stored where it holds none."""
+    """Return the environment, plus the key stored by `wandb login` if it has none."""
     import netrc
 
     secrets = dict(os.environ)
     host = urlsplit(secrets.get("WANDB_BASE_URL") or WANDB_SERVER).netloc
     for name in (secrets.get("NETRC"), "~/.netrc", "~/_netrc"):
         if name and not secrets.get(WANDB_VARIABLE):
-            # It is not there, cannot be read or is malformed: W&B does not take it either.
+            # Missing, unreadable or malformed: W&B does not accept it either.
             with suppress(OSError, ValueError, netrc.NetrcParseError):
                 found = netrc.netrc(os.path.expanduser(name)).authenticators(host)
                 secrets[WANDB_VARIABLE] = (found[2] if found else None) or ""
@@ -81,7 +81,7 @@ def environment_with_login() -> dict[str, str]:
 
 
 def find_secrets(environment: Mapping[str, str]) -> list[str]:
-    """The values of all environment variables that are named like a key or a token."""
+    """Return the values of all environment variables that are named like a key or a token."""
     return [
         value
         for name, value in environment.items()
@@ -90,12 +90,11 @@ def find_secrets(environment: Mapping[str, str]) -> list[str]:
 
 
 def hide_secrets(text: str, secrets: Iterable[str] | None = None) -> str:
-    """Replace secrets by `***`, in whatever form libraries and servers may quote them.
+    """Replace secrets by `***`, in every form in which libraries and servers may quote them.
 
     Args:
         text: A message.
-        secrets: What must not be shown, each at least one character; None takes all that the
-            environment holds.
+        secrets: Texts to hide, none empty; None takes the secrets of the environment.
     """
     found = find_secrets(os.environ) if secrets is None else secrets
     forms = {form for secret in found for form in _spell(secret) if form}
@@ -105,7 +104,7 @@ def hide_secrets(text: str, secrets: Iterable[str] | None = None) -> str:
 
 
 def _spell(secret: str) -> Iterator[str]:
-    """The forms in which a secret may be quoted: escaped, encoded, stripped."""
+    """Yield the forms in which a secret may be quoted: escaped, encoded, stripped."""
     raw = secret.encode(errors="surrogatepass")
     for plain in (secret, secret.strip()):
         escaped = [repr(plain), ascii(plain), json.dumps(plain)]

@@ -1,7 +1,6 @@
-"""What a call to a service gives, or how it fails.
+"""The outcomes of one call to a service: a reply, or a transient or permanent failure.
 
-Place in the path: the words that a source or a judge and the `client` have in common. On failure:
-these are the failures; only the client sees them, and it turns them into a `ServiceFailure`.
+Sources, judge and policy raise these failures; `ServiceClient` turns them into `ServiceFailure`.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from rsearch_cli.services.keys import hide_secrets
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What one call to a service gave.
+    """The answer to one call.
 
     Attributes:
         value: The answer, as JSON.
-        usd: What it cost, as the service states it, unchecked; None if it states nothing.
+        usd: Its cost as the service reports it, unchecked; None if it reports none.
     """
 
     value: JsonValue
@@ -27,25 +26,25 @@ class Reply:
 
 
 class CallFailure(Exception):
-    """A call that gave no answer.
+    """A call without an answer.
 
     Attributes:
-        free: The service certainly charged nothing, as when it refuses with a status of its own. A
-            call that was cut off may have been charged for, and counts in full.
+        free: The service certainly charged nothing, as when it refuses the request. A call that was
+            cut off may have been charged for, and counts in full.
     """
 
     def __init__(self, message: str, *, free: bool = False) -> None:
-        # Here, because all failures pass here on their way to the terminal and to files; those of
-        # sources of third parties, too.
+        # All failures pass here on their way to the terminal and to files, also those of sources
+        # from other packages.
         super().__init__(hide_secrets(message))
         self.free = free
 
 
 class TransientFailure(CallFailure):
-    """A failure that may pass: the same call is sent again.
+    """A failure that may pass: the call is retried.
 
     Attributes:
-        retry_after: Seconds that the service asks to wait, or None.
+        retry_after: Seconds to wait that the service asks for, or None.
     """
 
     def __init__(
@@ -56,4 +55,4 @@ class TransientFailure(CallFailure):
 
 
 class PermanentFailure(CallFailure):
-    """A failure that the same call would meet again."""
+    """A failure that a retry would meet again."""

@@ -1,10 +1,7 @@
-"""The store: text by key on disk, shared by threads and processes.
+"""Text by key on disk, shared by threads and processes: SQLite with a write-ahead log (diskcache).
 
-Place in the path: under the cache, which knows what the text means. It is SQLite with a write-ahead
-log (by diskcache): what was put is there for all at once and survives a kill. On failure: a store
-that is damaged or of another version is set aside under another name and a new one begun; a folder
-that cannot be used is left alone, and everything is a miss. Either is said in one line on stderr.
-What can only be read is read.
+A store that is damaged or of another version is renamed and a new one created; with a folder that
+cannot be used, every lookup is a miss. Either is one warning. A read-only store can be read.
 """
 
 from __future__ import annotations
@@ -30,17 +27,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FORMAT = "rsearch answers 1\n"
-"""What the file `format` in the folder says; raise the number when an older reader would err."""
+"""Content of the file `format`; increase the number when older readers would misread the store."""
 
 SIZE_LIMIT = 2 * 2**30
-"""Bytes on disk after which the oldest entries go."""
+"""Bytes on disk above which the oldest entries are evicted."""
 
 _DATABASE = "cache.db"
-# Where SQLite keeps the lock of whoever writes (WAL_WRITE_LOCK of its file format).
+# Offset of the lock of SQLite's writer (WAL_WRITE_LOCK in its file format).
 _SHARED, _WRITE_LOCK = "cache.db-shm", 120
 _BUSY_SECONDS = 0.5
 _POLL_SECONDS = 0.02
-# Nothing is kept outside the database: one commit holds an entry whole.
+# Never a file of its own for a large value: one commit holds a whole entry.
 _NEVER_A_FILE = 2**40
 
 _SELECT = "SELECT value FROM Cache WHERE key = ? AND raw = 1"
@@ -49,15 +46,16 @@ T = TypeVar("T")
 
 
 class TextStore:
-    """Text by key in a folder; opened on first use, in as many processes as like.
+    """Text by key in a folder, opened on first use.
+
+    Args:
+        folder: Where the database is; it is not touched yet.
 
     Attributes:
-        folder: Where the database is.
-        usable: False once it has shown that the folder cannot be used.
+        usable: False once the folder has turned out to be unusable.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Name the folder without touching it."""
         self.folder = folder
         self.usable = True
         self._guard = threading.RLock()
@@ -67,21 +65,21 @@ class TextStore:
         self._read_only: bool | None = None
 
     def get(self, key: str) -> str | None:
-        """Look a text up.
+        """Return the text stored under a key, or None.
 
         Raises:
-            ValueError: What stands there is no text.
+            ValueError: The entry is not text.
         """
         if self._is_read_only():
             return self._read(key)
         return self._use(lambda cache: self._select(key), None)
 
     def put(self, key: str, text: str, tag: str) -> bool:
-        """Keep a text under a key, in place of an older one; whether it is kept."""
+        """Store a text under a key, replacing an older one; return whether it is stored."""
         return bool(self._use(lambda cache: cache.set(key, text, tag=tag), False))
 
     def put_all(self, rows: Sequence[tuple[str, str, str]]) -> bool:
-        """Keep texts with their keys and tags, all in one transaction; whether they are kept."""
+        """Store keys, texts and tags in one transaction; return whether they are stored."""
 
         def keep(cache: diskcache.Cache) -> bool:
             with cache.transact():
@@ -90,12 +88,12 @@ class TextStore:
         return self._use(keep, False)
 
     def drop(self, key: str) -> None:
-        """Remove the text under a key, if there is one and it can be removed."""
+        """Remove the text under a key, if possible."""
         if not self._is_read_only():
             self._use(lambda cache: cache.delete(key), False)
 
     def remove(self, tag: str | None) -> int:
-        """Remove everything with this tag, or everything; how many texts that were."""
+        """Remove everything with a tag, or everything; return the number of texts."""
 
         def sweep(cache: diskcache.Cache) -> int:
             return cache.clear() if tag is None else cache.evict(tag)
@@ -103,7 +101,7 @@ class TextStore:
         return self._use(sweep, 0)
 
     def rows(self) -> Iterator[tuple[str, str, str]]:
-        """Key, text and tag of everything, in the order of the keys, as it is at this moment."""
+        """Yield key, text and tag of all entries, ordered by key, from one snapshot."""
         if not self._is_read_only() and not self._use(lambda cache: True, False):
             return
         query = "SELECT key, value, tag FROM Cache WHERE typeof(value) = 'text' ORDER BY key"
@@ -114,11 +112,11 @@ class TextStore:
             self._recover(error)
 
     def size_bytes(self) -> int:
-        """Bytes that the folder takes up."""
+        """Return the size of the folder in bytes."""
         return sum(p.stat().st_size for p in self.folder.glob("*") if p.is_file())
 
     def close(self) -> None:
-        """Close the calling thread's files; the next use opens them again."""
+        """Close the connections of the calling thread; the next use opens them again."""
         with self._guard:
             if self._reader is not None:
                 self._reader.close()
@@ -128,12 +126,12 @@ class TextStore:
                 self._cache = None
 
     def _use(self, action: Callable[[diskcache.Cache], T], otherwise: T) -> T:
-        """Run `action` on the open store, and once more on a new one if the first was set aside.
+        """Run `action` on the open store, and once more on a new one if it was renamed.
 
-        While another process writes, it is tried again and again, for as long as patience lasts.
+        Retries while another process is writing, until `Patience` is over.
         """
         if self._is_read_only():
-            self._give_up("can only be read; what is new is not kept")
+            self._give_up("is read-only; new answers are not stored")
             return otherwise
         import diskcache
 
@@ -150,7 +148,7 @@ class TextStore:
                 patience = patience or self._wait_for_writer()
                 if patience.is_over():
                     why = f"{self._describe_writer()} writes into it"
-                    self._give_up(f"cannot be used ({why}); going on without it")
+                    self._give_up(f"cannot be used ({why}); continuing without it")
                     return otherwise
             except (sqlite3.DatabaseError, OSError) as error:
                 attempts -= 1
@@ -158,7 +156,7 @@ class TextStore:
         return otherwise
 
     def _select(self, key: str) -> str | None:
-        """Look a text up past diskcache, whose `get` takes twice as long."""
+        """Look a text up without diskcache, whose `get` takes twice as long."""
         with self._guard:
             if self._reader is None:
                 path = self.folder / _DATABASE
@@ -186,12 +184,12 @@ class TextStore:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Keep out others who open or set aside the same folder.
+        """Hold the lock for creating, opening or renaming the folder.
 
-        One who holds the lock for long is not waited for where the store is there already.
+        If the lock is held for too long, an existing store is opened without it.
 
         Raises:
-            OSError: There is no lock to be had, and a store has to be made.
+            OSError: The lock cannot be taken, and a store has to be created.
         """
         make_private(self.folder.parent)
         path = self.folder.with_name(f".{self.folder.name}.lock")
@@ -209,10 +207,10 @@ class TextStore:
                 lock.release()
 
     def _require_writable(self) -> None:
-        """Wait until nobody else writes; opening would wait for long, and without a word.
+        """Wait until no other process writes; opening would wait longer, and silently.
 
         Raises:
-            OSError: Another process does not come to an end.
+            OSError: Another process keeps writing.
         """
         database, patience = self.folder / _DATABASE, self._wait_for_writer()
         while database.exists():
@@ -223,7 +221,7 @@ class TextStore:
                 return
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
-                    return  # opening it says what it is
+                    return  # opening it reports what it is
                 if patience.is_over():
                     holder = self._describe_writer()
                     raise OSError(errno.EAGAIN, f"{holder} writes into it") from None
@@ -237,7 +235,7 @@ class TextStore:
         return describe_holder(self.folder / _SHARED, _WRITE_LOCK)
 
     def _begin(self) -> None:
-        """Make the folder, unless it is there; one of another version goes out of the way first."""
+        """Create the folder if needed; one of another version is renamed first."""
         if self._is_there():
             return
         mark = self.folder / "format"
@@ -251,7 +249,7 @@ class TextStore:
         mark.write_text(FORMAT, encoding="utf-8")
 
     def _is_read_only(self) -> bool:
-        """Whether there is a store that others made and this process cannot change."""
+        """Whether there is a store that this process cannot write to."""
         if self._read_only is None:
             paths = (self.folder, self.folder / _DATABASE)
             writable = all(os.access(path, os.W_OK) for path in paths)
@@ -259,7 +257,7 @@ class TextStore:
         return self._read_only
 
     def _connect(self) -> sqlite3.Connection:
-        """A connection of its own; where nothing can be written, one without a log to keep."""
+        """Open a connection; a read-only store is opened without its write-ahead log."""
         if not self._is_read_only():
             return sqlite3.connect(self.folder / _DATABASE)
         address = f"{(self.folder / _DATABASE).absolute().as_uri()}?mode=ro"
@@ -267,16 +265,16 @@ class TextStore:
         return sqlite3.connect(address if has_log else f"{address}&immutable=1", uri=True)
 
     def _read(self, key: str) -> str | None:
-        """Look a text up where nothing can be written.
+        """Look a text up in a read-only store.
 
         Raises:
-            ValueError: What stands there is no text.
+            ValueError: The entry is not text.
         """
         try:
             with closing(self._connect()) as connection:
                 row = connection.execute(_SELECT, (key,)).fetchone()
         except (sqlite3.DatabaseError, OSError) as error:
-            self._give_up(f"cannot be read ({error}); going on without it")
+            self._give_up(f"cannot be read ({error}); continuing without it")
             return None
         return _text_of(row)
 
@@ -288,10 +286,10 @@ class TextStore:
         return mark.read_text(encoding="utf-8", errors="replace") == FORMAT
 
     def _recover(self, error: Exception) -> None:
-        """Set a damaged store aside; where the folder itself is the trouble, go on without one.
+        """Rename a damaged store; if the folder itself is the problem, continue without one.
 
-        SQLite reports damage as a plain DatabaseError and a full disk or a missing permission as
-        an OperationalError: renaming would not mend those, and would lose a good store.
+        SQLite reports damage as a plain DatabaseError, and a full disk or a missing permission as
+        an OperationalError: renaming would not help there, and would lose an intact store.
         """
         with self._guard:
             self.close()
@@ -301,14 +299,14 @@ class TextStore:
             try:
                 if damaged:
                     with self._alone():
-                        # Else another process has set it aside already, and this is the new one.
+                        # Otherwise another process has renamed it already, and this is the new one.
                         if self._inode in (0, self._current_inode()):
                             self._set_aside(f"is damaged ({error})")
                     return
             except OSError as second:
                 error = second
             why = getattr(error, "strerror", None) or str(error)
-            self._give_up(f"cannot be used ({why}); going on without it")
+            self._give_up(f"cannot be used ({why}); continuing without it")
 
     def _give_up(self, what: str) -> None:
         if self.usable:
@@ -332,10 +330,10 @@ class TextStore:
 
 
 def _text_of(row: tuple[object] | None) -> str | None:
-    """The text of a row of the database, if there is one.
+    """Return the text of a row of the database; None if there is no row.
 
     Raises:
-        ValueError: There is something else.
+        ValueError: The entry is not text.
     """
     if row is None:
         return None
@@ -345,7 +343,7 @@ def _text_of(row: tuple[object] | None) -> str | None:
 
 
 def _text_disk() -> Any:
-    """A diskcache.Disk that never unpickles, whatever someone else has put into the database."""
+    """Return a diskcache.Disk that never unpickles, whatever the database contains."""
     import diskcache
 
     class TextDisk(diskcache.Disk):

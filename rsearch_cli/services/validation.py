@@ -1,4 +1,4 @@
-"""Values that came from outside: what is taken as it is, what is mended, what is refused."""
+"""Validation of values that come from outside: services, caches and files."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from typing import Any, NoReturn, TypeGuard, TypeVar
 N = TypeVar("N", int, float)
 
 MOST_USD_PER_CALL = 100.0
-"""Highest charge for one call that is believed; no search or completion costs nearly as much."""
+"""Highest credible charge for one call; no search or completion costs nearly as much."""
 
 MOST_TOKENS = 10_000_000
-"""Highest token count for one call that is believed; no model takes or writes as many."""
+"""Highest credible token count of one call; no model reads or writes as many."""
 
 
 def mend(text: str) -> str:
-    """Text with U+FFFD for every lone surrogate, which no file and no request can hold.
+    """Replace every lone surrogate by U+FFFD, because no file and no request can hold one.
 
-    JSON has an escape for them, and servers send them where a limit cuts an emoji in two.
+    JSON can escape them, and servers send them where a limit cuts an emoji in two.
     """
+    if text.isascii():
+        return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def is_finite(value: Any) -> TypeGuard[float]:
-    """Whether a value is a number that a float can hold; true and false are none."""
+    """Return whether a value is a finite number within the range of a float; bools are not."""
     if type(value) is float:  # by far the most common case
         return isfinite(value)
     if isinstance(value, bool) or not isinstance(value, Real):
@@ -37,24 +39,24 @@ def is_finite(value: Any) -> TypeGuard[float]:
 
 
 def read_charge(value: object) -> float | None:
-    """What a service says that a call cost, in USD; None where that is no credible amount."""
+    """Return the charge that a service reports, in USD; None if it is not a credible amount."""
     if is_finite(value) and 0.0 <= value <= MOST_USD_PER_CALL:
         return float(value)
     return None
 
 
 def read_token_count(value: object) -> int | None:
-    """How many tokens a server says that it counted; None where that is no credible number."""
+    """Return the token count that a server reports; None if it is not a credible number."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS:
         return value
     return None
 
 
 def check_number(value: Any, kind: type[N]) -> N:
-    """A number that is finite and not negative, as a whole number where `kind` is int.
+    """Return a number that is finite and not negative, and whole if `kind` is int.
 
     Raises:
-        ValueError: It is none, negative or not finite.
+        ValueError: The value is anything else.
     """
     if not is_finite(value) or value < 0 or kind(value) != value:
         raise ValueError(f"{value!r:.40} where a number belongs")
@@ -62,10 +64,10 @@ def check_number(value: Any, kind: type[N]) -> N:
 
 
 def parse_strictly(text: str) -> Any:
-    """Parse JSON that says one thing: no field twice in an object, no NaN and no infinity.
+    """Parse JSON without ambiguity: no field twice in an object, no NaN and no infinity.
 
     Raises:
-        ValueError: It is not such JSON, or it is nested too deeply.
+        ValueError: The text is not such JSON, or is nested too deeply.
     """
     try:
         return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_read_object)

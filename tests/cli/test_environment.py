@@ -171,7 +171,7 @@ def test_a_cache_that_can_only_be_read_answers_offline(nobody: list[str], tmp_pa
     assert exported.returncode == 0 and (tmp_path / "e").read_text()
     refused = rsearch("cache", "clear", "--cache-dir", cache, before=nobody)
     assert refused.returncode == 20
-    assert b"can only be read; what is new is not kept" in refused.stderr
+    assert b"is read-only; new answers are not stored" in refused.stderr
     for path in files:
         path.chmod(0o755 if path.is_dir() else 0o644)
     with AnswerCache(cache / "answers") as after:
@@ -189,7 +189,7 @@ def test_new_answers_are_not_kept_in_it_and_one_line_says_so(
     with ExaServer() as server:
         done = ask(server, cache, before=nobody)
     assert done.returncode == 0 and server.requests, done.stderr
-    assert done.stderr.decode().count("can only be read; what is new is not kept") == 1
+    assert done.stderr.decode().count("is read-only; new answers are not stored") == 1
     for path in [cache, *cache.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
 

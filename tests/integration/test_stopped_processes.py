@@ -180,7 +180,7 @@ def test_an_import_does_not_wait_for_ever_for_a_stopped_writer(
         started = time.monotonic()
         assert cache.import_rows(rows) == 0 and not cache.usable
         assert 2.5 < time.monotonic() - started < 20
-    assert "writes into it); going on without it" in capsys.readouterr().err
+    assert "writes into it); continuing without it" in capsys.readouterr().err
 
 
 def test_a_writer_that_is_only_slow_is_waited_for(tmp_path: Path) -> None:

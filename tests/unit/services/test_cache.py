@@ -450,7 +450,7 @@ def test_a_folder_that_cannot_be_used_costs_one_line(
     assert cache.size_bytes() == cache.clear() == cache.import_rows([]) == 0
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"warning: answer cache {blocked / 'answers'} cannot be used (")
-    assert line.endswith("going on without it")
+    assert line.endswith("continuing without it")
     assert not cache.usable
     assert blocked.read_text() == "a file"
 

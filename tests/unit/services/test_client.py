@@ -283,7 +283,7 @@ def test_a_cache_that_cannot_be_used_costs_money_only(
     )
     assert virtual(client.fetch(KEY, calls, worst_usd=PRICE)).value == {"answer": 1}
     assert virtual(client.fetch(KEY, calls, worst_usd=PRICE)).value == {"answer": 2}
-    assert capsys.readouterr().err.count("going on without it") == 1
+    assert capsys.readouterr().err.count("continuing without it") == 1
 
 
 def test_a_hit_costs_little(cache: AnswerCache, budget: Budget) -> None:
