@@ -55,7 +55,7 @@ class ExaOptions(BaseConfig):
     )
     include_domains: list[str] = Field(
         default_factory=list,
-        description="Domains to search; empty for all. Excludes exclude_domains.",
+        description="Domains to search; empty for all. Not together with exclude_domains.",
     )
     exclude_domains: list[str] = Field(
         default_factory=list, description="Domains to leave out. Not together with include_domains."

@@ -165,7 +165,7 @@ def test_an_entry_that_cannot_be_read_is_a_miss_and_said_once(
     assert cache.get("other") is None
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"warning: answer cache {cache.folder}: an entry cannot be read (")
-    assert line.endswith(f"it and others like it are left out: {KEY}")
+    assert line.endswith(f"it and others like it are skipped: {KEY}")
     cache.put(KEY, 2)
     assert cache.get(KEY) == 2
     assert [row["key"] for row in cache.export_rows()] == [KEY]
