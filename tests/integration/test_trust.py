@@ -287,7 +287,16 @@ def test_code_of_a_model_runs_where_the_flag_says_so(command: str, tmp_path: Pat
     assert mark.exists(), "the attack works"
 
 
-def test_the_base_of_an_adapter_brings_no_code_either(tmp_path: Path, run: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ((), "paths from adapters are not trusted"),
+        (("--trust-settings",), "only runs with --trust-remote-code"),
+    ],
+)
+def test_the_base_of_an_adapter_brings_no_code_either(
+    tmp_path: Path, run: Path, options: tuple[str, ...], reason: str
+) -> None:
     """An adapter's base is loaded by the name that the adapter gives."""
     mark = tmp_path / "mark"
     write_custom_code(tmp_path / "someone" / "base", mark)
@@ -296,9 +305,9 @@ def test_the_base_of_an_adapter_brings_no_code_either(tmp_path: Path, run: Path)
     config = json.loads((folder / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = "someone/base"
     (folder / "adapter_config.json").write_text(json.dumps(config))
-    result = call("infer", "--model", folder, QUESTION, *TRANSFORMERS, typed="y\ny\n")
+    result = call("infer", "--model", folder, QUESTION, *TRANSFORMERS, *options, typed="y\ny\n")
     assert result.exit_code == 60, result.output
-    assert "only run with --trust-remote-code" in result.stderr
+    assert reason in result.stderr
     assert not mark.exists()
 
 
