@@ -1,8 +1,7 @@
-"""The composite reward: a weighted sum of scores for the answer, the plan and the format.
+"""The reward of a trajectory: the weighted sum of answer, plan validity and format.
 
-An answer that could not be scored (None) leaves the whole row unscored, because TRL counts one None
-among several rewards as zero. To add a part, write a module with a function and add one line to
-`PARTS`; a recipe switches it on in `reward.extra`.
+An answer without a score (None) makes the whole row unscored, because TRL would count one None
+among several rewards as zero.
 """
 
 from __future__ import annotations
@@ -46,17 +45,17 @@ def score_trajectories(
         recipe: Weights, curriculum, answer score and gate.
         protocol: The format's rules.
         step: Optimiser steps finished before this one; the first step is 0.
-        judge: Scores the answers where the recipe's answer score is `judge`, all at once.
+        judge: Scores all answers at once if the recipe's answer score is `judge`.
 
     Raises:
-        RsearchError: What stops the judge, such as `BudgetExceeded` and `AccessDenied`.
+        RsearchError: The judge cannot continue: `BudgetExceeded`, `AccessDenied` and the like.
         RecipeValueError: `reward.extra` names a part that does not exist.
     """
     further = find_parts(recipe)
     if recipe.answer != "judge":
         scores: list[float | None] = [answer_score(t, recipe) for t in trajectories]
     elif judge is None:
-        raise ValueError("reward.answer is judge, and no judge was opened")
+        raise ValueError("reward.answer is judge, but no judge was opened")
     else:
         scores = judge.score_batch([(t.question, t.answer) for t in trajectories])
     return [
@@ -88,12 +87,12 @@ def find_parts(recipe: RewardConfig) -> dict[str, Callable[[Trajectory], float]]
 
 
 def weights_at(step: int, recipe: RewardConfig) -> WeightsConfig:
-    """The shares in force at `step`, counted from 0: the curriculum's for its first steps."""
+    """Return the weights at `step`, counted from 0: the curriculum's for its first steps."""
     return recipe.curriculum_weights if step < recipe.curriculum_steps else recipe.weights
 
 
 def answer_score(trajectory: Trajectory, recipe: RewardConfig) -> float:
-    """Lexical score in [0, 1] of the trajectory's answer; without an answer it is 0."""
+    """Return the lexical score in [0, 1] of the trajectory's answer, 0 without an answer."""
     if trajectory.answer is None:
         return 0.0
     score = _LEXICAL[recipe.answer]
@@ -101,7 +100,7 @@ def answer_score(trajectory: Trajectory, recipe: RewardConfig) -> float:
 
 
 def plan_score(rounds: Sequence[SearchRound]) -> float:
-    """1.0 if there is at least one round and every round's plan is valid, else 0.0."""
+    """Return 1.0 if there is at least one round and the plan of every round is valid, else 0.0."""
     return float(bool(rounds) and all(round_.plan is not None for round_ in rounds))
 
 
@@ -114,15 +113,15 @@ def combine(
     extra: Mapping[str, float] | None = None,
     extra_weights: Mapping[str, float] | None = None,
 ) -> RewardParts:
-    """Weigh the parts into a total (R-Search, arXiv 2506.08352, composite reward).
+    """Combine the parts into the composite reward of R-Search (arXiv 2506.08352).
 
     Args:
         answer: Score of the answer in [0, 1], or None if it could not be scored.
         plan: 1.0 for valid plans, else 0.0.
-        format: Share of the format's rules that are kept, in [0, 1].
-        weights: Shares of the three parts.
-        gate: Whether an invalid plan (0.0) takes the answer's share out of the total; the answer's
-            score itself is reported all the same.
+        format: Share of the format rules that are followed, in [0, 1].
+        weights: Weights of the three parts.
+        gate: Whether an invalid plan (0.0) removes the answer from the total; the answer's score is
+            reported all the same.
         extra: Scores of further parts in [0, 1], by name.
         extra_weights: The weight of each; they come on top of the shares.
     """
@@ -138,10 +137,10 @@ def combine(
 def shuffle_answer_scores(
     parts: Sequence[RewardParts], weights: WeightsConfig, recipe: RewardConfig, rng: random.Random
 ) -> list[RewardParts]:
-    """The control experiment: deal a step's answer scores out at random and sum up anew.
+    """Shuffle the answer scores of a step among its rows: the control experiment.
 
-    Plan and format stay with their rows, and so does «unscored»: only scores change hands. A policy
-    that still gains under this reward owes it to something other than its answers.
+    Plan and format scores stay with their rows, and unscored rows stay unscored. A policy that
+    still improves under this reward does so for other reasons than its answers.
     """
     scores = [part.answer for part in parts if part.answer is not None]
     rng.shuffle(scores)

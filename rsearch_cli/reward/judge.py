@@ -1,10 +1,7 @@
-"""The judge: a language model that scores answers against their references.
+"""LLM judge: scores answers against their references.
 
-Place in the path: between finished trajectories and `composite`, for recipes with `reward.answer:
-judge`. What to ask and what counts as a verdict is `rubric`'s, how to send it `chat`'s, whether,
-when and for how much the client's. On failure: an answer whose verdict could not be had after all
-retries is None, «unscored», and counted; a refused key, a spent budget or an offline cache without
-the verdict stops the run.
+An answer whose verdict could not be obtained after all retries is unscored (None), and counted. A
+refused key, an exhausted budget or an offline cache without the verdict ends the run.
 """
 
 from __future__ import annotations
@@ -38,21 +35,21 @@ from rsearch_cli.types import Question
 
 VERDICT_TRIES = 3
 """Replies without a verdict after which a request has failed, whatever the recipe's retries: each
-was paid for, and at temperature 0 a further one will hardly differ."""
+one was paid for, and at temperature 0 another one would hardly differ."""
 
 _PROBE = Question("probe", "What is the capital of Australia?", ("Canberra",))
 _PROBE_ANSWER = "Sydney"
 
-# What a server adds to the messages: roles and the marks between them, and the reply's schema.
+# What a server adds to the messages: role markers and the schema of the reply.
 _FRAME_TOKENS = 128
 
 
 def open_judge(recipe: Recipe, services: Services) -> AnswerJudge | None:
-    """The judge of a recipe, or None if its answers are scored without one.
+    """Open the judge of a recipe; None if its answers are scored without one.
 
     Raises:
         AccessDenied: The judge needs a key and there is none; an offline run needs none.
-        JudgeError: Its address is none.
+        JudgeError: Its address is not an http address.
     """
     if recipe.reward.answer != "judge":
         return None
@@ -63,13 +60,13 @@ def open_judge(recipe: Recipe, services: Services) -> AnswerJudge | None:
 
 
 class AnswerJudge(AbstractContextManager["AnswerJudge"]):
-    """Scores answers by a model's verdict, each distinct one bought once.
+    """Scores answers by a model's verdict; each distinct verdict is requested once.
 
     Attributes:
-        endpoint: The server that is asked.
-        judged: Answers that a verdict was wanted for, cached ones included.
-        failed: Those of them that stayed unscored.
-        last_failure: Why the last of these did, in one line, or None.
+        endpoint: Client of the judge's server.
+        judged: Number of answers that needed a verdict, cached ones included.
+        failed: Number of those that remained unscored.
+        last_failure: Why the last of those did, in one line; None if there is none.
     """
 
     def __init__(self, judge: JudgeConfig, services: Services) -> None:
@@ -91,31 +88,31 @@ class AnswerJudge(AbstractContextManager["AnswerJudge"]):
         self._loop = services.loop
 
     def check(self) -> None:
-        """Have one verdict given, before anything else is paid for.
+        """Request one verdict, before anything else is paid for.
 
-        Offline nothing is sent. A budget that does not allow this call is left to the first real
-        one: all verdicts may be in the cache.
+        Nothing is sent offline. If the budget does not allow this call, nothing is checked: all
+        verdicts may be in the cache.
 
         Raises:
             JudgeError: The server does not know the model or the address, refuses the request, or
-                what it says is no verdict.
+                its reply is not a verdict.
             ServiceFailure: It does not answer.
-            AccessDenied: The key or the account is refused.
+            AccessDenied: It refuses the key or the account.
         """
         if self._client.may_send:
             with suppress(BudgetExceeded):
                 self._loop.run(self._check())
 
     async def score(self, question: Question, answer: str | None) -> float | None:
-        """Score one answer in [0, 1], or None if no verdict could be had.
+        """Return the score of an answer in [0, 1]; None if no verdict could be obtained.
 
-        An empty answer is 0 without a call; one that equals a reference is 1 without a call, unless
-        the recipe wants a verdict on it too.
+        An empty answer scores 0 without a call, and one that equals a reference scores 1 without a
+        call, unless the recipe wants a verdict for it too.
 
         Raises:
-            AccessDenied: The key or the account is refused.
-            BudgetExceeded: The call could pass the budget.
-            OfflineMiss: The cache is offline and does not hold the verdict.
+            AccessDenied: The server refuses the key or the account.
+            BudgetExceeded: The call could exceed the budget.
+            OfflineMiss: The verdict is not in the cache, and the cache mode is offline.
             JudgeError: The server does not know the model or the address.
         """
         given = clean_answer(answer)
@@ -134,14 +131,14 @@ class AnswerJudge(AbstractContextManager["AnswerJudge"]):
             return None
 
     def score_batch(self, pairs: Sequence[tuple[Question, str | None]]) -> list[float | None]:
-        """Score answers at once, as many at a time as the recipe's service allows.
+        """Score answers concurrently, within the limits of the recipe's service.
 
         Returns:
-            One score a pair, in order; see `score`.
+            One score per pair, in order; see `score`.
 
         Raises:
-            RsearchError: As `score` does, once all calls in flight have ended.
-            KeyboardInterrupt: Ctrl-C; what was under way had `services.loop.PATIENCE_SECONDS`.
+            RsearchError: As in `score`, once all calls in flight have finished.
+            KeyboardInterrupt: Ctrl-C; calls in flight had `PATIENCE_SECONDS` to finish.
         """
         return self._loop.run(self._score_all(pairs))
 
@@ -198,8 +195,8 @@ class AnswerJudge(AbstractContextManager["AnswerJudge"]):
             key,
             ask,
             worst_usd=worst_usd(self._judge, messages),
-            ttl_seconds=None if keep else 0.0,  # a verdict of another day proves nothing
-            # A cached reply is read as strictly as a new one: it may have been imported.
+            ttl_seconds=None if keep else 0.0,  # an old verdict proves nothing
+            # A cached reply is parsed as strictly as a new one: it may have been imported.
             read=lambda reply: read_verdict(mode, question.answers, reply),
         )
         score: float = answer.value
@@ -207,10 +204,10 @@ class AnswerJudge(AbstractContextManager["AnswerJudge"]):
 
 
 def is_exact(mode: Mode, question: Question, answer: str) -> bool:
-    """Whether an answer plainly equals a reference, so that no verdict is needed.
+    """Return whether an answer equals a reference, so that no verdict is needed.
 
-    In mode `multi` the chosen items must be the same; else the texts must be, as the exact-match
-    metric normalises them. A text that normalises to nothing («The The») equals nothing.
+    In mode `multi` the chosen items must be equal, otherwise the texts as the exact-match metric
+    normalises them. A text that normalises to nothing ("The The") equals nothing.
     """
     if mode == "multi":
         items = split_items(answer)
@@ -220,23 +217,23 @@ def is_exact(mode: Mode, question: Question, answer: str) -> bool:
 
 
 def check_verdict(mode: Mode, references: Sequence[str], completion: Completion) -> None:
-    """Check that a completion is one whole verdict.
+    """Check that a completion is one complete verdict.
 
     Raises:
-        NotAVerdict: It was cut off, or is not what the mode asks for.
+        NotAVerdict: It was cut off, or is not a verdict of the mode.
     """
     if completion.finish == LENGTH:
         raise NotAVerdict(
-            "it was cut off at reward.judge.max_output_tokens; raise that, for a judge that thinks "
-            "first to 2048 or more"
+            "it was cut off at reward.judge.max_output_tokens; raise that limit, for a judge that "
+            "thinks first to 2048 or more"
         )
     read_verdict(mode, references, completion.text)
 
 
 def worst_usd(judge: JudgeConfig, messages: Sequence[Mapping[str, str]]) -> float:
-    """Most that one attempt can cost, in USD; the budget is held against this.
+    """Return the highest cost of one attempt, in USD, which the budget reserves.
 
-    Every byte counts as a token: no tokenizer that falls back to bytes makes more.
+    Every byte counts as a token: tokenizers with byte fallback never produce more.
     """
     sent = sum(len(message["content"].encode()) for message in messages)
     return _usd(judge, sent + _FRAME_TOKENS, judge.max_output_tokens)
@@ -245,9 +242,9 @@ def worst_usd(judge: JudgeConfig, messages: Sequence[Mapping[str, str]]) -> floa
 def actual_usd(
     judge: JudgeConfig, messages: Sequence[Mapping[str, str]], completion: Completion
 ) -> float:
-    """What an attempt cost by the server's own count, in USD; the worst if it does not count.
+    """Return the cost of an attempt by the server's count, in USD; the highest if it has none.
 
-    Discounts (for prompts that the server has cached) are left out of account.
+    Discounts, such as those for cached prompts, are ignored.
     """
     if completion.input_tokens is None or completion.output_tokens is None:
         return worst_usd(judge, messages)

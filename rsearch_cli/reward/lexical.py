@@ -1,8 +1,8 @@
-"""How well an answer matches the references: exact match and F1 as HotpotQA computes them.
+"""Exact match and F1 of an answer against its references, as HotpotQA computes them.
 
-The reward and the report both call this, so that training and evaluation can never measure
-different things. The rules are SQuAD's, which know blanks between words and ASCII punctuation only;
-`cjk` compares answers in Chinese, Japanese, Korean, Thai and the like by their letters.
+Rewards and reports both use this module, so training and evaluation measure the same. SQuAD's rules
+assume spaces between words and ASCII punctuation; `cjk` compares answers in scripts without spaces,
+such as Chinese, Japanese and Thai, and in Korean, by letters.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Normalisation = Literal["squad", "cjk"]
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
-# Answers of a closed kind: sharing a word with a longer answer ("no" in "no one") earns nothing.
+# Closed answers: a word shared with a longer answer ("no" in "no one") earns nothing.
 _CLOSED = frozenset({"yes", "no", "noanswer"})
 _BY_LETTER = re.compile(f"[{UNSPACED}{HANGUL}]")
 _TOKEN = re.compile(rf"[{UNSPACED}{HANGUL}]|[^\s{UNSPACED}{HANGUL}]+")
@@ -39,7 +39,7 @@ def normalise_answer(text: str) -> str:
 
 
 def is_by_letter(texts: Iterable[str]) -> bool:
-    """Whether a text is in a script that `cjk` compares by letters."""
+    """Return whether any text contains a script that `cjk` compares by letters."""
     return any(map(_BY_LETTER.search, texts))
 
 
@@ -63,23 +63,23 @@ def describe_unspaced(references: Sequence[Sequence[str]], normalisation: Normal
 def exact_match(
     answer: str, references: Sequence[str], normalisation: Normalisation = "squad"
 ) -> float:
-    """1.0 if the normalised `answer` equals any normalised reference, else 0.0.
+    """Return 1.0 if the normalised answer equals any normalised reference, else 0.0.
 
     Args:
-        answer: As it was written.
+        answer: The answer as written.
         references: Accepted answers.
-        normalisation: `squad`, or `cjk` (see `_tokens_by_letter`), which changes only pairs in
-            which a text is in one of its scripts.
+        normalisation: `squad`, or `cjk` (see `_separate_letters`), which differs only for pairs
+            with a text in one of its scripts.
     """
     return float(any(a == b for a, b in _normalise_pairs(answer, references, normalisation)))
 
 
 def f1(answer: str, references: Sequence[str], normalisation: Normalisation = "squad") -> float:
-    """Harmonic mean of token precision and recall in [0, 1], best over the references.
+    """Return the harmonic mean of token precision and recall in [0, 1], best over the references.
 
-    `f1_score` of `hotpot_evaluate_v1.py`: tokens count as often as they occur; where one side is
-    exactly yes, no or noanswer and the other differs, the score is 0; two sides without a token in
-    common, two empty ones included, score 0.
+    `f1_score` of `hotpot_evaluate_v1.py`: tokens count as often as they occur; the score is 0 if
+    one side is exactly yes, no or noanswer and the other differs, and if the sides have no token
+    in common, two empty ones included.
 
     Args:
         answer: As in `exact_match`.
@@ -95,7 +95,7 @@ def f1(answer: str, references: Sequence[str], normalisation: Normalisation = "s
 def _normalise_pairs(
     answer: str, references: Sequence[str], normalisation: Normalisation
 ) -> list[tuple[str, str]]:
-    """The answer with each reference, normalised, with a blank between tokens."""
+    """Return the answer with each reference, normalised, tokens separated by spaces."""
     pairs = []
     for reference in references:
         by_letter = normalisation == "cjk" and is_by_letter((answer, reference))
@@ -113,11 +113,11 @@ def _fold(text: str) -> str:
 
 
 def _separate_letters(text: str) -> str:
-    """The letters of scripts without blanks, and the words of others, a blank between each.
+    """Separate the letters of unspaced scripts, and the words of others, by spaces.
 
     As MLQA's evaluation segments Chinese (Lewis et al. 2020, arXiv 1910.07475,
-    `mixed_segmentation`), and KorQuAD's Korean: all Unicode punctuation goes, and with it the
-    blanks between letters. Full-width forms are read as plain ones (NFKC).
+    `mixed_segmentation`), and KorQuAD's Korean: Unicode punctuation is removed, and so are the
+    spaces between letters. Full-width forms become plain ones (NFKC).
     """
     folded = unicodedata.normalize("NFKC", text).lower().translate(_NO_PUNCTUATION)
     plain = "".join(c for c in folded if not unicodedata.category(c).startswith("P"))

@@ -1,13 +1,10 @@
-"""The rubric: what the judge is asked, and what counts as its verdict.
+"""The judge's prompt, and the parsing of its verdict.
 
-Place in the path: between an answer and the model that grades it; `judge` sends what is built here
-and reads the reply with `read_verdict`. On failure: a reply that is not exactly one verdict raises
-`NotAVerdict`; nothing is repaired or guessed, because a guessed reward trains on noise.
-
-The answer comes from the policy that the verdict rewards, so it will try to talk to the judge as
-soon as that pays. It reaches the prompt as data only: on one line, short, without a character that
-could open a tag, a role or a JSON value, between delimiters that it cannot foresee. The prompt is
-a function of the cache key's parts alone, so that a verdict can be replayed.
+The answer is written by the policy that the verdict rewards, so it will attack the judge as soon as
+that pays. It enters the prompt as data only: on one line, short, without characters that could open
+a tag, a role or a JSON value, between delimiters that it cannot predict. The prompt depends only on
+the parts of the cache key, so that verdicts can be replayed. A reply that is not exactly one
+verdict raises `NotAVerdict` and is never repaired: a guessed reward would train on noise.
 """
 
 from __future__ import annotations
@@ -25,10 +22,10 @@ from rsearch_cli.services.validation import parse_strictly
 Mode = Literal["continuous", "discrete", "multi"]
 
 PROMPT_VERSION = 1
-"""Raise it whenever a judge could read the prompt differently: old verdicts are then asked anew."""
+"""Increase it when the prompt could be read differently: stored verdicts become invalid."""
 
 ANSWER_CHARS = 1000
-"""Longest answer that is shown to the judge, in characters."""
+"""Most characters of an answer that the judge sees."""
 
 DISCRETE_SCORES = {"correct": 1.0, "partial": 0.5, "wrong": 0.0}
 
@@ -85,8 +82,8 @@ _FIELDS: dict[Mode, dict[str, Any]] = {
     "multi": {"items": {"type": "array", "items": {"type": "string"}}},
 }
 
-# What opens or closes something in a prompt: JSON values, roles of chat templates ([INST]),
-# delimiters, code. Its replacement reads much the same and opens nothing.
+# Characters that delimit something in a prompt: JSON values, roles of chat templates ([INST]), tags
+# and code. Their replacements look similar and delimit nothing.
 _MARKS = str.maketrans({"{": "(", "[": "(", "}": ")", "]": ")"} | dict.fromkeys('"“”„«»`', "'"))
 _RULERS = re.compile(r"~{2,}|#{2,}|={3,}|-{3,}|'{2,}")
 _VARIATION_SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
@@ -96,16 +93,16 @@ _LETTERS = re.compile(r"[(]?([A-J])[).:]?|([A-J]{2,})")
 
 
 class NotAVerdict(ValueError):
-    """The judge replied with something else than exactly one verdict of its mode."""
+    """The reply is not exactly one verdict of the mode."""
 
 
 def clean(text: str) -> str:
-    """Make foreign text fit for the prompt: one line in which nothing can be opened or closed.
+    """Return untrusted text as one line without anything that could act as a delimiter.
 
-    Whatever shows nothing goes first (Unicode's tag characters and variation selectors carry whole
-    hidden messages). Then angle brackets, braces, square brackets, quotation marks, code fences and
-    rulers, and every character that Unicode calls a form of one, give way to marks that no
-    template, parser or delimiter of ours reads. Cleaning twice changes nothing more.
+    Invisible characters are removed first (Unicode tag characters and variation selectors can carry
+    whole hidden messages). Then angle brackets, braces, square brackets, quotation marks, code
+    fences and rulers, and their Unicode compatibility forms, are replaced by characters that no
+    template, parser or delimiter interprets. The function is idempotent.
     """
     visible = _VARIATION_SELECTORS.sub("", text)
     visible = "".join(c for c in visible if unicodedata.category(c) != "Cf")
@@ -114,7 +111,7 @@ def clean(text: str) -> str:
 
 
 def _unmask(character: str) -> str:
-    """The plain form of a look-alike of a mark (a full-width brace), else the character itself."""
+    """Return the plain form of a compatibility form of a delimiter, such as a full-width brace."""
     if character.isascii():
         return character
     form = unicodedata.normalize("NFKC", character)
@@ -122,10 +119,10 @@ def _unmask(character: str) -> str:
 
 
 def clean_answer(answer: str | None) -> str:
-    """The answer as the judge sees it and as its cache key holds it; "" if there is none.
+    """Return the answer as it is in the prompt and in the cache key; "" if there is none.
 
-    Cut at `ANSWER_CHARS`; blanks and full stops at the end are dropped, because answers that differ
-    in nothing else should share a verdict.
+    It is cut at `ANSWER_CHARS`. Spaces and full stops at the end are removed, because answers that
+    differ only in these should share a verdict.
     """
     text = clean((answer or "")[: 4 * ANSWER_CHARS])
     text = text if len(text) <= ANSWER_CHARS else text[:ANSWER_CHARS] + "…"
@@ -135,13 +132,13 @@ def clean_answer(answer: str | None) -> str:
 def build_messages(
     mode: Mode, question: str, references: Sequence[str], answer: str
 ) -> list[dict[str, str]]:
-    """Write the chat that asks for one verdict.
+    """Return the chat that requests one verdict.
 
     Args:
         mode: Kind of verdict.
-        question: The question as asked.
+        question: The question.
         references: All reference answers; one call covers them.
-        answer: What `clean_answer` gave; cleaning it again changes nothing.
+        answer: The result of `clean_answer`.
 
     Returns:
         A system message, the same for all questions of a mode, and a user message.
@@ -165,7 +162,7 @@ def build_messages(
 
 
 def verdict_schema(mode: Mode) -> dict[str, Any]:
-    """JSON schema of the mode's verdict, within what servers accept as strict."""
+    """Return the JSON schema of a verdict, within what servers accept as strict."""
     fields = _FIELDS[mode]
     return {
         "type": "object",
@@ -176,16 +173,16 @@ def verdict_schema(mode: Mode) -> dict[str, Any]:
 
 
 def read_verdict(mode: Mode, references: Sequence[str], reply: object) -> float:
-    """Score in [0, 1] that a reply gives.
+    """Return the score in [0, 1] of a reply.
 
     Args:
-        mode: Kind of verdict that was asked for.
-        references: The reference answers of the question; mode `multi` counts against them.
+        mode: Kind of verdict that was requested.
+        references: The reference answers; mode `multi` compares against them.
         reply: The judge's whole message.
 
     Raises:
         NotAVerdict: The reply is not exactly one JSON object with exactly the mode's field and a
-            value in range.
+            valid value.
     """
     if not isinstance(reply, str):  # the cache may hold anything
         raise NotAVerdict("it is no text")
@@ -202,23 +199,24 @@ def read_verdict(mode: Mode, references: Sequence[str], reply: object) -> float:
         return DISCRETE_SCORES[value]
     if not isinstance(value, list) or not all(isinstance(i, str) and i.strip() for i in value):
         raise NotAVerdict(f"its items {value!r} are no list of texts")
-    # Split as the references are: «Simon and Garfunkel» is two items on either side, or on none.
+    # Split like the references: "Simon and Garfunkel" is two items on both sides.
     chosen = frozenset().union(*map(split_items, value))
     return max(micro_f1(chosen, split_items(reference)) for reference in references)
 
 
 def micro_f1(chosen: frozenset[str], right: frozenset[str]) -> float:
-    """2 TP / (2 TP + FP + FN) over the options of one question; two empty sets agree."""
+    """Return 2 TP / (2 TP + FP + FN) over the options of a question; 1 for two empty sets."""
     if not chosen and not right:
         return 1.0
     return 2 * len(chosen & right) / (len(chosen) + len(right))
 
 
 def split_items(text: str) -> frozenset[str]:
-    """The options or items that a text lists: "A, C", "AC", "Paris and Rome".
+    """Return the options or items that a text lists: "A, C", "AC", "Paris and Rome".
 
-    Commas, semicolons, slashes, bars, ampersands, line breaks, `and` and `plus` part items. Capital
-    letters up to J written together are options if they are in alphabetical order, each once.
+    Items are separated by commas, semicolons, slashes, bars, ampersands, line breaks, `and` and
+    `plus`. Adjacent capital letters up to J are options if they are in alphabetical order without
+    repetition.
     """
     items: set[str] = set()
     for part in _ITEM_BREAK.split(text):
@@ -232,9 +230,9 @@ def split_items(text: str) -> frozenset[str]:
 
 
 def _normalise_item(text: str) -> str:
-    """Fold case and drop punctuation around an item: `(A)` and `a.` are one option.
+    """Fold case and remove punctuation around an item: `(A)` and `a.` are the same option.
 
-    Articles stay, unlike in `lexical.normalise_answer`: there, option A would vanish.
+    Articles are kept, unlike in `lexical.normalise_answer`, where option A would vanish.
     """
     return clean(text).casefold().strip(" .:;,!?()'*-")
 
@@ -250,7 +248,7 @@ def _read_object(reply: str) -> dict[str, Any]:
 
 
 def _unwrap(reply: str) -> str:
-    """A reply without a thought before it and without a code fence around the whole."""
+    """Return a reply without a thought before it and without a code fence around it."""
     _, closed, behind = _unfence(reply).rpartition("</think>")
     return _unfence(behind) if closed else _unfence(reply)
 
@@ -261,7 +259,7 @@ def _unfence(text: str) -> str:
 
 
 def _read_score(value: Any) -> float:
-    # A bool is an int to Python; 1e999 is read as infinity and fails the range.
+    # bool is a subclass of int; 1e999 is parsed as infinity and is out of range.
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise NotAVerdict(f"its score {value!r} is no number from 0 to 1")
     return float(value)

@@ -23,11 +23,11 @@ from rsearch_cli.search.index_folder import (
     PASSAGES,
     StoredPassages,
     build_scorer,
-    describe_folder,
-    draft_folder,
     is_whole,
     read_key,
+    staged_folder,
     store_passages,
+    write_key,
 )
 from rsearch_cli.search.sources import SearchRequest, SearchSource
 from rsearch_cli.services.cache import cache_root
@@ -172,7 +172,7 @@ def open_index(passages: Sequence[Passage], folder: Path) -> Bm25Index:
         return Bm25Index(tuple(passages), key, _load_scorer(folder / key))
     scorer = build_scorer(passages)
     try:
-        with draft_folder(folder / key) as state:
+        with staged_folder(folder / key) as state:
             scorer.save(state, show_progress=False)
     except OSError as error:
         _say_not_kept(folder / key, error)
@@ -228,10 +228,10 @@ def prepare_corpus(
         DataError: The corpus cannot be used.
         OSError: The folder cannot be written.
     """
-    with draft_folder(target) as state:
+    with staged_folder(target) as state:
         scorer = build_scorer(store_passages(stream_corpus(corpus), state, on_read))
         scorer.save(state, show_progress=False)
-        describe_folder(state, corpus_key(corpus))
+        write_key(state, corpus_key(corpus))
 
 
 def corpus_key(corpus: Path) -> str:

@@ -1,12 +1,8 @@
-"""Prepared corpora: passages and their BM25 index in one folder, read from disk as they are asked.
+"""Folders with the passages of a corpus and their BM25 index, read from disk on demand.
 
-Place in the path: below `bm25`, for corpora of any size; `rsearch index` makes the same folders
-ahead of time. On failure: `DataEmpty` for passages without a word, `OSError` where a folder cannot
-be written; whether one is whole is told by `is_whole`.
-
-    passages.jsonl   one passage a line        offsets.npy   [n + 1] where each line begins
-    sources.json     source name of each       index.json    key and size
-    *.npy, *.json    the index of bm25s        checksums.json  written last: without it, no index
+passages.jsonl   one passage per line      offsets.npy   [n + 1] start of each line
+sources.json     source name of each       index.json    key
+*.npy, *.json    the index of bm25s        checksums.json  written last: without it, no index
 """
 
 from __future__ import annotations
@@ -32,7 +28,7 @@ if TYPE_CHECKING:
     pass
 
 TITLE_WEIGHT = 2
-"""Times a title counts: it names the subject, and that is what queries ask for."""
+"""Weight of a title: it names the subject, which is what queries are about."""
 
 _CHECKSUMS = "checksums.json"
 PASSAGES, _OFFSETS, _SOURCES, _ABOUT = (
@@ -44,13 +40,13 @@ PASSAGES, _OFFSETS, _SOURCES, _ABOUT = (
 
 
 class StoredPassages(Sequence[Passage]):
-    """The passages of a prepared corpus; only those that are asked for are in memory.
+    """The passages of a prepared corpus, read from disk one by one.
 
     Args:
-        folder: A whole folder; it must not change while this is in use.
+        folder: An intact folder, which must not change while this is in use.
 
     Attributes:
-        sources: `[n]` source name of each passage, "" for those that answer for every source.
+        sources: `[n]` source name of each passage, "" for those that belong to every source.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -71,7 +67,7 @@ class StoredPassages(Sequence[Passage]):
     @overload
     def __getitem__(self, index: slice) -> list[Passage]: ...
     def __getitem__(self, index: int | slice) -> Passage | list[Passage]:
-        """The passage at an index of 0 or more, or the passages of a slice."""
+        """Return the passage at a non-negative index, or the passages of a slice."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         start, end = self._offsets[index], self._offsets[index + 1]
@@ -85,10 +81,10 @@ class StoredPassages(Sequence[Passage]):
 
 
 class WordIds(Sequence[list[int]]):
-    """The words of many passages as numbers, in one flat array: 4 bytes a word.
+    """The words of many passages as numbers in one flat array, 4 bytes per word.
 
     Attributes:
-        vocabulary: Word to number.
+        vocabulary: Number of each word.
     """
 
     def __init__(self) -> None:
@@ -110,7 +106,7 @@ class WordIds(Sequence[list[int]]):
     @overload
     def __getitem__(self, index: slice) -> list[list[int]]: ...
     def __getitem__(self, index: int | slice) -> list[int] | list[list[int]]:
-        """The words of the passage at an index of 0 or more, or those of a slice."""
+        """Return the words of the passage at a non-negative index, or those of a slice."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         return self._ids[self._ends[index] : self._ends[index + 1]].tolist()
@@ -120,16 +116,16 @@ class WordIds(Sequence[list[int]]):
 
 
 def build_scorer(passages: Iterable[Passage]) -> Any:
-    """Build the `bm25s.BM25` over passages, of which only one at a time has to be in memory.
+    """Build the `bm25s.BM25` over passages, with only one of them in memory at a time.
 
     Raises:
-        DataEmpty: No passage holds a word.
+        DataEmpty: No passage contains a word.
     """
     words = WordIds()
     for passage in passages:
         words.add(split_indexed(passage.title) * TITLE_WEIGHT + split_indexed(passage.text))
     if not words.vocabulary:
-        raise DataEmpty(f"none of the {len(words)} passages of the corpus holds a word")
+        raise DataEmpty(f"none of the {len(words)} passages of the corpus contains a word")
     numbered = import_bm25s().tokenization.Tokenized(ids=words, vocab=words.vocabulary)
     scorer = new_scorer()
     scorer.index(numbered, create_empty_token=False, show_progress=False)
@@ -139,12 +135,12 @@ def build_scorer(passages: Iterable[Passage]) -> Any:
 def store_passages(
     passages: Iterable[Passage], folder: Path, on_read: Callable[[int], None]
 ) -> Iterator[Passage]:
-    """Write passages into a folder as they go by.
+    """Write passages into a folder and yield them again.
 
     Args:
         passages: Read once.
         folder: Exists.
-        on_read: Told how many have gone by after each.
+        on_read: Called after every passage with the number of passages so far.
     """
     import numpy as np
 
@@ -167,20 +163,20 @@ def store_passages(
     (folder / _SOURCES).write_text(dump_json(runs), encoding="utf-8")
 
 
-def describe_folder(folder: Path, key: str) -> None:
-    """Write down the key of the index that a folder holds."""
+def write_key(folder: Path, key: str) -> None:
+    """Write the key of the index in a folder."""
     (folder / _ABOUT).write_text(dump_json({"key": key}), encoding="utf-8")
 
 
 def read_key(folder: Path) -> str:
-    """The key of the index that a folder holds, as `describe_folder` wrote it."""
+    """Return the key of the index in a folder."""
     key: str = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))["key"]
     return key
 
 
 @contextmanager
-def draft_folder(folder: Path) -> Iterator[Path]:
-    """Give a draft beside a folder that takes its place at the end: a killed build leaves no half.
+def staged_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder that replaces `folder` at the end, so a kill leaves no partial one.
 
     Raises:
         OSError: Something cannot be written.
@@ -192,13 +188,13 @@ def draft_folder(folder: Path) -> Iterator[Path]:
         yield state
         checksums = dump_json(_checksum(state))
         (state / _CHECKSUMS).write_text(checksums, encoding="utf-8")
-        # Only a damaged index can stand here, or the same one from another process.
+        # Only a damaged index can be here, or the same one of another process.
         shutil.rmtree(folder, ignore_errors=True)
         state.rename(folder)
 
 
 def is_whole(folder: Path) -> bool | None:
-    """Whether an index is as it was written, byte for byte; None if there is no folder."""
+    """Return whether an index is intact, byte for byte; None if there is no folder."""
     try:
         expected = json.loads((folder / _CHECKSUMS).read_text(encoding="utf-8"))
         return bool(expected == _checksum(folder))
@@ -209,7 +205,7 @@ def is_whole(folder: Path) -> bool | None:
 
 
 def is_free(folder: Path) -> bool:
-    """Whether an index may be put here: there is nothing, or an index, whole or damaged."""
+    """Return whether an index may be written here: nothing or an index is there."""
     if not folder.exists():
         return True
     return folder.is_dir() and ((folder / _CHECKSUMS).is_file() or not any(folder.iterdir()))

@@ -114,7 +114,7 @@ def test_an_address_in_the_environment_that_is_none_is_one_line(
     with pytest.raises(JudgeError) as caught:
         JudgeClient(JudgeConfig())
     assert str(caught.value) == (
-        "OPENAI_BASE_URL is no http address, got 'http://[x'; unset it to use "
+        "OPENAI_BASE_URL is not an http address, got 'http://[x'; unset it to use "
         "https://api.openai.com/v1, or set reward.judge.base_url"
     )
 

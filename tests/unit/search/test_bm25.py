@@ -209,7 +209,7 @@ def test_a_folder_that_cannot_be_written_costs_one_line(
 
 
 def test_passages_without_words_are_no_corpus(tmp_path: Path) -> None:
-    with pytest.raises(DataEmpty, match="none of the 2 passages of the corpus holds a word"):
+    with pytest.raises(DataEmpty, match="none of the 2 passages of the corpus contains a word"):
         open_index([Passage("1", "?", "!"), Passage("2", "", "…")], tmp_path)
 
 
