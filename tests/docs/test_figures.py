@@ -1,0 +1,50 @@
+"""The quickstart's figures in pages and picture are those of benchmarks/results."""
+
+from __future__ import annotations
+
+import html
+import json
+
+import pytest
+from pages import ROOT, read
+
+RESULTS = json.loads(read(ROOT / "benchmarks/results/quickstart_seeds.json"))["runs"]
+ROWS = [
+    (run["name"], metric, label)
+    for run in RESULTS
+    for metric, label in (("em", "greedy"), ("em_sampled", "sampled"))
+]
+
+
+def signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
+
+
+@pytest.mark.parametrize(("name", "metric", "label"), ROWS)
+def test_the_table_of_getting_started_is_the_measured_one(
+    name: str, metric: str, label: str
+) -> None:
+    (run,) = (run for run in RESULTS if run["name"] == name)
+    low, high = run["intervals"][metric]
+    kind, seed = name.rsplit("-", 1)
+    title = "**control**" if kind == "control" else "exact match"
+    row = (
+        f"| {title}, {label}, seed {seed} | {run['before'][metric]:.3f} "
+        f"| {run['after'][metric]:.3f} | {signed(run['difference'][metric])} "
+        f"[{signed(low)}, {signed(high)}] |"
+    )
+    assert row in read(ROOT / "docs/getting-started.md")
+
+
+def test_the_picture_shows_the_figures_of_seed_42() -> None:
+    picture = html.unescape(read(ROOT / "docs/pictures/quickstart.svg"))
+    (run,) = (run for run in RESULTS if run["name"] == "seed-42")
+    for metric in ("em", "em_sampled", "f1"):
+        for block in ("before", "after"):
+            assert f"{run[block][metric]:.3f}" in picture
+
+
+def test_the_picture_of_a_session_has_its_parts() -> None:
+    picture = html.unescape(read(ROOT / "docs/pictures/session.svg"))
+    for part in ("thinking", "plan", "results", "answer", "└─", "searches"):
+        assert part in picture
