@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 WARN_AFTER_SECONDS = 2.0
 """Time after which a wait is logged; after Ctrl-C, also the longest wait."""
 
-PATIENCE_SECONDS = 30.0
+MAX_WAIT_SECONDS = 30.0
 """Longest wait for a lock that is normally held for milliseconds."""
 
 _WARN_AGAIN_SECONDS = 60.0
@@ -40,14 +40,14 @@ def allow_waits() -> None:
     _waits_end.clear()
 
 
-class Patience:
+class LockWait:
     """The limit of one wait for a lock.
 
     Args:
         path: File that is locked.
         what: What the lock protects, such as `the budget of runs/a`.
         then: What happens at the limit, such as `the run ends`.
-        seconds: The limit; None takes `PATIENCE_SECONDS`.
+        seconds: The limit; None takes `MAX_WAIT_SECONDS`.
         place: Byte of the file that is locked; None is any.
     """
 
@@ -62,7 +62,7 @@ class Patience:
         self._path = path
         self._what = what
         self._then = then
-        self._seconds = PATIENCE_SECONDS if seconds is None else seconds
+        self._seconds = MAX_WAIT_SECONDS if seconds is None else seconds
         self._place = place
         self._started = time.monotonic()
         self._warned = False

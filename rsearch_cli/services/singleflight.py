@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rsearch_cli.runs.confined_paths import make_private
-from rsearch_cli.runs.file_locks import Patience
+from rsearch_cli.runs.file_locks import LockWait
 
 if sys.platform != "win32":
     import fcntl
@@ -95,7 +95,7 @@ async def _acquire(path: Path, key: str) -> Callable[[], None] | None:
         return None
     digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
     offset = int.from_bytes(digest[:7])  # the most that any system takes for an offset
-    patience = Patience(
+    wait = LockWait(
         path,
         "a request that this process has too",
         "this process asks for itself",
@@ -104,7 +104,7 @@ async def _acquire(path: Path, key: str) -> Callable[[], None] | None:
     )
     try:
         file = _open_lock_file(path)
-        while not patience.is_over():
+        while not wait.is_over():
             with suppress(BlockingIOError, PermissionError):
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
                 return lambda: fcntl.lockf(file, fcntl.LOCK_UN, 1, offset)

@@ -18,7 +18,7 @@ import filelock
 
 from rsearch_cli.errors import RunFolderError, RunFolderOccupied, RunFolderUnwritable
 from rsearch_cli.runs.confined_paths import make_private, open_own
-from rsearch_cli.runs.file_locks import Patience, describe_holder
+from rsearch_cli.runs.file_locks import LockWait, describe_holder
 from rsearch_cli.runs.files import SPEND, SPEND_LOCK
 from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.services.validation import check_number, is_finite
@@ -146,10 +146,10 @@ class SpendFile:
         """
         try:
             make_private(self.path.parent)
-            patience = Patience(
+            wait = LockWait(
                 Path(self._lock.lock_file), f"what {self.path} says is spent", "this run ends"
             )
-            with self._lock.acquire(poll_interval=0.002, cancel_check=patience.is_over):
+            with self._lock.acquire(poll_interval=0.002, cancel_check=wait.is_over):
                 self._file = open_own(str(self.path), os.O_RDWR | os.O_CREAT, 0o600)
                 try:
                     yield

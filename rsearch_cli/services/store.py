@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import filelock
 
 from rsearch_cli.runs.confined_paths import make_private
-from rsearch_cli.runs.file_locks import Patience, describe_holder
+from rsearch_cli.runs.file_locks import LockWait, describe_holder
 
 if TYPE_CHECKING:
     import diskcache
@@ -128,7 +128,7 @@ class TextStore:
     def _use(self, action: Callable[[diskcache.Cache], T], otherwise: T) -> T:
         """Run `action` on the open store, and once more on a new one if it was renamed.
 
-        Retries while another process is writing, until `Patience` is over.
+        Retries while another process is writing, until `LockWait` is over.
         """
         if self._is_read_only():
             self._give_up("is read-only; new answers are not stored")
@@ -136,7 +136,7 @@ class TextStore:
         import diskcache
 
         attempts = 2
-        patience: Patience | None = None
+        wait: LockWait | None = None
         while attempts:
             # An empty diskcache.Cache is false: compare with None.
             cache = self._cache
@@ -145,8 +145,8 @@ class TextStore:
                     cache = self._open()
                 return otherwise if cache is None else action(cache)
             except diskcache.Timeout:
-                patience = patience or self._wait_for_writer()
-                if patience.is_over():
+                wait = wait or self._wait_for_writer()
+                if wait.is_over():
                     why = f"{self._describe_writer()} writes into it"
                     self._give_up(f"cannot be used ({why}); continuing without it")
                     return otherwise
@@ -194,9 +194,9 @@ class TextStore:
         make_private(self.folder.parent)
         path = self.folder.with_name(f".{self.folder.name}.lock")
         lock = filelock.FileLock(path)
-        patience = Patience(path, f"the answer cache {self.folder}", "this process goes on")
+        wait = LockWait(path, f"the answer cache {self.folder}", "this process goes on")
         try:
-            lock.acquire(poll_interval=_POLL_SECONDS, cancel_check=patience.is_over)
+            lock.acquire(poll_interval=_POLL_SECONDS, cancel_check=wait.is_over)
         except filelock.Timeout:
             if not self._is_there():
                 raise OSError(errno.EAGAIN, f"{describe_holder(path)} holds it") from None
@@ -212,7 +212,7 @@ class TextStore:
         Raises:
             OSError: Another process keeps writing.
         """
-        database, patience = self.folder / _DATABASE, self._wait_for_writer()
+        database, wait = self.folder / _DATABASE, self._wait_for_writer()
         while database.exists():
             try:
                 with closing(sqlite3.connect(database, _POLL_SECONDS, isolation_level=None)) as db:
@@ -222,14 +222,14 @@ class TextStore:
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
                     return  # opening it reports what it is
-                if patience.is_over():
+                if wait.is_over():
                     holder = self._describe_writer()
                     raise OSError(errno.EAGAIN, f"{holder} writes into it") from None
 
-    def _wait_for_writer(self) -> Patience:
+    def _wait_for_writer(self) -> LockWait:
         what = f"the answer cache {self.folder}, to write into it"
         then = "this process goes on without it"
-        return Patience(self.folder / _SHARED, what, then, place=_WRITE_LOCK)
+        return LockWait(self.folder / _SHARED, what, then, place=_WRITE_LOCK)
 
     def _describe_writer(self) -> str:
         return describe_holder(self.folder / _SHARED, _WRITE_LOCK)

@@ -59,7 +59,7 @@ sys.stdin.read()
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Waits of at most three seconds, and nothing logged before."""
-    monkeypatch.setattr(locks, "PATIENCE_SECONDS", 3.0)
+    monkeypatch.setattr(locks, "MAX_WAIT_SECONDS", 3.0)
     monkeypatch.setattr(flight, "PATIENCE_SECONDS", 3.0)
     monkeypatch.setattr(locks, "_warned", {})
     yield
