@@ -6,6 +6,7 @@ by chunk from a stream.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,11 @@ _LENGTHS = frozenset(
     {"length", "max_tokens", "max_output_tokens", "max_completion_tokens", "model_length"}
 )
 _BROKEN = frozenset({"error", "abort", "aborted"})
+# End-of-turn tokens that some servers leave at the end of a text.
+_END_MARK = re.compile(
+    r"\s*(?:<\|(?:im_end|eot_id|eom_id|end|end_of_text|endoftext|return)\|>|</s>|<end_of_turn>|"
+    r"<｜end▁of▁sentence｜>)\s*\Z"
+)
 
 
 class NoCompletion(ValueError):
@@ -85,7 +91,8 @@ class ReplyReader:
         before = len(self._text) + len(self._thought)
         choices = piece.get("choices")
         for choice in choices if isinstance(choices, list) else ():
-            if isinstance(choice, Mapping):
+            # One was asked for; servers that send more number them from 0.
+            if isinstance(choice, Mapping) and choice.get("index") in (0, None):
                 self._add_choice(choice)
         return len(self._text) + len(self._thought) > before
 
@@ -97,8 +104,9 @@ class ReplyReader:
         """
         if not self._choices or self._finish in _BROKEN:
             raise NoCompletion(self._error or self._finish)
+        text = mend(self._text)
         return Completion(
-            text=mend(self._text),
+            text=_END_MARK.sub("", text) if self._ids is None else text,
             finish=LENGTH if self._finish in _LENGTHS else self._finish,
             input_tokens=read_token_count(self._usage.get("prompt_tokens")),
             output_tokens=read_token_count(self._usage.get("completion_tokens")),

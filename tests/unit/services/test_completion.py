@@ -134,3 +134,15 @@ def test_a_pair_that_chunks_cut_in_two_is_whole_again_and_half_of_one_is_a_mark(
     found = read(*chunks({"content": "a \ud83d"}, {"content": "\ude00"}, {"content": "\ud83d"}))
     assert found.text == "a \U0001f600\ufffd"
     assert read(whole({"content": "\ud83d b"})).text == mend("\ud83d b") == "\ufffd b"
+
+
+@pytest.mark.parametrize("mark", ["<|im_end|>", "<|eot_id|>\n", "\n</s>", "<end_of_turn>"])
+def test_the_end_of_turn_token_that_a_server_leaves_is_no_text(mark):
+    assert read(whole({"content": f"<answer> Ann {mark}"})).text == "<answer> Ann"
+    assert read(*chunks({"content": "<answer> Ann "}, {"content": mark})).text == "<answer> Ann"
+    assert read(whole({"content": f"{mark.strip()} begins"})).text == f"{mark.strip()} begins"
+
+
+def test_only_the_first_of_several_choices_is_read():
+    choices = [{"index": n, "message": {"content": f"c{n}"}} for n in (1, 0, 2)]
+    assert read({"choices": choices}).text == "c0"
