@@ -22,7 +22,8 @@ FIXED_DAY = date(2024, 7, 26)
 
 # With tags, like real system prompts: templates search for them in messages of any role.
 _SYSTEM = {"role": "system", "content": "<think> probe </think> <answer> instructions </answer>"}
-_USER = {"role": "user", "content": "probe question"}
+# With what a template that writes JSON or the like would escape.
+_USER = {"role": "user", "content": 'probe question\n& it\'s "second" line'}
 _ANSWER = {"role": "assistant", "content": "probe answer"}
 
 _OPENED = re.compile(r"<think>(?:(?!</?think>).)*\Z", re.DOTALL)

@@ -155,6 +155,8 @@ def test_a_template_that_closes_the_chat_behind_the_question_is_refused(tokenize
         ("{{ raise_exception('not for chats') }}", "fails: not for chats"),
         ("Hello", r"cannot hold a question: it changes or drops message 1 \(user\)"),
         ("{{ messages[0].content | upper }}", "cannot hold a question"),
+        ("{{ messages | tojson }}", "cannot hold a question"),
+        ("{{ messages[0].content[:5] }}", "cannot hold a question"),
         (None, "the tokenizer has no chat template; use an instruct model"),
         ({"rag": PLAIN, "tool_use": PLAIN}, "has the chat templates rag, tool_use, and none is"),
     ],
