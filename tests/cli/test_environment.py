@@ -93,7 +93,7 @@ def test_a_finished_report_reaches_a_pipe_of_any_encoding(
     told = rsearch("eval", *evaluation, "--json", PYTHONIOENCODING=encoding)
     assert "schöne 類" in json.loads(told.stdout.decode(encoding))["methods"]["rsearch"]["by_type"]
     shown = rsearch("--help", PYTHONIOENCODING=encoding)
-    assert shown.returncode == 0 and b"Train, measure and use search agents" in shown.stdout
+    assert shown.returncode == 0 and b"Train, evaluate and use search agents" in shown.stdout
 
 
 def test_without_a_home_folder_and_a_user_entry_everything_runs(
@@ -108,7 +108,7 @@ def test_without_a_home_folder_and_a_user_entry_everything_runs(
     assert b"answer  " in done.stdout
     first = done.stderr.decode().splitlines()[0]
     assert first.startswith(
-        "warning: there is no home folder (HOME is not set), so nothing is kept"
+        "warning: there is no home folder (HOME is not set), so nothing is cached"
     )
     assert not Path("~").exists() and not (REPOSITORY / "~").exists()
     kept = rsearch(

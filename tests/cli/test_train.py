@@ -91,7 +91,7 @@ def test_a_run_with_a_question_file_trains_on_that_file(own_questions, tmp_path)
     assert asked and all(row["text"].startswith("Who built Bridge") for row in asked)
     assert run.read_json("summary.json")["questions"] == f"questions from {own_questions}"
     again = call("--recipe", str(folder / "recipe.yaml"), "--resume", "--output-dir", str(folder))
-    assert "takes the place" not in again.stderr
+    assert "replaces the generated" not in again.stderr
 
 
 def test_training_on_what_is_evaluated_is_told(tmp_path):
