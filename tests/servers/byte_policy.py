@@ -21,7 +21,7 @@ class BytePolicy(ABC):
     """Implements `policy.generation.Policy` but for what is written."""
 
     forbidden: tuple[str, ...] = ("[PAD]",)
-    eos_id = 256
+    eos_id: int | None = 256
 
     def render(self, messages: list[dict[str, str]], *, open_thought: bool = False) -> Prompt:
         opening = "<think>" if open_thought else ""
@@ -33,7 +33,7 @@ class BytePolicy(ABC):
         return Segment(self.decode(ids), ids, "system")
 
     def decode(self, ids: Sequence[int]) -> str:
-        return bytes(i for i in ids if i < self.eos_id).decode()
+        return bytes(i for i in ids if i < 256).decode()
 
     @abstractmethod
     def generate(

@@ -124,6 +124,34 @@ def test_the_mask_and_the_ids_are_exact(quickstart):
     assert trajectory.completion_ids[-1] == Scripted.eos_id
 
 
+def test_local_weights_have_no_seconds_and_no_error_of_their_own(quickstart):
+    trajectory = roll_out(quickstart, Scripted(SEARCH, ANSWER), max_new_tokens=500)
+    assert trajectory.generated_tokens == sum(trajectory.model_mask)
+    assert (trajectory.generation_seconds, trajectory.error) == (None, None)
+
+
+class Failing(BytePolicy):
+    """A server without ids whose second reply never comes."""
+
+    eos_id = None
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def generate(self, contexts, stops, max_new_tokens, sampling=GREEDY, cache=None, on_text=None):
+        self.calls += 1
+        if self.calls > 1:
+            return [Generation((), "", "eos", error="no reply")]
+        return [Generation((), SEARCH, "tag", usage=31, seconds=0.5)]
+
+
+def test_a_failed_generation_is_an_error_of_the_trajectory(quickstart):
+    trajectory = roll_out(quickstart, Failing(), max_new_tokens=500)
+    assert trajectory.error == trajectory.segments[-1].error == "no reply"
+    assert (trajectory.answer, trajectory.stop) == (None, "eos")
+    assert (trajectory.generated_tokens, trajectory.generation_seconds) == (31, 0.5)
+
+
 def test_a_plan_that_cannot_be_read_is_told_and_the_agent_goes_on(quickstart):
     executor = OnePassage()
     policy = Scripted(SEARCH.replace("General", "Gossip"), ANSWER)
