@@ -150,7 +150,7 @@ class Canned:
         found.set_result(self.execute(plans))
         return found
 
-    def cancel(self, patience: float = 0.0) -> None:
+    def cancel(self, grace: float = 0.0) -> None:
         """Nothing is ever in flight."""
 
     def execute(self, plans: Any, on_result: Any = None) -> list[tuple[NodeResult, ...]]:

@@ -40,7 +40,7 @@ from rsearch_cli.recipe.policy import PolicyConfig
 from rsearch_cli.services.chat_client import ChatClient
 from rsearch_cli.services.chat_errors import NothingThere, RequestRefused
 from rsearch_cli.services.completion import Completion
-from rsearch_cli.services.event_loop import PATIENCE_SECONDS, finish_all
+from rsearch_cli.services.event_loop import GRACE_SECONDS, finish_all
 from rsearch_cli.services.outcomes import CallFailure, Reply
 from rsearch_cli.services.runtime import POLICY, Services
 from rsearch_cli.types import Segment
@@ -169,7 +169,7 @@ class EndpointPolicy(AbstractContextManager["EndpointPolicy"]):
             OfflineMiss: Offline, and a reply is not in the cache.
             PolicyError: The server does not know the model or the address.
             KeyboardInterrupt: Ctrl-C; without `on_text`, calls in flight had
-                `services.event_loop.PATIENCE_SECONDS` to finish.
+                `services.event_loop.GRACE_SECONDS` to finish.
         """
         continue_ = self._continue_ids if self.mode.by_ids else self._continue_chat
         requests = zip(contexts, max_new_tokens, strict=True)
@@ -178,7 +178,7 @@ class EndpointPolicy(AbstractContextManager["EndpointPolicy"]):
             for context, most in requests
         )
         # In a session, Ctrl-C means that the next question is wanted at once.
-        return self._loop.run(replies, 0.0 if on_text else PATIENCE_SECONDS)
+        return self._loop.run(replies, 0.0 if on_text else GRACE_SECONDS)
 
     def close(self) -> None:
         """Close the connections."""

@@ -138,7 +138,7 @@ class AnswerJudge(AbstractContextManager["AnswerJudge"]):
 
         Raises:
             RsearchError: As in `score`, once all calls in flight have finished.
-            KeyboardInterrupt: Ctrl-C; calls in flight had `PATIENCE_SECONDS` to finish.
+            KeyboardInterrupt: Ctrl-C; calls in flight had `GRACE_SECONDS` to finish.
         """
         return self._loop.run(self._score_all(pairs))
 

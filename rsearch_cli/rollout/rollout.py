@@ -40,7 +40,7 @@ from rsearch_cli.rollout.state import (
     count_fitting,
 )
 from rsearch_cli.services.event_loop import (
-    PATIENCE_SECONDS,
+    GRACE_SECONDS,
     StopNow,
     wait_for,
     wait_until_done,
@@ -119,7 +119,7 @@ class Rollout:
             PolicyError: A prompt leaves no room for an answer.
             OutOfMemory: Memory ran out for the second time, or for a single completion.
             ValueError: An observer with more than one question.
-            KeyboardInterrupt: Ctrl-C; searches in flight had `PATIENCE_SECONDS` to finish.
+            KeyboardInterrupt: Ctrl-C; searches in flight had `GRACE_SECONDS` to finish.
         """
         if self.observer and len(questions) > 1:
             raise ValueError(f"an observer follows one question, not {len(questions)}")
@@ -133,7 +133,7 @@ class Rollout:
     def _settling(self, searches: Sequence[Future[PlanResults]]) -> Iterator[None]:
         """Let searches in flight finish if the block fails, because they may be paid for.
 
-        After Ctrl-C they have `PATIENCE_SECONDS`; with an observer, or after the second Ctrl-C,
+        After Ctrl-C they have `GRACE_SECONDS`; with an observer, or after the second Ctrl-C,
         they are cancelled at once.
         """
         try:
@@ -144,7 +144,7 @@ class Rollout:
                 raise
         except KeyboardInterrupt as stop:
             at_once = self.observer is not None or isinstance(stop, StopNow)
-            self.executor.cancel(0.0 if at_once else PATIENCE_SECONDS)
+            self.executor.cancel(0.0 if at_once else GRACE_SECONDS)
             raise
 
     def _start(self, question: Question) -> RolloutState:

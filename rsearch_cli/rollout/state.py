@@ -43,8 +43,8 @@ class Executor(Protocol):
         """Execute plans and wait for their results."""
         ...
 
-    def cancel(self, patience: float = 0.0) -> None:
-        """Cancel everything in flight after `patience` seconds."""
+    def cancel(self, grace: float = 0.0) -> None:
+        """Cancel everything in flight after `grace` seconds."""
         ...
 
 

@@ -90,17 +90,17 @@ class PlanExecutor(AbstractContextManager["PlanExecutor"]):
             AccessDenied: A service refuses the key or the account.
             BudgetExceeded: A search could exceed the budget.
             OfflineMiss: A search is not in the cache, and the cache mode is offline.
-            KeyboardInterrupt: Ctrl-C; calls in flight had `PATIENCE_SECONDS` to finish.
+            KeyboardInterrupt: Ctrl-C; calls in flight had `GRACE_SECONDS` to finish.
         """
         return self._services.loop.run(self._run_batch(plans, on_result))
 
-    def cancel(self, patience: float = 0.0) -> None:
+    def cancel(self, grace: float = 0.0) -> None:
         """Cancel everything in flight; the budget counts cancelled calls as paid.
 
         Args:
-            patience: Seconds to let it finish first.
+            grace: Seconds to let it finish first.
         """
-        self._services.loop.cancel(patience)
+        self._services.loop.cancel(grace)
 
     def close(self) -> None:
         """Close the connections of the sources."""

@@ -2,7 +2,7 @@
 
 Synchronous code submits coroutines and waits for their futures, so the waiting thread, often the
 main one, can always take Ctrl-C. Ctrl-C lets calls in flight finish, because they may be paid for,
-but only for `PATIENCE_SECONDS`; after that, or at the next Ctrl-C, they are cancelled.
+but only for `GRACE_SECONDS`; after that, or at the next Ctrl-C, they are cancelled.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rsearch_cli.runs.file_locks import end_waits
 
 logger = logging.getLogger(__name__)
 
-PATIENCE_SECONDS = 5.0
+GRACE_SECONDS = 5.0
 """How long calls in flight may take to finish after Ctrl-C."""
 
 # A signal that arrives just before a thread starts to wait does not wake it, nor does any on
@@ -55,12 +55,12 @@ class EventLoop(AbstractContextManager["EventLoop"]):
         self._start().call_soon_threadsafe(_begin, calls, future)
         return future
 
-    def run(self, calls: Coroutine[Any, Any, T], patience: float = PATIENCE_SECONDS) -> T:
+    def run(self, calls: Coroutine[Any, Any, T], grace: float = GRACE_SECONDS) -> T:
         """Run a coroutine on the loop and wait for its result.
 
         Args:
             calls: The coroutine.
-            patience: Seconds that everything in flight may take to finish after Ctrl-C.
+            grace: Seconds that everything in flight may take to finish after Ctrl-C.
 
         Raises:
             CancelledError: The calls were cancelled, by `cancel` or `close`.
@@ -72,23 +72,23 @@ class EventLoop(AbstractContextManager["EventLoop"]):
             raise asyncio.CancelledError from None
         except KeyboardInterrupt as stop:
             end_waits()
-            self.cancel(0.0 if isinstance(stop, StopNow) else patience)
+            self.cancel(0.0 if isinstance(stop, StopNow) else grace)
             raise
 
-    def cancel(self, patience: float = 0.0) -> None:
+    def cancel(self, grace: float = 0.0) -> None:
         """Cancel everything in flight.
 
         Args:
-            patience: Seconds to let it finish first; a line on stderr announces the wait.
+            grace: Seconds to let it finish first; a line on stderr announces the wait.
 
         Raises:
             KeyboardInterrupt: Ctrl-C during that time; everything is cancelled.
         """
         in_flight = set(self._in_flight)
         try:
-            if patience and wait(in_flight, _SILENT_SECONDS).not_done:
-                self._announce(patience)
-                wait(in_flight, patience)
+            if grace and wait(in_flight, _SILENT_SECONDS).not_done:
+                self._announce(grace)
+                wait(in_flight, grace)
         finally:
             if any([future.cancel() for future in in_flight]):
                 # Let the loop deliver the cancellations.
@@ -118,9 +118,9 @@ class EventLoop(AbstractContextManager["EventLoop"]):
         if future.cancelled():
             future.set_running_or_notify_cancel()  # else `wait` does not take it as done
 
-    def _announce(self, patience: float) -> None:
+    def _announce(self, grace: float) -> None:
         logger.info(
-            f"stopping: requests in flight may already be paid for and get {patience:g} s to "
+            f"stopping: requests in flight may already be paid for and get {grace:g} s to "
             "finish; press Ctrl-C again to stop now"
         )
 

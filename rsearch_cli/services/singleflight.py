@@ -27,7 +27,7 @@ if sys.platform != "win32":
 POLL_SECONDS = 0.02
 """How often a process checks whether another one has finished a request."""
 
-PATIENCE_SECONDS = 60.0
+MAX_WAIT_SECONDS = 60.0
 """How long a process waits for a request of another one before it sends its own."""
 
 T = TypeVar("T")
@@ -98,8 +98,8 @@ async def _acquire(path: Path, key: str) -> Callable[[], None] | None:
     wait = LockWait(
         path,
         "a request that this process has too",
-        "this process asks for itself",
-        PATIENCE_SECONDS,
+        "this process sends it itself",
+        MAX_WAIT_SECONDS,
         offset,
     )
     try:

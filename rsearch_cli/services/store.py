@@ -58,7 +58,7 @@ class TextStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.usable = True
-        self._guard = threading.RLock()
+        self._lock = threading.RLock()
         self._cache: diskcache.Cache | None = None
         self._reader: sqlite3.Connection | None = None
         self._inode = 0
@@ -117,7 +117,7 @@ class TextStore:
 
     def close(self) -> None:
         """Close the connections of the calling thread; the next use opens them again."""
-        with self._guard:
+        with self._lock:
             if self._reader is not None:
                 self._reader.close()
                 self._reader = None
@@ -128,7 +128,7 @@ class TextStore:
     def _use(self, action: Callable[[diskcache.Cache], T], otherwise: T) -> T:
         """Run `action` on the open store, and once more on a new one if it was renamed.
 
-        Retries while another process is writing, until `LockWait` is over.
+        Retries while another process is writing, until `LockWait.is_over`.
         """
         if self._is_read_only():
             self._give_up("is read-only; new answers are not stored")
@@ -157,7 +157,7 @@ class TextStore:
 
     def _select(self, key: str) -> str | None:
         """Look a text up without diskcache, whose `get` takes twice as long."""
-        with self._guard:
+        with self._lock:
             if self._reader is None:
                 path = self.folder / _DATABASE
                 self._reader = sqlite3.connect(path, _BUSY_SECONDS, check_same_thread=False)
@@ -165,7 +165,7 @@ class TextStore:
         return _text_of(row)
 
     def _open(self) -> diskcache.Cache | None:
-        with self._guard:
+        with self._lock:
             if self._cache is None and self.usable:
                 import diskcache
 
@@ -194,7 +194,7 @@ class TextStore:
         make_private(self.folder.parent)
         path = self.folder.with_name(f".{self.folder.name}.lock")
         lock = filelock.FileLock(path)
-        wait = LockWait(path, f"the answer cache {self.folder}", "this process goes on")
+        wait = LockWait(path, f"the answer cache {self.folder}", "this process continues")
         try:
             lock.acquire(poll_interval=_POLL_SECONDS, cancel_check=wait.is_over)
         except filelock.Timeout:
@@ -228,7 +228,7 @@ class TextStore:
 
     def _wait_for_writer(self) -> LockWait:
         what = f"the answer cache {self.folder}, to write into it"
-        then = "this process goes on without it"
+        then = "this process continues without it"
         return LockWait(self.folder / _SHARED, what, then, place=_WRITE_LOCK)
 
     def _describe_writer(self) -> str:
@@ -291,7 +291,7 @@ class TextStore:
         SQLite reports damage as a plain DatabaseError, and a full disk or a missing permission as
         an OperationalError: renaming would not help there, and would lose an intact store.
         """
-        with self._guard:
+        with self._lock:
             self.close()
             damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(
                 error, sqlite3.OperationalError

@@ -325,8 +325,8 @@ def test_what_may_pass_is_tried_again(
 ) -> None:
     chat_server.faults = Faults([fault], first=2)
     # Attempts to spare: a busy machine may miss the short time-out by itself.
-    patience = ("timeout_seconds=1", "retries=10") if fault is Fault.STALL else ("retries=2",)
-    judge = make_judge(*(f"reward.judge.service.{setting}" for setting in patience))
+    grace = ("timeout_seconds=1", "retries=10") if fault is Fault.STALL else ("retries=2",)
+    judge = make_judge(*(f"reward.judge.service.{setting}" for setting in grace))
     assert judge.score_batch([(CAPITAL, "canberra city")]) == [0.0]
     assert [r.fault for r in chat_server.requests[:3]] == [fault, fault, None]
 

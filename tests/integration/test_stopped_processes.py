@@ -60,7 +60,7 @@ sys.stdin.read()
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Waits of at most three seconds, and nothing logged before."""
     monkeypatch.setattr(locks, "MAX_WAIT_SECONDS", 3.0)
-    monkeypatch.setattr(flight, "PATIENCE_SECONDS", 3.0)
+    monkeypatch.setattr(flight, "MAX_WAIT_SECONDS", 3.0)
     monkeypatch.setattr(locks, "_warned", {})
     yield
     locks.allow_waits()
@@ -121,7 +121,7 @@ def test_a_request_that_a_stopped_process_makes_is_made_here(
     assert 2.5 < time.monotonic() - started < 20
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"warning: waiting for {holder(pid)}")
-    assert line.endswith("; in 1 s this process asks for itself")
+    assert line.endswith("; in 1 s this process sends it itself")
 
 
 def test_a_cache_whose_opening_is_held_up_is_used_if_it_is_there(
@@ -134,7 +134,7 @@ def test_a_cache_whose_opening_is_held_up_is_used_if_it_is_there(
         assert cache.get(KEY) == "answer" and cache.usable
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"warning: waiting for {holder(pid)}") and line.endswith(
-        "this process goes on"
+        "this process continues"
     )
 
 

@@ -37,5 +37,5 @@ class SearchDouble(ABC):
         threading.Thread(target=work, daemon=True).start()
         return future
 
-    def cancel(self, patience: float = 0.0) -> None:
-        self.cancelled_after = patience
+    def cancel(self, grace: float = 0.0) -> None:
+        self.cancelled_after = grace

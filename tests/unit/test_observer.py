@@ -110,7 +110,7 @@ def test_an_interruption_gives_up_the_search_that_is_under_way(quickstart, polic
             assert self.cancelled.wait(10), "nobody gave it up"
             return []
 
-        def cancel(self, patience=0.0):
+        def cancel(self, grace=0.0):
             self.cancelled.set()
 
     endless = Endless()

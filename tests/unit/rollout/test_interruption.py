@@ -11,7 +11,7 @@ from search_double import SearchDouble
 
 from rsearch_cli.policy.generation import GREEDY, Generation
 from rsearch_cli.rollout.rollout import Rollout
-from rsearch_cli.services.event_loop import PATIENCE_SECONDS, StopNow
+from rsearch_cli.services.event_loop import GRACE_SECONDS, StopNow
 from rsearch_cli.types import Question
 
 PLAN = "<think> hm </think>\n<search>\nNodes:\nA: river Rome (General)\nEdges:\n</search>"
@@ -34,7 +34,7 @@ class Endless(SearchDouble):
     """Searches until it is cancelled, and interrupts the main thread."""
 
     def __init__(self) -> None:
-        self.patience: list[float] = []
+        self.grace: list[float] = []
         self._over = threading.Event()
 
     def execute(self, plans, on_result=None):
@@ -42,8 +42,8 @@ class Endless(SearchDouble):
         assert self._over.wait(20), "nobody cancelled it"
         return []
 
-    def cancel(self, patience=0.0):
-        self.patience.append(patience)
+    def cancel(self, grace=0.0):
+        self.grace.append(grace)
         self._over.set()
 
 
@@ -66,14 +66,14 @@ def test_ctrl_c_gives_a_search_some_seconds(quickstart):
     endless = Endless()
     with pytest.raises(KeyboardInterrupt):
         roll_out(quickstart, endless)
-    assert endless.patience == [PATIENCE_SECONDS]
+    assert endless.grace == [GRACE_SECONDS]
 
 
 def test_with_an_observer_ctrl_c_cancels_a_search_at_once(quickstart):
     endless = Endless()
     with pytest.raises(KeyboardInterrupt):
         roll_out(quickstart, endless, Watcher())
-    assert endless.patience == [0.0]
+    assert endless.grace == [0.0]
 
 
 def test_the_second_ctrl_c_cancels_a_search_at_once(quickstart):
@@ -86,7 +86,7 @@ def test_the_second_ctrl_c_cancels_a_search_at_once(quickstart):
             roll_out(quickstart, endless)
     finally:
         signal.signal(signal.SIGINT, before)
-    assert endless.patience == [0.0]
+    assert endless.grace == [0.0]
 
 
 class Slow(SearchDouble):
@@ -105,7 +105,7 @@ class Slow(SearchDouble):
         self.ended += 1
         return []
 
-    def cancel(self, patience=0.0):
+    def cancel(self, grace=0.0):
         self.cancelled.set()
 
 

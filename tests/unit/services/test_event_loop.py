@@ -80,25 +80,25 @@ def test_what_takes_no_time_needs_no_word(loop: EventLoop, capsys) -> None:
     assert (call.ended, capsys.readouterr().err) == (["whole"], "")
 
 
-def test_patience_has_an_end(loop: EventLoop) -> None:
+def test_grace_has_an_end(loop: EventLoop) -> None:
     call = Call(LONG)
     with pytest.raises(KeyboardInterrupt):
-        loop.run(call.send(), patience=0.1)
+        loop.run(call.send(), grace=0.1)
     assert call.ended == ["cut off"]
 
 
-def test_without_patience_nothing_is_waited_for_or_said(loop: EventLoop, capsys) -> None:
+def test_without_grace_nothing_is_waited_for_or_said(loop: EventLoop, capsys) -> None:
     call = Call(LONG)
     with pytest.raises(KeyboardInterrupt):
-        loop.run(call.send(), patience=0.0)
+        loop.run(call.send(), grace=0.0)
     assert (call.ended, capsys.readouterr().err) == (["cut off"], "")
 
 
 def test_the_second_ctrl_c_cuts_off_at_once(loop: EventLoop, monkeypatch) -> None:
     call = Call(LONG)
-    monkeypatch.setattr(loop, "_announce", lambda patience: interrupt())
+    monkeypatch.setattr(loop, "_announce", lambda grace: interrupt())
     with pytest.raises(KeyboardInterrupt):
-        loop.run(call.send(), patience=LONG)
+        loop.run(call.send(), grace=LONG)
     assert call.ended == ["cut off"]
 
 
@@ -111,7 +111,7 @@ def test_a_second_ctrl_c_that_comes_from_elsewhere_waits_for_nothing(
     call, before = Call(LONG), signal.signal(signal.SIGINT, stop_now)
     try:
         with pytest.raises(StopNow):
-            loop.run(call.send(), patience=LONG)
+            loop.run(call.send(), grace=LONG)
     finally:
         signal.signal(signal.SIGINT, before)
     assert (call.ended, capsys.readouterr().err) == (["cut off"], "")
@@ -161,7 +161,7 @@ def test_a_call_that_blocks_the_loop_holds_nobody_up(monkeypatch) -> None:
 
     try:
         with pytest.raises(KeyboardInterrupt), EventLoop() as loop:
-            loop.run(block(), patience=0.1)
+            loop.run(block(), grace=0.1)
         assert not free.is_set()
     finally:
         free.set()

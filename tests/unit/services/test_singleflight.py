@@ -161,13 +161,13 @@ def test_a_process_waits_for_another_that_lives(
     assert [(p.name, p.stat().st_size) for p in tmp_path.iterdir()] == [("locks", 0)]
 
 
-def test_patience_ends(
+def test_the_wait_for_a_lock_ends(
     tmp_path: Path, work: Work, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     holder = start(HOLD, tmp_path)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "under way\n"
-    monkeypatch.setattr(flight, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(flight, "MAX_WAIT_SECONDS", 0.05)
     work.go_on.set()
     assert asyncio.run(SingleFlight(tmp_path / "locks").run("key", work)) == "run 1"
 
