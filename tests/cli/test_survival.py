@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 from rsearch_cli.app import app
 from rsearch_cli.evaluation import answering
 from rsearch_cli.training import grpo
+from rsearch_cli.training import run as training
 from rsearch_cli.training.checkpoints import find_damage
-from rsearch_cli.workflows import train as training
 
 STEPS = 4
 OPTIONS = [
@@ -152,7 +152,7 @@ def test_ctrl_c_finishes_the_step_and_has_its_own_code(tmp_path, monkeypatch):
     before = signal.getsignal(signal.SIGINT)
     result = train(folder, *OPTIONS)
     assert result.exit_code == 130
-    assert "rsearch: stopped by Ctrl-C after a complete step; --resume goes on" in result.stderr
+    assert "rsearch: stopped by Ctrl-C after a complete step; --resume continues" in result.stderr
     assert checkpoints(folder) == ["checkpoint-1"]
     assert signal.getsignal(signal.SIGINT) is before
 
