@@ -151,9 +151,9 @@ def take_harmless(tree: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, An
 
 def describe_left_out(left: Mapping[str, Any]) -> str:
     """Return settings that were not accepted on one line."""
-    told = [f"{key}={show_value(value)}" for key, value in left.items()]
-    more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
-    return printable(", ".join(told[:_SHOWN]) + more).replace("\n", " ")
+    shown = [f"{key}={show_value(value)}" for key, value in left.items()]
+    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
+    return printable(", ".join(shown[:_SHOWN]) + more).replace("\n", " ")
 
 
 def differing(left: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, Any]:
