@@ -18,6 +18,11 @@ from rsearch_cli.reward.composite import plan_score
 from rsearch_cli.reward.lexical import exact_match, f1
 from rsearch_cli.types import Trajectory
 
+# Fields with a share in [0, 1], with any other amount, and those of both that may be None.
+_SHARES = frozenset(("em", "f1", "plan_valid", "format_valid", "judge", "title_recall"))
+_AMOUNTS = frozenset(("searches", "completion_tokens", "failed_searches", "seconds", "usd"))
+_MAY_LACK = frozenset(("judge", "title_recall", "seconds", "usd"))
+
 
 @dataclass(frozen=True, slots=True)
 class EvalResult:
@@ -93,7 +98,8 @@ class EvalResult:
         Runs of earlier versions stored fewer fields; those get their defaults.
 
         Raises:
-            DataMalformed: A required field is missing, or a field is unknown.
+            DataMalformed: A required field is missing, a field is unknown, or a number is none that
+                an evaluation writes.
         """
         known = {field.name: field.default is MISSING for field in fields(cls)}
         missing = sorted(name for name, required in known.items() if required and name not in row)
@@ -103,6 +109,11 @@ class EvalResult:
                 f"not a stored prediction: missing {missing}, unknown {unknown}; evaluate again "
                 "with this version"
             )
+        for name, value in row.items():
+            most = 1.0 if name in _SHARES else 1e300 if name in _AMOUNTS else None
+            absent = value is None and name in _MAY_LACK
+            if most and not (absent or (isinstance(value, int | float) and 0 <= value <= most)):
+                raise DataMalformed(f"not a stored prediction: {name} is {value!r:.40}")
         spans = tuple((int(start), int(end)) for start, end in row.get("inserted", ()))
         return cls(**{**row, "references": tuple(row["references"]), "inserted": spans})
 

@@ -183,3 +183,13 @@ def test_predictions_of_earlier_evaluations_are_read() -> None:
     assert (stored.method, stored.judge, stored.judged) == ("rag", 0.5, True)
     assert (stored.seconds, stored.usd, stored.title_recall) == (0.25, 0.001, 1.0)
     assert stored.as_json() == EVALUATION_0_1 | {"references": ("Vosbe",), "inserted": ((3, 9),)}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("em", 7.0), ("f1", float("nan")), ("f1", None), ("judge", -0.1), ("searches", "2"),
+     ("seconds", float("inf")), ("usd", [1])],
+)  # fmt: skip
+def test_a_number_that_no_evaluation_writes_is_named(name, value) -> None:
+    with pytest.raises(DataMalformed, match=f"not a stored prediction: {name} is "):
+        EvalResult.from_json(EVALUATION_0_1 | {name: value})
