@@ -120,7 +120,7 @@ def test_a_price_above_the_recipes_is_told_once_and_kept_for_the_next_run(
         run(chat, tmp_path, 0.1)
     said = capsys.readouterr().err
     assert said == (
-        "exa charged $0.0200 for a call that should cost at most $0.0070; the budget counts with "
+        "warning: exa charged $0.0200 for a call that should cost at most $0.0070; the budget counts with "
         "that from now on\n"
     )
     sent = len(exa.requests)
