@@ -120,8 +120,8 @@ def test_a_price_above_the_recipes_is_told_once_and_kept_for_the_next_run(
         run(chat, tmp_path, 0.1)
     said = capsys.readouterr().err
     assert said == (
-        "warning: exa charged $0.0200 for a call that should cost at most $0.0070; the budget counts "
-        "with that from now on\n"
+        "warning: exa charged $0.0200 for a call that should cost at most $0.0070; the budget "
+        "counts with that from now on\n"
     )
     sent = len(exa.requests)
     # 0.03 are left and would do at the recipe's price.
