@@ -142,8 +142,11 @@ class SearchConfig(BaseConfig):
         le=20000,
         description="Maximum length of a passage in the result block, in characters.",
     )
-    expand_dependents: Literal["entities", "titles", "none"] = Field(
-        "entities", description="What is added to a node's query from its parents' best passages."
+    expand_dependents: Literal["linked", "entities", "titles", "none"] = Field(
+        "linked",
+        description="What is added to a node's query from its parents' best passages: `entities` "
+        "their names, `titles` their titles, `none` nothing. `linked` adds the names of the "
+        "passage that the parent's query is about, and ranks passages titled by one of them first.",
     )
     expand_from_top: int = Field(
         1, ge=1, le=10, description="Number of best passages of each parent used for that."

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from rsearch_cli.search.index_folder import (
     write_key,
 )
 from rsearch_cli.search.sources import SearchRequest, SearchSource
+from rsearch_cli.search.title_index import TitleIndex
 from rsearch_cli.services.cache import cache_root
 from rsearch_cli.types import Passage
 
@@ -41,6 +43,9 @@ logger = logging.getLogger(__name__)
 
 INDEX_VERSION = 2
 """Increase it when the words of a passage or the scoring change."""
+
+_FUSED = 50  # passages of the BM25 ranking that are fused with those titled by a name
+_NAMESAKES = 3  # most passages with one title
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,12 @@ class Bm25Index:
         ids = self.scorer.get_tokens_ids(words)
         scores: NDArray[np.float32] = self.scorer.get_scores_from_ids(ids)
         return scores
+
+    def titles(self) -> TitleIndex:
+        """Return the index of the passages' titles."""
+        if isinstance(self.passages, StoredPassages):
+            return self.passages.titles()
+        return TitleIndex.of(passage.title for passage in self.passages)
 
     def mask(self, name: str) -> NDArray[np.float32]:
         """Return which passages belong to a source name: `[n]`, 1 or 0."""
@@ -105,16 +116,33 @@ class Bm25Source(SearchSource):
         return await asyncio.to_thread(self._search, request)
 
     def _search(self, request: SearchRequest) -> list[Passage]:
-        scores = self._index.score(split_query(request.query))
+        own = self._index.score(split_query(request.query)) * self._mask
+        scores = own
         if request.expansion:
             # A word of several names counts once, or it would outweigh the rest.
             added = dict.fromkeys(w for name in request.expansion for w in split_query(name))
-            scores = scores * request.own_words_weight + self._index.score(list(added))
-        scores *= self._mask
-        return [
-            replace(self._index.passages[i], score=float(scores[i]))
-            for i in _pick_best(scores, request.top_k)
-        ]
+            scores = own * request.own_words_weight + self._index.score(list(added)) * self._mask
+        if request.match_titles and request.expansion:
+            ranking = _pick_best(scores, max(request.top_k, _FUSED))
+            fused = fuse_rankings([ranking, self._find_titled(request.expansion, own)])
+            best = list(fused.items())[: request.top_k]
+        else:
+            best = [(i, float(scores[i])) for i in _pick_best(scores, request.top_k)]
+        return [replace(self._index.passages[i], score=score) for i, score in best]
+
+    def _find_titled(self, names: Sequence[str], own: NDArray[np.float32]) -> list[int]:
+        """Return the passages titled by a name, in the order of the names.
+
+        Of namesakes, the one that matches the node's own words best comes first.
+        """
+        titled = [[i for i in self._titles.find(name) if self._mask[i]] for name in names]
+        for namesakes in titled:
+            namesakes.sort(key=lambda i: -own[i])
+        return list(dict.fromkeys(i for namesakes in titled for i in namesakes[:_NAMESAKES]))
+
+    @cached_property
+    def _titles(self) -> TitleIndex:
+        return self._index.titles()
 
 
 def open_bm25(
@@ -280,6 +308,19 @@ def _map(folder: Path) -> Bm25Index:
 
 def _load_scorer(folder: Path) -> Any:
     return import_bm25s().BM25.load(folder, mmap=True, show_progress=False)
+
+
+def fuse_rankings(rankings: Sequence[Sequence[int]]) -> dict[int, float]:
+    """Merge rankings by reciprocal rank fusion, best first.
+
+    The score of an item is the sum of `1 / (60 + rank)` over the rankings that contain it (Cormack,
+    Clarke and Buettcher, SIGIR 2009).
+    """
+    scores: dict[int, float] = {}
+    for ranking in rankings:
+        for rank, item in enumerate(ranking, start=1):
+            scores[item] = scores.get(item, 0.0) + 1.0 / (60 + rank)
+    return dict(sorted(scores.items(), key=lambda entry: -entry[1]))
 
 
 def _pick_best(scores: NDArray[np.float32], top_k: int) -> list[int]:

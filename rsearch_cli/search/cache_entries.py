@@ -26,6 +26,8 @@ def request_key(fingerprint: str, request: SearchRequest) -> str:
     Queries that differ only in white space or Unicode composition share a key. The answer is listed
     and cleared under the first part of the fingerprint: `bm25/...` under `bm25`.
     """
+    # Left out where it is off, so that answers stored before it existed stay valid.
+    matching = {"match_titles": True} if request.match_titles else {}
     return make_key(
         fingerprint.partition("/")[0],
         fingerprint=fingerprint,
@@ -33,6 +35,7 @@ def request_key(fingerprint: str, request: SearchRequest) -> str:
         expansion=request.expansion,
         top_k=request.top_k,
         own_words_weight=request.own_words_weight,
+        **matching,
     )
 
 

@@ -140,7 +140,13 @@ class PlanExecutor(AbstractContextManager["PlanExecutor"]):
         found = [await parent for parent in parents]
         settings = self._settings
         expansion = expand(node.query, found, settings.expand_dependents, settings.expand_from_top)
-        request = SearchRequest(node.query, expansion, settings.top_k, settings.own_words_weight)
+        request = SearchRequest(
+            node.query,
+            expansion,
+            settings.top_k,
+            settings.own_words_weight,
+            match_titles=settings.expand_dependents == "linked" and bool(expansion),
+        )
         outcome = await self._find(batch, node.source, request)
         result = NodeResult(
             node, expansion, outcome.passages, outcome.error, outcome.cached, outcome.seconds

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from rsearch_cli.search.analyzer import STOP_WORDS, split_query
-from rsearch_cli.types import NodeResult
+from rsearch_cli.search.analyzer import STOP_WORDS, split_query, split_words
+from rsearch_cli.search.title_index import title_words
+from rsearch_cli.types import NodeResult, Passage
 
 _INSIDE = "of the de la le du des del della di da dos das van von der den ter zu al el bin ibn"
 _TITLES = "Dr Mr Mrs Ms St Mt Jr Sr Prof Gen Col Capt Lt Sgt Rev"
@@ -55,7 +56,7 @@ class _Word(NamedTuple):
 def expand(
     query: str,
     parents: Sequence[NodeResult],
-    mode: Literal["entities", "titles", "none"],
+    mode: Literal["linked", "entities", "titles", "none"],
     from_top: int,
 ) -> tuple[str, ...]:
     """Return the names in the parents' passages that expand a node's query.
@@ -65,6 +66,7 @@ def expand(
         parents: Results of its parents.
         mode: `entities` takes the names in the passages, `titles` their titles, `none` nothing.
             Names are recognised by capitals; for a passage without any, `entities` takes the title.
+            `linked` takes names, first of all from passages whose title the parent asked for.
         from_top: Number of passages of each parent that are read, best first.
 
     Returns:
@@ -78,16 +80,43 @@ def expand(
     for parent in parents:
         asked = " ".join([query, parent.node.query, *parent.expansion])
         known = set(split_query(asked))
-        for passage in parent.passages[:from_top]:
+        passages = _link(parent) if mode == "linked" else parent.passages
+        for passage in passages[:from_top]:
             for words, name in _candidates(passage.title, passage.text, mode):
                 if not known.issuperset(words):
                     added.setdefault(words, name)
     return tuple(added.values())
 
 
+def _link(parent: NodeResult) -> list[Passage]:
+    """Return a parent's passages, those first whose title its query or expansion contains.
+
+    The longest title comes first, and of titles that differ in their qualifier the whole one: "No
+    Greater Glory director" is about "No Greater Glory", and not about "The Greater Glory" or
+    "No Greater Glory (song)".
+    """
+    asked = [split_words(text) for text in (parent.node.query, *parent.expansion)]
+
+    def matched(passage: Passage) -> tuple[int, bool]:
+        for title, is_whole in (
+            (split_words(passage.title), True),
+            (title_words(passage.title), False),
+        ):
+            if any(_contains(words, title) for words in asked):
+                return len(title), is_whole
+        return 0, False
+
+    return sorted(parent.passages, key=matched, reverse=True)
+
+
+def _contains(words: list[str], part: list[str]) -> bool:
+    """Return whether a list of words contains another, one word after the other."""
+    return any(words[i : i + len(part)] == part for i in range(len(words) - len(part) + 1))
+
+
 @lru_cache(maxsize=_MEMOISED)
 def _candidates(
-    title: str, text: str, mode: Literal["entities", "titles"]
+    title: str, text: str, mode: Literal["linked", "entities", "titles"]
 ) -> tuple[tuple[tuple[str, ...], str], ...]:
     """Return the names that a passage can add to a query, each with its words."""
     names = [title] if mode == "titles" else _names_or_title(title, text)

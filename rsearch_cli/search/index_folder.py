@@ -22,6 +22,7 @@ from rsearch_cli.compat.bm25s import import_bm25s, new_scorer
 from rsearch_cli.errors import DataEmpty, SourceError
 from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.search.analyzer import split_indexed
+from rsearch_cli.search.title_index import TitleIndex, hash_title
 from rsearch_cli.types import Passage
 
 if TYPE_CHECKING:
@@ -58,6 +59,10 @@ class StoredPassages(Sequence[Passage]):
             self._lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         named = json.loads((folder / _SOURCES).read_text(encoding="utf-8"))
         self.sources: Sequence[str] = [name for name, count in named for _ in range(count)]
+
+    def titles(self) -> TitleIndex:
+        """Return the index of the titles; folders of earlier versions have none, so it is built."""
+        return TitleIndex.load(self._folder) or TitleIndex.of(p.title for p in self)
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -145,6 +150,7 @@ def store_passages(
     import numpy as np
 
     offsets = array("q", [0])
+    titles = array("Q")
     runs: list[list[Any]] = []
     with (folder / PASSAGES).open("wb") as file:
         for passage in passages:
@@ -153,12 +159,14 @@ def store_passages(
             line = dump_json(fields, ensure_ascii=True).encode("ascii")
             file.write(line + b"\n")
             offsets.append(offsets[-1] + len(line) + 1)
+            titles.append(hash_title(passage.title))
             if runs and runs[-1][0] == passage.source:
                 runs[-1][1] += 1
             else:
                 runs.append([passage.source, 1])
             on_read(len(offsets) - 1)
             yield passage
+    TitleIndex(titles).save(folder)
     np.save(folder / _OFFSETS, np.frombuffer(offsets, dtype=np.int64))
     (folder / _SOURCES).write_text(dump_json(runs), encoding="utf-8")
 

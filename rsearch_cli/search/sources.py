@@ -47,12 +47,15 @@ class SearchRequest:
         expansion: Names or titles that the node's parents found; they matter less.
         top_k: Most passages wanted.
         own_words_weight: How much more the query weighs than the expansion.
+        match_titles: Whether passages titled by one of the expansion's names come first. A source
+            that does not know titles may ignore it.
     """
 
     query: str
     expansion: tuple[str, ...] = ()
     top_k: int = 3
     own_words_weight: int = 3
+    match_titles: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Finds the passages of a corpus by their title.
 
-A million titles take 12 MB: a sorted array of 64-bit hashes and the number of the passage of each.
+A million titles take 12 MB: a sorted array of 64-bit hashes, and the number of the passage of each.
 """
 
 from __future__ import annotations
@@ -18,61 +18,67 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-FILES = ("titles.npy", "title-passages.npy")
+_FILES = ("titles.npy", "title-passages.npy")
 _QUALIFIER = re.compile(r"\s*\([^()]*\)\s*\Z")
 
 
-def strip_qualifier(title: str) -> str:
-    """Return a title without the qualifier that tells namesakes apart: `Venus (1929 film)`."""
-    return _QUALIFIER.sub("", title) or title
+def title_words(title: str) -> list[str]:
+    """Return the words of a title without its qualifier, as in `Venus (1929 film)`."""
+    return split_words(_QUALIFIER.sub("", title) or title)
 
 
 class TitleIndex:
-    """Passage numbers by title; case, accents and a qualifier in brackets do not matter.
+    """Passages by title; case, accents, punctuation and a qualifier in brackets are ignored.
 
     Args:
-        hashes: `[n]` sorted hashes of the titles.
-        passages: `[n]` the passage of each.
+        hashes: `[n]` hash of each title, in the order of the corpus.
     """
 
-    def __init__(self, hashes: NDArray[np.uint64], passages: NDArray[np.int32]) -> None:
-        self._hashes = hashes
-        self._passages = passages
-
-    @classmethod
-    def build(cls, titles: Iterable[str]) -> Self:
-        """Index the titles of a corpus, in the order of its passages."""
+    def __init__(self, hashes: array[int]) -> None:
         import numpy as np
 
-        hashes = np.frombuffer(array("Q", map(_hash, titles)), dtype=np.uint64)
-        order = np.argsort(hashes, kind="stable").astype(np.int32)
-        return cls(hashes[order], order)
+        unsorted = np.frombuffer(hashes, dtype=np.uint64)
+        order = np.argsort(unsorted, kind="stable").astype(np.int32)
+        self._hashes: NDArray[np.uint64] = unsorted[order]
+        self._passages: NDArray[np.int32] = order
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Map an index that `save` wrote into memory."""
+    def of(cls, titles: Iterable[str]) -> Self:
+        """Index the titles of all passages, in the order of the corpus."""
+        return cls(array("Q", map(hash_title, titles)))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self | None:
+        """Map a saved index into memory; None if the folder has none."""
         import numpy as np
 
-        return cls(*(np.load(folder / name, mmap_mode="r") for name in FILES))
+        index = cls.__new__(cls)
+        try:
+            index._hashes, index._passages = (np.load(folder / f, mmap_mode="r") for f in _FILES)
+        except FileNotFoundError:
+            return None
+        return index
 
     def save(self, folder: Path) -> None:
         """Write the index into an existing folder."""
         import numpy as np
 
-        for name, values in zip(FILES, (self._hashes, self._passages), strict=True):
+        for name, values in zip(_FILES, (self._hashes, self._passages), strict=True):
             np.save(folder / name, values)
 
     def find(self, name: str) -> list[int]:
-        """Return the passages with this title, in the order of the corpus."""
+        """Return the passages whose title is this name, in the order of the corpus."""
         import numpy as np
 
-        key = np.uint64(_hash(name))
-        first = np.searchsorted(self._hashes, key, side="left")
-        end = np.searchsorted(self._hashes, key, side="right")
-        found: list[int] = self._passages[first:end].tolist()
+        if not title_words(name):
+            return []
+        key = np.uint64(hash_title(name))
+        start, end = (np.searchsorted(self._hashes, key, side) for side in ("left", "right"))
+        found: list[int] = self._passages[start:end].tolist()
         return found
 
 
-def _hash(title: str) -> int:
-    words = " ".join(split_words(strip_qualifier(title)))
+def hash_title(title: str) -> int:
+    """Return the 64-bit hash under which `TitleIndex` finds a title."""
+    words = " ".join(title_words(title))
     return int.from_bytes(hashlib.blake2b(words.encode(), digest_size=8).digest(), "big")

@@ -20,13 +20,21 @@ def benchmark(repository: Path) -> Any:
 
 
 def test_plans_by_hand_find_all_titles(benchmark: Any, hotpot_file: Path) -> None:
-    report = benchmark.measure(hotpot_file)
+    report = benchmark.measure(hotpot_file) | {
+        "bridge": benchmark.measure_bridge(hotpot_file.parent)
+    }
     planned = report["planned"]
     assert report["one_query_all"]["n"] == 60 and planned["one query"]["n"] == 20
-    with_edges = planned["plan, expand_dependents=entities"]["share"]
-    assert with_edges >= 0.8
+    with_edges = planned["plan, expand_dependents=linked"]["share"]
+    assert with_edges >= 0.85
+    assert with_edges > planned["plan, expand_dependents=entities"]["share"] >= 0.8
     assert with_edges > planned["plan, expand_dependents=none"]["share"]
     assert planned["plan, expand_dependents=none"]["share"] > planned["one query"]["share"]
+    if bridge := report["bridge"]:
+        shares = {name: figures["share"] for name, figures in bridge.items()}
+        assert shares["plan, expand_dependents=linked"] >= 0.95
+        assert shares["plan, expand_dependents=linked"] > shares["plan, expand_dependents=entities"]
+        assert shares["plan, expand_dependents=none"] < 0.2 and shares["one query"] < 0.2
     kept = json.loads(benchmark.RESULTS.read_text(encoding="utf-8"))
     assert kept == report, "run benchmarks/title_recall.py again"
 

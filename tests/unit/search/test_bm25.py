@@ -10,14 +10,14 @@ import bm25s
 import pytest
 
 from rsearch_cli.errors import DataEmpty
-from rsearch_cli.search.bm25 import Bm25Source, open_index
+from rsearch_cli.search.bm25 import Bm25Source, fuse_rankings, open_corpus, open_index
 from rsearch_cli.search.sources import SearchRequest
 from rsearch_cli.types import Passage
 
 pytestmark = pytest.mark.usefixtures("messages_on_stderr")
 
 
-def find(source: Bm25Source, query: str, *expansion: str, **options: int) -> list[Passage]:
+def find(source: Bm25Source, query: str, *expansion: str, **options: Any) -> list[Passage]:
     return asyncio.run(source.search(SearchRequest(query, expansion, **options)))
 
 
@@ -237,3 +237,53 @@ def test_real_questions_find_their_evidence(hotpot_file: Path, tmp_path: Path) -
         for row in rows
     )
     assert complete / len(rows) >= 0.5
+
+
+FILMS = [
+    Passage("1", "Place of birth", "Where a person was born: born, birth, born."),
+    Passage("2", "Born (film)", "Born is a film about a man who was born."),
+    Passage("3", "Paul Martin (politician)", "Paul Martin was a politician."),
+    Passage("4", "Paul Martin (director)", "Paul Martin, born 1899, directed films."),
+    Passage("5", "Martin", "A given name; Paul is another."),
+    Passage("6", "Elsewhere", "Nothing of the kind.", source="News"),
+]
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_passages_titled_by_a_name_come_first_where_titles_are_matched(
+    tmp_path: Path, stored: bool
+) -> None:
+    if stored:
+        lines = [{"id": p.id, "title": p.title, "text": p.text, "source": p.source} for p in FILMS]
+        (tmp_path / "c.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        index = open_corpus(tmp_path / "c.jsonl", tmp_path / "indexes")
+    else:
+        index = open_index(FILMS, tmp_path)
+    source = Bm25Source("General", index)
+    names = ("Paul Martin", "Elsewhere")
+    plain = find(source, "born", *names, top_k=2)
+    matched = find(source, "born", *names, top_k=2, match_titles=True)
+    assert [p.id for p in plain] == ["4", "2"], "words of the query outweigh the name"
+    assert [p.id for p in matched] == ["4", "3"], "of namesakes, the one that was born"
+    assert matched[0].score > matched[1].score > 0
+
+
+def test_an_index_without_titles_is_used_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Indexes of earlier versions have no title files."""
+    lines = [{"id": p.id, "title": p.title, "text": p.text} for p in FILMS]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    index = open_corpus(tmp_path / "c.jsonl", tmp_path / "indexes")
+    for name in ("titles.npy", "title-passages.npy"):
+        (next((tmp_path / "indexes").iterdir()) / name).unlink()
+    forbid_building(monkeypatch)
+    found = find(Bm25Source("General", index), "born", "Elsewhere", top_k=1, match_titles=True)
+    assert [p.id for p in found] == ["6"]
+
+
+def test_rankings_are_fused_by_reciprocal_ranks() -> None:
+    fused = fuse_rankings([[7, 8], [9, 8]])
+    assert list(fused) == [8, 7, 9]
+    assert fused[8] == pytest.approx(2 / 62) and fused[7] == fused[9] == pytest.approx(1 / 61)
+    assert fuse_rankings([[], []]) == {}

@@ -168,13 +168,15 @@ def test_one_event_loop_serves_all_batches(executor: Opener) -> None:
     assert len(source.loops) == 1
 
 
-def test_requests_carry_settings_and_expansion(executor: Opener) -> None:
+@pytest.mark.parametrize(("mode", "matched"), [("entities", False), ("linked", True)])
+def test_requests_carry_settings_and_expansion(executor: Opener, mode: str, matched: bool) -> None:
     source = Recorder()
-    with executor(source, "search.top_k=7", "search.own_words_weight=2") as runner:
+    settings = ("search.top_k=7", "search.own_words_weight=2", f"search.expand_dependents={mode}")
+    with executor(source, *settings) as runner:
         ((parent, child),) = runner.execute([plan("a", "b", edges="AB")])
     assert source.requests == [
         SearchRequest("a", (), 7, 2),
-        SearchRequest("b", ("Title A", "Named Thing"), 7, 2),
+        SearchRequest("b", ("Title A", "Named Thing"), 7, 2, match_titles=matched),
     ]
     assert parent.expansion == ()
     assert child.expansion == ("Title A", "Named Thing")
@@ -403,7 +405,12 @@ def over_corpus(corpus: list[Passage], *overrides: str) -> Iterator[PlanExecutor
 
 
 @pytest.mark.parametrize(
-    ("mode", "second"), [("entities", "Tessa Korrin"), ("none", "Where founders are born")]
+    ("mode", "second"),
+    [
+        ("linked", "Tessa Korrin"),
+        ("entities", "Tessa Korrin"),
+        ("none", "Where founders are born"),
+    ],
 )
 def test_the_second_hop_needs_what_the_first_one_found(
     corpus: list[Passage], mode: str, second: str

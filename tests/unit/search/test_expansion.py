@@ -122,3 +122,33 @@ def test_nothing_is_taken_where_nothing_was_found_or_asked_for() -> None:
     assert expand("y", [failed], "entities", 1) == ()
     assert expand("y", [], "titles", 1) == ()
     assert expand("y", [result("x", ("Ellow", "a"))], "none", 1) == ()
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("No Greater Glory director", "Frank Borzage"),
+        ("the director of no greater glory", "Frank Borzage"),
+        ("The Greater Glory director", "Curt Rehfeld"),
+        ("No Greater Glory (song) composer", "Ada Lund"),
+        ("a film about glory", "Curt Rehfeld"),
+    ],
+)
+def test_names_come_from_the_passage_that_the_parent_asked_about(query: str, found: str) -> None:
+    parent = result(
+        query,
+        ("The Greater Glory", "a film by Curt Rehfeld"),
+        ("No Greater Glory (song)", "a song by Ada Lund"),
+        ("No Greater Glory", "a film by Frank Borzage"),
+    )
+    names = expand("born", [parent], "linked", 1)
+    assert names[-1] == found
+    assert expand("born", [parent], "entities", 1)[-1] == "Curt Rehfeld"
+
+
+def test_a_name_found_on_the_way_is_what_the_next_hop_is_about() -> None:
+    parent = replace(
+        result("born", ("Brindle", "by Otto Lunn"), ("Tessa Korrin", "born in Port Ellow")),
+        expansion=("Tessa Korrin",),
+    )
+    assert expand("country", [parent], "linked", 1) == ("Port Ellow",)

@@ -8,7 +8,7 @@ import pytest
 
 from rsearch_cli.search.title_index import TitleIndex
 
-TITLES = ["Venus (1929 film)", "J. Lee Thompson", "Venus", "Émile Saint-Ober", "東京", "(I)"]
+TITLES = ["Venus (1929 film)", "J. Lee Thompson", "Venus", "Émile Saint-Ober", "東京", "(I)", "!"]
 
 
 @pytest.mark.parametrize(
@@ -22,8 +22,14 @@ TITLES = ["Venus (1929 film)", "J. Lee Thompson", "Venus", "Émile Saint-Ober", 
         ("I", [5]),
         ("Lee Thompson", []),
         ("", []),
+        ("?!", []),
     ],
 )
 def test_a_title_is_found(name: str, found: list[int], tmp_path: Path) -> None:
-    TitleIndex.build(TITLES).save(tmp_path)
-    assert TitleIndex.load(tmp_path).find(name) == found
+    TitleIndex.of(TITLES).save(tmp_path)
+    loaded = TitleIndex.load(tmp_path)
+    assert loaded is not None and loaded.find(name) == found
+
+
+def test_an_index_that_was_not_saved_is_none(tmp_path: Path) -> None:
+    assert TitleIndex.load(tmp_path) is None
