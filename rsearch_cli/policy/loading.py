@@ -286,16 +286,17 @@ def _explaining(what: str, base: str) -> Iterator[None]:
                 f"policy.model: {base} holds its weights as a pickle with more than weights in it, "
                 "which is not opened; take the model's safetensors"
             ) from error
+        is_remote = not Path(base).is_dir()
+        if is_remote:
+            _check_repository(base)
         if "backend tokenizer" in first:
             raise PolicyError(
                 f"policy.model: {base} has no tokenizer that can be read: there is no "
                 "tokenizer.json in it (nor a tokenizer.model, or a vocab.json with merges.txt)"
             ) from error
         hint = ""
-        if not Path(base).is_dir():
-            _check_repository(base)
-            if isinstance(error, OSError):
-                hint = " (give a model folder with --model DIR if the Hub cannot be reached)"
+        if is_remote and isinstance(error, OSError):
+            hint = " (give a model folder with --model DIR if the Hub cannot be reached)"
         raise PolicyError(f"policy.model: {what}: {first}{hint}") from error
 
 

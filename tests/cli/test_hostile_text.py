@@ -171,7 +171,7 @@ def test_push(place: Path, trained: Path) -> None:
     said = call(
         "push", str(run), "--hub-model-id", "me/agent", "--dry-run", "--base-model", "me/base"
     )
-    assert "Weakest kinds of question" in said
+    assert "Question types with the lowest exact match" in said
     call("push", str(place), "--hub-model-id", "me/agent", code=97)
 
 
@@ -211,12 +211,15 @@ def test_recipes_and_errors(place: Path) -> None:
         ["eval", "--method", ATTACK],
         ["eval", "--limit", ATTACK],
         ["data", "--source", "world", "--output", ATTACK],
-        ["data", "--source", "world", "--output", "x.json", "--split", ATTACK],
         ["push", "x", "--what", ATTACK],
     ],
 )
 def test_usage_errors(arguments: list[str]) -> None:
     call(*arguments, code=2)
+
+
+def test_a_split_that_does_not_exist() -> None:
+    call("data", "--source", "world", "--output", "x.json", "--split", ATTACK, code=20)
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_a_question_file_without_a_corpus_is_refused_before_anything_is_made(tmp
     path.write_text('{"question": "Who?", "answer": "Ann"}\n' * 3)
     result = call("--data-path", str(path), "--output-dir", str(tmp_path / "run"))
     assert result.exit_code == 20
-    assert f"{path} has no corpus; set search.sources.<name>.corpus to" in result.stderr
+    assert "search.sources.<name>.corpus of every source to a file of passages" in result.stderr
     assert not (tmp_path / "run").exists()
 
 
