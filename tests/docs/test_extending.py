@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -72,6 +73,21 @@ def test_every_extension_is_a_module_a_line_and_a_test() -> None:
     kinds = {section: [step.kind for step in steps] for section, steps in sections().items()}
     assert len(kinds) >= 5
     assert set(map(tuple, kinds.values())) == {("module", "line", "test")}
+
+
+def test_its_modules_have_the_type_annotations_that_mypy_demands() -> None:
+    modules = [s.code for steps in sections().values() for s in steps if s.kind == "module"]
+    functions = [
+        node
+        for code in modules
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    assert len(functions) > 5
+    for function in functions:
+        given = [*function.args.args, *function.args.kwonlyargs]
+        bare = [arg.arg for arg in given if arg.annotation is None and arg.arg != "self"]
+        assert function.returns is not None and not bare, function.name
 
 
 def test_the_tests_of_the_page_pass(extended: Path) -> None:
