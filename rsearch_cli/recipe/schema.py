@@ -240,7 +240,8 @@ class Recipe(BaseConfig):
         if set(self.protocol.sources) != set(self.search.sources):
             raise ValueError(
                 f"protocol.sources names {sorted(self.protocol.sources)} and search.sources "
-                f"{sorted(self.search.sources)}; both must name the same sources"
+                f"{sorted(self.search.sources)}; both must name the same sources: "
+                "protocol.sources describes each to the model"
             )
         return self
 

@@ -199,7 +199,8 @@ def test_a_sibling_wins_a_tie() -> None:
         (
             "search.sources.Web.corpus=x",
             "protocol.sources names ['Academy', 'General', 'News'] and search.sources "
-            "['Academy', 'General', 'News', 'Web']; both must name the same sources",
+            "['Academy', 'General', 'News', 'Web']; both must name the same sources: "
+            "protocol.sources describes each to the model",
         ),
     ],
 )
