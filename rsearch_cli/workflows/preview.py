@@ -17,6 +17,7 @@ from rsearch_cli.policy.prompts import refuse_long_prompts, render_question
 from rsearch_cli.policy.resolve import locate_model
 from rsearch_cli.questions.sets import QuestionSet, open_question_set
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.reward.composite import find_parts
 from rsearch_cli.reward.lexical import describe_unspaced
 from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.search.executor import open_executor
@@ -41,6 +42,7 @@ def make_preview(recipe: Recipe, samples: int, *, with_rollout: bool) -> dict[st
     Raises:
         RsearchError: The run could not start.
     """
+    find_parts(recipe.reward)
     locate_model(recipe.policy.model)
     question_set = open_question_set(recipe.questions, recipe.seed)
     evaluated = question_set.load(recipe.evaluate.split, recipe.evaluate.limit)

@@ -131,6 +131,12 @@ def test_without_a_rollout_no_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -
     assert " rollout " not in call("--no-rollout").stdout
 
 
+def test_a_reward_part_that_does_not_exist_is_refused() -> None:
+    result = call("--no-rollout", "--set", "reward.extra.econmy=0.1")
+    assert result.exit_code == 13
+    assert "no reward part 'econmy'; did you mean 'economy'?" in result.stderr
+
+
 def test_an_opened_thought_belongs_to_the_prompt() -> None:
     told = json.loads(call("--no-rollout", "--json", "--set", "rollout.open_thought=true").stdout)
     assert told["prompt"]["text"].endswith("<|assistant|><think>")
