@@ -140,7 +140,7 @@ class RunFacts:
         names: dict[str, list[str]] = {}
         for name, source in self.recipe.search.sources.items():
             provider = _PROVIDERS.get(source.type, source.type)
-            over = "" if source.type == "exa" else f" over {self._corpus(source.corpus)}"
+            over = f" over {self._corpus(source.corpus)}" if source.type == "bm25" else ""
             names.setdefault(f"{provider}{over}", []).append(name)
         return "; ".join(f"{', '.join(group)}: {provider}" for provider, group in names.items())
 

@@ -21,6 +21,7 @@ from rsearch_cli.publishing.model_card import write_card
 from rsearch_cli.publishing.staging import trained_recipe
 from rsearch_cli.recipe.documents import dump_document
 from rsearch_cli.recipe.loading import load_recipe
+from rsearch_cli.recipe.schema import SearchConfig, SourceConfig
 from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.services.spend import ServiceSpend
 from rsearch_cli.types import Question
@@ -77,6 +78,12 @@ def test_the_figures_are_those_of_the_summary_with_all_their_conditions(run):
     }
     sampled = metrics["Exact match, sampled"].metric_args["decoding"]
     assert sampled == "sampled once, temperature 1, top_p 1"
+
+
+def test_a_source_kind_of_another_package_claims_no_corpus(run):
+    own = {"General": SourceConfig(type="csv", options={"path": "towns.csv"})}
+    recipe = run.recipe.model_copy(update={"search": SearchConfig(sources=own)})
+    assert replace(run, recipe=recipe).providers == "General: csv"
 
 
 def test_the_card_names_the_method_of_each_interval(run):
