@@ -39,15 +39,15 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "preview": (
         "preview",
         "preview",
-        "Show what a recipe trains on, and one rollout with its mask.",
+        "Show what a recipe trains on, and one rollout with its loss mask.",
     ),
-    "train": ("train", "train", "Train a search agent with GRPO, evaluated before and after."),
+    "train": ("train", "train", "Train a search agent with GRPO; evaluate it before and after."),
     "estimate": (
         "estimate",
         "estimate",
         "Predict requests, cost and GPU memory of a training run.",
     ),
-    "eval": ("eval", "eval_app", "Evaluate a search agent, also with one search or none."),
+    "eval": ("eval", "eval_app", "Evaluate an agent, and its model with one search or none."),
     "push": ("push", "push", "Publish a trained agent on the Hugging Face Hub."),
     "infer": ("infer", "infer", "Ask a search agent, and watch it think, search and answer."),
     "recipes": ("recipes", "recipes_app", "List the recipes, or show one in full."),

@@ -70,7 +70,7 @@ def import_(
     cache_dir: CacheDir = None,
     as_json: Json = False,
 ) -> None:
-    """Import all answers of an export; existing ones are replaced.
+    """Import all answers from an export; existing ones are replaced.
 
     Example: rsearch cache import answers.jsonl
     """

@@ -43,7 +43,7 @@ def data(
         typer.Option(
             *flag_names("questions.path"),
             metavar="FILE",
-            help="Read this file (flashrag: or folder) instead of the Hub.",
+            help="Read this file (for flashrag, also a folder) instead of the Hub.",
         ),
     ] = None,
     split: Annotated[
@@ -51,8 +51,8 @@ def data(
         typer.Option(
             *flag_names("questions.train_split"),
             metavar="NAME",
-            help="Split to take.",
-            show_default="all of a file, train of other sets",
+            help="Split to use.",
+            show_default="all of a file; train in other sets",
         ),
     ] = None,
     difficulty: Annotated[

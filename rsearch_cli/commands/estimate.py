@@ -41,14 +41,16 @@ def estimate(
     overrides: Overrides = None,
     nodes: Annotated[
         int,
-        typer.Option(min=1, help="Nodes of a search plan.", rich_help_panel=ASSUMPTION_PANEL),
+        typer.Option(
+            min=1, help="Nodes (sub-queries) in a search plan.", rich_help_panel=ASSUMPTION_PANEL
+        ),
     ] = NODES,
     hit_rate: Annotated[
         float,
         typer.Option(
             min=0.0,
             max=1.0,
-            help="Share of repeated requests among further answers to the same question.",
+            help="Share of requests that an earlier answer to the same question has already sent.",
             rich_help_panel=ASSUMPTION_PANEL,
         ),
     ] = HIT_RATE,
@@ -57,7 +59,7 @@ def estimate(
         typer.Option(
             metavar="GB",
             min=0.0,
-            help="Memory of the card.",
+            help="Memory of the GPU.",
             show_default="what nvidia-smi reports",
             rich_help_panel=ASSUMPTION_PANEL,
         ),

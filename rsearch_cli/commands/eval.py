@@ -38,7 +38,7 @@ OutputDir = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="Evaluation folder; an evaluation in it is continued.",
+        help="Evaluation folder; an evaluation already in it is continued.",
         show_default="evals/NAME",
     ),
 ]
@@ -185,8 +185,8 @@ def compare(
 ) -> None:
     """Compare two evaluations of the same questions.
 
-    Shows differences with significance tests, and the questions whose answers
-    flipped.
+    Shows the differences with significance tests, and the questions that only one
+    of the two answered correctly.
 
     Example: rsearch eval compare evals/before evals/after
     """

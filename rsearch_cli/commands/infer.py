@@ -30,7 +30,7 @@ from rsearch_cli.ui.output import print_json
 @recipe_options("rollout.max_turns", "seed")
 def infer(
     question: Annotated[
-        str | None, typer.Argument(help="The question. Without one a session opens.")
+        str | None, typer.Argument(help="The question. Without one, an interactive session opens.")
     ] = None,
     recipe: RunRecipe = None,
     overrides: Overrides = None,

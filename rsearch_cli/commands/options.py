@@ -56,7 +56,7 @@ TrustSettings = Annotated[
     bool,
     typer.Option(
         "--trust-settings",
-        help="Accept every setting of a recipe written elsewhere: URLs, paths, budgets.",
+        help="Accept all settings of a recipe from elsewhere, including URLs, paths and budgets.",
         rich_help_panel=RECIPE_PANEL,
     ),
 ]
@@ -94,7 +94,7 @@ ExaKey = Annotated[
     str | None,
     typer.Option(
         metavar="KEY",
-        help="API key of Exa. Prefer the environment variable EXA_API_KEY.",
+        help="API key for Exa. Prefer the environment variable EXA_API_KEY.",
         rich_help_panel=SERVICES_PANEL,
     ),
 ]
@@ -102,7 +102,7 @@ OpenaiKey = Annotated[
     str | None,
     typer.Option(
         metavar="KEY",
-        help="API key of the judge and of --endpoint. Prefer OPENAI_API_KEY.",
+        help="API key for the judge and --endpoint. Prefer OPENAI_API_KEY.",
         rich_help_panel=SERVICES_PANEL,
     ),
 ]
@@ -110,7 +110,7 @@ WandbKey = Annotated[
     str | None,
     typer.Option(
         metavar="KEY",
-        help="API key of Weights & Biases. Prefer WANDB_API_KEY.",
+        help="API key for Weights & Biases. Prefer WANDB_API_KEY.",
         rich_help_panel=WANDB_PANEL,
     ),
 ]

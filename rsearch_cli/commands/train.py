@@ -80,7 +80,7 @@ def train(
         typer.Option(
             min=1,
             metavar="N",
-            help="Number of processes that train together, one for each GPU.",
+            help="Number of training processes, one per GPU.",
             rich_help_panel=RUN_PANEL,
         ),
     ] = 1,
@@ -100,11 +100,11 @@ def train(
 ) -> None:
     """Train a search agent with GRPO, and evaluate it before and after.
 
-    --stage sft trains on traces instead, as a start for GRPO (policy.adapter);
-    --max-steps, --lr, --batch-size and --gradient-accumulation-steps then set
-    the section sft of the recipe.
+    --stage sft trains on recorded rollouts (traces) instead; GRPO can then
+    start from the result (policy.adapter). With it, --max-steps, --lr,
+    --batch-size and --gradient-accumulation-steps set the recipe's sft section.
 
-    A flag overrides the recipe. In brackets: the value if the recipe sets none.
+    A flag overrides the recipe. Brackets show the value used if neither sets one.
 
     Example: rsearch train --recipe quickstart --max-steps 20
     """

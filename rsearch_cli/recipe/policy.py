@@ -172,7 +172,10 @@ class RolloutConfig(BaseConfig):
     )
     max_turns: int = Field(1, ge=1, le=8, description="Maximum searches in one completion.")
     max_new_tokens: int = Field(
-        1024, ge=8, le=32768, description="Maximum tokens the policy may write, over all turns."
+        1024,
+        ge=8,
+        le=32768,
+        description="Maximum number of tokens the model writes, over all turns.",
     )
     open_thought: bool = Field(
         False, description="Start the model's turn with <think>, as the templates of R1 models do."

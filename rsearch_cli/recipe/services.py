@@ -49,8 +49,8 @@ class JudgeConfig(BaseConfig):
     )
     mode: Literal["continuous", "discrete", "multi"] = Field(
         "continuous",
-        description="Verdicts: 0 to 1 (continuous), correct, partial or wrong (discrete), or "
-        "micro-F1 over several choices (multi).",
+        description="Verdict: a score from 0 to 1 (continuous), one of correct, partial and wrong "
+        "(discrete), or micro-F1 over several choices (multi).",
     )
     skip_exact_match: bool = Field(
         True, description="Score an exact match 1 without calling the judge."

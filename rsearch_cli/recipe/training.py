@@ -68,7 +68,7 @@ class TrainConfig(BaseConfig):
     """GRPO and the optimiser."""
 
     max_steps: int = Field(100, ge=1, description="Optimiser steps.")
-    batch_size: int = Field(1, ge=1, description="Completions per forward pass and device.")
+    batch_size: int = Field(1, ge=1, description="Completions per device and forward pass.")
     gradient_accumulation_steps: int = Field(
         4, ge=1, description="Forward passes per optimiser step."
     )
