@@ -260,7 +260,7 @@ def test_a_dry_run_of_a_push_checks_the_id(name: str, finished_run: Path) -> Non
     arguments = ["push", str(finished_run), f"--hub-model-id={name}", "--dry-run"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 90, result.output
-    assert result.stderr.startswith(f"rsearch: {name!r} is no repository id: ")
+    assert result.stderr.startswith(f"rsearch: {name!r} is not a valid repository id: ")
     assert not (finished_run / "push").exists(), "nothing was staged"
 
 

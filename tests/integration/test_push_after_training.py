@@ -70,4 +70,4 @@ def test_a_push_that_has_no_chance_is_said_before_training(hub_server, tmp_path,
 def test_push_without_a_name_is_a_recipe_error(tmp_path):
     result = train(tmp_path / "run", "--set", "hub.model_id=null")
     assert result.exit_code == 13
-    assert "push needs model_id, as in user/name" in result.stderr
+    assert "push needs model_id, such as user/name" in result.stderr
