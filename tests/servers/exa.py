@@ -1,9 +1,8 @@
-"""A local server that speaks Exa's `POST /search`: made-up pages, real protocol.
+"""A local server of Exa's `POST /search` with invented pages, for the real `exa-py` client.
 
-Place in the path: stands where api.exa.ai stands, for tests and benchmarks; the real `exa-py`
-client talks to it. The same query in the same category always finds the same pages. A request that
-Exa would refuse is refused in Exa's words. Run by itself it prints one JSON line with its URL and
-serves until its input is closed or it is interrupted:
+The same query in the same category always finds the same pages. A request that Exa would refuse is
+refused in Exa's words. As a script it prints one JSON line with its URL, and serves until its input
+is closed or it is interrupted:
 
     python tests/servers/exa.py --port 0 --latency-ms 200 --jitter-ms 50
 """

@@ -1,7 +1,7 @@
-"""Faults on demand: what the local servers do wrong, and on which requests.
+"""Faults that the local servers inject, and the requests that they hit.
 
-Place in the path: below the local servers, which ask `Faults.draw` once a request, in the order of
-arrival. Nothing here is random: a share of 0.3 hits exactly 3 requests of every 10.
+The servers call `Faults.draw` once per request, in order of arrival. Nothing is random: a share of
+0.3 hits exactly 3 of every 10 requests.
 """
 
 from __future__ import annotations

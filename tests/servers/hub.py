@@ -1,9 +1,9 @@
 """A local server that speaks the Hugging Face Hub's HTTP API, with repositories in memory.
 
-Place in the path: stands where huggingface.co stands; the real `huggingface_hub` client talks to it
-(`HF_ENDPOINT`, and `HF_HUB_DISABLE_XET=1`, since Xet's own storage servers are not played here).
-Files go up as on the Hub: small text in the commit itself, the rest by LFS, found by its content.
-A commit that names content which never arrived is refused. Standard library only.
+For the real `huggingface_hub` client (`HF_ENDPOINT`, and `HF_HUB_DISABLE_XET=1`, because Xet's
+storage servers are not included). Files are uploaded as on the Hub: small text in the commit, the
+rest by LFS, addressed by content. A commit of content that was never uploaded is refused. Standard
+library only.
 """
 
 from __future__ import annotations

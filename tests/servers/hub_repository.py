@@ -1,6 +1,6 @@
-"""What the local Hub keeps: repositories with their commits, and the rules for cards.
+"""The repositories of the local Hub, with their commits and the documented rules for model cards.
 
-Place in the path: below `hub`, which speaks HTTP. Rules are those that the Hub documents.
+`hub` serves them over HTTP.
 """
 
 from __future__ import annotations

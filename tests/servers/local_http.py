@@ -1,8 +1,8 @@
-"""A local HTTP server that a real client can talk to: late, busy or broken on demand.
+"""A local HTTP server for real clients that can be slow, busy or broken on request.
 
-Place in the path: below the servers that speak the protocol of one service; each of them says only
-what a good answer and an error look like. It counts what arrives, so that a test or a benchmark
-trusts the server's own count. Standard library only, one thread, one event loop.
+The servers of single services build on it and define what a good answer and an error look like. It
+counts the requests it receives, so tests and benchmarks can rely on the server's own count.
+Standard library only, one thread, one event loop.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""A local server that speaks OpenAI's `POST /v1/chat/completions`: a judge of paper, real protocol.
+"""A local server that speaks OpenAI's `POST /v1/chat/completions`, for the real `openai` client.
 
-Place in the path: stands where api.openai.com stands, for tests and benchmarks; the real `openai`
-client talks to it. What it replies is one function of the request; the one it comes with grades by
-comparing texts. A request that OpenAI would refuse is refused in OpenAI's words. It is not called
-`openai.py`, because this folder is on the path and would hide the client. Run by itself it prints
-one JSON line with its URL and serves until its input is closed or it is interrupted:
+Its replies are a function of the request; the default grades answers by comparing texts. A request
+that OpenAI would refuse is refused in OpenAI's words. The module is not called `openai.py`, because
+this folder is on the path and it would hide the client. As a script it prints one JSON line with
+its URL, and serves until its input is closed or it is interrupted:
 
     python tests/servers/openai_chat.py --port 0 --latency-ms 200 --jitter-ms 50
 """

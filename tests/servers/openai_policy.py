@@ -1,10 +1,10 @@
-"""A policy behind `openai_chat.ChatServer`: an agent that writes what a script says.
+"""A scripted agent behind `openai_chat.ChatServer`, in place of a served model.
 
-Place in the path: stands where a served model stands. Its reply depends on the messages alone, so
-that any order and any number of requests at once must give the same answers. It asks for the number
-of a city and answers with the number that the results name; of every fifth question it asks for
-the wrong city, and every seventh answer has no tags. Stop strings are left out of the text, as
-OpenAI does. Run by itself it prints one JSON line with its URL and serves until its input ends:
+A reply depends on the messages alone, so any order and number of concurrent requests must give the
+same answers. The agent searches for the number of a city and answers with the number in the
+results; for every fifth question it searches for the wrong city, and every seventh answer has no
+tags. Stop strings are left out of the text, as by OpenAI. As a script it prints one JSON line with
+its URL, and serves until its input ends:
 
     python tests/servers/openai_policy.py --latency-ms 200
 """

@@ -1,7 +1,6 @@
-"""A person at a real terminal: a process on a pseudo-terminal, keys in, screen text out.
+"""Runs an interactive command on a pseudo-terminal: send keys, read the screen.
 
-Place in the path: stands where a terminal emulator stands, for tests of interactive commands.
-POSIX only: on Windows there is no `pty`.
+POSIX only: Windows has no `pty`.
 """
 
 from __future__ import annotations

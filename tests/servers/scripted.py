@@ -1,10 +1,8 @@
-"""A run without a model: agents that write what a script says, through the real layer.
+"""A run without a model: scripted agents on the real rollout, executor, judge and clients.
 
-Place in the path: stands where the policy stands; rollout, executor, judge, services and clients
-are the real ones, the servers behind them are local. Of each question there are several
-generations, and they overlap the way real ones do. Run by itself it takes part in a run of several
-processes: it prints one line when it is ready, starts when it reads one, and ends with a line of
-JSON:
+Only the policy is replaced, and the servers are local. Each question has several generations, which
+overlap as real ones do. As a script it is one process of a run of several: it prints a line when it
+is ready, starts when it reads one, and ends with a line of JSON:
 
     python tests/servers/scripted.py --cache DIR --run DIR --judge URL --questions 20
 """
