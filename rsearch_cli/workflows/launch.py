@@ -60,14 +60,17 @@ def run_workers(arguments: Sequence[str], processes: int) -> int:
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    from torch.distributed.launcher.api import elastic_launch
+
+    from rsearch_cli.compat.torch import launch_config
 
     # It logs every signal and exit code as a warning or an error.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     # Otherwise every process uses all cores.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    with tempfile.TemporaryDirectory() as logs, _signals_handled():
-        config = LaunchConfig(
+    with tempfile.TemporaryDirectory() as logs, _signals_handled() as signals:
+        config = launch_config(
+            SHUTDOWN_SECONDS,
             min_nodes=1,
             max_nodes=1,
             nproc_per_node=processes,
@@ -77,8 +80,8 @@ def run_workers(arguments: Sequence[str], processes: int) -> int:
             local_addr="127.0.0.1",
             max_restarts=0,
             monitor_interval=0.2,
-            shutdown_timeout=SHUTDOWN_SECONDS,
             logs_specs=DefaultLogsSpecs(log_dir=logs),
+            signals_to_handle=signals,
         )
         try:
             elastic_launch(config, sys.executable)(*arguments)
@@ -119,16 +122,18 @@ def _exit_code(codes: Sequence[int]) -> int:
 
 
 @contextmanager
-def _signals_handled() -> Iterator[None]:
-    """Let the launcher pass on SIGTERM and SIGHUP; the terminal sends Ctrl-C to all processes."""
-    passed_on = ["SIGTERM"]
+def _signals_handled() -> Iterator[str]:
+    """Name the signals that the launcher passes on; a terminal's signals reach no other process.
+
+    The launcher starts every process in a session of its own.
+    """
+    passed_on = ["SIGTERM", "SIGINT"]
     hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
     if hang_up and signal.getsignal(hang_up) != signal.SIG_IGN:
         passed_on.append("SIGHUP")
-    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = ",".join(passed_on)
-    # Not SIG_IGN, which the processes would inherit.
+    # Until they are started; not SIG_IGN, which the processes would inherit.
     before = signal.signal(signal.SIGINT, lambda number, frame: None)
     try:
-        yield
+        yield ",".join(passed_on)
     finally:
         signal.signal(signal.SIGINT, before)
