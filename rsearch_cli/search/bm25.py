@@ -48,7 +48,7 @@ _FUSED = 50  # passages of the BM25 ranking that are fused with those titled by 
 _NAMESAKES = 3  # most passages with one title
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Bm25Index:
     """The BM25 index of a corpus.
 
@@ -71,8 +71,9 @@ class Bm25Index:
         scores: NDArray[np.float32] = self.scorer.get_scores_from_ids(ids)
         return scores
 
+    @cached_property
     def titles(self) -> TitleIndex:
-        """Return the index of the passages' titles."""
+        """The index of the passages' titles, shared by all sources of a corpus."""
         if isinstance(self.passages, StoredPassages):
             return self.passages.titles()
         return TitleIndex.of(passage.title for passage in self.passages)
@@ -122,7 +123,7 @@ class Bm25Source(SearchSource):
             # A word of several names counts once, or it would outweigh the rest.
             added = dict.fromkeys(w for name in request.expansion for w in split_query(name))
             scores = own * request.own_words_weight + self._index.score(list(added)) * self._mask
-        if request.match_titles and request.expansion:
+        if request.match_titles:
             ranking = _pick_best(scores, max(request.top_k, _FUSED))
             fused = fuse_rankings([ranking, self._find_titled(request.expansion, own)])
             best = list(fused.items())[: request.top_k]
@@ -135,14 +136,10 @@ class Bm25Source(SearchSource):
 
         Of namesakes, the one that matches the node's own words best comes first.
         """
-        titled = [[i for i in self._titles.find(name) if self._mask[i]] for name in names]
+        titled = [[i for i in self._index.titles.find(name) if self._mask[i]] for name in names]
         for namesakes in titled:
             namesakes.sort(key=lambda i: -own[i])
         return list(dict.fromkeys(i for namesakes in titled for i in namesakes[:_NAMESAKES]))
-
-    @cached_property
-    def _titles(self) -> TitleIndex:
-        return self._index.titles()
 
 
 def open_bm25(

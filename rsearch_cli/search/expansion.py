@@ -98,15 +98,19 @@ def _link(parent: NodeResult) -> list[Passage]:
     asked = [split_words(text) for text in (parent.node.query, *parent.expansion)]
 
     def matched(passage: Passage) -> tuple[int, bool]:
-        for title, is_whole in (
-            (split_words(passage.title), True),
-            (title_words(passage.title), False),
-        ):
+        whole, bare = _title_forms(passage.title)
+        for title in (whole, bare):
             if any(_contains(words, title) for words in asked):
-                return len(title), is_whole
+                return len(title), title is whole
         return 0, False
 
     return sorted(parent.passages, key=matched, reverse=True)
+
+
+@lru_cache(maxsize=_MEMOISED)
+def _title_forms(title: str) -> tuple[list[str], list[str]]:
+    """Return the words of a title, and those without its qualifier."""
+    return split_words(title), title_words(title)
 
 
 def _contains(words: list[str], part: list[str]) -> bool:

@@ -70,9 +70,10 @@ class TitleIndex:
         """Return the passages whose title is this name, in the order of the corpus."""
         import numpy as np
 
-        if not title_words(name):
+        words = title_words(name)
+        if not words:
             return []
-        key = np.uint64(hash_title(name))
+        key = np.uint64(_hash(words))
         start, end = (np.searchsorted(self._hashes, key, side) for side in ("left", "right"))
         found: list[int] = self._passages[start:end].tolist()
         return found
@@ -80,5 +81,9 @@ class TitleIndex:
 
 def hash_title(title: str) -> int:
     """Return the 64-bit hash under which `TitleIndex` finds a title."""
-    words = " ".join(title_words(title))
-    return int.from_bytes(hashlib.blake2b(words.encode(), digest_size=8).digest(), "big")
+    return _hash(title_words(title))
+
+
+def _hash(words: list[str]) -> int:
+    text = " ".join(words)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
