@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from datetime import date
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from rsearch_cli.errors import ServiceFailure
@@ -182,12 +181,7 @@ class Agent:
         """Return the agent."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Close the agent."""
         self.close()
 
