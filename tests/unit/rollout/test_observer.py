@@ -10,11 +10,7 @@ import pytest
 from search_double import SearchDouble
 
 from rsearch_cli.policy.generation import GREEDY
-from rsearch_cli.questions.sets import open_question_set
 from rsearch_cli.rollout.rollout import Rollout
-from rsearch_cli.search.executor import PlanExecutor
-from rsearch_cli.search.sources import open_sources
-from rsearch_cli.services.runtime import open_services
 
 
 class Watcher:
@@ -39,29 +35,6 @@ class Watcher:
         self.results.append(result)
 
 
-@pytest.fixture(scope="module")
-def world(quickstart):
-    return open_question_set(quickstart.questions, seed=0)
-
-
-@pytest.fixture(scope="module")
-def executor(quickstart, world, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("search")
-    sources = open_sources(quickstart.search, world.corpus, folder / "index")
-    with (
-        open_services(quickstart, None, folder / "answers") as services,
-        PlanExecutor(sources, quickstart.search, services) as executor,
-    ):
-        yield executor
-
-
-@pytest.fixture(scope="module")
-def policy(quickstart):
-    from rsearch_cli.policy.loading import load_policy
-
-    return load_policy(quickstart.policy, seed=0)
-
-
 @pytest.fixture
 def question(world):
     return world.load("test", 1)[0]
@@ -72,12 +45,12 @@ def strip_scores(trajectory):
 
 
 @pytest.mark.parametrize("opened", [False, True])
-def test_it_is_told_everything_and_changes_nothing(quickstart, policy, executor, question, opened):
+def test_it_is_told_everything_and_changes_nothing(quickstart, nano, executor, question, opened):
     settings = quickstart.rollout.model_copy(update={"open_thought": opened})
     recipe = quickstart.model_copy(update={"rollout": settings})
     watcher = Watcher()
-    watched = Rollout(policy, executor, recipe, watcher).run([question], GREEDY)[0]
-    alone = Rollout(policy, executor, recipe).run([question], GREEDY)[0]
+    watched = Rollout(nano, executor, recipe, watcher).run([question], GREEDY)[0]
+    alone = Rollout(nano, executor, recipe).run([question], GREEDY)[0]
     assert strip_scores(watched) == strip_scores(alone)
     written = [s.text for s in watched.segments if s.author == "model"]
     assert [turn[-1] for turn in watcher.turns] == [watched.opening + written[0], *written[1:]]
@@ -89,18 +62,18 @@ def test_it_is_told_everything_and_changes_nothing(quickstart, policy, executor,
 
 
 def test_an_interruption_leaves_policy_and_search_fit_for_the_next(
-    quickstart, policy, executor, question
+    quickstart, nano, executor, question
 ):
     with pytest.raises(KeyboardInterrupt):
-        Rollout(policy, executor, quickstart, Watcher(interrupt_at=4)).run([question], GREEDY)
-    first = Rollout(policy, executor, quickstart, Watcher()).run([question], GREEDY)[0]
+        Rollout(nano, executor, quickstart, Watcher(interrupt_at=4)).run([question], GREEDY)
+    first = Rollout(nano, executor, quickstart, Watcher()).run([question], GREEDY)[0]
     assert first.stop == "answer"
     assert strip_scores(first) == strip_scores(
-        Rollout(policy, executor, quickstart).run([question], GREEDY)[0]
+        Rollout(nano, executor, quickstart).run([question], GREEDY)[0]
     )
 
 
-def test_an_interruption_gives_up_the_search_that_is_under_way(quickstart, policy, question):
+def test_an_interruption_gives_up_the_search_that_is_under_way(quickstart, nano, question):
     class Endless(SearchDouble):
         def __init__(self) -> None:
             self.cancelled = threading.Event()
@@ -115,11 +88,11 @@ def test_an_interruption_gives_up_the_search_that_is_under_way(quickstart, polic
 
     endless = Endless()
     with pytest.raises(KeyboardInterrupt):
-        Rollout(policy, endless, quickstart, Watcher()).run([question], GREEDY)
+        Rollout(nano, endless, quickstart, Watcher()).run([question], GREEDY)
     assert endless.cancelled.is_set()
 
 
-def test_an_observer_follows_one_question(quickstart, policy, executor, question):
-    rollout = Rollout(policy, executor, quickstart, Watcher())
+def test_an_observer_follows_one_question(quickstart, nano, executor, question):
+    rollout = Rollout(nano, executor, quickstart, Watcher())
     with pytest.raises(ValueError, match="follows one question, not 2"):
         rollout.run([question] * 2, GREEDY)

@@ -13,40 +13,12 @@ from search_double import SearchDouble
 
 from rsearch_cli.errors import BudgetExceeded, OutOfMemory, PolicyError
 from rsearch_cli.policy.generation import GREEDY, Generation, Sampling
-from rsearch_cli.questions.sets import open_question_set
 from rsearch_cli.rollout.rollout import Rollout
-from rsearch_cli.search.executor import PlanExecutor
-from rsearch_cli.search.sources import open_sources
-from rsearch_cli.services.runtime import open_services
 from rsearch_cli.types import NodeResult, Passage, Question
 
 pytestmark = pytest.mark.usefixtures("messages_on_stderr")
 
 WARM = Sampling(temperature=1.0)
-
-
-@pytest.fixture(scope="module")
-def world(quickstart):
-    return open_question_set(quickstart.questions, seed=0)
-
-
-@pytest.fixture(scope="module")
-def executor(quickstart, world, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("search")
-    sources = open_sources(quickstart.search, world.corpus, folder / "index")
-    with (
-        open_services(quickstart, None, folder / "answers") as services,
-        PlanExecutor(sources, quickstart.search, services) as executor,
-    ):
-        yield executor
-
-
-@pytest.fixture(scope="module")
-def nano_policy_once(quickstart):
-    """The model inside the package, for tests that leave it as it is."""
-    from rsearch_cli.policy.loading import load_policy
-
-    return load_policy(quickstart.policy, seed=0)
 
 
 class Scripted(BytePolicy):
@@ -223,10 +195,10 @@ PASSAGES = ("漢字" * 250, "🧭🏛️" * 125, "Rome lies on the Tiber. " * 20
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_a_row_never_outgrows_its_limit(quickstart, nano_policy_once, monkeypatch, seed):
+def test_a_row_never_outgrows_its_limit(quickstart, nano, monkeypatch, seed):
     """Whatever is found, however often it searches, and wherever the limit falls."""
     rng = random.Random(seed)
-    policy = nano_policy_once
+    policy = nano
     turns = rng.choice((1, 2, 3))
     monkeypatch.setattr(policy, "generate", Wilful(policy, rng).generate)
     recipe = with_rollout(
