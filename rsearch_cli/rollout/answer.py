@@ -93,7 +93,11 @@ class AgentAnswer:
         return {
             "question": self.question,
             "thinking": list(self.thoughts),
-            "plans": [_round_as_json(round_) for round_ in self.trajectory.rounds],
+            "plans": [
+                plan_as_json(round_.plan, round_.problems)
+                | {"results": [result_as_json(result) for result in round_.results]}
+                for round_ in self.trajectory.rounds
+            ],
             "answer": self.trajectory.answer,
             "citations": [citation.as_json() for citation in self.citations],
             "stop": self.trajectory.stop,
@@ -158,18 +162,19 @@ def count(number: int, one: str, many: str) -> str:
     return f"{number} {one if number == 1 else many}"
 
 
-def _round_as_json(round_: SearchRound) -> dict[str, Any]:
-    plan = round_.plan or SearchPlan(())
+def plan_as_json(plan: SearchPlan | None, problems: Sequence[str]) -> dict[str, Any]:
+    """Return a plan, or why it is not valid, as JSON."""
+    nodes, edges = (plan.nodes, plan.edges) if plan else ((), ())
     return {
-        "valid": round_.plan is not None,
-        "problems": list(round_.problems),
-        "nodes": [{"label": n.label, "query": n.query, "source": n.source} for n in plan.nodes],
-        "edges": [list(edge) for edge in plan.edges],
-        "results": [_result_as_json(result) for result in round_.results],
+        "valid": plan is not None,
+        "problems": list(problems),
+        "nodes": [{"label": n.label, "query": n.query, "source": n.source} for n in nodes],
+        "edges": [list(edge) for edge in edges],
     }
 
 
-def _result_as_json(result: NodeResult) -> dict[str, Any]:
+def result_as_json(result: NodeResult) -> dict[str, Any]:
+    """Return the result of a plan node as JSON."""
     return {
         "node": result.node.label,
         "expansion": list(result.expansion),

@@ -49,14 +49,17 @@ class Agent:
         recipe: All settings.
         name: Name of the model, for display.
         examples: Questions that its sources can answer, if known.
+        policy: Generates.
+        executor: Searches.
+        budget: What was paid.
     """
 
     recipe: Recipe
     name: str
     examples: tuple[str, ...]
-    _policy: Policy
-    _executor: Executor
-    _budget: Budget
+    policy: Policy
+    executor: Executor
+    budget: Budget
     _sampling: Sampling
     _finalizer: weakref.finalize[[], Agent]
 
@@ -132,11 +135,11 @@ class Agent:
         logger.info("opening the search sources")
         services = stack.enter_context(open_services(recipe, None))
         executor = open_executor(recipe, partial(_read_corpus, recipe), services)
-        agent._executor = stack.enter_context(executor)
-        agent._policy, agent.recipe = stack.enter_context(
+        agent.executor = stack.enter_context(executor)
+        agent.policy, agent.recipe = stack.enter_context(
             open_policy(recipe, adapter, services, check, today=date.today())
         )
-        agent._budget = services.budget
+        agent.budget = services.budget
         agent.examples = _find_examples(recipe)
         return agent
 
@@ -186,11 +189,11 @@ class Agent:
         self.close()
 
     def _roll_out(self, questions: Sequence[str], observer: Observer | None) -> list[AgentAnswer]:
-        started, paid = time.perf_counter(), self._budget.snapshot().total.usd
-        rollout = Rollout(self._policy, self._executor, self.recipe, observer)
+        started, paid = time.perf_counter(), self.budget.snapshot().total.usd
+        rollout = Rollout(self.policy, self.executor, self.recipe, observer)
         trajectories = rollout.run(_as_questions(questions), self._sampling)
         seconds = (time.perf_counter() - started) / len(questions)
-        usd = (self._budget.snapshot().total.usd - paid) / len(questions)
+        usd = (self.budget.snapshot().total.usd - paid) / len(questions)
         return [AgentAnswer(trajectory, self.recipe, seconds, usd) for trajectory in trajectories]
 
 

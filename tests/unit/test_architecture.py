@@ -33,7 +33,7 @@ LAYERS = (
     {"ui"},
     {"training"},
     {"workflows"},
-    {"session"},
+    {"session", "serving"},
     {"commands"},
     {"app"},
     {"__main__"},

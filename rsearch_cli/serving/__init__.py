@@ -1,0 +1,1 @@
+"""Serving an agent: requests of several people, answered by one policy."""
