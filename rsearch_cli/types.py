@@ -219,6 +219,21 @@ class Trajectory:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """An earlier question of a conversation.
+
+    Attributes:
+        question: As typed.
+        answer: The answer, or None if there was none.
+        asked_as: The question that was asked instead, or None for the one that was typed.
+    """
+
+    question: str
+    answer: str | None
+    asked_as: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RewardParts:
     """The reward of one trajectory and its components; scores are in [0, 1].
 

@@ -31,6 +31,7 @@ class ApiError(Exception):
         code: For programs.
         param: The field of the request that is wrong, or None.
         retry_after: Seconds after which to try again, or None.
+        allow: The methods that are allowed, or None.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class ApiError(Exception):
         *,
         param: str | None = None,
         retry_after: float | None = None,
+        allow: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -48,6 +50,7 @@ class ApiError(Exception):
         self.code = code
         self.param = param
         self.retry_after = retry_after
+        self.allow = allow
 
     def as_json(self) -> dict[str, Any]:
         """Return the body of the response."""
@@ -65,6 +68,8 @@ class ApiError(Exception):
         headers = {}
         if self.retry_after is not None:
             headers["Retry-After"] = str(max(1, round(self.retry_after)))
+        if self.allow is not None:
+            headers["Allow"] = self.allow
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         return headers
@@ -99,8 +104,12 @@ def as_api_error(error: BaseException) -> ApiError:
 
     What is not an error of the outside world is logged and reported without details.
     """
+    from starlette.exceptions import HTTPException
+
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, HTTPException):  # of Starlette's static files
+        return ApiError(error.status_code, "there is no such file", "not_found")
     if isinstance(error, CancelledError | asyncio.CancelledError):
         return shutting_down()
     if isinstance(error, QuestionTooLong):

@@ -22,7 +22,7 @@ from rsearch_cli.serving.requests import AskRequest, QueueFull, Ticket
 from rsearch_cli.serving.settings import BODY_SECONDS, MAX_BODY_BYTES
 
 HOLD_SECONDS = 1.0
-"""How long the head of a stream waits for text, so that an early failure has a status of its own."""
+"""How long the head of a stream waits for text, so that an early failure has its own status."""
 
 KEEP_ALIVE_SECONDS = 15.0
 """A stream without news sends a comment this often, so that proxies keep it open."""
@@ -76,7 +76,7 @@ class ChatEndpoint:
             question=request.question,
             history=request.history,
             temperature=request.temperature,
-            style=request.style,
+            style=request.style or "short",
             max_tokens=request.max_tokens,
         )
         try:
@@ -104,7 +104,9 @@ class ChatEndpoint:
         first = await progress.hold(HOLD_SECONDS)
         writer = ChatWriter(self._model)
         events = EventWriter(writer)
-        await _send(send, {"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
+        await _send(
+            send, {"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS}
+        )
         await _send_data(send, writer.chunk({"role": "assistant", "content": ""}))
         try:
             while True:

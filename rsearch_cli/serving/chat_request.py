@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, cast, get_args
 
-from rsearch_cli.serving.api_errors import ApiError, bad_field
 from rsearch_cli.services.validation import is_finite, mend
+from rsearch_cli.serving.api_errors import ApiError, bad_field
 from rsearch_cli.types import Turn
 
 MAX_TEMPERATURE = 2.0
 MAX_MESSAGES = 1000
 
-_STYLES = ("short", "paragraph")
+Style = Literal["short", "paragraph"]
+
 _IGNORED_ROLES = ("system", "developer")
 _MOST_QUOTED = 60
 
@@ -48,7 +49,7 @@ class ChatRequest:
         include_usage: Whether a stream ends with the number of tokens.
         temperature: 0 is greedy decoding.
         max_tokens: Most tokens to generate, or None.
-        style: `short`, `paragraph`, or None for the recipe's.
+        style: None leaves it to the recipe.
     """
 
     question: str
@@ -57,7 +58,7 @@ class ChatRequest:
     include_usage: bool = False
     temperature: float = 0.0
     max_tokens: int | None = None
-    style: str | None = None
+    style: Style | None = None
 
 
 def read_chat_request(body: bytes, model: str) -> ChatRequest:
@@ -163,14 +164,15 @@ def _read_content(content: Any, role: str, where: str) -> str:
 
 
 def _pair_turns(said: Sequence[tuple[str, str]]) -> tuple[Turn, ...]:
-    """Pair questions with their answers; a question without an answer has the answer ""."""
+    """Pair the user's messages with the answers that follow them."""
     turns: list[Turn] = []
     for role, text in said:
         if role == "user":
-            turns.append(Turn(text, ""))
-        elif turns:
-            last = turns[-1]
-            turns[-1] = Turn(last.question, f"{last.answer}\n{text}" if last.answer else text)
+            turns.append(Turn(text, None))
+        elif turns and text:
+            earlier = turns[-1].answer
+            answer = text if earlier is None else f"{earlier}\n{text}"
+            turns[-1] = Turn(turns[-1].question, answer)
     return tuple(turns)
 
 
@@ -203,10 +205,10 @@ def _read_max_tokens(fields: Mapping[str, Any]) -> int | None:
     return None
 
 
-def _read_style(value: Any) -> str | None:
-    if value is not None and value not in _STYLES:
+def _read_style(value: Any) -> Style | None:
+    if value is not None and value not in get_args(Style):
         raise bad_field("rsearch.style", "must be short or paragraph")
-    return value
+    return cast(Style | None, value)
 
 
 def _read_bool(value: Any, name: str, default: bool = False) -> bool:

@@ -37,9 +37,10 @@ CONTENT_POLICY = "; ".join(
         "style-src 'self'",
         "connect-src 'self'",
         "img-src 'self' data:",
-        "frame-ancestors 'none'",
         "base-uri 'none'",
         "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
     )
 )
 
@@ -97,6 +98,7 @@ class Guard:
             await send(message)
 
         self._metrics.in_flight.inc()
+        scope["state"] = {**scope.get("state", {}), "draining": self.draining}
         try:
             self._check(scope, route)
             await self._app(scope, receive, send_with_headers)
@@ -113,7 +115,9 @@ class Guard:
 
     def _check(self, scope: Scope, route: str) -> None:
         """Raise `ApiError` for a request that must not reach the app."""
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
         if self._digest is None:
             _check_addressed_here(headers)
         if route in _OPEN:
@@ -139,9 +143,7 @@ class RateLimiter:
         clock: Returns seconds.
     """
 
-    def __init__(
-        self, per_minute: int | None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, per_minute: int | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_minute = per_minute
         self._clock = clock
         # Address to what is left and when that was counted; the least recent client is forgotten.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 KEY_VARIABLE = "RSEARCH_API_KEY"
 """Environment variable with the key that clients have to send."""
@@ -18,9 +17,7 @@ REMOTE_RATE = 120
 """Default for the requests a minute of a client on another machine."""
 
 LEAST_KEY_CHARS = 16
-
-WEB_FOLDER = Path(__file__).parents[1] / "web"
-"""The files of the page."""
+"""Shortest key, because it may be tried from anywhere."""
 
 
 @dataclass(frozen=True, slots=True)
