@@ -234,6 +234,77 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class FollowUp:
+    """A question of a conversation, and how it is asked.
+
+    Attributes:
+        question: As typed.
+        asked_as: The question that is asked instead, or None for the one that was typed.
+        note: Why it was not rewritten, in one line, or None.
+    """
+
+    question: str
+    asked_as: str | None = None
+    note: str | None = None
+
+    @property
+    def asked(self) -> str:
+        """The question that is asked."""
+        return self.asked_as or self.question
+
+    def describe(self) -> str | None:
+        """Return in one line what a person should know about it, or None."""
+        return f"asked as: {self.asked_as}" if self.asked_as else self.note
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A sentence of a paragraph.
+
+    Attributes:
+        text: Without its citations, on one line.
+        numbers: Numbers of the passages that it cites, without repetition.
+        problem: Why these passages do not support it, in one line, or None if they do; see
+            `dialogue.support`.
+        dropped: Numbers that it cites although there is no such passage.
+    """
+
+    text: str
+    numbers: tuple[int, ...]
+    problem: str | None = None
+    dropped: tuple[int, ...] = ()
+
+    @property
+    def supported(self) -> bool:
+        """Whether the passages that it cites hold its words."""
+        return self.problem is None
+
+    @property
+    def marks(self) -> str:
+        """What follows it: its citations, and `[unsupported]` if they do not hold its words."""
+        cited = "".join(f"[{number}]" for number in self.numbers)
+        return cited if self.supported else f"{cited}[unsupported]"
+
+
+@dataclass(frozen=True, slots=True)
+class Paragraph:
+    """A long answer.
+
+    Attributes:
+        sentences: In order; empty if none was written.
+        note: Why none was written, in one line, or None.
+    """
+
+    sentences: tuple[Sentence, ...]
+    note: str | None = None
+
+    @property
+    def text(self) -> str:
+        """Its sentences with their citations; "" if none was written."""
+        return " ".join(f"{sentence.text} {sentence.marks}" for sentence in self.sentences)
+
+
+@dataclass(frozen=True, slots=True)
 class RewardParts:
     """The reward of one trajectory and its components; scores are in [0, 1].
 

@@ -126,6 +126,11 @@ class LocalPolicy(ChatTokenizer):
         chosen = logits.log_softmax(dim=-1).gather(1, ids[:, None].to(logits.device))
         return list(zip(ids.tolist(), chosen[:, 0].tolist(), strict=True))
 
+    def without_adapter(self) -> AbstractContextManager[None]:
+        """Generate with the base weights inside a `with` block."""
+        disable = getattr(self.model, "disable_adapter", None)  # a method of PEFT models
+        return disable() if disable else nullcontext()
+
     def active(self) -> AbstractContextManager[None]:
         """Apply the environment variables that the back end needs while it trains."""
         if self.backend == "unsloth":

@@ -54,6 +54,8 @@ FLAGS: Mapping[str, tuple[str, ...]] = {
 _HELP_COLUMNS = 30
 # Flags of single commands; in `rsearch eval`, --split is the split to evaluate.
 _OTHER_FLAGS: Mapping[str, tuple[str, ...]] = {
+    "dialogue.follow_up": ("--follow-up",),
+    "dialogue.style": ("--style",),
     "evaluate.limit": ("--limit",),
     "evaluate.split": ("--split", "--data-split"),
     "policy.endpoint.model": ("--endpoint-model",),
@@ -111,7 +113,7 @@ def describe_flag(key: str) -> RecipeFlag:
     first = (field.description or "").split(";")[0].split(". ")[0].strip().rstrip(".")
     if len(shown) > _HELP_COLUMNS:
         shown = ""
-    return RecipeFlag(key, FLAGS[key], kind, choices, f"{first}.", shown)
+    return RecipeFlag(key, flag_names(key), kind, choices, f"{first}.", shown)
 
 
 def read_value(flag: RecipeFlag, given: Any) -> Any:

@@ -13,6 +13,7 @@ from pydantic import Field, JsonValue, model_validator
 from rsearch_cli.recipe.addresses import refuse_logins
 from rsearch_cli.recipe.alarms import AlarmsConfig
 from rsearch_cli.recipe.base import BaseConfig
+from rsearch_cli.recipe.dialogue import DialogueConfig
 from rsearch_cli.recipe.policy import PolicyConfig, RolloutConfig
 from rsearch_cli.recipe.services import (
     BudgetConfig,
@@ -223,6 +224,9 @@ class Recipe(BaseConfig):
         default_factory=SearchConfig, description="Sources and plan execution."
     )
     rollout: RolloutConfig = Field(default_factory=RolloutConfig, description="Generation.")
+    dialogue: DialogueConfig = Field(
+        default_factory=DialogueConfig, description="Follow-up questions and long answers."
+    )
     reward: RewardConfig = Field(default_factory=RewardConfig, description="Reward.")
     train: TrainConfig = Field(default_factory=TrainConfig, description="GRPO.")
     sft: SftConfig = Field(default_factory=SftConfig, description="Supervised cold start.")

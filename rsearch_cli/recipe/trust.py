@@ -39,6 +39,7 @@ TAKEN = frozenset(
     protocol
     search.top_k search.passage_chars search.expand_dependents search.expand_from_top
     search.own_words_weight
+    dialogue.follow_up dialogue.style dialogue.history_tokens dialogue.max_output_tokens
     rollout.max_turns rollout.max_new_tokens rollout.open_thought rollout.temperature rollout.top_p
     reward.weights reward.curriculum_weights reward.curriculum_steps reward.require_valid_plan
     reward.extra reward.shuffle_answers reward.normalisation
@@ -185,6 +186,8 @@ def _is_harmless(keys: Keys, value: Any, *, of_world: bool) -> bool:
         return isinstance(value, str) and (names_no_path(value) or is_builtin(value))
     if dotted == "reward.answer":
         return value in ("f1", "em")
+    if dotted == "dialogue.writer":
+        return value in ("auto", "policy", "none")
     if dotted == "sft.traces":
         return bool(value == "world")
     listed = TAKEN | OF_WORLD if of_world else TAKEN

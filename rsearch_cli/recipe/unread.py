@@ -26,6 +26,7 @@ _READ_WITH: Sequence[tuple[Sequence[str], str, tuple[object, ...]]] = (
     (["reward.judge"], "reward.answer", ("judge",)),
     (["wandb"], "wandb.enabled", (True,)),
     (["policy.endpoint"], "policy.endpoint.url", _SET),
+    (["dialogue.endpoint"], "dialogue.writer", ("auto", "endpoint")),
     (["rollout.vllm_url", "rollout.vllm_folder"], "rollout.engine", ("vllm-server",)),
     (["rollout.vllm_memory_share"], "rollout.engine", ("vllm",)),
     (["evaluate.slice", "evaluate.slice_split"], "evaluate.every_steps", _SET),
@@ -53,7 +54,7 @@ _OF_TRAINING = (
     *("reward.require_valid_plan", "reward.shuffle_answers", "reward.extra"),
 )
 _NOT_READ_BY: Mapping[str, Sequence[str]] = {
-    "eval": (*_OF_TRAINING, "rollout.temperature", "rollout.top_p"),
+    "eval": (*_OF_TRAINING, "dialogue", "rollout.temperature", "rollout.top_p"),
     "infer": (*_OF_TRAINING, "rollout.temperature", "reward", "evaluate"),
 }
 """Command to the settings it never uses; `eval` decodes greedily, `infer` has --temperature."""

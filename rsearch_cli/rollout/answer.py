@@ -14,7 +14,15 @@ from rsearch_cli.rollout.citations import Citation, cite
 from rsearch_cli.runs.atomic_write import replacing
 from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.terminal import escape_markdown, printable
-from rsearch_cli.types import NodeResult, Passage, SearchPlan, SearchRound, Trajectory
+from rsearch_cli.types import (
+    FollowUp,
+    NodeResult,
+    Paragraph,
+    Passage,
+    SearchPlan,
+    SearchRound,
+    Trajectory,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,22 +34,37 @@ class AgentAnswer:
         recipe: The settings of the rollout.
         seconds: Wall-clock time.
         usd: What was paid for it.
+        follow_up: How the question was asked, if it is part of a conversation.
+        paragraph: The long answer, if one was requested.
     """
 
     trajectory: Trajectory
     recipe: Recipe
     seconds: float
     usd: float
+    follow_up: FollowUp | None = None
+    paragraph: Paragraph | None = None
 
     @property
     def question(self) -> str:
-        """The question."""
-        return self.trajectory.question.text
+        """The question as typed."""
+        return self.follow_up.question if self.follow_up else self.trajectory.question.text
+
+    @property
+    def asked_as(self) -> str | None:
+        """The question that was asked instead, or None for the one that was typed."""
+        return self.follow_up.asked_as if self.follow_up else None
 
     @property
     def answer(self) -> str | None:
         """Text of the last `<answer>` block, or None."""
         return self.trajectory.answer
+
+    @property
+    def text(self) -> str:
+        """The answer, and below it the paragraph, if there is one; "" without an answer."""
+        long = self.paragraph.text if self.paragraph else ""
+        return "\n\n".join(part for part in (self.answer, long) if part)
 
     @property
     def plan(self) -> SearchPlan | None:
@@ -92,6 +115,8 @@ class AgentAnswer:
         """Return everything as JSON, in the format of `rsearch infer --json`."""
         return {
             "question": self.question,
+            "asked_as": self.asked_as,
+            "note": self.follow_up.note if self.follow_up else None,
             "thinking": list(self.thoughts),
             "plans": [
                 plan_as_json(round_.plan, round_.problems)
@@ -99,6 +124,7 @@ class AgentAnswer:
                 for round_ in self.trajectory.rounds
             ],
             "answer": self.trajectory.answer,
+            "paragraph": _paragraph_as_json(self.paragraph),
             "citations": [citation.as_json() for citation in self.citations],
             "stop": self.trajectory.stop,
             "searches": self.searches,
@@ -111,6 +137,8 @@ class AgentAnswer:
     def as_markdown(self) -> str:
         """Return everything as Markdown; text of models and sources is escaped."""
         parts = [f"## {escape_markdown(self.question)}"]
+        if self.follow_up and (told := self.follow_up.describe()):
+            parts.append(f"*{escape_markdown(told)}*")
         parts += [f"> {escape_markdown(thought)}" for thought in self.thoughts]
         for round_ in self.trajectory.rounds:
             parts.append(_plan_as_markdown(round_))
@@ -121,6 +149,8 @@ class AgentAnswer:
         parts.append(
             "No answer." if answer is None else f"**{escape_markdown(answer)}** {marks}".rstrip()
         )
+        if self.paragraph is not None:
+            parts.append(escape_markdown(self.paragraph.text or self.paragraph.note or ""))
         listed = (
             f"{c.number}. {escape_markdown(c.passage.title)} ({escape_markdown(c.passage.id)})"
             for c in cited
@@ -160,6 +190,22 @@ def cannot_write(path: Path | str, error: Exception) -> str:
 def count(number: int, one: str, many: str) -> str:
     """Format a number with its noun."""
     return f"{number} {one if number == 1 else many}"
+
+
+def _paragraph_as_json(paragraph: Paragraph | None) -> dict[str, Any] | None:
+    if paragraph is None:
+        return None
+    sentences = [
+        {
+            "text": s.text,
+            "numbers": list(s.numbers),
+            "supported": s.supported,
+            "problem": s.problem,
+            "dropped": list(s.dropped),
+        }
+        for s in paragraph.sentences
+    ]
+    return {"sentences": sentences, "note": paragraph.note}
 
 
 def plan_as_json(plan: SearchPlan | None, problems: Sequence[str]) -> dict[str, Any]:

@@ -207,7 +207,11 @@ def replay_events(stored: AgentAnswer | Trajectory) -> Iterator[Event]:
     The text of a block is one event. A trajectory alone has no `Finished`.
     """
     trajectory = stored if isinstance(stored, Trajectory) else stored.trajectory
-    yield Asked(trajectory.question.text)
+    followed = stored.follow_up if isinstance(stored, AgentAnswer) else None
+    if followed is None:
+        yield Asked(trajectory.question.text)
+    else:
+        yield Asked(followed.question, followed.asked_as, followed.note)
     events: list[Event] = []
     EventWriter(events.append).replay(trajectory)
     yield from events

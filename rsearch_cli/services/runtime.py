@@ -18,7 +18,10 @@ JUDGE = "judge"
 """Name of the judge's service."""
 
 POLICY = "policy"
-"""Name of the service of a policy on a server; every other name is a search service."""
+"""Name of the service of a policy on a server."""
+
+WRITER = "dialogue"
+"""Name of the service of `dialogue.endpoint`; every other name is a search service."""
 
 LOCAL = "local"
 """Name under which the budget counts searches that run within this process."""
@@ -28,7 +31,8 @@ class Services:
     """One client per service, over one event loop, one cache and one budget.
 
     Args:
-        recipe: Its `search`, `reward.judge` and `policy.endpoint` configure the services.
+        recipe: Its `search`, `reward.judge`, `policy.endpoint` and `dialogue.endpoint` configure
+            the services.
         cache: The stored answers.
         budget: The spending limit.
         loop: Everything that waits for the network runs on it; None starts one when needed.
@@ -59,7 +63,11 @@ class Services:
         if not service:
             return ServiceClient(LOCAL, self.cache, self.budget, retry=None)
         recipe = self._recipe
-        outside = {JUDGE: recipe.reward.judge.service, POLICY: recipe.policy.endpoint.service}
+        outside = {
+            JUDGE: recipe.reward.judge.service,
+            POLICY: recipe.policy.endpoint.service,
+            WRITER: recipe.dialogue.endpoint.service,
+        }
         settings = outside.get(service, recipe.search.service)
         return ServiceClient(service, self.cache, self.budget, RetryPolicy(service, settings))
 
@@ -71,7 +79,8 @@ def open_services(
     """Open the services of a recipe.
 
     Args:
-        recipe: `search`, `reward.judge`, `policy.endpoint`, `budget` and `cache` are read.
+        recipe: `search`, `reward.judge`, `policy.endpoint`, `dialogue.endpoint`, `budget` and
+            `cache` are read.
         run_folder: Where the budget keeps its state; None keeps it in memory.
         cache_folder: Where the answers are stored; None uses the user's cache folder.
     """

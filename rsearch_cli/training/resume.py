@@ -11,6 +11,7 @@ from rsearch_cli.distributed import gather, is_main, wait_for_all
 from rsearch_cli.errors import RecipeError, RunFolderError
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.recipe.alarms import AlarmsConfig
+from rsearch_cli.recipe.dialogue import DialogueConfig
 from rsearch_cli.recipe.loading import dump_recipe, load_recipe
 from rsearch_cli.recipe.policy import PolicyConfig, RolloutConfig
 from rsearch_cli.recipe.schema import Recipe
@@ -98,6 +99,7 @@ def without_limits(recipe: Recipe) -> Recipe:
         "hardware": "",
         "needs": "",
         "output_dir": "",
+        "dialogue": DialogueConfig(),
         "budget": BudgetConfig(),
         "cache": CacheConfig(),
         "alarms": AlarmsConfig(),

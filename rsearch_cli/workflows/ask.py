@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
+from rsearch_cli.dialogue.condense import condense
+from rsearch_cli.dialogue.paragraph import write_paragraph
+from rsearch_cli.dialogue.writers import Writer, explain_missing, open_writer
 from rsearch_cli.errors import ServiceFailure
 from rsearch_cli.policy.generation import Policy, PromptRenderer, Sampling
 from rsearch_cli.policy.prompts import refuse_long_prompts, render_question
@@ -26,10 +30,13 @@ from rsearch_cli.rollout.state import Executor, Observer
 from rsearch_cli.search.executor import open_executor
 from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.runtime import open_services
-from rsearch_cli.types import Passage, Question
+from rsearch_cli.types import FollowUp, Paragraph, Passage, Question, Turn
 from rsearch_cli.workflows.open_policy import choose_policy, open_policy
 
 logger = logging.getLogger(__name__)
+
+Style = Literal["short", "paragraph"]
+"""Length of an answer."""
 
 NANO = "builtin:nano"
 """The model that was trained on the search protocol and needs no instructions."""
@@ -40,10 +47,11 @@ _EXAMPLES = 3
 
 
 class Agent:
-    """A policy and a search layer, ready to answer questions; each question stands alone.
+    """A policy and a search layer, ready to answer questions.
 
-    Open one with `from_pretrained`. It is a context manager; otherwise call `close`, or leave that
-    to the garbage collector.
+    Each question stands alone, unless it is asked in a conversation. Open an agent with
+    `from_pretrained`. It is a context manager; otherwise call `close`, or leave that to the garbage
+    collector.
 
     Attributes:
         recipe: All settings.
@@ -60,6 +68,7 @@ class Agent:
     policy: Policy
     executor: Executor
     budget: Budget
+    _writer: Writer | None
     _sampling: Sampling
     _finalizer: weakref.finalize[[], Agent]
 
@@ -140,15 +149,25 @@ class Agent:
             open_policy(recipe, adapter, services, check, today=date.today())
         )
         agent.budget = services.budget
+        agent._writer = open_writer(agent.recipe, agent.policy, services)
+        if agent._writer is not None:
+            stack.callback(agent._writer.close)
         agent.examples = _find_examples(recipe)
         return agent
 
-    def ask(self, question: str, observer: Observer | None = None) -> AgentAnswer:
+    def ask(
+        self,
+        question: str,
+        observer: Observer | None = None,
+        *,
+        style: Style | None = None,
+    ) -> AgentAnswer:
         """Answer one question.
 
         Args:
             question: The question.
             observer: Follows the rollout.
+            style: `paragraph` adds a long answer to the short one; None takes the recipe's.
 
         Raises:
             PolicyError: The question leaves no room for an answer.
@@ -157,10 +176,45 @@ class Agent:
             BudgetExceeded: A call could exceed the budget.
             OfflineMiss: Offline, and something is not in the cache.
         """
-        (answer,) = self._roll_out([question], observer)
-        if answer.trajectory.error is not None:
-            raise ServiceFailure(answer.trajectory.error)
-        return answer
+        return self._answer((), question, observer, style)
+
+    def start_conversation(self) -> Conversation:
+        """Start a conversation, in which follow-up questions are understood."""
+        return Conversation(self)
+
+    @property
+    def writer_is_local(self) -> bool:
+        """Whether `condense` and `write_paragraph` use the policy's local weights.
+
+        Only one thread may generate with these at a time.
+        """
+        return self._writer is not None and self._writer.is_local
+
+    @property
+    def can_write(self) -> bool:
+        """Whether there is a model for `condense` and `write_paragraph`."""
+        return self._writer is not None
+
+    def condense(self, history: Sequence[Turn], question: str) -> FollowUp:
+        """Rewrite a question into one that can be understood without the conversation.
+
+        It is not changed if there is no history, if it stands alone, or if it cannot be rewritten;
+        a note then says why. Failures raise nothing.
+
+        Args:
+            history: Earlier turns, oldest first.
+            question: As typed.
+        """
+        tokens = self.recipe.dialogue.history_tokens
+        return condense(self._writer, history, question, tokens, explain_missing(self.recipe))
+
+    def write_paragraph(self, answer: AgentAnswer) -> Paragraph:
+        """Write a long answer, each sentence of which is checked against the passages it cites.
+
+        Without a writer, and after a failure, it has no sentences and a note says why. Failures
+        raise nothing.
+        """
+        return write_paragraph(self._writer, answer, explain_missing(self.recipe))
 
     def ask_many(self, questions: Sequence[str]) -> list[AgentAnswer]:
         """Answer several questions in one batch, in order.
@@ -188,6 +242,27 @@ class Agent:
         """Close the agent."""
         self.close()
 
+    def _answer(
+        self,
+        history: Sequence[Turn],
+        question: str,
+        observer: Observer | None,
+        style: Style | None,
+        on_asked: Callable[[FollowUp], None] | None = None,
+    ) -> AgentAnswer:
+        started, paid = time.perf_counter(), self.budget.snapshot().total.usd
+        asked = self.condense(history, question)
+        if on_asked:
+            on_asked(asked)
+        (answer,) = self._roll_out([asked.asked], observer)
+        if answer.trajectory.error is not None:
+            raise ServiceFailure(answer.trajectory.error)
+        answer = replace(answer, follow_up=asked)
+        if (style or self.recipe.dialogue.style) == "paragraph":
+            answer = replace(answer, paragraph=self.write_paragraph(answer))
+        usd = self.budget.snapshot().total.usd - paid
+        return replace(answer, seconds=time.perf_counter() - started, usd=usd)
+
     def _roll_out(self, questions: Sequence[str], observer: Observer | None) -> list[AgentAnswer]:
         started, paid = time.perf_counter(), self.budget.snapshot().total.usd
         rollout = Rollout(self.policy, self.executor, self.recipe, observer)
@@ -195,6 +270,43 @@ class Agent:
         seconds = (time.perf_counter() - started) / len(questions)
         usd = (self.budget.snapshot().total.usd - paid) / len(questions)
         return [AgentAnswer(trajectory, self.recipe, seconds, usd) for trajectory in trajectories]
+
+
+class Conversation:
+    """Questions to one agent, each understood by those before it.
+
+    Attributes:
+        agent: The agent.
+        turns: What was asked and answered, oldest first.
+    """
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+        self.turns: list[Turn] = []
+
+    def ask(
+        self,
+        question: str,
+        observer: Observer | None = None,
+        *,
+        style: Style | None = None,
+        on_asked: Callable[[FollowUp], None] | None = None,
+    ) -> AgentAnswer:
+        """Answer the next question; `follow_up` of the answer says how it was understood.
+
+        Args:
+            question: As typed.
+            observer: Follows the rollout.
+            style: See `Agent.ask`.
+            on_asked: Called before the rollout with how the question is asked.
+
+        Raises:
+            RsearchError: As for `Agent.ask`; the question is not part of the conversation then.
+        """
+        history = self.turns if self.agent.recipe.dialogue.follow_up else ()
+        answer = self.agent._answer(history, question, observer, style, on_asked)
+        self.turns.append(Turn(question, answer.answer, answer.asked_as))
+        return answer
 
 
 def _as_questions(texts: Sequence[str]) -> list[Question]:

@@ -149,18 +149,21 @@ def _check_answer(parts: Mapping[str, Any], value: JsonValue) -> None:
     Raises:
         ValueError: It does not.
     """
+    from rsearch_cli.dialogue.writers import check_text
     from rsearch_cli.policy.endpoint_calls import check_problem
     from rsearch_cli.policy.endpoint_probe import ServerMode
     from rsearch_cli.reward.rubric import read_verdict
     from rsearch_cli.search.cache_entries import decode_passages
     from rsearch_cli.services.completion import check_reply
-    from rsearch_cli.services.runtime import JUDGE, POLICY
+    from rsearch_cli.services.runtime import JUDGE, POLICY, WRITER
 
     try:
         if parts["service"] == POLICY and "question" in parts:
             ServerMode.from_json(value) if "results" in parts else check_problem(value)
         elif parts["service"] == POLICY:
             check_reply(value)
+        elif parts["service"] == WRITER:
+            check_text(value)
         elif parts["service"] == JUDGE:
             read_verdict(parts["mode"], parts["references"], value)
         else:

@@ -29,6 +29,7 @@ LAYERS = (
     {"search"},
     {"policy"},
     {"rollout"},
+    {"dialogue"},
     {"evaluation", "publishing"},
     {"ui"},
     {"training"},

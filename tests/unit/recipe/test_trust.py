@@ -25,11 +25,12 @@ OURS = """
     search.sources.*.options search.usd_per_search search.service
     rollout.engine rollout.vllm_url rollout.vllm_folder rollout.vllm_memory_share
     rollout.micro_batch rollout.micro_batch_tokens rollout.reuse_cache
-    reward.judge wandb budget cache hub
+    dialogue.endpoint reward.judge wandb budget cache hub
 """.split()
 # Taken by their value; see the tests below.
 BY_VALUE = """
-    policy.model reward.answer sft.traces search.sources.*.type search.sources.*.corpus
+    policy.model reward.answer dialogue.writer sft.traces
+    search.sources.*.type search.sources.*.corpus
     search.sources.*.cache_days
     questions.source questions.difficulty questions.train_split questions.max_samples
     questions.held_out_share questions.world evaluate.split evaluate.slice_split
@@ -77,6 +78,8 @@ def test_every_setting_that_is_not_known_to_be_harmless_is_left_out() -> None:
         ("questions.source", "flashrag:nq"),
         ("reward.answer", "judge"),
         ("sft.traces", "/etc/passwd"),
+        ("dialogue.writer", "endpoint"),
+        ("dialogue.endpoint.url", "http://evil.example/v1"),
         ("policy.adapter", "/home/me/private"),
         ("policy.trust_remote_code", True),
         ("policy.model", "/data/models/private"),
@@ -120,6 +123,8 @@ def test_what_could_rob_the_user_is_left_out_and_shown(key: str, value: Any) -> 
         ("questions.source", "world"),
         ("reward.answer", "em"),
         ("sft.traces", "world"),
+        ("dialogue.writer", "policy"),
+        ("dialogue.follow_up", False),
         ("protocol.sources", {"Wiki": "facts", "Web": "news"}),
         ("protocol.system_prompt", "You search."),
         ("rollout.max_turns", 3),

@@ -1,0 +1,1 @@
+"""Conversations with an agent: follow-up questions, and answers of a paragraph."""
