@@ -23,13 +23,14 @@ from rsearch_cli.runs.files import (
     RESULTS,
     SPEND,
     SPEND_LOCK,
+    VIEW,
 )
 from rsearch_cli.runs.folder_lock import check_writable, lock_folder
 from rsearch_cli.runs.json_text import dump_json, read_json_object
 from rsearch_cli.runs.jsonl import damaged_line
 from rsearch_cli.runs.output_folder import OutputFolder
 
-OURS = (EVALUATION, RECIPE, ANSWERS, RESULTS, REPORT, SPEND, SPEND_LOCK, LOCK, PARTIAL)
+OURS = (EVALUATION, RECIPE, ANSWERS, RESULTS, REPORT, SPEND, SPEND_LOCK, LOCK, PARTIAL, VIEW)
 
 
 class EvaluationFolder(OutputFolder):

@@ -40,7 +40,9 @@ ANSWERS = "predictions.jsonl"
 RESULTS = "results.json"
 REPORT = "report.md"
 
-# Both. A lock file exists while a process holds the lock; PARTIAL is the staging area.
+# Both. A lock file exists while a process holds the lock; PARTIAL is the staging area; VIEW is
+# written by `rsearch view`.
+VIEW = "view.html"
 SPEND = "spend.json"
 SPEND_LOCK = ".spend.json.lock"
 LOCK = ".lock"

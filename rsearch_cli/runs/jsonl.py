@@ -79,18 +79,40 @@ def damaged_line(path: Path) -> int | None:
         return number if file.readline().endswith(b"\n") else None
 
 
-def _complete_rows(path: Path) -> Iterator[tuple[Row, int]]:
-    """Yield each complete row with the position of its end in bytes."""
+def scan_rows(path: Path, start: int = 0) -> Iterator[tuple[Row | None, int]]:
+    """Yield the row of each complete line, and None for a line that is not a row.
+
+    A file that grows can be read on from the last position. Nothing is yielded if there is no file.
+
+    Args:
+        path: The file.
+        start: Position in bytes of the first line.
+
+    Yields:
+        The row and the position of its end in bytes.
+
+    Raises:
+        RunFolderError: The path is not a regular file of its own (see `open_own`).
+    """
     if not os.path.lexists(path):
         return
-    end = 0
+    end = start
     with open(path, "rb", opener=open_own) as file:
+        file.seek(start)
         for line in file:
+            if not line.endswith(b"\n"):
+                return
             end += len(line)
             try:
-                row = json.loads(line) if line.endswith(b"\n") else None
+                row = json.loads(line)
             except (ValueError, RecursionError):
                 row = None
-            if not isinstance(row, dict):
-                return
-            yield row, end
+            yield row if isinstance(row, dict) else None, end
+
+
+def _complete_rows(path: Path) -> Iterator[tuple[Row, int]]:
+    """Yield each row up to the first line that is not one, with the position of its end."""
+    for row, end in scan_rows(path):
+        if row is None:
+            return
+        yield row, end

@@ -44,6 +44,7 @@ from rsearch_cli.runs.files import (
     TRACES,
     TRAJECTORIES,
     VALIDATION,
+    VIEW,
     WANDB,
     WANDB_RUN,
 )
@@ -57,7 +58,7 @@ STEP_ROWS = (METRICS, TRAJECTORIES, VALIDATION)
 # The recipe comes last: a folder with a recipe is a run, even if the rest has been removed.
 OURS = (
     *(PARTIAL, ENVIRONMENT, *STEP_ROWS, SUMMARY, ADAPTER, BEST, PREDICTIONS, SPEND, WANDB_RUN),
-    *(WANDB, START, TRACES, TRACE_STATS, PUSH, *(f"{name}{DAMAGED}" for name in STEP_ROWS)),
+    *(WANDB, START, TRACES, TRACE_STATS, PUSH, VIEW, *(f"{name}{DAMAGED}" for name in STEP_ROWS)),
     RECIPE,
 )
 

@@ -175,6 +175,7 @@ def describe_trajectory(step: int, trajectory: Trajectory, parts: RewardParts) -
         "step": step,
         "question_id": trajectory.question.id,
         "question": trajectory.question.text,
+        "type": trajectory.question.type,
         "answers": list(trajectory.question.answers),
         "answer": trajectory.answer,
         "reward": asdict(parts),

@@ -32,6 +32,7 @@ LAYERS = (
     {"dialogue"},
     {"evaluation", "publishing"},
     {"ui"},
+    {"viewer"},
     {"training"},
     {"workflows"},
     {"session", "serving"},

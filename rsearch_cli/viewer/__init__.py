@@ -1,0 +1,1 @@
+"""The viewer: runs and evaluations as data for one page, in one file or served while they grow."""

@@ -1,0 +1,68 @@
+"""The comparisons that the viewer shows: of phases of one source, and of the same phase of two."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rsearch_cli.evaluation.comparison import compare
+from rsearch_cli.evaluation.methods import AGENT
+from rsearch_cli.evaluation.result import EvalResult
+from rsearch_cli.viewer.source import ViewSource
+
+Side = tuple[int, str]
+
+_AFTER = "after-greedy"
+"""The phase of a run that is compared with an evaluation of the agent."""
+
+
+def make_comparisons(sources: Sequence[ViewSource]) -> list[dict[str, Any]]:
+    """Compare the predictions of the sources, as described at `schema.Index`."""
+    comparisons = []
+    for first, second in _sides(sources):
+        comparison = _compare(*(sources[at].answers[phase] for at, phase in (first, second)))
+        if comparison is not None:
+            sides = (("first", first), ("second", second))
+            named = {name: {"source": at, "phase": phase} for name, (at, phase) in sides}
+            comparisons.append({**named, **comparison})
+    return comparisons
+
+
+def _sides(sources: Sequence[ViewSource]) -> Iterator[tuple[Side, Side]]:
+    """Yield what is worth comparing; the second side is the later or the better one."""
+    for at, source in enumerate(sources):
+        for phase in source.answers:
+            if phase.startswith("before-"):
+                after = phase.replace("before-", "after-", 1)
+                if after in source.answers:
+                    yield (at, phase), (at, after)
+            elif source.is_evaluation and phase != AGENT and AGENT in source.answers:
+                yield (at, phase), (at, AGENT)
+    for second, later in enumerate(sources):
+        for first, earlier in enumerate(sources[:second]):
+            for phase in earlier.answers:
+                other = phase
+                if earlier.is_evaluation != later.is_evaluation:
+                    other = {AGENT: _AFTER, _AFTER: AGENT}.get(phase, "")
+                if other in later.answers:
+                    yield (first, phase), (second, other)
+
+
+def _compare(first: Sequence[EvalResult], second: Sequence[EvalResult]) -> dict[str, Any] | None:
+    """Compare two lists of results over the questions that both have; None if there are none."""
+    sides = [_by_question(results) for results in (first, second)]
+    shared = [key for key in sides[0] if key in sides[1]]
+    if not shared:
+        return None
+    return {
+        **compare(*([side[key] for key in shared] for side in sides)),
+        "only_first": len(sides[0]) - len(shared),
+        "only_second": len(sides[1]) - len(shared),
+    }
+
+
+def _by_question(results: Sequence[EvalResult]) -> dict[tuple[Any, ...], EvalResult]:
+    """Return the results by id, text and references, without those whose id occurs twice."""
+    counts = Counter(result.id for result in results)
+    return {(r.id, r.text, r.references): r for r in results if counts[r.id] == 1}

@@ -1,0 +1,152 @@
+"""One stored row, a trajectory or a prediction, as entries of the columns and as a detail."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+from rsearch_cli.evaluation.result import EvalResult
+from rsearch_cli.recipe.schema import ProtocolConfig
+from rsearch_cli.terminal import finite
+from rsearch_cli.viewer.privacy import without_paths
+from rsearch_cli.viewer.schema import TRAIN, Detail
+from rsearch_cli.viewer.transcripts import (
+    prediction_rounds,
+    prediction_segments,
+    trajectory_rounds,
+    trajectory_segments,
+)
+
+DAMAGES = (KeyError, TypeError, ValueError, AttributeError, LookupError)
+"""What reading a row raises if its fields are not those of rsearch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the recipe says about the rows.
+
+    Attributes:
+        rules: By which plans are read.
+        judged: Whether a judge scored the answers of the training.
+    """
+
+    rules: ProtocolConfig
+    judged: bool
+
+
+def trajectory_columns(row: Mapping[str, Any], context: Context) -> dict[str, Any]:
+    """Return the columns of a row of `trajectories.jsonl`."""
+    reward = row["reward"]
+    results = [result for round_ in row.get("rounds") or () for result in round_["results"]]
+    answer, total = finite(reward, "answer"), finite(reward, "total")
+    plan = finite(reward, "plan")
+    return {
+        "phase": TRAIN,
+        "step": int(row["step"]),
+        "id": _text(row["question_id"]),
+        "question": _text(row["question"]),
+        "type": row.get("type") or None,
+        "said": row["answer"],
+        "stop": row["stop"],
+        "reward": total,
+        "answer": answer,
+        "plan": plan,
+        "format": finite(reward, "format"),
+        "valid": None if plan is None else int(plan == 1.0),
+        "judge": answer if context.judged else None,
+        "searches": len(results),
+        "failed": sum(result["error"] is not None for result in results),
+        "unscored": int(total is None),
+        "tokens": _tokens(row, "model"),
+        "inserted": _tokens(row, "system"),
+    }
+
+
+def trajectory_detail(row: Mapping[str, Any], context: Context) -> Detail:
+    """Return the detail of a row of `trajectories.jsonl`."""
+    reward = row["reward"]
+    scores = {name: finite(reward, name) for name in ("total", "answer", "plan", "format")}
+    extra = {str(name): finite(reward["extra"], name) for name in reward.get("extra") or ()}
+    return {
+        "id": _text(row["question_id"]),
+        "question": _text(row["question"]),
+        "answers": [_text(answer) for answer in row["answers"]],
+        "segments": trajectory_segments(row),
+        "rounds": [_without_paths(round_) for round_ in trajectory_rounds(row)],
+        "answer": row["answer"],
+        "stop": row["stop"],
+        "reward": {**scores, "extra": extra},
+        "judge": {"score": scores["answer"]} if context.judged else None,
+        "failure": None,
+    }
+
+
+def prediction_columns(result: EvalResult, phase: str) -> dict[str, Any]:
+    """Return the columns of a prediction."""
+    searched = result.searches > 0
+    answered = result.failure is None
+    return {
+        "phase": phase,
+        "id": result.id,
+        "question": result.text,
+        "type": result.type or None,
+        "said": result.answer,
+        "plan": result.plan_valid if answered else None,
+        "format": result.format_valid if answered else None,
+        "valid": int(result.plan_valid == 1.0) if answered else None,
+        "em": result.em if answered else None,
+        "f1": result.f1 if answered else None,
+        "judge": result.judge,
+        "title_recall": result.title_recall,
+        "searches": result.searches,
+        "failed": result.failed_searches if searched else 0,
+        "unscored": int(result.unscored or not answered),
+        "tokens": result.completion_tokens,
+        "seconds": result.seconds,
+        "usd": result.usd,
+    }
+
+
+def prediction_detail(result: EvalResult, context: Context) -> Detail:
+    """Return the detail of a prediction."""
+    segments = prediction_segments(result)
+    rounds = prediction_rounds(segments, result.failed_searches, context.rules)
+    return {
+        "id": result.id,
+        "question": result.text,
+        "answers": list(result.references),
+        "segments": segments,
+        "rounds": [_without_paths(round_) for round_ in rounds],
+        "answer": result.answer,
+        "stop": None,
+        "reward": None,
+        "judge": {"score": result.judge} if result.judged else None,
+        "failure": without_paths(result.failure) if result.failure else None,
+    }
+
+
+def _without_paths(round_: dict[str, Any]) -> dict[str, Any]:
+    """Remove local paths from the errors of a round."""
+    for result in round_["results"]:
+        if result["error"] is not None:
+            result["error"] = without_paths(_text(result["error"]))
+    return round_
+
+
+def _tokens(row: Mapping[str, Any], author: str) -> int | None:
+    """Return the tokens of one author; None if the row does not count them."""
+    counts = [s.get("tokens") for s in row["segments"] if s["author"] == author]
+    if any(not isinstance(count, Real) for count in counts):
+        return None
+    total = int(sum(counts))
+    # A server that returns text only leaves no ids to count.
+    written = any(s["text"] for s in row["segments"] if s["author"] == author)
+    return None if written and not total else total
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"expected text, got {type(value).__name__}")
+    return value

@@ -1,0 +1,332 @@
+"""One run or evaluation folder, read as data of the viewer, and read on while it grows.
+
+Rows are never held in memory: the columns are, with the positions of the parts in the files.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from rsearch_cli.errors import DataMalformed, RunFolderError
+from rsearch_cli.evaluation.result import EvalResult
+from rsearch_cli.recipe.schema import ProtocolConfig
+from rsearch_cli.runs.confined_paths import open_own
+from rsearch_cli.runs.files import (
+    ANSWERS,
+    EVALUATION,
+    METRICS,
+    PREDICTIONS,
+    RECIPE,
+    RESULTS,
+    SPEND,
+    SUMMARY,
+    TRAJECTORIES,
+    VALIDATION,
+    predictions_name,
+)
+from rsearch_cli.runs.json_text import MOST_CHARS, parse_json
+from rsearch_cli.runs.jsonl import Row, scan_rows
+from rsearch_cli.viewer.curves import CurveData
+from rsearch_cli.viewer.privacy import public_settings, public_value
+from rsearch_cli.viewer.rows import (
+    DAMAGES,
+    Context,
+    prediction_columns,
+    prediction_detail,
+    trajectory_columns,
+    trajectory_detail,
+)
+from rsearch_cli.viewer.schema import PART_BYTES, PART_ROWS, Detail, Source
+from rsearch_cli.viewer.table import Table, describe_advantages
+
+logger = logging.getLogger(__name__)
+
+_TAIL = 512
+OnRows = Callable[[int], None]
+_PHASES = tuple((e, d) for e in ("before", "after") for d in ("greedy", "sampled"))
+
+
+@dataclass(slots=True)
+class _File:
+    """A JSONL file and how far it was read.
+
+    Attributes:
+        end: Position behind the last complete line that was read.
+        lines: Number of these lines.
+        damaged: Numbers of those that are not rows.
+        tail: The last bytes that were read; others there mean that the file was replaced.
+    """
+
+    name: str
+    phase: str | None = None
+    end: int = 0
+    lines: int = 0
+    damaged: list[int] = field(default_factory=list)
+    tail: bytes = b""
+
+
+@dataclass(slots=True)
+class _PartPlace:
+    """Where the rows of a part are stored."""
+
+    first: int
+    count: int
+    file: _File
+    start: int
+    end: int
+
+
+class ViewSource:
+    """A run or an evaluation.
+
+    Args:
+        path: Its folder.
+        name: What it is called on the page.
+
+    Raises:
+        RunFolderError: The folder holds neither.
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
+        self.is_evaluation = any((path / file).exists() for file in (EVALUATION, ANSWERS))
+        of_run = (RECIPE, METRICS, TRAJECTORIES, PREDICTIONS)
+        if not self.is_evaluation and not any((path / file).exists() for file in of_run):
+            what = "does not exist" if not path.exists() else f"has no {RECIPE} and no {EVALUATION}"
+            raise RunFolderError(
+                f"{path} is neither a run nor an evaluation (it {what}); give the folder that "
+                "rsearch train or rsearch eval wrote"
+            )
+        self.generation = 0
+        self._reported: set[str] = set()
+        self._forget()
+
+    def _forget(self) -> None:
+        self.__dict__.pop("settings", None)
+        self.__dict__.pop("context", None)
+        self._table = Table(self._setting("train", "num_generations"))
+        self._curves, self._validations = CurveData(), CurveData()
+        self.answers: dict[str, list[EvalResult]] = {}
+        self._parts: list[_PartPlace] = []
+        if self.is_evaluation:
+            self._files = [_File(ANSWERS)]
+        else:
+            before, sampled, *after = (
+                _File(predictions_name(*phase), "-".join(phase)) for phase in _PHASES
+            )
+            self._files = [before, sampled, _File(TRAJECTORIES), *after]
+        self._figures = [_File(METRICS), _File(VALIDATION)]
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The stored recipe, nested; {} if there is none that can be read."""
+        try:
+            with open(self.path / RECIPE, encoding="utf-8", opener=open_own) as file:
+                stored = yaml.safe_load(file.read(MOST_CHARS))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+            self._warn(f"{RECIPE} cannot be read: {' '.join(str(error).split())[:200]}")
+            return {}
+        return stored if isinstance(stored, dict) else {}
+
+    @cached_property
+    def context(self) -> Context:
+        """What the recipe says about the rows."""
+        protocol = self.settings.get("protocol")
+        stored = protocol if isinstance(protocol, dict) else {}
+        known = {key: stored[key] for key in ProtocolConfig.model_fields if key in stored}
+        try:
+            rules = ProtocolConfig.model_validate(known)
+        except ValidationError:
+            rules = ProtocolConfig()
+        return Context(rules, self._setting("reward", "answer") == "judge")
+
+    def refresh(self, on_rows: OnRows = lambda count: None) -> bool:
+        """Read what was added to the folder; return whether there was anything.
+
+        Args:
+            on_rows: Called with the number of rows read since its last call.
+
+        Raises:
+            RunFolderError: A file is a link or not a regular file.
+        """
+        files = [*self._files, *self._figures]
+        if any(self._was_replaced(file) for file in files):
+            self.generation += 1
+            self._forget()
+        before = [file.end for file in (*self._files, *self._figures)]
+        for file, figures in zip(self._figures, (self._curves, self._validations), strict=True):
+            for row, _ in self._new_rows(file):
+                if not figures.add(row):
+                    file.damaged.append(file.lines)
+        for file in self._files:
+            self._read_file(file, on_rows)
+        for file in (*self._files, *self._figures):
+            file.tail = self._tail(file)
+            self._report_damage(file)
+        return before != [file.end for file in (*self._files, *self._figures)]
+
+    def describe(self) -> Source:
+        """Return everything but the details, as of the last `refresh`."""
+        scale = self._setting("train", "scale_rewards")
+        known = scale if scale in ("group", "batch", "none") else "group"
+        self._table.fill_advantages(known)
+        trained = not self.is_evaluation
+        summary = self._read_object(RESULTS if self.is_evaluation else SUMMARY)
+        services = self._read_object(SPEND).get("services")
+        return {
+            "name": self.name,
+            "kind": "evaluation" if self.is_evaluation else "run",
+            "finished": bool(summary),
+            "generation": self.generation,
+            "settings": public_settings(self.settings),
+            "summary": public_value(summary),
+            "spend": services if isinstance(services, dict) else {},
+            "advantages": describe_advantages(known, stored=scale == known) if trained else None,
+            "curves": self._curves.as_curves(),
+            "validations": self._validations.rows,
+            "rows": self._table.as_rows(),
+            "parts": [{"first": part.first, "count": part.count} for part in self._parts],
+            "warnings": sorted(self._reported),
+        }
+
+    def read_part(self, number: int) -> list[Detail]:
+        """Return the details of a part, read from its file.
+
+        Raises:
+            LookupError: There is no such part.
+            RunFolderError: The file has changed since `refresh`.
+        """
+        if not 0 <= number < len(self._parts):
+            raise LookupError(f"part {number} of {len(self._parts)}")
+        part = self._parts[number]
+        details = []
+        for row, end in scan_rows(self.path / part.file.name, part.start):
+            if end > part.end:
+                break
+            detail = self._detail(row, part.file) if row is not None else None
+            if detail is not None:
+                details.append(detail)
+        if len(details) != part.count:
+            raise RunFolderError(f"{self.path / part.file.name} was changed while it was read")
+        return details
+
+    @property
+    def parts(self) -> int:
+        """Number of parts."""
+        return len(self._parts)
+
+    def _read_file(self, file: _File, on_rows: OnRows) -> None:
+        start = file.end
+        for row, end in self._new_rows(file):
+            columns = self._columns(row, file)
+            if columns is None:
+                file.damaged.append(file.lines)
+            else:
+                self._place_row(file, start, end)
+                self._table.add(columns)
+                on_rows(1)
+            start = end
+
+    def _place_row(self, file: _File, start: int, end: int) -> None:
+        """Assign the next row to the last part, or to a new one."""
+        part = self._parts[-1] if self._parts else None
+        if (
+            part is None
+            or part.file is not file
+            or part.count == PART_ROWS
+            or part.end - part.start >= PART_BYTES
+        ):
+            part = _PartPlace(self._table.count, 0, file, start, start)
+            self._parts.append(part)
+        part.count += 1
+        part.end = end
+
+    def _columns(self, row: Row, file: _File) -> dict[str, Any] | None:
+        """Return the columns of a row, and None if it is not one of rsearch; check the detail."""
+        try:
+            if file.name == TRAJECTORIES:
+                trajectory_detail(row, self.context)
+                return trajectory_columns(row, self.context)
+            result = EvalResult.from_json(row)
+            prediction_detail(result, self.context)
+            phase = file.phase or result.method
+            columns = prediction_columns(result, phase)
+        except (DataMalformed, *DAMAGES):
+            return None
+        slim = replace(result, transcript="", inserted=())
+        self.answers.setdefault(phase, []).append(slim)
+        return columns
+
+    def _detail(self, row: Row, file: _File) -> Detail | None:
+        try:
+            if file.name == TRAJECTORIES:
+                return trajectory_detail(row, self.context)
+            return prediction_detail(EvalResult.from_json(row), self.context)
+        except (DataMalformed, *DAMAGES):
+            return None
+
+    def _new_rows(self, file: _File) -> Iterator[tuple[Row, int]]:
+        """Yield the rows that were added to a file since the last time."""
+        path = self.path / file.name
+        try:
+            for row, end in scan_rows(path, file.end):
+                file.lines += 1
+                file.end = end
+                if row is None:
+                    file.damaged.append(file.lines)
+                else:
+                    yield row, end
+        except OSError as error:
+            self._warn(f"{file.name} cannot be read: {error.strerror}")
+
+    def _was_replaced(self, file: _File) -> bool:
+        """Whether the rows that were read may be gone from the file."""
+        return file.end > 0 and self._tail(file) != file.tail
+
+    def _tail(self, file: _File) -> bytes:
+        """Return the end of what was read of a file, as it is now."""
+        try:
+            with open(self.path / file.name, "rb", opener=open_own) as opened:
+                opened.seek(max(0, file.end - _TAIL))
+                return opened.read(min(file.end, _TAIL))
+        except OSError:
+            return b""
+
+    def _report_damage(self, file: _File) -> None:
+        if file.damaged:
+            others = len(file.damaged) - 1
+            more = f", and {others} more like it" if others else ""
+            self._warn(f"{file.name}, line {file.damaged[0]}: not a row of rsearch{more}; left out")
+
+    def _warn(self, line: str) -> None:
+        if line not in self._reported:
+            start = line.split(":")[0]
+            self._reported = {known for known in self._reported if known.split(":")[0] != start}
+            self._reported.add(line)
+            logger.warning(f"{self.path}: {line}")
+
+    def _setting(self, section: str, name: str) -> Any:
+        values = self.settings.get(section)
+        value = values.get(name) if isinstance(values, dict) else None
+        return value if isinstance(value, str | int) else None
+
+    def _read_object(self, name: str) -> dict[str, Any]:
+        try:
+            with open(self.path / name, encoding="utf-8", opener=open_own) as file:
+                value = parse_json(file.read(MOST_CHARS))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, RecursionError) as error:
+            self._warn(f"{name}: cannot be read ({' '.join(str(error).split())[:200]})")
+            return {}
+        return value if isinstance(value, dict) else {}

@@ -1,0 +1,142 @@
+"""The transcript and the searches of a stored row, as the page shows them.
+
+Trajectories store the ids of the passages, predictions the transcript only. What the model was
+shown is in the inserted blocks, from which the passages are taken.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from typing import Any
+
+from rsearch_cli.evaluation.result import EvalResult
+from rsearch_cli.protocol.plan import read_plan
+from rsearch_cli.protocol.transcript import SEARCH_CLOSE, last_plan_text
+from rsearch_cli.recipe.schema import ProtocolConfig
+from rsearch_cli.viewer.schema import Segment
+
+_TAG_LINE = re.compile(r"\s*</?(?:result|r)>\s*")
+_FAILED = re.compile(r"search failed \((.*)\)")
+_NOTHING = "nothing found"
+
+
+def trajectory_segments(row: Mapping[str, Any]) -> list[Segment]:
+    """Return the transcript of a trajectory, with the opening that its prompt contains."""
+    segments = [_segment(s["author"], s["text"], s.get("tokens")) for s in row["segments"]]
+    if opening := row.get("opening"):
+        segments.insert(0, _segment("model", opening, 0))
+    return segments
+
+
+def trajectory_rounds(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the searches of a trajectory, with the passages as the model was shown them."""
+    blocks = [s["text"] for s in row["segments"] if s["author"] == "system" and s["text"].strip()]
+    rounds: Sequence[Mapping[str, Any]] = row.get("rounds") or ()
+    return [
+        _stored_round(round_, block or "")
+        for round_, block in zip_longest(rounds, blocks[: len(rounds)])
+    ]
+
+
+def prediction_segments(result: EvalResult) -> list[Segment]:
+    """Split the transcript of a prediction where the system wrote."""
+    segments, position, text = [], 0, result.transcript
+    for start, end in (*result.inserted, (len(text), len(text))):
+        start = max(start, position)
+        pieces = (("model", text[position:start]), ("system", text[start:end]))
+        segments += [_segment(author, piece, None) for author, piece in pieces if piece]
+        position = max(start, end)
+    return segments
+
+
+def prediction_rounds(
+    segments: Sequence[Segment], failed: int, rules: ProtocolConfig
+) -> list[dict[str, Any]]:
+    """Read the searches of a prediction from its transcript.
+
+    Args:
+        segments: The transcript.
+        failed: How many searches failed; without any, no line means a failure.
+        rules: By which plans are read.
+    """
+    rounds = []
+    for segment, following in zip_longest(segments, segments[1:]):
+        if segment["author"] != "model" or not segment["text"].rstrip().endswith(SEARCH_CLOSE):
+            continue
+        reading = read_plan(last_plan_text(segment["text"]) or "", rules)
+        nodes = reading.plan.nodes if reading.plan else ()
+        block = following["text"] if following else ""
+        lines = _lines_by_label(block, [node.label for node in nodes])
+        rounds.append(
+            {
+                "valid": reading.plan is not None,
+                "problems": list(reading.problems),
+                "nodes": [{"label": n.label, "query": n.query, "source": n.source} for n in nodes],
+                "edges": [list(edge) for edge in (reading.plan.edges if reading.plan else ())],
+                "results": [_shown_result(n.label, lines[n.label], failed > 0) for n in nodes],
+            }
+        )
+    return rounds
+
+
+def _stored_round(round_: Mapping[str, Any], block: str) -> dict[str, Any]:
+    results: list[dict[str, Any]] = round_["results"]
+    lines = _lines_by_label(block, [str(result["label"]) for result in results])
+    return {
+        "valid": not round_["problems"],
+        "problems": list(round_["problems"]),
+        "nodes": [{key: str(r[key]) for key in ("label", "query", "source")} for r in results],
+        "edges": [list(edge) for edge in round_["edges"]],
+        "results": [
+            {
+                "node": str(r["label"]),
+                "expansion": list(r["expansion"]),
+                "error": r["error"],
+                "cached": r["cached"],
+                "passages": [
+                    _passage(id, text)
+                    for id, text in zip_longest(
+                        r["passages"], lines[str(r["label"])][: len(r["passages"])]
+                    )
+                ],
+            }
+            for r in results
+        ],
+    }
+
+
+def _shown_result(label: str, lines: list[str], may_fail: bool) -> dict[str, Any]:
+    failure = _FAILED.fullmatch(lines[0]) if may_fail and len(lines) == 1 else None
+    found = [] if failure or lines == [_NOTHING] else lines
+    return {
+        "node": label,
+        "expansion": [],
+        "error": failure[1] if failure else None,
+        "cached": None,
+        "passages": [_passage(None, text) for text in found],
+    }
+
+
+def _lines_by_label(block: str, labels: Sequence[str]) -> dict[str, list[str]]:
+    """Return the lines of an inserted block by node; they are in the order of the labels."""
+    lines = [line for line in block.splitlines() if line.strip() and not _TAG_LINE.fullmatch(line)]
+    found: dict[str, list[str]] = {label: [] for label in labels}
+    position = 0
+    for label in labels:
+        prefix = f"{label}: "
+        while position < len(lines) and lines[position].startswith(prefix):
+            found[label].append(lines[position].removeprefix(prefix))
+            position += 1
+    return found
+
+
+def _segment(author: Any, text: Any, tokens: Any) -> Segment:
+    if author not in ("model", "system") or not isinstance(text, str):
+        raise ValueError("a segment has an author, model or system, and a text")
+    return {"author": author, "text": text, "tokens": tokens}
+
+
+def _passage(id: str | None, text: str | None) -> dict[str, Any]:
+    return {"id": id, "title": None, "text": text, "score": None}

@@ -1,0 +1,67 @@
+"""Rows and folders of runs and evaluations, as rsearch stores them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+RECIPE_TEXT = """\
+output_dir: /home/ada/runs/one
+policy: {model: /home/ada/models/seven-b, endpoint: {url: http://localhost:8000/v1}}
+questions: {source: custom, path: ~/questions.jsonl}
+reward: {answer: f1}
+train: {num_generations: 2, scale_rewards: group}
+"""
+PLAN = "Nodes:\nA: Ada born (General)\nB: mayor (News)\nEdges:\nA -> B"
+BLOCK = "\n<result>\nA: Ada: born in Rome.\nA: Rome is old.\nB: nothing found\n</result>\n"
+
+
+def rollout(step: int = 1, question: str = "q1", total: float | None = 1.0, **changes: Any) -> dict:
+    """A row of `trajectories.jsonl`."""
+    first = f"<think> I look it up. </think>\n<search>\n{PLAN}\n</search>"
+    node = {"expansion": [], "cached": True, "error": None}
+    results = [
+        {"label": "A", "query": "Ada born", "source": "General", "passages": ["p1", "p2"], **node},
+        {"label": "B", "query": "mayor", "source": "News", "passages": [], **node},
+    ]
+    return {
+        "step": step,
+        "question_id": question,
+        "question": f"Where was {question} born?",
+        "type": "bridge",
+        "answers": ["Rome"],
+        "answer": "Rome",
+        "reward": {"answer": total, "plan": 1.0, "format": 1.0, "total": total, "extra": {}},
+        "stop": "answer",
+        "prompt_tokens": 12,
+        "segments": [
+            {"author": "model", "tokens": 30, "text": first},
+            {"author": "system", "tokens": 20, "text": BLOCK},
+            {"author": "model", "tokens": 5, "text": "<answer> Rome </answer>"},
+            {"author": "system", "tokens": 1, "text": ""},
+        ],
+        "opening": "",
+        "rounds": [{"problems": [], "edges": [["A", "B"]], "results": results}],
+        **changes,
+    }
+
+
+def prediction(id: str = "q1", em: float = 1.0, **changes: Any) -> dict:
+    """A row of predictions."""
+    head = f"<think> I look. </think>\n<search>\n{PLAN}\n</search>"
+    transcript = f"{head}{BLOCK}<answer> Rome </answer>"
+    return {
+        "id": id,
+        "text": f"Where was {id} born?",
+        "references": ["Rome"],
+        "answer": "Rome" if em else "Paris",
+        "em": em,
+        "f1": em,
+        "plan_valid": 1.0,
+        "format_valid": 1.0,
+        "searches": 2,
+        "completion_tokens": 35,
+        "transcript": transcript,
+        "inserted": [[len(head), len(head) + len(BLOCK)]],
+        "type": "bridge",
+        **changes,
+    }

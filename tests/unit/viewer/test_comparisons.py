@@ -1,0 +1,60 @@
+"""Which predictions are compared, and over which questions."""
+
+from __future__ import annotations
+
+from stored_rows import prediction
+
+from rsearch_cli.viewer.collection import Collection
+
+
+def compared(*folders) -> list[dict]:
+    collection = Collection(folders)
+    collection.refresh()
+    return collection.index()["comparisons"]
+
+
+def sides(comparison: dict) -> list[tuple[int, str]]:
+    return [(comparison[k]["source"], comparison[k]["phase"]) for k in ("first", "second")]
+
+
+def test_before_and_after_of_a_run(make_run):
+    folder = make_run(
+        before_greedy=[prediction("a", 0.0), prediction("b")],
+        after_greedy=[prediction("a"), prediction("b", 0.0)],
+    )
+    (found,) = compared(folder)
+    assert sides(found) == [(0, "before-greedy"), (0, "after-greedy")]
+    assert [flip["id"] for flip in found["gained"]] == ["a"]
+    assert [flip["id"] for flip in found["lost"]] == ["b"]
+    assert found["metrics"]["em"]["difference"] == 0.0
+
+
+def test_two_sources_over_the_questions_that_both_have(make_run, make_evaluation):
+    run = make_run(after_greedy=[prediction(id) for id in "abcd"])
+    rows = [prediction(id, 0.0) for id in "bce"] + [prediction("b", method="direct")]
+    (of_methods, between) = compared(run, make_evaluation(rows))
+    assert sides(of_methods) == [(1, "direct"), (1, "rsearch")]
+    assert of_methods["only_second"] == 2
+    assert sides(between) == [(0, "after-greedy"), (1, "rsearch")]
+    assert (between["n"], between["only_first"], between["only_second"]) == (2, 2, 1)
+    assert len(between["lost"]) == 2
+
+
+def test_a_question_with_other_references_or_twice_the_same_id_is_not_matched(make_evaluation):
+    first = make_evaluation([prediction("a"), prediction("b"), prediction("b"), prediction("c")])
+    second = make_evaluation(
+        [prediction("a", references=["Milan"]), prediction("b"), prediction("c")], "second"
+    )
+    (found,) = compared(first, second)
+    assert (found["n"], found["only_first"], found["only_second"]) == (1, 1, 2)
+
+
+def test_nothing_in_common_is_no_comparison(make_evaluation):
+    assert (
+        compared(make_evaluation([prediction("a")]), make_evaluation([prediction("b")], "x")) == []
+    )
+
+
+def test_folders_of_one_name_are_numbered(make_run):
+    folders = [make_run([], name) for name in ("a/run", "b/run")]
+    assert [source.name for source in Collection(folders).sources] == ["run", "run (2)"]
