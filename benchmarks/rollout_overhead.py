@@ -339,12 +339,12 @@ def watched(clock: Clock, training: GrpoTraining, policy: LocalPolicy) -> Iterat
     model = policy.model.get_base_model()
     run_model, forward, call = policy._run_model, model.forward, TagStop.__call__
 
-    def timed_run(*args: Any) -> Any:
+    def timed_run(*args: Any, **options: Any) -> Any:
         model.forward = clock.timed("forward", forward)
         before = clock.seconds.get("forward", 0.0)
         started = clock.now()
         try:
-            return run_model(*args)
+            return run_model(*args, **options)
         finally:
             del model.forward
             inside = clock.seconds["forward"] - before

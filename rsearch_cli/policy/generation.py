@@ -77,6 +77,28 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a batch of token ids whose rows are to be continued differently.
+
+    Attributes:
+        token_ids: `[p + l]` ids to continue.
+        stops: Strings such as `</search>`.
+        max_new_tokens: Its limit, at least 1.
+        sampling: Greedy by default.
+        on_text: Called with all of its text after every token.
+        is_cancelled: Asked after every token; the row ends once it returns True, and what it wrote
+            is of no use then.
+    """
+
+    token_ids: Sequence[int]
+    stops: Sequence[str]
+    max_new_tokens: int
+    sampling: Sampling = GREEDY
+    on_text: OnText | None = None
+    is_cancelled: Callable[[], bool] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
     """What a policy generated in one call.
 

@@ -11,8 +11,9 @@ from typing import Any, Self
 
 from rsearch_cli.errors import OutOfMemory, is_shortage, shortage
 from rsearch_cli.policy.chat_tokenizer import ChatTokenizer
-from rsearch_cli.policy.generation import GREEDY, Context, Generation, OnText, Sampling
+from rsearch_cli.policy.generation import GREEDY, Context, Generation, OnText, Row, Sampling
 from rsearch_cli.policy.prefix_cache import Inputs, PrefixCache, pad_left
+from rsearch_cli.policy.row_sampling import RowSampling
 from rsearch_cli.policy.stopping import TagStop, TextStream
 from rsearch_cli.recipe.policy import RolloutConfig
 
@@ -71,12 +72,11 @@ class LocalPolicy(ChatTokenizer):
         """Continue every context until a stop string, end of sequence or its own limit.
 
         Args:
-            contexts: `[B]` lists of ids, ragged; padded on the left here.
+            contexts: `[B]` lists of ids, ragged.
             stops: Strings such as `</search>`.
             max_new_tokens: `[B]` limits, each at least 1.
             sampling: Greedy by default.
-            cache: What the previous call left for these rows; receives what this call leaves.
-                Unsloth's own decoding on a GPU returns nothing that could be kept.
+            cache: See `generate_rows`.
             on_text: With one row, called with all of its text after every token.
 
         Returns:
@@ -85,27 +85,50 @@ class LocalPolicy(ChatTokenizer):
         Raises:
             OutOfMemory: The rows do not fit into the device's memory.
         """
+        rows = zip(contexts, max_new_tokens, strict=True)
+        return self.generate_rows(
+            [Row(ids, stops, limit, sampling, on_text) for ids, limit in rows], cache
+        )
+
+    def generate_rows(
+        self, rows: Sequence[Row], cache: PrefixCache | None = None
+    ) -> list[Generation]:
+        """Continue every row until one of its stop strings, end of sequence or its limit.
+
+        Args:
+            rows: `[B]` rows, ragged; padded on the left here.
+            cache: What the previous call left for these rows; receives what this call leaves.
+                Unsloth's own decoding on a GPU returns nothing that could be kept.
+
+        Returns:
+            `[B]` generations, in order.
+
+        Raises:
+            OutOfMemory: The rows do not fit into the device's memory.
+        """
         pad = self.tokenizer.pad_token_id
+        contexts = [row.token_ids for row in rows]
         try:
             inputs = cache.resume(contexts, pad) if cache else None
             inputs = inputs or pad_left(contexts, pad, self.model.device)
             width = inputs.ids.shape[1]
-            tag_stop = TagStop(self.tokenizer, stops, width)
-            stream = [TextStream(self.decode, on_text, width, self.eos_ids)] if on_text else []
-            config = self._generation_config(max(max_new_tokens), sampling)
-            output = self._run_model(inputs, config, [tag_stop, *stream])
+            tag_stop = TagStop(self.tokenizer, rows, width)
+            stopping: list[Any] = [tag_stop]
+            if any(row.on_text for row in rows):
+                stopping.append(TextStream(self.decode, rows, width, self.eos_ids, tag_stop.done))
+            output = self._run_model(inputs, rows, stopping)
         except (RuntimeError, MemoryError) as error:
             if not is_shortage(error):
                 raise
             raise OutOfMemory(shortage(error)) from error
-        rows = output.sequences[:, width:].tolist()
+        new = output.sequences[:, width:].tolist()
         written = [
-            self._cut(row, tag_stop.ends.get(i), limit)
-            for i, (row, limit) in enumerate(zip(rows, max_new_tokens, strict=True))
+            self._cut(ids, tag_stop.ends.get(i), row.max_new_tokens)
+            for i, (ids, row) in enumerate(zip(new, rows, strict=True))
         ]
         if cache:
-            ids = [generation.token_ids for generation in written]
-            cache.keep(contexts, ids, inputs.mask, output.past_key_values)
+            kept = [generation.token_ids for generation in written]
+            cache.keep(contexts, kept, inputs.mask, output.past_key_values)
         return written
 
     def sample_log_probs(self, context: Sequence[int], count: int) -> list[tuple[int, float]]:
@@ -118,9 +141,7 @@ class LocalPolicy(ChatTokenizer):
         import torch
 
         inputs = pad_left([context], self.tokenizer.pad_token_id, self.model.device)
-        config = self._generation_config(count, GREEDY)
-        config.output_logits = True
-        output = self._run_model(inputs, config, [])
+        output = self._run_model(inputs, [Row(context, (), count)], [], output_logits=True)
         logits = torch.cat(list(output.logits)).double()
         ids = output.sequences[0, len(context) :]
         chosen = logits.log_softmax(dim=-1).gather(1, ids[:, None].to(logits.device))
@@ -139,7 +160,16 @@ class LocalPolicy(ChatTokenizer):
             return unsloth_environment()
         return nullcontext()
 
-    def _run_model(self, inputs: Inputs, config: Any, stopping: list[Any]) -> Any:
+    def _run_model(
+        self, inputs: Inputs, rows: Sequence[Row], stopping: list[Any], **options: Any
+    ) -> Any:
+        samplings = [row.sampling for row in rows]
+        alike = len(set(samplings)) == 1
+        config = self._generation_config(
+            max(row.max_new_tokens for row in rows),
+            samplings[0] if alike else Sampling(1.0),
+            **options,
+        )
         with self._inference():
             return self.model.generate(
                 input_ids=inputs.ids,
@@ -147,9 +177,10 @@ class LocalPolicy(ChatTokenizer):
                 past_key_values=inputs.past,
                 generation_config=config,
                 stopping_criteria=stopping,
+                logits_processor=[] if alike else [RowSampling(samplings)],
             )
 
-    def _generation_config(self, max_new_tokens: int, sampling: Sampling) -> Any:
+    def _generation_config(self, max_new_tokens: int, sampling: Sampling, **options: Any) -> Any:
         """Build the complete configuration; nothing is left to the model's own defaults."""
         from transformers import GenerationConfig
 
@@ -168,6 +199,7 @@ class LocalPolicy(ChatTokenizer):
             use_cache=True,
             return_dict_in_generate=True,
             **chosen,
+            **options,
         )
 
     def _cut(self, row: list[int], tag_end: int | None, limit: int) -> Generation:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 from rsearch_cli.errors import EngineUnavailable
-from rsearch_cli.policy.generation import GREEDY, Generation, OnText, Sampling
+from rsearch_cli.policy.generation import Generation, Row, Sampling
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.policy.prefix_cache import PrefixCache
 from rsearch_cli.recipe.policy import PolicyConfig, RolloutConfig
@@ -60,22 +60,17 @@ class VllmPolicy(LocalPolicy):
         """Make the policy of a model that Unsloth loaded with `fast_inference`."""
         return cls(model, tokenizer)
 
-    def generate_ids(
-        self,
-        contexts: Sequence[Sequence[int]],
-        stops: Sequence[str],
-        max_new_tokens: Sequence[int],
-        sampling: Sampling = GREEDY,
-        cache: PrefixCache | None = None,
-        on_text: OnText | None = None,
+    def generate_rows(
+        self, rows: Sequence[Row], cache: PrefixCache | None = None
     ) -> list[Generation]:
-        """Continue every context as `LocalPolicy.generate_ids` does.
+        """Continue every row as `LocalPolicy.generate_rows` does.
 
         vLLM caches prefixes by itself, so `cache` is not used, and does not stream here: `on_text`
         is not called.
         """
-        parameters = [self._parameters(stops, limit, sampling) for limit in max_new_tokens]
-        return [_read(self, completion) for completion in self._ask(contexts, parameters)]
+        parameters = [self._parameters(r.stops, r.max_new_tokens, r.sampling) for r in rows]
+        completions = self._ask([row.token_ids for row in rows], parameters)
+        return [_read(self, completion) for completion in completions]
 
     def sample_log_probs(self, context: Sequence[int], count: int) -> list[tuple[int, float]]:
         """Sample greedily on the code path of `generate`; return `(id, log-probability)` pairs."""

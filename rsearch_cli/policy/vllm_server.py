@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from rsearch_cli.errors import EngineUnavailable
 from rsearch_cli.policy.endpoint_tokenizers import VLLM_IDS
-from rsearch_cli.policy.generation import GREEDY, Generation, OnText, Sampling
+from rsearch_cli.policy.generation import GREEDY, Generation, Row, Sampling
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.policy.prefix_cache import PrefixCache
 from rsearch_cli.recipe.addresses import hide_login
@@ -69,16 +69,10 @@ class VllmServerPolicy(LocalPolicy):
         """Make the policy of a model that is trained here and served at `rollout.vllm_url`."""
         return cls(model, tokenizer, backend, rollout)
 
-    def generate_ids(
-        self,
-        contexts: Sequence[Sequence[int]],
-        stops: Sequence[str],
-        max_new_tokens: Sequence[int],
-        sampling: Sampling = GREEDY,
-        cache: PrefixCache | None = None,
-        on_text: OnText | None = None,
+    def generate_rows(
+        self, rows: Sequence[Row], cache: PrefixCache | None = None
     ) -> list[Generation]:
-        """Continue every context as `LocalPolicy.generate_ids` does.
+        """Continue every row as `LocalPolicy.generate_rows` does.
 
         vLLM caches prefixes by itself, so `cache` is not used, and does not stream here: `on_text`
         is not called.
@@ -87,8 +81,7 @@ class VllmServerPolicy(LocalPolicy):
             EngineUnavailable: The server cannot be reached, or refuses a request.
         """
         self._serve_adapter()
-        asked = zip(contexts, max_new_tokens, strict=True)
-        bodies = [self._body(ids, stops, limit, sampling) for ids, limit in asked]
+        bodies = [self._body(r.token_ids, r.stops, r.max_new_tokens, r.sampling) for r in rows]
         with ThreadPoolExecutor(min(MAX_CONCURRENT, max(1, len(bodies)))) as senders:
             choices = list(senders.map(self._complete, bodies))
         return [self._read(choice) for choice in choices]

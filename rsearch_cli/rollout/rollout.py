@@ -1,15 +1,12 @@
-"""The data path, question → plan → results → answer, shared by training, evaluation and inference.
+"""Rollouts of a fixed list of questions, for training, evaluation and inference.
 
-Generated ids are never re-encoded: a completion is the concatenation of sampled and inserted ids,
-and its mask comes from the segments. Two micro-batches take turns, so that one is searched for
-while the other is generated:
+Two micro-batches take turns, so that one is searched for while the other is generated:
 
     generate A1   generate B1   generate A2   generate B2   generate C1 ...
                   search A      search B
 
 The order never depends on how long a search takes, so random numbers are always drawn in the same
-order. An invalid plan or a failed search is reported to the model in the result block and recorded
-in the trajectory; it raises nothing. Results that exceed `policy.max_seq_length` are cut.
+order. The steps themselves are in `rollout.turns`.
 """
 
 from __future__ import annotations
@@ -23,29 +20,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rsearch_cli.errors import OutOfMemory
-from rsearch_cli.policy.generation import OnText, Policy, Sampling
+from rsearch_cli.policy.generation import Policy, Sampling
 from rsearch_cli.policy.prefix_cache import PrefixCache
-from rsearch_cli.policy.prompts import render_question, require_room, room_behind
-from rsearch_cli.protocol.plan import read_plan
-from rsearch_cli.protocol.results import render_invalid_plan, render_results
-from rsearch_cli.protocol.transcript import ANSWER_CLOSE, SEARCH_CLOSE, answer_text, last_plan_text
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.rollout.state import (
     Executor,
     MicroBatch,
     Observer,
-    PendingSearch,
     PlanResults,
     RolloutState,
     count_fitting,
 )
+from rsearch_cli.rollout.turns import Turns, make_on_text
 from rsearch_cli.services.event_loop import (
     GRACE_SECONDS,
     StopNow,
-    wait_for,
     wait_until_done,
 )
-from rsearch_cli.types import NodeResult, Question, SearchRound, Trajectory
+from rsearch_cli.types import Question, Trajectory
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +87,7 @@ class Rollout:
         self.policy = policy
         self.executor = executor
         self.recipe = recipe
+        self._turns = Turns(policy, executor, recipe)
         self.observer = observer
         self.times = RolloutTimes()
         self.halved_to: int | None = None
@@ -123,7 +116,7 @@ class Rollout:
         """
         if self.observer and len(questions) > 1:
             raise ValueError(f"an observer follows one question, not {len(questions)}")
-        states = [self._start(question) for question in questions]
+        states = [self._turns.start(question, self.observer) for question in questions]
         searches: list[Future[PlanResults]] = []
         with self._settling(searches):
             self._finish_all(states, sampling, searches, on_done)
@@ -146,13 +139,6 @@ class Rollout:
             at_once = self.observer is not None or isinstance(stop, StopNow)
             self.executor.cancel(0.0 if at_once else GRACE_SECONDS)
             raise
-
-    def _start(self, question: Question) -> RolloutState:
-        recipe = self.recipe
-        prompt = render_question(question, self.policy, recipe)
-        require_room(question, prompt, recipe.policy)
-        room = room_behind(prompt.tokens, recipe.policy)
-        return RolloutState(question, prompt, min(recipe.rollout.max_new_tokens, room))
 
     def _finish_all(
         self,
@@ -196,18 +182,15 @@ class Rollout:
             False if memory ran out for the first time; nothing has changed then.
         """
         states = batch.active
-        searches_left = self.recipe.rollout.max_turns - len(states[0].rounds)
-        stops = [SEARCH_CLOSE, ANSWER_CLOSE] if searches_left else [ANSWER_CLOSE]
-        on_text = self._make_on_text(states[0])
         started = time.perf_counter()
         try:
             generations = self.policy.generate(
                 [state.context for state in states],
-                stops,
+                self._turns.stops(states[0]),
                 [state.budget for state in states],
                 sampling,
                 batch.cache,
-                on_text,
+                make_on_text(states[0]),
             )
         except OutOfMemory as error:
             self._halve(batch, error)
@@ -215,24 +198,8 @@ class Rollout:
         finally:
             self.times.generate += time.perf_counter() - started
         for state, generation in zip(states, generations, strict=True):
-            if on_text:
-                on_text(generation.text)
-            segment = generation.as_segment()
-            state.segments.append(segment)
-            state.budget -= segment.tokens
-            if generation.stop != "tag":
-                state.stop = generation.stop
-            elif ANSWER_CLOSE in generation.text:
-                state.stop = "answer"
-            state.answer = answer_text(generation.text) or state.answer
+            self._turns.record(state, generation)
         return True
-
-    def _make_on_text(self, state: RolloutState) -> OnText | None:
-        """Return a callback that shows the observer a rollout's next text, with its opening."""
-        if (observer := self.observer) is None:
-            return None
-        opening = "" if state.segments else state.prompt.opening
-        return lambda text: observer.on_text(opening + text)
 
     def _halve(self, batch: MicroBatch, error: OutOfMemory) -> None:
         """Halve all further micro-batches, unless that was done before or cannot be done.
@@ -270,15 +237,8 @@ class Rollout:
 
     def _search(self, batch: MicroBatch, searches: list[Future[PlanResults]]) -> None:
         """Start executing the plans that the active rollouts have just closed."""
-        states, protocol = batch.active, self.recipe.protocol
-        plan_texts = [last_plan_text(state.segments[-1].text) or "" for state in states]
-        readings = [read_plan(text, protocol) for text in plan_texts]
-        plans = [reading.plan for reading in readings if reading.plan is not None]
-        if self.observer:
-            self.observer.on_plan(readings[0])
-        on_result = self.observer.on_result if self.observer else None
-        searches.append(self.executor.submit(plans, on_result))
-        batch.search = PendingSearch(states, readings, searches[-1])
+        batch.search = self._turns.search(batch.active)
+        searches.append(batch.search.results)
 
     def _insert_results(self, batch: MicroBatch) -> None:
         """Wait for a micro-batch's search, and append its results to the rollouts."""
@@ -286,28 +246,6 @@ class Rollout:
         if search is None:
             return
         started = time.perf_counter()
-        all_results = wait_for(search.results)
+        wait_until_done([search.results])
         self.times.search += time.perf_counter() - started
-        found = iter(all_results)
-        protocol, forbidden = self.recipe.protocol, self.policy.forbidden
-        for state, reading in zip(search.states, search.readings, strict=True):
-            if reading.plan is None:
-                results: tuple[NodeResult, ...] = ()
-                block = render_invalid_plan(reading.problems, protocol)
-            else:
-                results = next(found)
-                chars = self.recipe.search.passage_chars
-                block = render_results(results, protocol, chars, forbidden)
-            state.rounds.append(SearchRound(reading.plan, reading.problems, results))
-            self._insert(state, block)
-
-    def _insert(self, state: RolloutState, block: str) -> None:
-        """Append what fits of a result block; a rollout without room for an answer ends here."""
-        room = room_behind(state.context.tokens, self.recipe.policy)
-        if room > 0:
-            segment = self.policy.insert(block, room)
-            state.segments.append(segment)
-            room -= segment.tokens
-        state.budget = min(state.budget, room)
-        if state.budget < 1:
-            state.stop = "length"
+        self._turns.insert_results(search)

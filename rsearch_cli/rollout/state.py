@@ -74,11 +74,13 @@ class RolloutState:
 
     Attributes:
         budget: Tokens that the policy may still write.
+        observer: Follows this rollout.
     """
 
     question: Question
     prompt: Prompt
     budget: int
+    observer: Observer | None = None
     segments: list[Segment] = field(default_factory=list)
     rounds: list[SearchRound] = field(default_factory=list)
     answer: str | None = None

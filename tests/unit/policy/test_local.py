@@ -8,7 +8,7 @@ from transformers import GenerationConfig
 
 from rsearch_cli.errors import OutOfMemory, PolicyError
 from rsearch_cli.policy.chat_tokenizer import ensure_pad_token
-from rsearch_cli.policy.generation import GREEDY, Sampling
+from rsearch_cli.policy.generation import GREEDY, Row, Sampling
 from rsearch_cli.policy.loading import load_policy
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.policy.stopping import TagStop, TextStream
@@ -81,7 +81,7 @@ def test_a_tag_of_many_tokens_is_seen_when_it_is_complete(tiny_policy, text, end
     tokenizer = tiny_policy.tokenizer
     ids = tokenizer.encode(text, add_special_tokens=False)
     assert len(tokenizer.encode("</search>", add_special_tokens=False)) > 1
-    stop = TagStop(tokenizer, ["</search>"], width=0)
+    stop = TagStop(tokenizer, [Row(ids, ["</search>"], 9)], width=0)
     assert stop(torch.tensor([ids]), None).tolist() == [ends]
 
 
@@ -91,7 +91,7 @@ def test_a_tag_in_the_prompt_is_not_taken_for_a_new_one(tiny_policy):
     tokenizer = tiny_policy.tokenizer
     prompt = tokenizer.encode("write </search", add_special_tokens=False)
     close = tokenizer.encode(">", add_special_tokens=False)
-    stop = TagStop(tokenizer, ["</search>"], width=len(prompt))
+    stop = TagStop(tokenizer, [Row(prompt, ["</search>"], 9)], width=len(prompt))
     assert stop(torch.tensor([prompt + close]), None).tolist() == [False]
 
 
@@ -207,7 +207,9 @@ def test_any_other_failure_of_a_device_stays_what_it_is(nano_policy, monkeypatch
 
 def test_text_is_told_in_whole_characters_and_without_the_end(tiny_policy):
     told: list[str] = []
-    watch = TextStream(tiny_policy.decode, told.append, 2, tiny_policy.eos_ids)
+    watch = TextStream(
+        tiny_policy.decode, [Row([7, 7], [], 9, on_text=told.append)], 2, tiny_policy.eos_ids, set()
+    )
     ids = tiny_policy.encode("aé→")
     assert len(ids) > 3, "the tokenizer splits characters"
     ids.append(tiny_policy.eos_id)
