@@ -91,6 +91,12 @@ class ServiceFailure(SourceError):
     exit_code = 43
 
 
+class AddressUnavailable(RsearchError):
+    """A server cannot listen on its address: the port is in use, or the host is not here."""
+
+    exit_code = 44
+
+
 class JudgeError(RsearchError):
     """The judge could not be set up, or its replies are not verdicts."""
 
@@ -101,6 +107,10 @@ class PolicyError(RsearchError):
     """A model could not be found, loaded or run."""
 
     exit_code = 60
+
+
+class QuestionTooLong(PolicyError):
+    """The prompt of a question leaves no room for an answer."""
 
 
 class OutOfMemory(PolicyError):

@@ -15,6 +15,7 @@ KEY_FLAGS: Mapping[str, str] = {
     "--exa-api-key": "EXA_API_KEY",
     "--wandb-api-key": "WANDB_API_KEY",
     "--hub-token": "HF_TOKEN",
+    "--api-key": "RSEARCH_API_KEY",
 }
 """Flag that carries a key, and the environment variable that it sets."""
 

@@ -230,3 +230,12 @@ def finished_run(tmp_path_factory) -> Path:
     recipe = load_recipe("quickstart", (*small(), *settings), flags).recipe
     train(recipe, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def served_agent():
+    """`rsearch serve --model builtin:nano` on a free port, in a process of its own."""
+    from served_agent import serve_agent
+
+    with serve_agent() as served:
+        yield served

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from rsearch_cli.errors import PolicyError
+from rsearch_cli.errors import QuestionTooLong
 from rsearch_cli.policy.chat_template import Chat
 from rsearch_cli.policy.chat_tokenizer import ChatTokenizer
 from rsearch_cli.policy.generation import Prompt, PromptRenderer
@@ -85,11 +85,11 @@ def require_room(question: Question, prompt: Prompt, policy: PolicyConfig, other
     """Refuse a prompt that leaves no room for an answer.
 
     Raises:
-        PolicyError: With the question, its length, the limit and the setting.
+        QuestionTooLong: With the question, its length, the limit and the setting.
     """
     if room_behind(prompt.tokens, policy) < 1:
         more = f" (and {others:,} more like it)" if others else ""
-        raise PolicyError(
+        raise QuestionTooLong(
             f"question {question.id}{more}: its prompt has {prompt.tokens:,} tokens, and "
             f"policy.max_seq_length={policy.max_seq_length} leaves room for "
             f"{policy.max_seq_length - 2:,}; raise it or drop the question"
@@ -110,7 +110,7 @@ def refuse_long_prompts(
         policy: Its `max_seq_length` is read.
 
     Raises:
-        PolicyError: With the first such question, and how many there are.
+        QuestionTooLong: With the first such question, and how many there are.
     """
     room = room_behind(render(_PROBE).tokens, policy)
     long = [q for q in questions if 2 * len(q.text.encode("utf-8", "replace")) >= room]

@@ -1,0 +1,125 @@
+"""`rsearch serve`: offer a search agent to other programs over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from rsearch_cli.commands.options import (
+    CacheDir,
+    EndpointModel,
+    EndpointUrl,
+    ExaKey,
+    Model,
+    OpenaiKey,
+    Overrides,
+    RunRecipe,
+    TrustRemoteCode,
+    TrustSettings,
+    recipe_options,
+    use_services,
+)
+
+SERVER_PANEL = "Server"
+
+
+@recipe_options("rollout.max_turns", "seed")
+def serve(
+    recipe: RunRecipe = None,
+    overrides: Overrides = None,
+    model: Model = None,
+    endpoint: EndpointUrl = None,
+    endpoint_model: EndpointModel = None,
+    host: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST",
+            help="Address to listen on. Any that other machines can reach needs a key.",
+            rich_help_panel=SERVER_PANEL,
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Port to listen on; 0 takes any free port.",
+            rich_help_panel=SERVER_PANEL,
+        ),
+    ] = 8000,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="Key that clients have to send. Prefer RSEARCH_API_KEY.",
+            rich_help_panel=SERVER_PANEL,
+        ),
+    ] = None,
+    max_waiting: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=10_000,
+            help="Most requests that wait for their turn; others are refused.",
+            rich_help_panel=SERVER_PANEL,
+        ),
+    ] = 64,
+    rate_limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Most requests a minute from one client address.",
+            show_default="none on this machine, 120 for others",
+            rich_help_panel=SERVER_PANEL,
+        ),
+    ] = None,
+    drain_seconds: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            help="How long requests may take to finish after SIGTERM or Ctrl-C.",
+            rich_help_panel=SERVER_PANEL,
+        ),
+    ] = 30.0,
+    exa_api_key: ExaKey = None,
+    openai_api_key: OpenaiKey = None,
+    cache_dir: CacheDir = None,
+    trust_settings: TrustSettings = False,
+    trust_remote_code: TrustRemoteCode = False,
+    *,
+    settings: Mapping[str, Any],
+) -> None:
+    """Serve a search agent over HTTP, with OpenAI's API.
+
+    Example: rsearch serve --model runs/quickstart
+    """
+    from rsearch_cli.key_flags import export_keys
+    from rsearch_cli.services.keys import read_key
+    from rsearch_cli.serving.server import check_key, name_model, open_listener
+    from rsearch_cli.serving.server import serve as run_server
+    from rsearch_cli.serving.settings import KEY_VARIABLE, ServeSettings
+    from rsearch_cli.workflows.ask import Agent
+
+    export_keys({"--api-key": api_key})
+    key = read_key(KEY_VARIABLE) or None
+    check_key(host, key)
+    use_services(exa_api_key=exa_api_key, openai_api_key=openai_api_key, cache_dir=cache_dir)
+    # Before the agent is opened, which may take minutes.
+    with (
+        open_listener(host, port) as listener,
+        Agent.from_pretrained(
+            model,
+            recipe=recipe,
+            endpoint=endpoint,
+            endpoint_model=endpoint_model,
+            overrides=overrides or (),
+            settings=settings,
+            trust_settings=trust_settings,
+            trust_remote_code=trust_remote_code,
+        ) as agent,
+    ):
+        served_as = name_model(agent.recipe, model or agent.recipe.policy.model)
+        limits = ServeSettings(key, max_waiting, rate_limit, drain_seconds)
+        run_server(agent, listener, served_as, limits)

@@ -1,0 +1,260 @@
+"""`POST /v1/chat/completions`: from a request to the engine, and its events back to the client."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any, Self
+
+from rsearch_cli.rollout.answer import AgentAnswer
+from rsearch_cli.rollout.events import AnswerText, Asked, Event, Finished, OnEvent, Thinking
+from rsearch_cli.runs.json_text import dump_json
+from rsearch_cli.serving.api_errors import ApiError, as_api_error, shutting_down
+from rsearch_cli.serving.chat_format import ChatWriter, EventWriter
+from rsearch_cli.serving.chat_request import ChatRequest, read_chat_request
+from rsearch_cli.serving.engine import ServingEngine
+from rsearch_cli.serving.guard import Message, Receive, Scope, Send
+from rsearch_cli.serving.metrics import ServerMetrics
+from rsearch_cli.serving.requests import AskRequest, QueueFull, Ticket
+from rsearch_cli.serving.settings import BODY_SECONDS, MAX_BODY_BYTES
+
+HOLD_SECONDS = 1.0
+"""How long the head of a stream waits for text, so that an early failure has its own status."""
+
+KEEP_ALIVE_SECONDS = 15.0
+"""A stream without news sends a comment this often, so that proxies keep it open."""
+
+SEND_SECONDS = 60.0
+"""A client that reads nothing for this long has hung up."""
+
+
+_LONGEST_RETRY = 30.0
+_STREAM_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    # nginx collects a response before it sends it, unless told otherwise.
+    (b"x-accel-buffering", b"no"),
+]
+_CONTRADICTED = "the policy's server broke off its answer and wrote another one; ask again"
+
+
+class ClientGone(Exception):
+    """The client has hung up; nothing more can be sent."""
+
+
+class ChatEndpoint:
+    """The ASGI app of the route.
+
+    Args:
+        engine: Answers.
+        model: The name of the model that is served.
+        metrics: Records how long clients wait.
+    """
+
+    def __init__(self, engine: ServingEngine, model: str, metrics: ServerMetrics) -> None:
+        self._engine = engine
+        self._model = model
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; a client that hangs up frees its place."""
+        arrived = time.perf_counter()
+        with suppress(ClientGone):
+            request = read_chat_request(await read_body(scope, receive), self._model)
+            async with _Progress(lambda on_event: self._submit(request, on_event)) as progress:
+                progress.watch(receive)
+                if request.stream:
+                    await self._stream(request, progress, send, arrived)
+                else:
+                    await self._answer(progress, send, arrived)
+            self._metrics.observe_answer(time.perf_counter() - arrived)
+
+    def _submit(self, request: ChatRequest, on_event: OnEvent) -> Ticket:
+        asked = AskRequest(
+            question=request.question,
+            history=request.history,
+            temperature=request.temperature,
+            style=request.style or "short",
+            max_tokens=request.max_tokens,
+        )
+        try:
+            return self._engine.submit(asked, on_event)
+        except QueueFull as error:
+            done = self._engine.counters
+            mean = done.seconds / max(1, done.requests["answered"])
+            seconds = min(_LONGEST_RETRY, mean)
+            raise ApiError(429, str(error), "server_busy", retry_after=seconds) from error
+
+    async def _answer(self, progress: _Progress, send: Send, arrived: float) -> None:
+        """Send the answer as one JSON document."""
+        writer = ChatWriter(self._model)
+        while True:
+            event = await progress.next()
+            self._observe(progress, event, arrived)
+            if isinstance(event, Finished):
+                await send_json(send, writer.whole(event.answer))
+                return
+
+    async def _stream(
+        self, request: ChatRequest, progress: _Progress, send: Send, arrived: float
+    ) -> None:
+        """Send server-sent events: one chunk for every event, and the end that OpenAI's has."""
+        first = await progress.hold(HOLD_SECONDS)
+        writer = ChatWriter(self._model)
+        events = EventWriter(writer)
+        await _send(
+            send, {"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS}
+        )
+        await _send_data(send, writer.chunk({"role": "assistant", "content": ""}))
+        try:
+            while True:
+                try:
+                    event = first.pop(0) if first else await progress.next(KEEP_ALIVE_SECONDS)
+                except TimeoutError:
+                    await _send_text(send, ": waiting\n\n")
+                    continue
+                self._observe(progress, event, arrived)
+                await _send_data(send, events.write(event))
+                if isinstance(event, Finished):
+                    break
+            if events.contradicted:
+                raise ApiError(502, _CONTRADICTED, "answer_restarted")
+            if request.include_usage:
+                await _send_data(send, writer.usage_chunk(event.answer))
+            await _send_text(send, "data: [DONE]\n\n")
+        except ClientGone:
+            raise
+        except Exception as error:
+            await _send_data(send, as_api_error(error).as_json())
+        await _send(send, {"type": "http.response.body", "body": b""})
+
+    def _observe(self, progress: _Progress, event: Event, arrived: float) -> None:
+        if not progress.has_text and isinstance(event, Thinking | AnswerText):
+            progress.has_text = True
+            self._metrics.observe_first_token(time.perf_counter() - arrived)
+
+
+class _Progress:
+    """The events of one request as they come; leaving the block gives the request up.
+
+    Attributes:
+        has_text: The model has written something.
+    """
+
+    def __init__(self, submit: Callable[[OnEvent], Ticket]) -> None:
+        self.has_text = False
+        self._submit = submit
+        self._inbox: asyncio.Queue[Event | Future[AgentAnswer] | ClientGone] = asyncio.Queue()
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+
+        def post(item: Event | Future[AgentAnswer]) -> None:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self._inbox.put_nowait, item)
+
+        self._ticket = self._submit(post)
+        self._ticket.future.add_done_callback(post)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+        self._ticket.cancel()
+
+    def watch(self, receive: Receive) -> None:
+        """Give the request up as soon as the client hangs up."""
+        self._watcher = asyncio.create_task(self._wait_for_hang_up(receive))
+
+    async def next(self, seconds: float | None = None) -> Event:
+        """Return the next event; the last one is `Finished`.
+
+        Raises:
+            TimeoutError: Nothing happened in this time.
+            ClientGone: The client hung up.
+            Exception: What the request failed with.
+        """
+        while True:
+            async with asyncio.timeout(seconds):
+                item = await self._inbox.get()
+            if isinstance(item, ClientGone):
+                raise item
+            if not isinstance(item, Future):
+                return item
+            if item.cancelled():  # by the engine, as it was closed
+                raise shutting_down()
+            item.result()
+
+    async def hold(self, seconds: float) -> list[Event]:
+        """Return the first events, up to the first that shows that the request can be answered."""
+        events: list[Event] = []
+        with suppress(TimeoutError):
+            while not events or isinstance(events[-1], Asked):
+                events.append(await self.next(seconds))
+        return events
+
+    async def _wait_for_hang_up(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._ticket.cancel()
+        self._inbox.put_nowait(ClientGone())
+
+
+async def read_body(scope: Scope, receive: Receive) -> bytes:
+    """Read the body of a request that must be JSON.
+
+    Raises:
+        ApiError: It is of another type, too large, or takes too long.
+        ClientGone: The client hung up.
+    """
+    headers = dict(scope["headers"])
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if kind != b"application/json":
+        raise ApiError(415, "send the header Content-Type: application/json", "unsupported_type")
+    too_large = ApiError(413, f"the body has more than {MAX_BODY_BYTES:,} bytes", "body_too_large")
+    if int(headers.get(b"content-length", b"0")) > MAX_BODY_BYTES:
+        raise too_large
+    body = b""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                body += message.get("body", b"")
+                if len(body) > MAX_BODY_BYTES:
+                    raise too_large
+                if not message.get("more_body"):
+                    return body
+    except TimeoutError:
+        raise ApiError(408, "the body did not arrive in time", "timeout") from None
+
+
+async def send_json(send: Send, value: Any, status: int = 200) -> None:
+    """Send a whole response; the text is ASCII, which can hold any text, lone surrogates too."""
+    body = dump_json(value, ensure_ascii=True).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    await _send(send, {"type": "http.response.start", "status": status, "headers": headers})
+    await _send(send, {"type": "http.response.body", "body": body})
+
+
+async def _send_data(send: Send, value: Any) -> None:
+    await _send_text(send, f"data: {dump_json(value, ensure_ascii=True)}\n\n")
+
+
+async def _send_text(send: Send, text: str) -> None:
+    await _send(send, {"type": "http.response.body", "body": text.encode(), "more_body": True})
+
+
+async def _send(send: Send, message: Message) -> None:
+    try:
+        async with asyncio.timeout(SEND_SECONDS):
+            await send(message)
+    except TimeoutError:
+        raise ClientGone from None

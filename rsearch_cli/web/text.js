@@ -1,0 +1,146 @@
+// Text from models, passages and files, shown without executing or reordering anything.
+
+const CONTROLS = new RegExp(
+  "[\\u0000-\\u0008\\u000b-\\u001f\\u007f-\\u009f\\u202a-\\u202e\\u2066-\\u206f\\ufff9-\\ufffb\\u{e0000}-\\u{e007f}]",
+  "gu",
+);
+// More marks on one letter than any script needs paint over the lines around it.
+const STACKED = /(\p{M}{8})\p{M}+/gu;
+
+/** Text in which control characters are visible: ␛ for an escape, [U+202E] for an override. */
+export function visible(text) {
+  return String(text ?? "")
+    .replaceAll("\r\n", "\n")
+    .replace(/[\u2028\u2029]/g, "\n")
+    .replace(CONTROLS, nameControl)
+    .replace(STACKED, "$1");
+}
+
+function nameControl(character) {
+  const code = character.codePointAt(0);
+  if (code < 0x20) return String.fromCodePoint(0x2400 + code);
+  if (code === 0x7f) return "\u2421";
+  return `[U+${code.toString(16).toUpperCase().padStart(4, "0")}]`;
+}
+
+/** An element: `el("button", {class: "button", type: "button", onclick: f}, "Stop")`. */
+export function el(name, attributes = {}, ...children) {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
+    else element.setAttribute(key, value === true ? "" : value);
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+/** An element for text from outside: control characters visible, direction isolated. */
+export function foreign(text, name = "bdi", attributes = {}) {
+  return el(name, { dir: name === "bdi" ? null : "auto", ...attributes }, visible(text));
+}
+
+/** A link, or the address as text if it is not one of the web. */
+export function webLink(address) {
+  let url = null;
+  try {
+    url = new URL(address);
+  } catch {
+    // Shown as text below.
+  }
+  if (url === null || !["http:", "https:"].includes(url.protocol)) return foreign(address);
+  return el(
+    "a",
+    { href: url.href, target: "_blank", rel: "noopener noreferrer", referrerpolicy: "no-referrer" },
+    el("bdi", {}, visible(url.host)),
+    el("span", { class: "visually-hidden" }, " (opens in a new tab)"),
+  );
+}
+
+const SHOWN_AT_FIRST = 8000;
+const PIECE = 20000;
+
+/**
+ * Fills an element with text of any length: the beginning, and a button for the rest.
+ *
+ * @param fill Puts a piece of the text into an element; by default as text.
+ */
+export function fillBounded(host, text, { fill = fillPlain, limit = SHOWN_AT_FIRST } = {}) {
+  const whole = visible(text);
+  if (whole.length <= limit * 1.25) {
+    host.replaceChildren();
+    fill(host, whole);
+    return;
+  }
+  host.replaceChildren();
+  fill(host, wellFormedSlice(whole, 0, limit));
+  const more = el(
+    "button",
+    { type: "button", class: "link-button show-all" },
+    `Show all ${whole.length.toLocaleString("en")} characters`,
+  );
+  more.addEventListener("click", () => {
+    more.remove();
+    for (let start = limit; start < whole.length; start += PIECE) {
+      const piece = el("div", { class: "text-piece" });
+      fill(piece, wellFormedSlice(whole, start, start + PIECE));
+      host.append(piece);
+    }
+  });
+  host.append("… ", more);
+}
+
+function fillPlain(host, text) {
+  host.append(text);
+}
+
+function wellFormedSlice(text, start, end) {
+  return text.slice(start, end).toWellFormed();
+}
+
+const STOP_WORDS = new Set(
+  ("a about after all also an and another any are as at be because been before being between both but by can " +
+    "could did do does during each for from had has have having he her here him his how however i if in into is " +
+    "it its many me more most my no nor not of on once only or other our out over own same she since so some such " +
+    "than that the their them then there these they this those through to too under until up upon us very was we " +
+    "were what when where which while who whom whose why will with would you your").split(" "),
+);
+
+function foldWord(word) {
+  return word
+    .normalize("NFKD")
+    .replace(/\p{M}/gu, "")
+    .toLowerCase()
+    .replace(/['\u2019]s$/u, "");
+}
+
+function* wordsOf(text) {
+  const segmenter = new Intl.Segmenter(undefined, { granularity: "word" });
+  for (const { segment, index, isWordLike } of segmenter.segment(text)) {
+    if (isWordLike) yield { word: foldWord(segment), start: index, end: index + segment.length };
+  }
+}
+
+/** The words of an answer or a sentence that are worth marking in a passage. */
+export function markedWords(text) {
+  const words = [...wordsOf(String(text ?? "").slice(0, 4000))].map(({ word }) => word);
+  const telling = words.filter((word) => !STOP_WORDS.has(word));
+  return new Set(telling.length ? telling : words);
+}
+
+/** Appends text to an element, with `<mark>` around words of a set; neighbours share a mark. */
+export function appendMarked(host, text, words) {
+  const spans = [];
+  for (const { word, start, end } of wordsOf(text)) {
+    if (!words.has(word)) continue;
+    const last = spans.at(-1);
+    if (last && /^[\s\p{P}]{1,2}$/u.test(text.slice(last.end, start))) last.end = end;
+    else spans.push({ start, end });
+  }
+  let at = 0;
+  for (const { start, end } of spans) {
+    host.append(text.slice(at, start), el("mark", {}, text.slice(start, end)));
+    at = end;
+  }
+  host.append(text.slice(at));
+}
