@@ -58,6 +58,23 @@ class StderrHandler(logging.Handler):
         return drawn.get()
 
 
+class OtherLibraries(logging.Handler):
+    """Passes on what other libraries log: errors as warnings of one line, the rest to debugging.
+
+    Without a handler of the root logger, Python or `logging.basicConfig` would print all of it.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log the record as a message of this package."""
+        message = f"{record.name}: {record.getMessage()}"
+        logger = logging.getLogger(f"{PACKAGE}.libraries")
+        is_error = record.levelno >= logging.ERROR
+        if is_error:
+            logger.warning("%s", message.partition("\n")[0])
+        if record.exc_info or not is_error:
+            logger.debug("%s", message, exc_info=record.exc_info)
+
+
 def _lines(record: logging.LogRecord) -> list[str]:
     message = _FOREIGN_BREAK.sub(" ", printable(record.getMessage()))
     if record.levelno < logging.INFO:
@@ -72,16 +89,19 @@ def _lines(record: logging.LogRecord) -> list[str]:
 
 @contextmanager
 def log_to_stderr() -> Iterator[None]:
-    """Show the package's messages on stderr for a `with` block."""
-    logger = logging.getLogger(PACKAGE)
+    """Show the package's messages on stderr for a `with` block, and errors of other libraries."""
+    logger, root = logging.getLogger(PACKAGE), logging.getLogger()
     handler, level, propagate = StderrHandler(), logger.level, logger.propagate
+    others = OtherLibraries()
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     # A library may give the root logger a handler of its own.
     logger.propagate = False
+    root.addHandler(others)
     try:
         yield
     finally:
+        root.removeHandler(others)
         logger.removeHandler(handler)
         logger.setLevel(level)
         logger.propagate = propagate
