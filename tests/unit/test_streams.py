@@ -208,6 +208,7 @@ ALLOWED = {
     "streams.py": None,
     "ui/stderr_log.py": {"sys.stderr.write"},
     "services/spend.py": {"os.write"},
+    "serving/mcp_stdio.py": {"os.write"},
 }
 RAW = {"streams.py", "session/screen.py", "ui/output.py"}
 
