@@ -27,7 +27,7 @@ from rsearch_cli.errors import UsageError
 from rsearch_cli.ui.output import print_json
 
 
-@recipe_options("rollout.max_turns", "seed")
+@recipe_options("rollout.max_turns", "seed", "dialogue.follow_up", "dialogue.style")
 def infer(
     question: Annotated[
         str | None, typer.Argument(help="The question. Without one, an interactive session opens.")

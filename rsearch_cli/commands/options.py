@@ -17,9 +17,11 @@ from rsearch_cli.recipe.flags import FLAGS, RecipeFlag, describe_flag, read_valu
 RECIPE_PANEL, RUN_PANEL = "Recipe", "Run folder"
 QUESTION_PANEL, MODEL_PANEL, TRAINING_PANEL = "Questions", "Model", "Training"
 REWARD_PANEL, SERVICES_PANEL = "Rollout and reward", "Services"
+ANSWER_PANEL = "Conversation and answers"
 WANDB_PANEL, HUB_PANEL = "Weights & Biases", "Hugging Face Hub"
 
 _PANELS = {
+    "dialogue": ANSWER_PANEL,
     "questions": QUESTION_PANEL,
     "policy": MODEL_PANEL,
     "reward": REWARD_PANEL,

@@ -46,6 +46,11 @@ class Writer(Protocol):
     """Writes a text of its own, apart from any rollout."""
 
     @property
+    def name(self) -> str:
+        """What it is, for messages."""
+        ...
+
+    @property
     def is_local(self) -> bool:
         """Whether it runs on local weights, which only one thread may use at a time."""
         ...
@@ -112,6 +117,7 @@ class PolicyWriter:
     """
 
     def __init__(self, policy: Policy, recipe: Recipe) -> None:
+        self.name = "the model itself"
         self._policy = policy
         self._recipe = recipe
         self.is_local = isinstance(policy, LocalPolicy)
@@ -182,6 +188,7 @@ class EndpointWriter:
             endpoint.service.timeout_seconds,
             "dialogue.history_tokens or search.passage_chars",
         )
+        self.name = f"{endpoint.model} at {self._line.url}"
         self._client = services.client(WRITER)
         self._loop = services.loop
 

@@ -42,7 +42,7 @@ class DialogueConfig(BaseConfig):
     )
     style: Literal["short", "paragraph"] = Field(
         "short",
-        description="Length of an answer; paragraph adds one whose sentences cite the passages "
+        description="Answer in short, or also with a paragraph whose sentences cite the passages "
         "that hold their words.",
     )
     writer: Literal["auto", "policy", "endpoint", "none"] = Field(

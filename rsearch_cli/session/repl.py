@@ -1,7 +1,7 @@
 """The read-eval-print loop of `rsearch infer`: questions and slash commands.
 
-Each question stands alone: earlier ones are not put into the context, because the model is trained
-on single questions and its context is short.
+The model is trained on single questions, and its context is short: a follow-up question is
+rewritten into one of its own, and earlier turns are not put into the context.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 # A question may start with a path such as /etc/hosts.
 _COMMAND = re.compile(r"/(\w*)(?:\s+(.*))?")
 _KEYS = """\
-Each question stands alone: the agent does not remember earlier ones.
 Alt-Enter inserts a line break; the arrow keys recall earlier questions.
 Ctrl-C stops an answer. Ctrl-D, or Ctrl-C twice at an empty prompt, leaves."""
 _AUTHOR_WIDTH = len("prompt")
@@ -46,6 +45,7 @@ class Session:
     def __init__(self, agent: Agent, screen: Screen) -> None:
         self._agent = agent
         self._screen = screen
+        self._conversation = agent.start_conversation()
         self._answers: list[AgentAnswer] = []
         self._saved: set[Path] = set()
 
@@ -86,7 +86,9 @@ class Session:
 
     def _ask(self, question: str) -> None:
         try:
-            answer = self._agent.ask(question, self._screen)
+            answer = self._conversation.ask(
+                question, self._screen, on_asked=self._screen.show_question
+            )
         except RsearchError as error:
             self._screen.give_up()
             logger.error(str(error))
@@ -156,11 +158,17 @@ class Session:
                 answers = count(len(self._answers), "answer", "answers")
                 self._screen.print(f"saved {answers} to {path}")
 
+    def start_afresh(self, argument: str) -> None:
+        """Start a new conversation, without the earlier turns."""
+        self._conversation = self._agent.start_conversation()
+        self._screen.print("new conversation")
+
     def show_help(self, argument: str) -> None:
         """List the commands."""
         for name, (action, usage) in COMMANDS.items():
             first = (action.__doc__ or "").splitlines()[0]
             self._screen.print(f"{'/' + name + usage:<12}{first}")
+        self._screen.print(self._agent.describe_follow_ups())
         for line in _KEYS.splitlines():
             self._screen.print(line)
 
@@ -175,6 +183,7 @@ COMMANDS: Mapping[str, tuple[Callable[[Session, str], None], str]] = MappingProx
         "plan": (Session.show_plan, ""),
         "trace": (Session.show_trace, ""),
         "save": (Session.save, " FILE"),
+        "new": (Session.start_afresh, ""),
         "help": (Session.show_help, ""),
         "quit": (Session.leave, ""),
     }

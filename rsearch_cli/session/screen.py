@@ -20,10 +20,11 @@ from rsearch_cli.rollout.answer import AgentAnswer
 from rsearch_cli.rollout.citations import Citation
 from rsearch_cli.streams import write_stdout
 from rsearch_cli.terminal import on_one_line, printable
-from rsearch_cli.types import NodeResult, SearchPlan
+from rsearch_cli.types import FollowUp, NodeResult, Paragraph, SearchPlan
 
 _INDENT = "  "
 _SNIPPET_CHARS = 160
+_QUOTED_CHARS = 60
 _CITED_AT_ONCE = 5
 _CONTEXT = 16
 
@@ -63,6 +64,15 @@ class Screen:
         self._end_line()
         self._write(on_one_line(text) + "\n", **style)
 
+    def show_question(self, asked: FollowUp) -> None:
+        """Show how a follow-up question is asked, or why it is asked as typed."""
+        if asked.asked_as is not None:
+            self._end_line()
+            self._write("asked as  ", fg="cyan")
+            self._write(on_one_line(asked.asked_as) + "\n")
+        elif asked.note is not None:
+            self.print(asked.note, fg="yellow")
+
     def on_text(self, text: str) -> None:
         """Show what is new since the last call."""
         if text.startswith(THINK + self._turn) and self._turn:
@@ -95,7 +105,7 @@ class Screen:
             self.print(_INDENT + line, fg="yellow" if result.error else None)
 
     def finish(self, answer: AgentAnswer) -> None:
-        """Complete an answer: citation numbers, the passages, and the cost."""
+        """Complete an answer: citation numbers, the long answer, the passages, and the cost."""
         last_block = self._end_turn()
         cited, text = answer.citations, answer.answer
         marks = "".join(f"[{c.number}]" for c in cited if c.contains_answer)
@@ -105,16 +115,40 @@ class Screen:
             self.print(f"answer  {text} {marks}", bold=True)
         elif marks:
             self._write(f" {marks}", fg="cyan")
-        for citation in cited[:_CITED_AT_ONCE]:
+        numbers = set(range(1, _CITED_AT_ONCE + 1))
+        if answer.paragraph is not None:
+            self._show_paragraph(answer.paragraph)
+            numbers.update(n for s in answer.paragraph.sentences for n in s.numbers)
+        shown = [citation for citation in cited if citation.number in numbers]
+        for citation in shown:
             self.print(_INDENT + citation_line(citation))
-        if len(cited) > _CITED_AT_ONCE:
-            self.print(f"{_INDENT}and {len(cited) - _CITED_AT_ONCE} more: /sources", dim=True)
+        if len(cited) > len(shown):
+            self.print(f"{_INDENT}and {len(cited) - len(shown)} more: /sources", dim=True)
         self.print(answer.cost, dim=True)
 
     def give_up(self) -> None:
         """End the output of an interrupted answer."""
         self._begin_turn()
         self._end_line()
+
+    def _show_paragraph(self, paragraph: Paragraph) -> None:
+        """Show a long answer, and below it what is wrong with its sentences."""
+        if paragraph.note is not None:
+            self.print(paragraph.note, fg="yellow")
+            return
+        self._end_line()
+        self._write("in full  ", fg="cyan")
+        for number, sentence in enumerate(paragraph.sentences):
+            text = " " * (number > 0) + on_one_line(sentence.text)
+            self._write(text, fg=None if sentence.supported else "yellow")
+            self._write(f" {sentence.marks}", fg="cyan")
+        for sentence in paragraph.sentences:
+            if sentence.problem is not None:
+                start = shorten(flatten(sentence.text), _QUOTED_CHARS)
+                self.print(f'{_INDENT}"{start}": {sentence.problem}', fg="yellow")
+            if sentence.dropped:
+                numbers = ", ".join(map(str, sentence.dropped))
+                self.print(f"{_INDENT}there is no passage {numbers}", fg="yellow")
 
     def _begin_turn(self) -> None:
         self._turn = ""

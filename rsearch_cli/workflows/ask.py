@@ -195,6 +195,14 @@ class Agent:
         """Whether there is a model for `condense` and `write_paragraph`."""
         return self._writer is not None
 
+    def describe_follow_ups(self) -> str:
+        """Return in a sentence whether follow-up questions are understood, and how."""
+        if not self.recipe.dialogue.follow_up:
+            return "Each question stands alone: dialogue.follow_up is false."
+        if self._writer is None:
+            return f"Each question stands alone: {explain_missing(self.recipe)}."
+        return f"A follow-up question is rewritten by {self._writer.name} before it is asked."
+
     def condense(self, history: Sequence[Turn], question: str) -> FollowUp:
         """Rewrite a question into one that can be understood without the conversation.
 

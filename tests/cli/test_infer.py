@@ -29,8 +29,8 @@ SMALL = [
 ]  # fmt: skip
 
 RESULT_KEYS = {
-    "question", "thinking", "plans", "answer", "citations", "stop", "searches", "failed_searches",
-    "tokens", "seconds", "usd",
+    "question", "asked_as", "note", "thinking", "plans", "answer", "paragraph", "citations",
+    "stop", "searches", "failed_searches", "tokens", "seconds", "usd",
 }  # fmt: skip
 
 

@@ -24,6 +24,7 @@ ASKED = "And which region is it in?"
 class Scripted:
     """A writer with fixed replies; an exception is raised."""
 
+    name = "a script"
     is_local = False
 
     def __init__(self, *replies: str | Exception) -> None:

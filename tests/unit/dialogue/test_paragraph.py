@@ -46,6 +46,7 @@ def make_answer(text: str | None = "Nanpon Drahos", passages: Sequence[Passage] 
 
 
 class Scripted:
+    name = "a script"
     is_local = False
 
     def __init__(self, reply: str | Exception = "") -> None:

@@ -12,6 +12,7 @@ from rsearch_cli.session.input import PipeInput, open_input
 from rsearch_cli.session.repl import COMMANDS, Session
 from rsearch_cli.session.screen import Screen
 from rsearch_cli.terminal import printable
+from rsearch_cli.types import FollowUp
 
 pytestmark = pytest.mark.usefixtures("messages_on_stderr")
 
@@ -26,9 +27,18 @@ class Answering:
         self.answer = answer
         self.recipe = answer.recipe
         self.asked: list[str] = []
+        self.conversations = 0
 
-    def ask(self, text, observer=None):
+    def start_conversation(self):
+        self.conversations += 1
+        return self
+
+    def describe_follow_ups(self):
+        return "Follow-ups are understood."
+
+    def ask(self, text, observer=None, *, on_asked=None):
         self.asked.append(text)
+        on_asked(FOLLOW_UPS.get(text, FollowUp(text)))
         observer.on_text("<answer> Dub")
         if text in FAILURES:
             raise FAILURES[text]
@@ -36,6 +46,10 @@ class Answering:
         return self.answer
 
 
+FOLLOW_UPS = {
+    "And his?": FollowUp("And his?", "What is \x1b[1mStoker's?"),
+    "And hers?": FollowUp("And hers?", note="asked as typed: \x1b[1mno server"),
+}
 FAILURES = {
     "broke?": BudgetExceeded("no \x1b[1mmoney"),
     "long?": PolicyError("too long"),
@@ -135,6 +149,21 @@ def test_help_has_a_line_for_every_command(talk):
     lines = talk("/help")[1].splitlines()
     assert [line.split()[0] for line in lines[: len(COMMANDS)]] == [f"/{n}" for n in COMMANDS]
     assert all(len(line.split()) > 1 for line in lines)
+
+
+def test_how_a_follow_up_is_asked_is_shown(talk):
+    _, out, _ = talk("Who?", "And his?", "And hers?")
+    assert out.count("asked") == 2
+    assert "\nasked as  What is \ufffd[1mStoker's?\nanswer  Dublin [1]\n" in out
+    assert "\nasked as typed: \ufffd[1mno server\nanswer  Dublin [1]\n" in out
+
+
+def test_a_new_conversation_starts_and_answers_are_kept(make_answer, capsys):
+    agent = Answering(make_answer())
+    Session(agent, Screen()).run(Lines("Who?", "/new", "/plan"))
+    assert agent.conversations == 2
+    out = capsys.readouterr().out
+    assert "\nnew conversation\nA: author of Dracula (General)\n" in out
 
 
 def test_leaving_leaves(talk):

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rsearch_cli.protocol.plan import PlanReading, read_plan
 from rsearch_cli.rollout.citations import cite
 from rsearch_cli.session.screen import Screen, citation_line, plan_lines, result_lines, trace_lines
-from rsearch_cli.types import NodeResult, Passage, PlanNode, SearchPlan, SearchRound, Segment
+from rsearch_cli.types import (
+    NodeResult,
+    Paragraph,
+    Passage,
+    PlanNode,
+    SearchPlan,
+    SearchRound,
+    Segment,
+    Sentence,
+)
 
 
 @pytest.fixture
@@ -210,3 +221,32 @@ def test_the_trace_tells_who_wrote_what(make_answer):
         ("system", "A: x"),
         ("system", "</result>"),
     ]
+
+
+def test_a_long_answer_is_shown_with_what_is_wrong_with_it(screen, capsys, make_answer):
+    sentences = (
+        Sentence("Stoker was born in Dublin.", (1, 2)),
+        Sentence("He \x1b[1mleft.", (2,), "the passages do not contain \x1b[1mleft", (9, 8)),
+    )
+    screen.finish(replace(make_answer(), paragraph=Paragraph(sentences)))
+    assert capsys.readouterr().out.startswith(
+        "answer  Dublin [1]\n"
+        "in full  Stoker was born in Dublin. [1][2] He \ufffd[1mleft. [2][unsupported]\n"
+        '  "He [1mleft.": the passages do not contain \ufffd[1mleft\n'
+        "  there is no passage 9, 8\n"
+        "  [1] Bram Stoker (https://x.org/s)\n"
+    )
+
+
+def test_why_there_is_no_long_answer_is_shown(screen, capsys, make_answer):
+    screen.finish(replace(make_answer(), paragraph=Paragraph((), "no paragraph: none")))
+    assert capsys.readouterr().out.startswith("answer  Dublin [1]\nno paragraph: none\n  [1] ")
+
+
+def test_passages_that_a_long_answer_cites_are_listed(screen, capsys, make_answer):
+    node = PlanNode("A", "x", "General")
+    found = NodeResult(node, (), tuple(Passage(str(i), f"T{i}", "x") for i in range(8)))
+    rounds = (SearchRound(SearchPlan((node,)), (), (found,)),)
+    sentence = Sentence("x", (7,))
+    screen.finish(replace(make_answer(rounds=rounds), paragraph=Paragraph((sentence,))))
+    assert "  [5] T4 (4)\n  [7] T6 (6)\n  and 2 more: /sources\n" in capsys.readouterr().out
