@@ -60,42 +60,74 @@ export function webLink(address) {
 const SHOWN_AT_FIRST = 8000;
 const PIECE = 20000;
 
-/**
- * Fills an element with text of any length: the beginning, and a button for the rest.
- *
- * @param fill Puts a piece of the text into an element; by default as text.
- */
-export function fillBounded(host, text, { fill = fillPlain, limit = SHOWN_AT_FIRST } = {}) {
-  const whole = visible(text);
-  if (whole.length <= limit * 1.25) {
-    host.replaceChildren();
-    fill(host, whole);
-    return;
+/** Text of any length, which may grow: the beginning, and a button that shows the rest. */
+export class BoundedText {
+  /**
+   * @param host The element to fill.
+   * @param fill Puts a piece of visible text into an element.
+   */
+  constructor(host, { fill = (element, text) => element.append(text), limit = SHOWN_AT_FIRST } = {}) {
+    this.host = host;
+    this.fill = fill;
+    this.limit = limit;
+    this.text = "";
+    this.shown = 0;
+    this.expanded = false;
+    this.more = el("button", { type: "button", class: "link-button show-all" });
+    this.more.addEventListener("click", () => {
+      this.expanded = true;
+      this.more.remove();
+      this.showRest();
+    });
   }
-  host.replaceChildren();
-  fill(host, wellFormedSlice(whole, 0, limit));
-  const more = el(
-    "button",
-    { type: "button", class: "link-button show-all" },
-    `Show all ${whole.length.toLocaleString("en")} characters`,
-  );
-  more.addEventListener("click", () => {
-    more.remove();
-    for (let start = limit; start < whole.length; start += PIECE) {
+
+  set(text) {
+    const whole = String(text ?? "");
+    if (whole === this.text) return;
+    const grown = this.expanded && whole.startsWith(this.text);
+    this.text = whole;
+    if (grown) this.showRest();
+    else this.showStart();
+  }
+
+  showStart() {
+    const isLong = this.text.length > this.limit * 1.25;
+    this.expanded = false;
+    this.shown = isLong ? cutBefore(this.text, this.limit) : this.text.length;
+    this.host.replaceChildren();
+    this.fill(this.host, visible(this.text.slice(0, this.shown)));
+    if (!isLong) return;
+    this.more.textContent = `Show all ${this.text.length.toLocaleString("en")} characters`;
+    this.host.append("… ", this.more);
+  }
+
+  /** Adds what is not shown, in pieces with pauses: the page stays usable. */
+  async showRest() {
+    if (this.filling) return;
+    this.filling = true;
+    while (this.expanded && this.shown < this.text.length) {
+      const end = cutBefore(this.text, this.shown + PIECE);
       const piece = el("div", { class: "text-piece" });
-      fill(piece, wellFormedSlice(whole, start, start + PIECE));
-      host.append(piece);
+      this.fill(piece, visible(this.text.slice(this.shown, end)));
+      this.host.append(piece);
+      this.shown = end;
+      await new Promise((resolve) => setTimeout(resolve));
     }
-  });
-  host.append("… ", more);
+    this.filling = false;
+  }
 }
 
-function fillPlain(host, text) {
-  host.append(text);
+/** Fills an element with text of any length, as `BoundedText` does. */
+export function fillBounded(host, text, options = {}) {
+  new BoundedText(host, options).set(text);
 }
 
-function wellFormedSlice(text, start, end) {
-  return text.slice(start, end).toWellFormed();
+/** Where to cut a text: at most at `end`, after white space if some is near, never in a pair. */
+function cutBefore(text, end) {
+  if (end >= text.length) return text.length;
+  const near = text.slice(end - 200, end).search(/\s\S*$/u);
+  if (near >= 0) return end - 200 + near + 1;
+  return /[\ud800-\udbff]/.test(text[end - 1]) ? end - 1 : end;
 }
 
 const STOP_WORDS = new Set(

@@ -28,7 +28,7 @@ function applyTheme(theme, button) {
   else delete document.documentElement.dataset.theme;
   const name = THEMES.includes(theme) ? theme : "system";
   if (button === null) return;
-  button.textContent = { system: "Auto", light: "Light", dark: "Dark" }[name];
+  button.textContent = { system: "◐ Auto", light: "○ Light", dark: "● Dark" }[name];
   button.setAttribute("aria-label", `Colours: ${name}; switch`);
   button.title = `Colours: ${name}`;
 }

@@ -1,0 +1,321 @@
+// The page of `rsearch serve`: the conversation, its controls and the keyboard.
+
+import { answerAsMarkdown, answerAsText } from "./answer_view.js";
+import { ask, AskError, readModel, setKey } from "./api.js";
+import { deleteAllConversations, deleteConversation, listConversations, saveConversation } from "./history.js";
+import { showCitation, showNode } from "./passages.js";
+import { el, visible } from "./text.js";
+import { setUpTheme } from "./theme.js";
+import { applyEvent, messagesFor, newTurn, storedTurn } from "./turn.js";
+import { describeProgress, TurnView } from "./turn_view.js";
+
+const CURRENT_KEY = "rsearch.current";
+const ANNOUNCE_EVERY = 1500;
+const byId = (id) => document.getElementById(id);
+
+let model = null;
+let conversation = newConversation();
+let running = null; // {turn, controller} of the question that is being answered
+
+const actions = {
+  openCitation: (turn, citation, text) => showCitation(citation, text),
+  openNode: (turn, plan, label) => showNode(plan, label, turn.answer, turn.outcome === "running"),
+  copy: (turn, format) => copyText(format === "markdown" ? answerAsMarkdown(turn) : answerAsText(turn)),
+  retry: (turn) => {
+    if (running) return;
+    conversation.turns = conversation.turns.filter((one) => one !== turn);
+    conversation.views.get(turn).close();
+    conversation.views.delete(turn);
+    answer(turn.question);
+  },
+};
+
+function newConversation() {
+  return { id: crypto.getRandomValues(new Uint32Array(3)).join("-"), turns: [], views: new Map() };
+}
+
+/** Asks a question and shows the answer as it comes. */
+async function answer(question) {
+  const turn = newTurn(question);
+  const own = conversation;
+  const history = byId("follow-up").checked ? own.turns : [];
+  const messages = messagesFor(history, question);
+  own.turns.push(turn);
+  addView(own, turn);
+  running = { turn, controller: new AbortController() };
+  const { controller } = running;
+  paintControls();
+  own.views.get(turn).element.scrollIntoView({ block: "start" });
+  try {
+    await askWithKey({ messages, signal: controller.signal, onEvent: (event) => follow(own, turn, event) });
+    if (turn.outcome === "running") throw new AskError("The server ended without an answer.");
+  } catch (error) {
+    fail(turn, error, controller.signal.aborted);
+  }
+  running = null;
+  own.views.get(turn)?.update();
+  announce(describeProgress(turn), true);
+  keep(own);
+  paintControls();
+}
+
+/** Ends a turn that has no whole answer. */
+function fail(turn, error, isStopped) {
+  if (turn.outcome === "done") return;
+  turn.outcome = isStopped ? "stopped" : "failed";
+  if (isStopped) return;
+  const { title, detail, wait } =
+    error instanceof AskError ? error : { title: "The page failed.", detail: String(error), wait: null };
+  turn.error = { title, detail, wait };
+}
+
+function follow(own, turn, event) {
+  applyEvent(turn, event);
+  own.views.get(turn)?.update();
+  announce(describeProgress(turn));
+}
+
+/** Asks, and once more with the key that the person gives if the server wants one. */
+async function askWithKey(request) {
+  const options = { style: byId("style").value, ...(byId("follow-up").checked ? {} : { follow_up: false }) };
+  for (;;) {
+    try {
+      return await ask({ ...request, model: model?.id ?? "rsearch", options });
+    } catch (error) {
+      if (error.status !== 401 || !(await promptForKey())) throw error;
+      readModel().then(showModel, () => {});
+    }
+  }
+}
+
+function promptForKey() {
+  const dialog = byId("key");
+  byId("key-field").value = "";
+  dialog.returnValue = "";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener(
+      "close",
+      () => {
+        const key = byId("key-field").value.trim();
+        byId("key-field").value = "";
+        const given = dialog.returnValue === "given" && key !== "";
+        if (given) setKey(key);
+        resolve(given);
+      },
+      { once: true },
+    );
+  });
+}
+
+function addView(own, turn) {
+  const view = new TurnView(turn, actions);
+  view.onPaint = () => followEnd();
+  own.views.set(turn, view);
+  byId("turns").append(view.element);
+  view.paint(); // graphs need to know their width
+  byId("welcome").hidden = true;
+}
+
+let stickToEnd = true;
+
+/** Keeps the end in view while an answer grows, unless the person has scrolled away from it. */
+function followEnd() {
+  if (stickToEnd) window.scrollTo({ top: document.documentElement.scrollHeight });
+}
+
+/** Tells a screen reader what goes on, the latest state only, every so often. */
+function announce(text, now = false) {
+  announce.next = text;
+  clearTimeout(now ? announce.timer : undefined);
+  if (announce.timer && !now) return;
+  const speak = () => {
+    announce.timer = null;
+    announce.at = Date.now();
+    if (byId("progress").textContent !== announce.next) byId("progress").textContent = announce.next;
+  };
+  const wait = ANNOUNCE_EVERY - (Date.now() - (announce.at ?? 0));
+  if (now || wait <= 0) speak();
+  else announce.timer = setTimeout(speak, wait);
+}
+
+async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    // Only pages of https and of this machine may write there; the older way needs a selection.
+    const field = el("textarea", { class: "visually-hidden", "aria-hidden": "true" });
+    field.value = text;
+    document.body.append(field);
+    field.select();
+    const copied = document.execCommand("copy");
+    field.remove();
+    return copied;
+  }
+}
+
+// Conversations
+
+function keep(own) {
+  if (own.turns.length === 0 || own.isDeleted) return;
+  const title = visible(own.turns[0].question).slice(0, 120).toWellFormed();
+  saveConversation({ id: own.id, title, at: Date.now(), turns: own.turns.map(storedTurn) });
+  remember(own.id);
+}
+
+function remember(id) {
+  try {
+    if (id === null) sessionStorage.removeItem(CURRENT_KEY);
+    else sessionStorage.setItem(CURRENT_KEY, id);
+  } catch {
+    // Then a reload begins a new conversation.
+  }
+}
+
+function openConversation(stored = null) {
+  running?.controller.abort();
+  conversation.views.forEach((view) => view.close());
+  conversation = newConversation();
+  remember(stored?.id ?? null);
+  if (stored) {
+    Object.assign(conversation, { id: stored.id, turns: stored.turns });
+    stored.turns.forEach((turn) => addView(conversation, turn));
+  }
+  byId("welcome").hidden = conversation.turns.length > 0;
+  byId("question").focus();
+}
+
+function showHistory() {
+  const list = byId("conversations");
+  const entries = listConversations().map((stored) => {
+    const reopen = el(
+      "button",
+      { type: "button", class: "reopen" },
+      el("bdi", { class: "title" }, visible(stored.title ?? "Conversation")),
+      el("span", { class: "muted small number" }, describeConversation(stored)),
+    );
+    reopen.addEventListener("click", () => {
+      byId("history").close();
+      openConversation(stored);
+    });
+    const name = `Delete ${visible(stored.title ?? "Conversation")}`;
+    const remove = el("button", { type: "button", class: "button quiet", "aria-label": name }, "Delete");
+    remove.addEventListener("click", () => forget(stored.id));
+    return el("li", { class: stored.id === conversation.id ? "current" : null }, reopen, remove);
+  });
+  list.replaceChildren(...(entries.length ? entries : [el("li", { class: "muted" }, "Nothing yet.")]));
+  byId("delete-all").hidden = entries.length === 0;
+  if (!byId("history").open) byId("history").showModal();
+}
+
+function describeConversation({ at, turns }) {
+  const when = new Date(at).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+  return `${when} · ${turns.length} ${turns.length === 1 ? "question" : "questions"}`;
+}
+
+function forget(id) {
+  if (id === null) deleteAllConversations();
+  else deleteConversation(id);
+  if (id === null || id === conversation.id) {
+    conversation.isDeleted = true;
+    openConversation();
+  }
+  showHistory();
+  byId("history").querySelector("button.close").focus();
+}
+
+// Controls
+
+function paintControls() {
+  const isRunning = running !== null;
+  byId("send").hidden = isRunning;
+  byId("stop").hidden = !isRunning;
+}
+
+function submit() {
+  const question = byId("question").value.trim();
+  if (question === "" || running) return;
+  byId("question").value = "";
+  answer(question);
+}
+
+function stop() {
+  running?.controller.abort();
+}
+
+function showModel(found) {
+  model = found;
+  byId("model").textContent = visible(found.rsearch?.name ?? found.id);
+  const examples = Array.isArray(found.rsearch?.examples) ? found.rsearch.examples.slice(0, 4) : [];
+  const buttons = examples.map((text) => {
+    const button = el("button", { type: "button", class: "button" }, el("bdi", {}, visible(text)));
+    button.addEventListener("click", () => running || answer(text));
+    return button;
+  });
+  byId("examples").replaceChildren(...buttons);
+}
+
+function onKey(event) {
+  const isField = event.target.closest("input, textarea, select") !== null;
+  const isOpen = document.querySelector("dialog[open]") !== null;
+  if (event.key === "Escape" && !isOpen && running) {
+    event.preventDefault();
+    stop();
+  }
+  if (isField || isOpen || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === "?") byId("help").showModal();
+  if (event.key === "/") {
+    event.preventDefault();
+    byId("question").focus();
+  }
+}
+
+function setUpDialogs() {
+  for (const dialog of document.querySelectorAll("dialog")) {
+    dialog.querySelector(".close").addEventListener("click", () => dialog.close());
+    dialog.addEventListener("click", (event) => {
+      // The dialog itself is hit only outside of what it contains: on its backdrop or its padding.
+      const box = dialog.getBoundingClientRect();
+      const isInside = event.clientX >= box.left && event.clientX <= box.right && event.clientY >= box.top && event.clientY <= box.bottom;
+      if (event.target === dialog && !isInside) dialog.close();
+    });
+  }
+  byId("key-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    byId("key").close("given");
+  });
+}
+
+function setUp() {
+  setUpTheme(byId("theme"));
+  setUpDialogs();
+  byId("ask").addEventListener("submit", (event) => {
+    event.preventDefault();
+    submit();
+  });
+  byId("question").addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    submit();
+  });
+  byId("stop").addEventListener("click", stop);
+  byId("new").addEventListener("click", () => openConversation());
+  byId("open-history").addEventListener("click", showHistory);
+  byId("open-help").addEventListener("click", () => byId("help").showModal());
+  byId("delete-all").addEventListener("click", () => forget(null));
+  document.addEventListener("keydown", onKey);
+  window.addEventListener("scroll", () => {
+    const left = document.documentElement.scrollHeight - window.innerHeight - window.scrollY;
+    stickToEnd = left < 120;
+  });
+  const current = listConversations().find(({ id }) => id === sessionStorage.getItem(CURRENT_KEY));
+  if (current) openConversation(current);
+  byId("question").focus();
+  const refused = async (error) => {
+    if (error.status === 401 && (await promptForKey())) readModel().then(showModel, refused);
+  };
+  readModel().then(showModel, refused);
+}
+
+setUp();

@@ -1,0 +1,62 @@
+// The side panel with passages: of one citation, or of one search.
+
+import { appendMarked, BoundedText, el, foreign, markedWords, visible, webLink } from "./text.js";
+
+const panel = document.getElementById("passages");
+const panelTitle = document.getElementById("passages-title");
+const panelBody = document.getElementById("passages-body");
+
+/** Shows the passage of a citation with the words of a text marked. */
+export function showCitation(citation, text) {
+  const found = citation.nodes?.length ? `Found by ${citation.nodes.map(visible).join(", ")}` : "";
+  showPanel(`Source ${citation.number}`, [passageView(citation, markedWords(text), found)]);
+}
+
+/** Shows what a node of a plan found, or why it found nothing. */
+export function showNode(plan, label, answer, isRunning) {
+  const node = plan.nodes.find((one) => one.label === label);
+  const result = plan.results.find((one) => one.node === label);
+  const about = [el("span", {}, "Source ", foreign(cut(node.source)))];
+  if (result?.expansion?.length) {
+    about.push(el("span", {}, "Added to the query: ", foreign(cut(result.expansion.join(" ")))));
+  }
+  if (result?.cached) about.push(el("span", {}, "From the cache"));
+  const parts = [el("p", { class: "passage-meta muted small" }, ...about)];
+  if (!result) parts.push(el("p", {}, isRunning ? "Not searched yet." : "Not searched."));
+  else if (result.error) parts.push(el("p", { class: "note bad" }, "The search failed: ", foreign(cut(result.error))));
+  else if (result.passages.length === 0) parts.push(el("p", {}, "Nothing was found."));
+  const words = markedWords(answer);
+  parts.push(...(result?.passages ?? []).map((passage) => passageView(passage, words, "")));
+  showPanel(`${cut(node.label, 20)}: ${cut(node.query)}`, parts);
+}
+
+function passageView(passage, words, note) {
+  const text = el("div", { class: "foreign", dir: "auto" });
+  const fill = words.size ? (host, piece) => appendMarked(host, piece, words) : undefined;
+  new BoundedText(text, { fill }).set(passage.text);
+  const address = passage.url ?? passage.id;
+  const about = [
+    address ? el("span", {}, webLink(cut(address, 2000))) : null,
+    Number.isFinite(passage.score) ? el("span", { class: "number" }, `score ${passage.score.toFixed(2)}`) : null,
+    note ? el("span", {}, note) : null,
+  ];
+  return el(
+    "section",
+    { class: "passage" },
+    el("h3", {}, foreign(cut(passage.title || "Untitled"))),
+    el("p", { class: "passage-meta muted small" }, ...about.filter(Boolean)),
+    text,
+  );
+}
+
+function showPanel(title, parts) {
+  panelTitle.replaceChildren(foreign(title));
+  panelBody.replaceChildren(...parts);
+  if (!panel.open) panel.showModal();
+  panel.scrollTop = 0;
+}
+
+function cut(text, limit = 500) {
+  const whole = String(text ?? "");
+  return whole.length > limit ? `${whole.slice(0, limit).toWellFormed()}…` : whole;
+}

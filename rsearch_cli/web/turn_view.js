@@ -1,0 +1,198 @@
+// A turn on the page: question, thoughts, plans as graphs, answer and sources.
+
+import { answerView, sourcesView } from "./answer_view.js";
+import { PlanGraph } from "./plan_graph.js";
+import { BoundedText, el, foreign, visible } from "./text.js";
+
+/** Shows one turn and follows it; `update` may be called as often as events arrive. */
+export class TurnView {
+  /**
+   * @param actions What its buttons do: `openCitation(turn, citation, words)`,
+   *   `openNode(turn, plan, label)`, `copy(turn, format)`, `retry(turn)`.
+   */
+  constructor(turn, actions) {
+    this.turn = turn;
+    this.actions = actions;
+    this.steps = [];
+    this.waiting = false;
+    this.askedAs = el("p", { class: "asked-as muted small", hidden: true });
+    this.stepsElement = el("div", { class: "steps" });
+    this.working = el("p", { class: "working" });
+    this.answerElement = el("div");
+    this.end = el("div");
+    const question = el("h2", { class: "question foreign", dir: "auto" });
+    new BoundedText(question, { limit: 2000 }).set(turn.question);
+    this.element = el(
+      "article",
+      { class: "turn", "aria-label": visible(turn.question).slice(0, 200) },
+      question,
+      this.askedAs,
+      this.stepsElement,
+      this.working,
+      this.answerElement,
+      this.end,
+    );
+    this.paint();
+  }
+
+  /** Paints what has changed, at most once a frame. */
+  update() {
+    if (this.waiting) return;
+    this.waiting = true;
+    requestAnimationFrame(() => {
+      this.waiting = false;
+      this.paint();
+      this.onPaint?.();
+    });
+  }
+
+  /** Lets go of the page. */
+  close() {
+    this.steps.forEach(({ graph }) => graph?.close());
+    this.element.remove();
+  }
+
+  paint() {
+    const { turn } = this;
+    this.paintAskedAs();
+    this.paintSteps();
+    this.working.hidden = turn.outcome !== "running";
+    this.working.textContent = describeProgress(turn);
+    if (turn.outcome === "running") this.paintDraft();
+    else if (this.painted !== turn.outcome) this.paintEnd();
+    this.painted = turn.outcome;
+  }
+
+  paintAskedAs() {
+    const { askedAs, note } = this.turn;
+    const key = `${askedAs}\n${note}`;
+    if (key === this.askedKey) return;
+    this.askedKey = key;
+    const parts = [];
+    if (askedAs) parts.push("Asked as: ", foreign(shorten(askedAs)));
+    if (note) parts.push(askedAs ? " · " : "", foreign(shorten(note)));
+    this.askedAs.replaceChildren(...parts);
+    this.askedAs.hidden = parts.length === 0;
+  }
+
+  paintSteps() {
+    const { steps, outcome } = this.turn;
+    // A restarted turn has other steps than before.
+    while (this.steps.length && this.steps.at(-1).step !== steps[this.steps.length - 1]) {
+      const gone = this.steps.pop();
+      gone.graph?.close();
+      gone.element.remove();
+    }
+    steps.forEach((step, i) => {
+      this.steps[i] ??= this.addStep(step);
+      this.steps[i].text?.set(step.text);
+      this.steps[i].graph?.update(step.results, outcome !== "running");
+    });
+  }
+
+  addStep(step) {
+    const shown = step.kind === "thought" ? thoughtView(step) : this.planView(step);
+    this.stepsElement.append(shown.element);
+    return { step, ...shown };
+  }
+
+  planView(step) {
+    if (step.nodes.length === 0) {
+      const why = step.problems.slice(0, 3).map((problem) => foreign(shorten(problem), "p"));
+      return { element: el("div", { class: "note warn plan-problems" }, el("p", {}, "The plan is not valid."), ...why) };
+    }
+    const graph = new PlanGraph(step, {
+      open: (label) => this.actions.openNode(this.turn, step, label),
+      show: visible,
+    });
+    return { element: graph.element, graph };
+  }
+
+  paintDraft() {
+    if (this.turn.answer === "") {
+      this.answerElement.replaceChildren();
+      this.draft = null;
+      return;
+    }
+    if (!this.draft) {
+      const text = el("div", { class: "answer short foreign", dir: "auto" });
+      this.draft = new BoundedText(text);
+      this.answerElement.replaceChildren(text);
+    }
+    this.draft.set(this.turn.answer);
+  }
+
+  paintEnd() {
+    const { turn, actions } = this;
+    this.draft = null;
+    this.answerElement.replaceChildren();
+    this.end.replaceChildren();
+    if (turn.outcome === "done" || turn.answer) this.answerElement.append(answerView(turn, actions));
+    if (turn.outcome === "stopped") this.end.append(el("p", { class: "note warn" }, "Stopped."));
+    if (turn.outcome === "failed") this.end.append(failureView(turn, actions));
+    if (turn.final === null) return;
+    const sources = sourcesView(turn, actions);
+    if (sources) this.end.append(sources);
+    this.end.append(
+      el(
+        "div",
+        { class: "turn-foot" },
+        el("span", { class: "cost muted small number" }, describeCost(turn.final)),
+        copyButton("Copy", () => actions.copy(turn, "text")),
+        copyButton("Copy as Markdown", () => actions.copy(turn, "markdown")),
+      ),
+    );
+  }
+}
+
+function thoughtView(step) {
+  const text = el("div", { class: "foreign", dir: "auto" });
+  const element = el("section", { class: "thought", "aria-label": "Thought" }, text);
+  return { element, text: new BoundedText(text), step };
+}
+
+function failureView(turn, actions) {
+  const { title, detail = "", wait = null } = turn.error ?? { title: "The question could not be answered." };
+  return el(
+    "div",
+    { class: "note bad failure", role: "alert" },
+    el("p", {}, title, wait === null ? null : ` Try again in ${wait} s.`),
+    detail ? foreign(shorten(detail), "p", { class: "small foreign" }) : null,
+    el("button", { type: "button", class: "button retry", onclick: () => actions.retry(turn) }, "Try again"),
+  );
+}
+
+function copyButton(name, copy) {
+  const button = el("button", { type: "button", class: "button quiet" }, name);
+  button.addEventListener("click", async () => {
+    button.textContent = (await copy()) ? "Copied" : "Could not copy";
+    setTimeout(() => (button.textContent = name), 2000);
+  });
+  return button;
+}
+
+/** What the agent is doing, in a few words. */
+export function describeProgress(turn) {
+  if (turn.outcome === "stopped") return "Stopped.";
+  if (turn.outcome === "failed") return turn.error?.title ?? "Failed.";
+  if (turn.outcome === "done") return turn.answer ? `Answer: ${shorten(visible(turn.answer), 300)}` : "No answer.";
+  if (turn.answer) return "Writing the answer";
+  const last = turn.steps.at(-1);
+  if (last?.kind === "plan" && last.nodes.length > last.results.length) {
+    return `Searching: ${last.results.length} of ${last.nodes.length} done`;
+  }
+  if (last?.kind === "plan") return "Reading the results";
+  return last ? "Thinking" : "Waiting for the agent";
+}
+
+function describeCost(final) {
+  const { searches = 0, failed_searches: failed = 0, seconds, usd } = final;
+  const parts = [`${searches} ${searches === 1 ? "search" : "searches"}${failed ? ` (${failed} failed)` : ""}`];
+  if (Number.isFinite(seconds)) parts.push(`${seconds.toFixed(1)} s`);
+  if (usd) parts.push(`$${Number(usd).toFixed(4)}`);
+  return parts.join(" · ");
+}
+
+function shorten(text, limit = 1000) {
+  return text.length > limit ? `${text.slice(0, limit).toWellFormed()}…` : text;
+}
