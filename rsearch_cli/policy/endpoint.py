@@ -7,6 +7,7 @@ counted and never scored.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from typing import Any
@@ -171,14 +172,35 @@ class EndpointPolicy(AbstractContextManager["EndpointPolicy"]):
             KeyboardInterrupt: Ctrl-C; without `on_text`, calls in flight had
                 `services.event_loop.GRACE_SECONDS` to finish.
         """
-        continue_ = self._continue_ids if self.mode.by_ids else self._continue_chat
-        requests = zip(contexts, max_new_tokens, strict=True)
-        replies = finish_all(
-            self._catch_failure(continue_(context, list(stops), most, sampling, on_text))
-            for context, most in requests
-        )
+        replies = self._reply_to_all(contexts, stops, max_new_tokens, sampling, on_text)
         # In a session, Ctrl-C means that the next question is wanted at once.
         return self._loop.run(replies, 0.0 if on_text else GRACE_SECONDS)
+
+    def submit(
+        self,
+        context: Context,
+        stops: Sequence[str],
+        max_new_tokens: int,
+        sampling: Sampling = GREEDY,
+        on_text: OnText | None = None,
+    ) -> Future[list[Generation]]:
+        """Start to continue one context as `generate` does; cancelling the future hangs up."""
+        replies = self._reply_to_all([context], stops, [max_new_tokens], sampling, on_text)
+        return self._loop.submit(replies)
+
+    def _reply_to_all(
+        self,
+        contexts: Sequence[Context],
+        stops: Sequence[str],
+        max_new_tokens: Sequence[int],
+        sampling: Sampling,
+        on_text: OnText | None,
+    ) -> Coroutine[Any, Any, list[Generation]]:
+        continue_ = self._continue_ids if self.mode.by_ids else self._continue_chat
+        return finish_all(
+            self._catch_failure(continue_(context, list(stops), most, sampling, on_text))
+            for context, most in zip(contexts, max_new_tokens, strict=True)
+        )
 
     def close(self) -> None:
         """Close the connections."""

@@ -31,7 +31,7 @@ from rsearch_cli.rollout.state import (
     RolloutState,
     count_fitting,
 )
-from rsearch_cli.rollout.turns import Turns, make_on_text
+from rsearch_cli.rollout.turns import Turns, halve, make_on_text
 from rsearch_cli.services.event_loop import (
     GRACE_SECONDS,
     StopNow,
@@ -193,35 +193,15 @@ class Rollout:
                 make_on_text(states[0]),
             )
         except OutOfMemory as error:
-            self._halve(batch, error)
+            self.halved_to = halve(
+                len(batch.active), len(batch.states), self.halved_to, self.recipe.rollout, error
+            )
             return False
         finally:
             self.times.generate += time.perf_counter() - started
         for state, generation in zip(states, generations, strict=True):
             self._turns.record(state, generation)
         return True
-
-    def _halve(self, batch: MicroBatch, error: OutOfMemory) -> None:
-        """Halve all further micro-batches, unless that was done before or cannot be done.
-
-        Raises:
-            OutOfMemory: With the settings that take less memory.
-        """
-        rows = len(batch.active)
-        settings, again = self.recipe.rollout, " again" if self.halved_to else ""
-        completions = "completion" if rows == 1 else "completions"
-        what = f"out of memory{again} while generating {rows} {completions}"
-        if self.halved_to or rows == 1:
-            raise OutOfMemory(
-                f"{what} ({error}); lower rollout.micro_batch (now "
-                f"{settings.micro_batch}), rollout.micro_batch_tokens, rollout.max_new_tokens or "
-                "search.passage_chars, or set rollout.reuse_cache=false"
-            ) from error
-        self.halved_to = (len(batch.states) + 1) // 2
-        logger.warning(
-            f"{what}; continuing with at most {self.halved_to} at a time, as with "
-            f"rollout.micro_batch={self.halved_to}"
-        )
 
     def _split(self, batches: Sequence[MicroBatch]) -> deque[MicroBatch]:
         """Split micro-batches in two, once their searches are done; their caches are dropped."""

@@ -7,17 +7,22 @@ trajectory; it raises nothing. Results that exceed `policy.max_seq_length` are c
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
+from rsearch_cli.errors import OutOfMemory
 from rsearch_cli.policy.generation import Generation, OnText, Policy, Row, Sampling
 from rsearch_cli.policy.prompts import render_question, require_room, room_behind
 from rsearch_cli.protocol.plan import read_plan
 from rsearch_cli.protocol.results import render_invalid_plan, render_results
 from rsearch_cli.protocol.transcript import ANSWER_CLOSE, SEARCH_CLOSE, answer_text, last_plan_text
+from rsearch_cli.recipe.policy import RolloutConfig
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.rollout.state import Executor, Observer, PendingSearch, RolloutState
 from rsearch_cli.services.event_loop import wait_for
 from rsearch_cli.types import NodeResult, Question, SearchRound
+
+logger = logging.getLogger(__name__)
 
 
 class Turns:
@@ -135,3 +140,34 @@ def make_on_text(state: RolloutState) -> OnText | None:
         return None
     opening = "" if state.segments else state.prompt.opening
     return lambda text: observer.on_text(opening + text)
+
+
+def halve(
+    active: int, rows: int, halved_to: int | None, settings: RolloutConfig, error: OutOfMemory
+) -> int:
+    """Return how many rows to generate at a time after memory ran out for the first time.
+
+    Args:
+        active: Rows that were to be generated.
+        rows: Rows of their batch.
+        halved_to: What this returned before, or None.
+        settings: Named in the message.
+        error: What happened.
+
+    Raises:
+        OutOfMemory: For the second time, or for a single row; names the settings to lower.
+    """
+    again = " again" if halved_to else ""
+    completions = "completion" if active == 1 else "completions"
+    what = f"out of memory{again} while generating {active} {completions}"
+    if halved_to or active == 1:
+        raise OutOfMemory(
+            f"{what} ({error}); lower rollout.micro_batch (now "
+            f"{settings.micro_batch}), rollout.micro_batch_tokens, rollout.max_new_tokens or "
+            "search.passage_chars, or set rollout.reuse_cache=false"
+        ) from error
+    half = (rows + 1) // 2
+    logger.warning(
+        f"{what}; continuing with at most {half} at a time, as with rollout.micro_batch={half}"
+    )
+    return half

@@ -12,7 +12,8 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rsearch_cli.errors import BudgetExceeded, RunFolderOccupied
@@ -35,6 +36,26 @@ UNPRICED_CALLS = 4
 """Most calls in flight to a service that has not yet reported what a call costs."""
 
 
+@dataclass(slots=True)
+class Bill:
+    """What the calls of one piece of work have cost so far, in USD."""
+
+    usd: float = 0.0
+
+
+_bill: ContextVar[Bill | None] = ContextVar("bill", default=None)
+
+
+@contextmanager
+def billed_to(bill: Bill) -> Iterator[None]:
+    """Add calls that are started inside the block to a bill, once they are booked."""
+    token = _bill.set(bill)
+    try:
+        yield
+    finally:
+        _bill.reset(token)
+
+
 @dataclass(eq=False, slots=True)
 class Hold:
     """The reservation of one call; settle, forfeit or cancel it, once.
@@ -42,11 +63,13 @@ class Hold:
     Attributes:
         service: The service that is called.
         usd: Most that the call should cost by the recipe's prices.
+        bill: Receives what the call counts, or None.
     """
 
     budget: Budget
     service: str
     usd: float
+    bill: Bill | None = field(default_factory=_bill.get)
 
     def settle(self, charge: object) -> float:
         """Book the cost of an answered call; what was reserved above it is released.
@@ -172,8 +195,11 @@ class Budget(AbstractContextManager["Budget"]):
             self._in_flight.discard(hold)
             self._settled.set()
             self._settled = asyncio.Event()
+            counted = self._cost(service, expected) if usd is None else usd
+            if hold.bill is not None:
+                hold.bill.usd += counted
             if usd is None:
-                return self._cost(service, expected)
+                return counted
             self._unstored.add(service, ServiceSpend(usd=usd - expected), unsettled=-1)
             if expected or usd:
                 with self._fresh_state():

@@ -41,6 +41,7 @@ def test_everybody_gets_the_answer_to_their_own_question(agent, engine, question
         assert answer.plan == alone[question].plan
     assert engine.counters.requests["answered"] == len(questions)
     assert engine.counters.tokens == sum(answer.tokens for answer in alone.values())
+    assert engine.drain(5)
     assert (engine.waiting, engine.running) == (0, 0)
 
 
@@ -63,9 +64,9 @@ def test_a_full_queue_refuses(agent, questions):
             engine.submit(AskRequest(questions[3]))
         assert (engine.waiting, engine.running) == (2, 1)
         others[0].cancel()
-        engine.submit(AskRequest(questions[3]))  # the place is free again
+        last = engine.submit(AskRequest(questions[3]))  # the place is free again
         held.go_on.set()
-        assert first.future.result(60) and others[1].future.result(60)
+        assert all(ticket.future.result(60) for ticket in (first, others[1], last))
         assert engine.counters.requests["refused"] == 1
 
 
