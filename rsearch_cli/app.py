@@ -50,7 +50,11 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "eval": ("eval", "eval_app", "Evaluate an agent, and its model with one search or none."),
     "push": ("push", "push", "Publish a trained agent on the Hugging Face Hub."),
     "infer": ("infer", "infer", "Ask a search agent, and watch it think, search and answer."),
-    "serve": ("serve", "serve", "Serve a search agent over HTTP, with OpenAI's API."),
+    "serve": (
+        "serve",
+        "serve",
+        "Serve a search agent to other programs: OpenAI API and MCP.",
+    ),
     "recipes": ("recipes", "recipes_app", "List the recipes, or show one in full."),
     "cache": ("cache", "cache_app", "Inspect, clear, export or import cached answers."),
     "doctor": ("doctor", "doctor", "Check this machine: driver, CUDA, libraries, disk, keys, Hub."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -21,8 +22,11 @@ from rsearch_cli.commands.options import (
     recipe_options,
     use_services,
 )
+from rsearch_cli.errors import UsageError
 
 SERVER_PANEL = "Server"
+LOCAL = "127.0.0.1"
+PORT = 8000
 
 
 @recipe_options("rollout.max_turns", "seed")
@@ -32,6 +36,14 @@ def serve(
     model: Model = None,
     endpoint: EndpointUrl = None,
     endpoint_model: EndpointModel = None,
+    mcp: Annotated[
+        bool,
+        typer.Option(
+            "--mcp",
+            help="Serve MCP on stdin and stdout instead of HTTP. Over HTTP, it is at /mcp.",
+            rich_help_panel=SERVER_PANEL,
+        ),
+    ] = False,
     host: Annotated[
         str,
         typer.Option(
@@ -39,7 +51,7 @@ def serve(
             help="Address to listen on. Any that other machines can reach needs a key.",
             rich_help_panel=SERVER_PANEL,
         ),
-    ] = "127.0.0.1",
+    ] = LOCAL,
     port: Annotated[
         int,
         typer.Option(
@@ -48,7 +60,7 @@ def serve(
             help="Port to listen on; 0 takes any free port.",
             rich_help_panel=SERVER_PANEL,
         ),
-    ] = 8000,
+    ] = PORT,
     api_key: Annotated[
         str | None,
         typer.Option(
@@ -91,35 +103,43 @@ def serve(
     *,
     settings: Mapping[str, Any],
 ) -> None:
-    """Serve a search agent over HTTP, with OpenAI's API.
+    """Serve a search agent with OpenAI's API, or to MCP clients.
 
     Example: rsearch serve --model runs/quickstart
     """
     from rsearch_cli.key_flags import export_keys
     from rsearch_cli.services.keys import read_key
+    from rsearch_cli.serving.mcp_stdio import serve_stdio
     from rsearch_cli.serving.server import check_key, name_model, open_listener
     from rsearch_cli.serving.server import serve as run_server
     from rsearch_cli.serving.settings import KEY_VARIABLE, ServeSettings
     from rsearch_cli.workflows.ask import Agent
 
+    if mcp and ((host, port) != (LOCAL, PORT) or api_key is not None):
+        raise UsageError(
+            "--mcp serves one client over stdin and stdout, without an address or a key; without "
+            "--mcp, MCP clients connect to http://HOST:PORT/mcp"
+        )
     export_keys({"--api-key": api_key})
     key = read_key(KEY_VARIABLE) or None
-    check_key(host, key)
     use_services(exa_api_key=exa_api_key, openai_api_key=openai_api_key, cache_dir=cache_dir)
-    # Before the agent is opened, which may take minutes.
-    with (
-        open_listener(host, port) as listener,
-        Agent.from_pretrained(
-            model,
-            recipe=recipe,
-            endpoint=endpoint,
-            endpoint_model=endpoint_model,
-            overrides=overrides or (),
-            settings=settings,
-            trust_settings=trust_settings,
-            trust_remote_code=trust_remote_code,
-        ) as agent,
-    ):
+    open_agent = partial(
+        Agent.from_pretrained,
+        model,
+        recipe=recipe,
+        endpoint=endpoint,
+        endpoint_model=endpoint_model,
+        overrides=overrides or (),
+        settings=settings,
+        trust_settings=trust_settings,
+        trust_remote_code=trust_remote_code,
+    )
+    if mcp:
+        serve_stdio(open_agent, max_waiting)
+        return
+    check_key(host, key)
+    # The address comes first, because opening the agent may take minutes.
+    with open_listener(host, port) as listener, open_agent() as agent:
         served_as = name_model(agent.recipe, model or agent.recipe.policy.model)
         limits = ServeSettings(key, max_waiting, rate_limit, drain_seconds)
         run_server(agent, listener, served_as, limits)

@@ -11,8 +11,9 @@ from rsearch_cli.serving.api_errors import ApiError
 from rsearch_cli.serving.chat import ChatEndpoint, send_json
 from rsearch_cli.serving.engine import ServingEngine
 from rsearch_cli.serving.guard import App, Guard, Receive, Scope, Send
+from rsearch_cli.serving.mcp_server import open_mcp_endpoint
 from rsearch_cli.serving.metrics import ServerMetrics
-from rsearch_cli.serving.settings import ServeSettings
+from rsearch_cli.serving.settings import MAX_BODY_BYTES, ServeSettings
 
 WEB_FOLDER = Path(__file__).parents[1] / "web"
 """The files of the page."""
@@ -26,22 +27,26 @@ def build_app(engine: ServingEngine, model: str, settings: ServeSettings) -> Gua
         model: The name under which clients ask for the agent.
         settings: Key and limits.
     """
+    from mcp.server.streamable_http_manager import StreamableHTTPASGIApp
     from starlette.routing import Mount, Route, Router
     from starlette.staticfiles import StaticFiles
 
     metrics = ServerMetrics(engine)
     info = _Information(engine, model, metrics)
+    mcp = open_mcp_endpoint(engine, MAX_BODY_BYTES)
     routes: list[Any] = [
         _post("/v1/chat/completions", ChatEndpoint(engine, model, metrics)),
         _get("/v1/models", info.send_models),
         _get("/v1/models/{model:path}", info.send_model),
         _get("/health", info.send_health),
         _get("/metrics", info.send_metrics),
+        Route("/mcp", StreamableHTTPASGIApp(mcp)),
     ]
     if (WEB_FOLDER / "index.html").is_file():
         routes.append(Route("/", _Page(WEB_FOLDER / "index.html")))
         routes.append(Mount("/static", StaticFiles(directory=WEB_FOLDER)))
-    return Guard(Router(routes=routes, default=_send_not_found), settings, metrics)
+    router = Router(routes=routes, default=_send_not_found, lifespan=lambda app: mcp.run())
+    return Guard(router, settings, metrics)
 
 
 class _Information:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Self
 
@@ -16,6 +17,9 @@ from rsearch_cli.interrupts import Interrupts
 from rsearch_cli.services.event_loop import wait_for
 from rsearch_cli.serving.engine import ServingEngine
 from rsearch_cli.serving.mcp_server import build_mcp
+from rsearch_cli.workflows.ask import Agent
+
+logger = logging.getLogger(__name__)
 
 _CLOSING_SECONDS = 2.0
 _CHUNK = 65_536
@@ -52,25 +56,28 @@ def claimed_stdio() -> Iterator[ProtocolStreams]:
         os.close(streams.outgoing)
 
 
-def serve_stdio(open_engine: Callable[[], AbstractContextManager[ServingEngine]]) -> None:
+def serve_stdio(open_agent: Callable[[], Agent], max_waiting: int) -> None:
     """Serve MCP over stdin and stdout until the client closes its end.
 
     The handshake is answered at once, because clients do not wait long for it; the tools wait
-    until the engine is open.
+    until the agent is open.
 
     Args:
-        open_engine: Opens agent and engine.
+        open_agent: Opens the agent, which is closed at the end.
+        max_waiting: Most questions that wait for their turn.
 
     Raises:
         Interrupted: Ctrl-C.
         Terminated: SIGTERM.
     """
     with (
-        Interrupts(lambda: "clients start it again when they need it"),
+        Interrupts(lambda: "MCP clients start it again when they need it"),
         claimed_stdio() as streams,
         _Connection(streams) as connection,
-        open_engine() as engine,
+        open_agent() as agent,
+        ServingEngine(agent, max_waiting=max_waiting) as engine,
     ):
+        logger.info(f"serving {agent.name} over MCP on stdin and stdout")
         connection.opened.set_result(engine)
         wait_for(connection.ended)
 
