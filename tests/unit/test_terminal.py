@@ -66,8 +66,8 @@ NEVER = [
 
 # Characters of every part of the pattern, and those that decide by standing before them.
 NEAR_SUSPECT = (
-    "a1 \t\n\r\x00\x1b\x7f\u0085\u00a9\u00ad\u034f\u0301\u0323\u05d0\u061c\u0628\u0915\u094d\u115f\u17b4"
-    "\u1820\u180b\u200b\u200c\u200d\u200e\u200f\u2028\u202e\u2060\u2066\u206f\u20e3\u2229\u3042\u3164\u4e00"
+    "a1 \t\n\r\x00\x1b\x7f\u0085\u00a9\u00ad\u034f\u0301\u0323\u05d0\u061c\u0628\u0915\u094d"
+    "\u17b4\u1820\u180b\u200b\u200c\u200d\u200e\u200f\u2028\u202e\u2060\u2066\u206f\u20e3\u2229\u3042\u3164\u4e00"
     "\u845b\ud800\udfff\ufdd0\ufe00\ufe0e\ufe0f\ufeff\uffa0\ufff9\ufffe\uffff#\u2764\U0001bca0\U0001d173"
     "\U0001f3f4\U0001f468\U000e0001\U000e0067\U000e0062\U000e007f\U000e0100\U000e01ef\U000e0fff"
 )
