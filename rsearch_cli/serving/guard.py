@@ -189,6 +189,8 @@ def is_loopback(host: str) -> bool:
 
 def route_of(path: str) -> str:
     """Return the name of a route for metrics."""
+    if path.startswith("/v1/models/"):
+        return "models"
     if path.startswith("/static/"):
         return "page"
     return _ROUTES.get(path.rstrip("/") or "/", "other")
