@@ -28,73 +28,81 @@ SERVER_PANEL = "Server"
 LOCAL = "127.0.0.1"
 PORT = 8000
 
+Mcp = Annotated[
+    bool,
+    typer.Option(
+        "--mcp",
+        help="Serve MCP on stdin and stdout instead of HTTP. Over HTTP, it is at /mcp.",
+        rich_help_panel=SERVER_PANEL,
+    ),
+]
+Host = Annotated[
+    str,
+    typer.Option(
+        metavar="HOST",
+        help="Address to listen on. Any that other machines can reach needs a key.",
+        rich_help_panel=SERVER_PANEL,
+    ),
+]
+Port = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=65535,
+        help="Port to listen on; 0 takes any free port.",
+        rich_help_panel=SERVER_PANEL,
+    ),
+]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY",
+        help="Key that clients have to send. Prefer RSEARCH_API_KEY.",
+        rich_help_panel=SERVER_PANEL,
+    ),
+]
+MaxWaiting = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=10_000,
+        help="Most requests that wait for their turn; others are refused.",
+        rich_help_panel=SERVER_PANEL,
+    ),
+]
+RateLimit = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Most requests a minute from one client address.",
+        show_default="none on this machine, 120 for others",
+        rich_help_panel=SERVER_PANEL,
+    ),
+]
+DrainSeconds = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        help="How long requests may take to finish after SIGTERM or Ctrl-C.",
+        rich_help_panel=SERVER_PANEL,
+    ),
+]
 
-@recipe_options("rollout.max_turns", "seed")
+
+@recipe_options("rollout.max_turns", "dialogue.follow_up", "dialogue.style", "seed")
 def serve(
     recipe: RunRecipe = None,
     overrides: Overrides = None,
     model: Model = None,
     endpoint: EndpointUrl = None,
     endpoint_model: EndpointModel = None,
-    mcp: Annotated[
-        bool,
-        typer.Option(
-            "--mcp",
-            help="Serve MCP on stdin and stdout instead of HTTP. Over HTTP, it is at /mcp.",
-            rich_help_panel=SERVER_PANEL,
-        ),
-    ] = False,
-    host: Annotated[
-        str,
-        typer.Option(
-            metavar="HOST",
-            help="Address to listen on. Any that other machines can reach needs a key.",
-            rich_help_panel=SERVER_PANEL,
-        ),
-    ] = LOCAL,
-    port: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            max=65535,
-            help="Port to listen on; 0 takes any free port.",
-            rich_help_panel=SERVER_PANEL,
-        ),
-    ] = PORT,
-    api_key: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KEY",
-            help="Key that clients have to send. Prefer RSEARCH_API_KEY.",
-            rich_help_panel=SERVER_PANEL,
-        ),
-    ] = None,
-    max_waiting: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            max=10_000,
-            help="Most requests that wait for their turn; others are refused.",
-            rich_help_panel=SERVER_PANEL,
-        ),
-    ] = 64,
-    rate_limit: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Most requests a minute from one client address.",
-            show_default="none on this machine, 120 for others",
-            rich_help_panel=SERVER_PANEL,
-        ),
-    ] = None,
-    drain_seconds: Annotated[
-        float,
-        typer.Option(
-            min=0.0,
-            help="How long requests may take to finish after SIGTERM or Ctrl-C.",
-            rich_help_panel=SERVER_PANEL,
-        ),
-    ] = 30.0,
+    mcp: Mcp = False,
+    host: Host = LOCAL,
+    port: Port = PORT,
+    api_key: ApiKey = None,
+    max_waiting: MaxWaiting = 64,
+    rate_limit: RateLimit = None,
+    drain_seconds: DrainSeconds = 30.0,
     exa_api_key: ExaKey = None,
     openai_api_key: OpenaiKey = None,
     cache_dir: CacheDir = None,
@@ -110,7 +118,7 @@ def serve(
     from rsearch_cli.key_flags import export_keys
     from rsearch_cli.services.keys import read_key
     from rsearch_cli.serving.mcp_stdio import serve_stdio
-    from rsearch_cli.serving.server import check_key, name_model, open_listener
+    from rsearch_cli.serving.server import name_model, open_listener
     from rsearch_cli.serving.server import serve as run_server
     from rsearch_cli.serving.settings import KEY_VARIABLE, ServeSettings
     from rsearch_cli.workflows.ask import Agent
@@ -137,9 +145,8 @@ def serve(
     if mcp:
         serve_stdio(open_agent, max_waiting)
         return
-    check_key(host, key)
     # The address comes first, because opening the agent may take minutes.
-    with open_listener(host, port) as listener, open_agent() as agent:
+    with open_listener(host, port, key) as listener, open_agent() as agent:
         served_as = name_model(agent.recipe, model or agent.recipe.policy.model)
         limits = ServeSettings(key, max_waiting, rate_limit, drain_seconds)
         run_server(agent, listener, served_as, limits)

@@ -72,11 +72,13 @@ class ChatEndpoint:
             self._metrics.observe_answer(time.perf_counter() - arrived)
 
     def _submit(self, request: ChatRequest, on_event: OnEvent) -> Ticket:
+        defaults = self._engine.agent.recipe.dialogue
+        follow_up = defaults.follow_up if request.follow_up is None else request.follow_up
         asked = AskRequest(
             question=request.question,
-            history=request.history,
+            history=request.history if follow_up else (),
             temperature=request.temperature,
-            style=request.style or "short",
+            style=request.style or defaults.style,
             max_tokens=request.max_tokens,
         )
         try:

@@ -48,7 +48,7 @@ class ChatWriter:
         """Return the response without streaming."""
         message = {
             "role": "assistant",
-            "content": answer.answer or "",
+            "content": answer.text,
             "reasoning_content": "\n\n".join(answer.thoughts),
         }
         choice = {
@@ -108,9 +108,9 @@ class EventWriter:
             case Restarted():
                 self._written = ""
             case Finished(answer):
-                # A stream may lack the end of an answer, such as one that was cut off.
-                if (answer.answer or "").startswith(self._sent):
-                    delta = self._content(answer.answer or "")
+                # A paragraph follows the answer. One that was cut off has text, but no answer.
+                if answer.text.startswith(self._sent):
+                    delta = self._content(answer.text)
                 reason = finish_reason(answer)
         return {**self._writer.chunk(delta, reason), "rsearch": event_as_json(event)}
 

@@ -45,6 +45,7 @@ class ChatRequest:
     Attributes:
         question: The last user message.
         history: Earlier questions with their answers.
+        follow_up: Whether the question may be rewritten with them; None leaves it to the recipe.
         stream: Whether the answer is sent as it is written.
         include_usage: Whether a stream ends with the number of tokens.
         temperature: 0 is greedy decoding.
@@ -54,6 +55,7 @@ class ChatRequest:
 
     question: str
     history: tuple[Turn, ...] = ()
+    follow_up: bool | None = None
     stream: bool = False
     include_usage: bool = False
     temperature: float = 0.0
@@ -80,10 +82,11 @@ def read_chat_request(body: bytes, model: str) -> ChatRequest:
             raise bad_field(name, problem)
     own = _read_object(fields.get("rsearch"), "rsearch", ("follow_up", "style"))
     question, history = _read_messages(fields.get("messages"))
-    stream = _read_bool(fields.get("stream"), "stream")
+    stream = _read_bool(fields.get("stream"), "stream") or False
     return ChatRequest(
         question,
-        history if _read_bool(own.get("follow_up"), "rsearch.follow_up", True) else (),
+        history,
+        _read_bool(own.get("follow_up"), "rsearch.follow_up"),
         stream,
         _read_include_usage(fields.get("stream_options"), stream),
         _read_temperature(fields.get("temperature")),
@@ -183,7 +186,7 @@ def _read_include_usage(value: Any, stream: bool) -> bool:
         raise bad_field("stream_options", "must be an object")
     if not stream:
         raise bad_field("stream_options", "needs stream: true")
-    return _read_bool(value.get("include_usage"), "stream_options.include_usage")
+    return _read_bool(value.get("include_usage"), "stream_options.include_usage") or False
 
 
 def _read_temperature(value: Any) -> float:
@@ -211,10 +214,8 @@ def _read_style(value: Any) -> Style | None:
     return cast(Style | None, value)
 
 
-def _read_bool(value: Any, name: str, default: bool = False) -> bool:
-    if value is None:
-        return default
-    if not isinstance(value, bool):
+def _read_bool(value: Any, name: str) -> bool | None:
+    if value is not None and not isinstance(value, bool):
         raise bad_field(name, "must be true or false")
     return value
 

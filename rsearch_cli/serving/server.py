@@ -41,34 +41,17 @@ _STOPPED: dict[int | None, type[RsearchError]] = {
 }
 
 
-def check_key(host: str, key: str | None) -> None:
-    """Check that the key protects what the server is open to.
-
-    Raises:
-        UsageError: Other machines could use the server without a key, or it is no good key.
-    """
-    if key is None:
-        if not is_loopback(host):
-            raise UsageError(
-                f"--host {host} opens the server to other machines, which needs a key: set "
-                f"{KEY_VARIABLE} in the environment, for example with "
-                f"export {KEY_VARIABLE}=$(openssl rand -hex 32)"
-            )
-        return
-    if (flaw := find_flaw(KEY_VARIABLE, key)) is not None:
-        raise UsageError(flaw)
-    if len(key) < LEAST_KEY_CHARS:
-        raise UsageError(
-            f"{KEY_VARIABLE} has {count(len(key), 'character', 'characters')}; at least "
-            f"{LEAST_KEY_CHARS} are needed, such as those of: openssl rand -hex 32"
-        )
-
-
-def open_listener(host: str, port: int) -> socket.socket:
+def open_listener(host: str, port: int, key: str | None) -> socket.socket:
     """Bind the address of a server; it accepts connections once the server runs.
+
+    Args:
+        host: Name or address.
+        port: 0 takes any free port.
+        key: What clients have to send, or None.
 
     Raises:
         AddressUnavailable: The port is in use, or the host is not this machine's.
+        UsageError: Other machines could use the server without a key, or it is no good key.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -76,6 +59,7 @@ def open_listener(host: str, port: int) -> socket.socket:
         raise AddressUnavailable(f"--host {host}: {error}") from error
     # A name such as localhost may have both kinds of addresses; clients try IPv4 in any case.
     family, kind, protocol, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    _check_key(host, str(address[0]), key)
     listener = socket.socket(family, kind, protocol)
     try:
         if hasattr(socket, "SO_REUSEADDR") and not hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
@@ -136,6 +120,25 @@ def name_model(recipe: Recipe, name: str) -> str:
     if endpoint.url is not None:
         return endpoint.model or recipe.policy.model
     return Path(name).resolve().name if Path(name).is_dir() else name
+
+
+def _check_key(host: str, address: str, key: str | None) -> None:
+    """Check that there is a key where one is needed, and that it can be one."""
+    if key is None:
+        if not is_loopback(address):
+            raise UsageError(
+                f"--host {host} opens the server to other machines, which needs a key: set "
+                f"{KEY_VARIABLE} in the environment, for example with "
+                f"export {KEY_VARIABLE}=$(openssl rand -hex 32)"
+            )
+        return
+    if (flaw := find_flaw(KEY_VARIABLE, key)) is not None:
+        raise UsageError(flaw)
+    if len(key) < LEAST_KEY_CHARS:
+        raise UsageError(
+            f"{KEY_VARIABLE} has {count(len(key), 'character', 'characters')}; at least "
+            f"{LEAST_KEY_CHARS} are needed, such as those of: openssl rand -hex 32"
+        )
 
 
 class _Stopper:

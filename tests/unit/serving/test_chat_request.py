@@ -43,7 +43,7 @@ def test_supported_fields() -> None:
         stream_options={"include_usage": True},
         rsearch={"style": "paragraph"},
     )
-    assert request == ChatRequest("Who?", (), True, True, 0.7, 20, "paragraph")
+    assert request == ChatRequest("Who?", (), None, True, True, 0.7, 20, "paragraph")
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,8 @@ def test_the_conversation_before_the_question() -> None:
     request = read(messages=messages)
     assert request.question == "Where was she born?"
     assert request.history == (Turn("Who wrote it?", None), Turn("The\nLantern", "Ann\nOrr"))
-    assert read(messages=messages, rsearch={"follow_up": False}).history == ()
+    assert request.follow_up is None
+    assert read(messages=messages, rsearch={"follow_up": False}).follow_up is False
 
 
 @pytest.mark.parametrize(
