@@ -32,6 +32,8 @@ SEND_SECONDS = 60.0
 
 
 _LONGEST_RETRY = 30.0
+# Tokens of text have about four characters.
+_CHARS_PER_TOKEN = 16
 _STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     # nginx collects a response before it sends it, unless told otherwise.
@@ -72,6 +74,13 @@ class ChatEndpoint:
             self._metrics.observe_answer(time.perf_counter() - arrived)
 
     def _submit(self, request: ChatRequest, on_event: OnEvent) -> Ticket:
+        most = _CHARS_PER_TOKEN * self._engine.agent.recipe.policy.max_seq_length
+        if len(request.question) > most:
+            # Tokenising megabytes would hold up everybody else.
+            message = (
+                f"the question has {len(request.question):,} characters, and {most:,} are read"
+            )
+            raise ApiError(400, message, "context_length_exceeded", param="messages")
         defaults = self._engine.agent.recipe.dialogue
         follow_up = defaults.follow_up if request.follow_up is None else request.follow_up
         asked = AskRequest(
