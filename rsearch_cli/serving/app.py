@@ -55,12 +55,18 @@ class _Information:
     def __init__(self, engine: ServingEngine, model: str, metrics: ServerMetrics) -> None:
         self._engine = engine
         self._metrics = metrics
+        agent, dialogue = engine.agent, engine.agent.recipe.dialogue
         self._model = {
             "id": model,
             "object": "model",
             "created": int(time.time()),
             "owned_by": "rsearch",
-            "rsearch": {"name": engine.agent.name, "examples": list(engine.agent.examples)},
+            "rsearch": {
+                "name": agent.name,
+                "examples": list(agent.examples),
+                "style": dialogue.style,
+                "follow_up": dialogue.follow_up,
+            },
         }
 
     async def send_models(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from typing import Any, Self
 
 from rsearch_cli.rollout.answer import AgentAnswer
@@ -65,15 +66,16 @@ class ChatEndpoint:
         arrived = time.perf_counter()
         with suppress(ClientGone):
             request = read_chat_request(await read_body(scope, receive), self._model)
-            async with _Progress(lambda on_event: self._submit(request, on_event)) as progress:
+            async with _Progress(partial(self._submit, request), request.stream) as progress:
                 progress.watch(receive)
                 if request.stream:
                     await self._stream(request, progress, send, arrived)
                 else:
-                    await self._answer(progress, send, arrived)
+                    answer = await progress.answer()
+                    await send_json(send, ChatWriter(self._model).whole(answer))
             self._metrics.observe_answer(time.perf_counter() - arrived)
 
-    def _submit(self, request: ChatRequest, on_event: OnEvent) -> Ticket:
+    def _submit(self, request: ChatRequest, on_event: OnEvent | None) -> Ticket:
         most = _CHARS_PER_TOKEN * self._engine.agent.recipe.policy.max_seq_length
         if len(request.question) > most:
             # Tokenising megabytes would hold up everybody else.
@@ -81,13 +83,14 @@ class ChatEndpoint:
                 f"the question has {len(request.question):,} characters, and {most:,} are read"
             )
             raise ApiError(400, message, "context_length_exceeded", param="messages")
-        defaults = self._engine.agent.recipe.dialogue
-        follow_up = defaults.follow_up if request.follow_up is None else request.follow_up
+        follow_up = request.follow_up
+        if follow_up is None:
+            follow_up = self._engine.agent.recipe.dialogue.follow_up
         asked = AskRequest(
             question=request.question,
             history=request.history if follow_up else (),
             temperature=request.temperature,
-            style=request.style or defaults.style,
+            style=request.style,
             max_tokens=request.max_tokens,
         )
         try:
@@ -97,16 +100,6 @@ class ChatEndpoint:
             mean = done.seconds / max(1, done.requests["answered"])
             seconds = min(_LONGEST_RETRY, mean)
             raise ApiError(429, str(error), "server_busy", retry_after=seconds) from error
-
-    async def _answer(self, progress: _Progress, send: Send, arrived: float) -> None:
-        """Send the answer as one JSON document."""
-        writer = ChatWriter(self._model)
-        while True:
-            event = await progress.next()
-            self._observe(progress, event, arrived)
-            if isinstance(event, Finished):
-                await send_json(send, writer.whole(event.answer))
-                return
 
     async def _stream(
         self, request: ChatRequest, progress: _Progress, send: Send, arrived: float
@@ -148,16 +141,22 @@ class ChatEndpoint:
 
 
 class _Progress:
-    """The events of one request as they come; leaving the block gives the request up.
+    """What becomes of one request; leaving the block gives the request up.
+
+    Args:
+        submit: Submits it, with what is called with its events.
+        follow: Whether its events are wanted.
 
     Attributes:
         has_text: The model has written something.
     """
 
-    def __init__(self, submit: Callable[[OnEvent], Ticket]) -> None:
+    def __init__(self, submit: Callable[[OnEvent | None], Ticket], follow: bool) -> None:
         self.has_text = False
         self._submit = submit
-        self._inbox: asyncio.Queue[Event | Future[AgentAnswer] | ClientGone] = asyncio.Queue()
+        self._follow = follow
+        self._hung_up = False
+        self._inbox: asyncio.Queue[Event | Future[AgentAnswer]] = asyncio.Queue()
         self._watcher: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -167,7 +166,7 @@ class _Progress:
             with suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(self._inbox.put_nowait, item)
 
-        self._ticket = self._submit(post)
+        self._ticket = self._submit(post if self._follow else None)
         self._ticket.future.add_done_callback(post)
         return self
 
@@ -191,13 +190,28 @@ class _Progress:
         while True:
             async with asyncio.timeout(seconds):
                 item = await self._inbox.get()
-            if isinstance(item, ClientGone):
-                raise item
             if not isinstance(item, Future):
                 return item
-            if item.cancelled():  # by the engine, as it was closed
-                raise shutting_down()
-            item.result()
+            self._read(item)
+
+    async def answer(self) -> AgentAnswer:
+        """Return the answer of a request whose events are not wanted.
+
+        Raises:
+            ClientGone: The client hung up.
+            Exception: What the request failed with.
+        """
+        while True:
+            item = await self._inbox.get()
+            if isinstance(item, Future):
+                return self._read(item)
+
+    def _read(self, future: Future[AgentAnswer]) -> AgentAnswer:
+        if self._hung_up:
+            raise ClientGone
+        if future.cancelled():  # by the engine, as it was closed
+            raise shutting_down()
+        return future.result()
 
     async def hold(self, seconds: float) -> list[Event]:
         """Return the first events, up to the first that shows that the request can be answered."""
@@ -210,8 +224,8 @@ class _Progress:
     async def _wait_for_hang_up(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
+        self._hung_up = True
         self._ticket.cancel()
-        self._inbox.put_nowait(ClientGone())
 
 
 async def read_body(scope: Scope, receive: Receive) -> bytes:
