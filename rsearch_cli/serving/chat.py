@@ -19,7 +19,7 @@ from rsearch_cli.serving.chat_request import ChatRequest, read_chat_request
 from rsearch_cli.serving.engine import ServingEngine
 from rsearch_cli.serving.guard import Message, Receive, Scope, Send
 from rsearch_cli.serving.metrics import ServerMetrics
-from rsearch_cli.serving.requests import AskRequest, QueueFull, Ticket
+from rsearch_cli.serving.requests import AskRequest, QueueFull, ShuttingDown, Ticket
 from rsearch_cli.serving.settings import BODY_SECONDS, MAX_BODY_BYTES
 
 HOLD_SECONDS = 1.0
@@ -95,6 +95,8 @@ class ChatEndpoint:
         )
         try:
             return self._engine.submit(asked, on_event)
+        except ShuttingDown as error:
+            raise shutting_down() from error
         except QueueFull as error:
             done = self._engine.counters
             mean = done.seconds / max(1, done.requests["answered"])
@@ -155,7 +157,7 @@ class _Progress:
         self.has_text = False
         self._submit = submit
         self._follow = follow
-        self._hung_up = False
+        self._hung_up = self._finished = False
         self._inbox: asyncio.Queue[Event | Future[AgentAnswer]] = asyncio.Queue()
         self._watcher: asyncio.Task[None] | None = None
 
@@ -173,7 +175,8 @@ class _Progress:
     async def __aexit__(self, *error: object) -> None:
         if self._watcher is not None:
             self._watcher.cancel()
-        self._ticket.cancel()
+        if not self._finished:
+            self._ticket.cancel()
 
     def watch(self, receive: Receive) -> None:
         """Give the request up as soon as the client hangs up."""
@@ -191,6 +194,7 @@ class _Progress:
             async with asyncio.timeout(seconds):
                 item = await self._inbox.get()
             if not isinstance(item, Future):
+                self._finished = isinstance(item, Finished)
                 return item
             self._read(item)
 
@@ -204,6 +208,7 @@ class _Progress:
         while True:
             item = await self._inbox.get()
             if isinstance(item, Future):
+                self._finished = True
                 return self._read(item)
 
     def _read(self, future: Future[AgentAnswer]) -> AgentAnswer:

@@ -67,7 +67,8 @@ class ServingEngine:
                 must not block, since others' requests wait for it. Without it nothing is streamed.
 
         Raises:
-            QueueFull: `max_waiting` requests wait already, or the engine is shutting down.
+            QueueFull: `max_waiting` requests wait already.
+            ShuttingDown: The engine takes no more requests.
         """
         return self._queue.submit(request, on_event)
 

@@ -36,7 +36,7 @@ class ServerMetrics:
         )
         self._first_token = Histogram(
             "rsearch_first_token_seconds",
-            "Time from a question's arrival to the first text of the model.",
+            "Time from a question's arrival to the first text of its streamed answer.",
             buckets=_SECONDS,
             registry=registry,
         )

@@ -13,7 +13,14 @@ from contextlib import suppress
 from rsearch_cli.errors import RsearchError
 from rsearch_cli.rollout.answer import AgentAnswer
 from rsearch_cli.rollout.events import Finished, OnEvent
-from rsearch_cli.serving.requests import AskRequest, Counters, Outcome, QueueFull, Ticket
+from rsearch_cli.serving.requests import (
+    AskRequest,
+    Counters,
+    Outcome,
+    QueueFull,
+    ShuttingDown,
+    Ticket,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +61,7 @@ class RequestQueue:
         with self.changed:
             if not self._accepting:
                 self.counters.requests["refused"] += 1
-                raise QueueFull("the server is shutting down; ask another one")
+                raise ShuttingDown("the server is shutting down")
             if self.waiting >= self._max_waiting:
                 self.counters.requests["refused"] += 1
                 raise QueueFull(

@@ -22,7 +22,11 @@ Outcome = Literal["answered", "failed", "cancelled", "refused"]
 
 
 class QueueFull(RsearchError):
-    """The engine has as many requests as it may hold, or it is shutting down; ask again later."""
+    """The engine has as many requests as it may hold; ask again later."""
+
+
+class ShuttingDown(QueueFull):
+    """The engine takes no more requests."""
 
 
 @dataclass(frozen=True, slots=True)
