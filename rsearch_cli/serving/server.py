@@ -41,7 +41,7 @@ _STOPPED: dict[int | None, type[RsearchError]] = {
 }
 
 
-def open_listener(host: str, port: int, key: str | None) -> socket.socket:
+def open_listener(host: str, port: int, key: str | None = None) -> socket.socket:
     """Bind the address of a server; it accepts connections once the server runs.
 
     Args:
