@@ -59,6 +59,7 @@ def infer(
 
     Example: rsearch infer "Who founded Vosbe Press?"
     """
+    from rsearch_cli.session.keyboard import typing_ahead
     from rsearch_cli.workflows.ask import Agent
 
     if as_json and question is None:
@@ -66,18 +67,21 @@ def infer(
     if question is not None and not question.strip():
         raise UsageError("the question is empty")
     use_services(exa_api_key=exa_api_key, openai_api_key=openai_api_key, cache_dir=cache_dir)
-    with Agent.from_pretrained(
-        model,
-        recipe=recipe,
-        endpoint=endpoint,
-        endpoint_model=endpoint_model,
-        overrides=overrides or (),
-        settings=settings,
-        temperature=temperature,
-        questions=[question] if question else (),
-        trust_settings=trust_settings,
-        trust_remote_code=trust_remote_code,
-    ) as agent:
+    with (
+        typing_ahead(),
+        Agent.from_pretrained(
+            model,
+            recipe=recipe,
+            endpoint=endpoint,
+            endpoint_model=endpoint_model,
+            overrides=overrides or (),
+            settings=settings,
+            temperature=temperature,
+            questions=[question] if question else (),
+            trust_settings=trust_settings,
+            trust_remote_code=trust_remote_code,
+        ) as agent,
+    ):
         if question is None:
             from rsearch_cli.session.input import open_input
             from rsearch_cli.session.repl import Session

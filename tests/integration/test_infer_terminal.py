@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -40,12 +43,15 @@ def open_terminal(server: ChatServer, repository: Path, tmp_path: Path) -> Calla
         "XDG_DATA_HOME": str(tmp_path / "data"),
     }
 
-    def open_(*settings_besides: str, endpoint: str = "", question: str = "") -> Terminal:
+    def open_(
+        *settings_besides: str, endpoint: str = "", question: str = "", script: str = ""
+    ) -> Terminal:
         options = ["--recipe", "hotpot-offline", "--endpoint", endpoint or server.base_url]
         for setting in (*settings, *settings_besides):
             options += ["--set", setting]
         command = [sys.executable, "-m", "rsearch_cli", "infer", *options]
-        return Terminal([*command, *([question] if question else [])], environment)
+        command += [question] if question else []
+        return Terminal(["sh", "-c", script, "sh", *command] if script else command, environment)
 
     return open_
 
@@ -184,3 +190,98 @@ def test_control_c_ends_a_single_question_with_its_own_code(server, open_termina
         terminal.type(CONTROL_C)
         terminal.wait_for("rsearch: interrupted")
         assert terminal.wait_until_left() == 130
+
+
+SHELL = 'stty -g; "$@"; echo "code $?"; stty -g; read -r line; echo "read $line"'
+"""A shell that runs the command as `"$@"`, shows the terminal's settings and reads a line."""
+
+
+def require_unchanged_settings(terminal: Terminal) -> None:
+    """Check that `stty -g` has shown the same settings before and after the command."""
+    terminal.type(ENTER)
+    terminal.wait_for("read ")
+    before, after = re.findall(r"^[0-9a-f]+(?::[0-9a-f]+){9,}$", terminal.text, re.MULTILINE)
+    assert before == after
+
+
+def find_child(terminal: Terminal) -> int:
+    """The process that the shell of a terminal runs."""
+    number = terminal.process.pid
+    return int(Path(f"/proc/{number}/task/{number}/children").read_text().split()[0])
+
+
+def test_what_is_typed_during_an_answer_is_kept_for_the_next_prompt(server, open_terminal):
+    server.hold_after = 3
+    with open_terminal() as terminal:
+        terminal.wait_for(PROMPT)
+        terminal.type(QUESTION + ENTER)
+        terminal.wait_for("thinking  I look")
+        terminal.type("What is the number of city X?\x7f\x7f4?" + ENTER + "/pl")
+        time.sleep(0.3)
+        server.hold_after = None
+        shown = terminal.wait_for("answer  Nr 51 [1]")
+        assert "number of city X" not in shown and "/pl" not in shown
+        shown = terminal.wait_for("answer  Nr 68 [1]")
+        assert "What is the number of city 4?" in shown
+        terminal.wait_for("/pl")
+        terminal.type("an" + ENTER)
+        terminal.wait_for("A: number of city 4 (General)")
+
+
+def test_control_c_discards_what_was_typed(server, open_terminal):
+    server.hold_after = 3
+    with open_terminal() as terminal:
+        terminal.wait_for(PROMPT)
+        terminal.type(QUESTION + ENTER)
+        terminal.wait_for("thinking  I look")
+        terminal.type("rubbish" + CONTROL_C)
+        terminal.wait_for("stopped")
+        server.hold_after = None
+        terminal.wait_for(PROMPT)
+        terminal.type("/quit" + ENTER)
+        assert terminal.wait_until_left() == 0
+        assert "rubbish" not in terminal.text
+
+
+def test_what_is_left_of_the_input_goes_to_the_shell(server, open_terminal):
+    server.hold_after = 3
+    with open_terminal(question=QUESTION, script=SHELL) as terminal:
+        terminal.wait_for("thinking  I look")
+        terminal.type("ls -l" + ENTER)
+        server.hold_after = None
+        assert "ls -l" not in terminal.wait_for("code 0")
+        terminal.wait_for("read ls -l")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("when", ["asked", "at the prompt", "loading"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_leaves_the_terminal_as_it_was(server, open_terminal, when, number, code):
+    server.hold_after = 0 if when == "loading" else 3
+    question = QUESTION if when == "asked" else ""
+    with open_terminal(question=question, script=SHELL) as terminal:
+        terminal.wait_for("opening the search sources")
+        if when == "asked":
+            terminal.wait_for("thinking  I look")
+        elif when == "loading":
+            time.sleep(0.5)
+        else:
+            server.hold_after = None
+            terminal.wait_for(PROMPT)
+        os.kill(find_child(terminal), number)
+        terminal.wait_for("rsearch: stopped by ")
+        terminal.wait_for(f"code {code}")
+        require_unchanged_settings(terminal)
+
+
+def test_an_unexpected_error_leaves_the_terminal_as_it_was(server, open_terminal, tmp_path):
+    """A bug that shows while a question is being answered."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "from rsearch_cli.session.screen import Screen\nScreen.on_plan = None\n"
+    )
+    script = f"PYTHONPATH={tmp_path}:$PYTHONPATH; {SHELL}"
+    with open_terminal(question=QUESTION, script=script) as terminal:
+        terminal.wait_for("opening the search sources")
+        terminal.wait_for("rsearch: unexpected error: TypeError")
+        terminal.wait_for("code 1")
+        require_unchanged_settings(terminal)
