@@ -55,6 +55,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
         "serve",
         "Serve a search agent to other programs: OpenAI API and MCP.",
     ),
+    "view": ("view", "view", "Look into runs and evaluations in a browser."),
     "recipes": ("recipes", "recipes_app", "List the recipes, or show one in full."),
     "cache": ("cache", "cache_app", "Inspect, clear, export or import cached answers."),
     "doctor": ("doctor", "doctor", "Check this machine: driver, CUDA, libraries, disk, keys, Hub."),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from numbers import Real
 
 LINE_LIMIT = 2000
@@ -44,6 +44,12 @@ _SUSPECT = re.compile(
     "|(?P<bad>[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u206f\ud800-\udfff\ufff9-\ufffb"
     "\ufdd0-\ufdef\ufffe\uffff]|[\U000e0000-\U000e00ff]+)"
 )
+# The characters that a match of `_SUSPECT` can start with: at others, none has to be tried.
+_FIRST = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
+    "\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff\ufdd0-\ufdef\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+    f"\ufffe\uffff\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff{_ACCENTS}]"
+)
 _RIGHT_TO_LEFT = re.compile(
     "[\u0590-\u061b\u0620-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]"
 )
@@ -70,7 +76,7 @@ def printable(text: str, before: str = "") -> str:
         return {"line": "\n", "bad": "\ufffd"}.get(kind or "", "")
 
     whole, end, shown = before + text, len(before), []
-    for found in _SUSPECT.finditer(whole, end):
+    for found in _find_suspect(whole, end):
         shown += [whole[end : found.start()], show(found)]
         end = found.end()
     return "".join([*shown, whole[end:]])
@@ -83,7 +89,21 @@ def on_one_line(text: str, limit: int = LINE_LIMIT) -> str:
 
 def escape_suspect(text: str, write: Callable[[str], str]) -> str:
     """Return text in which `write` has escaped all that `printable` would change."""
-    return _SUSPECT.sub(lambda m: m[0] if m.lastgroup == "proper" else write(m[0]), text)
+    end, shown = 0, []
+    for found in _find_suspect(text, 0):
+        kept = found.lastgroup == "proper"
+        shown += [text[end : found.start()], found[0] if kept else write(found[0])]
+        end = found.end()
+    return "".join([*shown, text[end:]]) if shown else text
+
+
+def _find_suspect(text: str, start: int) -> Iterator[re.Match[str]]:
+    """Yield the matches of `_SUSPECT`, like its `finditer` and many times as fast."""
+    while first := _FIRST.search(text, start):
+        found = _SUSPECT.match(text, first.start())
+        if found:
+            yield found
+        start = (found or first).end()
 
 
 def escape_markdown(text: str) -> str:

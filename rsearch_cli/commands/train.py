@@ -164,3 +164,5 @@ def _print(report: TrainingReport, as_json: bool, show: int) -> None:
             show,
         )
     echo(f"run folder: {report.folder}")
+    if report.view:
+        echo(f"look into it: open {report.view} in a browser")

@@ -11,7 +11,7 @@ import hmac
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from hashlib import sha256
 from ipaddress import ip_address
 from typing import Any
@@ -94,7 +94,8 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = _add_headers(message.get("headers", ()), route)
+                caching = "no-cache" if route == "page" else "no-store"
+                message["headers"] = secure_headers(message.get("headers", ()), caching)
             await send(message)
 
         self._metrics.in_flight.inc()
@@ -119,7 +120,7 @@ class Guard:
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
         }
         if self._digest is None:
-            _check_addressed_here(headers)
+            check_addressed_here(headers)
         if route in _OPEN:
             return
         if self.draining and route in ("chat", "mcp"):
@@ -208,7 +209,15 @@ async def send_error(send: Send, error: ApiError) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def _check_addressed_here(headers: dict[str, str]) -> None:
+def check_addressed_here(headers: Mapping[str, str]) -> None:
+    """Check that a request names this machine, and does not come from a page of another site.
+
+    Args:
+        headers: By lower-case name.
+
+    Raises:
+        ApiError: It does not.
+    """
     host = headers.get("host", "")
     if not is_loopback(_name_of(f"//{host}")):
         raise ApiError(
@@ -245,9 +254,15 @@ def _is_key(header: str, digest: bytes) -> bool:
     return same and scheme.lower() == "bearer"
 
 
-def _add_headers(given: Any, route: str) -> list[tuple[bytes, bytes]]:
+def secure_headers(given: Any, caching: str) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a response with those that confine the page.
+
+    Args:
+        given: The headers so far, which take precedence.
+        caching: `Cache-Control`.
+    """
     headers = [(bytes(name), bytes(value)) for name, value in given]
     present = {name.lower() for name, _ in headers}
-    own = {**_HEADERS, "Cache-Control": "no-cache" if route == "page" else "no-store"}
+    own = {**_HEADERS, "Cache-Control": caching}
     added = [(name.lower().encode(), value.encode()) for name, value in own.items()]
     return headers + [(name, value) for name, value in added if name not in present]

@@ -29,6 +29,11 @@ class Collection:
         """Read what was added to the folders; return whether there was anything."""
         return any([source.refresh(on_rows) for source in self.sources])
 
+    @property
+    def count(self) -> int:
+        """Number of rows of all sources."""
+        return sum(source.count for source in self.sources)
+
     def index(self, *, live: bool = False) -> Index:
         """Return the index, as of the last `refresh`."""
         return {
@@ -38,6 +43,10 @@ class Collection:
             "sources": [source.describe() for source in self.sources],
             "comparisons": make_comparisons(self.sources),
         }
+
+    def state(self) -> object:
+        """Return a value that changes whenever `index` would."""
+        return [source.state() for source in self.sources]
 
     def parts(self) -> Iterator[tuple[str, list[Detail]]]:
         """Yield name and content of each part, reading one at a time."""

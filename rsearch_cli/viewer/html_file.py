@@ -12,7 +12,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from rsearch_cli.errors import RunFolderUnwritable
 from rsearch_cli.runs.atomic_write import replacing
@@ -65,14 +65,15 @@ def write_file(path: Path, index: Any, parts: Iterator[tuple[str, Any]]) -> None
         RunFolderUnwritable: It cannot be written, or another file is in its place.
     """
     refuse_foreign(path)
-    start, end = assemble_page()
+    page = assemble_page()
     try:
         with replacing(path) as made, made.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(start)
+            file.write(page.start)
             _write_data(file, "rsearch-index", index)
+            file.write(page.script)
             for name, content in parts:
                 _write_data(file, f"rsearch-part-{name}", content)
-            file.write(end)
+            file.write(page.end)
     except (OSError, ValueError) as error:  # the latter for a null byte in the name
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise RunFolderUnwritable(
@@ -80,8 +81,22 @@ def write_file(path: Path, index: Any, parts: Iterator[tuple[str, Any]]) -> None
         ) from error
 
 
-def assemble_page(web: Path = WEB) -> tuple[str, str]:
-    """Return the page with scripts and styles in it, as the texts before and after the data.
+class Page(NamedTuple):
+    """A page with everything in it but the data, which stands between its pieces.
+
+    Attributes:
+        start: Up to the end of the content.
+        script: Follows the index, and runs before the parts are read.
+        end: What remains.
+    """
+
+    start: str
+    script: str
+    end: str
+
+
+def assemble_page(web: Path = WEB) -> Page:
+    """Return the page with its styles and scripts in it.
 
     Args:
         web: Folder of the page, its modules and its styles.
@@ -95,23 +110,26 @@ def assemble_page(web: Path = WEB) -> tuple[str, str]:
         hashes[directive].append(f"'sha256-{digest}'")
         return f"<{tag}{attributes}>{text}</{tag}>"
 
-    page = (web / TEMPLATE).read_text(encoding="utf-8")
+    page = _read(web, TEMPLATE)
     page = _STYLE.sub(lambda found: inline("style", "", "style-src", _read(web, found[1])), page)
-    page = _SCRIPT.sub(
-        lambda found: inline("script", ' type="module"', "script-src", _join(web, found[1])), page
-    )
+    entry = _SCRIPT.search(page)
+    if entry is None:
+        raise ValueError(f"{TEMPLATE} has no module")
+    page = page.replace(entry[0], "", 1)
+    script = inline("script", ' type="module" async', "script-src", _join(web, entry[1]))
     policy = "; ".join(
         [
             "default-src 'none'",
-            *(f"{directive} {' '.join(found)}" for directive, found in hashes.items() if found),
+            *(f"{directive} {' '.join(found)}" for directive, found in hashes.items()),
             "img-src data:",
             "base-uri 'none'",
             "form-action 'none'",
+            "require-trusted-types-for 'script'",
         ]
     )
     head = f'<head>\n<meta http-equiv="Content-Security-Policy" content="{policy}">\n{MARK}'
     before, body_end, after = page.rpartition("</body>")
-    return before.replace("<head>", head, 1), body_end + after
+    return Page(before.replace("<head>", head, 1), f"{script}\n", body_end + after)
 
 
 def _write_data(file: IO[str], name: str, content: Any) -> None:

@@ -220,6 +220,16 @@ class ViewSource:
             raise RunFolderError(f"{self.path / part.file.name} was changed while it was read")
         return details
 
+    def state(self) -> object:
+        """Return a value that changes whenever `describe` would."""
+        written = [self._written(name) for name in (SUMMARY, RESULTS, SPEND)]
+        return self.generation, [file.end for file in (*self._files, *self._figures)], written
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return self._table.count
+
     @property
     def parts(self) -> int:
         """Number of parts."""
@@ -301,6 +311,13 @@ class ViewSource:
                 return opened.read(min(file.end, _TAIL))
         except OSError:
             return b""
+
+    def _written(self, name: str) -> int:
+        """When a file was written; 0 without one."""
+        try:
+            return (self.path / name).stat().st_mtime_ns
+        except OSError:
+            return 0
 
     def _report_damage(self, file: _File) -> None:
         if file.damaged:

@@ -2,32 +2,56 @@
 
 import { BoundedText, el, foreign, visible } from "./text.js";
 
-/** The sentences of an answer `{text, numbers, supported}`; a short answer is one, unchecked. */
-function sentencesOf(turn) {
-  const sentences = turn.final?.paragraph?.sentences;
-  if (Array.isArray(sentences) && sentences.length) return sentences;
+/** The short answer as a sentence: its passages are those that hold its words. */
+function shortAnswer(turn) {
   const holding = (turn.final?.citations ?? []).filter((citation) => citation.holds_answer);
-  return [{ text: turn.answer, numbers: holding.map(({ number }) => number), supported: null }];
+  return { text: turn.answer, numbers: holding.map(({ number }) => number), supported: true };
+}
+
+/** The sentences of the long answer `{text, numbers, supported, problem}`; none for a short one. */
+function sentencesOf(turn) {
+  return turn.final?.paragraph?.sentences ?? [];
 }
 
 export function answerView(turn, actions) {
-  const sentences = sentencesOf(turn);
-  const isShort = !turn.final?.paragraph?.sentences?.length;
-  const host = el("div", { class: isShort ? "answer short" : "answer" });
-  if (!turn.answer && isShort) {
-    host.append(el("span", { class: "muted" }, "No answer."));
+  const host = el("div", { class: "answer" });
+  if (!turn.answer) {
+    host.append(el("p", { class: "muted" }, "No answer."));
     return host;
   }
-  for (const { text, numbers, supported } of sentences) {
-    const words = el("bdi", { class: "foreign" });
-    new BoundedText(words).set(text);
-    const sentence = el("span", { class: supported === false ? "sentence unsupported" : "sentence" }, words);
-    const marks = numbers.flatMap((number) => markFor(turn, number, text, actions));
-    host.append(sentence, " ", ...marks.flatMap((mark) => [mark, " "]));
-    if (supported === false) host.append(el("span", { class: "tag warn" }, "not in the passages"), " ");
+  host.append(el("p", { class: "short" }, ...sentenceView(turn, shortAnswer(turn), actions)));
+  const sentences = sentencesOf(turn);
+  if (sentences.length) {
+    const parts = sentences.flatMap((sentence) => sentenceView(turn, sentence, actions));
+    host.append(el("p", { class: "paragraph" }, ...parts));
   }
-  if (turn.final?.paragraph?.note) host.append(foreign(turn.final.paragraph.note, "p", { class: "muted small" }));
+  const note = turn.final?.paragraph?.note;
+  if (note) host.append(foreign(note.slice(0, 1000), "p", { class: "paragraph-note muted small foreign" }));
   return host;
+}
+
+function sentenceView(turn, { text, numbers, supported, problem }, actions) {
+  const words = el("bdi", { class: "foreign" });
+  new BoundedText(words).set(text);
+  const parts = [el("span", { class: supported ? "sentence" : "sentence unsupported" }, words), " "];
+  for (const number of numbers) parts.push(...markFor(turn, number, text, actions), " ");
+  if (!supported) parts.push(unsupportedMark(problem), " ");
+  return parts;
+}
+
+function unsupportedMark(problem) {
+  const why = visible(problem ?? "").slice(0, 500).toWellFormed();
+  return el(
+    "span",
+    { class: "tag warn unsupported-mark", title: why },
+    "unsupported",
+    why ? el("span", { class: "visually-hidden" }, `: ${why}`) : null,
+  );
+}
+
+/** Numbers of the passages that the answer or one of its sentences cites. */
+function citedNumbers(turn) {
+  return new Set([shortAnswer(turn), ...sentencesOf(turn)].flatMap(({ numbers }) => numbers));
 }
 
 function markFor(turn, number, text, actions) {
@@ -42,7 +66,7 @@ function markFor(turn, number, text, actions) {
 export function sourcesView(turn, actions) {
   const citations = turn.final?.citations ?? [];
   if (citations.length === 0) return null;
-  const cited = new Set(sentencesOf(turn).flatMap(({ numbers }) => numbers));
+  const cited = citedNumbers(turn);
   const first = citations.filter(({ number }) => cited.has(number));
   const others = citations.filter(({ number }) => !cited.has(number));
   const host = el("section", { class: "sources", "aria-label": "Sources" });
@@ -79,23 +103,28 @@ function titleOf({ title, id }) {
 
 /** The answer as plain text. */
 export function answerAsText(turn) {
-  const sentences = sentencesOf(turn);
-  return sentences.map(({ text }) => text).join(" ").trim();
+  const paragraph = sentencesOf(turn).map(({ text }) => text).join(" ");
+  return [turn.answer, paragraph].filter(Boolean).join("\n\n");
 }
 
 /** Question, answer and its sources as Markdown; text from outside is escaped. */
 export function answerAsMarkdown(turn) {
-  const sentences = sentencesOf(turn).map(({ text, numbers, supported }) => {
-    const marks = numbers.map((number) => `\\[${number}\\]`).join("");
-    const doubt = supported === false ? " *(not in the passages)*" : "";
-    return `${escapeMarkdown(text)}${marks ? ` ${marks}` : ""}${doubt}`;
-  });
-  const cited = new Set(sentencesOf(turn).flatMap(({ numbers }) => numbers));
+  const cited = citedNumbers(turn);
   const sources = (turn.final?.citations ?? [])
     .filter(({ number }) => cited.has(number))
     .map((citation) => `${citation.number}. ${sourceAsMarkdown(citation)}`);
-  const parts = [`## ${escapeMarkdown(turn.question)}`, sentences.join(" ") || "No answer.", sources.join("\n")];
+  const parts = [
+    `## ${escapeMarkdown(turn.question)}`,
+    turn.answer ? sentenceAsMarkdown(shortAnswer(turn)) : "No answer.",
+    sentencesOf(turn).map(sentenceAsMarkdown).join(" "),
+    sources.join("\n"),
+  ];
   return `${parts.filter(Boolean).join("\n\n")}\n`;
+}
+
+function sentenceAsMarkdown({ text, numbers, supported }) {
+  const marks = numbers.map((number) => `\\[${number}\\]`).join("");
+  return [escapeMarkdown(text), marks, supported ? "" : "*(unsupported)*"].filter(Boolean).join(" ");
 }
 
 function sourceAsMarkdown(citation) {

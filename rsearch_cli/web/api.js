@@ -17,6 +17,10 @@ export function setKey(key) {
   sessionStorage.setItem(KEY_NAME, key);
 }
 
+export function hasKey() {
+  return sessionStorage.getItem(KEY_NAME) !== null;
+}
+
 function headers() {
   const key = sessionStorage.getItem(KEY_NAME);
   return { "Content-Type": "application/json", ...(key ? { Authorization: `Bearer ${key}` } : {}) };

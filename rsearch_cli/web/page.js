@@ -1,7 +1,7 @@
 // The page of `rsearch serve`: the conversation, its controls and the keyboard.
 
 import { answerAsMarkdown, answerAsText } from "./answer_view.js";
-import { ask, AskError, readModel, setKey } from "./api.js";
+import { ask, AskError, hasKey, readModel, setKey } from "./api.js";
 import { deleteAllConversations, deleteConversation, listConversations, saveConversation } from "./history.js";
 import { showCitation, showNode } from "./passages.js";
 import { el, visible } from "./text.js";
@@ -77,7 +77,7 @@ function follow(own, turn, event) {
 
 /** Asks, and once more with the key that the person gives if the server wants one. */
 async function askWithKey(request) {
-  const options = { style: byId("style").value, ...(byId("follow-up").checked ? {} : { follow_up: false }) };
+  const options = { style: byId("style").value, follow_up: byId("follow-up").checked };
   for (;;) {
     try {
       return await ask({ ...request, model: model?.id ?? "rsearch", options });
@@ -91,6 +91,7 @@ async function askWithKey(request) {
 function promptForKey() {
   const dialog = byId("key");
   byId("key-field").value = "";
+  byId("key-refused").hidden = !hasKey();
   dialog.returnValue = "";
   dialog.showModal();
   return new Promise((resolve) => {
@@ -247,6 +248,8 @@ function stop() {
 function showModel(found) {
   model = found;
   byId("model").textContent = visible(found.rsearch?.name ?? found.id);
+  byId("style").value = found.rsearch?.style === "paragraph" ? "paragraph" : "short";
+  byId("follow-up").checked = found.rsearch?.follow_up !== false;
   const examples = Array.isArray(found.rsearch?.examples) ? found.rsearch.examples.slice(0, 4) : [];
   const buttons = examples.map((text) => {
     const button = el("button", { type: "button", class: "button" }, el("bdi", {}, visible(text)));

@@ -57,7 +57,7 @@ export class TurnView {
     this.paintAskedAs();
     this.paintSteps();
     this.working.hidden = turn.outcome !== "running";
-    this.working.textContent = describeProgress(turn);
+    this.working.textContent = turn.outcome === "running" ? describeProgress(turn) : "";
     if (turn.outcome === "running") this.paintDraft();
     else if (this.painted !== turn.outcome) this.paintEnd();
     this.painted = turn.outcome;
@@ -115,9 +115,9 @@ export class TurnView {
       return;
     }
     if (!this.draft) {
-      const text = el("div", { class: "answer short foreign", dir: "auto" });
+      const text = el("p", { class: "short foreign", dir: "auto" });
       this.draft = new BoundedText(text);
-      this.answerElement.replaceChildren(text);
+      this.answerElement.replaceChildren(el("div", { class: "answer" }, text));
     }
     this.draft.set(this.turn.answer);
   }

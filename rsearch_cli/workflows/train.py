@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,13 +21,21 @@ from rsearch_cli.training.run import TrainingRun, count_steps, make_training, op
 from rsearch_cli.ui.training_display import TrainingDisplay
 from rsearch_cli.workflows.estimate import check_memory
 from rsearch_cli.workflows.publish import check_push, push_if_asked
+from rsearch_cli.workflows.view import write_view
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingReport:
-    """A finished run: its folder, `summary.json`, the metrics and the greedy results."""
+    """A finished run: its folder, `summary.json`, the metrics and the greedy results.
+
+    Attributes:
+        view: The file to look into it with (see `workflows.view`), or None.
+    """
 
     folder: Path
+    view: Path | None
     summary: dict[str, Any]
     rows: list[dict[str, Any]]
     validations: list[dict[str, Any]]
@@ -71,13 +80,25 @@ def train(
         after = evaluate(run, "after")
         summary = summarise_run(run, before, after, steps, time.monotonic() - started)
     rows, validations = folder.read_rows(METRICS), folder.read_rows(VALIDATION)
-    report = TrainingReport(folder.path, summary, rows, validations, before.greedy, after.greedy)
+    view = write_view_of(folder) if is_main() else None
+    report = TrainingReport(
+        folder.path, view, summary, rows, validations, before.greedy, after.greedy
+    )
     if is_main():
         try:
             on_report(report)
         finally:  # publish even if the reader of the report has gone away
             push_if_asked(recipe, folder.path)
     return report
+
+
+def write_view_of(folder: RunFolder) -> Path | None:
+    """Write the file to look into a finished run with; if that fails, log why."""
+    try:
+        return write_view([folder.path])
+    except Exception as error:  # whatever it is, the report and the publication must follow
+        logger.warning(f"the run is complete, but view.html could not be written: {error}")
+        return None
 
 
 def check(recipe: Recipe, *, force: bool = False) -> None:

@@ -91,7 +91,10 @@ def watch() -> Iterator[Watch]:
 
 @pytest.fixture
 def new_page(chromium: Any, watch: Watch) -> Iterator[Callable[..., Any]]:
-    """Opens a watched page of its own: `new_page(viewport=PHONE, color_scheme="dark")`."""
+    """Opens a watched page of its own: `new_page(viewport=PHONE, color_scheme="dark")`.
+
+    Our Content-Security-Policy holds for `wait_for_function`, too; wait for locators instead.
+    """
     contexts = []
 
     def open_page(**options: Any) -> Any:

@@ -127,7 +127,7 @@ def test_focus_survives_a_change_of_width(draw: Callable[..., Any]) -> None:
     page = draw(CHAIN)
     page.locator(".node").last.focus()
     page.evaluate("document.querySelector('main').style.width = '300px'")
-    page.wait_for_function("document.querySelector('.plan-graph svg').clientWidth <= 300")
+    page.locator(".plan-graph svg[width='300']").wait_for()
     assert page.evaluate("document.activeElement.dataset.label") == "B"
 
 

@@ -46,12 +46,14 @@ class Reply:
     """What the agent does with a request.
 
     Attributes:
-        events: JSON events in order; a number is a pause in seconds.
+        events: JSON events in order. A number is a pause in seconds, a `threading.Event` is waited
+            for, and an object without
+            `type` is sent as it is.
         status: Another than 200 is an error with `message`.
         cut: Close the connection after the events, without the end of the stream.
     """
 
-    events: Sequence[Mapping[str, Any] | float] = ()
+    events: Sequence[Mapping[str, Any] | float | threading.Event] = ()
     status: int = 200
     message: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -127,8 +129,11 @@ class PageServer:
             for event in reply.events:
                 if isinstance(event, int | float):
                     await asyncio.sleep(event)
+                elif isinstance(event, threading.Event):
+                    while not event.is_set():
+                        await asyncio.sleep(0.01)
                 else:
-                    yield sent(chunk(event))
+                    yield sent(chunk(event) if "type" in event else event)
             if not reply.cut:
                 yield sent(chunk(None, finish="stop")) + "data: [DONE]\n\n"
             done = True

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
+
+from rsearch_cli.runs.files import (
+    ANSWERS,
+    EVALUATION,
+    RECIPE,
+    SUMMARY,
+    TRAJECTORIES,
+    predictions_name,
+)
+from rsearch_cli.runs.jsonl import append_rows
 
 RECIPE_TEXT = """\
 output_dir: /home/ada/runs/one
@@ -65,3 +77,24 @@ def prediction(id: str = "q1", em: float = 1.0, **changes: Any) -> dict:
         "type": "bridge",
         **changes,
     }
+
+
+def store_run(folder: Path, rows: list[dict] | None = None, **phases: list[dict]) -> Path:
+    """Write a run folder of rollouts and of predictions by phase (`after_greedy`)."""
+    (folder / "predictions").mkdir(parents=True)
+    (folder / RECIPE).write_text(RECIPE_TEXT, encoding="utf-8")
+    if rows is not None:
+        append_rows(folder / TRAJECTORIES, rows)
+    for phase, answers in phases.items():
+        append_rows(folder / predictions_name(*phase.split("_")), answers)
+    if phases:
+        (folder / SUMMARY).write_text(json.dumps({"model": "/home/ada/models/seven-b"}))
+    return folder
+
+
+def store_evaluation(folder: Path, rows: list[dict]) -> Path:
+    """Write an evaluation folder."""
+    folder.mkdir()
+    (folder / EVALUATION).write_text('{"methods": ["rsearch", "direct"]}')
+    append_rows(folder / ANSWERS, rows)
+    return folder

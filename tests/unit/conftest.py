@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from stored_rows import store_evaluation, store_run
 
 from rsearch_cli.evaluation.result import EvalResult
 
@@ -37,3 +39,15 @@ def result() -> Callable[..., EvalResult]:
 def results() -> Callable[..., list[EvalResult]]:
     """Makes a result for each of some exact-match scores."""
     return lambda *scores: [make_result(f"q{i}", score) for i, score in enumerate(scores)]
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a run folder of rollouts and predictions, by phase."""
+    return lambda rows=None, name="one", **phases: store_run(tmp_path / name, rows, **phases)
+
+
+@pytest.fixture
+def make_evaluation(tmp_path: Path) -> Callable[..., Path]:
+    """Makes an evaluation folder."""
+    return lambda rows, name="evaluation": store_evaluation(tmp_path / name, rows)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from rsearch_cli import terminal
 from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.terminal import (
     code_span,
@@ -59,6 +63,14 @@ NEVER = [
     *"\u00ad\u200b\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff",
     *(chr(n) for n in range(0xD800, 0xE000)),
 ]
+
+# Characters of every part of the pattern, and those that decide by standing before them.
+NEAR_SUSPECT = (
+    "a1 \t\n\r\x00\x1b\x7f\u0085\u00a9\u00ad\u034f\u0301\u0323\u05d0\u061c\u0628\u0915\u094d"
+    "\u17b4\u1820\u180b\u200b\u200c\u200d\u200e\u200f\u2028\u202e\u2060\u2066\u206f\u20e3\u2229\u3042\u3164\u4e00"
+    "\u845b\ud800\udfff\ufdd0\ufe00\ufe0e\ufe0f\ufeff\uffa0\ufff9\ufffe\uffff#\u2764\U0001bca0\U0001d173"
+    "\U0001f3f4\U0001f468\U000e0001\U000e0067\U000e0062\U000e007f\U000e0100\U000e01ef\U000e0fff"
+)
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
@@ -148,3 +160,15 @@ def test_a_missing_figure_is_none() -> None:
 def test_numbers_of_numpy_count() -> None:
     numpy = pytest.importorskip("numpy")
     assert finite({"reward": numpy.float32(0.5)}, "reward") == 0.5
+
+
+@given(st.text(st.sampled_from(NEAR_SUSPECT), max_size=40), st.integers(0, 3))
+def test_suspect_text_is_found_where_the_whole_pattern_finds_it(text: str, start: int) -> None:
+    whole = [(m.span(), m.lastgroup) for m in terminal._SUSPECT.finditer(text, start)]
+    assert [(m.span(), m.lastgroup) for m in terminal._find_suspect(text, start)] == whole
+
+
+def test_every_character_that_is_suspect_alone_is_found() -> None:
+    for code in range(sys.maxunicode + 1):
+        character = chr(code)
+        assert bool(terminal._SUSPECT.match(character)) <= bool(terminal._FIRST.match(character))

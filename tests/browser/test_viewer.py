@@ -1,0 +1,345 @@
+"""The viewer's page, as one file: filter, sort, trajectory, group, comparison, in the browser."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stored_rows import RECIPE_TEXT, prediction, rollout
+
+from rsearch_cli.evaluation.comparison import compare
+from rsearch_cli.evaluation.result import EvalResult
+from rsearch_cli.recipe.loading import load_recipe
+from rsearch_cli.runs.jsonl import append_rows
+from rsearch_cli.viewer.collection import Collection
+from rsearch_cli.viewer.html_file import assemble_page, write_file
+from rsearch_cli.workflows.train import train
+
+PHONE = {"width": 360, "height": 740}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real run of two steps, with evaluations before and after."""
+    folder = tmp_path_factory.mktemp("viewer") / "small"
+    settings = ["train.max_steps=2", "train.batch_size=16", "evaluate.limit=20"]
+    # Far too fast, so that the two evaluations differ.
+    train(load_recipe("quickstart", [*settings, "train.learning_rate=0.01"]).recipe, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def file(run: Path) -> str:
+    return as_file(run.parent / "small.html", run)
+
+
+def as_file(path: Path, *folders: Path) -> str:
+    """Write the page of folders; return its address."""
+    collection = Collection(folders)
+    collection.refresh()
+    write_file(path, collection.index(), collection.parts())
+    return path.as_uri()
+
+
+def stored_run(folder: Path, rows: list[dict[str, Any]], **phases: list[dict[str, Any]]) -> Path:
+    (folder / "predictions").mkdir(parents=True)
+    (folder / "recipe.yaml").write_text(RECIPE_TEXT, encoding="utf-8")
+    append_rows(folder / "trajectories.jsonl", rows)
+    for phase, answers in phases.items():
+        append_rows(folder / "predictions" / f"{phase.replace('_', '-')}.jsonl", answers)
+    return folder
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture
+def open_page(new_page: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """Opens an address of a file; no request but for the file itself may be made."""
+    requests: list[str] = []
+
+    def open_page(address: str, **options: Any) -> Any:
+        page = new_page(**options)
+        page.on("request", lambda request: requests.append(request.url.split("#")[0]))
+        page.goto(address)
+        wait_until_shown(page)
+        return page
+
+    yield open_page
+    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
+    assert sum(url.startswith("file:") for url in requests) <= 2
+
+
+def wait_until_shown(page: Any) -> None:
+    page.wait_for_selector(".loading", state="detached")
+
+
+def cells(page: Any, column: int) -> list[str]:
+    rows = page.locator("table.rows tbody tr:not(.spacer)")
+    return [row.locator("td").nth(column).inner_text() for row in rows.all()]
+
+
+def shown(page: Any) -> str:
+    return page.locator(".counts strong").inner_text()
+
+
+def test_names_of_the_modules_are_unique():
+    """They become one script."""
+    start, _ = assemble_page()
+    names = re.findall(r"^(?:async )?(?:function\*?|class|const|let) (\w+)", start, re.MULTILINE)
+    assert len(names) > 100
+    assert [name for name, count in Counter(names).items() if count > 1] == []
+
+
+def test_overview_names_the_figures_of_the_run(open_page: Callable[..., Any], run: Path, file: str):
+    page = open_page(file)
+    summary = json.loads((run / "summary.json").read_text())
+    assert page.locator("h1").inner_text() == "small"
+    tiles = page.locator(".tiles").inner_text()
+    assert f"{summary['before']['em'] * 100:.1f} % → {summary['after']['em'] * 100:.1f} %" in tiles
+    assert page.locator(".chart").count() >= 8
+    chart = page.get_by_role("slider", name="Reward and its parts")
+    first = read_rows(run / "metrics.jsonl")[0]
+    chart.focus()
+    page.keyboard.press("Home")
+    assert f"reward {first['reward']:.3g}" in chart.get_attribute("aria-valuetext")
+    page.get_by_label("Smooth").check()
+    assert page.locator("path.raw").count() > 0
+    chart.focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/rows?step=1*")
+    assert shown(page) == "16 of 112 trajectories"
+    page.go_back()
+    assert page.locator("h1").inner_text() == "small"
+
+
+def test_filters_count_what_python_counts(open_page: Callable[..., Any], run: Path, file: str):
+    rows = read_rows(run / "trajectories.jsonl")
+    page = open_page(f"{file}#/0/rows?phase=train")
+    assert shown(page) == "32 of 112 trajectories"
+    word = rows[0]["question"].split()[-1].rstrip("?").lower()
+    page.get_by_label("Question or answer contains").fill(word)
+    texts = [f"{r['question']}\n{r['answer'] or ''}".lower() for r in rows]
+    assert shown(page).startswith(f"{sum(word in text for text in texts)} of")
+    page.get_by_role("button", name="Clear").click()
+    assert shown(page) == "112 trajectories"
+    page.get_by_label("Reward from").fill("0.9")
+    page.keyboard.press("Enter")
+    expected = sum((r["reward"]["total"] or 0) >= 0.9 for r in rows)
+    assert shown(page).startswith(f"{expected} of")
+    assert "reward=0.9%7E" in page.url or "reward=0.9~" in page.url
+    page.reload()
+    wait_until_shown(page)
+    assert shown(page).startswith(f"{expected} of")
+    page.get_by_label("Phase").select_option("after-greedy")
+    assert shown(page) == "0 of 112 trajectories"
+    page.go_back()
+    assert shown(page).startswith(f"{expected} of")
+
+
+def test_sorts_by_a_column_and_leaves_out_nothing(open_page: Callable[..., Any], file: str):
+    page = open_page(f"{file}#/0/rows?phase=train")
+    page.get_by_role("button", name="Reward", exact=True).click()
+    rising = [float(text) for text in cells(page, 3)]
+    assert rising == sorted(rising)
+    page.get_by_role("button", name="Reward", exact=True).click()
+    assert cells(page, 3)[0] >= cells(page, 3)[-1]
+    header = page.locator("th", has_text="Reward")
+    assert header.get_attribute("aria-sort") == "descending"
+    assert "sort=-reward" in page.url
+
+
+def test_one_trajectory_and_its_neighbours(open_page: Callable[..., Any], run: Path, file: str):
+    rows = read_rows(run / "trajectories.jsonl")
+    page = open_page(f"{file}#/0/rows?phase=train")
+    page.locator("table.rows tbody a").first.click()
+    page.wait_for_selector(".transcript")
+    written = page.locator(".segment.by-model .foreign").all_inner_texts()
+    stored = [s["text"].strip() for s in rows[0]["segments"] if s["author"] == "model"]
+    assert [text.strip() for text in written] == stored
+    inserted = page.locator(".segment.by-system")
+    assert "Inserted, not trained" in inserted.first.inner_text()
+    assert rows[0]["answers"][0] in page.locator(".gold").inner_text()
+    assert f"{rows[0]['reward']['total']:.3f}" in page.locator(".bars").inner_text()
+    assert page.locator(".plan-graph .node").count() == len(rows[0]["rounds"][0]["results"])
+    page.keyboard.press("ArrowRight")
+    page.get_by_text("2 of 32").wait_for()
+    page.go_back()
+    page.go_back()
+    assert shown(page) == "32 of 112 trajectories"
+
+
+def test_group_shows_every_completion_with_its_advantage(
+    open_page: Callable[..., Any], run: Path, file: str
+):
+    rows = [r for r in read_rows(run / "trajectories.jsonl") if r["step"] == 1][:8]
+    page = open_page(f"{file}#/0/rows?phase=train")
+    page.locator("table.rows tbody a").first.click()
+    page.get_by_role("link", name="Its group").click()
+    page.wait_for_selector(".completions")
+    assert page.get_by_role("link", name=re.compile("Completion ")).count() == 8
+    rewards = [r["reward"]["total"] for r in rows]
+    mean = sum(rewards) / 8
+    best = page.locator(".completion").first
+    assert f"{max(rewards):.3f}" in best.inner_text()
+    assert f"reward {mean:.3g}" in page.locator(".facts-line").inner_text()
+    if max(rewards) > min(rewards):
+        assert re.search(r"\+\d", best.locator(".signed-bar-row").inner_text())
+
+
+def test_comparison_flips_what_python_flips(open_page: Callable[..., Any], run: Path, file: str):
+    names = ("before-greedy", "after-greedy")
+    sides = [
+        [EvalResult.from_json(row) for row in read_rows(run / f"predictions/{name}.jsonl")]
+        for name in names
+    ]
+    expected = compare(*sides)
+    flipped = len(expected["gained"]) + len(expected["lost"])
+    assert flipped
+    page = open_page(f"{file}#/compare?a=0:before-greedy&b=0:after-greedy")
+    changes = cells(page, 0)
+    assert changes.count("▲ gained") == len(expected["gained"])
+    assert changes.count("▼ lost") == len(expected["lost"])
+    assert all(change[0] in "▲▼" for change in changes[:flipped])
+    questions = {e["question"] for e in expected["gained"] + expected["lost"]}
+    assert set(cells(page, 1)[:flipped]) == questions
+    metric = expected["metrics"]["em"]
+    row = page.locator("table.scores tr", has_text="Exact match").inner_text()
+    for value in (metric["first"], metric["second"]):
+        assert f"{value:.3f}" in row
+    assert f"{metric['difference']:+.3f}".replace("-", "−") in row
+    assert f"{metric['interval'][0]:+.3f}".replace("-", "−") in row
+    page.locator("table.rows tbody a").first.click()
+    page.wait_for_selector(".pair-side")
+    assert page.locator(".pair-side").count() == 2
+    page.go_back()
+    page.get_by_role("button", name="Swap A and B").click()
+    assert cells(page, 0).count("▲ gained") == len(expected["lost"])
+
+
+def test_keyboard_alone(open_page: Callable[..., Any], file: str):
+    page = open_page(f"{file}#/0/rows?phase=train")
+    page.locator(".table-box").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("End")
+    at = "document.activeElement.closest('tr').dataset.place"
+    assert page.evaluate(at) == "31"
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate(at) == "1"
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".transcript")
+    assert page.evaluate("document.activeElement.tagName") == "H1"
+    page.go_back()
+    assert page.evaluate(at) == "1"
+
+
+PAGES = ["#/0/overview", "#/0/rows", "#/0/row/20", "#/0/group/1", "#/compare"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_accessible(open_page: Callable[..., Any], check_axe: Any, file: str, scheme: str):
+    page = open_page(file, color_scheme=scheme)
+    for address in PAGES:
+        page.goto(f"{file}{address}")
+        wait_until_shown(page)
+        check_axe(page)
+
+
+def test_narrow(open_page: Callable[..., Any], check_axe: Any, fits_width: Any, file: str):
+    page = open_page(file, viewport=PHONE)
+    for address in PAGES:
+        page.goto(f"{file}{address}")
+        wait_until_shown(page)
+        fits_width(page)
+        check_axe(page)
+    page.goto(f"{file}#/0/rows")
+    page.get_by_text("Filters").click()
+    page.get_by_label("Plan").select_option("valid")
+    fits_width(page)
+
+
+HOSTILE = [
+    "<img src=x onerror=alert(1)>",
+    "</script><script>alert(2)</script>",
+    "<svg onload=alert(3)>",
+    "javascript:alert(4)",
+    '"><iframe src="https://example.com">',
+    "<!--<script>",
+    "\u202egnp.exe\u202c \u2066\u2067",
+    "\x1b[31mred\x1b[0m \x07\x00",
+    "<style>*{display:none}</style>",
+    "{{constructor.constructor('alert(5)')()}}",
+    "\ud800 lone",
+    "\u2028\u2029",
+    "a\u0300" + "\u0301" * 500,
+]
+
+
+def test_hostile_texts_stay_inert(open_page: Callable[..., Any], tmp_path: Path, fits_width: Any):
+    huge = "<b>x</b> " * (1 << 17)
+    rows = []
+    for number, text in enumerate([*HOSTILE, huge]):
+        results = [
+            {"label": text[:50], "query": text, "source": text[:50], "passages": [text[:50]]}
+            | {"expansion": [text], "cached": False, "error": text}
+        ]
+        segments = [{"author": "model", "tokens": 3, "text": text}]
+        segments.append({"author": "system", "tokens": 3, "text": text})
+        rows.append(
+            rollout(1, f"q{number}", answer=text, answers=[text], type=text, segments=segments)
+            | {"question": text, "rounds": [{"problems": [], "edges": [], "results": results}]}
+            | {"reward": rollout()["reward"] | {"extra": {text[:80]: 0.5}}}
+        )
+    rows.append(rows[0] | {"rounds": [{"problems": HOSTILE, "edges": [], "results": []}]})
+    folder = stored_run(tmp_path / "hostile", rows, before_greedy=[prediction(HOSTILE[0])])
+    file = as_file(tmp_path / "hostile.html", folder)
+    page = open_page(f"{file}#/0/rows")
+    assert page.locator("main img, main svg [onload], main iframe, main style").count() == 0
+    elements = "document.querySelectorAll('img, iframe, style, script:not([type])').length"
+    known = page.evaluate(elements)
+    for number in range(len(rows)):
+        page.goto(f"{file}#/0/row/{number + 1}")
+        wait_until_shown(page)
+        assert page.evaluate(elements) == known
+        fits_width(page)
+    page.goto(f"{file}#/0/row/8")
+    page.wait_for_selector(".transcript")
+    page.goto(f"{file}#/0/row/{len(HOSTILE) + 1}")
+    more = page.get_by_role("button", name="Show all").first
+    more.wait_for()
+    assert page.evaluate("document.body.innerText.length") < 200_000
+    page.goto(f"{file}#/0/row/7")
+    page.wait_for_selector(".transcript")
+    text = page.locator("main").inner_text()
+    assert "[U+202E]" in text
+    assert "\u202e" not in text
+
+
+def test_run_folder_of_an_earlier_version(open_page: Callable[..., Any], tmp_path: Path):
+    row = rollout()
+    for name in ("type", "opening", "prompt_tokens"):
+        del row[name]
+    for segment in row["segments"]:
+        del segment["tokens"]
+    answer = prediction()
+    for name in ("inserted", "type"):
+        del answer[name]
+    folder = stored_run(tmp_path / "old", [row, row], before_greedy=[answer])
+    file = as_file(tmp_path / "old.html", folder)
+    page = open_page(file)
+    assert "not finished" in page.locator(".facts-line").inner_text()
+    for number in range(3):
+        page.goto(f"{file}#/0/row/{number}")
+        page.wait_for_selector(".transcript")
+        assert "Rome" in page.locator(".outcome").inner_text()
+    page.goto(f"{file}#/0/row/3")
+    assert "no such page" in page.locator("main").inner_text()
