@@ -18,17 +18,8 @@ from rsearch_cli.publishing.merge import MergeCheck
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.recipe.trust import take_harmless
+from rsearch_cli.runs import files
 from rsearch_cli.runs.confined_paths import refuse_escapes
-from rsearch_cli.runs.files import (
-    ADAPTER,
-    ADAPTER_CONFIG,
-    ENVIRONMENT,
-    METRICS,
-    RECIPE,
-    SUMMARY,
-    TRAJECTORIES,
-    predictions_name,
-)
 from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.spend import ServiceSpend
@@ -91,7 +82,7 @@ class RunFacts:
     @property
     def adapter(self) -> Path:
         """Folder of the trained adapter and its tokenizer."""
-        return self.folder / ADAPTER
+        return self.folder / files.ADAPTER
 
     @property
     def supervised(self) -> bool:
@@ -199,7 +190,7 @@ class Repository:
         transformers applies an adapter at the root to everything it loads from the repository,
         subfolders included, so beside other weights the adapter must not be there.
         """
-        return ADAPTER if self.merged or self.bundles_base else ""
+        return files.ADAPTER if self.merged or self.bundles_base else ""
 
 
 def read_run(folder: RunFolder, *, trust_remote_code: bool = False) -> RunFacts:
@@ -218,18 +209,18 @@ def read_run(folder: RunFolder, *, trust_remote_code: bool = False) -> RunFacts:
         raise NothingToPush(
             f"{folder.path} is not a run folder; give one that `rsearch train` wrote"
         )
-    if not (folder.adapter / ADAPTER_CONFIG).is_file():
+    if not (folder.adapter / files.ADAPTER_CONFIG).is_file():
         raise NothingToPush(
-            f"{folder.path} has no {ADAPTER}/ because the run did not finish; resume it with: "
-            f"rsearch train --recipe {folder.path / RECIPE} --resume"
+            f"{folder.path} has no {files.ADAPTER}/ because the run did not finish; resume it "
+            f"with: rsearch train --recipe {folder.path / files.RECIPE} --resume"
         )
-    predictions = predictions_name("after", "greedy")
+    predictions = files.predictions_name("after", "greedy")
     with folder.reading(predictions):
         evaluated = [str(row["text"]) for row in folder.read_rows(predictions)]
-    with folder.reading(TRAJECTORIES):
-        trained = [str(row["question"]) for row in folder.read_rows(TRAJECTORIES)]
+    with folder.reading(files.TRAJECTORIES):
+        trained = [str(row["question"]) for row in folder.read_rows(files.TRAJECTORIES)]
     # Whoever made the run, its recipe only describes it here; `publish` decides what may act.
-    recipe = load_recipe(str(folder.path / RECIPE), trusted=True).recipe
+    recipe = load_recipe(str(folder.path / files.RECIPE), trusted=True).recipe
     policy = recipe.policy.model_copy(update={"trust_remote_code": trust_remote_code})
     try:
         weights = read_adapter(folder.adapter)
@@ -238,9 +229,9 @@ def read_run(folder: RunFolder, *, trust_remote_code: bool = False) -> RunFacts:
     return RunFacts(
         folder=folder.path,
         recipe=recipe.model_copy(update={"policy": policy}),
-        environment=_read_json(folder, ENVIRONMENT),
-        summary=_read_json(folder, SUMMARY),
-        rows=folder.read_rows(METRICS),
+        environment=_read_json(folder, files.ENVIRONMENT),
+        summary=_read_json(folder, files.SUMMARY),
+        rows=folder.read_rows(files.METRICS),
         questions=list(dict.fromkeys([*evaluated, *trained])),
         services=Budget(folder.path).snapshot().services,
         weights=weights,

@@ -18,15 +18,7 @@ from typing import Any
 import platformdirs
 
 from rsearch_cli.recipe.documents import show_value
-from rsearch_cli.runs.files import (
-    ADAPTER,
-    ADAPTER_CONFIG,
-    CHECKPOINT,
-    EVALUATION,
-    SPEND,
-    TRACE_STATS,
-    TRAJECTORIES,
-)
+from rsearch_cli.runs import files
 from rsearch_cli.terminal import printable
 
 Keys = tuple[str, ...]
@@ -69,8 +61,8 @@ _NOT_SHOWN = ("output_dir",)
 _SHOWN = 12
 # Files beside the recipe of a run, an evaluation or a published agent.
 _BESIDE = (
-    *(TRAJECTORIES, SPEND, TRACE_STATS, EVALUATION, "rsearch.json"),
-    *(ADAPTER_CONFIG, f"{ADAPTER}/{ADAPTER_CONFIG}", f"{CHECKPOINT}*"),
+    *(files.TRAJECTORIES, files.SPEND, files.TRACE_STATS, files.EVALUATION, "rsearch.json"),
+    *(files.ADAPTER_CONFIG, f"{files.ADAPTER}/{files.ADAPTER_CONFIG}", f"{files.CHECKPOINT}*"),
 )
 
 

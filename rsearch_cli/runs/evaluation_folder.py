@@ -13,24 +13,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from rsearch_cli.errors import DataMalformed, RunFolderError, RunFolderOccupied
-from rsearch_cli.runs.files import (
-    ANSWERS,
-    EVALUATION,
-    LOCK,
-    PARTIAL,
-    RECIPE,
-    REPORT,
-    RESULTS,
-    SPEND,
-    SPEND_LOCK,
-    VIEW,
-)
+from rsearch_cli.runs import files
 from rsearch_cli.runs.folder_lock import check_writable, lock_folder
 from rsearch_cli.runs.json_text import dump_json, read_json_object
 from rsearch_cli.runs.jsonl import damaged_line
 from rsearch_cli.runs.output_folder import OutputFolder
-
-OURS = (EVALUATION, RECIPE, ANSWERS, RESULTS, REPORT, SPEND, SPEND_LOCK, LOCK, PARTIAL, VIEW)
 
 
 class EvaluationFolder(OutputFolder):
@@ -39,7 +26,7 @@ class EvaluationFolder(OutputFolder):
     @property
     def holds_evaluation(self) -> bool:
         """Whether an evaluation was started here."""
-        return (self.path / EVALUATION).exists()
+        return (self.path / files.EVALUATION).exists()
 
     def describe_resume(self) -> str:
         """Return how to continue after a stop, as the end of an error message."""
@@ -55,7 +42,9 @@ class EvaluationFolder(OutputFolder):
         check_writable(self.path)
         if self.holds_evaluation or not self.path.exists():
             return
-        others = [path.name for path in self.path.iterdir() if path.name not in OURS]
+        others = [
+            path.name for path in self.path.iterdir() if path.name not in files.OF_AN_EVALUATION
+        ]
         if others:
             raise RunFolderOccupied(
                 f"output folder {self.path} contains other files, such as {others[0]}, and no "
@@ -75,7 +64,7 @@ class EvaluationFolder(OutputFolder):
         """
         with lock_folder(self.path, "evaluating"):
             if overwrite:
-                (self.path / SPEND).unlink(missing_ok=True)
+                (self.path / files.SPEND).unlink(missing_ok=True)
             yield
 
     def begin(self, settings: Mapping[str, Any], recipe: str, *, overwrite: bool = False) -> None:
@@ -92,10 +81,10 @@ class EvaluationFolder(OutputFolder):
         if self.holds_evaluation and not overwrite:
             self.check_settings(settings)
         if overwrite:
-            for name in (ANSWERS, RESULTS, REPORT, EVALUATION):
+            for name in (files.ANSWERS, files.RESULTS, files.REPORT, files.EVALUATION):
                 (self.path / name).unlink(missing_ok=True)
-        self.write_text(RECIPE, recipe)
-        self.write_json(EVALUATION, settings)
+        self.write_text(files.RECIPE, recipe)
+        self.write_json(files.EVALUATION, settings)
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
         """Check that an evaluation with these settings can continue the stored one.
@@ -118,18 +107,19 @@ class EvaluationFolder(OutputFolder):
             RunFolderError: There is none, or its settings cannot be read.
         """
         try:
-            settings = read_json_object(self.path / EVALUATION)
+            settings = read_json_object(self.path / files.EVALUATION)
             if not isinstance(settings.get("methods"), list):
                 raise ValueError("it names no methods")
             return settings
         except FileNotFoundError:
             raise RunFolderError(
-                f"{self.path} contains no evaluation (no {EVALUATION}); create one with rsearch "
-                f"eval --output-dir {self.path}"
+                f"{self.path} contains no evaluation (no {files.EVALUATION}); create one with "
+                f"rsearch eval --output-dir {self.path}"
             ) from None
         except (OSError, ValueError) as error:
             raise RunFolderError(
-                f"{self.path / EVALUATION} cannot be read ({error}); start over with --overwrite"
+                f"{self.path / files.EVALUATION} cannot be read ({error}); start over with "
+                "--overwrite"
             ) from error
 
     def read_answers(self) -> list[dict[str, Any]]:
@@ -138,12 +128,12 @@ class EvaluationFolder(OutputFolder):
         Raises:
             DataMalformed: A complete line is not a JSON object.
         """
-        path = self.path / ANSWERS
+        path = self.path / files.ANSWERS
         if (line := damaged_line(path)) is not None:
             raise DataMalformed(
                 f"{path}, line {line}: not a JSON object; start over with --overwrite"
             )
-        return self.read_rows(ANSWERS)
+        return self.read_rows(files.ANSWERS)
 
 
 def setting_differences(

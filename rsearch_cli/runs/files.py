@@ -48,6 +48,23 @@ SPEND_LOCK = ".spend.json.lock"
 LOCK = ".lock"
 PARTIAL = ".partial"
 
+STEP_ROWS = (METRICS, TRAJECTORIES, VALIDATION)
+"""Files of a run with rows of steps; a resumed run repeats the steps after its checkpoint."""
+
+# The recipe comes last: a folder with a recipe is a run, even if the rest has been removed.
+OF_A_RUN = (
+    *(PARTIAL, ENVIRONMENT, *STEP_ROWS, SUMMARY, ADAPTER, BEST, PREDICTIONS, SPEND, WANDB_RUN),
+    *(WANDB, START, TRACES, TRACE_STATS, PUSH, VIEW, *(f"{name}{DAMAGED}" for name in STEP_ROWS)),
+    RECIPE,
+)
+OF_AN_EVALUATION = (
+    *(EVALUATION, RECIPE, ANSWERS, RESULTS, REPORT, SPEND, SPEND_LOCK, LOCK, PARTIAL, VIEW),
+)
+
+LEFT_BEFORE_START = (PARTIAL, LOCK, SPEND, SPEND_LOCK)
+"""Left by a start that failed or was killed before there was a run; a run that is then started in
+the folder counts what was already spent."""
+
 
 def checkpoint_name(step: int) -> str:
     """Return the name of the checkpoint folder saved after an optimiser step."""

@@ -22,49 +22,12 @@ from rsearch_cli.errors import (
     RunFolderOccupied,
     RunFolderUnwritable,
 )
+from rsearch_cli.runs import files
 from rsearch_cli.runs.atomic_write import finish_swaps
 from rsearch_cli.runs.confined_paths import make_private
-from rsearch_cli.runs.files import (
-    ADAPTER,
-    BEST,
-    CHECKPOINT,
-    DAMAGED,
-    ENVIRONMENT,
-    LOCK,
-    METRICS,
-    PARTIAL,
-    PREDICTIONS,
-    PUSH,
-    RECIPE,
-    SPEND,
-    SPEND_LOCK,
-    START,
-    SUMMARY,
-    TRACE_STATS,
-    TRACES,
-    TRAJECTORIES,
-    VALIDATION,
-    VIEW,
-    WANDB,
-    WANDB_RUN,
-)
 from rsearch_cli.runs.folder_lock import check_writable, lock_folder
 from rsearch_cli.runs.jsonl import cut_rows, damaged_line
 from rsearch_cli.runs.output_folder import OutputFolder
-
-STEP_ROWS = (METRICS, TRAJECTORIES, VALIDATION)
-"""Files with rows of steps; a resumed run repeats the steps after its checkpoint."""
-
-# The recipe comes last: a folder with a recipe is a run, even if the rest has been removed.
-OURS = (
-    *(PARTIAL, ENVIRONMENT, *STEP_ROWS, SUMMARY, ADAPTER, BEST, PREDICTIONS, SPEND, WANDB_RUN),
-    *(WANDB, START, TRACES, TRACE_STATS, PUSH, VIEW, *(f"{name}{DAMAGED}" for name in STEP_ROWS)),
-    RECIPE,
-)
-
-# Left by a start that failed or was killed before there was a run. A run that is then started in
-# the folder counts what was already spent.
-LEFT_BEFORE_START = (PARTIAL, LOCK, SPEND, SPEND_LOCK)
 
 
 class RunFolder(OutputFolder):
@@ -82,32 +45,32 @@ class RunFolder(OutputFolder):
     @property
     def holds_run(self) -> bool:
         """Whether a run was started here."""
-        return (self.path / RECIPE).exists()
+        return (self.path / files.RECIPE).exists()
 
     @property
     def is_started(self) -> bool:
         """Whether a run got as far as loading its model here."""
-        return self.holds_run and (self.path / ENVIRONMENT).exists()
+        return self.holds_run and (self.path / files.ENVIRONMENT).exists()
 
     @property
     def adapter(self) -> Path:
         """Folder of the trained adapter."""
-        return self.path / ADAPTER
+        return self.path / files.ADAPTER
 
     @property
     def best(self) -> Path:
         """Folder of the adapter with the best score on the validation slice."""
-        return self.path / BEST
+        return self.path / files.BEST
 
     @property
     def start(self) -> Path:
         """Folder of the adapter that the run started from."""
-        return self.path / START
+        return self.path / files.START
 
     @property
     def supervised(self) -> bool:
         """Whether the run learns from traces, and so has no trajectories."""
-        return (self.path / TRACES).exists()
+        return (self.path / files.TRACES).exists()
 
     @contextmanager
     def locked(self, *, overwrite: bool, resume: bool) -> Iterator[None]:
@@ -142,7 +105,7 @@ class RunFolder(OutputFolder):
                     "--resume"
                 )
         elif self.path.exists() and any(
-            p.name not in LEFT_BEFORE_START for p in self.path.iterdir()
+            p.name not in files.LEFT_BEFORE_START for p in self.path.iterdir()
         ):
             if not self.holds_run:
                 raise RunFolderOccupied(
@@ -168,7 +131,10 @@ class RunFolder(OutputFolder):
             finish_swaps(self.path)
             left = [self.staging]
             if not resume and self.holds_run:
-                left = [*self.path.glob(f"{CHECKPOINT}*"), *(self.path / name for name in OURS)]
+                left = [
+                    *self.path.glob(f"{files.CHECKPOINT}*"),
+                    *(self.path / name for name in files.OF_A_RUN),
+                ]
             for path in left:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             make_private(self.path)
@@ -182,8 +148,8 @@ class RunFolder(OutputFolder):
         """Return the checkpoint folders, by step."""
         found = [
             path
-            for path in self.path.glob(f"{CHECKPOINT}*")
-            if path.name.removeprefix(CHECKPOINT).isdigit()
+            for path in self.path.glob(f"{files.CHECKPOINT}*")
+            if path.name.removeprefix(files.CHECKPOINT).isdigit()
         ]
         return sorted(found, key=checkpoint_step)
 
@@ -234,17 +200,20 @@ class RunFolder(OutputFolder):
             A line for every file that is damaged (a copy of it is kept) or lacks rows.
         """
         warnings: list[str] = []
-        for name in STEP_ROWS if is_main() else ():
+        for name in files.STEP_ROWS if is_main() else ():
             path = self.path / name
             if (line := damaged_line(path)) is not None:
-                with self.staged(f"{name}{DAMAGED}") as copy:
+                with self.staged(f"{name}{files.DAMAGED}") as copy:
                     shutil.copyfile(path, copy)
                 warnings.append(
-                    f"{name} is damaged in line {line}; a copy is kept as {name}{DAMAGED}"
+                    f"{name} is damaged in line {line}; a copy is kept as {name}{files.DAMAGED}"
                 )
             with self.saving(name), self.reading(name):
                 counts = cut_rows(path, step)
-            expected = {METRICS: 1, TRAJECTORIES: 0 if self.supervised else rollouts}.get(name, 0)
+            expected = {
+                files.METRICS: 1,
+                files.TRAJECTORIES: 0 if self.supervised else rollouts,
+            }.get(name, 0)
             done = range(1, step + 1) if expected else ()
             missing = [of for of in done if not counts[of] or counts[of] % expected]
             if missing:
@@ -257,4 +226,4 @@ class RunFolder(OutputFolder):
 
 def checkpoint_step(path: Path) -> int:
     """Return the optimiser step that a checkpoint folder was saved after."""
-    return int(path.name.removeprefix(CHECKPOINT))
+    return int(path.name.removeprefix(files.CHECKPOINT))
