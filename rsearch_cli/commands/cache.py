@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from rsearch_cli.commands.options import CacheDir, Json
+from rsearch_cli.commands.options import CacheDir, Json, value
 from rsearch_cli.streams import echo
 from rsearch_cli.terminal import on_one_line
-from rsearch_cli.ui.output import print_json, print_rich
+from rsearch_cli.ui.output import plain_table, print_json, print_rich
 
 cache_app = typer.Typer(
     add_completion=False,
@@ -18,9 +18,7 @@ cache_app = typer.Typer(
     help="Inspect, clear, export or import cached search and model answers.",
 )
 
-Service = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Only this service, such as exa or judge.")
-]
+Service = Annotated[str | None, value("NAME", "Only this service, such as exa or judge.")]
 
 
 @cache_app.command()
@@ -89,11 +87,8 @@ def _count(answers: int) -> str:
 
 
 def _print_stats(result: dict[str, Any]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("SERVICE", "ANSWERS", "EXPIRED", "USD", "OLDEST (UTC)", "NEWEST (UTC)"):
-        table.add_column(heading, overflow="fold")
+    headings = ("SERVICE", "ANSWERS", "EXPIRED", "USD", "OLDEST (UTC)", "NEWEST (UTC)")
+    table = plain_table(*headings, overflow="fold")
     for name, s in result["services"].items():
         numbers = (str(s["answers"]), str(s["expired"]), f"{s['usd']:.4f}")
         # Without seconds, six columns fit into 80 characters.

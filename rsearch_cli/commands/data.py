@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rsearch_cli.commands.options import Json
+from rsearch_cli.commands.options import Json, value
 from rsearch_cli.recipe.flags import flag_names
 from rsearch_cli.streams import echo
 from rsearch_cli.terminal import on_one_line
@@ -28,52 +28,50 @@ LEVELS = ("easy", "medium", "hard")
 def data(
     source: Annotated[
         str,
-        typer.Option(
-            *flag_names("questions.source"),
-            metavar="NAME",
-            help="Question set: world, hotpotqa, flashrag:NAME, custom, ...",
+        value(
+            "NAME",
+            "Question set: world, hotpotqa, flashrag:NAME, custom, ...",
+            names=flag_names("questions.source"),
         ),
     ],
     output: Annotated[
         Path,
-        typer.Option(metavar="FILE", help=f"File to write or overwrite: {', '.join(FORMATS)}."),
+        value("FILE", f"File to write or overwrite: {', '.join(FORMATS)}."),
     ],
     path: Annotated[
         str | None,
-        typer.Option(
-            *flag_names("questions.path"),
-            metavar="FILE",
-            help="Read this file (for flashrag, also a folder) instead of the Hub.",
+        value(
+            "FILE",
+            "Read this file (for flashrag, also a folder) instead of the Hub.",
+            names=flag_names("questions.path"),
         ),
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(
-            *flag_names("questions.train_split"),
-            metavar="NAME",
-            help="Split to use.",
+        value(
+            "NAME",
+            "Split to use.",
+            names=flag_names("questions.train_split"),
             show_default="all of a file; train in other sets",
         ),
     ] = None,
     difficulty: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="LEVELS", help="Levels to keep: easy,medium,hard.", show_default="all"
-        ),
+        value("LEVELS", "Levels to keep: easy,medium,hard.", show_default="all"),
     ] = None,
     max_samples: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Size of a random sample.", show_default="all"),
+        value("N", "Size of a random sample.", min=1, show_default="all"),
     ] = None,
     against: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Also leave out the questions in this file."),
+        value("FILE", "Also leave out the questions in this file."),
     ] = None,
     corpus: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Also write the set's passages to this JSONL file."),
+        value("FILE", "Also write the set's passages to this JSONL file."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the sample.")] = 42,
+    seed: Annotated[int, value("N", "Seed of the sample.", min=0)] = 42,
     as_json: Json = False,
 ) -> None:
     """Make a question file from a question set, without duplicates.

@@ -5,19 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from rsearch_cli.commands.options import (
-    Json,
-    Overrides,
-    Recipe,
-    TrustSettings,
-    recipe_options,
-    require_recipe,
-)
+from rsearch_cli.commands import options
 from rsearch_cli.services.cost import HIT_RATE, NODES, Assumptions
 from rsearch_cli.streams import echo
-from rsearch_cli.ui.output import print_json, print_rich
+from rsearch_cli.ui.output import plain_table, print_json, print_rich
 
 if TYPE_CHECKING:
     from rsearch_cli.workflows.estimate import PlannedMemory, RunEstimate
@@ -35,37 +26,36 @@ _FIGURES = (
 )
 
 
-@recipe_options("policy.model", "questions.path")
+@options.recipe_options("policy.model", "questions.path")
 def estimate(
-    recipe: Recipe = None,
-    overrides: Overrides = None,
+    recipe: options.Recipe = None,
+    overrides: options.Overrides = None,
     nodes: Annotated[
         int,
-        typer.Option(
-            min=1, help="Nodes (sub-queries) in a search plan.", rich_help_panel=ASSUMPTION_PANEL
-        ),
+        options.value(None, "Nodes (sub-queries) in a search plan.", ASSUMPTION_PANEL, min=1),
     ] = NODES,
     hit_rate: Annotated[
         float,
-        typer.Option(
+        options.value(
+            None,
+            "Share of requests that an earlier answer to the same question has already sent.",
+            ASSUMPTION_PANEL,
             min=0.0,
             max=1.0,
-            help="Share of requests that an earlier answer to the same question has already sent.",
-            rich_help_panel=ASSUMPTION_PANEL,
         ),
     ] = HIT_RATE,
     vram: Annotated[
         float | None,
-        typer.Option(
-            metavar="GB",
+        options.value(
+            "GB",
+            "Memory of the GPU.",
+            ASSUMPTION_PANEL,
             min=0.0,
-            help="Memory of the GPU.",
             show_default="what nvidia-smi reports",
-            rich_help_panel=ASSUMPTION_PANEL,
         ),
     ] = None,
-    trust_settings: TrustSettings = False,
-    as_json: Json = False,
+    trust_settings: options.TrustSettings = False,
+    as_json: options.Json = False,
     *,
     settings: Mapping[str, Any],
 ) -> None:
@@ -80,7 +70,7 @@ def estimate(
     from rsearch_cli.recipe.unread import log_notes
     from rsearch_cli.workflows.estimate import estimate as estimate_run
 
-    recipe = require_recipe(recipe, "estimate")
+    recipe = options.require_recipe(recipe, "estimate")
     loaded = load_recipe(recipe, overrides or (), settings, trusted=as_trusted(trust_settings))
     log_notes(loaded, "estimate")
     result = estimate_run(loaded.recipe, Assumptions(nodes, hit_rate), vram)
@@ -92,12 +82,9 @@ def estimate(
 
 
 def _print_requests(result: RunEstimate) -> None:
-    from rich.table import Table
-
     recipe, assumptions = result.recipe, result.assumptions
     both = (result.without_cache, result.with_cache)
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("EXPECTED", no_wrap=True)
+    table = plain_table("EXPECTED", no_wrap=True)
     for heading in ("WITHOUT CACHE", "WITH CACHE"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, attribute, form in _FIGURES:

@@ -8,22 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rsearch_cli.commands.options import (
-    QUESTION_PANEL,
-    SERVICES_PANEL,
-    CacheDir,
-    EndpointModel,
-    EndpointUrl,
-    ExaKey,
-    Json,
-    Model,
-    OpenaiKey,
-    Overrides,
-    RunRecipe,
-    TrustRemoteCode,
-    TrustSettings,
-    use_services,
-)
+from rsearch_cli.commands import options
 from rsearch_cli.recipe.flags import flag_names
 from rsearch_cli.streams import echo
 from rsearch_cli.ui.output import print_json, rich_stdout
@@ -36,105 +21,103 @@ eval_app = typer.Typer(add_completion=False)
 
 OutputDir = Annotated[
     Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="Evaluation folder; an evaluation already in it is continued.",
+    options.value(
+        "DIR",
+        "Evaluation folder; an evaluation already in it is continued.",
         show_default="evals/NAME",
     ),
 ]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Start over if the folder has an evaluation.")
+    bool, options.switch("--overwrite", "Start over if the folder has an evaluation.")
 ]
 Method = Annotated[
     str,
-    typer.Option(
-        metavar="NAMES", help="Comma-separated: rsearch, rag (one search), direct (none)."
-    ),
+    options.value("NAMES", "Comma-separated: rsearch, rag (one search), direct (none)."),
 ]
 DataPath = Annotated[
     str | None,
-    typer.Option(
-        *flag_names("questions.path"),
-        metavar="FILE",
-        help="Question file; all of it is used unless --split is given.",
-        rich_help_panel=QUESTION_PANEL,
+    options.value(
+        "FILE",
+        "Question file; all of it is used unless --split is given.",
+        options.QUESTION_PANEL,
+        names=flag_names("questions.path"),
     ),
 ]
 Split = Annotated[
     str | None,
-    typer.Option(
-        *flag_names("evaluate.split"),
-        metavar="NAME",
-        help="Split to evaluate.",
+    options.value(
+        "NAME",
+        "Split to evaluate.",
+        options.QUESTION_PANEL,
+        names=flag_names("evaluate.split"),
         show_default="evaluate.split of the recipe",
-        rich_help_panel=QUESTION_PANEL,
     ),
 ]
 Limit = Annotated[
     int | None,
-    typer.Option(
-        *flag_names("evaluate.limit"),
+    options.value(
+        "N",
+        "Maximum number of questions.",
+        options.QUESTION_PANEL,
+        names=flag_names("evaluate.limit"),
         min=1,
-        metavar="N",
-        help="Maximum number of questions.",
         show_default="evaluate.limit of the recipe, or the whole file",
-        rich_help_panel=QUESTION_PANEL,
     ),
 ]
 Seed = Annotated[
     int | None,
-    typer.Option(
-        *flag_names("seed"),
-        metavar="N",
-        help="Seed that selects the held-out questions.",
-        rich_help_panel=QUESTION_PANEL,
+    options.value(
+        "N",
+        "Seed that selects the held-out questions.",
+        options.QUESTION_PANEL,
+        names=flag_names("seed"),
     ),
 ]
 BatchSize = Annotated[
     int | None,
-    typer.Option(
+    options.value(
+        "N",
+        "Questions asked at once.",
+        options.QUESTION_PANEL,
         min=1,
-        metavar="N",
-        help="Questions asked at once.",
         show_default="rollout.micro_batch of the recipe, at most 32",
-        rich_help_panel=QUESTION_PANEL,
     ),
 ]
 UseJudge = Annotated[
     bool | None,
-    typer.Option(
+    options.switch(
         "--judge/--no-judge",
-        help="Score answers with an LLM judge.",
+        "Score answers with an LLM judge.",
+        options.SERVICES_PANEL,
         show_default="if the recipe's reward uses one",
-        rich_help_panel=SERVICES_PANEL,
     ),
 ]
-ResultsJson = Annotated[bool, typer.Option("--json", help="Print results.json.")]
+ResultsJson = Annotated[bool, options.switch("--json", "Print results.json.")]
 SIDE_HELP = "Evaluation folder, or FOLDER:METHOD."
 
 
 @eval_app.callback(invoke_without_command=True)
 def evaluate(
     context: typer.Context,
-    recipe: RunRecipe = None,
-    overrides: Overrides = None,
+    recipe: options.RunRecipe = None,
+    overrides: options.Overrides = None,
     output_dir: OutputDir = None,
     overwrite: Overwrite = False,
     method: Method = "rsearch",
-    model: Model = None,
-    endpoint: EndpointUrl = None,
-    endpoint_model: EndpointModel = None,
+    model: options.Model = None,
+    endpoint: options.EndpointUrl = None,
+    endpoint_model: options.EndpointModel = None,
     data_path: DataPath = None,
     split: Split = None,
     limit: Limit = None,
     seed: Seed = None,
     batch_size: BatchSize = None,
     judge: UseJudge = None,
-    exa_api_key: ExaKey = None,
-    openai_api_key: OpenaiKey = None,
-    cache_dir: CacheDir = None,
-    trust_settings: TrustSettings = False,
-    trust_remote_code: TrustRemoteCode = False,
+    exa_api_key: options.ExaKey = None,
+    openai_api_key: options.OpenaiKey = None,
+    cache_dir: options.CacheDir = None,
+    trust_settings: options.TrustSettings = False,
+    trust_remote_code: options.TrustRemoteCode = False,
     as_json: ResultsJson = False,
 ) -> None:
     """Evaluate a search agent, and the same model with one search or none.
@@ -150,7 +133,9 @@ def evaluate(
     from rsearch_cli.ui.tables import describe_context, result_tables
     from rsearch_cli.workflows import evaluate as workflow
 
-    use_services(exa_api_key=exa_api_key, openai_api_key=openai_api_key, cache_dir=cache_dir)
+    options.use_services(
+        exa_api_key=exa_api_key, openai_api_key=openai_api_key, cache_dir=cache_dir
+    )
     report = workflow.evaluate(
         recipe,
         model=model,
@@ -181,7 +166,7 @@ def evaluate(
 def compare(
     first: Annotated[str, typer.Argument(metavar="A", help=SIDE_HELP)],
     second: Annotated[str, typer.Argument(metavar="B", help=SIDE_HELP)],
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Compare two evaluations of the same questions.
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rsearch_cli.commands.options import Json
+from rsearch_cli.commands.options import Json, value
 from rsearch_cli.streams import echo
 from rsearch_cli.ui.output import print_json
 
@@ -20,10 +20,7 @@ def index(
     ] = None,
     from_questions: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write the context paragraphs of these questions to --output as a corpus.",
-        ),
+        value("FILE", "Write the context paragraphs of these questions to --output as a corpus."),
     ] = None,
     output: Annotated[
         Path | None,

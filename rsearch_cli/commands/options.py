@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,110 +30,95 @@ _PANELS = {
     "hub": HUB_PANEL,
 }
 
+
+def value(
+    metavar: str | None, help: str, panel: str | None = None, names: Sequence[str] = (), **more: Any
+) -> Any:
+    """Return a `typer.Option` that takes a value; `more` are further arguments of it."""
+    return typer.Option(*names, metavar=metavar, help=help, rich_help_panel=panel, **more)
+
+
+def switch(name: str, help: str, panel: str | None = None, **more: Any) -> Any:
+    """Return a `typer.Option` without a value."""
+    return typer.Option(name, help=help, rich_help_panel=panel, **more)
+
+
 Recipe = Annotated[
     str | None,
-    typer.Option(
-        metavar="NAME", help="Name or file of the recipe. Required.", rich_help_panel=RECIPE_PANEL
-    ),
+    value("NAME", "Name or file of the recipe. Required.", RECIPE_PANEL),
 ]
 RunRecipe = Annotated[
     str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Name or file of the recipe.",
+    value(
+        "NAME",
+        "Name or file of the recipe.",
+        RECIPE_PANEL,
         show_default="that of the run in --model, else quickstart",
-        rich_help_panel=RECIPE_PANEL,
     ),
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Override any setting of the recipe; may be repeated.",
-        rich_help_panel=RECIPE_PANEL,
+    value(
+        "KEY=VALUE",
+        "Override any setting of the recipe; may be repeated.",
+        RECIPE_PANEL,
+        names=("--set",),
     ),
 ]
 TrustSettings = Annotated[
     bool,
-    typer.Option(
+    switch(
         "--trust-settings",
-        help="Accept all settings of a recipe from elsewhere, including URLs, paths and budgets.",
-        rich_help_panel=RECIPE_PANEL,
+        "Accept all settings of a recipe from elsewhere, including URLs, paths and budgets.",
+        RECIPE_PANEL,
     ),
 ]
 Model = Annotated[
     str | None,
-    typer.Option(
-        metavar="MODEL",
-        help="Run folder, adapter, model folder, Hub id or builtin:nano.",
-        rich_help_panel=MODEL_PANEL,
-    ),
+    value("MODEL", "Run folder, adapter, model folder, Hub id or builtin:nano.", MODEL_PANEL),
 ]
 EndpointUrl = Annotated[
     str | None,
-    typer.Option(
-        metavar="URL",
-        help="OpenAI-compatible server to use instead of local weights.",
-        rich_help_panel=MODEL_PANEL,
-    ),
+    value("URL", "OpenAI-compatible server to use instead of local weights.", MODEL_PANEL),
 ]
 EndpointModel = Annotated[
     str | None,
-    typer.Option(
-        metavar="NAME", help="Name of the model on that server.", rich_help_panel=MODEL_PANEL
-    ),
+    value("NAME", "Name of the model on that server.", MODEL_PANEL),
 ]
 TrustRemoteCode = Annotated[
     bool,
-    typer.Option(
+    switch(
         "--trust-remote-code",
-        help="Run Python code that ships with the model. It can do anything you can.",
-        rich_help_panel=MODEL_PANEL,
+        "Run Python code that ships with the model. It can do anything you can.",
+        MODEL_PANEL,
     ),
 ]
 ExaKey = Annotated[
     str | None,
-    typer.Option(
-        metavar="KEY",
-        help="API key for Exa. Prefer the environment variable EXA_API_KEY.",
-        rich_help_panel=SERVICES_PANEL,
-    ),
+    value("KEY", "API key for Exa. Prefer the environment variable EXA_API_KEY.", SERVICES_PANEL),
 ]
 OpenaiKey = Annotated[
     str | None,
-    typer.Option(
-        metavar="KEY",
-        help="API key for the judge and --endpoint. Prefer OPENAI_API_KEY.",
-        rich_help_panel=SERVICES_PANEL,
-    ),
+    value("KEY", "API key for the judge and --endpoint. Prefer OPENAI_API_KEY.", SERVICES_PANEL),
 ]
 WandbKey = Annotated[
     str | None,
-    typer.Option(
-        metavar="KEY",
-        help="API key for Weights & Biases. Prefer WANDB_API_KEY.",
-        rich_help_panel=WANDB_PANEL,
-    ),
+    value("KEY", "API key for Weights & Biases. Prefer WANDB_API_KEY.", WANDB_PANEL),
 ]
 HubToken = Annotated[
     str | None,
-    typer.Option(
-        metavar="TOKEN",
-        help="Access token for the Hub. Prefer HF_TOKEN.",
-        rich_help_panel=HUB_PANEL,
-    ),
+    value("TOKEN", "Access token for the Hub. Prefer HF_TOKEN.", HUB_PANEL),
 ]
 CacheDir = Annotated[
     Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="Cache folder.",
+    value(
+        "DIR",
+        "Cache folder.",
+        SERVICES_PANEL,
         show_default="RSEARCH_CACHE_DIR, else the user's cache folder",
-        rich_help_panel=SERVICES_PANEL,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Json = Annotated[bool, switch("--json", "Print the result as JSON.")]
 
 
 def recipe_options(*keys: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -224,15 +209,13 @@ def require_recipe(recipe: str | None, command: str) -> str:
     """
     if recipe is not None:
         return recipe
-    from rich.table import Table
-
     from rsearch_cli.errors import UsageError
     from rsearch_cli.recipe.loading import list_recipes
     from rsearch_cli.services.cost import Assumptions, estimate_run
     from rsearch_cli.streams import open_console
+    from rsearch_cli.ui.output import plain_table
 
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("RECIPE", no_wrap=True)
+    table = plain_table("RECIPE", no_wrap=True)
     for heading in ("HARDWARE", "NEEDS", "COST"):
         table.add_column(heading)
     for loaded in list_recipes():

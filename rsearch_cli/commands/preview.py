@@ -7,18 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rsearch_cli.commands.options import (
-    Json,
-    Overrides,
-    Recipe,
-    TrustRemoteCode,
-    TrustSettings,
-    recipe_options,
-    require_recipe,
-    with_remote_code,
-)
+from rsearch_cli.commands import options
 from rsearch_cli.terminal import on_one_line, printable
-from rsearch_cli.ui.output import print_json, rich_stdout
+from rsearch_cli.ui.output import plain_table, print_json, rich_stdout
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,17 +21,17 @@ MARKS = ("⟦", "⟧")
 """Marks around inserted text where there is no colour."""
 
 
-@recipe_options("questions.path", "policy.model")
+@options.recipe_options("questions.path", "policy.model")
 def preview(
-    recipe: Recipe = None,
-    overrides: Overrides = None,
+    recipe: options.Recipe = None,
+    overrides: options.Overrides = None,
     samples: Annotated[int, typer.Option(min=0, help="Number of questions to list.")] = 5,
     rollout: Annotated[
         bool, typer.Option(help="Load the model and sample one completion, which may search.")
     ] = True,
-    trust_settings: TrustSettings = False,
-    trust_remote_code: TrustRemoteCode = False,
-    as_json: Json = False,
+    trust_settings: options.TrustSettings = False,
+    trust_remote_code: options.TrustRemoteCode = False,
+    as_json: options.Json = False,
     *,
     settings: Mapping[str, Any],
 ) -> None:
@@ -53,8 +44,8 @@ def preview(
     from rsearch_cli.recipe.unread import log_notes
     from rsearch_cli.workflows.preview import make_preview
 
-    recipe = require_recipe(recipe, "preview")
-    flags = with_remote_code(settings, trust_remote_code)
+    recipe = options.require_recipe(recipe, "preview")
+    flags = options.with_remote_code(settings, trust_remote_code)
     loaded = load_recipe(recipe, overrides or (), flags, trusted=as_trusted(trust_settings))
     log_notes(loaded, "preview")
     result = {
@@ -126,9 +117,7 @@ def _samples_table(samples: list[dict[str, Any]]) -> Table:
 
 
 def _table(*headings: str) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = plain_table()
     for heading in headings:
         numbers = heading not in ("", "TOKENS", "TYPE", "LEVEL")
         table.add_column(heading, justify="right" if numbers else "left", no_wrap=True)

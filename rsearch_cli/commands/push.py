@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rsearch_cli.commands.options import Json, TrustRemoteCode, TrustSettings
+from rsearch_cli.commands.options import Json, TrustRemoteCode, TrustSettings, switch, value
 from rsearch_cli.key_flags import export_keys
 from rsearch_cli.streams import echo
 from rsearch_cli.ui.output import print_json
@@ -20,41 +20,31 @@ def push(
     run: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)],
     hub_model_id: Annotated[
         str | None,
-        typer.Option(
-            metavar="USER/NAME",
-            help="Repository to push to.",
-            show_default="hub.model_id of the run",
-        ),
+        value("USER/NAME", "Repository to push to.", show_default="hub.model_id of the run"),
     ] = None,
     what: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="KINDS",
-            help="Comma-separated: adapter, merged, gguf.",
-            show_default="adapter",
-        ),
+        value("KINDS", "Comma-separated: adapter, merged, gguf.", show_default="adapter"),
     ] = None,
     base_model: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="Hub id of the base model, if the run used a folder."),
+        value("ID", "Hub id of the base model, if the run used a folder."),
     ] = None,
-    private: Annotated[
-        bool, typer.Option("--private", help="Create a private repository.")
-    ] = False,
+    private: Annotated[bool, switch("--private", "Create a private repository.")] = False,
     revision: Annotated[
         str | None,
-        typer.Option(metavar="BRANCH", help="Branch to push to; created if it does not exist."),
+        value("BRANCH", "Branch to push to; created if it does not exist."),
     ] = None,
     create_pr: Annotated[
-        bool, typer.Option("--create-pr", help="Open a pull request instead of committing.")
+        bool, switch("--create-pr", "Open a pull request instead of committing.")
     ] = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Show the files and the model card without uploading."),
+        switch("--dry-run", "Show the files and the model card without uploading."),
     ] = False,
     hub_token: Annotated[
         str | None,
-        typer.Option(metavar="TOKEN", help="Access token for the Hub. Prefer HF_TOKEN."),
+        value("TOKEN", "Access token for the Hub. Prefer HF_TOKEN."),
     ] = None,
     trust_settings: TrustSettings = False,
     trust_remote_code: TrustRemoteCode = False,

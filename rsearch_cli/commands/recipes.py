@@ -8,7 +8,7 @@ import typer
 
 from rsearch_cli.commands.options import Json, Overrides
 from rsearch_cli.streams import echo
-from rsearch_cli.ui.output import print_json, print_rich
+from rsearch_cli.ui.output import plain_table, print_json, print_rich
 
 if TYPE_CHECKING:
     from rsearch_cli.recipe.loading import LoadedRecipe
@@ -65,10 +65,7 @@ def _describe(loaded: LoadedRecipe) -> dict[str, str]:
 
 
 def _print_table(recipes: list[LoadedRecipe]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("NAME", no_wrap=True)
+    table = plain_table("NAME", no_wrap=True)
     table.add_column("PURPOSE")
     table.add_column("HARDWARE")
     for loaded in recipes:

@@ -10,22 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rsearch_cli.commands.options import (
-    RUN_PANEL,
-    CacheDir,
-    ExaKey,
-    HubToken,
-    OpenaiKey,
-    Overrides,
-    Recipe,
-    TrustRemoteCode,
-    TrustSettings,
-    WandbKey,
-    recipe_options,
-    require_recipe,
-    use_services,
-    with_remote_code,
-)
+from rsearch_cli.commands import options
 from rsearch_cli.distributed import world_size
 from rsearch_cli.streams import echo
 from rsearch_cli.ui.output import print_json, rich_stdout
@@ -35,65 +20,53 @@ if TYPE_CHECKING:
     from rsearch_cli.workflows.train import TrainingReport
 
 
-@recipe_options()
+@options.recipe_options()
 def train(
-    recipe: Recipe = None,
-    overrides: Overrides = None,
+    recipe: options.Recipe = None,
+    overrides: options.Overrides = None,
     output_dir: Annotated[
         str | None,
-        typer.Option(
-            metavar="DIR",
-            help="Run folder.",
-            show_default="output_dir of the recipe",
-            rich_help_panel=RUN_PANEL,
+        options.value(
+            "DIR", "Run folder.", options.RUN_PANEL, show_default="output_dir of the recipe"
         ),
     ] = None,
     overwrite: Annotated[
         bool,
-        typer.Option(
-            "--overwrite", help="Replace the run in the folder.", rich_help_panel=RUN_PANEL
-        ),
+        options.switch("--overwrite", "Replace the run in the folder.", options.RUN_PANEL),
     ] = False,
     resume: Annotated[
         bool,
-        typer.Option(
-            "--resume", help="Continue from the last checkpoint.", rich_help_panel=RUN_PANEL
-        ),
+        options.switch("--resume", "Continue from the last checkpoint.", options.RUN_PANEL),
     ] = False,
     force: Annotated[
         bool,
-        typer.Option(
+        options.switch(
             "--force",
-            help="Train even if the GPU is missing or predicted to be too small.",
-            rich_help_panel=RUN_PANEL,
+            "Train even if the GPU is missing or predicted to be too small.",
+            options.RUN_PANEL,
         ),
     ] = False,
-    exa_api_key: ExaKey = None,
-    openai_api_key: OpenaiKey = None,
-    wandb_api_key: WandbKey = None,
-    hub_token: HubToken = None,
-    cache_dir: CacheDir = None,
-    trust_settings: TrustSettings = False,
-    trust_remote_code: TrustRemoteCode = False,
+    exa_api_key: options.ExaKey = None,
+    openai_api_key: options.OpenaiKey = None,
+    wandb_api_key: options.WandbKey = None,
+    hub_token: options.HubToken = None,
+    cache_dir: options.CacheDir = None,
+    trust_settings: options.TrustSettings = False,
+    trust_remote_code: options.TrustRemoteCode = False,
     num_processes: Annotated[
         int,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Number of training processes, one per GPU.",
-            rich_help_panel=RUN_PANEL,
-        ),
+        options.value("N", "Number of training processes, one per GPU.", options.RUN_PANEL, min=1),
     ] = 1,
     accelerate_config: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="File written by `accelerate config`: FSDP, DeepSpeed, several machines.",
-            rich_help_panel=RUN_PANEL,
+        options.value(
+            "FILE",
+            "File written by `accelerate config`: FSDP, DeepSpeed, several machines.",
+            options.RUN_PANEL,
         ),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print summary.json instead of the report.")
+        bool, options.switch("--json", "Print summary.json instead of the report.")
     ] = False,
     *,
     settings: Mapping[str, Any],
@@ -115,16 +88,16 @@ def train(
     from rsearch_cli.training.resume import require_own_recipe, run_of_recipe
     from rsearch_cli.workflows import train as workflow
 
-    use_services(
+    options.use_services(
         exa_api_key=exa_api_key,
         openai_api_key=openai_api_key,
         wandb_api_key=wandb_api_key,
         hub_token=hub_token,
         cache_dir=cache_dir,
     )
-    recipe = require_recipe(recipe, "train")
+    recipe = options.require_recipe(recipe, "train")
     stage = peek("stage", recipe, overrides or (), settings)
-    flags = with_remote_code(keys_of_stage(settings, stage), trust_remote_code)
+    flags = options.with_remote_code(keys_of_stage(settings, stage), trust_remote_code)
     flags["output_dir"] = output_dir
     loaded = load_recipe(recipe, overrides or (), flags, trusted=as_trusted(trust_settings))
     own = run_of_recipe(recipe) if resume and output_dir is None else None

@@ -12,6 +12,7 @@ from rsearch_cli.streams import open_console, write_stdout
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.table import Table
 
 
 def print_json(result: Any) -> None:
@@ -24,6 +25,16 @@ def print_rich(renderable: RenderableType) -> None:
     """Print what Rich can render, as wide as the terminal."""
     with rich_stdout() as console:
         console.print(renderable)
+
+
+def plain_table(*headings: str, **columns: Any) -> Table:
+    """Return a Rich table without lines; `columns` are arguments for each of its columns."""
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in headings:
+        table.add_column(heading, **columns)
+    return table
 
 
 @contextmanager
