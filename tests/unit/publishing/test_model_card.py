@@ -14,10 +14,10 @@ from transformers import AutoTokenizer
 from rsearch_cli.policy.chat_tokenizer import ChatTokenizer
 from rsearch_cli.policy.prompts import fit_recipe, render_question
 from rsearch_cli.publishing.base_model import BaseWeights, locate_base, read_licence
-from rsearch_cli.publishing.card_usage import describe_usage, fenced, system_prompt
+from rsearch_cli.publishing.card_template import fenced
 from rsearch_cli.publishing.facts import Repository, public_recipe, read_run
 from rsearch_cli.publishing.merge import MergeCheck
-from rsearch_cli.publishing.model_card import write_card
+from rsearch_cli.publishing.model_card import describe_usage, system_prompt, write_card
 from rsearch_cli.publishing.staging import trained_recipe
 from rsearch_cli.recipe.documents import dump_document
 from rsearch_cli.recipe.loading import load_recipe
