@@ -164,7 +164,7 @@ def test_nothing_imports_a_command_but_the_app() -> None:
         names = imported_names(ast.walk(parse(path)))
         commands = {n for n in names if n.startswith("rsearch_cli.commands.")}
         allowed = "rsearch_cli.commands.options." if unit(path) == "commands" else "nothing"
-        assert [n for n in commands if not n.startswith(allowed)] == [], relative(path)
+        assert [n for n in commands if not f"{n}.".startswith(allowed)] == [], relative(path)
     assert {entry[0] for entry in COMMANDS.values()} == {
         path.stem for path in (PACKAGE / "commands").glob("*.py")
     } - {"__init__", "options"}
