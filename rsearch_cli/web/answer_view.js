@@ -1,6 +1,6 @@
 // An answer with its citations, as elements and as Markdown.
 
-import { BoundedText, el, foreign, visible } from "./text.js";
+import { BoundedText, el, foreignStart, visible, visibleStart } from "./text.js";
 
 /** The short answer as a sentence: its passages are those that hold its words. */
 function shortAnswer(turn) {
@@ -26,7 +26,7 @@ export function answerView(turn, actions) {
     host.append(el("p", { class: "paragraph" }, ...parts));
   }
   const note = turn.final?.paragraph?.note;
-  if (note) host.append(foreign(note.slice(0, 1000), "p", { class: "paragraph-note muted small foreign" }));
+  if (note) host.append(foreignStart(note, "p", { class: "paragraph-note muted small foreign" }));
   return host;
 }
 
@@ -40,7 +40,7 @@ function sentenceView(turn, { text, numbers, supported, problem }, actions) {
 }
 
 function unsupportedMark(problem) {
-  const why = visible(problem ?? "").slice(0, 500).toWellFormed();
+  const why = visibleStart(problem, 500);
   return el(
     "span",
     { class: "tag warn unsupported-mark", title: why },
@@ -98,7 +98,7 @@ function listView(turn, citations, actions) {
 }
 
 function titleOf({ title, id }) {
-  return visible(title || id || "Untitled").slice(0, 300).toWellFormed();
+  return visibleStart(title || id || "Untitled", 300);
 }
 
 /** The answer as plain text. */

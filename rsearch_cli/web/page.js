@@ -4,7 +4,7 @@ import { answerAsMarkdown, answerAsText } from "./answer_view.js";
 import { ask, AskError, hasKey, readModel, setKey } from "./api.js";
 import { deleteAllConversations, deleteConversation, listConversations, saveConversation } from "./history.js";
 import { showCitation, showNode } from "./passages.js";
-import { el, visible } from "./text.js";
+import { el, visibleStart } from "./text.js";
 import { setUpTheme } from "./theme.js";
 import { applyEvent, messagesFor, newTurn, storedTurn } from "./turn.js";
 import { describeProgress, TurnView } from "./turn_view.js";
@@ -160,7 +160,7 @@ async function copyText(text) {
 
 function keep(own) {
   if (own.turns.length === 0 || own.isDeleted) return;
-  const title = visible(own.turns[0].question).slice(0, 120).toWellFormed();
+  const title = visibleStart(own.turns[0].question, 120);
   saveConversation({ id: own.id, title, at: Date.now(), turns: own.turns.map(storedTurn) });
   remember(own.id);
 }
@@ -193,14 +193,14 @@ function showHistory() {
     const reopen = el(
       "button",
       { type: "button", class: "reopen" },
-      el("bdi", { class: "title" }, visible(stored.title ?? "Conversation")),
+      el("bdi", { class: "title" }, visibleStart(stored.title ?? "Conversation", 200)),
       el("span", { class: "muted small number" }, describeConversation(stored)),
     );
     reopen.addEventListener("click", () => {
       byId("history").close();
       openConversation(stored);
     });
-    const name = `Delete ${visible(stored.title ?? "Conversation")}`;
+    const name = `Delete ${visibleStart(stored.title ?? "Conversation", 200)}`;
     const remove = el("button", { type: "button", class: "button quiet", "aria-label": name }, "Delete");
     remove.addEventListener("click", () => forget(stored.id));
     return el("li", { class: stored.id === conversation.id ? "current" : null }, reopen, remove);
@@ -247,12 +247,12 @@ function stop() {
 
 function showModel(found) {
   model = found;
-  byId("model").textContent = visible(found.rsearch?.name ?? found.id);
+  byId("model").textContent = visibleStart(found.rsearch?.name ?? found.id, 200);
   byId("style").value = found.rsearch?.style === "paragraph" ? "paragraph" : "short";
   byId("follow-up").checked = found.rsearch?.follow_up !== false;
   const examples = Array.isArray(found.rsearch?.examples) ? found.rsearch.examples.slice(0, 4) : [];
   const buttons = examples.map((text) => {
-    const button = el("button", { type: "button", class: "button" }, el("bdi", {}, visible(text)));
+    const button = el("button", { type: "button", class: "button" }, el("bdi", {}, visibleStart(text, 300)));
     button.addEventListener("click", () => running || answer(text));
     return button;
   });

@@ -1,6 +1,6 @@
 // The side panel with passages: of one citation, or of one search.
 
-import { appendMarked, BoundedText, el, foreign, markedWords, visible, webLink } from "./text.js";
+import { appendMarked, BoundedText, el, foreignStart, markedWords, visibleStart, webLink } from "./text.js";
 
 const panel = document.getElementById("passages");
 const panelTitle = document.getElementById("passages-title");
@@ -8,7 +8,7 @@ const panelBody = document.getElementById("passages-body");
 
 /** Shows the passage of a citation with the words of a text marked. */
 export function showCitation(citation, text) {
-  const found = citation.nodes?.length ? `Found by ${citation.nodes.map(visible).join(", ")}` : "";
+  const found = citation.nodes?.length ? `Found by ${citation.nodes.map((label) => visibleStart(label, 20)).join(", ")}` : "";
   showPanel(`Source ${citation.number}`, [passageView(citation, markedWords(text), found)]);
 }
 
@@ -16,18 +16,18 @@ export function showCitation(citation, text) {
 export function showNode(plan, label, answer, isRunning) {
   const node = plan.nodes.find((one) => one.label === label);
   const result = plan.results.find((one) => one.node === label);
-  const about = [el("span", {}, "Source ", foreign(cut(node.source)))];
+  const about = [el("span", {}, "Source ", foreignStart(node.source))];
   if (result?.expansion?.length) {
-    about.push(el("span", {}, "Added to the query: ", foreign(cut(result.expansion.join(" ")))));
+    about.push(el("span", {}, "Added to the query: ", foreignStart(result.expansion.join(" "))));
   }
   if (result?.cached) about.push(el("span", {}, "From the cache"));
   const parts = [el("p", { class: "passage-meta muted small" }, ...about)];
   if (!result) parts.push(el("p", {}, isRunning ? "Not searched yet." : "Not searched."));
-  else if (result.error) parts.push(el("p", { class: "note bad" }, "The search failed: ", foreign(cut(result.error))));
+  else if (result.error) parts.push(el("p", { class: "note bad" }, "The search failed: ", foreignStart(result.error)));
   else if (result.passages.length === 0) parts.push(el("p", {}, "Nothing was found."));
   const words = markedWords(answer);
   parts.push(...(result?.passages ?? []).map((passage) => passageView(passage, words, "")));
-  showPanel(`${cut(node.label, 20)}: ${cut(node.query)}`, parts);
+  showPanel(`${visibleStart(node.label, 20)}: ${visibleStart(node.query, 300)}`, parts);
 }
 
 function passageView(passage, words, note) {
@@ -36,27 +36,22 @@ function passageView(passage, words, note) {
   new BoundedText(text, { fill }).set(passage.text);
   const address = passage.url ?? passage.id;
   const about = [
-    address ? el("span", {}, webLink(cut(address, 2000))) : null,
+    address ? el("span", {}, webLink(address.slice(0, 2000))) : null,
     Number.isFinite(passage.score) ? el("span", { class: "number" }, `score ${passage.score.toFixed(2)}`) : null,
     note ? el("span", {}, note) : null,
   ];
   return el(
     "section",
     { class: "passage" },
-    el("h3", {}, foreign(cut(passage.title || "Untitled"))),
+    el("h3", {}, foreignStart(passage.title || "Untitled")),
     el("p", { class: "passage-meta muted small" }, ...about.filter(Boolean)),
     text,
   );
 }
 
 function showPanel(title, parts) {
-  panelTitle.replaceChildren(foreign(title));
+  panelTitle.replaceChildren(el("bdi", {}, title));
   panelBody.replaceChildren(...parts);
   if (!panel.open) panel.showModal();
   panel.scrollTop = 0;
-}
-
-function cut(text, limit = 500) {
-  const whole = String(text ?? "");
-  return whole.length > limit ? `${whole.slice(0, limit).toWellFormed()}…` : whole;
 }

@@ -16,6 +16,12 @@ export function visible(text) {
     .replace(STACKED, "$1");
 }
 
+/** The beginning of a text, as `visible` shows it. */
+export function visibleStart(text, limit) {
+  const whole = String(text ?? "");
+  return whole.length > limit ? `${visible(whole.slice(0, limit).toWellFormed())}…` : visible(whole);
+}
+
 function nameControl(character) {
   const code = character.codePointAt(0);
   if (code < 0x20) return String.fromCodePoint(0x2400 + code);
@@ -38,6 +44,11 @@ export function el(name, attributes = {}, ...children) {
 /** An element for text from outside: control characters visible, direction isolated. */
 export function foreign(text, name = "bdi", attributes = {}) {
   return el(name, { dir: name === "bdi" ? null : "auto", ...attributes }, visible(text));
+}
+
+/** The same for the beginning of a text that should not be long. */
+export function foreignStart(text, name = "bdi", attributes = {}) {
+  return foreign(visibleStart(text, 1000), name, attributes);
 }
 
 /** A link, or the address as text if it is not one of the web. */

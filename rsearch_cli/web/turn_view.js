@@ -2,7 +2,7 @@
 
 import { answerView, sourcesView } from "./answer_view.js";
 import { PlanGraph } from "./plan_graph.js";
-import { BoundedText, el, foreign, visible } from "./text.js";
+import { BoundedText, el, foreignStart, visible, visibleStart } from "./text.js";
 
 /** Shows one turn and follows it; `update` may be called as often as events arrive. */
 export class TurnView {
@@ -24,7 +24,7 @@ export class TurnView {
     new BoundedText(question, { limit: 2000 }).set(turn.question);
     this.element = el(
       "article",
-      { class: "turn", "aria-label": visible(turn.question).slice(0, 200) },
+      { class: "turn", "aria-label": visibleStart(turn.question, 200) },
       question,
       this.askedAs,
       this.stepsElement,
@@ -69,8 +69,8 @@ export class TurnView {
     if (key === this.askedKey) return;
     this.askedKey = key;
     const parts = [];
-    if (askedAs) parts.push("Asked as: ", foreign(shorten(askedAs)));
-    if (note) parts.push(askedAs ? " · " : "", foreign(shorten(note)));
+    if (askedAs) parts.push("Asked as: ", foreignStart(askedAs));
+    if (note) parts.push(askedAs ? " · " : "", foreignStart(note));
     this.askedAs.replaceChildren(...parts);
     this.askedAs.hidden = parts.length === 0;
   }
@@ -98,7 +98,7 @@ export class TurnView {
 
   planView(step) {
     if (step.nodes.length === 0) {
-      const why = step.problems.slice(0, 3).map((problem) => foreign(shorten(problem), "p"));
+      const why = step.problems.slice(0, 3).map((problem) => foreignStart(problem, "p"));
       return { element: el("div", { class: "note warn plan-problems" }, el("p", {}, "The plan is not valid."), ...why) };
     }
     const graph = new PlanGraph(step, {
@@ -157,7 +157,7 @@ function failureView(turn, actions) {
     "div",
     { class: "note bad failure", role: "alert" },
     el("p", {}, title, wait === null ? null : ` Try again in ${wait} s.`),
-    detail ? foreign(shorten(detail), "p", { class: "small foreign" }) : null,
+    detail ? foreignStart(detail, "p", { class: "small foreign" }) : null,
     el("button", { type: "button", class: "button retry", onclick: () => actions.retry(turn) }, "Try again"),
   );
 }
@@ -175,7 +175,7 @@ function copyButton(name, copy) {
 export function describeProgress(turn) {
   if (turn.outcome === "stopped") return "Stopped.";
   if (turn.outcome === "failed") return turn.error?.title ?? "Failed.";
-  if (turn.outcome === "done") return turn.answer ? `Answer: ${shorten(visible(turn.answer), 300)}` : "No answer.";
+  if (turn.outcome === "done") return turn.answer ? `Answer: ${visibleStart(turn.answer, 300)}` : "No answer.";
   if (turn.answer) return "Writing the answer";
   const last = turn.steps.at(-1);
   if (last?.kind === "plan" && last.nodes.length > last.results.length) {
@@ -191,8 +191,4 @@ function describeCost(final) {
   if (Number.isFinite(seconds)) parts.push(`${seconds.toFixed(1)} s`);
   if (usd) parts.push(`$${Number(usd).toFixed(4)}`);
   return parts.join(" · ");
-}
-
-function shorten(text, limit = 1000) {
-  return text.length > limit ? `${text.slice(0, limit).toWellFormed()}…` : text;
 }
