@@ -40,10 +40,8 @@ class App {
 
   // Put an address that is already shown into the address bar; `step` makes it one to go back to.
   write(address, step) {
-    const same = location.hash === address;
+    history[step && location.hash !== address ? "pushState" : "replaceState"](null, "", address);
     this.here = address;
-    history[step && !same && this.stepped !== address ? "pushState" : "replaceState"](null, "", address);
-    if (step) this.stepped = address;
     this.drawTabs(readAddress(address));
   }
 
@@ -109,7 +107,7 @@ class App {
   }
 
   key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, [role=slider]")) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, [role=slider], .scroll-x, .completions")) return;
     const address = this.view?.keys?.[event.key];
     if (!address) return;
     event.preventDefault();
@@ -139,11 +137,18 @@ class App {
   // Follow data that has grown, without losing the place.
   refresh() {
     const place = { window: scrollY, table: this.view.table?.place };
+    const focused = document.activeElement;
     const source = this.store.sources[readAddress(location.hash)?.source ?? 0];
     if (source) this.view.update?.(source);
     if (place.table) this.view.table.place = place.table;
     scrollTo(0, place.window);
+    if (document.activeElement === document.body && focused !== document.body) findAlike(this.main, focused)?.focus({ preventScroll: true });
   }
+}
+
+// The link or button that took the place of another one.
+function findAlike(main, element) {
+  return [...main.querySelectorAll(element.localName)].find((other) => other.textContent === element.textContent);
 }
 
 // What is shown of a source at first: of a run, its training.

@@ -193,7 +193,7 @@ function roundStep(least) {
 
 function stepTicks(first, last, pixels) {
   if (first === last) return [first];
-  const step = Math.max(1, Math.ceil(roundStep((last - first) / Math.max(2, Math.floor(pixels / 80)))));
+  const step = Math.max(1, Math.ceil(roundStep((last - first) / Math.max(2, Math.floor(pixels / 50)))));
   const ticks = [];
   for (let tick = Math.ceil(first / step) * step; tick <= last; tick += step) ticks.push(tick);
   return ticks;

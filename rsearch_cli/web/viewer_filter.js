@@ -103,12 +103,10 @@ export function isUnscored(source, row) {
 function textTest(source, query) {
   const words = query.toLowerCase().split(/\s+/).filter(Boolean);
   const columns = ["question", "said"].map((name) => source.columns[name]).filter(Boolean);
-  const hits = columns.map(({ texts }) =>
-    texts.map((text) => {
-      const lower = text.toLowerCase();
-      return words.every((word) => lower.includes(word));
-    }),
-  );
+  const hits = columns.map((column) => {
+    column.lower ??= column.texts.map((text) => text.toLowerCase());
+    return column.lower.map((text) => words.every((word) => text.includes(word)));
+  });
   return (row) => columns.some(({ codes }, i) => codes[row] >= 0 && hits[i][codes[row]]);
 }
 
@@ -130,10 +128,10 @@ function sortRows(source, rows, sort) {
 
 function textRanks(column) {
   if (!column.ranks) {
-    const order = column.texts.map((text, code) => [text.toLowerCase(), code]);
-    order.sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0));
-    const rank = new Float64Array(column.texts.length);
-    order.forEach(([, code], place) => (rank[code] = place));
+    const lower = (column.lower ??= column.texts.map((text) => text.toLowerCase()));
+    const order = Uint32Array.from(lower, (_, code) => code).sort((a, b) => (lower[a] < lower[b] ? -1 : lower[a] > lower[b] ? 1 : 0));
+    const rank = new Float64Array(order.length);
+    order.forEach((code, place) => (rank[code] = place));
     column.ranks = Float64Array.from(column.codes, (code) => (code < 0 ? NaN : rank[code]));
   }
   return column.ranks;

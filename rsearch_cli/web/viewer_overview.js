@@ -65,7 +65,7 @@ export class OverviewView {
       this.zero,
     );
     this.settings = el("details", { class: "settings" });
-    this.element = el("article", { class: "view overview-view" }, this.heading, this.facts, this.notes, this.tiles, this.tables, this.curves, this.settings);
+    this.element = el("article", { class: "view overview-view" }, this.heading, this.facts, this.notes, this.tiles, this.curves, this.tables, this.settings);
     this.update(source);
   }
 

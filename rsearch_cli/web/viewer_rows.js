@@ -57,8 +57,10 @@ export class RowsView {
   }
 
   change(filter, done) {
+    // A click on a row ends typing first; the row must still be there when the button is released.
+    const same = writeFilter(filter) === writeFilter(this.filter);
     this.filter = filter;
-    this.show();
+    if (!same) this.show();
     this.app.write(this.app.address(this.source, "rows", writeFilter(filter)), done);
   }
 
@@ -196,9 +198,12 @@ class FilterForm {
     for (const name of ["phase", "type"]) {
       const texts = source.columns[name]?.texts ?? [];
       const select = this.fields.elements[name];
-      const kept = select.value;
-      select.replaceChildren(option("", "any"), ...texts.map((text) => option(text, visible(text))));
-      select.value = kept;
+      // An open list closes when its options are replaced.
+      if (select.options.length !== texts.length + 1) {
+        const kept = select.value;
+        select.replaceChildren(option("", "any"), ...texts.map((text) => option(text, visible(text))));
+        select.value = kept;
+      }
       this[name].hidden = texts.length < 2;
     }
     for (const name of ["step", "reward"]) this[name].hidden = !source.columns[name];

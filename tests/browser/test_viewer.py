@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stored_rows import RECIPE_TEXT, prediction, rollout
+from stored_rows import prediction, rollout, store_run
 
 from rsearch_cli.evaluation.comparison import compare
 from rsearch_cli.evaluation.result import EvalResult
 from rsearch_cli.recipe.loading import load_recipe
-from rsearch_cli.runs.jsonl import append_rows
 from rsearch_cli.viewer.collection import Collection
 from rsearch_cli.viewer.html_file import assemble_page, write_file
 from rsearch_cli.workflows.train import train
@@ -44,15 +43,6 @@ def as_file(path: Path, *folders: Path) -> str:
     collection.refresh()
     write_file(path, collection.index(), collection.parts())
     return path.as_uri()
-
-
-def stored_run(folder: Path, rows: list[dict[str, Any]], **phases: list[dict[str, Any]]) -> Path:
-    (folder / "predictions").mkdir(parents=True)
-    (folder / "recipe.yaml").write_text(RECIPE_TEXT, encoding="utf-8")
-    append_rows(folder / "trajectories.jsonl", rows)
-    for phase, answers in phases.items():
-        append_rows(folder / "predictions" / f"{phase.replace('_', '-')}.jsonl", answers)
-    return folder
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -91,8 +81,8 @@ def shown(page: Any) -> str:
 
 def test_names_of_the_modules_are_unique():
     """They become one script."""
-    start, _ = assemble_page()
-    names = re.findall(r"^(?:async )?(?:function\*?|class|const|let) (\w+)", start, re.MULTILINE)
+    page = "".join(assemble_page())
+    names = re.findall(r"^(?:async )?(?:function\*?|class|const|let) (\w+)", page, re.MULTILINE)
     assert len(names) > 100
     assert [name for name, count in Counter(names).items() if count > 1] == []
 
@@ -128,6 +118,9 @@ def test_filters_count_what_python_counts(open_page: Callable[..., Any], run: Pa
     page.get_by_label("Question or answer contains").fill(word)
     texts = [f"{r['question']}\n{r['answer'] or ''}".lower() for r in rows]
     assert shown(page).startswith(f"{sum(word in text for text in texts)} of")
+    page.locator("table.rows tbody a").first.click()
+    page.wait_for_selector(".transcript")
+    page.go_back()
     page.get_by_role("button", name="Clear").click()
     assert shown(page) == "112 trajectories"
     page.get_by_label("Reward from").fill("0.9")
@@ -300,7 +293,7 @@ def test_hostile_texts_stay_inert(open_page: Callable[..., Any], tmp_path: Path,
             | {"reward": rollout()["reward"] | {"extra": {text[:80]: 0.5}}}
         )
     rows.append(rows[0] | {"rounds": [{"problems": HOSTILE, "edges": [], "results": []}]})
-    folder = stored_run(tmp_path / "hostile", rows, before_greedy=[prediction(HOSTILE[0])])
+    folder = store_run(tmp_path / "hostile", rows, before_greedy=[prediction(HOSTILE[0])])
     file = as_file(tmp_path / "hostile.html", folder)
     page = open_page(f"{file}#/0/rows")
     assert page.locator("main img, main svg [onload], main iframe, main style").count() == 0
@@ -333,10 +326,10 @@ def test_run_folder_of_an_earlier_version(open_page: Callable[..., Any], tmp_pat
     answer = prediction()
     for name in ("inserted", "type"):
         del answer[name]
-    folder = stored_run(tmp_path / "old", [row, row], before_greedy=[answer])
+    folder = store_run(tmp_path / "old", [row, row], before_greedy=[answer])
     file = as_file(tmp_path / "old.html", folder)
     page = open_page(file)
-    assert "not finished" in page.locator(".facts-line").inner_text()
+    assert "Training run" in page.locator(".facts-line").inner_text()
     for number in range(3):
         page.goto(f"{file}#/0/row/{number}")
         page.wait_for_selector(".transcript")
