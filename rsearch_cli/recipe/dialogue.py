@@ -14,57 +14,36 @@ from rsearch_cli.recipe.services import ServiceConfig
 class WriterConfig(BaseConfig):
     """A server that rewrites follow-up questions and writes paragraphs instead of the policy."""
 
-    url: Address | None = Field(
-        None,
-        description="OpenAI-compatible server; null uses OPENAI_BASE_URL, which may contain a "
-        "password, else OpenAI. The key is read from OPENAI_API_KEY.",
-    )
-    model: str = Field("gpt-4o-mini", description="Name of the model on the server.")
+    url: Address | None = None
+    """OpenAI-compatible server; null uses OPENAI_BASE_URL, which may contain a password, else
+    OpenAI. The key is read from OPENAI_API_KEY."""
+    model: str = "gpt-4o-mini"
+    """Name of the model on the server."""
     # gpt-4o-mini; see the judge's prices.
-    usd_per_million_input_tokens: float = Field(
-        0.15, ge=0.0, description="Price of a million input tokens, in USD."
-    )
-    usd_per_million_output_tokens: float = Field(
-        0.60, ge=0.0, description="Price of a million output tokens, in USD."
-    )
-    service: ServiceConfig = Field(
-        ServiceConfig(retries=1), description="Limits of calls to the server."
-    )
+    usd_per_million_input_tokens: float = Field(0.15, ge=0.0)
+    """Price of a million input tokens, in USD."""
+    usd_per_million_output_tokens: float = Field(0.60, ge=0.0)
+    """Price of a million output tokens, in USD."""
+    service: ServiceConfig = ServiceConfig(retries=1)
+    """Limits of calls to the server."""
 
 
 class DialogueConfig(BaseConfig):
     """Follow-up questions and long answers, in `infer`, `serve` and the Python API."""
 
-    follow_up: bool = Field(
-        True,
-        description="Rewrite a follow-up question into one that can be understood without the "
-        "conversation.",
-    )
-    style: Literal["short", "paragraph"] = Field(
-        "short",
-        description="Answer in short, or also with a paragraph whose sentences cite the passages "
-        "that hold their words.",
-    )
-    writer: Literal["auto", "policy", "endpoint", "none"] = Field(
-        "auto",
-        description="What rewrites questions and writes paragraphs: the policy without its "
-        "adapter (policy), dialogue.endpoint, or nothing (none). auto is the endpoint if its url "
-        "is set, else the policy, unless that is a built-in model, which can only search.",
-    )
-    history_tokens: int = Field(
-        600,
-        ge=50,
-        le=32768,
-        description="Maximum tokens of earlier turns that are read to rewrite a question, about "
-        "four bytes each; older turns are left out.",
-    )
-    max_output_tokens: int = Field(
-        1024,
-        ge=16,
-        le=32768,
-        description="Maximum tokens of a rewritten question or a paragraph, with the thinking "
-        "before it.",
-    )
-    endpoint: WriterConfig = Field(
-        default_factory=WriterConfig, description="A server that writes instead of the policy."
-    )
+    follow_up: bool = True
+    """Rewrite a follow-up question into one that can be understood without the conversation."""
+    style: Literal["short", "paragraph"] = "short"
+    """Answer in short, or also with a paragraph whose sentences cite the passages that hold their
+    words."""
+    writer: Literal["auto", "policy", "endpoint", "none"] = "auto"
+    """What rewrites questions and writes paragraphs: the policy without its adapter (policy),
+    dialogue.endpoint, or nothing (none). auto is the endpoint if its url is set, else the policy,
+    unless that is a built-in model, which can only search."""
+    history_tokens: int = Field(600, ge=50, le=32768)
+    """Maximum tokens of earlier turns that are read to rewrite a question, about four bytes each;
+    older turns are left out."""
+    max_output_tokens: int = Field(1024, ge=16, le=32768)
+    """Maximum tokens of a rewritten question or a paragraph, with the thinking before it."""
+    endpoint: WriterConfig = WriterConfig()
+    """A server that writes instead of the policy."""

@@ -110,7 +110,8 @@ def describe_flag(key: str) -> RecipeFlag:
         shown = ""
     else:
         shown = ",".join(default) if isinstance(default, list) else str(default)
-    first = (field.description or "").split(";")[0].split(". ")[0].strip().rstrip(".")
+    description = " ".join((field.description or "").split())
+    first = description.split(";")[0].split(". ")[0].rstrip(".")
     if len(shown) > _HELP_COLUMNS:
         shown = ""
     return RecipeFlag(key, flag_names(key), kind, choices, f"{first}.", shown)

@@ -28,49 +28,32 @@ from rsearch_cli.recipe.training import RewardConfig, SftConfig, TrainConfig
 class WorldConfig(BaseConfig):
     """The generated world of `questions.source: world`."""
 
-    seed: int = Field(7, ge=0, description="Seed of the names and facts of the world.")
-    train_regions: int = Field(
-        60,
-        ge=1,
-        le=2000,
-        description="Regions with training questions; sets the size of the training set.",
-    )
-    held_out_regions: int = Field(
-        20,
-        ge=1,
-        le=2000,
-        description="Regions each for validation and test; no training question mentions them.",
-    )
+    seed: int = Field(7, ge=0)
+    """Seed of the names and facts of the world."""
+    train_regions: int = Field(60, ge=1, le=2000)
+    """Regions with training questions; sets the size of the training set."""
+    held_out_regions: int = Field(20, ge=1, le=2000)
+    """Regions each for validation and test; no training question mentions them."""
 
 
 class QuestionsConfig(BaseConfig):
     """The question set: questions, reference answers and the corpus that comes with them."""
 
-    source: str = Field(
-        "hotpotqa",
-        description="Question set: world, custom, hotpotqa, hotpotqa:fullwiki or flashrag:NAME.",
-    )
-    path: str | None = Field(
-        None,
-        description="File of questions (JSONL, JSON, CSV, parquet and others), or a folder for "
-        "flashrag; null downloads hotpotqa and flashrag from the Hub. Required for custom.",
-    )
-    difficulty: list[Literal["easy", "medium", "hard"]] | None = Field(
-        None, min_length=1, description="Difficulty levels to keep; null keeps all."
-    )
-    train_split: str = Field("train", description="Split to train on.")
-    max_samples: int | None = Field(
-        1000, ge=1, description="Maximum number of training questions; null takes all."
-    )
-    held_out_share: float = Field(
-        0.2,
-        gt=0.0,
-        lt=1.0,
-        description="Share of a set without splits that is held out for evaluation.",
-    )
-    world: WorldConfig = Field(
-        default_factory=WorldConfig, description="The generated world; only used by source world."
-    )
+    source: str = "hotpotqa"
+    """Question set: world, custom, hotpotqa, hotpotqa:fullwiki or flashrag:NAME."""
+    path: str | None = None
+    """File of questions (JSONL, JSON, CSV, parquet and others), or a folder for flashrag; null
+    downloads hotpotqa and flashrag from the Hub. Required for custom."""
+    difficulty: list[Literal["easy", "medium", "hard"]] | None = Field(None, min_length=1)
+    """Difficulty levels to keep; null keeps all."""
+    train_split: str = "train"
+    """Split to train on."""
+    max_samples: int | None = Field(1000, ge=1)
+    """Maximum number of training questions; null takes all."""
+    held_out_share: float = Field(0.2, gt=0.0, lt=1.0)
+    """Share of a set without splits that is held out for evaluation."""
+    world: WorldConfig = WorldConfig()
+    """The generated world; only used by source world."""
 
 
 class ProtocolConfig(BaseConfig):
@@ -83,49 +66,34 @@ class ProtocolConfig(BaseConfig):
             "Academy": "research, scholars and institutions",
         },
         min_length=1,
-        description="Source name to its description in the system prompt.",
     )
-    max_nodes: int = Field(8, ge=1, le=64, description="Maximum nodes in one plan.")
-    max_query_words: int = Field(
-        10,
-        ge=1,
-        le=64,
-        description="Maximum words in one query; in scripts without spaces between words, three "
-        "characters count as one word, six in Thai, Lao, Burmese and Khmer.",
-    )
-    result_tag: Literal["result", "r"] = Field(
-        "result", description="Tag written around results; both are read."
-    )
-    example_turns: int = Field(
-        0,
-        ge=0,
-        le=3,
-        description="Worked examples given as earlier turns; 0 puts one into the system prompt, as "
-        "does a chat template that does not support them (see docs/prompts.md).",
-    )
-    system_prompt: str | None = Field(
-        None,
-        description="Replaces the built-in system prompt; '' omits the system message.",
-    )
+    """Source name to its description in the system prompt."""
+    max_nodes: int = Field(8, ge=1, le=64)
+    """Maximum nodes in one plan."""
+    max_query_words: int = Field(10, ge=1, le=64)
+    """Maximum words in one query; in scripts without spaces between words, three characters count
+    as one word, six in Thai, Lao, Burmese and Khmer."""
+    result_tag: Literal["result", "r"] = "result"
+    """Tag written around results; both are read."""
+    example_turns: int = Field(0, ge=0, le=3)
+    """Worked examples given as earlier turns; 0 puts one into the system prompt, as does a chat
+    template that does not support them (see docs/prompts.md)."""
+    system_prompt: str | None = None
+    """Replaces the built-in system prompt; '' omits the system message."""
 
 
 class SourceConfig(BaseConfig):
     """One place to search."""
 
-    type: str = Field("bm25", description="Type of source (see docs/search.md).")
-    corpus: str = Field(
-        "questions",
-        description="File of passages, or a folder written by `rsearch index`; `questions` is "
-        "the corpus that comes with the question set.",
-    )
-    options: dict[str, JsonValue] = Field(
-        default_factory=dict, description="Options of this type of source, which validates them."
-    )
-    cache_days: float | None = Field(
-        None,
-        gt=0.0,
-        description="Days that an answer stays in the cache; null uses the default of the type.",
-    )
+    type: str = "bm25"
+    """Type of source (see docs/search.md)."""
+    corpus: str = "questions"
+    """File of passages, or a folder written by `rsearch index`; `questions` is the corpus that
+    comes with the question set."""
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+    """Options of this type of source, which validates them."""
+    cache_days: float | None = Field(None, gt=0.0)
+    """Days that an answer stays in the cache; null uses the default of the type."""
 
 
 class SearchConfig(BaseConfig):
@@ -134,110 +102,94 @@ class SearchConfig(BaseConfig):
     sources: dict[str, SourceConfig] = Field(
         default_factory=lambda: {n: SourceConfig() for n in ("General", "News", "Academy")},
         min_length=1,
-        description="Source name, as written in plans, to what it searches.",
     )
-    top_k: int = Field(3, ge=1, le=50, description="Passages per node.")
-    passage_chars: int = Field(
-        500,
-        ge=40,
-        le=20000,
-        description="Maximum length of a passage in the result block, in characters.",
-    )
-    expand_dependents: Literal["linked", "entities", "titles", "none"] = Field(
-        "linked",
-        description="What is added to a node's query from its parents' best passages: `entities` "
-        "their names, `titles` their titles, `none` nothing. `linked` adds the names of the "
-        "passage that the parent's query is about, and ranks passages titled by one of them first.",
-    )
-    expand_from_top: int = Field(
-        1, ge=1, le=10, description="Number of best passages of each parent used for that."
-    )
-    own_words_weight: int = Field(
-        3, ge=1, le=20, description="Weight of a node's own words relative to the added ones."
-    )
+    """Source name, as written in plans, to what it searches."""
+    top_k: int = Field(3, ge=1, le=50)
+    """Passages per node."""
+    passage_chars: int = Field(500, ge=40, le=20000)
+    """Maximum length of a passage in the result block, in characters."""
+    expand_dependents: Literal["linked", "entities", "titles", "none"] = "linked"
+    """What is added to a node's query from its parents' best passages: `entities` their names,
+    `titles` their titles, `none` nothing. `linked` adds the names of the passage that the parent's
+    query is about, and ranks passages titled by one of them first."""
+    expand_from_top: int = Field(1, ge=1, le=10)
+    """Number of best passages of each parent used for that."""
+    own_words_weight: int = Field(3, ge=1, le=20)
+    """Weight of a node's own words relative to the added ones."""
     # Exa: 7 USD for 1,000 searches of up to 10 pages with their text, since 2026-03-03
     # (https://exa.ai/docs/admin/pricing, read on 2026-11-26).
-    usd_per_search: float = Field(
-        0.007,
-        ge=0.0,
-        le=10.0,
-        description="Expected price of one request to a paid source, in USD; the amount that the "
-        "source reports as charged is what counts.",
-    )
-    service: ServiceConfig = Field(
-        default_factory=ServiceConfig, description="Limits of calls to each search service."
-    )
+    usd_per_search: float = Field(0.007, ge=0.0, le=10.0)
+    """Expected price of one request to a paid source, in USD; the amount that the source reports as
+    charged is what counts."""
+    service: ServiceConfig = ServiceConfig()
+    """Limits of calls to each search service."""
 
 
 class EvaluateConfig(BaseConfig):
     """The evaluations before and after training, and on a slice of other questions during it."""
 
-    split: str = Field("validation", description="Split to evaluate on.")
-    limit: int | None = Field(
-        200, ge=1, description="Maximum number of questions to evaluate; null takes all."
-    )
-    sampled: bool = Field(
-        True, description="Also sample one answer per question at rollout.temperature."
-    )
-    show_trajectories: int = Field(
-        3, ge=0, le=50, description="Trajectories printed before and after."
-    )
-    every_steps: int | None = Field(
-        None,
-        ge=1,
-        description="Steps between evaluations on the slice, from step 0 on; the best adapter by "
-        "F1 is kept. null disables them.",
-    )
-    slice: int = Field(
-        50,
-        ge=1,
-        description="Size of the slice; it excludes the questions of the final evaluation.",
-    )
-    slice_split: str = Field("validation", description="Split from which the slice is taken.")
+    split: str = "validation"
+    """Split to evaluate on."""
+    limit: int | None = Field(200, ge=1)
+    """Maximum number of questions to evaluate; null takes all."""
+    sampled: bool = True
+    """Also sample one answer per question at rollout.temperature."""
+    show_trajectories: int = Field(3, ge=0, le=50)
+    """Trajectories printed before and after."""
+    every_steps: int | None = Field(None, ge=1)
+    """Steps between evaluations on the slice, from step 0 on; the best adapter by F1 is kept. null
+    disables them."""
+    slice: int = Field(50, ge=1)
+    """Size of the slice; it excludes the questions of the final evaluation."""
+    slice_split: str = "validation"
+    """Split from which the slice is taken."""
 
 
 class Recipe(BaseConfig):
     """All settings of a run."""
 
-    purpose: str = Field(description="Purpose of the recipe, in one line.")
-    hardware: str = Field(description="Hardware it needs, in one line.")
-    needs: str = Field(
-        "nothing", description="Keys, data and network access it needs, in one line."
-    )
-    stage: Literal["grpo", "sft"] = Field(
-        "grpo", description="Reinforcement learning (grpo) or a supervised cold start (sft)."
-    )
-    seed: int = Field(
-        42, ge=0, le=2**31 - 1, description="Seed of sampling, data order and adapter weights."
-    )
-    output_dir: str = Field(
-        "runs/{recipe}", description="Run folder; {recipe} is replaced by the name of the recipe."
-    )
-    policy: PolicyConfig = Field(default_factory=PolicyConfig, description="The model.")
-    questions: QuestionsConfig = Field(
-        default_factory=QuestionsConfig, description="The questions."
-    )
-    protocol: ProtocolConfig = Field(
-        default_factory=ProtocolConfig, description="Tags and plan grammar."
-    )
-    search: SearchConfig = Field(
-        default_factory=SearchConfig, description="Sources and plan execution."
-    )
-    rollout: RolloutConfig = Field(default_factory=RolloutConfig, description="Generation.")
-    dialogue: DialogueConfig = Field(
-        default_factory=DialogueConfig, description="Follow-up questions and long answers."
-    )
-    reward: RewardConfig = Field(default_factory=RewardConfig, description="Reward.")
-    train: TrainConfig = Field(default_factory=TrainConfig, description="GRPO.")
-    sft: SftConfig = Field(default_factory=SftConfig, description="Supervised cold start.")
-    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig, description="Evaluation.")
-    alarms: AlarmsConfig = Field(
-        default_factory=AlarmsConfig, description="Alarms during training."
-    )
-    wandb: WandbConfig = Field(default_factory=WandbConfig, description="Weights & Biases.")
-    budget: BudgetConfig = Field(default_factory=BudgetConfig, description="Spending and failures.")
-    cache: CacheConfig = Field(default_factory=CacheConfig, description="Cache of service answers.")
-    hub: HubConfig = Field(default_factory=HubConfig, description="Publishing.")
+    purpose: str
+    """Purpose of the recipe, in one line."""
+    hardware: str
+    """Hardware it needs, in one line."""
+    needs: str = "nothing"
+    """Keys, data and network access it needs, in one line."""
+    stage: Literal["grpo", "sft"] = "grpo"
+    """Reinforcement learning (grpo) or a supervised cold start (sft)."""
+    seed: int = Field(42, ge=0, le=2**31 - 1)
+    """Seed of sampling, data order and adapter weights."""
+    output_dir: str = "runs/{recipe}"
+    """Run folder; {recipe} is replaced by the name of the recipe."""
+    policy: PolicyConfig = PolicyConfig()
+    """The model."""
+    questions: QuestionsConfig = QuestionsConfig()
+    """The questions."""
+    protocol: ProtocolConfig = ProtocolConfig()
+    """Tags and plan grammar."""
+    search: SearchConfig = SearchConfig()
+    """Sources and plan execution."""
+    rollout: RolloutConfig = RolloutConfig()
+    """Generation."""
+    dialogue: DialogueConfig = DialogueConfig()
+    """Follow-up questions and long answers."""
+    reward: RewardConfig = RewardConfig()
+    """Reward."""
+    train: TrainConfig = TrainConfig()
+    """GRPO."""
+    sft: SftConfig = SftConfig()
+    """Supervised cold start."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """Evaluation."""
+    alarms: AlarmsConfig = AlarmsConfig()
+    """Alarms during training."""
+    wandb: WandbConfig = WandbConfig()
+    """Weights & Biases."""
+    budget: BudgetConfig = BudgetConfig()
+    """Spending and failures."""
+    cache: CacheConfig = CacheConfig()
+    """Cache of service answers."""
+    hub: HubConfig = HubConfig()
+    """Publishing."""
 
     @model_validator(mode="after")
     def _sources_match(self) -> Self:

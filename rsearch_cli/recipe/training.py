@@ -13,9 +13,12 @@ from rsearch_cli.recipe.services import JudgeConfig
 class WeightsConfig(BaseConfig):
     """Weights of the parts of the reward; they must sum to 1."""
 
-    answer: float = Field(ge=0.0, le=1.0, description="Weight of the answer score.")
-    plan: float = Field(ge=0.0, le=1.0, description="Weight of plan validity.")
-    format: float = Field(ge=0.0, le=1.0, description="Weight of format validity.")
+    answer: float = Field(ge=0.0, le=1.0)
+    """Weight of the answer score."""
+    plan: float = Field(ge=0.0, le=1.0)
+    """Weight of plan validity."""
+    format: float = Field(ge=0.0, le=1.0)
+    """Weight of format validity."""
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> Self:
@@ -28,84 +31,65 @@ class WeightsConfig(BaseConfig):
 class RewardConfig(BaseConfig):
     """The reward of a trajectory."""
 
-    weights: WeightsConfig = Field(
-        WeightsConfig(answer=0.5, plan=0.25, format=0.25),
-        description="Weights after the curriculum.",
-    )
-    curriculum_weights: WeightsConfig = Field(
-        WeightsConfig(answer=0.2, plan=0.4, format=0.4),
-        description="Weights during the curriculum.",
-    )
-    curriculum_steps: int = Field(
-        30, ge=0, description="Optimiser steps that use curriculum_weights."
-    )
-    answer: Literal["f1", "em", "judge"] = Field(
-        "f1", description="Score of the answer: token F1, exact match, or the verdict of a model."
-    )
-    normalisation: Literal["squad", "cjk"] = Field(
-        "squad",
-        description="Text normalisation of answers in reward and evaluation: SQuAD's, or one that "
-        "compares Chinese, Japanese, Korean, Thai and similar scripts by characters.",
-    )
-    judge: JudgeConfig = Field(
-        default_factory=JudgeConfig, description="The judge; only used if answer is judge."
-    )
-    extra: dict[str, Annotated[float, Field(ge=-1.0, le=1.0)]] = Field(
-        default_factory=dict,
-        description="Weights of further parts by name, such as {economy: 0.1}. Each adds weight x "
-        "score to the reward; a negative weight is a penalty.",
-    )
-    require_valid_plan: bool = Field(
-        True, description="Give no answer reward to a trajectory with an invalid plan."
-    )
-    shuffle_answers: bool = Field(
-        False,
-        description="Control experiment: shuffle the answer scores within each step.",
-    )
+    weights: WeightsConfig = WeightsConfig(answer=0.5, plan=0.25, format=0.25)
+    """Weights after the curriculum."""
+    curriculum_weights: WeightsConfig = WeightsConfig(answer=0.2, plan=0.4, format=0.4)
+    """Weights during the curriculum."""
+    curriculum_steps: int = Field(30, ge=0)
+    """Optimiser steps that use curriculum_weights."""
+    answer: Literal["f1", "em", "judge"] = "f1"
+    """Score of the answer: token F1, exact match, or the verdict of a model."""
+    normalisation: Literal["squad", "cjk"] = "squad"
+    """Text normalisation of answers in reward and evaluation: SQuAD's, or one that compares
+    Chinese, Japanese, Korean, Thai and similar scripts by characters."""
+    judge: JudgeConfig = JudgeConfig()
+    """The judge; only used if answer is judge."""
+    extra: dict[str, Annotated[float, Field(ge=-1.0, le=1.0)]] = Field(default_factory=dict)
+    """Weights of further parts by name, such as {economy: 0.1}. Each adds weight x score to the
+    reward; a negative weight is a penalty."""
+    require_valid_plan: bool = True
+    """Give no answer reward to a trajectory with an invalid plan."""
+    shuffle_answers: bool = False
+    """Control experiment: shuffle the answer scores within each step."""
 
 
 class TrainConfig(BaseConfig):
     """GRPO and the optimiser."""
 
-    max_steps: int = Field(100, ge=1, description="Optimiser steps.")
-    batch_size: int = Field(1, ge=1, description="Completions per device and forward pass.")
-    gradient_accumulation_steps: int = Field(
-        4, ge=1, description="Forward passes per optimiser step."
-    )
-    num_generations: int = Field(
-        4, ge=2, description="Completions per question; their mean reward is the baseline."
-    )
-    learning_rate: float = Field(5e-6, gt=0.0, le=1.0, description="Peak learning rate of AdamW.")
-    lr_scheduler: Literal["constant", "linear", "cosine"] = Field(
-        "cosine", description="Schedule of the learning rate after the warm-up."
-    )
-    warmup_steps: int = Field(0, ge=0, description="Steps of linear warm-up.")
-    max_grad_norm: float = Field(
-        1.0, gt=0.0, description="Maximum norm of the gradients, which are clipped to it."
-    )
-    beta: float = Field(
-        0.0, ge=0.0, le=10.0, description="Weight of the KL term; 0 also saves its forward pass."
-    )
-    epsilon: float = Field(0.2, gt=0.0, lt=1.0, description="Lower clip of the policy ratio.")
-    epsilon_high: float = Field(
-        0.28, gt=0.0, le=10.0, description="Upper clip of the policy ratio (clip-higher, DAPO)."
-    )
-    loss_type: Literal["dapo", "grpo", "bnpo", "dr_grpo"] = Field(
-        "dapo", description="How token losses are averaged, by TRL's names."
-    )
-    scale_rewards: Literal["group", "batch", "none"] = Field(
-        "group", description="Standard deviation by which advantages are divided."
-    )
-    mask_truncated: bool = Field(
-        False, description="Exclude completions that reached the token limit from the loss."
-    )
-    save_steps: int = Field(50, ge=1, description="Steps between checkpoints.")
-    keep_checkpoints: int = Field(
-        2, ge=1, description="Number of checkpoints to keep; older ones are deleted."
-    )
-    keep: Literal["last", "best"] = Field(
-        "last", description="Adapter to keep: the last one, or the best on evaluate.slice."
-    )
+    max_steps: int = Field(100, ge=1)
+    """Optimiser steps."""
+    batch_size: int = Field(1, ge=1)
+    """Completions per device and forward pass."""
+    gradient_accumulation_steps: int = Field(4, ge=1)
+    """Forward passes per optimiser step."""
+    num_generations: int = Field(4, ge=2)
+    """Completions per question; their mean reward is the baseline."""
+    learning_rate: float = Field(5e-6, gt=0.0, le=1.0)
+    """Peak learning rate of AdamW."""
+    lr_scheduler: Literal["constant", "linear", "cosine"] = "cosine"
+    """Schedule of the learning rate after the warm-up."""
+    warmup_steps: int = Field(0, ge=0)
+    """Steps of linear warm-up."""
+    max_grad_norm: float = Field(1.0, gt=0.0)
+    """Maximum norm of the gradients, which are clipped to it."""
+    beta: float = Field(0.0, ge=0.0, le=10.0)
+    """Weight of the KL term; 0 also saves its forward pass."""
+    epsilon: float = Field(0.2, gt=0.0, lt=1.0)
+    """Lower clip of the policy ratio."""
+    epsilon_high: float = Field(0.28, gt=0.0, le=10.0)
+    """Upper clip of the policy ratio (clip-higher, DAPO)."""
+    loss_type: Literal["dapo", "grpo", "bnpo", "dr_grpo"] = "dapo"
+    """How token losses are averaged, by TRL's names."""
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    """Standard deviation by which advantages are divided."""
+    mask_truncated: bool = False
+    """Exclude completions that reached the token limit from the loss."""
+    save_steps: int = Field(50, ge=1)
+    """Steps between checkpoints."""
+    keep_checkpoints: int = Field(2, ge=1)
+    """Number of checkpoints to keep; older ones are deleted."""
+    keep: Literal["last", "best"] = "last"
+    """Adapter to keep: the last one, or the best on evaluate.slice."""
 
     @model_validator(mode="after")
     def _no_deviation_with_dr_grpo(self) -> Self:
@@ -130,27 +114,21 @@ class TrainConfig(BaseConfig):
 class SftConfig(BaseConfig):
     """The supervised cold start, `stage: sft`; other settings of the optimiser are in `train`."""
 
-    traces: str = Field(
-        "world",
-        description="world for generated traces, or a JSONL file of predictions or trajectories to "
-        "choose from.",
-    )
-    max_traces: int | None = Field(
-        2000, ge=1, description="Maximum number of traces; null takes all."
-    )
-    per_question: int = Field(1, ge=1, description="Maximum traces per question taken from a file.")
-    min_f1: float = Field(
-        0.8,
-        ge=0.0,
-        le=1.0,
-        description="Minimum F1 of an answer from a file; exact matches always count.",
-    )
-    epochs: int = Field(2, ge=1, description="Passes over the traces.")
-    max_steps: int | None = Field(
-        None, ge=1, description="Maximum optimiser steps; null runs all epochs."
-    )
-    learning_rate: float = Field(2e-4, gt=0.0, le=1.0, description="Peak learning rate of AdamW.")
-    batch_size: int = Field(1, ge=1, description="Traces per forward pass and device.")
-    gradient_accumulation_steps: int = Field(
-        16, ge=1, description="Forward passes per optimiser step."
-    )
+    traces: str = "world"
+    """world for generated traces, or a JSONL file of predictions or trajectories to choose from."""
+    max_traces: int | None = Field(2000, ge=1)
+    """Maximum number of traces; null takes all."""
+    per_question: int = Field(1, ge=1)
+    """Maximum traces per question taken from a file."""
+    min_f1: float = Field(0.8, ge=0.0, le=1.0)
+    """Minimum F1 of an answer from a file; exact matches always count."""
+    epochs: int = Field(2, ge=1)
+    """Passes over the traces."""
+    max_steps: int | None = Field(None, ge=1)
+    """Maximum optimiser steps; null runs all epochs."""
+    learning_rate: float = Field(2e-4, gt=0.0, le=1.0)
+    """Peak learning rate of AdamW."""
+    batch_size: int = Field(1, ge=1)
+    """Traces per forward pass and device."""
+    gradient_accumulation_steps: int = Field(16, ge=1)
+    """Forward passes per optimiser step."""

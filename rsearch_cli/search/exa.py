@@ -43,35 +43,22 @@ TITLE_CHARS = 300
 class ExaOptions(BaseConfig):
     """Settings of a source of type `exa`, under `search.sources.<name>.options`."""
 
-    category: Category | None = Field(
-        None,
-        description="Exa's category; null chooses it by the source's name: `news` for News, "
-        "`publication` for Academy, the whole web for all others.",
-    )
-    type: SearchType | None = Field(
-        None,
-        description="Exa's search type; null is Exa's default, `auto`. `lite` costs less and the "
-        "`deep` types cost more: adjust search.usd_per_search.",
-    )
-    include_domains: list[str] = Field(
-        default_factory=list,
-        description="Domains to search; empty for all. Not together with exclude_domains.",
-    )
-    exclude_domains: list[str] = Field(
-        default_factory=list, description="Domains to leave out. Not together with include_domains."
-    )
-    start_published_date: str | None = Field(
-        None, description="Only pages published after this date, 'YYYY-MM-DD' in quotes."
-    )
-    end_published_date: str | None = Field(
-        None, description="Only pages published before this date, 'YYYY-MM-DD' in quotes."
-    )
-    max_characters: int = Field(
-        1000,
-        ge=40,
-        le=20000,
-        description="Most characters of a page's text; it is cut at the end of a sentence.",
-    )
+    category: Category | None = None
+    """Exa's category; null chooses it by the source's name: `news` for News, `publication` for
+    Academy, the whole web for all others."""
+    type: SearchType | None = None
+    """Exa's search type; null is Exa's default, `auto`. `lite` costs less and the `deep` types cost
+    more: adjust search.usd_per_search."""
+    include_domains: list[str] = Field(default_factory=list)
+    """Domains to search; empty for all. Not together with exclude_domains."""
+    exclude_domains: list[str] = Field(default_factory=list)
+    """Domains to leave out. Not together with include_domains."""
+    start_published_date: str | None = None
+    """Only pages published after this date, 'YYYY-MM-DD' in quotes."""
+    end_published_date: str | None = None
+    """Only pages published before this date, 'YYYY-MM-DD' in quotes."""
+    max_characters: int = Field(1000, ge=40, le=20000)
+    """Most characters of a page's text; it is cut at the end of a sentence."""
 
     @field_validator("category", mode="before")
     @classmethod

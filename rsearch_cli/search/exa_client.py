@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from rsearch_cli.compat.exa import silence_warnings, use_http_client
+from rsearch_cli.compat.exa import silence_warnings, with_http_client
 from rsearch_cli.errors import AccessDenied, SourceError
 from rsearch_cli.protocol.characters import INVISIBLE, flatten, shorten
 from rsearch_cli.recipe.addresses import hide_login, is_http
@@ -103,7 +103,8 @@ class ExaClient:
         self.url = hide_login(self._full_url)
         self._key = SecretStr(key)
         self._idle: list[AsyncExa] = []
-        self._verify: ssl.SSLContext | None = None
+        # Slow to create; all clients share them.
+        self._shared: tuple[AsyncExa, ssl.SSLContext] | None = None
         self._reported: set[str] = set()
 
     def check(self) -> None:
@@ -181,20 +182,20 @@ class ExaClient:
         import httpx
         from exa_py import AsyncExa
 
-        if self._verify is None:
+        if self._shared is None:
             self.check()
-            self._verify = httpx.create_ssl_context()  # slow to create; all clients share it
             silence_warnings()  # `_report` logs them, on one line each
-        client = AsyncExa(self._key.get_secret_value(), self._full_url)
+            exa = AsyncExa(self._key.get_secret_value(), self._full_url)
+            self._shared = exa, httpx.create_ssl_context()
+        exa, verify = self._shared
         http_client = open_client(
             self._check,
-            base_url=client.base_url,
-            headers=client.headers,
-            timeout=client.timeout,
-            verify=self._verify,
+            base_url=exa.base_url,
+            headers=exa.headers,
+            timeout=exa.timeout,
+            verify=verify,
         )
-        use_http_client(client, http_client)
-        return client
+        return with_http_client(exa, http_client)
 
     async def _check(self, response: httpx.Response) -> None:
         """Raise the failure that an HTTP status stands for."""

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -130,16 +130,8 @@ class Budget(AbstractContextManager["Budget"]):
             BudgetExceeded: It could exceed the limit, counting everything in flight.
             RunFolderError: The state cannot be read or written.
         """
-        with self._lock:
-            if self._cost(service, usd) <= 0.0:
-                self._count(service, usd)
-            else:
-                with self._fresh_state():
-                    self._check(self._cost(service, usd))
-                    self._count(service, usd)
-            hold = Hold(self, service, usd)
-            self._in_flight.add(hold)
-            return hold
+        with self._lock, self._state_for(service, usd):
+            return self._hold(service, usd)
 
     def try_reserve(self, service: str, usd: float) -> Hold | None:
         """Reserve the cost of one attempt, or return None while it has to wait for others.
@@ -157,10 +149,11 @@ class Budget(AbstractContextManager["Budget"]):
             BudgetExceeded: It could exceed the limit, and nothing is in flight in this process.
             RunFolderError: The state cannot be read or written.
         """
-        with self._lock:
-            if self.max_usd is not None and self._in_flight and self._must_wait(service, usd):
+        limited = self.max_usd is not None
+        with self._lock, self._fresh_state() if limited else self._state_for(service, usd):
+            if limited and self._in_flight and self._must_wait(service, usd):
                 return None
-            return self.reserve(service, usd)
+            return self._hold(service, usd)
 
     async def wait_for_settlement(self) -> None:
         """Wait until the next call of this process has ended."""
@@ -189,7 +182,11 @@ class Budget(AbstractContextManager["Budget"]):
         return counted
 
     def end(self, hold: Hold, usd: float | None) -> float:
-        """Book that a call has ended, and what it cost; None if that is not known."""
+        """Book that a call has ended, and what it cost; None if that is not known.
+
+        While others are in flight, a cost within the reservation is stored with the next one: until
+        then the file counts the whole reservation.
+        """
         service, expected = hold.service, hold.usd
         with self._lock:
             self._in_flight.discard(hold)
@@ -201,9 +198,8 @@ class Budget(AbstractContextManager["Budget"]):
             if usd is None:
                 return counted
             self._unstored.add(service, ServiceSpend(usd=usd - expected), unsettled=-1)
-            if expected or usd:
-                with self._fresh_state():
-                    pass
+            if usd > expected or (expected and not self._in_flight):
+                self._store()
             return usd
 
     def count_hit(self, service: str, saved_usd: float) -> None:
@@ -224,8 +220,7 @@ class Budget(AbstractContextManager["Budget"]):
         """Return the run's numbers so far, those of other processes included."""
         with self._lock:
             if self._unstored or (self._file is not None and self._file.path.exists()):
-                with self._fresh_state():
-                    pass
+                self._store()
             stored = self._stored
             services = {
                 name: replace(spend, usd=spend.usd + stored.surcharge(name))
@@ -252,17 +247,21 @@ class Budget(AbstractContextManager["Budget"]):
         """What to reserve for a call that should cost at most `usd`."""
         return usd + SURCHARGE * self._excess(service)
 
-    def _count(self, service: str, usd: float) -> None:
+    def _hold(self, service: str, usd: float) -> Hold:
+        if (cost := self._cost(service, usd)) > 0.0:
+            self._check(cost)
         self._unstored.add(service, ServiceSpend(usd=usd, calls=1), unsettled=1)
+        hold = Hold(self, service, usd)
+        self._in_flight.add(hold)
+        return hold
 
     def _must_wait(self, service: str, usd: float) -> bool:
         if service not in self._priced:
             unpriced = sum(hold.service == service for hold in self._in_flight)
             if unpriced >= UNPRICED_CALLS:
                 return True
-        with self._fresh_state():
-            cost = self._cost(service, usd)
-            in_flight = sum(self._cost(hold.service, hold.usd) for hold in self._in_flight)
+        cost = self._cost(service, usd)
+        in_flight = sum(self._cost(hold.service, hold.usd) for hold in self._in_flight)
         worst = self._stored.usd + cost + (EXPOSURE - 1.0) * (in_flight + cost)
         return cost > 0.0 and not self._fits(worst)
 
@@ -285,20 +284,30 @@ class Budget(AbstractContextManager["Budget"]):
             self._reported.add(kind)
             logger.warning(f"{service} {what}")
 
+    def _state_for(self, service: str, usd: float) -> AbstractContextManager[None]:
+        """The fresh state, which a call does without that costs nothing as far as is known."""
+        return self._fresh_state() if self._cost(service, usd) > 0.0 else nullcontext()
+
+    def _store(self) -> None:
+        with self._fresh_state():
+            pass
+
     @contextmanager
     def _fresh_state(self) -> Iterator[None]:
-        """Read the state, run the block, and store everything that is not stored yet."""
-        if self._file is None:
-            yield
-            self._merge()
-            return
-        with self._file.open():
-            self._stored = self._file.read()
-            yield
-            if self._unstored:
-                self._merge()
-                self._file.write(self._stored)
+        """Read the state, run the block on it, and store everything that is not stored yet."""
+        with nullcontext() if self._file is None else self._file.open():
+            if self._file is not None:
+                self._stored = self._file.read()
+            changed = self._merge()
+            try:
+                yield
+            finally:
+                changed |= self._merge()
+                if changed and self._file is not None:
+                    self._file.write(self._stored)
 
-    def _merge(self) -> None:
+    def _merge(self) -> bool:
+        """Add what is not stored yet to the state; return whether there was anything."""
         new, self._unstored = self._unstored, SpendState()
         self._stored.merge(new)
+        return bool(new)

@@ -11,11 +11,11 @@ import pytest
 from exa_py import AsyncExa
 from exa_py.api_warnings import ExaWarning
 
-from rsearch_cli.compat.exa import silence_warnings, use_http_client
+from rsearch_cli.compat.exa import silence_warnings, with_http_client
 
 
 def test_exa_still_takes_no_http_client() -> None:
-    """When this fails, `use_http_client` may no longer be needed."""
+    """When this fails, `with_http_client` may no longer be needed."""
     assert not [name for name in inspect.signature(AsyncExa).parameters if "client" in name]
 
 
@@ -30,8 +30,7 @@ def test_an_error_still_has_no_headers() -> None:
         async with httpx.AsyncClient(
             transport=httpx.MockTransport(refuse), base_url=exa.base_url
         ) as client:
-            use_http_client(exa, client)
-            await exa.search("q")
+            await with_http_client(exa, client).search("q")
 
     with pytest.raises(ValueError, match="429") as caught:
         asyncio.run(search())

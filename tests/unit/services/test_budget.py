@@ -265,9 +265,27 @@ def test_the_state_is_one_json_document(tmp_path: Path) -> None:
     budget = Budget(tmp_path)
     budget.reserve("exa", 12345.0)
     budget.reserve("judge", 0.5).settle(0.25)
+    budget.snapshot()
     state = json.loads((tmp_path / SPEND).read_text())
     assert state["services"]["judge"]["usd"] == 0.25
     assert state["services"]["exa"]["usd"] == 12345.0
+
+
+def test_what_a_call_cost_is_stored_with_the_next_call_and_after_the_last(tmp_path: Path) -> None:
+    def stored() -> tuple[float, int]:
+        state = json.loads((tmp_path / SPEND).read_text())
+        return state["services"]["exa"]["usd"], state["unsettled"]["exa"]
+
+    budget = Budget(tmp_path)
+    first, second = budget.reserve("exa", 0.5), budget.reserve("exa", 0.5)
+    first.settle(0.25)
+    assert stored() == (1.0, 2)  # a kill now costs at most what was reserved
+    third = budget.reserve("exa", 0.5)
+    assert stored() == (1.25, 2)
+    second.settle(0.75)  # more than was reserved: other processes have to know at once
+    assert stored() == (1.5, 1)
+    third.settle(0.25)
+    assert stored() == (1.25, 0)
 
 
 def test_looking_at_a_run_without_a_state_leaves_nothing(tmp_path: Path) -> None:
