@@ -233,7 +233,10 @@ def _announce(agent: Agent, model: str, host: str, port: int, settings: ServeSet
     shown = f"[{host}]" if ":" in host else host
     key = "with the API key" if settings.api_key else "without a key, from this machine only"
     logger.info(f"serving {agent.name} as model {model}, {key}")
-    logger.info(f"listening on http://{shown}:{port} (OpenAI API: /v1); press Ctrl-C to stop")
+    logger.info(
+        f"listening on http://{shown}:{port} (OpenAI API: /v1, MCP: /mcp, page: /); "
+        "press Ctrl-C to stop"
+    )
 
 
 def _unavailable(host: str, port: int, error: OSError) -> AddressUnavailable:

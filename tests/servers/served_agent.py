@@ -54,13 +54,16 @@ class ServedAgent:
 
     def get(self, path: str) -> Any:
         """GET a JSON document."""
+        return json.loads(self.text(path))
+
+    def text(self, path: str) -> str:
+        """GET a text."""
         with OPENER.open(f"{self.url}{path}", timeout=30) as response:
-            return json.load(response)
+            return response.read().decode()
 
     def metric(self, name: str) -> float:
         """The value of a metric, labels included in its name; 0 while it does not exist."""
-        with OPENER.open(f"{self.url}/metrics", timeout=30) as response:
-            lines = response.read().decode().splitlines()
+        lines = self.text("/metrics").splitlines()
         found = [line.rpartition(" ") for line in lines if not line.startswith("#")]
         return sum(float(value) for key, _, value in found if key == name)
 
