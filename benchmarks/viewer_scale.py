@@ -4,8 +4,8 @@ The run is made up: rollouts of the shape that `rsearch train` stores, with plan
 nodes, two passages each, in words drawn as in natural language, about 3 KB a row. Measured are the
 command (wall time, peak memory of its process, size of the file) and, in Chromium, the time from
 the request of the file to the first view and to its end, and from an input in a filter to the frame
-with the new rows. Needs Playwright and a Chromium; about two minutes on two cores. The last line on stdout
-is one JSON object.
+with the new rows. Needs Playwright and a Chromium; about two minutes on two cores. The last line on
+stdout is one JSON object.
 """
 
 from __future__ import annotations
