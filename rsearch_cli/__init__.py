@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from rsearch_cli.errors import RsearchError as RsearchError
     from rsearch_cli.recipe.schema import Recipe as Recipe
     from rsearch_cli.rollout.answer import AgentAnswer as AgentAnswer
+    from rsearch_cli.serving.engine import ServingEngine as ServingEngine
+    from rsearch_cli.serving.requests import AskRequest as AskRequest
     from rsearch_cli.workflows.ask import Agent as Agent
     from rsearch_cli.workflows.evaluate import EvaluationReport as EvaluationReport
     from rsearch_cli.workflows.evaluate import evaluate as evaluate
@@ -29,9 +31,11 @@ __version__ = "0.1.0"
 _MODULES = {
     "Agent": "workflows.ask",
     "AgentAnswer": "rollout.answer",
+    "AskRequest": "serving.requests",
     "EvaluationReport": "workflows.evaluate",
     "Recipe": "recipe.schema",
     "RsearchError": "errors",
+    "ServingEngine": "serving.engine",
     "TrainingReport": "workflows.train",
     "evaluate": "workflows.evaluate",
     "train": "workflows.train",
@@ -40,9 +44,11 @@ _MODULES = {
 __all__ = [
     "Agent",
     "AgentAnswer",
+    "AskRequest",
     "EvaluationReport",
     "Recipe",
     "RsearchError",
+    "ServingEngine",
     "TrainingReport",
     "evaluate",
     "load_recipe",

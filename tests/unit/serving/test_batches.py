@@ -1,0 +1,153 @@
+"""Requests that share batches of local weights: who joins when, and what one does to the others."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import CancelledError, Future
+
+import pytest
+
+from rsearch_cli.errors import OutOfMemory
+from rsearch_cli.rollout.events import PlanWritten
+from rsearch_cli.serving.engine import ServingEngine
+from rsearch_cli.serving.requests import AskRequest
+
+
+class Watched:
+    """The batches of a policy; a test may hold the first one, or let some of them fail."""
+
+    def __init__(self, policy):
+        self.generate = policy.generate_rows
+        self.batches = []
+        self.began, self.go_on = threading.Event(), threading.Event()
+        self.go_on.set()
+        self.errors = []
+
+    def __call__(self, rows, cache=None):
+        self.batches.append(rows)
+        self.began.set()
+        assert self.go_on.wait(30)
+        if self.errors and (error := self.errors.pop(0)) is not None:
+            raise error
+        return self.generate(rows, cache)
+
+
+@pytest.fixture
+def watched(agent, monkeypatch):
+    watched = Watched(agent.policy)
+    monkeypatch.setattr(agent.policy, "generate_rows", watched)
+    return watched
+
+
+def submit_while_held(engine, watched, requests):
+    """Submit requests such that all but the first are there when its first turn ends."""
+    watched.began.clear()
+    watched.go_on.clear()
+    first = engine.submit(requests[0])
+    assert watched.began.wait(20)
+    tickets = [first, *(engine.submit(request) for request in requests[1:])]
+    watched.go_on.set()
+    return [ticket.future.result(60) for ticket in tickets]
+
+
+def test_requests_join_when_a_turn_ends_and_rounds_share_a_batch(agent, watched, questions):
+    alone = [agent.ask(question) for question in questions[:6]]
+    watched.batches.clear()
+    with ServingEngine(agent, max_batch=8) as engine:
+        requests = [AskRequest(question) for question in questions[:6]]
+        answers = submit_while_held(engine, watched, requests)
+        counters = engine.counters
+    assert [a.answer for a in answers] == [a.answer for a in alone]
+    assert [a.trajectory.segments for a in answers] == [a.trajectory.segments for a in alone]
+    sizes = [len(rows) for rows in watched.batches]
+    assert sizes[0] == 1 and max(sizes) >= 5
+    assert (counters.batches, counters.rows) == (len(sizes), sum(sizes))
+    assert counters.largest_batch == max(sizes)
+
+
+def test_a_batch_has_no_more_rows_than_it_may(agent, watched, questions):
+    with ServingEngine(agent, max_batch=3) as engine:
+        submit_while_held(engine, watched, [AskRequest(question) for question in questions[:8]])
+    assert max(len(rows) for rows in watched.batches) == 3
+
+
+def test_a_sampled_request_changes_nothing_for_a_greedy_one(agent, watched, questions):
+    alone = agent.ask(questions[1])
+    hot = AskRequest(questions[0], temperature=2.0, max_tokens=40)
+    with ServingEngine(agent, max_batch=8) as engine:
+        requests = [hot, AskRequest(questions[1]), hot, hot]
+        answers = submit_while_held(engine, watched, requests)
+    assert answers[1].trajectory.segments == alone.trajectory.segments
+    mixed = [rows for rows in watched.batches if len({row.sampling for row in rows}) > 1]
+    assert mixed, "greedy and sampled requests shared no batch"
+
+
+def test_out_of_memory_halves_the_batch_once(agent, watched, questions, caplog):
+    watched.errors = [None, OutOfMemory("2 GB")]
+    with ServingEngine(agent, max_batch=8) as engine:
+        requests = [AskRequest(question) for question in questions[:7]]
+        answers = submit_while_held(engine, watched, requests)
+        assert all(answer.answer for answer in answers)
+        failed = len(watched.batches[1])
+        assert failed >= 6
+        assert max(len(rows) for rows in watched.batches[2:]) <= (failed + 1) // 2
+        assert "out of memory while generating" in caplog.text
+        watched.errors = [OutOfMemory("2 GB")]
+        again = engine.submit(requests[0])
+        assert isinstance(again.future.exception(60), OutOfMemory)
+        assert engine.submit(requests[0]).future.result(60).answer
+
+
+def test_a_bug_in_a_batch_ends_that_batch_only(agent, watched, questions, caplog):
+    watched.errors = [None, RuntimeError("an illegal instruction")]
+    with ServingEngine(agent, max_batch=8) as engine:
+        with pytest.raises(RuntimeError, match="illegal"):
+            submit_while_held(engine, watched, [AskRequest(q) for q in questions[:5]])
+        assert "a request failed unexpectedly" in caplog.text
+        assert engine.submit(AskRequest(questions[0])).future.result(60).answer
+
+
+def test_a_cancelled_row_leaves_the_others_of_its_batch_alone(agent, questions):
+    alone = agent.ask(questions[1])
+    told, tickets = [], []
+
+    def cancel_at_the_third_text(event):
+        told.append(event)
+        if len(told) == 3:
+            tickets[0].cancel()
+
+    with ServingEngine(agent, max_batch=4) as engine:
+        with engine._queue.changed:  # both are taken together
+            tickets.append(engine.submit(AskRequest(questions[0]), cancel_at_the_third_text))
+            other = engine.submit(AskRequest(questions[1]))
+        answer = other.future.result(60)
+        assert engine.drain(20)
+    assert answer.trajectory.segments == alone.trajectory.segments
+    assert tickets[0].future.cancelled()
+    assert len(told) == 3
+
+
+def test_giving_up_cancels_the_search_and_frees_the_place(agent, monkeypatch, questions):
+    searches = []
+
+    def never(plans, on_result=None):
+        searches.append(Future())
+        return searches[-1]
+
+    planned = threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(agent.executor, "submit", never)
+        with ServingEngine(agent, max_batch=4) as engine:
+
+            def on_event(event):
+                if isinstance(event, PlanWritten):
+                    planned.set()
+
+            ticket = engine.submit(AskRequest(questions[0]), on_event)
+            assert planned.wait(20)
+            ticket.cancel()
+            assert engine.drain(20)
+            with pytest.raises(CancelledError):
+                ticket.future.result()
+            assert all(search.cancelled() for search in searches)
+            assert (engine.running, engine.counters.requests["cancelled"]) == (0, 1)
