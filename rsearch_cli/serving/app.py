@@ -62,7 +62,7 @@ class _Information:
             "created": int(time.time()),
             "owned_by": "rsearch",
             "rsearch": {
-                "name": agent.name,
+                "name": model,
                 "examples": list(agent.examples),
                 "style": dialogue.style,
                 "follow_up": dialogue.follow_up,

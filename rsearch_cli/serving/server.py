@@ -31,6 +31,10 @@ from rsearch_cli.workflows.ask import Agent
 logger = logging.getLogger(__name__)
 
 _BACKLOG = 512
+# The usual limit of open files is 1,024 for a process.
+_CONNECTIONS = 800
+# Longer than proxies keep an idle connection, so that none is closed as they use it.
+_KEEP_ALIVE_SECONDS = 75
 # Responses are written by then; what is left are idle connections.
 _CLOSING_SECONDS = 2
 _HANG_UP = getattr(signal, "SIGHUP", None)  # Windows has none
@@ -99,7 +103,7 @@ def serve(agent: Agent, listener: socket.socket, model: str, settings: ServeSett
             guard = build_app(engine, model, settings)
             stopper = _Stopper(guard, engine, settings.drain_seconds)
             _announce(agent, model, host, port, settings)
-            _run(guard, listener, stopper)
+            _run(guard, listener, stopper, settings)
     if stopper.cut_off:
         requests = count(stopper.cut_off, "request", "requests")
         raise _STOPPED[stopper.signal](
@@ -187,7 +191,7 @@ class _Stopper:
         self.stop()
 
 
-def _run(guard: Guard, listener: socket.socket, stopper: _Stopper) -> None:
+def _run(guard: Guard, listener: socket.socket, stopper: _Stopper, settings: ServeSettings) -> None:
     """Run uvicorn until `stopper` ends it."""
     import uvicorn
 
@@ -204,6 +208,8 @@ def _run(guard: Guard, listener: socket.socket, stopper: _Stopper) -> None:
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        limit_concurrency=max(_CONNECTIONS, 2 * settings.max_waiting),
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_CLOSING_SECONDS,
     )
     server = Server(config)

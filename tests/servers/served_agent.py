@@ -86,19 +86,22 @@ class ServedAgent:
 @contextmanager
 def serve_agent(
     *options: str,
+    model: str | None = "builtin:nano",
     world: Sequence[str] = SMALL_WORLD,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[ServedAgent]:
-    """Serve the built-in model on a free port; stopped at the end if it still runs.
+    """Serve an agent on a free port; stopped at the end if it still runs.
 
     Args:
         options: Added to the command line.
+        model: What is served; None leaves it to the options.
         world: Settings that come before them.
         environment: Added to that of the tests.
     """
     with tempfile.TemporaryDirectory(prefix="rsearch-served-") as folder:
         log = Path(folder) / "stderr"
-        command = [sys.executable, "-m", "rsearch_cli", "serve", "--model=builtin:nano", "--port=0"]
+        command = [sys.executable, "-m", "rsearch_cli", "serve", "--port=0"]
+        command += [] if model is None else [f"--model={model}"]
         with log.open("w") as stderr:
             process = subprocess.Popen(
                 [*command, *world, *options],
