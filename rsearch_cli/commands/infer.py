@@ -52,6 +52,14 @@ def infer(
     trust_settings: TrustSettings = False,
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
+    watch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE[:LINE]",
+            help="Replay a stored answer, without a model: of --json, /save, a run or an "
+            "evaluation. QUESTION picks the first that contains it.",
+        ),
+    ] = None,
     *,
     settings: Mapping[str, Any],
 ) -> None:
@@ -60,6 +68,20 @@ def infer(
     Example: rsearch infer "Who founded Vosbe Press?"
     """
     from rsearch_cli.session.keyboard import typing_ahead
+
+    if watch is not None:
+        if as_json or model or recipe or endpoint or overrides:
+            raise UsageError(
+                "--watch replays what is stored, without a model; of the other options and "
+                "arguments, only QUESTION goes with it"
+            )
+        from rsearch_cli.session.screen import Screen
+        from rsearch_cli.session.stored import read_stored
+        from rsearch_cli.session.watch import watch as show
+
+        with typing_ahead():
+            show(read_stored(watch, question), Screen())
+        return
     from rsearch_cli.workflows.ask import Agent
 
     if as_json and question is None:

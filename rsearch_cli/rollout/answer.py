@@ -32,7 +32,7 @@ class AgentAnswer:
     Attributes:
         trajectory: The rollout.
         recipe: The settings of the rollout.
-        seconds: Wall-clock time.
+        seconds: Wall-clock time; 0 if it is not known.
         usd: What was paid for it.
         follow_up: How the question was asked, if it is part of a conversation.
         paragraph: The long answer, if one was requested.
@@ -102,12 +102,12 @@ class AgentAnswer:
 
     @property
     def cost(self) -> str:
-        """Searches, tokens, seconds and, if any, dollars, as text."""
+        """Searches, tokens, seconds if known, and dollars if any, as text."""
         failed = self.trajectory.failed_searches
         words = [
             count(self.searches, "search", "searches") + (f" ({failed} failed)" if failed else ""),
             count(self.tokens, "token", "tokens"),
-            f"{self.seconds:.1f} s",
+            *([f"{self.seconds:.1f} s"] if self.seconds else []),
         ]
         return ", ".join([*words, f"${self.usd:.4f}"] if self.usd else words)
 

@@ -10,6 +10,7 @@ from rsearch_cli.protocol.plan import PlanReading
 from rsearch_cli.protocol.tag_stream import Piece, TagStream
 from rsearch_cli.protocol.transcript import SEARCH_CLOSE, THINK
 from rsearch_cli.rollout.answer import AgentAnswer, plan_as_json, result_as_json
+from rsearch_cli.rollout.state import Observer
 from rsearch_cli.types import NodeResult, SearchPlan, Trajectory
 
 
@@ -132,7 +133,9 @@ class EventWriter:
 
     def on_plan(self, reading: PlanReading) -> None:
         """Report a plan."""
-        self._write_plan(reading.plan, reading.problems)
+        self.end_turn()
+        self._on_event(PlanWritten(self._rounds, reading.plan, reading.problems))
+        self._rounds += 1
 
     def on_result(self, result: NodeResult) -> None:
         """Report the result of a plan node."""
@@ -148,11 +151,6 @@ class EventWriter:
         self._stream = TagStream()
         self._block = None
         self._blank = ""
-
-    def _write_plan(self, plan: SearchPlan | None, problems: tuple[str, ...]) -> None:
-        self.end_turn()
-        self._on_event(PlanWritten(self._rounds, plan, problems))
-        self._rounds += 1
 
     def _report(self, pieces: list[Piece]) -> None:
         for piece in pieces:
@@ -183,22 +181,22 @@ class EventWriter:
         self._has_thought = True
         self._on_event(Thinking(shown))
 
-    def replay(self, trajectory: Trajectory) -> None:
-        """Report a finished rollout."""
-        rounds = iter(trajectory.rounds)
-        opening = trajectory.opening
-        for segment in trajectory.segments:
-            if segment.author != "model":
-                continue
-            self.on_text(opening + segment.text)
-            opening = ""
-            round_ = next(rounds, None) if SEARCH_CLOSE in segment.text else None
-            if round_ is None:
-                continue
-            self._write_plan(round_.plan, round_.problems)
-            for result in round_.results:
-                self.on_result(result)
-        self.end_turn()
+
+def replay_rollout(trajectory: Trajectory, observer: Observer) -> None:
+    """Show a finished rollout to an observer, as if it took place now; a turn is one text."""
+    rounds = iter(trajectory.rounds)
+    opening = trajectory.opening
+    for segment in trajectory.segments:
+        if segment.author != "model":
+            continue
+        observer.on_text(opening + segment.text)
+        opening = ""
+        round_ = next(rounds, None) if SEARCH_CLOSE in segment.text else None
+        if round_ is None:
+            continue
+        observer.on_plan(PlanReading(round_.plan, round_.problems, ()))
+        for result in round_.results:
+            observer.on_result(result)
 
 
 def replay_events(stored: AgentAnswer | Trajectory) -> Iterator[Event]:
@@ -213,7 +211,9 @@ def replay_events(stored: AgentAnswer | Trajectory) -> Iterator[Event]:
     else:
         yield Asked(followed.question, followed.asked_as, followed.note)
     events: list[Event] = []
-    EventWriter(events.append).replay(trajectory)
+    writer = EventWriter(events.append)
+    replay_rollout(trajectory, writer)
+    writer.end_turn()
     yield from events
     if isinstance(stored, AgentAnswer):
         yield Finished(stored)

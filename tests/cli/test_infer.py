@@ -261,3 +261,63 @@ def test_a_model_that_the_recipe_tells_nothing_is_warned_of(server, monkeypatch)
     assert result.exit_code == 0, result.output
     assert "recipe quickstart does not tell the model how to search" in result.stderr
     assert "does not tell the model" not in call("Who?", *SMALL).stderr
+
+
+def store_answer(folder: Path) -> Path:
+    path = folder / "answer.json"
+    plan = {
+        "valid": True,
+        "problems": [],
+        "nodes": [{"label": "A", "query": "Ada born", "source": "General"}],
+        "edges": [],
+        "results": [{"node": "A", "expansion": [], "error": None, "cached": False, "passages": []}],
+    }
+    answer = {
+        "question": "Where was Ada born?",
+        "thinking": ["I look."],
+        "plans": [plan],
+        "answer": "London",
+        "citations": [],
+        "stop": "answer",
+        "tokens": 30,
+        "seconds": 1.5,
+        "usd": 0.0,
+    }
+    path.write_text(json.dumps(answer), encoding="utf-8")
+    return path
+
+
+def test_a_stored_answer_is_shown_again_without_a_model(tmp_path: Path) -> None:
+    """The answer is one that an earlier version wrote, without the fields of conversations."""
+    code = (
+        "import sys; from rsearch_cli.app import app\n"
+        "try: app(sys.argv[1:])\n"
+        "finally: assert not {'torch', 'transformers', 'mcp', 'openai'} & sys.modules.keys()"
+    )
+    command = [sys.executable, "-c", code, "infer", "--watch", str(store_answer(tmp_path))]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == (
+        "> Where was Ada born?\n"
+        "thinking  I look.\n"
+        "plan\n"
+        "  A: Ada born (General)\n"
+        "results\n"
+        "  A: nothing found\n"
+        "answer  London\n"
+        "1 search, 30 tokens, 1.5 s\n"
+    )
+
+
+def test_watching_needs_a_file_and_nothing_else(tmp_path: Path) -> None:
+    path = store_answer(tmp_path)
+    assert call("Oslo", "--watch", path).exit_code == 21
+    assert call("--watch", tmp_path / "none.json").exit_code == 21
+    bad = tmp_path / "bad.json"
+    bad.write_text("{")
+    result = call("--watch", bad)
+    problem = f"{bad} is not JSON; the name of a file of lines ends in .jsonl"
+    assert (result.exit_code, result.stderr) == (22, f"rsearch: {problem}\n")
+    for option in (["--json"], ["--model", "m"], ["--set", "a=b"], ["--endpoint", "http://a/v1"]):
+        result = call("--watch", path, *option)
+        assert result.exit_code == 2 and "--watch replays what is stored" in result.stderr

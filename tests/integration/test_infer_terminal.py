@@ -15,6 +15,7 @@ import pytest
 from faults import Fault, Faults
 from openai_chat import API_KEY, ChatServer
 from openai_policy import SETTINGS, write_as_agent, write_files
+from stored_rows import rollout
 
 pytest.importorskip("pty", reason="a pseudo-terminal: there is none on this system")
 pytest.importorskip("prompt_toolkit", reason="prompt_toolkit is a dependency, not installed here")
@@ -192,7 +193,7 @@ def test_control_c_ends_a_single_question_with_its_own_code(server, open_termina
         assert terminal.wait_until_left() == 130
 
 
-SHELL = 'stty -g; "$@"; echo "code $?"; stty -g; read -r line; echo "read $line"'
+SHELL = 'trap : INT; stty -g; "$@"; echo "code $?"; stty -g; read -r line; echo "read $line"'
 """A shell that runs the command as `"$@"`, shows the terminal's settings and reads a line."""
 
 
@@ -284,4 +285,26 @@ def test_an_unexpected_error_leaves_the_terminal_as_it_was(server, open_terminal
         terminal.wait_for("opening the search sources")
         terminal.wait_for("rsearch: unexpected error: TypeError")
         terminal.wait_for("code 1")
+        require_unchanged_settings(terminal)
+
+
+def test_a_stored_answer_is_replayed_at_a_pace_that_can_be_read(tmp_path):
+    row = rollout()
+    row["segments"][0]["text"] = f"<think>{' word' * 200} </think>" + row["segments"][0]["text"]
+    path = tmp_path / "trajectories.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    command = [sys.executable, "-m", "rsearch_cli", "infer", "--watch", str(path)]
+    with Terminal(["sh", "-c", SHELL, "sh", *command], dict(os.environ)) as terminal:
+        terminal.wait_for("thinking  word word")
+        assert "plan" not in terminal.text
+        terminal.wait_for("answer  Rome [1][2]")
+        terminal.wait_for("step 1, reward 1.00")
+        terminal.wait_for("code 0")
+        require_unchanged_settings(terminal)
+    with Terminal(["sh", "-c", SHELL, "sh", *command], dict(os.environ)) as terminal:
+        terminal.wait_for("thinking  word word")
+        terminal.type(CONTROL_C)
+        terminal.wait_for("rsearch: interrupted")
+        terminal.wait_for("code 130")
+        assert "plan" not in terminal.text
         require_unchanged_settings(terminal)
