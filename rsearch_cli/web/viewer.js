@@ -8,11 +8,12 @@ import { NO_FILTER, readFilter, selectRows, writeFilter } from "./viewer_filter.
 import { OverviewView } from "./viewer_overview.js";
 import { RowsView } from "./viewer_rows.js";
 import { GroupView, TrajectoryView } from "./viewer_trajectory.js";
-import { CompareView, PairView, comparableSides } from "./viewer_compare.js";
+import { CompareView, PairView } from "./viewer_compare.js";
+import { comparableSides } from "./viewer_pairs.js";
 
 const POLL_MS = 3000;
 
-// What the views share: the store, addresses, the rows of a filter, and places to return to.
+/** What the views share: the store, addresses, the rows of a filter, and places to return to. */
 class App {
   constructor(store) {
     this.store = store;
@@ -20,32 +21,35 @@ class App {
     this.places = new Map();
     this.view = null;
     this.selected = { key: null, rows: null };
-    document.getElementById("source").addEventListener("change", (event) => this.changeSource(Number(event.target.value)));
+    document
+      .getElementById("source")
+      .addEventListener("change", (event) => this.changeSource(Number(event.target.value)));
     addEventListener("hashchange", () => this.follow());
     addEventListener("keydown", (event) => this.key(event));
     this.follow();
   }
 
-  // The address of a page of a source.
+  /** The address of a page of a source. */
   address(source, page, query = "") {
     return `#/${source.number}/${page}${query ? `?${query}` : ""}`;
   }
 
-  // The rows that a filter, written as a query, selects; the last selection is kept.
+  /** The rows that a filter, written as a query, selects; the last selection is kept. */
   rows(source, query) {
     const key = `${source.number}?${query}`;
-    if (this.selected.key !== key || this.selected.source !== source) this.selected = { key, source, rows: selectRows(source, readFilter(query)) };
+    if (this.selected.key !== key || this.selected.source !== source)
+      this.selected = { key, source, rows: selectRows(source, readFilter(query)) };
     return this.selected.rows;
   }
 
-  // Put an address that is already shown into the address bar; `step` makes it one to go back to.
+  /** Put an address that is already shown into the address bar; `step` makes it one to go back to. */
   write(address, step) {
     history[step && location.hash !== address ? "pushState" : "replaceState"](null, "", address);
     this.here = address;
     this.drawTabs(readAddress(address));
   }
 
-  // Show the view of the address.
+  /** Show the view of the address. */
   follow() {
     const address = readAddress(location.hash);
     if (!address) return;
@@ -67,7 +71,15 @@ class App {
     if (source && page === "rows") return new RowsView(this, source, query);
     if (source && page === "row" && id < source.count) return new TrajectoryView(this, source, id, query);
     if (source && page === "group") return new GroupView(this, source, id);
-    return { title: "Not found", element: el("p", { class: "note warn" }, "There is no such page here. ", el("a", { href: "#/0/overview" }, "To the overview")) };
+    return {
+      title: "Not found",
+      element: el(
+        "p",
+        { class: "note warn" },
+        "There is no such page here. ",
+        el("a", { href: "#/0/overview" }, "To the overview"),
+      ),
+    };
   }
 
   show(view) {
@@ -79,7 +91,7 @@ class App {
     if (!first) (view.element.querySelector("h1") ?? this.main).focus({ preventScroll: true });
   }
 
-  // Remember the place in the view that is left, for the way back.
+  /** Remember the place in the view that is left, for the way back. */
   leave() {
     if (!this.view || !this.here) return;
     this.places.set(this.here, { page: this.main.scrollTop, window: scrollY, table: this.view.table?.place });
@@ -94,20 +106,29 @@ class App {
     scrollTo(0, place?.window ?? 0);
   }
 
-  // Fill the body of a view once its data is there.
+  /** Fill the body of a view once its data is there. */
   async fill(view, body, draw) {
     try {
       const content = await draw();
       body.classList.remove("loading");
       body.replaceChildren(content);
     } catch (error) {
-      body.replaceChildren(el("p", { class: "note bad" }, "This cannot be shown: ", line(String(error.message ?? error), 1000)));
+      body.replaceChildren(
+        el("p", { class: "note bad" }, "This cannot be shown: ", line(String(error.message ?? error), 1000)),
+      );
     }
-    if (this.view === view && document.activeElement === this.main) body.querySelector("h1")?.focus({ preventScroll: true });
+    if (this.view === view && document.activeElement === this.main)
+      body.querySelector("h1")?.focus({ preventScroll: true });
   }
 
   key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, [role=slider], .scroll-x, .completions")) return;
+    if (
+      event.ctrlKey ||
+      event.metaKey ||
+      event.altKey ||
+      event.target.closest("input, select, textarea, [role=slider], .scroll-x, .completions")
+    )
+      return;
     const address = this.view?.keys?.[event.key];
     if (!address) return;
     event.preventDefault();
@@ -117,7 +138,8 @@ class App {
   changeSource(number) {
     const { page } = readAddress(location.hash);
     const source = this.store.sources[number];
-    location.hash = page === "rows" ? this.address(source, "rows", firstFilter(source)) : this.address(source, "overview");
+    location.hash =
+      page === "rows" ? this.address(source, "rows", firstFilter(source)) : this.address(source, "overview");
   }
 
   drawTabs({ page, source }) {
@@ -125,16 +147,32 @@ class App {
     const here = { number: source ?? 0 };
     const tabs = [
       ["Overview", this.address(here, "overview"), page === "overview"],
-      ["Trajectories", this.address(here, "rows", firstFilter(sources[here.number])), ["rows", "row", "group"].includes(page)],
-      ...(comparableSides(this.store).length > 1 ? [["Compare", "#/compare", ["compare", "pair"].includes(page)]] : []),
+      [
+        "Trajectories",
+        this.address(here, "rows", firstFilter(sources[here.number])),
+        ["rows", "row", "group"].includes(page),
+      ],
+      ...(comparableSides(this.store).length > 1
+        ? [["Compare", "#/compare", ["compare", "pair"].includes(page)]]
+        : []),
     ];
-    document.getElementById("tabs").replaceChildren(...tabs.map(([label, href, current]) => el("a", { href, "aria-current": current ? "page" : null }, label)));
+    document
+      .getElementById("tabs")
+      .replaceChildren(
+        ...tabs.map(([label, href, current]) =>
+          el("a", { href, "aria-current": current ? "page" : null }, label),
+        ),
+      );
     const select = document.getElementById("source");
-    select.replaceChildren(...sources.map(({ name, number }) => el("option", { value: number, selected: number === here.number }, visible(name).slice(0, 80))));
+    select.replaceChildren(
+      ...sources.map(({ name, number }) =>
+        el("option", { value: number, selected: number === here.number }, visible(name).slice(0, 80)),
+      ),
+    );
     select.parentElement.hidden = sources.length < 2 || ["compare", "pair"].includes(page);
   }
 
-  // Follow data that has grown, without losing the place.
+  /** Follow data that has grown, without losing the place. */
   refresh() {
     const place = { window: scrollY, table: this.view.table?.place };
     const focused = document.activeElement;
@@ -142,22 +180,25 @@ class App {
     if (source) this.view.update?.(source);
     if (place.table) this.view.table.place = place.table;
     scrollTo(0, place.window);
-    if (document.activeElement === document.body && focused !== document.body) findAlike(this.main, focused)?.focus({ preventScroll: true });
+    if (document.activeElement === document.body && focused !== document.body)
+      findAlike(this.main, focused)?.focus({ preventScroll: true });
   }
 }
 
-// The link or button that took the place of another one.
+/** The link or button that took the place of another one. */
 function findAlike(main, element) {
-  return [...main.querySelectorAll(element.localName)].find((other) => other.textContent === element.textContent);
+  return [...main.querySelectorAll(element.localName)].find(
+    (other) => other.textContent === element.textContent,
+  );
 }
 
-// What is shown of a source at first: of a run, its training.
+/** What is shown of a source at first: of a run, its training. */
 function firstFilter(source) {
   const phases = source?.columns.phase?.texts ?? [];
   return phases.includes("train") && phases.length > 1 ? writeFilter({ ...NO_FILTER, phase: "train" }) : "";
 }
 
-// Read an address: #/SOURCE/PAGE[/ID][?QUERY], #/compare or #/pair. Null for an anchor.
+/** Read an address: #/SOURCE/PAGE[/ID][?QUERY], #/compare or #/pair. Null for an anchor. */
 function readAddress(hash) {
   if (hash && !hash.startsWith("#/")) return null;
   const [path, query = ""] = splitOnce(hash.slice(2), "?");
@@ -198,7 +239,16 @@ async function start() {
     const app = new App(store);
     if (store.live) poll(app);
   } catch (error) {
-    document.getElementById("main").replaceChildren(el("p", { class: "note bad" }, "The data cannot be read: ", line(String(error.message ?? error), 1000)));
+    document
+      .getElementById("main")
+      .replaceChildren(
+        el(
+          "p",
+          { class: "note bad" },
+          "The data cannot be read: ",
+          line(String(error.message ?? error), 1000),
+        ),
+      );
   }
 }
 

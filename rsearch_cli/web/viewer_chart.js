@@ -5,10 +5,9 @@ import { figure, svgEl } from "./viewer_dom.js";
 
 const HEIGHT = 176;
 const MARGIN = { left: 46, right: 10, top: 8, bottom: 24 };
-const WEIGHT = 0.85;
 const FEW = 40;
 
-// Curves that share one axis. `onstep` is called with a step that was clicked or confirmed.
+/** Curves that share one axis. `onstep` is called with a step that was clicked or confirmed. */
 export class LineChart {
   constructor(title, { unit = "", onstep = null } = {}) {
     this.unit = unit;
@@ -30,14 +29,20 @@ export class LineChart {
       onblur: () => this.move(null),
     });
     const heading = el("h3", {}, title, unit ? el("span", { class: "unit" }, ` ${unit}`) : null);
-    this.element = el("figure", { class: "chart-box" }, el("figcaption", {}, heading, this.readout), this.svg, this.legend);
+    this.element = el(
+      "figure",
+      { class: "chart-box" },
+      el("figcaption", {}, heading, this.readout),
+      this.svg,
+      this.legend,
+    );
     new ResizeObserver(() => {
       const width = Math.floor(this.svg.parentElement.clientWidth);
       if (width !== this.width) this.draw(width);
     }).observe(this.element);
   }
 
-  // Set `steps` and `series` ({label, values}); `smooth` draws running means over the raw curves.
+  /** Set `steps` and `series` ({label, values}); `smooth` draws running means over the raw curves. */
   set(steps, series, smooth) {
     Object.assign(this, { steps, series, smooth });
     this.shown = series.map(({ values }) => (smooth ? smoothed(values) : values));
@@ -61,7 +66,11 @@ export class LineChart {
     const drawn = [
       ...ticks.map((tick) => this.grid(tick, right)),
       ...stepTicks(first, last, right - MARGIN.left).map((step) =>
-        svgEl("text", { x: this.x(step), y: HEIGHT - 6, class: "tick", "text-anchor": "middle" }, figure(step)),
+        svgEl(
+          "text",
+          { x: this.x(step), y: HEIGHT - 6, class: "tick", "text-anchor": "middle" },
+          figure(step),
+        ),
       ),
       ...this.series.flatMap((_, i) => this.curve(i, right - MARGIN.left)),
     ];
@@ -85,13 +94,19 @@ export class LineChart {
   curve(i, pixels) {
     const raw = this.series[i].values;
     const path = (values, name) =>
-      svgEl("path", { class: `${name} series-${i % 6}`, d: pathOf(this.steps, values, this.x, this.y, pixels) });
+      svgEl("path", {
+        class: `${name} series-${i % 6}`,
+        d: pathOf(this.steps, values, this.x, this.y, pixels),
+      });
     const dots =
-      this.steps.length > FEW ? []
-      : this.steps.flatMap((step, at) => {
-          const value = this.shown[i][at];
-          return isKnown(value) ? [svgEl("circle", { class: `dot series-${i % 6}`, cx: this.x(step), cy: this.y(value), r: 2 })] : [];
-        });
+      this.steps.length > FEW
+        ? []
+        : this.steps.flatMap((step, at) => {
+            const value = this.shown[i][at];
+            return isKnown(value)
+              ? [svgEl("circle", { class: `dot series-${i % 6}`, cx: this.x(step), cy: this.y(value), r: 2 })]
+              : [];
+          });
     return [...(this.smooth ? [path(raw, "raw")] : []), path(this.shown[i], "curve"), ...dots];
   }
 
@@ -106,7 +121,14 @@ export class LineChart {
     const last = this.steps.length - 1;
     const page = Math.max(1, Math.round(last / 10));
     const now = this.place ?? last;
-    const to = { ArrowLeft: now - 1, ArrowRight: now + 1, PageDown: now - page, PageUp: now + page, Home: 0, End: last }[event.key];
+    const to = {
+      ArrowLeft: now - 1,
+      ArrowRight: now + 1,
+      PageDown: now - page,
+      PageUp: now + page,
+      Home: 0,
+      End: last,
+    }[event.key];
     if (event.key === "Enter") return this.confirm();
     if (to === undefined) return;
     event.preventDefault();
@@ -117,7 +139,7 @@ export class LineChart {
     if (this.onstep && this.place !== null) this.onstep(this.steps[this.place]);
   }
 
-  // Read out the values at a place in `steps`; null for the last one.
+  /** Read out the values at a place in `steps`; null for the last one. */
   move(place) {
     this.place = place !== null && place < this.steps.length ? place : null;
     const last = this.steps.length - 1;
@@ -125,17 +147,33 @@ export class LineChart {
     this.readout.textContent = `step ${figure(this.steps[at])}`;
     this.values.forEach((value, i) => (value.textContent = figure(this.shown[i][at])));
     const said = this.series.map(({ label }, i) => `${label} ${figure(this.shown[i][at])}`);
-    for (const [name, value] of [["min", this.steps[0]], ["max", this.steps[last]], ["now", this.steps[at]], ["text", `step ${this.steps[at]}: ${said.join(", ")}`]])
+    for (const [name, value] of [
+      ["min", this.steps[0]],
+      ["max", this.steps[last]],
+      ["now", this.steps[at]],
+      ["text", `step ${this.steps[at]}: ${said.join(", ")}`],
+    ])
       this.svg.setAttribute(`aria-value${name}`, value);
     if (!this.cursor) return;
     const x = this.x(this.steps[at]);
     this.cursor.replaceChildren(
-      ...(this.place === null ? [] : [
-        svgEl("line", { x1: x, x2: x, y1: MARGIN.top, y2: HEIGHT - MARGIN.bottom, class: "cursor-line" }),
-        ...this.shown.flatMap((values, i) =>
-          isKnown(values[at]) ? [svgEl("circle", { class: `cursor-dot series-${i % 6}`, cx: x, cy: this.y(values[at]), r: 4 })] : [],
-        ),
-      ]),
+      ...(this.place === null
+        ? []
+        : [
+            svgEl("line", { x1: x, x2: x, y1: MARGIN.top, y2: HEIGHT - MARGIN.bottom, class: "cursor-line" }),
+            ...this.shown.flatMap((values, i) =>
+              isKnown(values[at])
+                ? [
+                    svgEl("circle", {
+                      class: `cursor-dot series-${i % 6}`,
+                      cx: x,
+                      cy: this.y(values[at]),
+                      r: 4,
+                    }),
+                  ]
+                : [],
+            ),
+          ]),
     );
   }
 }
@@ -162,18 +200,22 @@ function extent(values) {
   return low <= high ? [low, high] : [];
 }
 
-// Exponential running mean, corrected for its start; unknown values stay unknown.
+/**
+ * Exponential running mean over about a fifteenth of the steps, corrected for its start; unknown
+ * values stay unknown.
+ */
 function smoothed(values) {
+  const keep = Math.min(Math.max(1 - 15 / values.length, 0.6), 0.98);
   let [sum, weight] = [0, 0];
   return values.map((value) => {
     if (!isKnown(value)) return null;
-    sum = sum * WEIGHT + value * (1 - WEIGHT);
-    weight = weight * WEIGHT + (1 - WEIGHT);
+    sum = sum * keep + value * (1 - keep);
+    weight = weight * keep + (1 - keep);
     return sum / weight;
   });
 }
 
-// Limits and ticks of the vertical axis that hold all values, on round numbers.
+/** Limits and ticks of the vertical axis that hold all values, on round numbers. */
 function scale(values) {
   let [low, high] = values.length ? [Math.min(...values), Math.max(...values)] : [0, 1];
   // Shares read best on their whole range.
@@ -182,7 +224,8 @@ function scale(values) {
   if (low === high) [low, high] = low === 0 ? [0, 1] : [low - Math.abs(low) / 2, high + Math.abs(high) / 2];
   const step = roundStep((high - low) / 4);
   const ticks = [];
-  for (let i = Math.floor(low / step + 1e-9); i <= Math.ceil(high / step - 1e-9); i++) ticks.push(Number((i * step).toPrecision(12)));
+  for (let i = Math.floor(low / step + 1e-9); i <= Math.ceil(high / step - 1e-9); i++)
+    ticks.push(Number((i * step).toPrecision(12)));
   return [ticks[0], ticks.at(-1), ticks];
 }
 
@@ -209,7 +252,7 @@ function nearest(steps, wanted) {
   return wanted - steps[low] <= steps[high] - wanted ? low : high;
 }
 
-// The path of a curve: at most the lowest and the highest value per pixel, gaps where unknown.
+/** The path of a curve: at most the lowest and the highest value per pixel, gaps where unknown. */
 function pathOf(steps, values, x, y, pixels) {
   const points = thin(steps, values, Math.max(50, pixels));
   let open = false;
@@ -236,7 +279,9 @@ function thin(steps, values, most) {
       if (high === null || values[i] > values[high]) high = i;
     }
     if (low === null) points.push([steps[Math.floor(bucket * size)], null]);
-    else for (const i of low === high ? [low] : [Math.min(low, high), Math.max(low, high)]) points.push([steps[i], values[i]]);
+    else
+      for (const i of low === high ? [low] : [Math.min(low, high), Math.max(low, high)])
+        points.push([steps[i], values[i]]);
   }
   return points;
 }

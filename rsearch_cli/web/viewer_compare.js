@@ -4,6 +4,7 @@ import { el } from "./text.js";
 import { count, figure, fixed, line, signed } from "./viewer_dom.js";
 import { LineChart } from "./viewer_chart.js";
 import { outcome, questionHead, searches, transcript } from "./viewer_detail.js";
+import { CHANGES, chosenSides, meanOf, pairSides } from "./viewer_pairs.js";
 import { isTrained } from "./viewer_trajectory.js";
 import { VirtualTable } from "./viewer_table.js";
 
@@ -20,91 +21,14 @@ const MEANS = {
   searches: "Searches",
   tokens: "Tokens",
 };
-// Names of the same figures in the comparisons that were computed with the data.
+/** Names of the same figures in the comparisons that were computed with the data. */
 const COMPUTED = { plan: "plan_valid", format: "format_valid", tokens: "completion_tokens" };
-
-const CHANGES = [
-  ["lost", "Lost", "right in A, wrong in B"],
-  ["gained", "Gained", "wrong in A, right in B"],
-  ["differs", "Other answer", "same score, another answer"],
-  ["same", "Same", "same score, same answer"],
-  ["unscored", "No score", "no score on a side"],
-];
-
-// All sides that can be compared: each phase of each source.
-export function comparableSides(store) {
-  return store.sources.flatMap((source) => {
-    const phases = source.columns.phase?.texts ?? [];
-    return phases.map((phase) => ({ source, phase, key: `${source.number}:${phase}` }));
-  });
-}
 
 function sideLabel({ source, phase }, alone) {
   return alone ? phase : `${source.name} · ${phase}`;
 }
 
-// The two sides of an address, or those that say most.
-export function chosenSides(store, query) {
-  const sides = comparableSides(store);
-  const given = new URLSearchParams(query);
-  const find = (key) => sides.find((side) => side.key === given.get(key));
-  const computed = store.comparisons[0];
-  const key = (side) => side && `${side.source}:${side.phase}`;
-  const byKey = (wanted) => sides.find((side) => side.key === wanted);
-  const first = find("a") ?? byKey(key(computed?.first)) ?? sides[0];
-  const second = find("b") ?? byKey(key(computed?.second)) ?? sides.find((side) => side !== first) ?? first;
-  return { sides, first, second };
-}
-
-// Pair the rows of two sides by question. A side with several rows for a question counts with
-// their mean.
-export function pairSides(first, second) {
-  const a = rowsByQuestion(first);
-  const b = rowsByQuestion(second);
-  const pairs = [];
-  for (const [id, rows] of a) {
-    const others = b.get(id);
-    if (others) pairs.push(describePair(id, first.source, rows, second.source, others));
-  }
-  const order = new Map(CHANGES.map(([kind], place) => [kind, place]));
-  pairs.sort((x, y) => order.get(x.change) - order.get(y.change));
-  return { pairs, onlyFirst: a.size - pairs.length, onlySecond: b.size - pairs.length };
-}
-
-function rowsByQuestion({ source, phase }) {
-  const rows = new Map();
-  const ids = source.columns.id ?? source.columns.question;
-  const code = source.columns.phase.texts.indexOf(phase);
-  for (let row = 0; row < source.count; row++) {
-    if (source.columns.phase.codes[row] !== code) continue;
-    const id = ids.texts[ids.codes[row]];
-    if (rows.has(id)) rows.get(id).push(row);
-    else rows.set(id, [row]);
-  }
-  return rows;
-}
-
-function meanOf(source, rows, name) {
-  const values = rows.map((row) => source.number_of(name, row)).filter((value) => value !== null);
-  return values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null;
-}
-
-function describePair(id, first, rows, second, others) {
-  const scores = [
-    meanOf(first, rows, "em") ?? meanOf(first, rows, "answer"),
-    meanOf(second, others, "em") ?? meanOf(second, others, "answer"),
-  ];
-  const said = [first.text_of("said", rows[0]), second.text_of("said", others[0])];
-  const right = scores.map((score) => score >= 0.5);
-  const change =
-    scores.includes(null) ? "unscored"
-    : right[0] !== right[1] ? (right[1] ? "gained" : "lost")
-    : said[0] === said[1] ? "same"
-    : "differs";
-  return { id, rows, others, scores, said, change, question: first.text_of("question", rows[0]) ?? id };
-}
-
-// The view at #/compare?a=SOURCE:PHASE&b=SOURCE:PHASE&show=CHANGE.
+/** The view at #/compare?a=SOURCE:PHASE&b=SOURCE:PHASE&show=CHANGE. */
 export class CompareView {
   constructor(app, query) {
     this.app = app;
@@ -119,7 +43,18 @@ export class CompareView {
       href: (pair) => this.pairAddress(pair),
       onsort: () => {},
     });
-    this.element = el("article", { class: "view compare-view" }, el("h1", { tabindex: -1 }, "Compare"), this.head, this.figures, this.chart.element, el("h2", {}, "Questions"), this.counts, this.status, this.table.element);
+    this.element = el(
+      "article",
+      { class: "view compare-view" },
+      el("h1", { tabindex: -1 }, "Compare"),
+      this.head,
+      this.figures,
+      this.chart.element,
+      el("h2", {}, "Questions"),
+      this.counts,
+      this.status,
+      this.table.element,
+    );
     this.narrow = matchMedia("(max-width: 44rem)");
     this.narrow.addEventListener("change", () => this.draw());
     this.navigate(query);
@@ -146,24 +81,67 @@ export class CompareView {
     for (const { change } of pairs) counts.set(change, (counts.get(change) ?? 0) + 1);
     const show = this.query.get("show") ?? "";
     const choice = (kind, label, hint, number) =>
-      el("button", { type: "button", class: `button choice change-${kind || "all"}`, "aria-pressed": String(show === kind), title: hint, onclick: () => this.choose("show", kind) }, `${label} `, el("b", { class: "number" }, count(number)));
-    const focused = this.counts.contains(document.activeElement) ? [...this.counts.children].indexOf(document.activeElement) : -1;
-    this.counts.replaceChildren(choice("", "All", "", pairs.length), ...CHANGES.filter(([kind]) => counts.get(kind)).map(([kind, label, hint]) => choice(kind, label, hint, counts.get(kind))));
+      el(
+        "button",
+        {
+          type: "button",
+          class: `button choice change-${kind || "all"}`,
+          "aria-pressed": String(show === kind),
+          title: hint,
+          onclick: () => this.choose("show", kind),
+        },
+        `${label} `,
+        el("b", { class: "number" }, count(number)),
+      );
+    const focused = this.counts.contains(document.activeElement)
+      ? [...this.counts.children].indexOf(document.activeElement)
+      : -1;
+    this.counts.replaceChildren(
+      choice("", "All", "", pairs.length),
+      ...CHANGES.filter(([kind]) => counts.get(kind)).map(([kind, label, hint]) =>
+        choice(kind, label, hint, counts.get(kind)),
+      ),
+    );
     if (focused >= 0) this.counts.children[focused]?.focus();
     const shown = show ? pairs.filter(({ change }) => change === show) : pairs;
-    this.status.textContent = pairs.length ? `${count(shown.length)} of ${count(pairs.length)} questions` : "These two sides have no question in common.";
+    this.status.textContent = pairs.length
+      ? `${count(shown.length)} of ${count(pairs.length)} questions`
+      : "These two sides have no question in common.";
     this.table.element.hidden = !pairs.length;
     this.table.set(pairColumns(this.narrow.matches), shown, "");
   }
 
   drawHead(sides, alone, onlyFirst, onlySecond) {
     const select = (name, chosen) =>
-      el("label", { class: "field" }, el("span", {}, name.toUpperCase()), el("select", { name, onchange: (event) => this.choose(name, event.target.value) },
-        sides.map((side) => el("option", { value: side.key, selected: side === chosen }, line(sideLabel(side, alone), 80).textContent))));
+      el(
+        "label",
+        { class: "field" },
+        el("span", {}, name.toUpperCase()),
+        el(
+          "select",
+          { name, onchange: (event) => this.choose(name, event.target.value) },
+          sides.map((side) =>
+            el(
+              "option",
+              { value: side.key, selected: side === chosen },
+              line(sideLabel(side, alone), 80).textContent,
+            ),
+          ),
+        ),
+      );
     const name = document.activeElement?.closest?.(".compare-head") ? document.activeElement.name : null;
-    const rest = [[onlyFirst, "A"], [onlySecond, "B"]].filter(([number]) => number).map(([number, side]) => `${count(number)} only in ${side}`);
-    this.head.replaceChildren(select("a", this.first), select("b", this.second),
-      el("button", { type: "button", class: "button quiet", onclick: () => this.swap() }, "Swap A and B"), el("span", { class: "muted small" }, rest.length ? `Questions ${rest.join(", ")}: left out` : ""));
+    const rest = [
+      [onlyFirst, "A"],
+      [onlySecond, "B"],
+    ]
+      .filter(([number]) => number)
+      .map(([number, side]) => `${count(number)} only in ${side}`);
+    this.head.replaceChildren(
+      select("a", this.first),
+      select("b", this.second),
+      el("button", { type: "button", class: "button quiet", onclick: () => this.swap() }, "Swap A and B"),
+      el("span", { class: "muted small" }, rest.length ? `Questions ${rest.join(", ")}: left out` : ""),
+    );
     if (name) this.head.querySelector(`[name="${name}"]`)?.focus();
   }
 
@@ -177,7 +155,14 @@ export class CompareView {
       const at = new Map(curves.step.map((step, i) => [step, curves.series.reward[i]]));
       return steps.map((step) => at.get(step) ?? null);
     };
-    this.chart.set(steps, [{ label: `A ${a.name}`, values: along(a) }, { label: `B ${b.name}`, values: along(b) }], false);
+    this.chart.set(
+      steps,
+      [
+        { label: `A ${a.name}`, values: along(a) },
+        { label: `B ${b.name}`, values: along(b) },
+      ],
+      false,
+    );
   }
 
   choose(name, value) {
@@ -205,11 +190,32 @@ export class CompareView {
 
 function pairColumns(narrow) {
   const score = (i) => ({ width: 5, name: "number", cell: (pair) => scoreCell(pair.scores[i]) });
-  const said = (i) => ({ width: 14, cell: (pair) => (pair.said[i] === null ? el("span", { class: "muted" }, "no answer") : line(pair.said[i])) });
-  const words = { gained: "▲ gained", lost: "▼ lost", same: "same", differs: "other answer", unscored: "no score" };
+  const said = (i) => ({
+    width: 14,
+    cell: (pair) =>
+      pair.said[i] === null ? el("span", { class: "muted" }, "no answer") : line(pair.said[i]),
+  });
+  const words = {
+    gained: "▲ gained",
+    lost: "▼ lost",
+    same: "same",
+    differs: "other answer",
+    unscored: "no score",
+  };
   const all = [
-    { key: "change", title: "Change", width: narrow ? 5.5 : 7, cell: ({ change }) => el("span", { class: `change-${change}` }, words[change]) },
-    { key: "question", title: "Question", width: narrow ? 8 : 18, main: true, cell: (pair) => line(pair.question) },
+    {
+      key: "change",
+      title: "Change",
+      width: narrow ? 5.5 : 7,
+      cell: ({ change }) => el("span", { class: `change-${change}` }, words[change]),
+    },
+    {
+      key: "question",
+      title: "Question",
+      width: narrow ? 8 : 18,
+      main: true,
+      cell: (pair) => line(pair.question),
+    },
     { key: "said-a", title: "A says", ...said(0) },
     { key: "score-a", title: "A", ...score(0) },
     { key: "said-b", title: "B says", ...said(1) },
@@ -224,29 +230,72 @@ function scoreCell(score) {
   return el("span", { class: right ? "good" : "bad" }, right ? "✓ " : "✗ ", fixed(score));
 }
 
-// Means over the paired questions; interval and significance where they came with the data.
+/** Means over the paired questions; interval and significance where they came with the data. */
 function figuresTable(store, first, second, pairs) {
   const isSide = (side, { source, phase }) => side.source === source.number && side.phase === phase;
   const computed = store.comparisons.find((c) => isSide(c.first, first) && isSide(c.second, second));
-  const turned = computed ? null : store.comparisons.find((c) => isSide(c.first, second) && isSide(c.second, first));
+  const turned = computed
+    ? null
+    : store.comparisons.find((c) => isSide(c.first, second) && isSide(c.second, first));
   const rows = Object.entries(MEANS).flatMap(([name, label]) => {
-    const both = pairs.map(({ rows: a, others: b }) => [meanOf(first.source, a, name), meanOf(second.source, b, name)]).filter((values) => !values.includes(null));
+    const both = pairs
+      .map(({ rows: a, others: b }) => [meanOf(first.source, a, name), meanOf(second.source, b, name)])
+      .filter((values) => !values.includes(null));
     if (!both.length) return [];
     const mean = (i) => both.reduce((sum, values) => sum + values[i], 0) / both.length;
     const metric = (computed ?? turned)?.metrics[COMPUTED[name] ?? name];
-    const ends = metric?.interval ? (turned ? [-metric.interval[1], -metric.interval[0]] : metric.interval) : null;
+    const ends = metric?.interval
+      ? turned
+        ? [-metric.interval[1], -metric.interval[0]]
+        : metric.interval
+      : null;
     const digits = ["searches", "tokens"].includes(name) ? 1 : 3;
     const shown = (value) => fixed(value, digits);
     const number = (...content) => el("td", { class: "number" }, ...content);
-    return [el("tr", {}, el("th", { scope: "row" }, label), number(shown(mean(0))), number(shown(mean(1))), number(signed(mean(1) - mean(0), digits)),
-      number(ends ? `${signed(ends[0], 3)} to ${signed(ends[1], 3)}` : ""), number(metric?.p === undefined ? "" : figure(metric.p), metric?.test ? el("span", { class: "small muted range-of" }, metric.test) : null), number(count(both.length)))];
+    return [
+      el(
+        "tr",
+        {},
+        el("th", { scope: "row" }, label),
+        number(shown(mean(0))),
+        number(shown(mean(1))),
+        number(signed(mean(1) - mean(0), digits)),
+        number(ends ? `${signed(ends[0], 3)} to ${signed(ends[1], 3)}` : ""),
+        number(
+          metric?.p === undefined ? "" : figure(metric.p),
+          metric?.test ? el("span", { class: "small muted range-of" }, metric.test) : null,
+        ),
+        number(count(both.length)),
+      ),
+    ];
   });
   const heads = ["A", "B", "B − A", "95 % interval", "p", "n"];
-  return el("div", { class: "score-table" }, el("div", { class: "scroll-x", tabindex: 0, role: "region", "aria-label": "Figures" },
-    el("table", { class: "scores" }, el("thead", {}, el("tr", {}, el("td", {}), heads.map((head) => el("th", { scope: "col", class: "number" }, head)))), el("tbody", {}, rows))));
+  return el(
+    "div",
+    { class: "score-table" },
+    el(
+      "div",
+      { class: "scroll-x", tabindex: 0, role: "region", "aria-label": "Figures" },
+      el(
+        "table",
+        { class: "scores" },
+        el(
+          "thead",
+          {},
+          el(
+            "tr",
+            {},
+            el("td", {}),
+            heads.map((head) => el("th", { scope: "col", class: "number" }, head)),
+          ),
+        ),
+        el("tbody", {}, rows),
+      ),
+    ),
+  );
 }
 
-// The view at #/pair?a=…&b=…&id=QUESTION.
+/** The view at #/pair?a=…&b=…&id=QUESTION. */
 export class PairView {
   constructor(app, query) {
     this.app = app;
@@ -264,25 +313,77 @@ export class PairView {
     };
     given.delete("id");
     this.keys = { ArrowLeft: to(place - 1), ArrowRight: to(place + 1) };
-    const button = (label, address) => (address ? el("a", { class: "button", href: address }, label) : el("span", { class: "button", "aria-disabled": "true" }, label));
+    const button = (label, address) =>
+      address
+        ? el("a", { class: "button", href: address }, label)
+        : el("span", { class: "button", "aria-disabled": "true" }, label);
     this.body = el("div", { class: "loading" }, "Loading …");
-    this.element = el("article", { class: "view pair-view" },
-      el("div", { class: "pager" }, el("a", { href: `#/compare?${given}` }, "All questions"), el("span", { class: "muted number" }, place < 0 ? "" : `${count(place + 1)} of ${count(pairs.length)}`), button("← Previous", this.keys.ArrowLeft), button("Next →", this.keys.ArrowRight)),
-      this.body);
+    this.element = el(
+      "article",
+      { class: "view pair-view" },
+      el(
+        "div",
+        { class: "pager" },
+        el("a", { href: `#/compare?${given}` }, "All questions"),
+        el(
+          "span",
+          { class: "muted number" },
+          place < 0 ? "" : `${count(place + 1)} of ${count(pairs.length)}`,
+        ),
+        button("← Previous", this.keys.ArrowLeft),
+        button("Next →", this.keys.ArrowRight),
+      ),
+      this.body,
+    );
     app.fill(this, this.body, async () => {
       const pair = pairs[place];
       if (!pair) throw new Error("the two sides have no such question in common");
-      const details = await Promise.all([app.store.detail(first.source, pair.rows[0]), app.store.detail(second.source, pair.others[0])]);
-      return el("div", {}, questionHead(details[0]), el("p", { class: "facts-line" }, el("span", { class: `change change-${pair.change}` }, CHANGES.find(([kind]) => kind === pair.change).slice(1).join(": "))),
-        el("div", { class: "sides" }, this.side("A", first, pair.rows, details[0]), this.side("B", second, pair.others, details[1])));
+      const details = await Promise.all([
+        app.store.detail(first.source, pair.rows[0]),
+        app.store.detail(second.source, pair.others[0]),
+      ]);
+      return el(
+        "div",
+        {},
+        questionHead(details[0]),
+        el(
+          "p",
+          { class: "facts-line" },
+          el(
+            "span",
+            { class: `change change-${pair.change}` },
+            CHANGES.find(([kind]) => kind === pair.change)
+              .slice(1)
+              .join(": "),
+          ),
+        ),
+        el(
+          "div",
+          { class: "sides" },
+          this.side("A", first, pair.rows, details[0]),
+          this.side("B", second, pair.others, details[1]),
+        ),
+      );
     });
   }
 
   side(name, { source, phase }, rows, detail) {
     const [row] = rows;
-    return el("section", { class: "pair-side", "aria-label": `Side ${name}` },
-      el("h2", {}, `${name}: `, el("a", { href: this.app.address(source, `row/${row}`) }, line(`${source.name} · ${phase}`))),
-      rows.length > 1 ? el("p", { class: "muted small" }, `The first of ${count(rows.length)} completions.`) : null,
-      outcome(source, row, detail), searches(detail), transcript(detail, { trained: isTrained(source, row) }));
+    return el(
+      "section",
+      { class: "pair-side", "aria-label": `Side ${name}` },
+      el(
+        "h2",
+        {},
+        `${name}: `,
+        el("a", { href: this.app.address(source, `row/${row}`) }, line(`${source.name} · ${phase}`)),
+      ),
+      rows.length > 1
+        ? el("p", { class: "muted small" }, `The first of ${count(rows.length)} completions.`)
+        : null,
+      outcome(source, row, detail),
+      searches(detail),
+      transcript(detail, { trained: isTrained(source, row) }),
+    );
   }
 }

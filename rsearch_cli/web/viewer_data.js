@@ -2,7 +2,7 @@
 
 const KEPT_PARTS = 24;
 
-// Open the data. Returns a store; see `Store`.
+/** Open the data. Returns a store; see `Store`. */
 export async function openStore() {
   const embedded = document.getElementById("rsearch-index");
   return embedded ? new Store(new EmbeddedData(), await unpack(embedded)) : openServed();
@@ -15,13 +15,17 @@ async function openServed() {
 
 async function unpack(element) {
   const text = element.textContent;
-  const bytes = Uint8Array.fromBase64 ? Uint8Array.fromBase64(text) : Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const bytes = Uint8Array.fromBase64
+    ? Uint8Array.fromBase64(text)
+    : Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Response(stream).json();
 }
 
-// Compressed data elements of this document. Parts come after the script, so that the page is
-// there before all of a large file is read.
+/**
+ * Compressed data elements of this document. Parts come after the script, so that the page is
+ * there before all of a large file is read.
+ */
 class EmbeddedData {
   live = false;
 
@@ -41,7 +45,7 @@ class ServedData {
   live = true;
   tag = null;
 
-  // The index, or null if it has not changed since the last call.
+  /** The index, or null if it has not changed since the last call. */
   async index() {
     const response = await this.fetch("/data/index.json");
     const tag = response.headers.get("etag");
@@ -62,7 +66,7 @@ class ServedData {
   }
 }
 
-// All sources, and the details of their trajectories, which are decoded on demand.
+/** All sources, and the details of their trajectories, which are decoded on demand. */
 class Store {
   constructor(data, index) {
     this.data = data;
@@ -78,14 +82,14 @@ class Store {
     this.sources = index.sources.map((source, number) => new Source(source, number));
   }
 
-  // Fetch the index again. Returns whether anything changed.
+  /** Fetch the index again. Returns whether anything changed. */
   async refresh() {
     const index = await this.data.index();
     if (index) this.read(index);
     return index !== null;
   }
 
-  // Return the details of one trajectory.
+  /** Return the details of one trajectory. */
   async detail(source, row) {
     const part = source.partOf(row);
     const rows = await this.part(source, part);
@@ -105,7 +109,7 @@ class Store {
   }
 }
 
-// One run or evaluation, its columns as typed arrays.
+/** One run or evaluation, its columns as typed arrays. */
 class Source {
   constructor(source, number) {
     Object.assign(this, source);
@@ -121,13 +125,20 @@ class Source {
     this.known = new Map();
   }
 
-  // The names of the columns with a known value in a phase, or in any if it is "".
+  /** The names of the columns with a known value in a phase, or in any if it is "". */
   knownIn(phase) {
     if (!this.known.has(phase)) {
       const phases = this.columns.phase;
       const code = phase && phases ? phases.texts.indexOf(phase) : null;
-      const isKnown = ({ values, codes }) => (row) => (code === null || phases.codes[row] === code) && (values ? !Number.isNaN(values[row]) : codes[row] >= 0);
-      this.known.set(phase, new Set(Object.keys(this.columns).filter((name) => someRow(this.count, isKnown(this.columns[name])))));
+      const isKnown =
+        ({ values, codes }) =>
+        (row) =>
+          (code === null || phases.codes[row] === code) &&
+          (values ? !Number.isNaN(values[row]) : codes[row] >= 0);
+      this.known.set(
+        phase,
+        new Set(Object.keys(this.columns).filter((name) => someRow(this.count, isKnown(this.columns[name])))),
+      );
     }
     return this.known.get(phase);
   }
@@ -142,14 +153,14 @@ class Source {
     return low;
   }
 
-  // The number in a column, or null.
-  number_of(name, row) {
+  /** The number in a column, or null. */
+  numberAt(name, row) {
     const value = this.columns[name]?.values?.[row];
     return value === undefined || Number.isNaN(value) ? null : value;
   }
 
-  // The text in a column, or null.
-  text_of(name, row) {
+  /** The text in a column, or null. */
+  textAt(name, row) {
     const column = this.columns[name];
     const code = column?.codes?.[row];
     return code === undefined || code < 0 ? null : column.texts[code];
@@ -161,7 +172,7 @@ function someRow(rows, test) {
   return false;
 }
 
-// Null if nothing in the column is known.
+/** Null if nothing in the column is known. */
 function numberColumn(values) {
   const numbers = new Float64Array(values.length);
   let known = false;

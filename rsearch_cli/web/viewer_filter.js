@@ -1,6 +1,6 @@
 // Which trajectories are shown and in which order, and how that is written in the address.
 
-// The settings of a filter, with the values that mean "any".
+/** The settings of a filter, with the values that mean "any". */
 export const NO_FILTER = Object.freeze({
   q: "",
   phase: "",
@@ -13,7 +13,7 @@ export const NO_FILTER = Object.freeze({
   sort: "",
 });
 
-// Read a filter from the query part of the address.
+/** Read a filter from the query part of the address. */
 export function readFilter(query) {
   const given = new URLSearchParams(query);
   const range = (name) => {
@@ -33,7 +33,7 @@ export function readFilter(query) {
   };
 }
 
-// Write a filter as the query part of an address, "" for none.
+/** Write a filter as the query part of an address, "" for none. */
 export function writeFilter(filter) {
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(filter)) {
@@ -48,7 +48,7 @@ function numberOrNull(text) {
   return text === undefined || text.trim() === "" || Number.isNaN(Number(text)) ? null : Number(text);
 }
 
-// Return the rows of a source that a filter lets through, in its order, as a Uint32Array.
+/** Return the rows of a source that a filter lets through, in its order, as a Uint32Array. */
 export function selectRows(source, filter) {
   const tests = rowTests(source, filter);
   const found = new Uint32Array(source.count);
@@ -92,14 +92,14 @@ function rowTests(source, filter) {
   return tests;
 }
 
-// Whether a trajectory should have a score and has none.
+/** Whether a trajectory should have a score and has none. */
 export function isUnscored(source, row) {
   const known = source.columns.unscored?.values;
   if (known) return known[row] === 1;
-  return source.text_of("phase", row) === "train" && source.number_of("reward", row) === null;
+  return source.textAt("phase", row) === "train" && source.numberAt("reward", row) === null;
 }
 
-// All words must occur in the question or in the answer; each distinct text is searched once.
+/** All words must occur in the question or in the answer; each distinct text is searched once. */
 function textTest(source, query) {
   const words = query.toLowerCase().split(/\s+/).filter(Boolean);
   const columns = ["question", "said"].map((name) => source.columns[name]).filter(Boolean);
@@ -110,7 +110,7 @@ function textTest(source, query) {
   return (row) => columns.some(({ codes }, i) => codes[row] >= 0 && hits[i][codes[row]]);
 }
 
-// Sort by a column, "-name" for descending; unknown values come last, ties keep their order.
+/** Sort by a column, "-name" for descending; unknown values come last, ties keep their order. */
 function sortRows(source, rows, sort) {
   const descending = sort.startsWith("-");
   const column = source.columns[descending ? sort.slice(1) : sort];
@@ -129,7 +129,9 @@ function sortRows(source, rows, sort) {
 function textRanks(column) {
   if (!column.ranks) {
     const lower = (column.lower ??= column.texts.map((text) => text.toLowerCase()));
-    const order = Uint32Array.from(lower, (_, code) => code).sort((a, b) => (lower[a] < lower[b] ? -1 : lower[a] > lower[b] ? 1 : 0));
+    const order = Uint32Array.from(lower, (_, code) => code).sort((a, b) =>
+      lower[a] < lower[b] ? -1 : lower[a] > lower[b] ? 1 : 0,
+    );
     const rank = new Float64Array(order.length);
     order.forEach((code, place) => (rank[code] = place));
     column.ranks = Float64Array.from(column.codes, (code) => (code < 0 ? NaN : rank[code]));

@@ -3,29 +3,13 @@
 import { el } from "./text.js";
 import { count, figure, fixed, line, signed } from "./viewer_dom.js";
 import { LineChart } from "./viewer_chart.js";
+import { interval, percent, scoreTables } from "./viewer_scores.js";
 import { writeFilter, NO_FILTER } from "./viewer_filter.js";
 
-const SCORES = {
-  em: "Exact match",
-  f1: "F1",
-  em_sampled: "Exact match, sampled",
-  f1_sampled: "F1, sampled",
-  judge: "Judge",
-  title_recall: "Title recall",
-  plan_valid: "Valid plans",
-  format_valid: "Valid format",
-};
-
-const COSTS = {
-  searches_per_question: "Searches per question",
-  tokens_per_question: "Tokens per question",
-  seconds_per_question: "Seconds per question",
-  failed_searches: "Failed searches",
-  failed_answers: "Failed answers",
-};
-
-// Charts, each with the series that it shows if they were measured; a name that ends in "/" stands
-// for all that begin with it.
+/**
+ * Charts, each with the series that it shows if they were measured; a name that ends in "/" stands
+ * for all that begin with it.
+ */
 const CHARTS = [
   ["Reward and its parts", "", ["reward", "reward/answer", "reward/plan", "reward/format", "reward/"]],
   ["Groups", "", ["reward_std", "groups/zero_advantage"]],
@@ -36,14 +20,18 @@ const CHARTS = [
   ["Spend", "USD", ["spend/usd", "spend/saved_usd"]],
   ["Searches", "per step", ["searches", "calls/search", "cache_hits/search"]],
   ["Failures", "per step", ["failed/search", "failed/judge", "unscored"]],
-  ["Seconds", "per step", ["seconds/step", "seconds/generate", "seconds/update", "seconds/search", "seconds/reward"]],
+  [
+    "Seconds",
+    "per step",
+    ["seconds/step", "seconds/generate", "seconds/update", "seconds/search", "seconds/reward"],
+  ],
   ["Gradient norm", "", ["grad_norm"]],
   ["Loss", "", ["loss"]],
 ];
 const VALIDATION = ["em", "f1", "judge", "title_recall", "plan_valid", "format_valid", "reward"];
 const MOST_SERIES = 6;
 
-// The view at #/SOURCE/overview.
+/** The view at #/SOURCE/overview. */
 export class OverviewView {
   constructor(app, source) {
     Object.assign(this, { app, source });
@@ -60,12 +48,28 @@ export class OverviewView {
     this.curves = el(
       "section",
       { "aria-label": "Curves" },
-      el("div", { class: "section-head" }, el("h2", {}, "Curves"), el("label", { class: "check" }, this.smooth, "Smooth"), el("p", { class: "small muted" }, "A click or Enter on a point opens the trajectories of its step.")),
+      el(
+        "div",
+        { class: "section-head" },
+        el("h2", {}, "Curves"),
+        el("label", { class: "check" }, this.smooth, "Smooth"),
+        el("p", { class: "small muted" }, "A click or Enter on a point opens the trajectories of its step."),
+      ),
       this.grid,
       this.zero,
     );
     this.settings = el("details", { class: "settings" });
-    this.element = el("article", { class: "view overview-view" }, this.heading, this.facts, this.notes, this.tiles, this.curves, this.tables, this.settings);
+    this.element = el(
+      "article",
+      { class: "view overview-view" },
+      this.heading,
+      this.facts,
+      this.notes,
+      this.tiles,
+      this.curves,
+      this.tables,
+      this.settings,
+    );
     this.update(source);
   }
 
@@ -84,7 +88,8 @@ export class OverviewView {
     const drawn = [];
     const zero = [];
     const show = (title, unit, steps, series, onstep) => {
-      if (series.every(({ values }) => values.every((value) => !value))) return zero.push(...series.map(({ label }) => label));
+      if (series.every(({ values }) => values.every((value) => !value)))
+        return zero.push(...series.map(({ label }) => label));
       const chart = this.charts.get(title) ?? new LineChart(title, { unit, onstep });
       this.charts.set(title, chart);
       chart.set(steps, series, this.smooth.checked);
@@ -97,11 +102,23 @@ export class OverviewView {
         const series = chartSeries(curves.series, names);
         if (series.length) show(title, unit, curves.step, series, open);
         if (title.startsWith("Reward") && validations.length) {
-          const scores = Object.fromEntries(VALIDATION.map((name) => [name, validations.map((row) => row[name] ?? null)]));
-          show("Validation", "", validations.map((row) => row.step), chartSeries(scores, VALIDATION), null);
+          const scores = Object.fromEntries(
+            VALIDATION.map((name) => [name, validations.map((row) => row[name] ?? null)]),
+          );
+          show(
+            "Validation",
+            "",
+            validations.map((row) => row.step),
+            chartSeries(scores, VALIDATION),
+            null,
+          );
         }
       }
-    if (drawn.length !== this.grid.children.length || drawn.some((element, i) => element !== this.grid.children[i])) this.grid.replaceChildren(...drawn);
+    if (
+      drawn.length !== this.grid.children.length ||
+      drawn.some((element, i) => element !== this.grid.children[i])
+    )
+      this.grid.replaceChildren(...drawn);
     this.zero.textContent = zero.length ? `Zero at every step: ${zero.join(", ")}.` : "";
     this.curves.hidden = !drawn.length;
   }
@@ -115,12 +132,19 @@ export class OverviewView {
     this.settings.hidden = !entries.length;
     this.settings.replaceChildren(
       el("summary", {}, `Settings (${count(entries.length)})`),
-      el("dl", { class: "setting-list" }, entries.flatMap(([key, value]) => [el("dt", {}, line(key)), el("dd", {}, line(typeof value === "string" ? value : JSON.stringify(value), 500))])),
+      el(
+        "dl",
+        { class: "setting-list" },
+        entries.flatMap(([key, value]) => [
+          el("dt", {}, line(key)),
+          el("dd", {}, line(typeof value === "string" ? value : JSON.stringify(value), 500)),
+        ]),
+      ),
     );
   }
 }
 
-// The series of a chart that were measured.
+/** The series of a chart that were measured. */
 export function chartSeries(all, names) {
   const wanted = new Set();
   for (const name of names) {
@@ -134,7 +158,18 @@ export function chartSeries(all, names) {
 }
 
 function seriesLabel(name) {
-  const words = { "groups/zero_advantage": "groups without advantage", "spend/saved_usd": "saved by the cache", "spend/usd": "spent", reward_std: "standard deviation in a group", "failed/search": "failed searches", "failed/judge": "failed verdicts", "calls/search": "calls", "cache_hits/search": "from the cache", "repeated/tags": "repeated tags", "repeated/ngrams": "repeated words" };
+  const words = {
+    "groups/zero_advantage": "groups without advantage",
+    "spend/saved_usd": "saved by the cache",
+    "spend/usd": "spent",
+    reward_std: "standard deviation in a group",
+    "failed/search": "failed searches",
+    "failed/judge": "failed verdicts",
+    "calls/search": "calls",
+    "cache_hits/search": "from the cache",
+    "repeated/tags": "repeated tags",
+    "repeated/ngrams": "repeated words",
+  };
   return words[name] ?? name.replace(/^(reward|seconds)\//, "").replaceAll("_", " ");
 }
 
@@ -147,17 +182,43 @@ function factsOf(source) {
     ...(model ? [line(String(model))] : []),
     ...(context.questions ? [line(String(context.questions))] : []),
     ...(context.split ? [["split ", line(String(context.split))]] : []),
-    ...(summary.seed ?? context.seed ?? null) === null ? [] : [`seed ${summary.seed ?? context.seed}`],
+    ...((summary.seed ?? context.seed ?? null) === null ? [] : [`seed ${summary.seed ?? context.seed}`]),
     ...(source.finished ? [] : [el("span", { class: "tag warn" }, "not finished")]),
   ];
 }
 
 function notesOf(source) {
   const alarms = source.curves.alarms ?? [];
-  const shown = alarms.slice(-20).map(({ step, alarms: names }) => el("li", {}, `step ${figure(step)}: `, line([names].flat().map((alarm) => (typeof alarm === "string" ? alarm : JSON.stringify(alarm))).join(", "), 600)));
+  const shown = alarms.slice(-20).map(({ step, alarms: names }) =>
+    el(
+      "li",
+      {},
+      `step ${figure(step)}: `,
+      line(
+        [names]
+          .flat()
+          .map((alarm) => (typeof alarm === "string" ? alarm : JSON.stringify(alarm)))
+          .join(", "),
+        600,
+      ),
+    ),
+  );
   return [
     ...(source.warnings ?? []).map((warning) => el("p", { class: "note warn" }, line(warning, 1000))),
-    ...(alarms.length ? [el("details", { class: "note warn" }, el("summary", {}, `${count(alarms.length)} ${alarms.length === 1 ? "step" : "steps"} with alarms`), el("ul", {}, shown))] : []),
+    ...(alarms.length
+      ? [
+          el(
+            "details",
+            { class: "note warn" },
+            el(
+              "summary",
+              {},
+              `${count(alarms.length)} ${alarms.length === 1 ? "step" : "steps"} with alarms`,
+            ),
+            el("ul", {}, shown),
+          ),
+        ]
+      : []),
   ];
 }
 
@@ -165,19 +226,30 @@ function tilesOf(source) {
   const { summary, curves } = source;
   const tiles = [];
   if (summary.after && summary.before) tiles.push(scoreTile("Exact match, before → after", summary));
-  else if (summary.methods) for (const [name, scores] of Object.entries(summary.methods)) tiles.push(tile(["Exact match, ", line(name)], percent(scores.em), interval(scores.intervals?.em)));
+  else if (summary.methods)
+    for (const [name, scores] of Object.entries(summary.methods))
+      tiles.push(tile(["Exact match, ", line(name)], percent(scores.em), interval(scores.intervals?.em)));
   const reward = curves.series.reward;
-  if (reward?.length) tiles.push(tile("Reward, last step", fixed(reward.at(-1)), `first step ${fixed(reward[0])}`));
+  if (reward?.length)
+    tiles.push(tile("Reward, last step", fixed(reward.at(-1)), `first step ${fixed(reward[0])}`));
   if (curves.step.length) {
     const planned = source.settings["train.max_steps"];
-    tiles.push(tile("Steps", count(curves.step.at(-1)), planned > curves.step.at(-1) ? `of ${count(planned)}` : null));
+    tiles.push(
+      tile("Steps", count(curves.step.at(-1)), planned > curves.step.at(-1) ? `of ${count(planned)}` : null),
+    );
   }
   tiles.push(tile("Trajectories", count(source.count), null));
   const spend = Object.values(source.spend ?? {});
   if (spend.length) {
     const total = (name) => spend.reduce((sum, service) => sum + (service[name] ?? 0), 0);
     tiles.push(tile("Spent", dollars(total("usd")), `${dollars(total("saved_usd"))} saved by the cache`));
-    tiles.push(tile("Failed calls", count(total("failed")), `${count(total("calls"))} calls, ${count(total("hits"))} from the cache`));
+    tiles.push(
+      tile(
+        "Failed calls",
+        count(total("failed")),
+        `${count(total("calls"))} calls, ${count(total("hits"))} from the cache`,
+      ),
+    );
   }
   if (summary.seconds) tiles.push(tile("Time", duration(summary.seconds), null));
   return tiles;
@@ -185,21 +257,21 @@ function tilesOf(source) {
 
 function scoreTile(label, { before, after, difference }) {
   const gain = difference?.em ?? null;
-  return tile(label, `${percent(before.em)} → ${percent(after.em)}`, gain === null ? null : `${signed(gain * 100, 1)} points${interval(difference.intervals?.em, true)}`);
+  return tile(
+    label,
+    `${percent(before.em)} → ${percent(after.em)}`,
+    gain === null ? null : `${signed(gain * 100, 1)} points${interval(difference.intervals?.em, true)}`,
+  );
 }
 
 function tile(label, value, note) {
-  return el("li", { class: "tile" }, el("span", { class: "label" }, label), el("span", { class: "big number" }, value), note ? el("span", { class: "small muted number" }, note) : null);
-}
-
-function percent(share) {
-  return share === null || share === undefined ? "–" : `${(share * 100).toFixed(1)} %`;
-}
-
-function interval(ends, points = false) {
-  if (!ends) return "";
-  const format = (value) => (value * 100).toFixed(1).replace("-", "−");
-  return points ? ` (95 %: ${format(ends[0])} to ${format(ends[1])})` : `95 %: ${format(ends[0])} to ${format(ends[1])}`;
+  return el(
+    "li",
+    { class: "tile" },
+    el("span", { class: "label" }, label),
+    el("span", { class: "big number" }, value),
+    note ? el("span", { class: "small muted number" }, note) : null,
+  );
 }
 
 function dollars(usd) {
@@ -210,42 +282,4 @@ function duration(seconds) {
   if (seconds < 120) return `${figure(seconds)} s`;
   const minutes = Math.round(seconds / 60);
   return minutes < 120 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
-}
-
-function scoreTables(source) {
-  const { summary } = source;
-  const sides =
-    summary.methods ? Object.entries(summary.methods)
-    : ["before", "after"].filter((name) => summary[name]).map((name) => [name, summary[name]]);
-  if (!sides.length) return [];
-  return [scoreTable(sides, summary.difference), ...breakdown(sides, "by_type", "type"), ...breakdown(sides, "by_level", "level")];
-}
-
-function scoreTable(sides, difference) {
-  const row = (name, label, format) => {
-    const values = sides.map(([, scores]) => scores[name]);
-    if (values.every((value) => value === null || value === undefined)) return null;
-    const gain = difference?.[name];
-    return el("tr", {}, el("th", { scope: "row" }, label),
-      sides.map(([, scores]) => el("td", { class: "number" }, format(scores[name]), scores.intervals?.[name] ? el("span", { class: "small muted range-of" }, interval(scores.intervals[name]).replace("95 %: ", "")) : null)),
-      difference ? el("td", { class: "number" }, gain === undefined || gain === null ? "" : [signed(gain * 100, 1), el("span", { class: "small muted range-of" }, interval(difference.intervals?.[name]).replace("95 %: ", ""))]) : null);
-  };
-  return tableBox("Scores, with 95 % intervals", ["", ...sides.map(([name]) => name), ...(difference ? ["Difference"] : [])], [
-    ...Object.entries(SCORES).map(([name, label]) => row(name, label, percent)),
-    ...Object.entries(COSTS).map(([name, label]) => row(name, label, figure)),
-  ].filter(Boolean));
-}
-
-function breakdown(sides, key, label) {
-  const names = [...new Set(sides.flatMap(([, scores]) => Object.keys(scores[key] ?? {})))].sort();
-  if (names.length < 2) return [];
-  const rows = names.map((name) =>
-    el("tr", {}, el("th", { scope: "row" }, line(name)), el("td", { class: "number" }, figure(sides[0][1][key]?.[name]?.n)), sides.map(([, scores]) => el("td", { class: "number" }, percent(scores[key]?.[name]?.em)))),
-  );
-  return [tableBox(`Exact match by ${label}`, [label, "n", ...sides.map(([name]) => name)], rows)];
-}
-
-function tableBox(title, heads, rows) {
-  return el("div", { class: rows.length > 12 ? "score-table long" : "score-table" }, el("h2", {}, title),
-    el("div", { class: "scroll-x", tabindex: 0, role: "region", "aria-label": title }, el("table", { class: "scores" }, el("thead", {}, el("tr", {}, heads.map((head, i) => (i || head ? el("th", { scope: "col", class: i ? "number" : null }, line(head)) : el("td", {}))))), el("tbody", {}, rows))));
 }

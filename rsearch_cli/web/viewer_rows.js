@@ -2,7 +2,7 @@
 
 import { el, visible } from "./text.js";
 import { count, fixed, line, signed } from "./viewer_dom.js";
-import { NO_FILTER, isUnscored, readFilter, selectRows, writeFilter } from "./viewer_filter.js";
+import { NO_FILTER, isUnscored, readFilter, writeFilter } from "./viewer_filter.js";
 import { VirtualTable } from "./viewer_table.js";
 
 const HINTS = {
@@ -23,7 +23,7 @@ const HINTS = {
   stop: "Why generation ended",
 };
 
-// The view at #/SOURCE/rows?FILTER.
+/** The view at #/SOURCE/rows?FILTER. */
 export class RowsView {
   constructor(app, source, query) {
     Object.assign(this, { app, source });
@@ -36,20 +36,27 @@ export class RowsView {
       onsort: (key) => this.change({ ...this.filter, sort: nextSort(this.filter.sort, key) }, true),
     });
     this.title = "Trajectories";
-    this.element = el("div", { class: "view rows-view" }, el("h1", { class: "visually-hidden", tabindex: -1 }, "Trajectories"), this.form.element, this.counts, this.table.element);
+    this.element = el(
+      "div",
+      { class: "view rows-view" },
+      el("h1", { class: "visually-hidden", tabindex: -1 }, "Trajectories"),
+      this.form.element,
+      this.counts,
+      this.table.element,
+    );
     this.narrow = matchMedia("(max-width: 44rem)");
     this.narrow.addEventListener("change", () => this.show());
     this.form.offer(source);
     this.show();
   }
 
-  // Follow an address of the same source.
+  /** Follow an address of the same source. */
   navigate(query) {
     this.filter = readFilter(query);
     this.show();
   }
 
-  // Follow data that has grown.
+  /** Follow data that has grown. */
   update(source) {
     this.source = source;
     this.form.offer(source);
@@ -69,14 +76,23 @@ export class RowsView {
     const rows = this.app.rows(this.source, writeFilter(this.filter));
     this.table.set(rowColumns(this.source, this.filter.phase, this.narrow.matches), rows, this.filter.sort);
     const all = this.source.count;
-    const found = rows.length === all ? `${count(all)} trajectories` : `${count(rows.length)} of ${count(all)} trajectories`;
+    const found =
+      rows.length === all
+        ? `${count(all)} trajectories`
+        : `${count(rows.length)} of ${count(all)} trajectories`;
     this.counts.replaceChildren(el("strong", {}, found), ...means(this.source, rows));
   }
 }
 
-// Means of what is selected, for those scores that are known.
+/** Means of what is selected, for those scores that are known. */
 function means(source, rows) {
-  const named = { reward: "mean reward", answer: "answer", em: "exact match", f1: "F1", valid: "valid plans" };
+  const named = {
+    reward: "mean reward",
+    answer: "answer",
+    em: "exact match",
+    f1: "F1",
+    valid: "valid plans",
+  };
   return Object.entries(named).flatMap(([name, label]) => {
     const values = source.columns[name]?.values;
     if (!values) return [];
@@ -95,7 +111,7 @@ function nextSort(sort, key) {
   return sort === key ? `-${key}` : sort === `-${key}` ? "" : key;
 }
 
-// The columns with anything in them: of a phase, or of all rows if it is "".
+/** The columns with anything in them: of a phase, or of all rows if it is "". */
 function rowColumns(source, phase, narrow) {
   const number = (key, title, width, format = fixed) => ({
     key,
@@ -104,7 +120,7 @@ function rowColumns(source, phase, narrow) {
     hint: HINTS[key],
     name: "number",
     sortable: true,
-    cell: (row) => format(source.number_of(key, row)),
+    cell: (row) => format(source.numberAt(key, row)),
   });
   const text = (key, title, width) => ({
     key,
@@ -112,7 +128,7 @@ function rowColumns(source, phase, narrow) {
     width,
     hint: HINTS[key],
     sortable: true,
-    cell: (row) => textCell(source.text_of(key, row)),
+    cell: (row) => textCell(source.textAt(key, row)),
   });
   const whole = (value) => (value === null ? "–" : count(value));
   const all = [
@@ -124,18 +140,20 @@ function rowColumns(source, phase, narrow) {
     number("em", "EM", narrow ? 3.25 : 4),
     number("f1", "F1", 4),
     number("judge", "Judge", 4.5),
-    { ...number("valid", "Plan", 5.5), name: "", cell: (row) => validCell(source.number_of("valid", row)) },
+    { ...number("valid", "Plan", 5.5), name: "", cell: (row) => validCell(source.numberAt("valid", row)) },
     number("format", "Format", 4.75),
     number("advantage", "Advantage", 6.25, signed),
     number("searches", "Searches", 5.5, whole),
-    { ...number("failed", "Failed", 4.5), cell: (row) => failedCell(source.number_of("failed", row)) },
+    { ...number("failed", "Failed", 4.5), cell: (row) => failedCell(source.numberAt("failed", row)) },
     number("tokens", "Tokens", 4.75, whole),
     text("type", "Type", 9),
     text("phase", "Phase", 7.5),
     text("stop", "End", 4.75),
   ];
   const known = source.knownIn(phase);
-  return all.filter(({ key }) => known.has(key) && (!narrow || ["step", "question", "reward", "em"].includes(key)));
+  return all.filter(
+    ({ key }) => known.has(key) && (!narrow || ["step", "question", "reward", "em"].includes(key)),
+  );
 }
 
 function textCell(text) {
@@ -143,7 +161,7 @@ function textCell(text) {
 }
 
 function rewardCell(source, row) {
-  const reward = source.number_of("reward", row);
+  const reward = source.numberAt("reward", row);
   if (reward === null) return isUnscored(source, row) ? el("span", { class: "tag warn" }, "unscored") : "–";
   const bar = el("span", { class: "bar", "aria-hidden": "true" }, el("span", { class: "fill" }));
   bar.firstChild.style.width = `${Math.min(Math.max(reward, 0), 1) * 100}%`;
@@ -159,33 +177,85 @@ function failedCell(failed) {
   return failed ? el("span", { class: "bad" }, count(failed)) : failed === null ? "–" : "0";
 }
 
-// The fields of the filter. `onchange(filter, done)`: `done` is false while a text is being typed.
+/** The fields of the filter. `onchange(filter, done)`: `done` is false while a text is being typed. */
 class FilterForm {
   constructor(onchange) {
     this.onchange = onchange;
     const select = (name) => el("select", { name, onchange: () => this.read(true) });
     const number = (name, end, label, step) =>
-      el("input", { type: "number", name: `${name}-${end}`, step, "aria-label": label, oninput: () => this.read(false), onchange: () => this.read(true) });
+      el("input", {
+        type: "number",
+        name: `${name}-${end}`,
+        step,
+        "aria-label": label,
+        oninput: () => this.read(false),
+        onchange: () => this.read(true),
+      });
     const box = (name, label) =>
-      el("label", { class: "check" }, el("input", { type: "checkbox", name, onchange: () => this.read(true) }), label);
+      el(
+        "label",
+        { class: "check" },
+        el("input", { type: "checkbox", name, onchange: () => this.read(true) }),
+        label,
+      );
     const field = (label, ...inputs) => el("label", { class: "field" }, el("span", {}, label), ...inputs);
     const range = (label, name, step) =>
-      el("div", { class: "field", role: "group", "aria-label": label }, el("span", { "aria-hidden": "true" }, label),
-        el("span", { class: "range" }, number(name, "from", `${label} from`, step), "–", number(name, "to", `${label} to`, step)));
+      el(
+        "div",
+        { class: "field", role: "group", "aria-label": label },
+        el("span", { "aria-hidden": "true" }, label),
+        el(
+          "span",
+          { class: "range" },
+          number(name, "from", `${label} from`, step),
+          "–",
+          number(name, "to", `${label} to`, step),
+        ),
+      );
     this.phase = field("Phase", select("phase"));
     this.type = field("Question type", select("type"));
     this.step = range("Step", "step", 1);
     this.reward = range("Reward", "reward", "any");
-    this.clear = el("button", { type: "button", class: "button quiet", onclick: () => this.onchange({ ...NO_FILTER }, true) }, "Clear");
+    this.clear = el(
+      "button",
+      { type: "button", class: "button quiet", onclick: () => this.onchange({ ...NO_FILTER }, true) },
+      "Clear",
+    );
     this.fields = el(
       "form",
-      { class: "filters", role: "search", "aria-label": "Filter trajectories", onsubmit: (event) => event.preventDefault() },
-      el("label", { class: "field grow" }, el("span", {}, "Question or answer contains"), el("input", { type: "search", name: "q", autocomplete: "off", spellcheck: "false", oninput: () => this.read(false), onchange: () => this.read(true) })),
+      {
+        class: "filters",
+        role: "search",
+        "aria-label": "Filter trajectories",
+        onsubmit: (event) => event.preventDefault(),
+      },
+      el(
+        "label",
+        { class: "field grow" },
+        el("span", {}, "Question or answer contains"),
+        el("input", {
+          type: "search",
+          name: "q",
+          autocomplete: "off",
+          spellcheck: "false",
+          oninput: () => this.read(false),
+          onchange: () => this.read(true),
+        }),
+      ),
       this.phase,
       this.type,
       this.step,
       this.reward,
-      field("Plan", el("select", { name: "plan", onchange: () => this.read(true) }, option("", "any"), option("valid", "valid"), option("invalid", "not valid"))),
+      field(
+        "Plan",
+        el(
+          "select",
+          { name: "plan", onchange: () => this.read(true) },
+          option("", "any"),
+          option("valid", "valid"),
+          option("invalid", "not valid"),
+        ),
+      ),
       el("div", { class: "checks" }, box("failed", "failed searches"), box("unscored", "unscored")),
       this.clear,
     );
@@ -193,7 +263,7 @@ class FilterForm {
     this.element.open = !matchMedia("(max-width: 44rem)").matches;
   }
 
-  // Offer what occurs in the source.
+  /** Offer what occurs in the source. */
   offer(source) {
     for (const name of ["phase", "type"]) {
       const texts = source.columns[name]?.texts ?? [];

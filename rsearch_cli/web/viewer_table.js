@@ -5,8 +5,10 @@ import { el } from "./text.js";
 const ROW = 30;
 const SPARE = 8;
 
-// The column with `main` holds the link of the row, to `href(row)`, and takes the width that the
-// others leave. `onsort(key)` follows a heading.
+/**
+ * The column with `main` holds the link of the row, to `href(row)`, and takes the width that the
+ * others leave. `onsort(key)` follows a heading.
+ */
 export class VirtualTable {
   constructor({ label, href, onsort }) {
     Object.assign(this, { href, onsort });
@@ -29,7 +31,12 @@ export class VirtualTable {
     );
     this.element = el(
       "div",
-      { class: "table-box", tabindex: 0, role: "region", "aria-label": `${label}; arrow keys move, Enter opens` },
+      {
+        class: "table-box",
+        tabindex: 0,
+        role: "region",
+        "aria-label": `${label}; arrow keys move, Enter opens`,
+      },
       this.table,
     );
     this.element.addEventListener("scroll", () => this.draw(), { passive: true });
@@ -42,9 +49,11 @@ export class VirtualTable {
     new ResizeObserver(() => this.draw()).observe(this.element);
   }
 
-  // Show rows. `columns` are {key, title, hint, name, width, sortable, cell(row)}: `name` is the
-  // class of the cells, `width` is in rem. `sort` is the key of the sorted column, with "-" in
-  // front if it is descending.
+  /**
+   * Show rows. `columns` are {key, title, hint, name, width, sortable, cell(row)}: `name` is the
+   * class of the cells, `width` is in rem. `sort` is the key of the sorted column, with "-" in
+   * front if it is descending.
+   */
   set(columns, rows, sort) {
     this.columns = columns;
     this.rows = rows;
@@ -60,7 +69,7 @@ export class VirtualTable {
     return { top: this.element.scrollTop, active: this.active };
   }
 
-  // Return to a place that was read before.
+  /** Return to a place that was read before. */
   set place({ top, active }) {
     this.active = Math.min(active, Math.max(this.rows.length - 1, 0));
     this.element.scrollTop = top;
@@ -71,11 +80,26 @@ export class VirtualTable {
     const focused = this.head.contains(document.activeElement) ? document.activeElement.dataset.key : null;
     const heading = ({ key, title, hint, sortable, name = "" }) => {
       const state = sort === key ? "ascending" : sort === `-${key}` ? "descending" : null;
-      const arrow = state && el("span", { class: "arrow", "aria-hidden": "true" }, state === "ascending" ? "▲" : "▼");
+      const arrow =
+        state && el("span", { class: "arrow", "aria-hidden": "true" }, state === "ascending" ? "▲" : "▼");
       const content = sortable
-        ? el("button", { type: "button", "data-key": key, title: hint, onclick: () => this.onsort(key) }, title, arrow)
+        ? el(
+            "button",
+            { type: "button", "data-key": key, title: hint, onclick: () => this.onsort(key) },
+            title,
+            arrow,
+          )
         : title;
-      return el("th", { scope: "col", class: name, "aria-sort": sortable ? (state ?? "none") : null, title: sortable ? null : hint }, content);
+      return el(
+        "th",
+        {
+          scope: "col",
+          class: name,
+          "aria-sort": sortable ? (state ?? "none") : null,
+          title: sortable ? null : hint,
+        },
+        content,
+      );
     };
     this.head.replaceChildren(...this.columns.map(heading));
     if (focused) this.head.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
@@ -123,13 +147,14 @@ export class VirtualTable {
     const here = this.body.contains(document.activeElement);
     const step = { ArrowDown: here ? 1 : 0, ArrowUp: -1, PageDown: page, PageUp: -page }[event.key];
     const last = this.rows.length - 1;
-    const to = event.key === "Home" ? 0 : event.key === "End" ? last : step === undefined ? null : this.active + step;
+    const to =
+      event.key === "Home" ? 0 : event.key === "End" ? last : step === undefined ? null : this.active + step;
     if (to === null || last < 0) return;
     event.preventDefault();
     this.focus(Math.min(Math.max(to, 0), last));
   }
 
-  // Move the focus to a row, and bring it into sight.
+  /** Move the focus to a row, and bring it into sight. */
   focus(place) {
     this.active = place;
     const head = this.head.offsetHeight;

@@ -5,12 +5,12 @@ import { count, figure, line, signed } from "./viewer_dom.js";
 import { readFilter } from "./viewer_filter.js";
 import { outcome, questionHead, searches, transcript } from "./viewer_detail.js";
 
-// Whether a row is a rollout of the training.
+/** Whether a row is a rollout of the training. */
 export function isTrained(source, row) {
-  return source.text_of("phase", row) === "train";
+  return source.textAt("phase", row) === "train";
 }
 
-// The view at #/SOURCE/row/ROW?FILTER; the filter says what the next one is.
+/** The view at #/SOURCE/row/ROW?FILTER; the filter says what the next one is. */
 export class TrajectoryView {
   constructor(app, source, row, query) {
     Object.assign(this, { app, source, row, query });
@@ -30,11 +30,21 @@ export class TrajectoryView {
   drawPager() {
     const rows = this.app.rows(this.source, this.query);
     const place = rows.indexOf(this.row);
-    const to = (other) => (place < 0 || rows[other] === undefined ? null : this.app.address(this.source, `row/${rows[other]}`, this.query));
-    const filtered = Object.entries(readFilter(this.query)).some(([name, value]) => name !== "sort" && (Array.isArray(value) ? value.some((end) => end !== null) : value));
+    const to = (other) =>
+      place < 0 || rows[other] === undefined
+        ? null
+        : this.app.address(this.source, `row/${rows[other]}`, this.query);
+    const filtered = Object.entries(readFilter(this.query)).some(
+      ([name, value]) =>
+        name !== "sort" && (Array.isArray(value) ? value.some((end) => end !== null) : value),
+    );
     this.keys = { ArrowLeft: to(place - 1), ArrowRight: to(place + 1) };
     this.pager.replaceChildren(
-      el("a", { href: this.app.address(this.source, "rows", this.query) }, filtered ? "Filtered trajectories" : "All trajectories"),
+      el(
+        "a",
+        { href: this.app.address(this.source, "rows", this.query) },
+        filtered ? "Filtered trajectories" : "All trajectories",
+      ),
       el("span", { class: "muted number" }, place < 0 ? "" : `${count(place + 1)} of ${count(rows.length)}`),
       pageLink("← Previous", this.keys.ArrowLeft),
       pageLink("Next →", this.keys.ArrowRight),
@@ -60,40 +70,65 @@ export class TrajectoryView {
 }
 
 function pageLink(label, address) {
-  return address ? el("a", { class: "button", href: address }, label) : el("span", { class: "button", "aria-disabled": "true" }, label);
+  return address
+    ? el("a", { class: "button", href: address }, label)
+    : el("span", { class: "button", "aria-disabled": "true" }, label);
 }
 
 function facts(app, source, row, detail) {
-  const step = source.number_of("step", row);
-  const group = source.number_of("group", row);
+  const step = source.numberAt("step", row);
+  const group = source.numberAt("group", row);
   const named = [
     [line(source.name)],
-    step === null ? [line(source.text_of("phase", row) ?? "")] : [`step ${figure(step)}`],
-    [line(source.text_of("type", row) ?? "")],
+    step === null ? [line(source.textAt("phase", row) ?? "")] : [`step ${figure(step)}`],
+    [line(source.textAt("type", row) ?? "")],
     amounts(source, row),
-    detail.stop ? [`ended by ${{ answer: "its answer", eos: "end of sequence", length: "the token limit" }[detail.stop] ?? detail.stop}`] : [],
+    detail.stop
+      ? [
+          `ended by ${{ answer: "its answer", eos: "end of sequence", length: "the token limit" }[detail.stop] ?? detail.stop}`,
+        ]
+      : [],
     group === null ? [] : [el("a", { href: app.address(source, `group/${group}`) }, "Its group")],
   ];
-  return el("p", { class: "facts-line" }, named.flat().filter((fact) => fact.textContent !== "").map((fact) => el("span", {}, fact)));
+  return el(
+    "p",
+    { class: "facts-line" },
+    named
+      .flat()
+      .filter((fact) => fact.textContent !== "")
+      .map((fact) => el("span", {}, fact)),
+  );
 }
 
 function amounts(source, row) {
-  const named = { tokens: ["token written", "tokens written"], inserted: ["inserted", "inserted"], searches: ["search", "searches"], failed: ["search failed", "searches failed"] };
+  const named = {
+    tokens: ["token written", "tokens written"],
+    inserted: ["inserted", "inserted"],
+    searches: ["search", "searches"],
+    failed: ["search failed", "searches failed"],
+  };
   return Object.entries(named).flatMap(([name, [one, many]]) => {
-    const value = source.number_of(name, row);
+    const value = source.numberAt(name, row);
     if (value === null || (name === "failed" && !value)) return [];
-    return [el("span", { class: name === "failed" ? "bad" : null }, `${figure(value)} ${value === 1 ? one : many}`)];
+    return [
+      el("span", { class: name === "failed" ? "bad" : null }, `${figure(value)} ${value === 1 ? one : many}`),
+    ];
   });
 }
 
-// The view at #/SOURCE/group/GROUP.
+/** The view at #/SOURCE/group/GROUP. */
 export class GroupView {
   constructor(app, source, group) {
     Object.assign(this, { app, source, group });
     this.title = "Group";
     this.rows = rowsOfGroup(source, group);
     this.body = el("div", { class: "loading" }, "Loading …");
-    this.element = el("article", { class: "view group-view" }, el("div", { class: "pager" }, this.pager()), this.body);
+    this.element = el(
+      "article",
+      { class: "view group-view" },
+      el("div", { class: "pager" }, this.pager()),
+      this.body,
+    );
     app.fill(this, this.body, async () => {
       if (!this.rows.length) throw new Error(`${source.name} has no group ${group}`);
       const details = await Promise.all(this.rows.map((row) => app.store.detail(source, row)));
@@ -102,8 +137,12 @@ export class GroupView {
   }
 
   pager() {
-    const last = (this.source.columns.group?.values ?? []).reduce((most, group) => (group > most ? group : most), -1);
-    const to = (group) => (group < 0 || group > last ? null : this.app.address(this.source, `group/${group}`));
+    const last = (this.source.columns.group?.values ?? []).reduce(
+      (most, group) => (group > most ? group : most),
+      -1,
+    );
+    const to = (group) =>
+      group < 0 || group > last ? null : this.app.address(this.source, `group/${group}`);
     this.keys = { ArrowLeft: to(this.group - 1), ArrowRight: to(this.group + 1) };
     return [
       el("a", { href: this.app.address(this.source, "rows") }, "All trajectories"),
@@ -115,31 +154,57 @@ export class GroupView {
 
   draw(details) {
     const { source } = this;
-    const order = this.rows.map((_, i) => i).sort((a, b) => (source.number_of("reward", this.rows[b]) ?? -1) - (source.number_of("reward", this.rows[a]) ?? -1) || a - b);
-    const rewards = this.rows.map((row) => source.number_of("reward", row)).filter((reward) => reward !== null);
+    const order = this.rows
+      .map((_, i) => i)
+      .sort(
+        (a, b) =>
+          (source.numberAt("reward", this.rows[b]) ?? -1) - (source.numberAt("reward", this.rows[a]) ?? -1) ||
+          a - b,
+      );
+    const rewards = this.rows
+      .map((row) => source.numberAt("reward", row))
+      .filter((reward) => reward !== null);
     const mean = rewards.reduce((sum, reward) => sum + reward, 0) / rewards.length;
-    const deviation = Math.sqrt(rewards.reduce((sum, reward) => sum + (reward - mean) ** 2, 0) / rewards.length);
+    const deviation = Math.sqrt(
+      rewards.reduce((sum, reward) => sum + (reward - mean) ** 2, 0) / rewards.length,
+    );
     const unscored = this.rows.length - rewards.length;
-    const most = Math.max(...this.rows.map((row) => Math.abs(source.number_of("advantage", row) ?? 0)));
+    const most = Math.max(...this.rows.map((row) => Math.abs(source.numberAt("advantage", row) ?? 0)));
     return el(
       "div",
       {},
       questionHead(details[0]),
-      el("p", { class: "facts-line" }, el("span", {}, `step ${figure(source.number_of("step", this.rows[0]))}`), el("span", {}, `${count(this.rows.length)} completions`),
-        rewards.length ? el("span", {}, `reward ${figure(mean)} ± ${figure(deviation)}`) : null, unscored ? el("span", { class: "tag warn" }, `${count(unscored)} unscored`) : null),
+      el(
+        "p",
+        { class: "facts-line" },
+        el("span", {}, `step ${figure(source.numberAt("step", this.rows[0]))}`),
+        el("span", {}, `${count(this.rows.length)} completions`),
+        rewards.length ? el("span", {}, `reward ${figure(mean)} ± ${figure(deviation)}`) : null,
+        unscored ? el("span", { class: "tag warn" }, `${count(unscored)} unscored`) : null,
+      ),
       source.advantages ? el("p", { class: "small muted" }, `Advantages ${source.advantages}.`) : null,
-      most === 0 && rewards.length ? el("p", { class: "note warn" }, "All rewards are equal, so no completion has an advantage.") : null,
-      el("ol", { class: "completions" }, this.cards(order, details).map((card) => this.completion(card, most))),
+      most === 0 && rewards.length
+        ? el("p", { class: "note warn" }, "All rewards are equal, so no completion has an advantage.")
+        : null,
+      el(
+        "ol",
+        { class: "completions" },
+        this.cards(order, details).map((card) => this.completion(card, most)),
+      ),
     );
   }
 
-  // Completions of the same text and reward share a card.
+  /** Completions of the same text and reward share a card. */
   cards(order, details) {
     const cards = new Map();
     order.forEach((i, place) => {
       const row = this.rows[i];
       const text = details[i].segments.map((segment) => segment.text).join("");
-      const key = JSON.stringify([this.source.number_of("reward", row), this.source.number_of("advantage", row), text]);
+      const key = JSON.stringify([
+        this.source.numberAt("reward", row),
+        this.source.numberAt("advantage", row),
+        text,
+      ]);
       if (!cards.has(key)) cards.set(key, { detail: details[i], rows: [], numbers: [] });
       cards.get(key).rows.push(row);
       cards.get(key).numbers.push(place + 1);
@@ -149,13 +214,32 @@ export class GroupView {
 
   completion({ detail, rows, numbers }, most) {
     const { source } = this;
-    const advantage = source.number_of("advantage", rows[0]);
-    const links = rows.flatMap((row, i) => [i ? " " : "", el("a", { href: this.app.address(source, `row/${row}`), "aria-label": `Completion ${numbers[i]}` }, String(numbers[i]))]);
+    const advantage = source.numberAt("advantage", rows[0]);
+    const links = rows.flatMap((row, i) => [
+      i ? " " : "",
+      el(
+        "a",
+        { href: this.app.address(source, `row/${row}`), "aria-label": `Completion ${numbers[i]}` },
+        String(numbers[i]),
+      ),
+    ]);
     return el(
       "li",
       { class: "completion" },
-      el("h2", {}, rows.length > 1 ? "Completions " : "Completion ", links, rows.length > 1 ? el("span", { class: "tag" }, `${count(rows.length)} identical`) : null),
-      el("div", { class: "signed-bar-row" }, el("span", { class: "label" }, "Advantage"), signedBar(advantage, most), el("b", { class: "number" }, signed(advantage))),
+      el(
+        "h2",
+        {},
+        rows.length > 1 ? "Completions " : "Completion ",
+        links,
+        rows.length > 1 ? el("span", { class: "tag" }, `${count(rows.length)} identical`) : null,
+      ),
+      el(
+        "div",
+        { class: "signed-bar-row" },
+        el("span", { class: "label" }, "Advantage"),
+        signedBar(advantage, most),
+        el("b", { class: "number" }, signed(advantage)),
+      ),
       outcome(source, rows[0], detail, { advantage: false }),
       transcript(detail, { trained: true }),
     );
@@ -169,7 +253,7 @@ function rowsOfGroup(source, group) {
   return rows;
 }
 
-// A bar from the middle: to the right for more than nothing, to the left for less.
+/** A bar from the middle: to the right for more than nothing, to the left for less. */
 function signedBar(value, most) {
   const fill = el("span", { class: value < 0 ? "fill minus" : "fill plus" });
   fill.style.width = `${most ? (Math.abs(value ?? 0) / most) * 50 : 0}%`;
