@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 WILSON, BONETT_PRICE, BOOTSTRAP = "Wilson", "Bonett-Price", "bootstrap"
 
+LEVEL = 0.95
+"""Confidence level of all intervals."""
+
 LEAST_DIFFERENT = 10
 """Least number of scores that differ from the most common one for a bootstrap."""
 
@@ -47,26 +50,21 @@ class Interval:
     method: str
 
 
-def mean_interval(values: Sequence[float], level: float = 0.95, seed: int = 0) -> Interval:
+def mean_interval(values: Sequence[float]) -> Interval:
     """Return the interval of the mean of scores in [0, 1], by the method that suits them.
 
     Args:
         values: `[n]` One score per question.
-        level: Confidence level, in (0, 1).
-        seed: Seed of the bootstrap; same seed and values, same interval.
 
     Raises:
         DataEmpty: There are no values.
-        ValueError: `level` is not in (0, 1).
     """
     if _fit_bootstrap(values):
-        return bootstrap_interval(values, level, seed=seed)
-    return wilson_interval(sum(values), len(values), level)
+        return bootstrap_interval(values)
+    return wilson_interval(sum(values), len(values))
 
 
-def paired_difference(
-    before: Sequence[float], after: Sequence[float], level: float = 0.95, seed: int = 0
-) -> tuple[float, Interval]:
+def paired_difference(before: Sequence[float], after: Sequence[float]) -> tuple[float, Interval]:
     """Return the mean of `after - before` over questions, with its interval.
 
     Scores are paired, so the difficulty of a question cancels out: the bootstrap draws a question
@@ -76,35 +74,31 @@ def paired_difference(
     Args:
         before: `[n]` One score in [0, 1] per question.
         after: `[n]` Scores of the same questions in the same order.
-        level: As in `mean_interval`.
-        seed: As in `mean_interval`.
 
     Raises:
         DataEmpty: There are no values.
-        ValueError: The two have different lengths, or `level` is not in (0, 1).
+        ValueError: The two have different lengths.
     """
     gains = [new - old for old, new in zip(before, after, strict=True)]
     if _fit_bootstrap(gains):
-        interval = bootstrap_interval(gains, level, seed=seed)
+        interval = bootstrap_interval(gains)
     else:
         gained, lost = (sum(max(0.0, sign * gain) for gain in gains) for sign in (1, -1))
-        interval = bonett_price_interval(gained, lost, len(gains), level)
+        interval = bonett_price_interval(gained, lost, len(gains))
     return sum(gains) / len(gains), interval
 
 
-def wilson_interval(right: float, n: int, level: float = 0.95) -> Interval:
+def wilson_interval(right: float, n: int) -> Interval:
     """Return the score interval of a share (Wilson 1927).
 
     Args:
         right: Number of successes; a sum of scores in [0, 1] gives a conservative interval.
         n: Number of trials.
-        level: Confidence level, in (0, 1).
 
     Raises:
         DataEmpty: `n` is 0.
-        ValueError: `level` is not in (0, 1).
     """
-    z = _quantile(level, n)
+    z = _quantile(n)
     share = right / n
     middle = share + z * z / (2 * n)
     spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
@@ -112,43 +106,37 @@ def wilson_interval(right: float, n: int, level: float = 0.95) -> Interval:
     return Interval(max(0.0, low), min(1.0, high), WILSON)
 
 
-def bonett_price_interval(gained: float, lost: float, n: int, level: float = 0.95) -> Interval:
+def bonett_price_interval(gained: float, lost: float, n: int) -> Interval:
     """Return the interval of the difference of two paired shares (Bonett and Price 2012).
 
     Args:
         gained: Questions that only the second answers correctly, or a sum of gains in [0, 1].
         lost: Questions that only the first answers correctly, or a sum of losses.
         n: Number of questions.
-        level: Confidence level, in (0, 1).
 
     Raises:
         DataEmpty: `n` is 0.
-        ValueError: `level` is not in (0, 1).
     """
-    z = _quantile(level, n)
+    z = _quantile(n)
     up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
     spread = z * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
     return Interval(max(-1.0, up - down - spread), min(1.0, up - down + spread), BONETT_PRICE)
 
 
-def bootstrap_interval(
-    values: Sequence[float], level: float = 0.95, resamples: int = 10_000, seed: int = 0
-) -> Interval:
+def bootstrap_interval(values: Sequence[float], resamples: int = 10_000, seed: int = 0) -> Interval:
     """Return the percentile bootstrap interval of the mean (Efron & Tibshirani 1993, chapter 13).
 
     Args:
         values: `[n]` One score per question.
-        level: Share of resampled means inside the interval, in (0, 1).
         resamples: Number of resamples of n questions, with replacement.
         seed: Same seed and values, same interval.
 
     Raises:
         DataEmpty: There are no values.
-        ValueError: `level` is not in (0, 1).
     """
     import numpy as np
 
-    _quantile(level, len(values))
+    _quantile(len(values))
     scores = np.asarray(values, dtype=np.float64)
     rng = np.random.default_rng(seed)
     means = np.empty(resamples)
@@ -157,7 +145,7 @@ def bootstrap_interval(
         stop = min(start + rows, resamples)
         drawn = rng.integers(len(scores), size=(stop - start, len(scores)))
         means[start:stop] = scores[drawn].mean(axis=1)
-    quantiles: NDArray[np.float64] = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    quantiles: NDArray[np.float64] = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(quantiles[0]), float(quantiles[1]), BOOTSTRAP)
 
 
@@ -169,15 +157,12 @@ def _fit_bootstrap(values: Sequence[float]) -> bool:
     return not is_share and len(values) - common >= LEAST_DIFFERENT
 
 
-def _quantile(level: float, n: int) -> float:
-    """Return the quantile of the normal distribution for a two-sided level.
+def _quantile(n: int) -> float:
+    """Return the quantile of the normal distribution for a two-sided interval.
 
     Raises:
         DataEmpty: There are no values.
-        ValueError: `level` is not in (0, 1).
     """
     if not n:
         raise DataEmpty("no interval of 0 values; evaluate at least one question")
-    if not 0.0 < level < 1.0:
-        raise ValueError(f"level must be between 0 and 1, got {level:g}")
-    return NormalDist().inv_cdf((1 + level) / 2)
+    return NormalDist().inv_cdf((1 + LEVEL) / 2)

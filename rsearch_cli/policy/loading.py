@@ -150,7 +150,7 @@ def load_policy(
         recipe = _fit_to_model(recipe, weights.base, on_it)
         tokenizer = (chat_tokenizer or load_tokenizer(recipe)).tokenizer
         with missing_weights_refused(weights.base):
-            model, _ = _load(backend, weights.base, recipe, seed, rollout)
+            model = _load(backend, weights.base, recipe, seed, rollout)
         if trained is not None:
             put_on(model, on_it[-1])
     if start:
@@ -325,9 +325,7 @@ def _check_repository(repo: str) -> None:
         raise PolicyError(problem)
 
 
-def _load(
-    backend: str, path: str, recipe: PolicyConfig, seed: int, rollout: RolloutConfig
-) -> tuple[Any, Any]:
+def _load(backend: str, path: str, recipe: PolicyConfig, seed: int, rollout: RolloutConfig) -> Any:
     if backend == "unsloth":
         from rsearch_cli.policy.unsloth_backend import load_model as load_with_unsloth
 

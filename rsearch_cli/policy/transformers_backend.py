@@ -11,15 +11,11 @@ from rsearch_cli.errors import PolicyError
 from rsearch_cli.recipe.policy import PolicyConfig
 
 
-def load_model(path: str, recipe: PolicyConfig, seed: int) -> tuple[Any, Any]:
-    """Load model and tokenizer, with a fresh adapter that has no effect yet.
-
-    Returns:
-        The PEFT model and its tokenizer.
-    """
+def load_model(path: str, recipe: PolicyConfig, seed: int) -> Any:
+    """Load a PEFT model, with a fresh adapter that has no effect yet."""
     import torch
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     on_cuda = torch.cuda.is_available()
     dtype = getattr(torch, compute_dtype(recipe))
@@ -30,10 +26,9 @@ def load_model(path: str, recipe: PolicyConfig, seed: int) -> tuple[Any, Any]:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
-    custom_code = recipe.trust_remote_code
     model = AutoModelForCausalLM.from_pretrained(
         path,
-        trust_remote_code=custom_code,
+        trust_remote_code=recipe.trust_remote_code,
         dtype=dtype,
         quantization_config=quantisation if four_bit else None,
         device_map={"": local_rank()} if on_cuda else None,
@@ -49,8 +44,7 @@ def load_model(path: str, recipe: PolicyConfig, seed: int) -> tuple[Any, Any]:
         target_modules=lora.target_modules,
         task_type="CAUSAL_LM",
     )
-    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=custom_code)
-    return get_peft_model(model, config), tokenizer
+    return get_peft_model(model, config)
 
 
 def count_positions(path: str, *, trust_remote_code: bool) -> int | None:

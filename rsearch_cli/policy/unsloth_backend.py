@@ -11,10 +11,8 @@ from rsearch_cli.compat.unsloth import unsloth_environment
 from rsearch_cli.recipe.policy import PolicyConfig
 
 
-def load_model(
-    path: str, recipe: PolicyConfig, seed: int, vllm_share: float | None = None
-) -> tuple[Any, Any]:
-    """Load model and tokenizer, with a fresh adapter that has no effect yet.
+def load_model(path: str, recipe: PolicyConfig, seed: int, vllm_share: float | None = None) -> Any:
+    """Load a PEFT model, with a fresh adapter that has no effect yet.
 
     Args:
         path: Model folder or Hub id.
@@ -32,7 +30,7 @@ def load_model(
     checkpointing = on_cuda if checkpointing is None else checkpointing
     lora = recipe.lora
     with unsloth_environment(), output_to_log("unsloth"):
-        model, tokenizer = FastLanguageModel.from_pretrained(
+        model, _ = FastLanguageModel.from_pretrained(
             model_name=path,
             # Train the named weights, not Unsloth's own quantisation of them.
             use_exact_model_name=True,
@@ -51,7 +49,7 @@ def load_model(
             use_gradient_checkpointing="unsloth" if checkpointing else False,
             random_state=seed,
         )
-    return model, tokenizer
+    return model
 
 
 def room_of_a_batch(path: str, recipe: PolicyConfig) -> int:

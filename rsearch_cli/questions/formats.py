@@ -55,21 +55,7 @@ _DELIMITERS = {".csv": ",;\t|", ".tsv": "\t"}
 
 # Excel's optional first line that names the delimiter, and spellings of an empty cell.
 _SEPARATOR = re.compile(r"sep=(.)", re.IGNORECASE)
-_NO_VALUE = frozenset(
-    (
-        "nan",
-        "NaN",
-        "<NA>",
-        "NULL",
-        "#N/A",
-        "#NAME?",
-        "#REF!",
-        "#VALUE!",
-        "#NULL!",
-        "#NUM!",
-        "#DIV/0!",
-    )
-)
+_NO_VALUE = frozenset("nan NaN <NA> NULL #N/A #NAME? #REF! #VALUE! #NULL! #NUM! #DIV/0!".split())
 
 SPLITS = ("train", "validation", "valid", "val", "dev", "development", "eval", "test")
 # Keys of a JSON object that contain its rows, and keys that make it a row itself.

@@ -55,7 +55,7 @@ def open_judge(recipe: Recipe, services: Services) -> AnswerJudge | None:
         return None
     judge = AnswerJudge(recipe.reward.judge, services)
     if recipe.cache.mode != "offline":
-        judge.endpoint.check_key()
+        judge.endpoint.check_key("set reward.judge.base_url to a server of your own")
     return judge
 
 
@@ -171,7 +171,7 @@ class AnswerJudge(AbstractContextManager["AnswerJudge"]):
 
         async def ask() -> Reply:
             nonlocal tries_left
-            completion = await self.endpoint.complete(messages, schema)
+            completion = await self.endpoint.request_json(messages, schema)
             try:
                 check_verdict(mode, question.answers, completion)
             except NotAVerdict as problem:

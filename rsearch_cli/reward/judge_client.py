@@ -20,7 +20,7 @@ URL_VARIABLE = "OPENAI_BASE_URL"
 FORMATS = ("json_schema", "json_object", "text")
 
 
-class JudgeClient:
+class JudgeClient(ChatClient):
     """The judge's server, and the reply format that it accepts.
 
     Args:
@@ -38,36 +38,19 @@ class JudgeClient:
                 f"{URL_VARIABLE} is not an http address, got {hide_login(url)!r}; unset it to use "
                 f"{OPENAI_URL}, or set reward.judge.base_url"
             )
-        timeout = judge.service.timeout_seconds
-        self._client = ChatClient(
+        super().__init__(
             "the judge",
             judge.model,
             "reward.judge.model",
             url,
-            timeout,
+            judge.service.timeout_seconds,
             "reward.judge.max_output_tokens",
         )
         self._format = 0  # position in FORMATS
 
-    @property
-    def url(self) -> str:
-        """The server's base URL, without credentials."""
-        return self._client.url
-
-    @property
-    def is_public(self) -> bool:
-        """Whether this is OpenAI's own server, which always needs a key."""
-        return self._client.is_public
-
-    def check_key(self) -> None:
-        """Check that there is a key if one is needed.
-
-        Raises:
-            AccessDenied: OpenAI's own server without a key.
-        """
-        self._client.check_key("set reward.judge.base_url to a server of your own")
-
-    async def complete(self, messages: list[dict[str, str]], schema: dict[str, Any]) -> Completion:
+    async def request_json(
+        self, messages: list[dict[str, str]], schema: dict[str, Any]
+    ) -> Completion:
         """Request one greedy reply, as JSON if the server supports that.
 
         Args:
@@ -83,7 +66,7 @@ class JudgeClient:
         while True:
             position = self._format
             try:
-                reply = await self._client.complete(
+                reply = await self.complete(
                     messages,
                     temperature=0,
                     max_tokens=self._judge.max_output_tokens,
@@ -94,14 +77,6 @@ class JudgeClient:
             except RequestRefused as refusal:
                 self._step_down(position, refusal)
 
-    async def describe_models(self) -> str:
-        """Return the models of the server as the end of a message; "" if it does not list them."""
-        return await self._client.describe_models()
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._client.close()
-
     def _step_down(self, position: int, refusal: RequestRefused) -> None:
         """Switch to the next format after a refusal of that at `position`.
 
@@ -110,8 +85,8 @@ class JudgeClient:
         """
         if position != self._format:
             return  # another call in flight has switched already
-        if self._client.answered or position == len(FORMATS) - 1:
-            if not self._client.answered:
+        if self.answered or position == len(FORMATS) - 1:
+            if not self.answered:
                 self._format = 0  # the format was not the cause: the next request starts over
             raise PermanentFailure(str(refusal), free=True)
         self._format += 1

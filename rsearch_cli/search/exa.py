@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Literal, Self
@@ -13,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from rsearch_cli.protocol.characters import flatten, shorten
 from rsearch_cli.recipe.base import BaseConfig
 from rsearch_cli.recipe.schema import SourceConfig
-from rsearch_cli.search.exa_client import API_URL, KEY_VARIABLE, ExaClient, Page
+from rsearch_cli.search.exa_client import API_URL, KEY_VARIABLE, ExaClient
 from rsearch_cli.search.sources import DAYS_KEPT, Found, SearchRequest, SearchSource, read_options
 from rsearch_cli.services.keys import read_key
 from rsearch_cli.types import Passage
@@ -119,7 +120,7 @@ class ExaSource(SearchSource):
     async def search(self, request: SearchRequest) -> Found:
         """Search for the query and its expansion; see `ExaClient.search`."""
         options = self._options
-        answer = await self._exa.search(
+        found = await self._exa.search(
             self.simplify(request).query,
             num_results=request.top_k,
             type=options.type,
@@ -130,8 +131,8 @@ class ExaSource(SearchSource):
             end_published_date=options.end_published_date,
             contents={"text": {"max_characters": options.max_characters}},
         )
-        passages = [make_passage(page, options.max_characters) for page in answer.pages]
-        return Found(passages, answer.usd)
+        passages = [tidy(page, options.max_characters) for page in found.passages]
+        return Found(passages, found.usd)
 
 
 def open_exa(
@@ -156,17 +157,13 @@ def open_exa(
     return {name: ExaSource(name, options[name], exa) for name in configs}
 
 
-def make_passage(page: Page, most: int) -> Passage:
-    """Convert a page into a passage of at most `most` characters of text."""
+def tidy(page: Passage, most: int) -> Passage:
+    """Return a page as one line of title and one of text, of at most `most` characters."""
     text = flatten(page.text)
     # Exa cuts within words: a text of the requested length is not complete.
     limit = min(most, len(text) - 1) if text and len(page.text) >= most else most
-    return Passage(
-        id=page.url,
-        title=shorten(flatten(page.title), TITLE_CHARS),
-        text=shorten(text, limit),
-        score=page.score,
-    )
+    title = shorten(flatten(page.title), TITLE_CHARS)
+    return replace(page, title=title, text=shorten(text, limit))
 
 
 def _is_day(text: str) -> bool:

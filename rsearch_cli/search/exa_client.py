@@ -9,7 +9,6 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
@@ -18,10 +17,12 @@ from rsearch_cli.compat.exa import silence_warnings, with_http_client
 from rsearch_cli.errors import AccessDenied, SourceError
 from rsearch_cli.protocol.characters import INVISIBLE, flatten, shorten
 from rsearch_cli.recipe.addresses import hide_login, is_http
+from rsearch_cli.search.sources import Found
 from rsearch_cli.services.http import check_proxies, open_client, read_retry_after
 from rsearch_cli.services.keys import check_key, hide_secrets
 from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
 from rsearch_cli.services.validation import is_finite
+from rsearch_cli.types import Passage
 
 if TYPE_CHECKING:
     import ssl
@@ -50,29 +51,6 @@ _REFUSALS = {
 _MAY_PASS = (408, 429)
 # Longer addresses can be used neither in browsers nor in citations.
 _ADDRESS = re.compile(r"https?://[^\s/?#]\S{0,1999}")
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """One result of a search; every field has its type, and the address can be cited."""
-
-    url: str
-    title: str
-    text: str
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
-class ExaAnswer:
-    """The answer to one search.
-
-    Attributes:
-        pages: Best first.
-        usd: The charge as Exa reports it, unchecked; None if it reports none.
-    """
-
-    pages: list[Page]
-    usd: object
 
 
 class ExaClient:
@@ -126,7 +104,7 @@ class ExaClient:
             )
         check_key(KEY_VARIABLE, key)
 
-    async def search(self, query: str, *, num_results: int = 10, **options: Any) -> ExaAnswer:
+    async def search(self, query: str, *, num_results: int = 10, **options: Any) -> Found:
         """Send one search.
 
         Args:
@@ -135,7 +113,7 @@ class ExaClient:
             **options: Further arguments of `AsyncExa.search`.
 
         Returns:
-            The pages, without those whose address cannot be cited.
+            The pages as Exa sent them, their address as the id, without those that cannot be cited.
 
         Raises:
             TransientFailure: Exa is busy, late or broken, or its answer is malformed.
@@ -150,7 +128,7 @@ class ExaClient:
             pages = [_read_page(result) for result in response.results[:num_results]]
             charge = response.cost_dollars.total if response.cost_dollars else None
             self._report(response.warnings or [])
-            return ExaAnswer([page for page in pages if _is_citable(page.url)], charge)
+            return Found([page for page in pages if _is_citable(page.id)], charge)
         except httpx.HTTPError as error:
             words = self._quote(str(error) or type(error).__name__)
             never_sent = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
@@ -229,7 +207,7 @@ class ExaClient:
         return shorten(hide_secrets(flatten(words), [self._key.get_secret_value()]), MESSAGE_CHARS)
 
 
-def _read_page(result: Any) -> Page:
+def _read_page(result: Any) -> Passage:
     """Convert a result of exa-py, whose types exa-py does not check.
 
     Raises:
@@ -240,7 +218,7 @@ def _read_page(result: Any) -> Page:
     score = 0.0 if result.score is None else result.score
     if not all(isinstance(text, str) for text in texts) or not is_finite(score):
         raise TypeError("not one of Exa's results")
-    return Page(*texts, float(score))
+    return Passage(*texts, score=float(score))
 
 
 def _is_citable(url: str) -> bool:

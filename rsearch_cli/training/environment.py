@@ -13,18 +13,8 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "rsearch-cli",
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "unsloth",
-    "unsloth_zoo",
-    "bitsandbytes",
-    "datasets",
-    "accelerate",
-    "bm25s",
-    "numpy",
+    *("rsearch-cli", "torch", "transformers", "trl", "peft", "unsloth", "unsloth_zoo"),
+    *("bitsandbytes", "datasets", "accelerate", "bm25s", "numpy"),
 )
 
 

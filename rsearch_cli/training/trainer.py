@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from rsearch_cli.compat.trl import with_staged_checkpoints
 from rsearch_cli.compat.unsloth import with_entropy
@@ -19,24 +19,8 @@ from rsearch_cli.training.checkpoints import drop_old_checkpoints, seal_checkpoi
 from rsearch_cli.training.questions import order_questions
 from rsearch_cli.types import Question
 
-
-class WatchedTraining(Protocol):
-    """What a GRPO trainer needs from the training that it belongs to."""
-
-    folder: RunFolder
-    recipe: Recipe
-
-    def watch_update(self, trainer: Any) -> AbstractContextManager[None]:
-        """Wrap a forward and backward pass, and the rollouts that it may start with."""
-        ...
-
-    def validate(self, step: int) -> None:
-        """Validate the policy after `step` if that is due."""
-        ...
-
-    def end_step(self, step: int, logs: dict[str, Any]) -> bool:
-        """Record a step with its measurements; return whether it is the last."""
-        ...
+if TYPE_CHECKING:
+    from rsearch_cli.training.grpo import GrpoTraining
 
 
 def with_sealed_checkpoints(trainer_class: Any, folder: RunFolder, keep: int) -> Any:
@@ -65,7 +49,7 @@ def with_sealed_checkpoints(trainer_class: Any, folder: RunFolder, keep: int) ->
     return with_staged_checkpoints(trainer_class, folder.staging, place)
 
 
-def make_trainer_class(training: WatchedTraining) -> Any:
+def make_trainer_class(training: GrpoTraining) -> Any:
     """Return a `GRPOTrainer` with watched steps, sealed checkpoints and entropy in its logs."""
     from trl import GRPOTrainer
 
@@ -137,7 +121,7 @@ def return_reward(
     return reward
 
 
-def make_step_callback(training: WatchedTraining) -> Any:
+def make_step_callback(training: GrpoTraining) -> Any:
     """Return a trainer callback that records a step as soon as TRL has logged it.
 
     The trainer saves after it logs, so the last step is still saved.

@@ -340,7 +340,7 @@ def test_a_cancelled_search_stays_cancelled_and_leaves_the_client_usable(
         slow.cancel()
         with pytest.raises(asyncio.CancelledError):
             await slow
-        return len((await service.search("fast", num_results=2)).pages)
+        return len((await service.search("fast", num_results=2)).passages)
 
     assert asyncio.run(cancel_one()) == 2
 
@@ -354,7 +354,7 @@ def test_after_every_fault_the_same_client_answers_again(server: ExaServer) -> N
         for _ in passing:
             with pytest.raises(TransientFailure):
                 await service.search("q")
-        return len((await service.search("q", num_results=3)).pages)
+        return len((await service.search("q", num_results=3)).passages)
 
     assert asyncio.run(try_all()) == 3
     assert server.counts()["failed"] == dict.fromkeys(map(str, passing), 1)

@@ -150,7 +150,7 @@ def test_a_4_bit_model_weighs_what_our_back_end_loads(tmp_path) -> None:
             "policy": {"load_in_4bit": True, "dtype": "bfloat16", "model": "builtin:nano"},
         }
     )
-    model, _ = load_model(locate_model("builtin:nano"), recipe.policy, seed=0)
+    model = load_model(locate_model("builtin:nano"), recipe.policy, seed=0)
     real = 0
     for name, weight in model.named_parameters():
         if "lora_" in name:

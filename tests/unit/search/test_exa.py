@@ -6,9 +6,9 @@ import pytest
 
 from rsearch_cli.errors import AccessDenied, RecipeKeyError, RecipeValueError, SourceError
 from rsearch_cli.recipe.schema import SearchConfig, SourceConfig
-from rsearch_cli.search.exa import ExaOptions, ExaSource, make_passage
+from rsearch_cli.search.exa import ExaOptions, ExaSource, tidy
 from rsearch_cli.search.exa import open_exa as open_kind
-from rsearch_cli.search.exa_client import API_URL, ExaClient, Page
+from rsearch_cli.search.exa_client import API_URL, ExaClient
 from rsearch_cli.search.sources import open_sources, read_options
 from rsearch_cli.types import Passage
 
@@ -33,8 +33,8 @@ def open_one(name: str = "News", **options: object) -> ExaSource:
 
 
 def found(**fields: object) -> Passage:
-    page = {"url": "https://a.example/1", "title": "A", "text": "b", "score": 0.0}
-    return make_passage(Page(**(page | fields)), 60)
+    page = {"id": "https://a.example/1", "title": "A", "text": "b", "score": 0.0}
+    return tidy(Passage(**(page | fields)), 60)
 
 
 def test_the_fingerprint_holds_version_address_category_and_every_option() -> None:
