@@ -1,8 +1,7 @@
-"""A run's evaluation in the model card: a Markdown table and the Hub's `model-index`."""
+"""A run's evaluation in the model card: what its text says, and the Hub's `model-index`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from rsearch_cli.publishing.facts import RunFacts
@@ -18,24 +17,6 @@ METRICS = {
     "format_valid": ("format_valid", "Valid format", "greedy"),
 }
 NO_JUDGE = "none; answers are compared with the reference answers as text"
-
-
-def evaluation_table(run: RunFacts) -> str:
-    """Return each metric before and after training as a Markdown table; "" without results."""
-    summary = run.summary
-    if not summary.get("after"):
-        return ""
-    lines = [
-        "| Metric (mean, 95 % interval) | Before training | After training | Difference |",
-        "|---|---|---|---|",
-    ]
-    for key, (_, name, decoding) in METRICS.items():
-        if summary["after"].get(key) is None:
-            continue
-        cells = [_estimate(summary.get(block) or {}, key) for block in ("before", "after")]
-        change = _estimate(summary.get("difference") or {}, key, "+")
-        lines.append(f"| {name}, {decoding} | {cells[0]} | {cells[1]} | {change} |")
-    return "\n".join(lines)
 
 
 def eval_results(run: RunFacts) -> list[Any]:
@@ -127,10 +108,3 @@ def _decoding(run: RunFacts, decoding: str) -> str:
         return decoding
     rollout = run.recipe.rollout
     return f"sampled once, temperature {rollout.temperature:g}, top_p {rollout.top_p:g}"
-
-
-def _estimate(block: Mapping[str, Any], key: str, sign: str = "-") -> str:
-    if block.get(key) is None:
-        return "not measured"
-    low, high = block["intervals"][key]
-    return f"{block[key]:{sign}z.3f} [{low:{sign}z.2f}, {high:{sign}z.2f}]"

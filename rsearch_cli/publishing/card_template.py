@@ -6,6 +6,7 @@ Every text that a template inserts is escaped, unless a filter has made it a cod
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,7 @@ def _environment() -> Environment:
         "code": lambda text: _Markdown(code_span(str(text))),
         "count": lambda number, noun: f"{number} {noun}{'' if number == 1 else 's'}",
         "duration": _duration,
+        "estimate": _estimate,
         "fenced": fenced,
         "g": lambda number: f"{number:g}",
         "name": lambda path: PurePath(path).name,
@@ -67,3 +69,11 @@ def _duration(seconds: float | None) -> str:
     if seconds is None:
         return "not recorded"
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.2f} h"
+
+
+def _estimate(block: Mapping[str, Any] | None, key: str, sign: str = "-") -> str:
+    """Return a mean with its interval, such as `0.458 [0.28, 0.65]`."""
+    if not block or block.get(key) is None:
+        return "not measured"
+    low, high = block["intervals"][key]
+    return _Markdown(f"{block[key]:{sign}z.3f} [{low:{sign}z.2f}, {high:{sign}z.2f}]")

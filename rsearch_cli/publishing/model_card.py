@@ -12,10 +12,10 @@ from rsearch_cli.policy.resolve import BASE
 from rsearch_cli.protocol.prompt import build_messages, build_system_prompt
 from rsearch_cli.publishing.allowed_files import PLOT
 from rsearch_cli.publishing.card_evaluation import (
+    METRICS,
     NO_JUDGE,
     describe_intervals,
     eval_results,
-    evaluation_table,
     insignificant_gains,
     weakest_types,
 )
@@ -49,7 +49,7 @@ def write_card(run: RunFacts, repository: Repository) -> str:
         base=repository.base,
         licence=repository.licence,
         usage=describe_usage(repository, run.recipe),
-        evaluation_table=evaluation_table(run),
+        metrics=METRICS,
         intervals=describe_intervals(run),
         no_judge=NO_JUDGE,
         insignificant_gains=insignificant_gains(run),

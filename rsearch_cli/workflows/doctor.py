@@ -7,7 +7,7 @@ import platform
 import shutil
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -67,16 +67,12 @@ class Check:
 def examine_machine() -> Iterator[Check]:
     """Run all checks, in the order in which a run depends on them."""
     cards = list_cards()
-    for check in (
-        _python,
-        lambda: _card(cards),
-        _torch,
-        lambda: _compiler(bool(cards)),
-        lambda: _headers(bool(cards)),
-        lambda: _bitsandbytes(bool(cards)),
-        _unsloth,
-    ):
-        yield check()
+    yield _python()
+    yield _card(cards)
+    yield _torch()
+    for part in (_compiler, _headers, _bitsandbytes):
+        yield part(bool(cards))
+    yield _unsloth()
     yield from _folders()
     yield from _keys()
     yield _hub()
@@ -88,21 +84,18 @@ def _python() -> Check:
 
 
 def _card(cards: list[Card]) -> Check:
+    name = "graphics card"
     if cards:
         seen = "; ".join(f"{c.name}, {c.memory} MiB, driver {c.driver}" for c in cards)
-        return Check("graphics card", "ok", seen)
+        return Check(name, "ok", seen)
     if shutil.which("nvidia-smi"):
         remedy = "run nvidia-smi: its message says whether the driver is missing or not loaded"
-        return Check(
-            "graphics card", "problem", "nvidia-smi is installed and lists no card", remedy
-        )
-    return Check(
-        "graphics card",
-        "note",
-        "no NVIDIA card (nvidia-smi is not installed)",
+        return Check(name, "problem", "nvidia-smi is installed and lists no card", remedy)
+    remedy = (
         "the quickstart, infer, eval and servers work without one; training a 7B needs a card with "
-        "24 GB and NVIDIA's driver, 525 or later",
+        "24 GB and NVIDIA's driver, 525 or later"
     )
+    return Check(name, "note", "no NVIDIA card (nvidia-smi is not installed)", remedy)
 
 
 def _torch() -> Check:
@@ -123,45 +116,36 @@ _REINSTALL = "install rsearch again in a fresh environment: `pip install -c cons
 def _compiler(needed: bool) -> Check:
     names = [os.environ.get("CC", ""), "cc", "gcc", "clang"]
     found = next((path for name in names if name and (path := shutil.which(name))), None)
-    if found:
-        return Check("C compiler", "ok", found)
-    return Check(
-        "C compiler",
-        "problem" if needed else "note",
-        "none found (CC, cc, gcc, clang)",
-        "Triton compiles its kernels with it on a GPU: `sudo apt install gcc`",
-    )
+    remedy = "Triton compiles its kernels with it on a GPU: `sudo apt install gcc`"
+    return _part("C compiler", found, "none found (CC, cc, gcc, clang)", remedy, needed)
 
 
 def _headers(needed: bool) -> Check:
     header = Path(sysconfig.get_path("include")) / "Python.h"
-    if header.is_file():
-        return Check("Python headers", "ok", str(header))
     package = f"python{sys.version_info.major}.{sys.version_info.minor}-dev"
-    return Check(
-        "Python headers",
-        "problem" if needed else "note",
-        f"{header} is missing",
-        f"Triton compiles against it on a GPU: `sudo apt install {package}`",
-    )
+    remedy = f"Triton compiles against it on a GPU: `sudo apt install {package}`"
+    found = str(header) if header.is_file() else None
+    return _part("Python headers", found, f"{header} is missing", remedy, needed)
 
 
 def _bitsandbytes(needed: bool) -> Check:
-    def load() -> None:
-        quieten_imports()
-        import bitsandbytes  # noqa: F401
-
-    return _import_check("bitsandbytes", load, needed, "4-bit weights need it")
-
-
-def _import_check(name: str, load: Callable[[], None], needed: bool, use: str) -> Check:
+    found, missing = None, ""
     try:
-        with output_to_log(name):
-            load()
+        with output_to_log("bitsandbytes"):
+            quieten_imports()
+            import bitsandbytes  # noqa: F401
+        found = f"bitsandbytes {version('bitsandbytes')}"
     except (ImportError, OSError, RuntimeError) as error:
-        seen = f"does not import: {str(error).splitlines()[0]}"
-        return Check(name, "problem" if needed else "note", seen, f"{use}; {_REINSTALL}")
-    return Check(name, "ok", f"{name} {version(name)}")
+        missing = f"does not import: {str(error).splitlines()[0]}"
+    remedy = f"4-bit weights need it; {_REINSTALL}"
+    return _part("bitsandbytes", found, missing, remedy, needed)
+
+
+def _part(name: str, found: str | None, missing: str, remedy: str, needed: bool) -> Check:
+    """Return the check of something that only runs on a GPU need."""
+    if found is not None:
+        return Check(name, "ok", found)
+    return Check(name, "problem" if needed else "note", missing, remedy)
 
 
 def _unsloth() -> Check:
@@ -171,33 +155,23 @@ def _unsloth() -> Check:
         problem = start_unsloth()
     except ImportError as error:  # torch, which has a line of its own
         problem = f"does not import: {error}"
-    if problem:
-        return Check(
-            "Unsloth",
-            "note",
-            problem,
-            "runs take plain transformers instead, which is slower and needs more memory",
-        )
-    return Check("Unsloth", "ok", f"unsloth {version('unsloth')} runs here")
+    found = None if problem else f"unsloth {version('unsloth')} runs here"
+    remedy = "runs take plain transformers instead, which is slower and needs more memory"
+    return _part("Unsloth", found, problem or "", remedy, needed=False)
 
 
 def _folders() -> Iterator[Check]:
     from huggingface_hub import constants
 
-    folders = {
-        "models of the Hub": Path(constants.HF_HUB_CACHE),
-        "cache of rsearch": cache_root(),
-        "working folder": Path.cwd(),
-    }
-    for name, folder in folders.items():
-        yield _folder(name, folder)
+    yield _folder("models of the Hub", Path(constants.HF_HUB_CACHE), "HF_HOME")
+    yield _folder("cache of rsearch", cache_root(), "RSEARCH_CACHE_DIR")
+    yield _folder("working folder", Path.cwd(), None)
 
 
-def _folder(name: str, folder: Path) -> Check:
+def _folder(name: str, folder: Path, variable: str | None) -> Check:
     there = next(p for p in (folder, *folder.parents) if p.exists())
     if not (there.is_dir() and os.access(there, os.W_OK)):
-        moved = {"models of the Hub": "HF_HOME", "cache of rsearch": "RSEARCH_CACHE_DIR"}
-        remedy = f"set {moved[name]} to a folder of yours" if name in moved else "change to another"
+        remedy = f"set {variable} to a folder of yours" if variable else "change to another"
         return Check(name, "problem", f"{folder} cannot be written to", remedy)
     free = shutil.disk_usage(there).free / 2**30
     seen = f"{folder}, {free:.0f} GB free"
@@ -228,19 +202,19 @@ def _keys() -> Iterator[Check]:
 def _hub() -> Check:
     from huggingface_hub import constants
 
+    name = "Hugging Face Hub"
     if constants.HF_HUB_OFFLINE:
         remedy = "models and data sets that are not on this machine need it: unset HF_HUB_OFFLINE"
-        return Check("Hugging Face Hub", "note", "HF_HUB_OFFLINE is set", remedy)
+        return Check(name, "note", "HF_HUB_OFFLINE is set", remedy)
     try:
         check_proxies()
     except RsearchError as error:
-        return Check("Hugging Face Hub", "problem", str(error), "unset it, or correct it")
+        return Check(name, "problem", str(error), "unset it, or correct it")
     if problem := hub_problem():
-        return Check(
-            "Hugging Face Hub",
-            "problem",
-            f"{constants.ENDPOINT} cannot be reached ({problem})",
+        seen = f"{constants.ENDPOINT} cannot be reached ({problem})"
+        remedy = (
             "check the network, or HTTPS_PROXY; name local folders with --model and "
-            "--data-path, or set HF_HUB_OFFLINE=1 if everything is on this machine",
+            "--data-path, or set HF_HUB_OFFLINE=1 if everything is on this machine"
         )
-    return Check("Hugging Face Hub", "ok", f"{constants.ENDPOINT} answers")
+        return Check(name, "problem", seen, remedy)
+    return Check(name, "ok", f"{constants.ENDPOINT} answers")
