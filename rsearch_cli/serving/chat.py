@@ -14,7 +14,7 @@ from rsearch_cli.rollout.answer import AgentAnswer
 from rsearch_cli.rollout.events import AnswerText, Asked, Event, Finished, OnEvent, Thinking
 from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.serving.api_errors import ApiError, as_api_error, shutting_down
-from rsearch_cli.serving.chat_format import ChatWriter, EventWriter
+from rsearch_cli.serving.chat_format import ChatWriter, ChunkWriter
 from rsearch_cli.serving.chat_request import ChatRequest, read_chat_request
 from rsearch_cli.serving.engine import ServingEngine
 from rsearch_cli.serving.guard import Message, Receive, Scope, Send
@@ -109,7 +109,7 @@ class ChatEndpoint:
         """Send server-sent events: one chunk for every event, and the end that OpenAI's has."""
         first = await progress.hold(HOLD_SECONDS)
         writer = ChatWriter(self._model)
-        events = EventWriter(writer)
+        events = ChunkWriter(writer)
         await _send(
             send, {"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS}
         )

@@ -80,7 +80,7 @@ class ChatWriter:
         }
 
 
-class EventWriter:
+class ChunkWriter:
     """Turns the events of an answer into chunks.
 
     A server that is asked again may write its answer differently. What was sent of the first one

@@ -7,7 +7,7 @@ import pytest
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.rollout.answer import AgentAnswer
 from rsearch_cli.rollout.events import AnswerText, Asked, Event, Finished, Restarted, Thinking
-from rsearch_cli.serving.chat_format import ChatWriter, EventWriter
+from rsearch_cli.serving.chat_format import ChatWriter, ChunkWriter
 from rsearch_cli.types import Question, Segment, Trajectory
 
 RECIPE = load_recipe("quickstart").recipe
@@ -24,7 +24,7 @@ def answered(text: str | None, stop: Literal["answer", "length"] = "answer") -> 
 
 def content(*events: Event) -> tuple[str, bool]:
     """The text that a client shows after these events, and whether it is contradicted."""
-    writer = EventWriter(ChatWriter("agent"))
+    writer = ChunkWriter(ChatWriter("agent"))
     chunks = [writer.write(event) for event in events]
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
     return "".join(delta.get("content", "") for delta in deltas), writer.contradicted
@@ -58,7 +58,7 @@ def test_an_answer_that_was_cut_off_has_the_reason_length() -> None:
     whole: Any = writer.whole(answered(None, stop="length"))
     assert whole["choices"][0]["finish_reason"] == "length"
     assert whole["choices"][0]["message"]["content"] == ""
-    chunk = EventWriter(writer).write(Finished(answered(None, stop="length")))
+    chunk = ChunkWriter(writer).write(Finished(answered(None, stop="length")))
     assert chunk["choices"][0]["finish_reason"] == "length"
 
 
