@@ -101,3 +101,51 @@ def test_an_agent_on_a_model_server(agent_on_server: tuple[ServedAgent, ChatServ
     assert (caught.value.status_code, caught.value.code) == (502, "upstream_failed")
     assert server.base_url not in str(caught.value)
     assert "warning: a request failed" in served.stderr
+
+
+def test_a_follow_up_is_asked_as_a_question_of_its_own() -> None:
+    rewritten = "Where was Klisus Nasgal born?"
+    asked: list[Any] = [
+        {"role": "user", "content": "Who founded Nasvan Press?"},
+        {"role": "assistant", "content": "Klisus Nasgal"},
+        {"role": "user", "content": "Where was he born?"},
+    ]
+    with ChatServer(grade=lambda body: rewritten) as writer:
+        settings = (
+            "--set=dialogue.writer=endpoint",
+            f"--set=dialogue.endpoint.url={writer.base_url}",
+        )
+        keys = {"OPENAI_API_KEY": API_KEY}
+        with serve_agent(*settings, environment=keys) as served:
+            client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="x", max_retries=0)
+            create = client.chat.completions.create
+            alone: Any = create(model=MODEL, messages=[{"role": "user", "content": rewritten}])
+            reply: Any = create(model=MODEL, messages=asked)
+            assert (reply.rsearch["question"], reply.rsearch["asked_as"]) == (
+                "Where was he born?",
+                rewritten,
+            )
+            assert reply.choices[0].message.content == alone.choices[0].message.content
+            first = next(
+                chunk.rsearch
+                for chunk in create(model=MODEL, messages=asked, stream=True)
+                if hasattr(chunk, "rsearch")
+            )
+            assert (first["type"], first["asked_as"]) == ("asked", rewritten)
+            as_is: Any = create(
+                model=MODEL, messages=asked, extra_body={"rsearch": {"follow_up": False}}
+            )
+            assert as_is.rsearch["asked_as"] is None
+            assert len(writer.requests) == 1, "the second time it comes from the cache"
+
+
+def test_without_a_writer_the_answer_says_that_the_conversation_was_not_read(
+    served_agent: ServedAgent,
+) -> None:
+    earlier = {"role": "user", "content": "Who founded Nasvan Press?"}
+    messages = [earlier, {"role": "user", "content": "Where was he born?"}]
+    body = {"model": MODEL, "messages": messages, "rsearch": {"style": "paragraph"}}
+    url = f"{served_agent.url}/v1/chat/completions"
+    own = httpx.post(url, json=body, timeout=60, trust_env=False).json()["rsearch"]
+    assert own["asked_as"] is None and own["note"]
+    assert own["paragraph"]["note"] and not own["paragraph"]["sentences"]
