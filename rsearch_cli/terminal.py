@@ -130,4 +130,7 @@ def shorten(text: str, limit: int) -> str:
 def finite(row: Mapping[str, object], key: str) -> float | None:
     """Return the number at `key` of a metrics row; None if missing, null, NaN or infinite."""
     value = row.get(key)
-    return float(value) if isinstance(value, Real) and math.isfinite(value) else None
+    try:
+        return float(value) if isinstance(value, Real) and math.isfinite(value) else None
+    except OverflowError:  # an integer beyond the floating point numbers
+        return None

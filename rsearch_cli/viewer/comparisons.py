@@ -9,6 +9,7 @@ from typing import Any
 from rsearch_cli.evaluation.comparison import compare
 from rsearch_cli.evaluation.methods import AGENT
 from rsearch_cli.evaluation.result import EvalResult
+from rsearch_cli.viewer.rows import as_cell
 from rsearch_cli.viewer.source import ViewSource
 
 Side = tuple[int, str]
@@ -55,8 +56,11 @@ def _compare(first: Sequence[EvalResult], second: Sequence[EvalResult]) -> dict[
     shared = [key for key in sides[0] if key in sides[1]]
     if not shared:
         return None
+    compared = compare(*([side[key] for key in shared] for side in sides))
+    for flip in (*compared["gained"], *compared["lost"]):
+        flip |= {name: as_cell(flip[name]) for name in ("question", "first", "second")}
     return {
-        **compare(*([side[key] for key in shared] for side in sides)),
+        **compared,
         "only_first": len(sides[0]) - len(shared),
         "only_second": len(sides[1]) - len(shared),
     }

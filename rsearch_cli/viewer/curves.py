@@ -7,6 +7,7 @@ from typing import Any
 from rsearch_cli.runs.json_text import finite_only
 from rsearch_cli.runs.jsonl import Row
 from rsearch_cli.terminal import finite
+from rsearch_cli.viewer.fields import whole
 from rsearch_cli.viewer.schema import Curves
 
 
@@ -18,9 +19,9 @@ class CurveData:
 
     def add(self, row: Row) -> bool:
         """Add a row; return False if it has no step."""
-        if finite(row, "step") is None:
+        if (step := whole(row.get("step"))) is None:
             return False
-        self.rows.append(finite_only(row))
+        self.rows.append({**finite_only(row), "step": step})
         return True
 
     def as_curves(self) -> Curves:
@@ -28,14 +29,14 @@ class CurveData:
         names = dict.fromkeys(name for row in self.rows for name in row)
         series = {name: [finite(row, name) for row in self.rows] for name in names}
         return {
-            "step": [int(row["step"]) for row in self.rows],
+            "step": [row["step"] for row in self.rows],
             "series": {
                 name: values
                 for name, values in series.items()
                 if name != "step" and any(value is not None for value in values)
             },
             "alarms": [
-                {"step": int(row["step"]), "alarms": [str(name) for name in row["alarms"]]}
+                {"step": row["step"], "alarms": [str(name) for name in row["alarms"]]}
                 for row in self.rows
                 if isinstance(row.get("alarms"), list) and row["alarms"]
             ],

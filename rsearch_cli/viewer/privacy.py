@@ -43,7 +43,8 @@ def public_value(value: Any) -> Any:
         return {str(key): public_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [public_value(item) for item in value]
-    return value
+    # YAML has dates, too.
+    return value if value is None or isinstance(value, int | float) else str(value)
 
 
 def without_paths(text: str) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 from rsearch_cli.evaluation.result import EvalResult
 from rsearch_cli.recipe.schema import ProtocolConfig
-from rsearch_cli.terminal import finite
+from rsearch_cli.terminal import finite, shorten
+from rsearch_cli.viewer.fields import maybe_text, text, texts, whole
 from rsearch_cli.viewer.privacy import without_paths
-from rsearch_cli.viewer.schema import TRAIN, Detail
+from rsearch_cli.viewer.schema import CELL_CHARS, TRAIN, Detail
 from rsearch_cli.viewer.transcripts import (
     prediction_rounds,
     prediction_segments,
@@ -19,7 +19,7 @@ from rsearch_cli.viewer.transcripts import (
     trajectory_segments,
 )
 
-DAMAGES = (KeyError, TypeError, ValueError, AttributeError, LookupError)
+DAMAGES = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError)
 """What reading a row raises if its fields are not those of rsearch."""
 
 
@@ -36,6 +36,12 @@ class Context:
     judged: bool
 
 
+def as_cell(value: object) -> str | None:
+    """Return a text as the table shows it; the detail has the whole."""
+    known = maybe_text(value)
+    return None if known is None else shorten(known, CELL_CHARS)
+
+
 def trajectory_columns(row: Mapping[str, Any], context: Context) -> dict[str, Any]:
     """Return the columns of a row of `trajectories.jsonl`."""
     reward = row["reward"]
@@ -44,12 +50,12 @@ def trajectory_columns(row: Mapping[str, Any], context: Context) -> dict[str, An
     plan = finite(reward, "plan")
     return {
         "phase": TRAIN,
-        "step": int(row["step"]),
-        "id": _text(row["question_id"]),
-        "question": _text(row["question"]),
-        "type": row.get("type") or None,
-        "said": row["answer"],
-        "stop": row["stop"],
+        "step": whole(row["step"]),
+        "id": text(row["question_id"]),
+        "question": as_cell(row["question"]),
+        "type": maybe_text(row.get("type")) or None,
+        "said": as_cell(row["answer"]),
+        "stop": maybe_text(row["stop"]),
         "reward": total,
         "answer": answer,
         "plan": plan,
@@ -70,13 +76,13 @@ def trajectory_detail(row: Mapping[str, Any], context: Context) -> Detail:
     scores = {name: finite(reward, name) for name in ("total", "answer", "plan", "format")}
     extra = {str(name): finite(reward["extra"], name) for name in reward.get("extra") or ()}
     return {
-        "id": _text(row["question_id"]),
-        "question": _text(row["question"]),
-        "answers": [_text(answer) for answer in row["answers"]],
+        "id": text(row["question_id"]),
+        "question": text(row["question"]),
+        "answers": texts(row["answers"]),
         "segments": trajectory_segments(row),
         "rounds": [_without_paths(round_) for round_ in trajectory_rounds(row)],
-        "answer": row["answer"],
-        "stop": row["stop"],
+        "answer": maybe_text(row["answer"]),
+        "stop": maybe_text(row["stop"]),
         "reward": {**scores, "extra": extra},
         "judge": {"score": scores["answer"]} if context.judged else None,
         "failure": None,
@@ -88,11 +94,11 @@ def prediction_columns(result: EvalResult, phase: str) -> dict[str, Any]:
     searched = result.searches > 0
     answered = result.failure is None
     return {
-        "phase": phase,
-        "id": result.id,
-        "question": result.text,
-        "type": result.type or None,
-        "said": result.answer,
+        "phase": text(phase),
+        "id": text(result.id),
+        "question": as_cell(result.text),
+        "type": maybe_text(result.type) or None,
+        "said": as_cell(result.answer),
         "plan": result.plan_valid if answered else None,
         "format": result.format_valid if answered else None,
         "valid": int(result.plan_valid == 1.0) if answered else None,
@@ -116,7 +122,7 @@ def prediction_detail(result: EvalResult, context: Context) -> Detail:
     return {
         "id": result.id,
         "question": result.text,
-        "answers": list(result.references),
+        "answers": texts(result.references),
         "segments": segments,
         "rounds": [_without_paths(round_) for round_ in rounds],
         "answer": result.answer,
@@ -131,22 +137,16 @@ def _without_paths(round_: dict[str, Any]) -> dict[str, Any]:
     """Remove local paths from the errors of a round."""
     for result in round_["results"]:
         if result["error"] is not None:
-            result["error"] = without_paths(_text(result["error"]))
+            result["error"] = without_paths(text(result["error"]))
     return round_
 
 
 def _tokens(row: Mapping[str, Any], author: str) -> int | None:
     """Return the tokens of one author; None if the row does not count them."""
-    counts = [s.get("tokens") for s in row["segments"] if s["author"] == author]
-    if any(not isinstance(count, Real) for count in counts):
+    counts = [whole(s.get("tokens")) for s in row["segments"] if s["author"] == author]
+    total = sum(count for count in counts if count is not None)
+    if None in counts:
         return None
-    total = int(sum(counts))
     # A server that returns text only leaves no ids to count.
     written = any(s["text"] for s in row["segments"] if s["author"] == author)
     return None if written and not total else total
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"expected text, got {type(value).__name__}")
-    return value

@@ -18,6 +18,9 @@ PART_ROWS = 500
 PART_BYTES = 4 << 20
 """Bytes of the stored file after which a part ends, so that long transcripts make small parts."""
 
+CELL_CHARS = 1000
+"""Most characters of a question or an answer in the index; the details have all of them."""
+
 TRAIN = "train"
 """Phase of the rollouts that a run was trained on."""
 

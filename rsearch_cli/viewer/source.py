@@ -6,17 +6,19 @@ Rows are never held in memory: the columns are, with the positions of the parts 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from rsearch_cli.errors import DataMalformed, RunFolderError
+from rsearch_cli.errors import DataMalformed, RecipeError, RunFolderError
 from rsearch_cli.evaluation.result import EvalResult
+from rsearch_cli.recipe.documents import MOST_CHARS as MOST_RECIPE_CHARS
+from rsearch_cli.recipe.documents import parse_document
 from rsearch_cli.recipe.schema import ProtocolConfig
 from rsearch_cli.runs.confined_paths import open_own
 from rsearch_cli.runs.files import (
@@ -97,13 +99,18 @@ class ViewSource:
 
     def __init__(self, path: Path, name: str) -> None:
         self.path, self.name = path, name
-        self.is_evaluation = any((path / file).exists() for file in (EVALUATION, ANSWERS))
-        of_run = (RECIPE, METRICS, TRAJECTORIES, PREDICTIONS)
-        if not self.is_evaluation and not any((path / file).exists() for file in of_run):
-            what = "does not exist" if not path.exists() else f"has no {RECIPE} and no {EVALUATION}"
+        try:
+            present = set(os.listdir(path))
+        except (OSError, ValueError) as error:  # the latter for a null byte
+            reason = error.strerror if isinstance(error, OSError) else error
             raise RunFolderError(
-                f"{path} is neither a run nor an evaluation (it {what}); give the folder that "
-                "rsearch train or rsearch eval wrote"
+                f"{path} cannot be read: {reason}; give the folder of a run or an evaluation"
+            ) from error
+        self.is_evaluation = not present.isdisjoint((EVALUATION, ANSWERS))
+        if present.isdisjoint((EVALUATION, ANSWERS, RECIPE, METRICS, TRAJECTORIES, PREDICTIONS)):
+            raise RunFolderError(
+                f"{path} is neither a run nor an evaluation (no {RECIPE}, no {EVALUATION}); give "
+                "the folder that rsearch train or rsearch eval wrote"
             )
         self.generation = 0
         self._reported: set[str] = set()
@@ -130,10 +137,13 @@ class ViewSource:
         """The stored recipe, nested; {} if there is none that can be read."""
         try:
             with open(self.path / RECIPE, encoding="utf-8", opener=open_own) as file:
-                stored = yaml.safe_load(file.read(MOST_CHARS))
+                stored = parse_document(file.read(MOST_RECIPE_CHARS + 1), RECIPE).data
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        except RecipeError as error:
+            self._warn(f"{error}; its settings are left out")
+            return {}
+        except (OSError, ValueError) as error:
             self._warn(f"{RECIPE} cannot be read: {' '.join(str(error).split())[:200]}")
             return {}
         return stored if isinstance(stored, dict) else {}
@@ -213,9 +223,9 @@ class ViewSource:
         for row, end in scan_rows(self.path / part.file.name, part.start):
             if end > part.end:
                 break
-            detail = self._detail(row, part.file) if row is not None else None
-            if detail is not None:
-                details.append(detail)
+            read = self._read_row(row, part.file) if row is not None else None
+            if read is not None:
+                details.append(read[1])
         if len(details) != part.count:
             raise RunFolderError(f"{self.path / part.file.name} was changed while it was read")
         return details
@@ -238,14 +248,20 @@ class ViewSource:
     def _read_file(self, file: _File, on_rows: OnRows) -> None:
         start = file.end
         for row, end in self._new_rows(file):
-            columns = self._columns(row, file)
-            if columns is None:
+            if (read := self._read_row(row, file)) is None:
                 file.damaged.append(file.lines)
             else:
                 self._place_row(file, start, end)
-                self._table.add(columns)
+                self._table.add(read[0])
+                if file.name != TRAJECTORIES:
+                    self._keep_answer(row, read[0]["phase"])
                 on_rows(1)
             start = end
+
+    def _keep_answer(self, row: Row, phase: str) -> None:
+        """Keep a prediction for the comparisons, without its transcript."""
+        result = replace(EvalResult.from_json(row), transcript="", inserted=())
+        self.answers.setdefault(phase, []).append(result)
 
     def _place_row(self, file: _File, start: int, end: int) -> None:
         """Assign the next row to the last part, or to a new one."""
@@ -261,27 +277,15 @@ class ViewSource:
         part.count += 1
         part.end = end
 
-    def _columns(self, row: Row, file: _File) -> dict[str, Any] | None:
-        """Return the columns of a row, and None if it is not one of rsearch; check the detail."""
+    def _read_row(self, row: Row, file: _File) -> tuple[dict[str, Any], Detail] | None:
+        """Return the columns and the detail of a row, or None if it is not one of rsearch."""
         try:
             if file.name == TRAJECTORIES:
-                trajectory_detail(row, self.context)
-                return trajectory_columns(row, self.context)
+                detail = trajectory_detail(row, self.context)
+                return trajectory_columns(row, self.context), detail
             result = EvalResult.from_json(row)
-            prediction_detail(result, self.context)
             phase = file.phase or result.method
-            columns = prediction_columns(result, phase)
-        except (DataMalformed, *DAMAGES):
-            return None
-        slim = replace(result, transcript="", inserted=())
-        self.answers.setdefault(phase, []).append(slim)
-        return columns
-
-    def _detail(self, row: Row, file: _File) -> Detail | None:
-        try:
-            if file.name == TRAJECTORIES:
-                return trajectory_detail(row, self.context)
-            return prediction_detail(EvalResult.from_json(row), self.context)
+            return prediction_columns(result, phase), prediction_detail(result, self.context)
         except (DataMalformed, *DAMAGES):
             return None
 

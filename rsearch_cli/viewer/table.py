@@ -34,7 +34,7 @@ class Table:
             value = values.get(name)
             if name in self._codes and value is not None:
                 codes = self._codes[name]
-                value = codes.setdefault(_text(value), len(codes))
+                value = codes.setdefault(value, len(codes))
             column.append(value)
         if values["phase"] == TRAIN:
             self._columns["group"][-1] = self._next_group((values["step"], values["id"]))
@@ -122,9 +122,3 @@ def _runs(values: Sequence[Any], within: range | None = None) -> Iterator[range]
             start = row
     if within.stop > start:
         yield range(start, within.stop)
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"expected text, got {type(value).__name__}")
-    return value

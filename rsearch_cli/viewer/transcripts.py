@@ -15,6 +15,7 @@ from rsearch_cli.evaluation.result import EvalResult
 from rsearch_cli.protocol.plan import read_plan
 from rsearch_cli.protocol.transcript import SEARCH_CLOSE, last_plan_text
 from rsearch_cli.recipe.schema import ProtocolConfig
+from rsearch_cli.viewer.fields import maybe_text, text, texts, whole
 from rsearch_cli.viewer.schema import Segment
 
 _TAG_LINE = re.compile(r"\s*</?(?:result|r)>\s*")
@@ -42,10 +43,10 @@ def trajectory_rounds(row: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def prediction_segments(result: EvalResult) -> list[Segment]:
     """Split the transcript of a prediction where the system wrote."""
-    segments, position, text = [], 0, result.transcript
-    for start, end in (*result.inserted, (len(text), len(text))):
+    segments, position, whole_text = [], 0, text(result.transcript)
+    for start, end in (*result.inserted, (len(whole_text), len(whole_text))):
         start = max(start, position)
-        pieces = (("model", text[position:start]), ("system", text[start:end]))
+        pieces = (("model", whole_text[position:start]), ("system", whole_text[start:end]))
         segments += [_segment(author, piece, None) for author, piece in pieces if piece]
         position = max(start, end)
     return segments
@@ -83,22 +84,22 @@ def prediction_rounds(
 
 def _stored_round(round_: Mapping[str, Any], block: str) -> dict[str, Any]:
     results: list[dict[str, Any]] = round_["results"]
-    lines = _lines_by_label(block, [str(result["label"]) for result in results])
+    lines = _lines_by_label(block, [text(result["label"]) for result in results])
     return {
         "valid": not round_["problems"],
-        "problems": list(round_["problems"]),
-        "nodes": [{key: str(r[key]) for key in ("label", "query", "source")} for r in results],
-        "edges": [list(edge) for edge in round_["edges"]],
+        "problems": texts(round_["problems"]),
+        "nodes": [{key: text(r[key]) for key in ("label", "query", "source")} for r in results],
+        "edges": [[text(parent), text(child)] for parent, child in round_["edges"]],
         "results": [
             {
-                "node": str(r["label"]),
-                "expansion": list(r["expansion"]),
-                "error": r["error"],
-                "cached": r["cached"],
+                "node": r["label"],
+                "expansion": texts(r["expansion"]),
+                "error": maybe_text(r["error"]),
+                "cached": bool(r["cached"]),
                 "passages": [
-                    _passage(id, text)
-                    for id, text in zip_longest(
-                        r["passages"], lines[str(r["label"])][: len(r["passages"])]
+                    _passage(id, shown)
+                    for id, shown in zip_longest(
+                        texts(r["passages"]), lines[r["label"]][: len(r["passages"])]
                     )
                 ],
             }
@@ -115,7 +116,7 @@ def _shown_result(label: str, lines: list[str], may_fail: bool) -> dict[str, Any
         "expansion": [],
         "error": failure[1] if failure else None,
         "cached": None,
-        "passages": [_passage(None, text) for text in found],
+        "passages": [_passage(None, shown) for shown in found],
     }
 
 
@@ -132,11 +133,11 @@ def _lines_by_label(block: str, labels: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
-def _segment(author: Any, text: Any, tokens: Any) -> Segment:
-    if author not in ("model", "system") or not isinstance(text, str):
-        raise ValueError("a segment has an author, model or system, and a text")
-    return {"author": author, "text": text, "tokens": tokens}
+def _segment(author: Any, written: Any, tokens: Any) -> Segment:
+    if author not in ("model", "system"):
+        raise ValueError(f"a segment's author is model or system, not {author!r:.40}")
+    return {"author": author, "text": text(written), "tokens": whole(tokens)}
 
 
-def _passage(id: str | None, text: str | None) -> dict[str, Any]:
-    return {"id": id, "title": None, "text": text, "score": None}
+def _passage(id: str | None, shown: str | None) -> dict[str, Any]:
+    return {"id": id, "title": None, "text": shown, "score": None}

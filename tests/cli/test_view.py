@@ -55,8 +55,8 @@ def test_the_file_is_in_the_way_of_nothing(run_folder: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["nowhere"], 70, "nowhere is neither a run nor an evaluation (it does not exist)"),
-        (["."], 70, "neither a run nor an evaluation (it has no recipe.yaml"),
+        (["nowhere"], 70, "nowhere cannot be read: No such file or directory"),
+        (["."], 70, "neither a run nor an evaluation (no recipe.yaml"),
         (["runs/one", "-o", "missing/x.html"], 71, "missing/x.html cannot be written"),
         (["runs/one", "-o", "notes.txt"], 71, "notes.txt was not written by rsearch view"),
         (["runs/one", "--serve", "-o", "x.html"], 2, "leave out --output"),

@@ -55,6 +55,15 @@ def test_nothing_in_common_is_no_comparison(make_evaluation):
     )
 
 
+def test_long_answers_are_shortened_in_the_lists_of_flips(make_run):
+    (found,) = compared(
+        make_run(
+            before_greedy=[prediction("a", 0.0, answer="x" * 5000)], after_greedy=[prediction("a")]
+        )
+    )
+    assert len(found["gained"][0]["first"]) < 1100
+
+
 def test_folders_of_one_name_are_numbered(make_run):
     folders = [make_run([], name) for name in ("a/run", "b/run")]
     assert [source.name for source in Collection(folders).sources] == ["run", "run (2)"]

@@ -217,7 +217,7 @@ def test_tokens_that_a_server_did_not_list_are_unknown_and_not_zero(make_run):
 def test_neither_run_nor_evaluation(tmp_path):
     with pytest.raises(RunFolderError, match="neither a run nor an evaluation"):
         ViewSource(tmp_path, "x")
-    with pytest.raises(RunFolderError, match="does not exist"):
+    with pytest.raises(RunFolderError, match="No such file or directory"):
         ViewSource(tmp_path / "nothing", "x")
 
 
@@ -241,3 +241,65 @@ def test_nothing_but_the_folders_name_tells_where_it_was(make_run):
     assert settings["policy.model"] == source.describe()["summary"]["model"] == "seven-b"
     assert settings["questions.path"] == "questions.jsonl"
     assert settings["policy.endpoint.url"] == "http://localhost:8000/v1"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"answer": {"a": 1}},
+        {"step": "one"},
+        {"question": None},
+        {"reward": []},
+        {"reward": {"total": 1}, "segments": [{"author": "Eve", "text": "x"}]},
+        {"stop": 3},
+        {"answers": "Rome"},
+        {"type": ["bridge"]},
+        {"rounds": [{"problems": [], "edges": ["A"], "results": []}]},
+        {"rounds": [{"problems": [], "edges": [], "results": [{"label": 1}]}]},
+        {"rounds": 7},
+    ],
+)
+def test_a_row_with_fields_of_other_kinds_is_left_out(make_run, changes):
+    source = opened(make_run([rollout(1), {**rollout(2), **changes}, rollout(3)]))
+    steps = column(source, "step")
+    assert [step for step in steps if step] in ([1, 3], [1, 2, 3])
+    assert len(source.read_part(0)) == len(steps)
+    assert len(steps) == 3 or len(source.describe()["warnings"]) == 1
+
+
+@pytest.mark.parametrize(
+    "changes", [{"method": ["a"]}, {"id": 5}, {"text": None}, {"references": [1]}, {"em": "1"}]
+)
+def test_a_prediction_with_fields_of_other_kinds_is_left_out(make_evaluation, changes):
+    source = opened(make_evaluation([prediction("a"), {**prediction("b"), **changes}]))
+    assert column(source, "id") == ["a"]
+    assert len(source.describe()["warnings"]) == 1
+
+
+@pytest.mark.parametrize("number", ["1e400", "NaN", "1" + "0" * 400, "-Infinity"])
+def test_numbers_beyond_json_are_null(make_run, number):
+    folder = make_run([])
+    text = json.dumps(rollout()).replace('"total": 1.0', f'"total": {number}')
+    (folder / "trajectories.jsonl").write_text(text + "\n")
+    (folder / "metrics.jsonl").write_text(f'{{"step": 1, "reward": {number}, "loss": 1}}\n')
+    source = opened(folder)
+    assert column(source, "reward") == [None]
+    assert source.describe()["curves"]["series"] == {"loss": [1.0]}
+    json.dumps([source.describe(), source.read_part(0)], allow_nan=False)
+
+
+def test_a_recipe_that_cannot_be_read_is_a_warning(make_run):
+    folder = make_run([rollout()])
+    (folder / "recipe.yaml").write_text("a: &a [1, 2]\nb: &b [*a, *a]\n" + "c: [\n")
+    source = opened(folder)
+    assert column(source, "step") == [1]
+    assert len(source.describe()["warnings"]) == 1
+    (folder / "recipe.yaml").write_text("when: 2026-01-01\n")
+    json.dumps(opened(folder).describe())
+
+
+def test_long_questions_and_answers_are_shortened_in_the_index_only(make_run):
+    long = "x" * 5000
+    source = opened(make_run([rollout(answer=long)]))
+    assert len(column(source, "said")[0]) < 1100
+    assert source.read_part(0)[0]["answer"] == long
