@@ -96,7 +96,7 @@ def prediction_columns(result: EvalResult, phase: str) -> dict[str, Any]:
     return {
         "phase": text(phase),
         "id": text(result.id),
-        "question": as_cell(result.text),
+        "question": as_cell(text(result.text)),
         "type": maybe_text(result.type) or None,
         "said": as_cell(result.answer),
         "plan": result.plan_valid if answered else None,
