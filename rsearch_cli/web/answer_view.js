@@ -33,10 +33,10 @@ export function answerView(turn, actions) {
 function sentenceView(turn, { text, numbers, supported, problem }, actions) {
   const words = el("bdi", { class: "foreign" });
   new BoundedText(words).set(text);
-  const parts = [el("span", { class: supported ? "sentence" : "sentence unsupported" }, words), " "];
-  for (const number of numbers) parts.push(...markFor(turn, number, text, actions), " ");
-  if (!supported) parts.push(unsupportedMark(problem), " ");
-  return parts;
+  const marks = numbers.flatMap((number) => markFor(turn, number, text, actions));
+  if (!supported) marks.push(unsupportedMark(problem));
+  const spaced = marks.flatMap((mark) => [" ", mark]);
+  return [el("span", { class: supported ? "sentence" : "sentence unsupported" }, words), ...spaced, " "];
 }
 
 function unsupportedMark(problem) {

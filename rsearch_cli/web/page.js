@@ -44,7 +44,9 @@ async function answer(question) {
   addView(own, turn);
   running = { turn, controller: new AbortController() };
   const { controller } = running;
+  const isTyping = document.activeElement === byId("question");
   paintControls();
+  if (!isTyping) byId("stop").focus({ preventScroll: true });
   own.views.get(turn).element.scrollIntoView({ block: "start" });
   try {
     await askWithKey({ messages, signal: controller.signal, onEvent: (event) => follow(own, turn, event) });
@@ -53,6 +55,7 @@ async function answer(question) {
     fail(turn, error, controller.signal.aborted);
   }
   running = null;
+  if (document.activeElement === byId("stop")) own.views.get(turn)?.element.focus({ preventScroll: true });
   own.views.get(turn)?.update();
   announce(describeProgress(turn), true);
   keep(own);
@@ -162,7 +165,7 @@ function keep(own) {
   if (own.turns.length === 0 || own.isDeleted) return;
   const title = visibleStart(own.turns[0].question, 120);
   saveConversation({ id: own.id, title, at: Date.now(), turns: own.turns.map(storedTurn) });
-  remember(own.id);
+  if (own === conversation) remember(own.id);
 }
 
 function remember(id) {
@@ -247,7 +250,10 @@ function stop() {
 
 function showModel(found) {
   model = found;
-  byId("model").textContent = visibleStart(found.rsearch?.name ?? found.id, 200);
+  const name = visibleStart(found.rsearch?.name ?? found.id, 200);
+  byId("model").textContent = name;
+  byId("welcome-model").querySelector("bdi").textContent = name;
+  byId("welcome-model").hidden = false;
   byId("style").value = found.rsearch?.style === "paragraph" ? "paragraph" : "short";
   byId("follow-up").checked = found.rsearch?.follow_up !== false;
   const examples = Array.isArray(found.rsearch?.examples) ? found.rsearch.examples.slice(0, 4) : [];

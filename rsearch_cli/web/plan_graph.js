@@ -23,7 +23,7 @@ export function planStates(plan, results, finished = false) {
 
 function planNodeState(result, ready, finished) {
   if (result === undefined) {
-    if (finished) return { kind: "missing", text: "not searched" };
+    if (finished) return { kind: "missing", text: "not run" };
     return ready ? { kind: "searching", text: "searching" } : { kind: "waiting", text: "waiting" };
   }
   if (result.error !== null && result.error !== undefined) return { kind: "failed", text: "failed" };

@@ -101,6 +101,12 @@ export class BoundedText {
     else this.showStart();
   }
 
+  /** Shows less of it from now on, unless the person has asked for all. */
+  fold(limit) {
+    this.limit = limit;
+    if (!this.expanded && this.text.length > limit * 1.25) this.showStart();
+  }
+
   showStart() {
     const isLong = this.text.length > this.limit * 1.25;
     this.expanded = false;

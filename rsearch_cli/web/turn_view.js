@@ -4,6 +4,8 @@ import { answerView, sourcesView } from "./answer_view.js";
 import { PlanGraph } from "./plan_graph.js";
 import { BoundedText, el, foreignStart, visible, visibleStart } from "./text.js";
 
+const FOLDED_THOUGHT = 1500; // characters of a thought that stay when it is over
+
 /** Shows one turn and follows it; `update` may be called as often as events arrive. */
 export class TurnView {
   /**
@@ -24,7 +26,7 @@ export class TurnView {
     new BoundedText(question, { limit: 2000 }).set(turn.question);
     this.element = el(
       "article",
-      { class: "turn", "aria-label": visibleStart(turn.question, 200) },
+      { class: "turn", tabindex: "-1", "aria-label": visibleStart(turn.question, 200) },
       question,
       this.askedAs,
       this.stepsElement,
@@ -127,6 +129,7 @@ export class TurnView {
     this.draft = null;
     this.answerElement.replaceChildren();
     this.end.replaceChildren();
+    this.steps.forEach(({ text }) => text?.fold(FOLDED_THOUGHT));
     if (turn.outcome === "done" || turn.answer) this.answerElement.append(answerView(turn, actions));
     if (turn.outcome === "stopped") this.end.append(el("p", { class: "note warn" }, "Stopped."));
     if (turn.outcome === "failed") this.end.append(failureView(turn, actions));
@@ -155,7 +158,7 @@ function failureView(turn, actions) {
   const { title, detail = "", wait = null } = turn.error ?? { title: "The question could not be answered." };
   return el(
     "div",
-    { class: "note bad failure", role: "alert" },
+    { class: "note bad failure" },
     el("p", {}, title, wait === null ? null : ` Try again in ${wait} s.`),
     detail ? foreignStart(detail, "p", { class: "small foreign" }) : null,
     el("button", { type: "button", class: "button retry", onclick: () => actions.retry(turn) }, "Try again"),

@@ -92,7 +92,7 @@ def test_stop_ends_the_request_and_keeps_what_was_there(
     turn.locator(".node.found").wait_for()
     page.click("#stop") if how == "button" else page.keyboard.press("Escape")
     turn.get_by_text("Stopped.").wait_for()
-    assert turn.locator(".state").all_text_contents() == ["1 found", "not searched"]
+    assert turn.locator(".state").all_text_contents() == ["1 found", "not run"]
     ask(page, "And then?").locator(".cost").wait_for()
     assert server.hung_up == hung_up + 1
     assert [m["content"] for m in server.requests[-1]["messages"]] == ["And then?"]
@@ -272,6 +272,39 @@ def test_progress_is_announced_without_flooding(server: PageServer, page: Any) -
     said = page.evaluate("said")
     assert said[-1] == "Answer: Hanzur"
     assert len(said) <= 5
+
+
+def test_a_long_thought_is_folded_when_it_is_over(server: PageServer, page: Any) -> None:
+    thought = "I think. " * 500
+    events = events_of(QUESTION, "Hanzur", {"A": [BOOK], "B": [PERSON]}, thought=thought.strip())
+    gate = threading.Event()
+    server.replies.append(Reply([*events[:2], gate, *events[2:]]))
+    shown = ask(page).locator(".thought")
+    shown.get_by_text("I think.").wait_for()
+    assert len(shown.inner_text()) > 4000
+    gate.set()
+    shown.get_by_role("button", name="Show all 4,499 characters").click()
+    assert len(shown.inner_text()) > 4000
+
+
+def test_the_focus_is_never_lost(server: PageServer, page: Any, watch: Any) -> None:
+    watch.allow(REFUSED)
+    gates = [threading.Event(), threading.Event()]
+    server.replies += [Reply([EVENTS[0], gates[0], *EVENTS[1:]]), Reply(status=503), ANSWERED]
+    focused = "document.activeElement.id || document.activeElement.className"
+    page.fill("#question", QUESTION)
+    page.locator("#send").focus()
+    page.keyboard.press("Enter")
+    page.locator("#stop").wait_for()
+    assert page.evaluate(focused) == "stop"
+    gates[0].set()
+    page.locator(".cost").wait_for()
+    assert page.evaluate(focused) == "turn"
+    failure = ask(page).locator(".failure")
+    assert page.evaluate(focused) == "question"
+    failure.get_by_role("button", name="Try again").press("Enter")
+    page.locator(".cost").nth(1).wait_for()
+    assert page.evaluate(focused) == "turn"
 
 
 def test_history_is_bounded_and_survives_damaged_entries(server: PageServer, page: Any) -> None:

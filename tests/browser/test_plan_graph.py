@@ -104,7 +104,7 @@ def test_a_node_waits_for_its_parents_and_shows_what_was_found(draw: Callable[..
     page.evaluate("(r) => graph.update(r)", [found])
     assert page.locator(".state").all_text_contents() == ["2 found", "searching"]
     page.evaluate("(r) => graph.update(r, true)", [found])
-    assert page.locator(".state").all_text_contents() == ["2 found", "not searched"]
+    assert page.locator(".state").all_text_contents() == ["2 found", "not run"]
     page.evaluate("(r) => graph.update(r)", [found, failed])
     assert page.locator(".state").all_text_contents() == ["2 found", "failed"]
     name = page.locator(".node").last.get_attribute("aria-label")
