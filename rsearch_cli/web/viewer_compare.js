@@ -4,7 +4,7 @@ import { el } from "./text.js";
 import { count, figure, fixed, line, signed } from "./viewer_dom.js";
 import { LineChart } from "./viewer_chart.js";
 import { outcome, questionHead, searches, transcript } from "./viewer_detail.js";
-import { CHANGES, chosenSides, meanOf, pairSides } from "./viewer_pairs.js";
+import { CHANGES, chosenSides, meanOf, pairSides, pairsOf } from "./viewer_pairs.js";
 import { isTrained } from "./viewer_trajectory.js";
 import { VirtualTable } from "./viewer_table.js";
 
@@ -79,7 +79,7 @@ export class CompareView {
     this.drawCurves();
     const counts = new Map();
     for (const { change } of pairs) counts.set(change, (counts.get(change) ?? 0) + 1);
-    const show = this.query.get("show") ?? "";
+    const show = counts.has(this.query.get("show")) ? this.query.get("show") : "";
     const choice = (kind, label, hint, number) =>
       el(
         "button",
@@ -103,7 +103,7 @@ export class CompareView {
       ),
     );
     if (focused >= 0) this.counts.children[focused]?.focus();
-    const shown = show ? pairs.filter(({ change }) => change === show) : pairs;
+    const shown = pairsOf(pairs, show);
     this.status.textContent = pairs.length
       ? `${count(shown.length)} of ${count(pairs.length)} questions`
       : "These two sides have no question in common.";
@@ -302,8 +302,7 @@ export class PairView {
     this.title = "Compared question";
     const given = new URLSearchParams(query);
     const { first, second } = chosenSides(app.store, query);
-    const show = given.get("show");
-    const pairs = pairSides(first, second).pairs.filter(({ change }) => !show || change === show);
+    const pairs = pairsOf(pairSides(first, second).pairs, given.get("show"));
     const place = pairs.findIndex(({ id }) => id === given.get("id"));
     const to = (other) => {
       if (place < 0 || !pairs[other]) return null;

@@ -48,6 +48,12 @@ export function pairSides(first, second) {
   return { pairs, onlyFirst: a.size - pairs.length, onlySecond: b.size - pairs.length };
 }
 
+/** The pairs with one kind of change, or all if there is none of it. */
+export function pairsOf(pairs, change) {
+  const found = pairs.filter((pair) => pair.change === change);
+  return found.length ? found : pairs;
+}
+
 function questionOf({ source }, rows) {
   return source.textAt("question", rows[0]);
 }

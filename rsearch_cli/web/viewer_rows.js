@@ -113,6 +113,7 @@ function nextSort(sort, key) {
 
 /** The columns with anything in them: of a phase, or of all rows if it is "". */
 function rowColumns(source, phase, narrow) {
+  const known = source.knownIn(phase);
   const number = (key, title, width, format = fixed) => ({
     key,
     title,
@@ -137,7 +138,11 @@ function rowColumns(source, phase, narrow) {
     text("said", "Answer", 11),
     { ...number("reward", "Reward", narrow ? 5.5 : 8), cell: (row) => rewardCell(source, row) },
     number("answer", "Answer score", 7),
-    number("em", "EM", narrow ? 3.25 : 4),
+    {
+      ...number("em", "EM", narrow || known.has("reward") ? 4 : 6),
+      cell: (row) =>
+        (known.has("reward") ? null : unscoredTag(source, row)) ?? fixed(source.numberAt("em", row)),
+    },
     number("f1", "F1", 4),
     number("judge", "Judge", 4.5),
     { ...number("valid", "Plan", 5.5), name: "", cell: (row) => validCell(source.numberAt("valid", row)) },
@@ -150,7 +155,6 @@ function rowColumns(source, phase, narrow) {
     text("phase", "Phase", 7.5),
     text("stop", "End", 4.75),
   ];
-  const known = source.knownIn(phase);
   return all.filter(
     ({ key }) => known.has(key) && (!narrow || ["step", "question", "reward", "em"].includes(key)),
   );
@@ -162,10 +166,14 @@ function textCell(text) {
 
 function rewardCell(source, row) {
   const reward = source.numberAt("reward", row);
-  if (reward === null) return isUnscored(source, row) ? el("span", { class: "tag warn" }, "unscored") : "–";
+  if (reward === null) return unscoredTag(source, row) ?? "–";
   const bar = el("span", { class: "bar", "aria-hidden": "true" }, el("span", { class: "fill" }));
   bar.firstChild.style.width = `${Math.min(Math.max(reward, 0), 1) * 100}%`;
   return [bar, fixed(reward)];
+}
+
+function unscoredTag(source, row) {
+  return isUnscored(source, row) ? el("span", { class: "tag warn" }, "unscored") : null;
 }
 
 function validCell(valid) {

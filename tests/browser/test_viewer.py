@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from stored_rows import prediction, rollout, store_run
 from rsearch_cli.evaluation.comparison import compare
 from rsearch_cli.evaluation.result import EvalResult
 from rsearch_cli.recipe.loading import load_recipe
+from rsearch_cli.runs.jsonl import append_rows
 from rsearch_cli.viewer.collection import Collection
 from rsearch_cli.viewer.html_file import assemble_page, write_file
 from rsearch_cli.workflows.train import train
@@ -187,7 +189,9 @@ def test_group_shows_every_completion_with_its_advantage(
         assert re.search(r"\+\d", best.locator(".signed-bar-row").inner_text())
 
 
-def test_comparison_flips_what_python_flips(open_page: Callable[..., Any], run: Path, file: str):
+def test_comparison_flips_what_python_flips(
+    open_page: Callable[..., Any], check_axe: Any, run: Path, file: str
+):
     names = ("before-greedy", "after-greedy")
     sides = [
         [EvalResult.from_json(row) for row in read_rows(run / f"predictions/{name}.jsonl")]
@@ -212,9 +216,35 @@ def test_comparison_flips_what_python_flips(open_page: Callable[..., Any], run: 
     page.locator("table.rows tbody a").first.click()
     page.wait_for_selector(".pair-side")
     assert page.locator(".pair-side").count() == 2
+    check_axe(page)
     page.go_back()
     page.get_by_role("button", name="Swap A and B").click()
     assert cells(page, 0).count("▲ gained") == len(expected["lost"])
+
+
+def test_two_runs_are_compared(open_page: Callable[..., Any], tmp_path: Path):
+    scores = {"one": [1.0, 0.0, 0.0, 1.0, 1.0], "two": [0.0, 1.0, 1.0, 1.0]}
+    folders = []
+    for name, ems in scores.items():
+        answers = [prediction(f"q{i}", em) for i, em in enumerate(ems)]
+        folders.append(store_run(tmp_path / name, [rollout(1)], after_greedy=answers))
+        append_rows(folders[-1] / "metrics.jsonl", [{"step": 1, "reward": 0.5}])
+    page = open_page(f"{as_file(tmp_path / 'two.html', *folders)}#/compare")
+    labels = [
+        box.evaluate("e => e.selectedOptions[0].label") for box in page.locator("main select").all()
+    ]
+    assert labels == ["one · after-greedy", "two · after-greedy"]
+    assert cells(page, 0) == ["▼ lost", "▲ gained", "▲ gained", "same"]
+    assert "1 only in A" in page.locator(".compare-head").inner_text()
+    assert page.get_by_role("slider", name="Reward in training").is_visible()
+    page.get_by_role("button", name="Gained 2").click()
+    assert cells(page, 0) == ["▲ gained", "▲ gained"]
+    page.locator("table.rows tbody tr:not(.spacer)").first.locator("td").nth(2).click()
+    page.get_by_text("1 of 2").wait_for()
+    page.get_by_role("link", name="All questions").click()
+    assert cells(page, 0) == ["▲ gained", "▲ gained"]
+    page.locator("main select").first.select_option("0:train")
+    page.get_by_text("1 of 1 questions").wait_for()
 
 
 def test_keyboard_alone(open_page: Callable[..., Any], file: str):
@@ -310,6 +340,12 @@ def test_hostile_texts_stay_inert(open_page: Callable[..., Any], tmp_path: Path,
     more = page.get_by_role("button", name="Show all").first
     more.wait_for()
     assert page.evaluate("document.body.innerText.length") < 200_000
+    more.click()
+    length = "document.querySelector('main').textContent.length"
+    deadline = time.monotonic() + 30
+    while page.evaluate(length) < len(huge):
+        assert time.monotonic() < deadline
+    fits_width(page)
     page.goto(f"{file}#/0/row/7")
     page.wait_for_selector(".transcript")
     text = page.locator("main").inner_text()
