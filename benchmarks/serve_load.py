@@ -4,9 +4,10 @@ Run `python benchmarks/serve_load.py` in a checkout where rsearch is installed; 
 three minutes on two cores. A server of its own answers with the built-in model, over loopback.
 Each question is asked alone, one after another; then 64 clients ask them all the time for 60 s;
 then each is asked alone again, so that other load on the machine falls on both. Every answer is
-compared with the answer to the same question asked alone. The last line on stdout is one JSON
-object, which `--output` also writes to a file; the exit code is 1 if a request was lost or mixed
-up, or if the ratio is below `--least-ratio`.
+compared with the answer to the same question asked alone. At the end, SIGTERM comes while all
+clients ask: what the server has accepted must be answered whole. The last line on stdout is one
+JSON object, which `--output` also writes to a file; the exit code is 1 if a request was lost, mixed
+up or cut off, or if the ratio is below `--least-ratio`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -35,6 +37,10 @@ from served_agent import ServedAgent, serve_agent
 
 TIMEOUT = 300.0
 MOST_REQUESTS = 100_000
+STOP_AFTER = 5.0
+REFUSALS = ("ValueError: status 503", "ConnectError", "ReadError", "RemoteProtocolError: Server d")
+"""How errors begin of requests that were not accepted: they were answered with 503, or they were on
+their way as the server closed its connections, and got no byte of a response."""
 
 
 @dataclass(slots=True)
@@ -83,12 +89,13 @@ def main() -> None:
         waiting = f"--max-waiting={args.clients}"
         with serve_agent(waiting, world=(), environment=environment) as server:
             result = asyncio.run(measure(server, questions, args))
-            result["exit_code"] = server.stop()
+            result["stopped"] = asyncio.run(stop_under_load(server, questions, args.clients))
     line = json.dumps(result)
     print(line)
     if args.output is not None:
         args.output.write_text(line + "\n", encoding="utf-8")
-    good = not result["lost"] and not result["mixed_up"] and result["exit_code"] == 0
+    stopped = result["stopped"]
+    good = not (result["lost"] or result["mixed_up"] or stopped["cut_off"] or stopped["exit_code"])
     sys.exit(0 if good and result["ratio"] >= args.least_ratio else 1)
 
 
@@ -164,6 +171,49 @@ def report(
         "memory_mib": settled[0],
         "memory_growth_mib": growth,
     }
+
+
+async def stop_under_load(
+    server: ServedAgent, questions: Sequence[str], clients: int
+) -> dict[str, int | float]:
+    """SIGTERM while all clients ask: what was accepted is answered whole, the rest is refused."""
+    errors: list[str] = []
+    answered_at: list[float] = []
+    limits = httpx.Limits(max_connections=clients)
+    transport = httpx.AsyncHTTPTransport(limits=limits)
+    async with httpx.AsyncClient(
+        base_url=server.url, timeout=TIMEOUT, transport=transport, trust_env=False
+    ) as http:
+
+        async def ask_until_refused(number: int) -> None:
+            figures = Figures()
+            while not figures.errors:
+                await ask(http, questions[number % len(questions)], True, figures)
+                answered_at.extend([time.perf_counter()] * (not figures.errors))
+            errors.extend(figures.errors)
+
+        asking = [asyncio.create_task(ask_until_refused(number)) for number in range(clients)]
+        await asyncio.sleep(STOP_AFTER)
+        stopped_at = time.perf_counter()
+        server.process.send_signal(signal.SIGTERM)
+        await asyncio.gather(*asking)
+        exit_code = await asyncio.to_thread(server.process.wait, TIMEOUT)
+    seconds = time.perf_counter() - stopped_at
+    cut_off = [error for error in errors if not error.startswith(REFUSALS)]
+    for error in cut_off[:5]:
+        say(error)
+    found = {
+        "answered_after": sum(moment > stopped_at for moment in answered_at),
+        "refused": len(errors) - len(cut_off),
+        "cut_off": len(cut_off),
+        "seconds": round(seconds, 1),
+        "exit_code": exit_code,
+    }
+    print(
+        f"SIGTERM under load: {found['answered_after']} answered after it, {found['refused']} "
+        f"refused, {found['cut_off']} cut off; ended after {seconds:.1f} s with code {exit_code}"
+    )
+    return found
 
 
 async def ask_in_turn(http: httpx.AsyncClient, questions: Sequence[str], stream: bool) -> Figures:
