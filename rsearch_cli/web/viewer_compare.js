@@ -5,7 +5,6 @@ import { count, figure, fixed, line, signed } from "./viewer_dom.js";
 import { LineChart } from "./viewer_chart.js";
 import { outcome, questionHead, searches, transcript } from "./viewer_detail.js";
 import { CHANGES, chosenSides, meanOf, pairSides, pairsOf } from "./viewer_pairs.js";
-import { isTrained } from "./viewer_trajectory.js";
 import { VirtualTable } from "./viewer_table.js";
 
 const MEANS = {
@@ -382,7 +381,7 @@ export class PairView {
         : null,
       outcome(source, row, detail),
       searches(detail),
-      transcript(detail, { trained: isTrained(source, row) }),
+      transcript(detail),
     );
   }
 }

@@ -193,11 +193,13 @@ function passageItem(passage) {
   );
 }
 
-/** What the policy wrote, which is trained, and what the system inserted, which is not. */
-export function transcript(detail, { trained }) {
+/** What the policy wrote and what the system inserted, and whether it was trained. */
+export function transcript(detail) {
+  const isRollout = detail.reward !== null;
+  const trained = detail.trained === false ? ", not trained" : ", trained";
   const words = {
-    model: trained ? "Policy, trained" : "Policy",
-    system: trained ? "Inserted, not trained" : "Inserted",
+    model: `Policy${isRollout ? trained : ""}`,
+    system: `Inserted${isRollout ? ", not trained" : ""}`,
   };
   const shown = detail.segments.filter((segment) => segment.text !== "");
   return el(

@@ -233,7 +233,7 @@ function tilesOf(source) {
   if (reward?.length)
     tiles.push(tile("Reward, last step", fixed(reward.at(-1)), `first step ${fixed(reward[0])}`));
   if (curves.step.length) {
-    const planned = source.settings["train.max_steps"];
+    const planned = source.settings[source.settings.stage === "sft" ? "sft.max_steps" : "train.max_steps"];
     tiles.push(
       tile("Steps", count(curves.step.at(-1)), planned > curves.step.at(-1) ? `of ${count(planned)}` : null),
     );

@@ -5,11 +5,6 @@ import { count, figure, line, signed } from "./viewer_dom.js";
 import { readFilter } from "./viewer_filter.js";
 import { outcome, questionHead, searches, transcript } from "./viewer_detail.js";
 
-/** Whether a row is a rollout of the training. */
-export function isTrained(source, row) {
-  return source.textAt("phase", row) === "train";
-}
-
 /** The view at #/SOURCE/row/ROW?FILTER; the filter says what the next one is. */
 export class TrajectoryView {
   constructor(app, source, row, query) {
@@ -53,7 +48,6 @@ export class TrajectoryView {
 
   draw(detail) {
     const { source, row } = this;
-    const trained = isTrained(source, row);
     return el(
       "div",
       {},
@@ -62,7 +56,7 @@ export class TrajectoryView {
       el(
         "div",
         { class: "two-columns" },
-        el("div", {}, el("h2", {}, "Transcript"), transcript(detail, { trained })),
+        el("div", {}, el("h2", {}, "Transcript"), transcript(detail)),
         el("div", { class: "side" }, outcome(source, row, detail), searches(detail)),
       ),
     );
@@ -241,7 +235,7 @@ export class GroupView {
         el("b", { class: "number" }, signed(advantage)),
       ),
       outcome(source, rows[0], detail, { advantage: false }),
-      transcript(detail, { trained: true }),
+      transcript(detail),
     );
   }
 }
