@@ -314,6 +314,7 @@ function setUp() {
   byId("open-help").addEventListener("click", () => byId("help").showModal());
   byId("delete-all").addEventListener("click", () => forget(null));
   document.addEventListener("keydown", onKey);
+  window.addEventListener("pagehide", () => keep(conversation));
   window.addEventListener("scroll", () => {
     const left = document.documentElement.scrollHeight - window.innerHeight - window.scrollY;
     stickToEnd = left < 120;

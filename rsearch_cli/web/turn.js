@@ -70,9 +70,11 @@ function addThought(turn, text) {
   else turn.steps.push({ kind: "thought", text: text.replace(/^\n+/, "") });
 }
 
-/** The messages that give the agent the conversation so far. */
+const TURNS_SENT = 20;
+
+/** The messages that give the agent the last turns of a conversation. */
 export function messagesFor(turns, question) {
-  const answered = turns.filter((turn) => turn.outcome === "done" && turn.answer);
+  const answered = turns.filter((turn) => turn.outcome === "done" && turn.answer).slice(-TURNS_SENT);
   return [
     ...answered.flatMap((turn) => [
       { role: "user", content: turn.question },

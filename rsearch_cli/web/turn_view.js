@@ -131,7 +131,9 @@ export class TurnView {
     this.end.replaceChildren();
     this.steps.forEach(({ text }) => text?.fold(FOLDED_THOUGHT));
     if (turn.outcome === "done" || turn.answer) this.answerElement.append(answerView(turn, actions));
-    if (turn.outcome === "stopped") this.end.append(el("p", { class: "note warn" }, "Stopped."));
+    if (turn.outcome === "stopped") {
+      this.end.append(el("div", { class: "note warn" }, el("p", {}, "Stopped."), retryButton(turn, actions)));
+    }
     if (turn.outcome === "failed") this.end.append(failureView(turn, actions));
     if (turn.final === null) return;
     const sources = sourcesView(turn, actions);
@@ -161,8 +163,13 @@ function failureView(turn, actions) {
     { class: "note bad failure" },
     el("p", {}, title, wait === null ? null : ` Try again in ${wait} s.`),
     detail ? foreignStart(detail, "p", { class: "small foreign" }) : null,
-    el("button", { type: "button", class: "button retry", onclick: () => actions.retry(turn) }, "Try again"),
+    retryButton(turn, actions),
   );
+}
+
+function retryButton(turn, actions) {
+  const name = turn.outcome === "stopped" ? "Ask again" : "Try again";
+  return el("button", { type: "button", class: "button retry", onclick: () => actions.retry(turn) }, name);
 }
 
 function copyButton(name, copy) {

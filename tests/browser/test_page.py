@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
+import httpx
 import pytest
-from served_agent import ServedAgent
+from openai_chat import API_KEY, ChatServer
+from served_agent import ServedAgent, serve_agent
 
 QUESTION = "Who founded Nasvan Press?"
 ANSWER = "Klisus Nasgal"
@@ -225,3 +229,57 @@ def test_the_request_is_the_one_of_openai(page: Any) -> None:
         [TWO_HOPS],
     ]
     assert [body["rsearch"]["follow_up"] for body in sent] == [True, True, False]
+
+
+def test_follow_ups_and_long_answers_come_from_the_writer(new_page: Callable[..., Any]) -> None:
+    rewritten = "Where was Klisus Nasgal born?"
+    paragraph = "Nasvan Press was founded by Klisus Nasgal [1]. He was a famous sailor [1]."
+
+    def write(body: Any) -> str:
+        return paragraph if "Write a paragraph" in str(body["messages"]) else rewritten
+
+    with ChatServer(grade=write) as writer:
+        endpoint = f"--set=dialogue.endpoint.url={writer.base_url}"
+        settings = ("--set=dialogue.writer=endpoint", endpoint)
+        with serve_agent(*settings, environment={"OPENAI_API_KEY": API_KEY}) as served:
+            page = new_page()
+            page.goto(served.url)
+            page.select_option("#style", "paragraph")
+            turn = ask(page, QUESTION)
+            sentences = turn.locator(".paragraph .sentence").all_inner_texts()
+            assert sentences == [
+                f"Nasvan Press was founded by {ANSWER}.",
+                "He was a famous sailor.",
+            ]
+            assert turn.locator(".unsupported").inner_text() == "He was a famous sailor."
+            page.select_option("#style", "short")
+            second = ask(page, "Where was he born?")
+            assert second.locator(".asked-as").inner_text() == f"Asked as: {rewritten}"
+            page.uncheck("#follow-up")
+            assert ask(page, rewritten).locator(".asked-as").is_hidden()
+
+
+def test_a_model_without_a_writer_says_so(page: Any) -> None:
+    ask(page, QUESTION)
+    page.select_option("#style", "paragraph")
+    turn = ask(page, "Where was he born?")
+    assert turn.locator(".asked-as").inner_text().startswith("Asked as typed: ")
+    assert turn.locator(".paragraph-note").inner_text().startswith("No paragraph: ")
+
+
+def test_stop_frees_the_place_on_the_server(served_agent: ServedAgent, page: Any) -> None:
+    """Others keep the server busy, so that there is time to stop."""
+    cancelled = 'rsearch_questions_total{outcome="cancelled"}'
+    before = served_agent.metric(cancelled)
+    body = {"model": "builtin:nano", "messages": [{"role": "user", "content": TWO_HOPS}]}
+    post = partial(httpx.post, f"{served_agent.url}/v1/chat/completions", trust_env=False)
+    with ThreadPoolExecutor(60) as pool:
+        others = [pool.submit(post, json=body, timeout=120) for _ in range(60)]
+        page.fill("#question", QUESTION)
+        page.keyboard.press("Enter")
+        page.locator(".working").get_by_text("Waiting for the agent").wait_for()
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="Ask again").wait_for()
+        assert {other.result().status_code for other in others} == {200}
+    served_agent.wait_until_idle()
+    assert served_agent.metric(cancelled) == before + 1
