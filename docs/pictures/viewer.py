@@ -17,9 +17,9 @@ from rsearch_cli.viewer.collection import Collection
 from rsearch_cli.viewer.html_file import write_file
 
 HERE = Path(__file__).parent
-SIZES = {"overview": 790, "table": 560, "trajectory": 660, "group": 720}
+SIZES = {"overview": 640, "table": 440, "trajectory": 620, "group": 700}
 """Height of each picture."""
-WIDTH = 1180
+WIDTH = 1080
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 // A run or an evaluation at a glance: headline figures, scores, curves, settings.
 
-import { el } from "./text.js";
+import { el, visible } from "./text.js";
 import { count, figure, fixed, line, signed } from "./viewer_dom.js";
 import { LineChart } from "./viewer_chart.js";
 import { interval, percent, scoreTables } from "./viewer_scores.js";
@@ -20,14 +20,16 @@ const CHARTS = [
   ["Spend", "USD", ["spend/usd", "spend/saved_usd"]],
   ["Searches", "per step", ["searches", "calls/search", "cache_hits/search"]],
   ["Failures", "per step", ["failed/search", "failed/judge", "unscored"]],
+  ["Gradient norm", "", ["grad_norm"]],
+  ["Loss", "", ["loss"]],
   [
     "Seconds",
     "per step",
     ["seconds/step", "seconds/generate", "seconds/update", "seconds/search", "seconds/reward"],
   ],
-  ["Gradient norm", "", ["grad_norm"]],
-  ["Loss", "", ["loss"]],
 ];
+// Shares of counts that are shown.
+const DERIVED = /^failed_share\//;
 const VALIDATION = ["em", "f1", "judge", "title_recall", "plan_valid", "format_valid", "reward"];
 const MOST_SERIES = 6;
 
@@ -44,6 +46,11 @@ export class OverviewView {
     this.tiles = el("ul", { class: "tiles" });
     this.tables = el("div", { class: "score-tables" });
     this.grid = el("div", { class: "chart-grid" });
+    this.hint = el(
+      "p",
+      { class: "small muted" },
+      "A click or Enter on a point opens the trajectories of its step.",
+    );
     this.zero = el("p", { class: "small muted zero" });
     this.curves = el(
       "section",
@@ -53,7 +60,7 @@ export class OverviewView {
         { class: "section-head" },
         el("h2", {}, "Curves"),
         el("label", { class: "check" }, this.smooth, "Smooth"),
-        el("p", { class: "small muted" }, "A click or Enter on a point opens the trajectories of its step."),
+        this.hint,
       ),
       this.grid,
       this.zero,
@@ -85,42 +92,25 @@ export class OverviewView {
   }
 
   drawCharts() {
-    const drawn = [];
-    const zero = [];
-    const show = (title, unit, steps, series, onstep) => {
-      if (series.every(({ values }) => values.every((value) => !value)))
-        return zero.push(...series.map(({ label }) => label));
+    const charts = chartsOf(this.source);
+    const measured = charts.filter(({ series }) => series.some(({ values }) => values.some(Boolean)));
+    const elements = measured.map(({ title, unit, steps, series, leads }) => {
+      const onstep = leads ? (step) => this.openStep(step) : null;
       const chart = this.charts.get(title) ?? new LineChart(title, { unit, onstep });
       this.charts.set(title, chart);
       chart.set(steps, series, this.smooth.checked);
-      drawn.push(chart.element);
-    };
-    const { curves, validations } = this.source;
-    const open = (step) => this.openStep(step);
-    if (curves.step.length)
-      for (const [title, unit, names] of CHARTS) {
-        const series = chartSeries(curves.series, names);
-        if (series.length) show(title, unit, curves.step, series, open);
-        if (title.startsWith("Reward") && validations.length) {
-          const scores = Object.fromEntries(
-            VALIDATION.map((name) => [name, validations.map((row) => row[name] ?? null)]),
-          );
-          show(
-            "Validation",
-            "",
-            validations.map((row) => row.step),
-            chartSeries(scores, VALIDATION),
-            null,
-          );
-        }
-      }
-    if (
-      drawn.length !== this.grid.children.length ||
-      drawn.some((element, i) => element !== this.grid.children[i])
-    )
-      this.grid.replaceChildren(...drawn);
-    this.zero.textContent = zero.length ? `Zero at every step: ${zero.join(", ")}.` : "";
-    this.curves.hidden = !drawn.length;
+      return chart.element;
+    });
+    const drawn = [...this.grid.children];
+    // A chart that is moved loses the focus.
+    if (elements.length !== drawn.length || elements.some((element, i) => element !== drawn[i]))
+      this.grid.replaceChildren(...elements);
+    const zero = charts.filter((chart) => !measured.includes(chart)).flatMap(({ series }) => series);
+    this.zero.textContent = zero.length
+      ? `Zero at every step: ${zero.map(({ label }) => label).join(", ")}.`
+      : "";
+    this.hint.hidden = !measured.some(({ leads }) => leads);
+    this.curves.hidden = !measured.length;
   }
 
   openStep(step) {
@@ -144,8 +134,33 @@ export class OverviewView {
   }
 }
 
-/** The series of a chart that were measured. */
-export function chartSeries(all, names) {
+function chartsOf({ curves, validations, columns }) {
+  const steps = curves.step;
+  const leads = Boolean(columns.step);
+  const rest = new Set(Object.keys(curves.series));
+  const charts = CHARTS.map(([title, unit, names]) => {
+    const series = chartSeries(curves.series, names);
+    for (const { name } of series) rest.delete(name);
+    return { title, unit, steps, series, leads };
+  });
+  for (const name of rest)
+    if (!DERIVED.test(name))
+      charts.push({
+        title: capitalised(seriesLabel(name)),
+        unit: "",
+        steps,
+        series: chartSeries(curves.series, [name]),
+        leads,
+      });
+  const scores = Object.fromEntries(
+    VALIDATION.map((name) => [name, validations.map((row) => row[name] ?? null)]),
+  );
+  const validation = { title: "Validation", unit: "", steps: validations.map((row) => row.step) };
+  charts.splice(1, 0, { ...validation, series: chartSeries(scores, VALIDATION), leads: false });
+  return charts.filter((chart) => chart.steps.length && chart.series.length);
+}
+
+function chartSeries(all, names) {
   const wanted = new Set();
   for (const name of names) {
     if (!name.endsWith("/")) wanted.add(name);
@@ -154,7 +169,11 @@ export function chartSeries(all, names) {
   return [...wanted]
     .filter((name) => all[name]?.some((value) => value !== null))
     .slice(0, MOST_SERIES)
-    .map((name) => ({ label: seriesLabel(name), values: all[name] }));
+    .map((name) => ({ name, label: seriesLabel(name), values: all[name] }));
+}
+
+function capitalised(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 function seriesLabel(name) {
@@ -169,8 +188,21 @@ function seriesLabel(name) {
     "cache_hits/search": "from the cache",
     "repeated/tags": "repeated tags",
     "repeated/ngrams": "repeated words",
+    "calls/judge": "calls of the judge",
+    "cache_hits/judge": "verdicts from the cache",
+    "oom/halved": "batches halved for memory",
+    em: "exact match",
+    f1: "F1",
+    plan_valid: "valid plans",
+    format_valid: "valid format",
+    grad_norm: "gradient norm",
   };
-  return words[name] ?? name.replace(/^(reward|seconds)\//, "").replaceAll("_", " ");
+  return (
+    words[name] ??
+    visible(name)
+      .replace(/^(reward|seconds)\//, "")
+      .replaceAll("_", " ")
+  );
 }
 
 function factsOf(source) {
