@@ -50,6 +50,35 @@ class PrefixCache:
     def __init__(self) -> None:
         self._kept: _Kept | None = None
 
+    @property
+    def size(self) -> int:
+        """Number of rows that are kept."""
+        return len(self._kept.rows) if self._kept else 0
+
+    def clear(self) -> None:
+        """Free the memory."""
+        self._kept = None
+
+    @classmethod
+    def join(cls, caches: Sequence[PrefixCache]) -> PrefixCache:
+        """Move the rows of several caches into one, in order; the caches are empty afterwards."""
+        import torch
+
+        joint = cls()
+        kept = [cache._kept for cache in caches if cache._kept is not None]
+        for cache in caches:
+            cache.clear()
+        if not kept:
+            return joint
+        width = max(part.mask.shape[1] for part in kept)
+        for parts in zip(*(part.past.layers for part in kept), strict=True):
+            layer = parts[0]
+            layer.keys = torch.cat([_widen(part.keys, width, dim=-2) for part in parts])
+            layer.values = torch.cat([_widen(part.values, width, dim=-2) for part in parts])
+        mask = torch.cat([_widen(part.mask, width, dim=-1) for part in kept])
+        joint._kept = _Kept(kept[0].past, mask, tuple(row for part in kept for row in part.rows))
+        return joint
+
     def resume(self, contexts: Sequence[Sequence[int]], pad: int) -> Inputs | None:
         """Return the new part of contexts that continue kept rows, with the past of these rows.
 
@@ -111,6 +140,15 @@ def pad_left(contexts: Sequence[Sequence[int]], pad: int, device: Any) -> Inputs
     ids = [[pad] * (width - len(c)) + list(c) for c in contexts]
     mask = [[0] * (width - len(c)) + [1] * len(c) for c in contexts]
     return Inputs(torch.tensor(ids, device=device), torch.tensor(mask, device=device))
+
+
+def _widen(columns: Any, width: int, dim: int) -> Any:
+    """Add columns of zeros on the left."""
+    import torch
+
+    shape = list(columns.shape)
+    shape[dim] = width - shape[dim]
+    return torch.cat([columns.new_zeros(shape), columns], dim=dim) if shape[dim] else columns
 
 
 def _match(contexts: Sequence[Sequence[int]], rows: Sequence[tuple[int, ...]]) -> list[int] | None:

@@ -1,7 +1,8 @@
 """Requests on local weights: those that are ready for their next turn share a batch.
 
-One thread generates. A turn ends at the next tag; then requests with a plan are searched for while
-the others are generated, finished ones leave, and those that have come meanwhile join.
+One thread generates. A turn ends when each row has reached its next tag; then requests with a plan
+are searched for while others are generated, finished ones leave, and those that have come meanwhile
+are next.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TypeVar
 from rsearch_cli.errors import OutOfMemory
 from rsearch_cli.policy.generation import Generation
 from rsearch_cli.policy.local import LocalPolicy
+from rsearch_cli.policy.prefix_cache import PrefixCache
 from rsearch_cli.rollout.answer import AgentAnswer
 from rsearch_cli.rollout.state import PendingSearch, RolloutState, count_fitting
 from rsearch_cli.rollout.turns import halve
@@ -32,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 IN_FLIGHT = 2
 """Requests in work per row of a batch: some are searched for while as many others generate."""
+
+GATHER_SECONDS = 0.02
+"""How long a batch waits for searches if more requests are searched for than are ready."""
 
 # Threads that wait for a server which rewrites questions and writes paragraphs.
 _WRITERS = 8
@@ -57,6 +62,7 @@ class BatchWorker:
         self._halved_to: int | None = None
         self._steps = JobSteps(agent)
         self._jobs: list[Job] = []
+        self._caches: list[PrefixCache] = []
         self._writers = ThreadPoolExecutor(_WRITERS, "serving-writer")
         self._thread = threading.Thread(target=self._run, name="serving", daemon=True)
         self._thread.start()
@@ -70,6 +76,7 @@ class BatchWorker:
         while not self._queue.closed or self._jobs:
             with self._queue.changed:
                 self._queue.changed.wait_for(self._has_work)
+                self._queue.changed.wait_for(self._is_worth_a_batch, GATHER_SECONDS)
                 tickets = self._queue.take(self._room)
             try:
                 self._step(tickets)
@@ -102,6 +109,12 @@ class BatchWorker:
             or any(job.ticket.is_over for job in self._jobs)
         )
 
+    def _is_worth_a_batch(self) -> bool:
+        """Whether most requests are ready; more rows cost little more than one."""
+        pending = sum(job.waits_for is not None and not job.waits_for.done() for job in self._jobs)
+        new = min(self._queue.waiting, self._room)
+        return self._queue.closed or 2 * pending <= len(self._jobs) + new
+
     def _open(self, job: Job) -> None:
         """Start a request; its question is rewritten first if it follows others."""
         if self._steps.needs_condensing(job):
@@ -125,20 +138,27 @@ class BatchWorker:
                         then()
 
     def _choose(self) -> list[Job]:
-        """Return the oldest requests that are ready, as many as fit into a batch."""
+        """Return the requests for the next batch: those in the round of the oldest that is ready.
+
+        A turn lasts until its longest text is written. Plans are longer than answers, so requests
+        in different rounds would wait for each other.
+        """
         ready = [job for job in self._jobs if job.waits_for is None]
         if not ready:
             return []
+        searches = len(_state(ready[0]).rounds)
+        ready = [job for job in ready if len(_state(job).rounds) == searches]
         states = [_state(job) for job in ready]
         tokens = self._agent.recipe.rollout.micro_batch_tokens
         return ready[: count_fitting(states, self._rows, tokens)]
 
-    def _generate(self, batch: Sequence[Job]) -> None:
+    def _generate(self, batch: list[Job]) -> None:
         """Generate the next turn of some requests, and start what follows it."""
         turns = self._steps.turns
+        cache = self._take_cache(batch)
         rows = [turns.row(_state(job), job.sampling, _is_over(job)) for job in batch]
         try:
-            generations = self._policy.generate_rows(rows)
+            generations = self._policy.generate_rows(rows, cache)
         except OutOfMemory as error:
             self._halve(batch, error)
             return
@@ -149,13 +169,34 @@ class BatchWorker:
         counters.batches += 1
         counters.rows += len(batch)
         counters.largest_batch = max(counters.largest_batch, len(batch))
-        for job, generation in zip(batch, generations, strict=True):
+        self._limit_caches()
+        for row, (job, generation) in enumerate(zip(batch, generations, strict=True)):
+            job.cache, job.row = cache, row
             if not job.ticket.is_over:
                 with self._isolating(job):
                     self._record(job, generation)
 
+    def _take_cache(self, batch: list[Job]) -> PrefixCache | None:
+        """Return the keys and values of a batch, and bring its rows into their order."""
+        if not self._agent.recipe.rollout.reuse_cache:
+            return None
+        caches = list(dict.fromkeys(job.cache for job in batch if job.cache is not None))
+        batch.sort(key=lambda job: (caches.index(job.cache) if job.cache else -1, job.row))
+        cache = caches[0] if len(caches) == 1 else PrefixCache.join(caches)
+        if cache not in self._caches:
+            self._caches.append(cache)
+        return cache
+
+    def _limit_caches(self) -> None:
+        """Drop the oldest keys and values beyond those of the requests that may be in work."""
+        self._caches = [cache for cache in self._caches if cache.size]
+        while sum(cache.size for cache in self._caches) > IN_FLIGHT * self._rows:
+            self._caches.pop(0).clear()
+
     def _halve(self, batch: Sequence[Job], error: OutOfMemory) -> None:
         settings = self._agent.recipe.rollout
+        while self._caches:
+            self._caches.pop().clear()
         try:
             self._halved_to = halve(len(batch), len(batch), self._halved_to, settings, error)
         except OutOfMemory as final:

@@ -10,6 +10,7 @@ from typing import Any
 
 from rsearch_cli.errors import ServiceFailure
 from rsearch_cli.policy.generation import Sampling
+from rsearch_cli.policy.prefix_cache import PrefixCache
 from rsearch_cli.rollout.answer import AgentAnswer
 from rsearch_cli.rollout.events import Asked, EventWriter
 from rsearch_cli.rollout.state import RolloutState
@@ -32,6 +33,8 @@ class Job:
         state: Its rollout, once that is known.
         waits_for: Work elsewhere that it needs next, or None if it is its turn to generate.
         then: What to do when that work is done.
+        cache: Keys and values of the batch that it was last generated in, or None.
+        row: Its row in that batch.
     """
 
     ticket: Ticket
@@ -41,6 +44,8 @@ class Job:
     state: RolloutState | None = None
     waits_for: Future[Any] | None = None
     then: Callable[[], None] | None = None
+    cache: PrefixCache | None = None
+    row: int = 0
 
     @property
     def writer(self) -> EventWriter | None:

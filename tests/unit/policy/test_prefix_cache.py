@@ -130,3 +130,38 @@ def test_a_model_with_sliding_windows_keeps_nothing(tiny_policy):
     written = policy.generate_ids(prompts, ["</search>"], [6] * 4, cache=cache)
     contexts = [[*p, *g.token_ids, 5] for p, g in zip(prompts, written, strict=True)]
     assert cache.resume(contexts, pad=0) is None
+
+
+def test_rows_of_several_caches_go_on_together(nano_policy, monkeypatch):
+    plain = converse(nano_policy, None, [[0, 1, 2, 3], [2, 3, 0, 1]])
+    contexts, caches = ask(nano_policy), [PrefixCache(), PrefixCache()]
+    for cache, rows in zip(caches, ([2, 3], [0, 1]), strict=True):
+        written = nano_policy.generate_ids(
+            [contexts[row] for row in rows], ["</search>"], [LIMITS[r] for r in rows], cache=cache
+        )
+        for row, generation in zip(rows, written, strict=True):
+            inserted = nano_policy.encode(RESULTS[row % 2])
+            contexts[row] = contexts[row] + list(generation.token_ids) + inserted
+    assert [cache.size for cache in caches] == [2, 2]
+    joint = PrefixCache.join(caches)
+    assert (joint.size, *(cache.size for cache in caches)) == (4, 0, 0)
+    widths = []
+    generate = nano_policy.model.generate
+
+    def watched(**inputs):
+        widths.append((inputs["input_ids"].shape[1], inputs["past_key_values"] is not None))
+        return generate(**inputs)
+
+    monkeypatch.setattr(nano_policy.model, "generate", watched)
+    order = [2, 3, 0, 1]
+    together = nano_policy.generate_ids(
+        [contexts[row] for row in order], ["</answer>"], [LIMITS[r] for r in order], cache=joint
+    )
+    assert [g.token_ids for g in together] == [plain[row][1] for row in order]
+    longest = max(len(nano_policy.encode(text)) for text in RESULTS)
+    assert widths[0][0] <= longest + 1 and widths[0][1]
+
+
+def test_empty_caches_join_to_an_empty_one():
+    assert PrefixCache.join([PrefixCache(), PrefixCache()]).size == 0
+    assert PrefixCache.join([]).size == 0

@@ -8,6 +8,7 @@ from concurrent.futures import CancelledError, Future
 import pytest
 
 from rsearch_cli.errors import OutOfMemory
+from rsearch_cli.policy.prefix_cache import PrefixCache
 from rsearch_cli.rollout.events import PlanWritten
 from rsearch_cli.serving.engine import ServingEngine
 from rsearch_cli.serving.requests import AskRequest
@@ -21,14 +22,14 @@ class Watched:
         self.batches = []
         self.began, self.go_on = threading.Event(), threading.Event()
         self.go_on.set()
-        self.errors = []
+        self.errors, self.least_rows = [], 1
 
     def __call__(self, rows, cache=None):
         self.batches.append(rows)
         self.began.set()
         assert self.go_on.wait(30)
-        if self.errors and (error := self.errors.pop(0)) is not None:
-            raise error
+        if self.errors and len(rows) >= self.least_rows:
+            raise self.errors.pop()
         return self.generate(rows, cache)
 
 
@@ -50,7 +51,7 @@ def submit_while_held(engine, watched, requests):
     return [ticket.future.result(60) for ticket in tickets]
 
 
-def test_requests_join_when_a_turn_ends_and_rounds_share_a_batch(agent, watched, questions):
+def test_requests_join_when_a_turn_ends(agent, watched, questions):
     alone = [agent.ask(question) for question in questions[:6]]
     watched.batches.clear()
     with ServingEngine(agent, max_batch=8) as engine:
@@ -63,6 +64,24 @@ def test_requests_join_when_a_turn_ends_and_rounds_share_a_batch(agent, watched,
     assert sizes[0] == 1 and max(sizes) >= 5
     assert (counters.batches, counters.rows) == (len(sizes), sum(sizes))
     assert counters.largest_batch == max(sizes)
+
+
+def test_rows_of_a_batch_are_in_the_same_round_and_keep_their_keys(agent, watched, questions):
+    resumed = []
+    resume = PrefixCache.resume
+
+    def spy(cache, contexts, pad):
+        inputs = resume(cache, contexts, pad)
+        resumed.append((len(contexts), inputs is not None))
+        return inputs
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PrefixCache, "resume", spy)
+        with ServingEngine(agent, max_batch=8) as engine:
+            submit_while_held(engine, watched, [AskRequest(question) for question in questions[:5]])
+    assert all(len({tuple(row.stops) for row in rows}) == 1 for rows in watched.batches)
+    plans = sum(count for count, kept in resumed if not kept)
+    assert plans == 5 == sum(count for count, kept in resumed if kept)
 
 
 def test_a_batch_has_no_more_rows_than_it_may(agent, watched, questions):
@@ -83,28 +102,31 @@ def test_a_sampled_request_changes_nothing_for_a_greedy_one(agent, watched, ques
 
 
 def test_out_of_memory_halves_the_batch_once(agent, watched, questions, caplog):
-    watched.errors = [None, OutOfMemory("2 GB")]
+    watched.errors, watched.least_rows = [OutOfMemory("2 GB")], 6
     with ServingEngine(agent, max_batch=8) as engine:
         requests = [AskRequest(question) for question in questions[:7]]
         answers = submit_while_held(engine, watched, requests)
         assert all(answer.answer for answer in answers)
-        failed = len(watched.batches[1])
-        assert failed >= 6
-        assert max(len(rows) for rows in watched.batches[2:]) <= (failed + 1) // 2
+        sizes = [len(rows) for rows in watched.batches]
+        assert sizes.count(6) == 1
+        assert max(sizes[sizes.index(6) + 1 :]) <= 3
         assert "out of memory while generating" in caplog.text
-        watched.errors = [OutOfMemory("2 GB")]
+        watched.errors, watched.least_rows = [OutOfMemory("2 GB")], 1
         again = engine.submit(requests[0])
         assert isinstance(again.future.exception(60), OutOfMemory)
         assert engine.submit(requests[0]).future.result(60).answer
 
 
 def test_a_bug_in_a_batch_ends_that_batch_only(agent, watched, questions, caplog):
-    watched.errors = [None, RuntimeError("an illegal instruction")]
+    watched.errors, watched.least_rows = [RuntimeError("an illegal instruction")], 4
     with ServingEngine(agent, max_batch=8) as engine:
         with pytest.raises(RuntimeError, match="illegal"):
             submit_while_held(engine, watched, [AskRequest(q) for q in questions[:5]])
+        last = engine.submit(AskRequest(questions[0]))
+        assert last.future.result(60).answer
+        assert engine.drain(30) and engine.counters.requests["failed"] == 4
+        assert engine.counters.requests["answered"] == 2
         assert "a request failed unexpectedly" in caplog.text
-        assert engine.submit(AskRequest(questions[0])).future.result(60).answer
 
 
 def test_a_cancelled_row_leaves_the_others_of_its_batch_alone(agent, questions):
