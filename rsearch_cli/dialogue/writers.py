@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from typing import Protocol, TypeVar
 
 from rsearch_cli.errors import OfflineMiss, PolicyError, RecipeValueError, ServiceFailure
+from rsearch_cli.policy.chat_template import Chat
 from rsearch_cli.policy.generation import Context, Policy, Prompt
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.policy.prompts import room_behind
@@ -59,11 +60,11 @@ class Writer(Protocol):
         """Return outside text on one line, without tags and control tokens."""
         ...
 
-    def write(self, drafts: Sequence[str], read: Callable[[str], T]) -> T:
+    def write(self, drafts: Sequence[Chat], read: Callable[[str], T]) -> T:
         """Answer the first of several requests that fits the model's context.
 
         Args:
-            drafts: Equivalent requests, the most complete one first.
+            drafts: Equivalent chats that end in the request, the most complete one first.
             read: Converts the reply, without its thinking; raises `Unusable`.
 
         Raises:
@@ -126,7 +127,7 @@ class PolicyWriter:
         """Return outside text on one line, without tags and control tokens."""
         return neutralise(text, self._policy.forbidden)
 
-    def write(self, drafts: Sequence[str], read: Callable[[str], T]) -> T:
+    def write(self, drafts: Sequence[Chat], read: Callable[[str], T]) -> T:
         """Generate a reply greedily; see `Writer.write`."""
         policy = self._policy
         prompt, most = self._fit(drafts)
@@ -144,12 +145,12 @@ class PolicyWriter:
     def close(self) -> None:
         """Do nothing; the policy is closed by whoever opened it."""
 
-    def _fit(self, drafts: Sequence[str]) -> tuple[Prompt, int]:
+    def _fit(self, drafts: Sequence[Chat]) -> tuple[Prompt, int]:
         """Render the first request that leaves room for a reply; return it with that room."""
         most, settings = self._recipe.dialogue.max_output_tokens, self._recipe.policy
         enough = min(most, settings.max_seq_length // 2)
         for draft in drafts:
-            prompt = self._policy.render([{"role": "user", "content": draft}])
+            prompt = self._policy.render(draft)
             room = room_behind(prompt.tokens, settings)
             if room >= enough:
                 return prompt, min(most, room)
@@ -196,11 +197,11 @@ class EndpointWriter:
         """Return outside text on one line, without tags and control tokens."""
         return neutralise(text)
 
-    def write(self, drafts: Sequence[str], read: Callable[[str], T]) -> T:
+    def write(self, drafts: Sequence[Chat], read: Callable[[str], T]) -> T:
         """Request a greedy reply; see `Writer.write`."""
         if self._client.may_send:
             self._line.check_key("set dialogue.endpoint.url to a server of your own")
-        messages = [{"role": "user", "content": drafts[0]}]
+        messages = drafts[0]
         most = self._settings.max_output_tokens
 
         async def ask() -> Reply:
@@ -251,6 +252,17 @@ class EndpointWriter:
         prices = self._settings.endpoint
         sent = input_tokens * prices.usd_per_million_input_tokens
         return (sent + output_tokens * prices.usd_per_million_output_tokens) / 1e6
+
+
+def make_chat(instructions: str, examples: Sequence[tuple[str, str]], request: str) -> Chat:
+    """Return a chat that shows examples as earlier turns; the instructions open the first one."""
+    turns = [*examples, (request, "")]
+    contents = [text for turn in turns for text in turn][:-1]
+    contents[0] = f"{instructions}\n\n{contents[0]}"
+    return [
+        {"role": ("user", "assistant")[number % 2], "content": text}
+        for number, text in enumerate(contents)
+    ]
 
 
 def check_text(value: object) -> str:

@@ -9,6 +9,7 @@ from rsearch_cli.dialogue.paragraph import read_paragraph, split_sentences, writ
 from rsearch_cli.dialogue.support import find_problem
 from rsearch_cli.dialogue.writers import Unusable
 from rsearch_cli.errors import ServiceFailure
+from rsearch_cli.policy.chat_template import Chat
 from rsearch_cli.protocol.results import neutralise
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.rollout.answer import AgentAnswer
@@ -56,8 +57,8 @@ class Scripted:
     def clean(self, text: str) -> str:
         return neutralise(text)
 
-    def write(self, drafts: Sequence[str], read: Callable[[str], Any]) -> Any:
-        self.drafts = drafts
+    def write(self, drafts: Sequence[Chat], read: Callable[[str], Any]) -> Any:
+        self.drafts = ["\n" + draft[-1]["content"] for draft in drafts]
         if isinstance(self.reply, Exception):
             raise self.reply
         return read(self.reply)
