@@ -25,7 +25,7 @@ QUESTION_CHARS = 400
 _LEAST_SHARE = 0.5
 _FRAME_TOKENS = 8
 _LABEL = re.compile(
-    r"(?:(?:re-?written|standalone|stand-alone|new|final|follow-?up)\s+)*question\s*:\s*",
+    r"\A(?:(?:re-?written|standalone|stand-alone|new|final|follow-?up)\s+)*question\s*:\s*",
     re.IGNORECASE,
 )
 _QUOTES = "\"'“”„«»`*"
@@ -35,6 +35,8 @@ _REFERRING = frozenset(
     he him his she her hers it its itself they them their theirs this these those former latter
     """.split()
 )
+_ABOUT = re.compile(r"\b(?:what|how) about\b")
+_INTERROGATIVES = frozenset("how what when where which who whom whose why".split())
 _AT_THE_END = re.compile(r"\b(?:there|that(?: (?:in|at|on|from|for|by|of|called))?)\W*$")
 _ELLIPTIC = re.compile(r"(?:and|but|so|or|also|what about|how about)\b|(?:why|how|when|where)\W*$")
 
@@ -164,6 +166,9 @@ def _check_words(new: str, turns: Sequence[Turn], question: str) -> None:
     words = set(split_words(new))
     if lost := missing(numbers(question), words):
         raise Unusable(f"it loses {lost[0]}")
+    asks = _INTERROGATIVES.intersection(split_words(question))
+    if asks.isdisjoint(words) and asks and not _ABOUT.search(_fold(question)):
+        raise Unusable(f"it does not ask {min(asks)}")
     if share(content_words(question), words) < _LEAST_SHARE:
         raise Unusable("it asks something else")
     said = " ".join([question, *(f"{turn.question} {turn.answer or ''}" for turn in turns)])

@@ -85,10 +85,10 @@ def read_paragraph(text: str, citations: Sequence[Citation]) -> tuple[Sentence, 
     Raises:
         Unusable: It is no paragraph.
     """
-    if TAG.search(text):
-        raise Unusable("it contains tags")
     if len(text) > _MOST_CHARS:
         raise Unusable(f"it has {len(text)} characters, and the limit is {_MOST_CHARS}")
+    if TAG.search(text):
+        raise Unusable("it contains tags")
     sentences = [_check(piece, citations) for piece in split_sentences(text)]
     found = tuple(sentence for sentence in sentences if sentence.text)
     if not found:

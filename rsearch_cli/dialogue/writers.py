@@ -35,7 +35,6 @@ URL_VARIABLE = "OPENAI_BASE_URL"
 # A trained agent may search or answer although it was asked to write; both tags end it.
 _STOPS = [ANSWER_CLOSE, SEARCH_CLOSE]
 _FRAME_TOKENS = 128
-_THOUGHT_END = re.compile(r".*</think>", re.DOTALL)
 _ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL)
 
 
@@ -282,7 +281,7 @@ def strip_thought(text: str) -> str:
     Raises:
         Unusable: Its thought does not end.
     """
-    text = _THOUGHT_END.sub("", text, count=1)
+    text = text.rpartition("</think>")[2]
     if "<think>" in text:
         raise Unusable("its thought does not end")
     text = text.strip()
