@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from rsearch_cli.rollout.answer import AgentAnswer as AgentAnswer
     from rsearch_cli.serving.engine import ServingEngine as ServingEngine
     from rsearch_cli.serving.requests import AskRequest as AskRequest
+    from rsearch_cli.types import Turn as Turn
     from rsearch_cli.workflows.ask import Agent as Agent
+    from rsearch_cli.workflows.ask import Conversation as Conversation
     from rsearch_cli.workflows.evaluate import EvaluationReport as EvaluationReport
     from rsearch_cli.workflows.evaluate import evaluate as evaluate
     from rsearch_cli.workflows.train import TrainingReport as TrainingReport
@@ -32,11 +34,13 @@ _MODULES = {
     "Agent": "workflows.ask",
     "AgentAnswer": "rollout.answer",
     "AskRequest": "serving.requests",
+    "Conversation": "workflows.ask",
     "EvaluationReport": "workflows.evaluate",
     "Recipe": "recipe.schema",
     "RsearchError": "errors",
     "ServingEngine": "serving.engine",
     "TrainingReport": "workflows.train",
+    "Turn": "types",
     "evaluate": "workflows.evaluate",
     "train": "workflows.train",
 }
@@ -45,11 +49,13 @@ __all__ = [
     "Agent",
     "AgentAnswer",
     "AskRequest",
+    "Conversation",
     "EvaluationReport",
     "Recipe",
     "RsearchError",
     "ServingEngine",
     "TrainingReport",
+    "Turn",
     "evaluate",
     "load_recipe",
     "train",

@@ -35,7 +35,7 @@ URL_VARIABLE = "OPENAI_BASE_URL"
 # A trained agent may search or answer although it was asked to write; both tags end it.
 _STOPS = [ANSWER_CLOSE, SEARCH_CLOSE]
 _FRAME_TOKENS = 128
-_ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL)
+_ANSWER = re.compile(r"<answer>([^<]*)(?:</answer>)?")
 
 
 class Unusable(ValueError):

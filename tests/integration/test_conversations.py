@@ -57,7 +57,10 @@ def writer(running: ChatServer) -> Iterator[ChatServer]:
 def agent(running: ChatServer) -> Iterator[Agent]:
     """The nano model with a writer."""
     address = f"dialogue.endpoint.url={running.base_url}"
-    with Agent.from_pretrained("builtin:nano", overrides=[*NANO, address]) as agent:
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("OPENAI_API_KEY", API_KEY)
+        agent = Agent.from_pretrained("builtin:nano", overrides=[*NANO, address])
+    with agent:
         yield agent
 
 
