@@ -30,10 +30,12 @@ class Context:
     Attributes:
         rules: By which plans are read.
         judged: Whether a judge scored the answers of the training.
+        mask_truncated: Whether rollouts that reached the token limit were excluded from the loss.
     """
 
     rules: ProtocolConfig
     judged: bool
+    mask_truncated: bool
 
 
 def as_cell(value: object) -> str | None:
@@ -80,6 +82,7 @@ def trajectory_detail(row: Mapping[str, Any], context: Context) -> Detail:
         "question": text(row["question"]),
         "answers": texts(row["answers"]),
         "segments": trajectory_segments(row),
+        "trained": not (context.mask_truncated and row["stop"] == "length"),
         "rounds": [_without_paths(round_) for round_ in trajectory_rounds(row)],
         "answer": maybe_text(row["answer"]),
         "stop": maybe_text(row["stop"]),
@@ -124,6 +127,7 @@ def prediction_detail(result: EvalResult, context: Context) -> Detail:
         "question": result.text,
         "answers": texts(result.references),
         "segments": segments,
+        "trained": False,
         "rounds": [_without_paths(round_) for round_ in rounds],
         "answer": result.answer,
         "stop": None,

@@ -150,7 +150,8 @@ class Index(TypedDict):
 class Segment(TypedDict):
     """A stretch of a transcript; `tokens` is null where a server counted or nobody did.
 
-    What the author `model` wrote is trained, what `system` inserted is not.
+    Of a rollout that is trained on, what the author `model` wrote is in the loss, and what `system`
+    inserted is not.
     """
 
     author: str
@@ -166,6 +167,8 @@ class Detail(TypedDict):
         question: Its text.
         answers: Accepted answers.
         segments: The transcript.
+        trained: Whether it was trained on: not a prediction, and not a rollout that reached the
+            token limit where `train.mask_truncated` excludes those.
         rounds: As `plans` of `rsearch infer --json`: `valid`, `problems`, `nodes`, `edges` and
             `results`; a passage has `id`, `title`, `text` and `score`, null where not stored.
         answer: The answer given, or null.
@@ -179,6 +182,7 @@ class Detail(TypedDict):
     question: str
     answers: list[str]
     segments: list[Segment]
+    trained: bool
     rounds: list[dict[str, Any]]
     answer: str | None
     stop: str | None

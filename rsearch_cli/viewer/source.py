@@ -158,7 +158,11 @@ class ViewSource:
             rules = ProtocolConfig.model_validate(known)
         except ValidationError:
             rules = ProtocolConfig()
-        return Context(rules, self._setting("reward", "answer") == "judge")
+        return Context(
+            rules,
+            judged=self._setting("reward", "answer") == "judge",
+            mask_truncated=self._setting("train", "mask_truncated") is True,
+        )
 
     def refresh(self, on_rows: OnRows = lambda count: None) -> bool:
         """Read what was added to the folder; return whether there was anything.

@@ -72,6 +72,19 @@ def test_a_detail_has_transcript_plan_and_passages_as_the_model_saw_them(make_ru
     assert predicted["reward"] is None
 
 
+def test_what_was_trained_on_is_told_apart(make_run):
+    folder = make_run([rollout(), rollout(stop="length")], after_greedy=[prediction()])
+    path = folder / "recipe.yaml"
+
+    def trained() -> list[bool]:
+        source = opened(folder)
+        return [d["trained"] for part in range(source.parts) for d in source.read_part(part)]
+
+    assert trained() == [True, True, False]
+    path.write_text(path.read_text().replace("train: {", "train: {mask_truncated: true, "))
+    assert trained() == [True, False, False]
+
+
 def test_a_failed_search_and_a_plan_that_is_not_valid_are_shown_as_such(make_evaluation):
     failed = prediction("a", failed_searches=1)
     failed["transcript"] = failed["transcript"].replace("nothing found", "search failed (timeout)")
