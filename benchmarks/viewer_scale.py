@@ -148,11 +148,12 @@ def build(folder: Path) -> dict[str, Any]:
     started = time.perf_counter()
     subprocess.run([sys.executable, "-m", "rsearch_cli", "view", str(folder)], check=True)
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # in KiB on Linux
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         "trajectories_mb": round((folder / "trajectories.jsonl").stat().st_size / 1e6, 1),
         "build_seconds": round(seconds, 1),
-        "peak_memory_mb": round(peak * 1024 / 1e6, 1),
+        "build_cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
+        "peak_memory_mb": round(used.ru_maxrss * 1024 / 1e6, 1),  # from KiB, as on Linux
         "file_mb": round((folder / "view.html").stat().st_size / 1e6, 1),
     }
 
