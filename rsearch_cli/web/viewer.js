@@ -9,7 +9,7 @@ import { OverviewView } from "./viewer_overview.js";
 import { RowsView } from "./viewer_rows.js";
 import { GroupView, TrajectoryView } from "./viewer_trajectory.js";
 import { CompareView, PairView } from "./viewer_compare.js";
-import { comparableSides } from "./viewer_pairs.js";
+import { comparableSides, comparisonAcross } from "./viewer_pairs.js";
 
 const POLL_MS = 3000;
 
@@ -26,6 +26,8 @@ class App {
       .addEventListener("change", (event) => this.changeSource(Number(event.target.value)));
     addEventListener("hashchange", () => this.follow());
     addEventListener("keydown", (event) => this.key(event));
+    // Two folders were given to be compared.
+    if (!location.hash && comparisonAcross(store)) history.replaceState(null, "", "#/compare");
     this.follow();
   }
 

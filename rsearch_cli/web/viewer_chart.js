@@ -24,8 +24,9 @@ export class LineChart {
       "aria-label": `${title}, by step`,
       onkeydown: (event) => this.key(event),
       onpointermove: (event) => this.point(event),
-      onpointerleave: () => this.move(null),
-      onclick: () => this.confirm(),
+      onpointerleave: (event) => event.pointerType === "touch" || this.move(null),
+      // A tap reads out.
+      onclick: (event) => event.pointerType === "touch" || this.confirm(),
       onblur: () => this.move(null),
     });
     const heading = el("h3", {}, title, unit ? el("span", { class: "unit" }, ` ${unit}`) : null);

@@ -17,12 +17,17 @@ export function comparableSides(store) {
   });
 }
 
+/** A comparison of two sources, or undefined. */
+export function comparisonAcross(store) {
+  return store.comparisons.find(({ first, second }) => first.source !== second.source);
+}
+
 /** The two sides of an address, or those that say most. */
 export function chosenSides(store, query) {
   const sides = comparableSides(store);
   const given = new URLSearchParams(query);
   const find = (key) => sides.find((side) => side.key === given.get(key));
-  const computed = store.comparisons[0];
+  const computed = comparisonAcross(store) ?? store.comparisons[0];
   const key = (side) => side && `${side.source}:${side.phase}`;
   const byKey = (wanted) => sides.find((side) => side.key === wanted);
   const first = find("a") ?? byKey(key(computed?.first)) ?? sides[0];

@@ -137,7 +137,7 @@ export class VirtualTable {
   }
 
   click(event) {
-    if (event.target.closest("a, button") || String(getSelection())) return;
+    if (event.target.closest("a, button") || event.ctrlKey || event.metaKey || String(getSelection())) return;
     event.target.closest("tr")?.querySelector("a")?.click();
   }
 

@@ -229,7 +229,7 @@ def test_two_runs_are_compared(open_page: Callable[..., Any], tmp_path: Path):
         answers = [prediction(f"q{i}", em) for i, em in enumerate(ems)]
         folders.append(store_run(tmp_path / name, [rollout(1)], after_greedy=answers))
         append_rows(folders[-1] / "metrics.jsonl", [{"step": 1, "reward": 0.5}])
-    page = open_page(f"{as_file(tmp_path / 'two.html', *folders)}#/compare")
+    page = open_page(as_file(tmp_path / "two.html", *folders))
     labels = [
         box.evaluate("e => e.selectedOptions[0].label") for box in page.locator("main select").all()
     ]
