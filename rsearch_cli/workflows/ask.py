@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import date
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -56,7 +56,6 @@ class Agent:
     Attributes:
         recipe: All settings.
         name: Name of the model, for display.
-        examples: Questions that its sources can answer, if known.
         policy: Generates.
         executor: Searches.
         budget: What was paid.
@@ -64,7 +63,6 @@ class Agent:
 
     recipe: Recipe
     name: str
-    examples: tuple[str, ...]
     policy: Policy
     executor: Executor
     budget: Budget
@@ -152,8 +150,12 @@ class Agent:
         agent._writer = open_writer(agent.recipe, agent.policy, services)
         if agent._writer is not None:
             stack.callback(agent._writer.close)
-        agent.examples = _find_examples(recipe)
         return agent
+
+    @cached_property
+    def examples(self) -> tuple[str, ...]:
+        """Questions that its sources can answer, if known."""
+        return _find_examples(self.recipe)
 
     def ask(
         self,
