@@ -13,7 +13,7 @@ from rsearch_cli.streams import echo
 def view(
     folders: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN|EVAL...", help="Folders of runs and evaluations."),
+        typer.Argument(metavar="RUN|EVAL", help="Folders of runs and evaluations."),
     ],
     output: Annotated[
         Path | None,

@@ -26,6 +26,7 @@ from rsearch_cli.serving.guard import (
 )
 from rsearch_cli.viewer.collection import Collection
 from rsearch_cli.viewer.html_file import TEMPLATE, WEB
+from rsearch_cli.workflows.view import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +46,13 @@ def serve_view(
         on_ready: Called with the address of the page.
 
     Raises:
-        RunFolderError: A folder contains neither a run nor an evaluation.
+        RunFolderError: A folder contains neither a run nor an evaluation, or cannot be read.
     """
     import uvicorn
 
-    app = build_view_app(LiveData(Collection(folders)))
+    collection = Collection(folders)
+    collection.refresh(Progress().count_rows)
+    app = build_view_app(LiveData(collection))
     # Signals only end the server: uvicorn itself would raise them again afterwards.
     server_class = type("Server", (uvicorn.Server,), {"handle_exit": _stop})
     config = uvicorn.Config(

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rsearch_cli.viewer.comparisons import make_comparisons
+from rsearch_cli.viewer.comparisons import Comparisons
 from rsearch_cli.viewer.schema import SCHEMA, Detail, Index
 from rsearch_cli.viewer.source import OnRows, ViewSource
 
@@ -23,6 +23,7 @@ class Collection:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         names = _names(paths)
+        self._comparisons = Comparisons()
         self.sources = [ViewSource(path, name) for path, name in zip(paths, names, strict=True)]
 
     def refresh(self, on_rows: OnRows = lambda count: None) -> bool:
@@ -41,7 +42,7 @@ class Collection:
             "title": " and ".join(source.name for source in self.sources),
             "live": live,
             "sources": [source.describe() for source in self.sources],
-            "comparisons": make_comparisons(self.sources),
+            "comparisons": self._comparisons.make(self.sources),
         }
 
     def state(self) -> object:

@@ -18,16 +18,26 @@ _AFTER = "after-greedy"
 """The phase of a run that is compared with an evaluation of the agent."""
 
 
-def make_comparisons(sources: Sequence[ViewSource]) -> list[dict[str, Any]]:
-    """Compare the predictions of the sources, as described at `schema.Index`."""
-    comparisons = []
-    for first, second in _sides(sources):
-        comparison = _compare(*(sources[at].answers[phase] for at, phase in (first, second)))
-        if comparison is not None:
-            sides = (("first", first), ("second", second))
-            named = {name: {"source": at, "phase": phase} for name, (at, phase) in sides}
-            comparisons.append({**named, **comparison})
-    return comparisons
+class Comparisons:
+    """The comparisons of sources, made again only for predictions that have changed."""
+
+    def __init__(self) -> None:
+        self._made: dict[object, dict[str, Any] | None] = {}
+
+    def make(self, sources: Sequence[ViewSource]) -> list[dict[str, Any]]:
+        """Compare the predictions of the sources, as described at `schema.Index`."""
+        made: dict[object, dict[str, Any] | None] = {}
+        comparisons = []
+        for sides in _sides(sources):
+            answers = [sources[at].answers[phase] for at, phase in sides]
+            generations = [sources[at].generation for at, _ in sides]
+            key = (sides, *map(len, answers), *generations)
+            made[key] = self._made[key] if key in self._made else _compare(*answers)
+            if (comparison := made[key]) is not None:
+                first, second = ({"source": at, "phase": phase} for at, phase in sides)
+                comparisons.append({"first": first, "second": second, **comparison})
+        self._made = made
+        return comparisons
 
 
 def _sides(sources: Sequence[ViewSource]) -> Iterator[tuple[Side, Side]]:

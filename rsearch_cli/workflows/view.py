@@ -34,13 +34,13 @@ def write_view(folders: Sequence[Path], output: Path | None = None) -> Path:
     collection = Collection(folders)
     path = output or folders[0] / VIEW
     refuse_foreign(path)
-    progress = _Progress()
+    progress = Progress()
     collection.refresh(progress.count_rows)
     write_file(path, collection.index(), progress.follow(collection.parts(), collection))
     return path
 
 
-class _Progress:
+class Progress:
     """Lines about what takes a while: after two seconds, then every five."""
 
     def __init__(self) -> None:
@@ -48,12 +48,14 @@ class _Progress:
         self._next = time.monotonic() + _FIRST_SECONDS
 
     def count_rows(self, count: int) -> None:
+        """Count rows that were read."""
         self._rows += count
         self._say(f"read {self._rows:,} rows")
 
     def follow(
         self, parts: Iterator[tuple[str, list[Detail]]], collection: Collection
     ) -> Iterator[tuple[str, list[Detail]]]:
+        """Yield the parts, and count those that were written."""
         total, written = collection.count, 0
         for name, details in parts:
             yield name, details

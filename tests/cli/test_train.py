@@ -56,6 +56,8 @@ def test_a_run_prints_its_comparison_plot_and_trajectories(finished):
     assert f"run folder: {folder}" in result.stdout.replace("\n", "").replace(
         "folder:/", "folder: /"
     )
+    assert result.stdout.endswith(f"look into it: open {folder / 'view.html'} in a browser\n")
+    assert (folder / "view.html").exists()
 
 
 @pytest.fixture

@@ -86,6 +86,13 @@ def test_a_damaged_line_is_one_warning_and_the_rest_is_shown(run_folder: Path) -
     assert "trajectories.jsonl, line 2: not a row of rsearch; left out" in done.stderr
 
 
+def test_a_server_that_cannot_read_a_folder_ends_with_its_code(run_folder: Path) -> None:
+    (run_folder / "metrics.jsonl").symlink_to("/etc/passwd")
+    done = view(run_folder, "--serve", "--port=0")
+    assert (done.exit_code, done.stdout) == (70, "")
+    assert "metrics.jsonl is a link" in done.stderr
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs Unix signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_serve_follows_a_run_and_ends_quietly(run_folder: Path, number: int) -> None:

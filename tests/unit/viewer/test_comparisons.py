@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from stored_rows import prediction
 
+from rsearch_cli.runs.jsonl import append_rows
+from rsearch_cli.viewer import comparisons
 from rsearch_cli.viewer.collection import Collection
 
 
@@ -53,6 +55,23 @@ def test_nothing_in_common_is_no_comparison(make_evaluation):
     assert (
         compared(make_evaluation([prediction("a")]), make_evaluation([prediction("b")], "x")) == []
     )
+
+
+def test_only_what_has_changed_is_compared_again(make_run, make_evaluation, monkeypatch):
+    run = make_run(before_greedy=[prediction("a")], after_greedy=[prediction("a")])
+    evaluation = make_evaluation([prediction("a")])
+    collection = Collection([run, evaluation])
+    calls = []
+    compare = comparisons.compare
+    monkeypatch.setattr(comparisons, "compare", lambda *sides: calls.append(1) or compare(*sides))
+    for expected in (2, 2):
+        collection.refresh()
+        assert len(collection.index()["comparisons"]) == 2
+        assert len(calls) == expected
+    append_rows(evaluation / "predictions.jsonl", [prediction("b")])
+    collection.refresh()
+    assert collection.index()["comparisons"][1]["only_second"] == 1
+    assert len(calls) == 3
 
 
 def test_long_answers_are_shortened_in_the_lists_of_flips(make_run):
