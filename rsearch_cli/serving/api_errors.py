@@ -122,9 +122,11 @@ def as_api_error(error: BaseException) -> ApiError:
     if isinstance(error, OutOfMemory) or is_shortage(error):
         logger.warning(f"a request failed: memory ran out: {what}")
         return ApiError(503, "the server ran out of memory", "out_of_memory", retry_after=10)
-    if isinstance(error, ServiceFailure | AccessDenied | OfflineMiss):
-        logger.warning(f"a request failed: {what}")
-        return ApiError(502, _OUTSIDE[type(error)], "upstream_failed")
+    for kind, message in _OUTSIDE.items():
+        if isinstance(error, kind):
+            # The text of an `OfflineMiss` quotes the search.
+            logger.warning(f"a request failed: {message if kind is OfflineMiss else what}")
+            return ApiError(502, message, "upstream_failed")
     if isinstance(error, RsearchError):
         logger.warning(f"a request failed: {what}")
     else:
@@ -133,7 +135,7 @@ def as_api_error(error: BaseException) -> ApiError:
     return ApiError(500, "internal error; the server's log says more", "internal_error")
 
 
-_OUTSIDE: dict[type, str] = {
+_OUTSIDE: dict[type[Exception], str] = {
     ServiceFailure: "a service that the agent needs did not answer",
     AccessDenied: "a service that the agent needs refused the server's key",
     OfflineMiss: "the server works offline, and an answer that it needs is not in its cache",
