@@ -121,6 +121,8 @@ class PolicyWriter:
         self._policy = policy
         self._recipe = recipe
         self.is_local = isinstance(policy, LocalPolicy)
+        # A server's reply is streamed: then Ctrl-C does not wait for the rest of it.
+        self._on_text = None if self.is_local else _ignore
 
     def clean(self, text: str) -> str:
         """Return outside text on one line, without tags and control tokens."""
@@ -131,7 +133,9 @@ class PolicyWriter:
         policy = self._policy
         prompt, most = self._fit(drafts)
         with policy.without_adapter() if isinstance(policy, LocalPolicy) else nullcontext():
-            (generation,) = policy.generate([Context(prompt)], _STOPS, [most])
+            (generation,) = policy.generate(
+                [Context(prompt)], _STOPS, [most], on_text=self._on_text
+            )
         if generation.error is not None:
             raise ServiceFailure(generation.error)
         if generation.stop == "length":
@@ -251,6 +255,10 @@ class EndpointWriter:
         prices = self._settings.endpoint
         sent = input_tokens * prices.usd_per_million_input_tokens
         return (sent + output_tokens * prices.usd_per_million_output_tokens) / 1e6
+
+
+def _ignore(text: str) -> None:
+    pass
 
 
 def make_chat(instructions: str, examples: Sequence[tuple[str, str]], request: str) -> Chat:

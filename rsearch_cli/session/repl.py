@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
@@ -158,6 +159,12 @@ class Session:
                 answers = count(len(self._answers), "answer", "answers")
                 self._screen.print(f"saved {answers} to {path}")
 
+    def write_paragraph(self, argument: str) -> None:
+        """Write a long answer to the last question."""
+        if answer := self._last():
+            self._answers[-1] = replace(answer, paragraph=self._agent.write_paragraph(answer))
+            self._screen.show_paragraph(self._answers[-1])
+
     def start_afresh(self, argument: str) -> None:
         """Start a new conversation, without the earlier turns."""
         self._conversation = self._agent.start_conversation()
@@ -182,6 +189,7 @@ COMMANDS: Mapping[str, tuple[Callable[[Session, str], None], str]] = MappingProx
         "sources": (Session.show_sources, ""),
         "plan": (Session.show_plan, ""),
         "trace": (Session.show_trace, ""),
+        "paragraph": (Session.write_paragraph, ""),
         "save": (Session.save, " FILE"),
         "new": (Session.start_afresh, ""),
         "help": (Session.show_help, ""),

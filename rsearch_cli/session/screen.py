@@ -115,9 +115,9 @@ class Screen:
             self.print(f"answer  {text} {marks}", bold=True)
         elif marks:
             self._write(f" {marks}", fg="cyan")
+        self.show_paragraph(answer)
         numbers = set(range(1, _CITED_AT_ONCE + 1))
         if answer.paragraph is not None:
-            self._show_paragraph(answer.paragraph)
             numbers.update(n for s in answer.paragraph.sentences for n in s.numbers)
         shown = [citation for citation in cited if citation.number in numbers]
         for citation in shown:
@@ -131,10 +131,12 @@ class Screen:
         self._begin_turn()
         self._end_line()
 
-    def _show_paragraph(self, paragraph: Paragraph) -> None:
-        """Show a long answer, and below it what is wrong with its sentences."""
+    def show_paragraph(self, answer: AgentAnswer) -> None:
+        """Show the long answer, if there is one, and below it what is wrong with its sentences."""
+        paragraph = answer.paragraph or Paragraph(())
         if paragraph.note is not None:
             self.print(paragraph.note, fg="yellow")
+        if not paragraph.sentences:
             return
         self._end_line()
         self._write("in full  ", fg="cyan")

@@ -158,6 +158,7 @@ GOOD = {"version": 1, "stored": 1.7e9, "ttl": None, "usd": 0.001}
         (JUDGE, '{"score": 7}', "its score 7 is no number from 0 to 1"),
         (JUDGE, 0.75, "it is no text"),
         (JUDGE.replace("continuous", "poetic"), VERDICT, "its key lacks a part or has a wrong one"),
+        (make_key("dialogue", messages=[]), ["Who?"], "it is no text"),
         (POLICY, REPLY | {"text": 5}, "a reply of a model lacks a part"),
         (POLICY, REPLY | {"tokens": -1}, "a reply of a model has -1 tokens"),
         (POLICY, VERDICT, "no reply of a model"),

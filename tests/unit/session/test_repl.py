@@ -12,7 +12,7 @@ from rsearch_cli.session.input import PipeInput, open_input
 from rsearch_cli.session.repl import COMMANDS, Session
 from rsearch_cli.session.screen import Screen
 from rsearch_cli.terminal import printable
-from rsearch_cli.types import FollowUp
+from rsearch_cli.types import FollowUp, Paragraph, Sentence
 
 pytestmark = pytest.mark.usefixtures("messages_on_stderr")
 
@@ -32,6 +32,9 @@ class Answering:
     def start_conversation(self):
         self.conversations += 1
         return self
+
+    def write_paragraph(self, answer):
+        return Paragraph((Sentence("Stoker was born in Dublin.", (1,)),))
 
     def describe_follow_ups(self):
         return "Follow-ups are understood."
@@ -114,7 +117,7 @@ def test_a_bug_is_not_hidden(talk, monkeypatch):
         talk("bug?")
 
 
-@pytest.mark.parametrize("command", ["/sources", "/plan", "/trace", "/save x.json"])
+@pytest.mark.parametrize("command", ["/sources", "/plan", "/trace", "/paragraph", "/save x.json"])
 def test_before_the_first_answer_there_is_nothing_to_tell(talk, command):
     assert talk(command)[1] == "no question has been answered yet\n"
 
@@ -164,6 +167,14 @@ def test_a_new_conversation_starts_and_answers_are_kept(make_answer, capsys):
     assert agent.conversations == 2
     out = capsys.readouterr().out
     assert "\nnew conversation\nA: author of Dracula (General)\n" in out
+
+
+def test_a_long_answer_is_written_on_demand_and_saved(talk, tmp_path):
+    path = tmp_path / "s.json"
+    _, out, _ = talk("Who?", "/paragraph", f"/save {path}")
+    assert "\nin full  Stoker was born in Dublin. [1]\nsaved 1 answer" in out
+    (saved,) = json.loads(path.read_text())
+    assert saved["paragraph"]["sentences"][0]["numbers"] == [1]
 
 
 def test_leaving_leaves(talk):
