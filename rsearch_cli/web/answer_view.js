@@ -69,7 +69,7 @@ export function sourcesView(turn, actions) {
   const cited = citedNumbers(turn);
   const first = citations.filter(({ number }) => cited.has(number));
   const others = citations.filter(({ number }) => !cited.has(number));
-  const host = el("section", { class: "sources", "aria-label": "Sources" });
+  const host = el("div", { class: "sources", role: "group", "aria-label": "Sources" });
   if (first.length) host.append(el("h3", {}, "Sources"), listView(turn, first, actions));
   if (others.length) {
     const name = first.length ? `${others.length} more found` : `${others.length} found`;

@@ -15,17 +15,38 @@ export function listConversations() {
 }
 
 function isConversation(entry) {
-  const isTurn = (turn) =>
-    typeof turn?.question === "string" &&
-    typeof turn.answer === "string" &&
-    Array.isArray(turn.steps) &&
-    turn.steps.every((step) => step?.kind === "thought" || isPlan(step));
   return typeof entry?.id === "string" && Array.isArray(entry.turns) && entry.turns.every(isTurn);
 }
 
+function isTurn(turn) {
+  const texts = [turn?.question, turn?.answer, turn?.askedAs ?? "", turn?.note ?? ""];
+  return (
+    texts.every((text) => typeof text === "string") &&
+    ["done", "stopped", "failed"].includes(turn.outcome) &&
+    allOf(turn.steps, (step) => (step.kind === "thought" ? typeof step.text === "string" : isPlan(step))) &&
+    (turn.final === null || isFinal(turn.final)) &&
+    (turn.error === null || typeof turn.error?.title === "string")
+  );
+}
+
 function isPlan(step) {
-  const lists = [step?.nodes, step?.edges, step?.results, step?.problems];
-  return step?.kind === "plan" && lists.every(Array.isArray) && step.results.every((r) => Array.isArray(r?.passages));
+  return (
+    step.kind === "plan" &&
+    allOf(step.nodes, (node) => typeof node.label === "string") &&
+    allOf(step.edges, Array.isArray) &&
+    Array.isArray(step.problems) &&
+    allOf(step.results, (result) => allOf(result.passages, () => true))
+  );
+}
+
+function isFinal(final) {
+  const sentences = final?.paragraph?.sentences ?? [];
+  return allOf(final?.citations, () => true) && allOf(sentences, ({ numbers }) => Array.isArray(numbers));
+}
+
+/** Whether a value is a list of objects that all pass a check. */
+function allOf(list, check) {
+  return Array.isArray(list) && list.every((one) => typeof one === "object" && one !== null && check(one));
 }
 
 /**

@@ -152,7 +152,7 @@ export class TurnView {
 
 function thoughtView(step) {
   const text = el("div", { class: "foreign", dir: "auto" });
-  const element = el("section", { class: "thought", "aria-label": "Thought" }, text);
+  const element = el("div", { class: "thought", role: "group", "aria-label": "Thought" }, text);
   return { element, text: new BoundedText(text), step };
 }
 
