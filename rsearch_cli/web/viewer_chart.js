@@ -230,14 +230,15 @@ function scale(values) {
   return [ticks[0], ticks.at(-1), ticks];
 }
 
-function roundStep(least) {
+function roundStep(least, factors = [1, 2, 2.5, 5, 10]) {
   const power = 10 ** Math.floor(Math.log10(least));
-  return power * [1, 2, 2.5, 5, 10].find((factor) => factor * power >= least * 0.999);
+  return power * factors.find((factor) => factor * power >= least * 0.999);
 }
 
 function stepTicks(first, last, pixels) {
   if (first === last) return [first];
-  const step = Math.max(1, Math.ceil(roundStep((last - first) / Math.max(2, Math.floor(pixels / 50)))));
+  const least = (last - first) / Math.max(2, Math.floor(pixels / 50));
+  const step = Math.max(1, roundStep(least, [1, 2, 5, 10]));
   const ticks = [];
   for (let tick = Math.ceil(first / step) * step; tick <= last; tick += step) ticks.push(tick);
   return ticks;

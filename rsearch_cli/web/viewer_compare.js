@@ -135,11 +135,12 @@ export class CompareView {
     ]
       .filter(([number]) => number)
       .map(([number, side]) => `${count(number)} only in ${side}`);
+    const left = rest.length ? `Questions left out: ${rest.join(", ")}` : "";
     this.head.replaceChildren(
       select("a", this.first),
       select("b", this.second),
       el("button", { type: "button", class: "button quiet", onclick: () => this.swap() }, "Swap A and B"),
-      el("span", { class: "muted small" }, rest.length ? `Questions ${rest.join(", ")}: left out` : ""),
+      el("p", { class: "muted small left-out" }, left),
     );
     if (name) this.head.querySelector(`[name="${name}"]`)?.focus();
   }

@@ -17,9 +17,10 @@ export function comparableSides(store) {
   });
 }
 
-/** A comparison of two sources, or undefined. */
+/** The comparison of two sources, of trained agents if possible, or undefined. */
 export function comparisonAcross(store) {
-  return store.comparisons.find(({ first, second }) => first.source !== second.source);
+  const across = store.comparisons.filter(({ first, second }) => first.source !== second.source);
+  return across.find(({ second }) => ["after-greedy", "rsearch"].includes(second.phase)) ?? across[0];
 }
 
 /** The two sides of an address, or those that say most. */
