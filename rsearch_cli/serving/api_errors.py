@@ -109,7 +109,11 @@ def as_api_error(error: BaseException) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, HTTPException):  # of Starlette's static files
-        return ApiError(error.status_code, "there is no such file", "not_found")
+        if error.status_code == 405:
+            allowed = "GET, HEAD"
+            message = f"only {allowed} is allowed here"
+            return ApiError(405, message, "method_not_allowed", allow=allowed)
+        return ApiError(404, "there is no such file", "not_found")
     if isinstance(error, CancelledError | asyncio.CancelledError):
         return shutting_down()
     if isinstance(error, QuestionTooLong):

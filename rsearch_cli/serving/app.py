@@ -43,7 +43,7 @@ def build_app(engine: ServingEngine, model: str, settings: ServeSettings) -> Gua
         Route("/mcp", StreamableHTTPASGIApp(mcp)),
     ]
     if (WEB_FOLDER / "index.html").is_file():
-        routes.append(Route("/", _Page(WEB_FOLDER / "index.html")))
+        routes.append(_get("/", _Page(WEB_FOLDER / "index.html")))
         routes.append(Mount("/static", StaticFiles(directory=WEB_FOLDER)))
     router = Router(routes=routes, default=_send_not_found, lifespan=lambda app: mcp.run())
     return Guard(router, settings, metrics)
@@ -134,4 +134,5 @@ def _post(path: str, app: App) -> Any:
 
 async def _send_not_found(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "http":
-        raise ApiError(404, "there is nothing here; the API is below /v1", "not_found")
+        message = "there is nothing here; the API is /v1/chat/completions and /v1/models"
+        raise ApiError(404, message, "not_found")

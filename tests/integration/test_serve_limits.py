@@ -140,10 +140,20 @@ def test_max_tokens_ends_an_answer_early(http: httpx.Client) -> None:
 
 
 def test_paths_outside_the_page_are_not_served(http: httpx.Client) -> None:
-    for path in ("/static/../app.py", "/static/%2e%2e/app.py", "/static//etc/passwd", "/.git"):
+    paths = ("../app.py", "%2e%2e/app.py", "..%2fapp.py", "/etc/passwd", "%00", "%ff", "a" * 5000)
+    for path in (*(f"/static/{path}" for path in paths), "/.git", "/v1/responses"):
         response = http.get(path)
-        assert response.status_code == 404
+        assert response.status_code == 404, path
         assert response.json()["error"]["code"] == "not_found"
+
+
+def test_other_methods_are_refused(http: httpx.Client) -> None:
+    for path in ("/", "/static/base.css", "/health", "/v1/models"):
+        assert http.get(path).status_code == http.head(path).status_code == 200
+        response = http.post(path)
+        assert (response.status_code, response.headers["Allow"]) == (405, "GET, HEAD")
+        assert response.json()["error"]["code"] == "method_not_allowed"
+    assert http.get("/v1/chat/completions").headers["Allow"] == "POST"
 
 
 def test_rebound_names_and_other_sites_are_refused(http: httpx.Client) -> None:
