@@ -71,6 +71,10 @@ ANSWER_SCHEMA: dict[str, Any] = {
     "properties": {
         "question": _TEXT,
         "answer": {**_MAYBE_TEXT, "description": "null if the agent found none."},
+        "paragraph": {
+            "type": ["object", "null"],
+            "description": "The long answer: sentences, each with the numbers of its citations.",
+        },
         "plans": {
             "type": "array",
             "items": _PLAN,
@@ -108,6 +112,10 @@ def answer_text(answer: AgentAnswer) -> str:
     marks = "".join(f"[{c.number}]" for c in cited if c.contains_answer)
     text = answer.answer
     lines = ["The agent found no answer." if text is None else f"{_clean(text)} {marks}".rstrip()]
+    numbers = set(range(1, _CITED + 1))
+    if (paragraph := answer.paragraph) is not None:
+        lines += ["", _clean(paragraph.text or paragraph.note or ""), ""]
+        numbers.update(n for sentence in paragraph.sentences for n in sentence.numbers)
     rounds = answer.trajectory.rounds
     lines += [
         describe_result(result)
@@ -115,11 +123,12 @@ def answer_text(answer: AgentAnswer) -> str:
         for result in round_.results
         if result.error is not None
     ]
-    for citation in cited[:_CITED]:
+    shown = [citation for citation in cited if citation.number in numbers]
+    for citation in shown:
         snippet = on_one_line(citation.shown, _SNIPPET)
         lines.append(f"[{citation.number}] {_heading(citation.passage)}: {snippet}")
-    if len(cited) > _CITED:
-        lines.append(f"and {len(cited) - _CITED} more in the structured result")
+    if len(cited) > len(shown):
+        lines.append(f"and {len(cited) - len(shown)} more in the structured result")
     return "\n".join(lines)
 
 

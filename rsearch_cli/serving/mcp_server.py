@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from rsearch_cli import __version__
-from rsearch_cli.errors import RsearchError, UsageError
+from rsearch_cli.errors import QuestionTooLong, RsearchError
 from rsearch_cli.protocol.characters import flatten
 from rsearch_cli.rollout.events import Event, Finished, PlanWritten, ResultArrived
+from rsearch_cli.services.keys import hide_secrets
+from rsearch_cli.serving.api_errors import as_api_error
 from rsearch_cli.serving.engine import ServingEngine
 from rsearch_cli.serving.mcp_results import (
     ANSWER_SCHEMA,
@@ -23,9 +25,10 @@ from rsearch_cli.serving.mcp_results import (
     passages_as_json,
     passages_text,
 )
-from rsearch_cli.serving.requests import AskRequest
+from rsearch_cli.serving.requests import AskRequest, QueueFull
 from rsearch_cli.terminal import on_one_line
 from rsearch_cli.types import PlanNode, SearchPlan
+from rsearch_cli.workflows.ask import Style
 
 if TYPE_CHECKING:
     from mcp.server import Server
@@ -45,7 +48,11 @@ Report = Callable[[str], Awaitable[None]]
 """Sends a progress notification, if the client has asked for them."""
 
 
-def build_mcp(opened: Future[ServingEngine]) -> Server[Any]:
+class ToolError(RsearchError):
+    """A call that cannot be answered, in words for the client."""
+
+
+def build_mcp(opened: Future[ServingEngine], *, explain_all: bool = False) -> Server[Any]:
     """Return an MCP server with the tools `search_agent` and `search`.
 
     A request that the client cancels, or whose connection ends, stops: its question leaves the
@@ -54,10 +61,12 @@ def build_mcp(opened: Future[ServingEngine]) -> Server[Any]:
     Args:
         opened: The engine, as soon as it is open; until then the tools wait for it. The caller
             closes the engine after the server.
+        explain_all: Whether clients may see messages about the services that the agent uses, with
+            their addresses.
     """
     from mcp.server import Server
 
-    tools = _Tools(opened)
+    tools = _Tools(opened, explain_all)
     return Server(
         "rsearch",
         version=__version__,
@@ -93,8 +102,9 @@ def open_mcp_endpoint(engine: ServingEngine, max_body: int) -> StreamableHTTPSes
 class _Tools:
     """The handlers of `tools/list` and `tools/call`."""
 
-    def __init__(self, opened: Future[ServingEngine]) -> None:
+    def __init__(self, opened: Future[ServingEngine], explain_all: bool) -> None:
         self._opened = opened
+        self._explains_all = explain_all
         self._searching = 0
 
     async def _open(self) -> ServingEngine:
@@ -115,7 +125,13 @@ class _Tools:
             "answers from the passages it finds, which it cites. Each question stands alone. "
             f"It searches {places}.",
             input_schema=_schema(
-                question=_text_schema("A complete question, in natural language.", _MOST_CHARS)
+                ["question"],
+                question=_text_schema("A complete question, in natural language.", _MOST_CHARS),
+                style={
+                    "type": "string",
+                    "enum": list(get_args(Style)),
+                    "description": "paragraph adds a long answer whose sentences cite passages.",
+                },
             ),
             output_schema=ANSWER_SCHEMA,
             annotations=reads,
@@ -126,6 +142,7 @@ class _Tools:
             description="Returns the passages that one source finds for a query, best first. "
             f"Sources: {places}.",
             input_schema=_schema(
+                ["query", "source"],
                 query=_text_schema("A few words to search for.", _MOST_QUERY_CHARS),
                 source={"type": "string", "enum": list(sources), "description": "Where to search."},
             ),
@@ -151,16 +168,26 @@ class _Tools:
 
         try:
             text, structured = await run(params.arguments or {}, report)
-        except RsearchError as error:
-            logger.info(f"{params.name}: {error}")
-            line = on_one_line(str(error))
+        except Exception as error:
+            line = on_one_line(self._explain(error))
             return CallToolResult(content=[TextContent(type="text", text=line)], is_error=True)
         content = [TextContent(type="text", text=text)]
         return CallToolResult(content=content, structured_content=structured)
 
+    def _explain(self, error: Exception) -> str:
+        """Describe an error to the client; what is none of its business is logged instead."""
+        own = isinstance(error, ToolError | QueueFull | QuestionTooLong)
+        if own or (self._explains_all and isinstance(error, RsearchError)):
+            return hide_secrets(str(error))
+        return as_api_error(error).message
+
     async def _ask(self, arguments: dict[str, Any], report: Report) -> tuple[str, Any]:
         """Answer a question, with a report of the plan, of each result and of the answer."""
         question = _read_text(arguments, "question", _MOST_CHARS)
+        style: Style | None = arguments.get("style")
+        if style not in (None, *get_args(Style)):
+            given = on_one_line(repr(style), 100)
+            raise ToolError(f"style must be one of {', '.join(get_args(Style))}, not {given}")
         engine = await self._open()
         loop, lines = asyncio.get_running_loop(), asyncio.Queue[str | None]()
 
@@ -172,7 +199,7 @@ class _Tools:
             if line := _describe(event):
                 put(line)
 
-        ticket = engine.submit(AskRequest(question), on_event)
+        ticket = engine.submit(AskRequest(question, style=style), on_event)
         ticket.future.add_done_callback(lambda _: put(None))
         try:
             while (line := await lines.get()) is not None:
@@ -186,8 +213,7 @@ class _Tools:
         """Search one source.
 
         Raises:
-            UsageError: The source does not exist, or too many searches are running.
-            RsearchError: The search failed.
+            ToolError: The source does not exist, the search failed, or too many are running.
         """
         query = _read_text(arguments, "query", _MOST_QUERY_CHARS)
         agent = (await self._open()).agent
@@ -195,9 +221,9 @@ class _Tools:
         source = arguments.get("source")
         if source not in sources:
             given = on_one_line(repr(source), 100)
-            raise UsageError(f"source must be one of {', '.join(sources)}, not {given}")
+            raise ToolError(f"source must be one of {', '.join(sources)}, not {given}")
         if self._searching >= MOST_SEARCHES:
-            raise UsageError(f"{self._searching} searches are running already; try again later")
+            raise ToolError(f"{self._searching} searches are running already; try again later")
         self._searching += 1
         try:
             plan = SearchPlan((PlanNode("A", flatten(query), source),))
@@ -205,7 +231,7 @@ class _Tools:
         finally:
             self._searching -= 1
         if result.error is not None:
-            raise RsearchError(f"the search failed: {result.error}")
+            raise ToolError(f"the search failed: {result.error}")
         await report(describe_result(result))
         return passages_text(result), bounded(passages_as_json(result))
 
@@ -225,12 +251,12 @@ def _describe(event: Event) -> str | None:
     return None
 
 
-def _schema(**properties: Any) -> dict[str, Any]:
-    """Return the schema of arguments that are all required."""
+def _schema(required: Sequence[str], **properties: Any) -> dict[str, Any]:
+    """Return the schema of a tool's arguments."""
     return {
         "type": "object",
         "properties": properties,
-        "required": list(properties),
+        "required": list(required),
         "additionalProperties": False,
     }
 
@@ -243,13 +269,13 @@ def _read_text(arguments: dict[str, Any], name: str, most: int) -> str:
     """Return a text argument.
 
     Raises:
-        UsageError: It is missing, no text, empty or too long.
+        ToolError: It is missing, no text, empty or too long.
     """
     value = arguments.get(name)
     if not isinstance(value, str):
-        raise UsageError(f"{name} must be a text, not {on_one_line(repr(value), 100)}")
+        raise ToolError(f"{name} must be a text, not {on_one_line(repr(value), 100)}")
     if not flatten(value):
-        raise UsageError(f"{name} is empty")
+        raise ToolError(f"{name} is empty")
     if len(value) > most:
-        raise UsageError(f"{name} has {len(value):,} characters; at most {most:,} are allowed")
+        raise ToolError(f"{name} has {len(value):,} characters; at most {most:,} are allowed")
     return value

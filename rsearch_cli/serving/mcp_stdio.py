@@ -117,7 +117,7 @@ class _Connection:
 
         self._lines = lines = _Lines(self._streams.incoming)
         writer = _Writer(self._streams.outgoing, lines.end)
-        server = build_mcp(self.opened)
+        server = build_mcp(self.opened, explain_all=True)
         async with stdio_server(stdin=lines, stdout=writer) as (received, sent):
             await server.run(received, sent, server.create_initialization_options())
 

@@ -14,7 +14,7 @@ import anyio
 import pytest
 from mcp import Client
 
-from rsearch_cli.errors import BudgetExceeded
+from rsearch_cli.errors import BudgetExceeded, ServiceFailure
 from rsearch_cli.rollout.answer import AgentAnswer
 from rsearch_cli.rollout.events import Thinking
 from rsearch_cli.serving.engine import ServingEngine
@@ -40,9 +40,11 @@ def as_opened(engine: ServingEngine) -> Future[ServingEngine]:
     return opened
 
 
-def with_client(engine: ServingEngine, use: Callable[[Client], Awaitable[Any]]) -> Any:
+def with_client(
+    engine: ServingEngine, use: Callable[[Client], Awaitable[Any]], explain_all: bool = False
+) -> Any:
     async def run() -> Any:
-        async with Client(build_mcp(as_opened(engine))) as client:
+        async with Client(build_mcp(as_opened(engine), explain_all=explain_all)) as client:
             return await use(client)
 
     return asyncio.run(asyncio.wait_for(run(), 60))
@@ -106,6 +108,7 @@ def test_a_source_is_searched_without_the_model(agent, engine, question):
         ("search", {"query": "a", "source": "\x1b[31mWeb"}, "source must be one of General, News"),
         ("search", {"query": "a", "source": None}, "source must be one of General, News"),
         ("search", {"query": "", "source": "General"}, "query is empty"),
+        ("search_agent", {"question": "a", "style": "epic"}, "style must be one of short, para"),
     ],
 )
 def test_wrong_arguments_are_one_line(engine, name, arguments, message):
@@ -128,15 +131,47 @@ def test_a_failed_search_is_an_error(engine, monkeypatch):
     assert result.content[0].text == "the search failed: General: no reply after 3 attempts"
 
 
-def test_a_spent_budget_is_an_error(engine, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "outside", "at_home"),
+    [
+        (
+            BudgetExceeded("the budget of 1 USD is spent"),
+            "the server's budget is used up",
+            "the budget of 1 USD is spent",
+        ),
+        (
+            ServiceFailure("http://10.0.0.7/v1 did not answer"),
+            "a service that the agent needs did not answer",
+            "http://10.0.0.7/v1 did not answer",
+        ),
+        (
+            ZeroDivisionError("division by zero"),
+            "internal error; the server's log says more",
+            "internal error; the server's log says more",
+        ),
+    ],
+)
+def test_other_machines_learn_nothing_about_services(engine, monkeypatch, error, outside, at_home):
     def submit(plans):
         future: Future[Any] = Future()
-        future.set_exception(BudgetExceeded("the budget of 1 USD is spent"))
+        future.set_exception(error)
         return future
 
     monkeypatch.setattr(engine.agent.executor, "submit", submit)
-    result, _ = call(engine, "search", query="a", source="General")
-    assert result.is_error and result.content[0].text == "the budget of 1 USD is spent"
+    arguments = {"query": "a", "source": "General"}
+    for explain_all, message in ((False, outside), (True, at_home)):
+        result = with_client(
+            engine, lambda client: client.call_tool("search", arguments), explain_all=explain_all
+        )
+        assert result.is_error and result.content[0].text == message
+
+
+def test_a_long_answer_is_part_of_the_text(agent, engine, question):
+    result, _ = call(engine, "search_agent", question=question, style="paragraph")
+    paragraph = result.structured_content["paragraph"]
+    assert paragraph["sentences"] or paragraph["note"]
+    shown = paragraph["note"] or paragraph["sentences"][0]["text"]
+    assert shown in result.content[0].text
 
 
 def hold(engine: ServingEngine, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
