@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 
 from rsearch_cli import __version__
 from rsearch_cli.distributed import reported_by_main
-from rsearch_cli.errors import OutOfMemory, RsearchError, is_shortage, shortage
+from rsearch_cli.errors import OutOfMemory, RsearchError, first_line, is_shortage, shortage
 from rsearch_cli.home import provide_home
 from rsearch_cli.key_flags import hide_keys
 from rsearch_cli.streams import echo, prepare_streams
@@ -138,20 +138,16 @@ def _end(error: BaseException, debug: bool) -> NoReturn:
         line = "a path starts with ~ and a user that does not exist here; give the full path"
         code = USAGE
     elif isinstance(error, ImportError) and not (error.name or "").startswith("rsearch_cli"):
-        line = f"{_first_line(error)}: a library does not import; `rsearch doctor` checks them all"
+        line = f"{first_line(error)}: a library does not import; `rsearch doctor` checks them all"
         code = 1
     elif is_shortage(error):
         line, code = f"memory ran out: {shortage(error)}", OutOfMemory.exit_code
     else:
-        line, code = f"unexpected error: {type(error).__name__}: {_first_line(error)}", 1
+        line, code = f"unexpected error: {type(error).__name__}: {first_line(error)}", 1
         line += "" if debug else "; run again with --debug for the traceback"
     if not reported_by_main():
         logger.error(line)
     raise typer.Exit(code)
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "no message")
 
 
 def _print_version(wanted: bool) -> None:

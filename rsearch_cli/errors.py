@@ -13,6 +13,11 @@ class RsearchError(Exception):
     exit_code = 1
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of another library's message, or its class if it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 class UsageError(RsearchError):
     """Options or arguments contradict each other, or one of them is missing."""
 

@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 from rsearch_cli.compat.isolation import OwnEnvironment, output_to_log, process_state_kept
+from rsearch_cli.errors import first_line
 
 CPU_BACKEND_SINCE = (2026, 10, 9)
 
@@ -64,7 +65,7 @@ def start_unsloth() -> str | None:
         try:
             import unsloth  # noqa: F401
         except (ImportError, NotImplementedError, RuntimeError) as error:
-            return f"unsloth {installed} cannot be imported: {str(error).splitlines()[0]}"
+            return f"unsloth {installed} cannot be imported: {first_line(error)}"
     return None
 
 

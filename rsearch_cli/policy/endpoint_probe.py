@@ -8,8 +8,10 @@ really does before anything else is asked of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from pydantic import ConfigDict, StrictBool, TypeAdapter
 
 from rsearch_cli.errors import AccessDenied, PolicyError
 from rsearch_cli.policy.chat_template import find_opening
@@ -82,10 +84,12 @@ class ServerMode:
         changes: How requests differ from those to OpenAI's server.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     results: Results
     why: str
     server: str | None = None
-    by_ids: bool = False
+    by_ids: StrictBool = False
     opening: str = ""
     changes: str = ""
 
@@ -100,13 +104,7 @@ class ServerMode:
         Raises:
             ValueError: A field is missing, unknown or of the wrong type.
         """
-        if not isinstance(row, dict) or row.keys() != {f.name for f in fields(cls)}:
-            raise ValueError("not the mode of a server")
-        texts = (row["why"], row["server"] or "", row["opening"], row["changes"])
-        right = row["results"] in get_args(Results) and isinstance(row["by_ids"], bool)
-        if not right or not all(isinstance(text, str) for text in texts):
-            raise ValueError("the mode of a server has a wrong field")
-        return cls(**row)
+        return _MODE.validate_python(row)
 
     def as_settings(self) -> dict[str, str | None]:
         """Return what predictions depend on, under the names `MODE_SETTINGS`."""
@@ -126,6 +124,9 @@ class ServerMode:
     def describe(self) -> str:
         """Return the choice and its reason in one line."""
         return f"policy.endpoint.results: {self.results}, because {self.why}"
+
+
+_MODE = TypeAdapter(ServerMode)
 
 
 async def probe_server(

@@ -14,7 +14,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from rsearch_cli.compat.transformers import missing_weights_refused
-from rsearch_cli.errors import PolicyError, RsearchError
+from rsearch_cli.errors import PolicyError, RsearchError, first_line
 from rsearch_cli.memory.driver import explain_unused_card
 from rsearch_cli.policy.adapter import (
     StoredAdapter,
@@ -273,7 +273,7 @@ def _explaining(what: str, base: str) -> Iterator[None]:
     except RsearchError:
         raise
     except Exception as error:  # truncated files raise anything
-        first = " ".join(str(error).strip().splitlines()[:1]) or type(error).__name__
+        first = first_line(error)
         if first.endswith(":"):
             first = " ".join(str(error).split())[:200]
         if "trust_remote_code" in str(error):

@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from rsearch_cli.errors import PolicyError
+from rsearch_cli.errors import PolicyError, first_line
 from rsearch_cli.policy.adapter import StoredAdapter, read_adapter
 from rsearch_cli.policy.weight_files import (
     CONFIG,
@@ -285,8 +285,9 @@ def _download_adapter(path: str) -> Path | None:
     try:
         return Path(snapshot_download(path, allow_patterns=_ADAPTER_FILES))
     except OSError as error:
-        first = str(error).splitlines()[0]
-        raise PolicyError(f"policy.model: {path} could not be downloaded: {first}") from error
+        raise PolicyError(
+            f"policy.model: {path} could not be downloaded: {first_line(error)}"
+        ) from error
 
 
 def _download(repo: str, name: str) -> Path | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rsearch_cli.errors import PublishError
+from rsearch_cli.errors import PublishError, first_line
 from rsearch_cli.policy.resolve import BASE, BUILTIN, find_weights, locate_model
 from rsearch_cli.recipe.policy import PolicyConfig
 
@@ -107,8 +107,7 @@ def load_config(base: BaseWeights) -> Any:
 
 def unreadable(base: BaseWeights, error: Exception) -> PublishError:
     """Return the one-line error for a base model that cannot be read or downloaded."""
-    first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return PublishError(f"the base model {base.name} cannot be read: {first}")
+    return PublishError(f"the base model {base.name} cannot be read: {first_line(error)}")
 
 
 def read_licence(base: BaseWeights) -> dict[str, Any]:

@@ -91,11 +91,11 @@ def insignificant_gains(run: RunFacts) -> list[str]:
     ]
 
 
-def weakest_types(run: RunFacts, most: int = 3) -> list[str]:
-    """Return the question types with the lowest exact match, without those that are perfect."""
+def weakest_types(run: RunFacts) -> list[str]:
+    """Return the three types with the lowest exact match, without those that are perfect."""
     types = (run.summary.get("after") or {}).get("by_type") or {}
     wrong = sorted((block["em"], name) for name, block in types.items() if block["em"] < 1)
-    return [f"{name} ({em:.2f}, n = {types[name]['n']})" for em, name in wrong[:most]]
+    return [f"{name} ({em:.2f}, n = {types[name]['n']})" for em, name in wrong[:3]]
 
 
 def _label(key: str) -> str:

@@ -140,9 +140,9 @@ class RunFacts:
             return f"the passages of {self.dataset.name}"
         return Path(corpus).name
 
-    def recent_mean(self, key: str, steps: int = 10) -> float | None:
-        """Mean of a metric over the last steps that recorded it; None if none did."""
-        values = [finite(row, key) for row in self.rows[-steps:]]
+    def recent_mean(self, key: str) -> float | None:
+        """Mean of a metric over the last ten steps; None if none of them recorded it."""
+        values = [finite(row, key) for row in self.rows[-10:]]
         known = [v for v in values if v is not None]
         return sum(known) / len(known) if known else None
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rsearch_cli.errors import MergeBroken, PolicyError, PublishError
+from rsearch_cli.errors import MergeBroken, PolicyError, PublishError, first_line
 from rsearch_cli.policy.adapter import StoredAdapter, load_adapter
 from rsearch_cli.publishing.base_model import BaseWeights
 
@@ -195,7 +195,7 @@ def _loading(base: BaseWeights) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, RuntimeError, KeyError, PolicyError) as error:
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise PublishError(f"{base.path} or its adapter cannot be loaded: {first}") from error
+        what = f"{base.path} or its adapter cannot be loaded"
+        raise PublishError(f"{what}: {first_line(error)}") from error
     finally:
         gc.collect()

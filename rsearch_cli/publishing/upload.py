@@ -22,6 +22,7 @@ from rsearch_cli.errors import (
     PublishForbidden,
     PublishThrottled,
     PublishUnreachable,
+    first_line,
 )
 from rsearch_cli.policy.resolve import MANIFEST
 from rsearch_cli.services.http import check_proxies
@@ -213,7 +214,7 @@ def _clear_errors(repo_id: str, doing: str) -> Iterator[None]:
         raise
     except HFValidationError as error:
         raise PublishError(
-            f"{repo_id!r} is not a valid repository id: {_first_line(error)}"
+            f"{repo_id!r} is not a valid repository id: {first_line(error)}"
         ) from error
     except OfflineModeIsEnabled as error:
         raise PublishUnreachable(
@@ -234,9 +235,9 @@ def _clear_errors(repo_id: str, doing: str) -> Iterator[None]:
         if isinstance(cause, httpx.TransportError | ConnectionError | TimeoutError):
             raise PublishUnreachable(
                 f"the connection to the Hub failed while {doing} ({repo_id}): "
-                f"{_first_line(cause)}; push again, uploaded files are not sent twice"
+                f"{first_line(cause)}; push again, uploaded files are not sent twice"
             ) from error
-        raise PublishError(f"{doing} ({repo_id}) failed: {_first_line(error)}") from error
+        raise PublishError(f"{doing} ({repo_id}) failed: {first_line(error)}") from error
 
 
 def _from_status(error: Any, repo_id: str, doing: str) -> PublishError:
@@ -261,7 +262,3 @@ def _from_status(error: Any, repo_id: str, doing: str) -> PublishError:
         after = f"in {wait} s" if wait else "in a few minutes"
         return PublishThrottled(f"{head}; push again {after}, uploaded files are not sent twice")
     return PublishError(f"{head}; push again, uploaded files are not sent twice")
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

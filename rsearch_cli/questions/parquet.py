@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from rsearch_cli.errors import DataMalformed
+from rsearch_cli.errors import DataMalformed, first_line
 from rsearch_cli.runs.json_text import dump_json, finite_only
 
 PARQUET_MAGIC = b"PAR1"
@@ -47,8 +47,9 @@ def stream_parquet(file: IO[bytes], origin: str) -> Iterator[tuple[str, dict[str
                 fields = dict(zip(batch.schema.names, map(_plain, cells), strict=True))
                 yield f"row {number}", {k: v for k, v in fields.items() if v is not None}
     except (pyarrow.ArrowException, ValueError, OSError) as error:
-        first = str(error).splitlines()[0]
-        raise DataMalformed(f"{origin}: incomplete or damaged parquet file ({first})") from error
+        raise DataMalformed(
+            f"{origin}: incomplete or damaged parquet file ({first_line(error)})"
+        ) from error
 
 
 def write_parquet(rows: Sequence[Mapping[str, Any]], path: Path) -> None:

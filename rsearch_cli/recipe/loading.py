@@ -14,7 +14,6 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,9 +36,6 @@ from rsearch_cli.recipe.trust import differing, is_somebodys, refusal, take_harm
 from rsearch_cli.recipe.unread import Given
 
 _FILE = ("source", "path", "difficulty")
-
-MOST_EXTENDED = 10
-"""Maximum length of a chain of recipes that extend each other."""
 
 
 @dataclass(frozen=True)
@@ -216,8 +212,8 @@ def _find(name_or_path: str, beside: Path | None = None, asker: str = "") -> Pat
     )
     shipped = _shipped()
     if is_path:
-        path = (beside or Path()) / _expand(name_or_path)
-        if _is_file(path):
+        path = (beside or Path()) / os.path.expanduser(name_or_path)
+        if os.path.isfile(path):  # which, unlike Path's, accepts names that no system takes
             return path
         missing = f"no recipe file at {path}"
     elif name_or_path in shipped:
@@ -229,28 +225,11 @@ def _find(name_or_path: str, beside: Path | None = None, asker: str = "") -> Pat
     raise RecipeNotFound(f"{asker}{missing}{hint} List them with: rsearch recipes")
 
 
-def _expand(path: str) -> Path:
-    with suppress(RuntimeError):  # no such user, or no home folder
-        return Path(path).expanduser()
-    return Path(path)
-
-
-def _is_file(path: Path) -> bool:
-    with suppress(OSError, ValueError):  # the name is too long or contains a null byte
-        return path.is_file()
-    return False
-
-
 def _read_chain(
     path: Path, chain: tuple[Path, ...] = (), *, trusted: bool | None
 ) -> tuple[list[Layer], list[Problem]]:
     """Return the layers of a recipe and of all it extends, lowest first, and their problems."""
     where = _display(path)
-    if len(chain) >= MOST_EXTENDED:
-        names = " -> ".join(seen.name for seen in chain[:3])
-        raise RecipeError(
-            f"{where}: more than {MOST_EXTENDED} recipes extend each other: {names} ..."
-        )
     if path.resolve() in [seen.resolve() for seen in chain]:
         names = " -> ".join(seen.name for seen in (*chain, path))
         raise RecipeError(f"{where}: recipes extend each other in a circle: {names}")

@@ -16,7 +16,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 from rsearch_cli.compat.bm25s import import_bm25s, new_scorer
 from rsearch_cli.errors import DataEmpty, SourceError
@@ -24,9 +24,6 @@ from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.search.analyzer import split_indexed
 from rsearch_cli.search.title_index import TitleIndex, hash_title
 from rsearch_cli.types import Passage
-
-if TYPE_CHECKING:
-    pass
 
 TITLE_WEIGHT = 2
 """Weight of a title: it names the subject, which is what queries are about."""

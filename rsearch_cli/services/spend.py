@@ -10,18 +10,18 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import filelock
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from rsearch_cli.errors import RunFolderError, RunFolderOccupied, RunFolderUnwritable
 from rsearch_cli.runs.confined_paths import make_private, open_own
 from rsearch_cli.runs.file_locks import LockWait, describe_holder
 from rsearch_cli.runs.files import SPEND, SPEND_LOCK
 from rsearch_cli.runs.json_text import dump_json
-from rsearch_cli.services.validation import check_number, is_finite
 
 SURCHARGE = 2.0
 """Times the highest excess of a service that is added to a call whose charge is not known."""
@@ -32,6 +32,10 @@ ROUNDING_USD = 1e-9
 _VERSION = 1
 # Bytes: a page of memory on all common systems, with room for twenty services.
 _PAGE = 4096
+
+# Anything below or not finite in the file would raise the limit or switch it off.
+_Usd = Annotated[float, Field(ge=-ROUNDING_USD, allow_inf_nan=False, strict=True)]
+_Count = Annotated[int, Field(ge=0, strict=True)]
 
 
 @dataclass(slots=True)
@@ -46,11 +50,13 @@ class ServiceSpend:
         failed: Requests without an answer after all retries.
     """
 
-    usd: float = 0.0
-    saved_usd: float = 0.0
-    calls: int = 0
-    hits: int = 0
-    failed: int = 0
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    usd: _Usd = 0.0
+    saved_usd: _Usd = 0.0
+    calls: _Count = 0
+    hits: _Count = 0
+    failed: _Count = 0
 
     def add(self, other: ServiceSpend) -> None:
         """Add another's numbers to these."""
@@ -94,8 +100,8 @@ class SpendState:
     """
 
     services: dict[str, ServiceSpend] = field(default_factory=dict)
-    unsettled: dict[str, int] = field(default_factory=dict)
-    excess: dict[str, float] = field(default_factory=dict)
+    unsettled: dict[str, _Count] = field(default_factory=dict)
+    excess: dict[str, _Usd] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.services or self.excess)
@@ -190,20 +196,10 @@ class SpendFile:
 
 
 def _parse(document: Any) -> SpendState:
-    if document["version"] != _VERSION:
-        raise ValueError(f"version {document['version']}, not {_VERSION}")
+    if (version := document.pop("version")) != _VERSION:
+        raise ValueError(f"version {version}, not {_VERSION}")
     # Runs of earlier versions have neither `unsettled` nor `excess`.
-    return SpendState(
-        {n: _parse_service(n, numbers) for n, numbers in document["services"].items()},
-        {n: check_number(c, int) for n, c in document.get("unsettled", {}).items()},
-        {n: check_number(usd, float) for n, usd in document.get("excess", {}).items()},
-    )
+    return _STATE.validate_python(document)
 
 
-def _parse_service(service: str, numbers: Any) -> ServiceSpend:
-    spend = ServiceSpend(**numbers)
-    for name in (f.name for f in fields(spend)):
-        # Any of these would raise the limit or switch it off.
-        if not is_finite(number := getattr(spend, name)) or number < -ROUNDING_USD:
-            raise ValueError(f"{name} of {service} is {number!r:.40}")
-    return spend
+_STATE = TypeAdapter(SpendState)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from math import isfinite
 from numbers import Real
-from typing import Any, NoReturn, TypeGuard, TypeVar
-
-N = TypeVar("N", int, float)
+from typing import Any, NoReturn, TypeGuard
 
 MOST_USD_PER_CALL = 100.0
 """Highest credible charge for one call; no search or completion costs nearly as much."""
@@ -50,17 +48,6 @@ def read_token_count(value: object) -> int | None:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS:
         return value
     return None
-
-
-def check_number(value: Any, kind: type[N]) -> N:
-    """Return a number that is finite and not negative, and whole if `kind` is int.
-
-    Raises:
-        ValueError: The value is anything else.
-    """
-    if not is_finite(value) or value < 0 or kind(value) != value:
-        raise ValueError(f"{value!r:.40} where a number belongs")
-    return kind(value)
 
 
 def parse_strictly(text: str) -> Any:

@@ -15,7 +15,7 @@ from typing import Literal
 
 from rsearch_cli import __version__
 from rsearch_cli.compat.isolation import output_to_log
-from rsearch_cli.errors import RsearchError
+from rsearch_cli.errors import RsearchError, first_line
 from rsearch_cli.memory.driver import (
     Card,
     explain_unused_card,
@@ -136,7 +136,7 @@ def _bitsandbytes(needed: bool) -> Check:
             import bitsandbytes  # noqa: F401
         found = f"bitsandbytes {version('bitsandbytes')}"
     except (ImportError, OSError, RuntimeError) as error:
-        missing = f"does not import: {str(error).splitlines()[0]}"
+        missing = f"does not import: {first_line(error)}"
     remedy = f"4-bit weights need it; {_REINSTALL}"
     return _part("bitsandbytes", found, missing, remedy, needed)
 

@@ -254,11 +254,5 @@ def _count_evaluated(recipe: Recipe) -> int:
 
 
 def _bill_as_json(bill: Bill) -> dict[str, Any]:
-    return {
-        "searches": round(bill.searches),
-        "paid_searches": round(bill.paid_searches),
-        "judge_calls": round(bill.judge_calls),
-        "usd_search": round(bill.usd_search, 4),
-        "usd_judge": round(bill.usd_judge, 4),
-        "usd": round(bill.usd, 4),
-    }
+    figures = {**asdict(bill), "usd": bill.usd}
+    return {k: round(v, 4) if k.startswith("usd") else round(v) for k, v in figures.items()}

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rsearch_cli.errors import UsageError
 from rsearch_cli.evaluation.answering import answer_questions, check_failures, judge_answers
@@ -57,14 +57,10 @@ DEFAULT_FOLDER = Path("evals")
 NEXT_STEP = "fix that and run the same command again: the answers so far are kept"
 
 
-class Progress(Protocol):
-    """Shows how many answers there are; `ui.progress.phase` is one."""
-
-    def __call__(
-        self, name: str, total: int, spend: Callable[[], Spend]
-    ) -> AbstractContextManager[Callable[[int], None]]:
-        """Return a context manager whose value is called with the number of new answers."""
-        ...
+Progress = Callable[[str, int, Callable[[], Spend]], AbstractContextManager[Callable[[int], None]]]
+"""Shows how many answers there are, such as `ui.progress.phase`: called with a name, the total and
+what gives the spending, it returns a context manager whose value is called with each number of new
+answers."""
 
 
 def no_progress(

@@ -131,13 +131,6 @@ def test_of_many_problems_the_first_are_told(tmp_path: Path) -> None:
     assert len(lines) == 20 and last == "  and 1982 more"
 
 
-def test_recipes_that_extend_each_other_without_end_are_refused(tmp_path: Path) -> None:
-    for n in range(2000):
-        (tmp_path / f"{n}.yaml").write_text(f"extends: ./{n + 1}.yaml\n")
-    (line,) = run("recipes", "show", str(tmp_path / "0.yaml"), code=10)
-    assert "more than 10 recipes extend each other: 0.yaml -> 1.yaml -> 2.yaml ..." in line
-
-
 @pytest.mark.parametrize("name", ["a\0b.yaml", "n" * 5000 + ".yaml", "~nobody-of-this-name/r.yaml"])
 def test_a_path_that_no_system_takes_is_a_recipe_that_is_not_there(name: str) -> None:
     (line,) = run("recipes", "show", name, code=11)
