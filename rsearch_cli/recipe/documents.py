@@ -14,9 +14,8 @@ from typing import Any
 import yaml
 
 from rsearch_cli.errors import RecipeError
+from rsearch_cli.recipe.nested import Keys
 from rsearch_cli.terminal import escape_suspect
-
-Keys = tuple[str, ...]
 
 MOST_CHARS = 2**18
 """Maximum characters of a document; a recipe with every setting has about 6,000."""

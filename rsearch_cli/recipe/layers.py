@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rsearch_cli.recipe.documents import MOST_DEPTH, MOST_KEY_CHARS, Keys, parse_document
+from rsearch_cli.recipe.documents import MOST_DEPTH, MOST_KEY_CHARS, parse_document
 from rsearch_cli.recipe.flags import flag_of
+from rsearch_cli.recipe.nested import Keys, leaves, nest
 from rsearch_cli.recipe.problems import Problem
 from rsearch_cli.terminal import shorten
 
@@ -43,10 +44,7 @@ class Layer:
 
     def settings(self) -> list[tuple[str, str]]:
         """For an option: how it was given, with the dotted key of each value in it."""
-        value: Any = self.data
-        for key in self.path:
-            value = value[key]
-        keys = _leaves(value, ".".join(self.path))
+        keys = [".".join(keys) for keys, _ in leaves(self.data)]
         return [
             (f"{self.where} {key}" if self.where == "--set" else self.where, key) for key in keys
         ]
@@ -85,18 +83,6 @@ def option_layers(
     return layers, problems
 
 
-def merge(lower: dict[str, Any], higher: dict[str, Any]) -> dict[str, Any]:
-    """Merge `higher` into `lower`: mappings merge, lists and scalars are replaced."""
-    merged = dict(lower)
-    for key, value in higher.items():
-        old = merged.get(key)
-        if isinstance(old, dict) and isinstance(value, dict):
-            merged[key] = merge(old, value)
-        else:
-            merged[key] = value
-    return merged
-
-
 def fill_in(tree: dict[str, Any], path: Keys, defaults: dict[str, Any]) -> dict[str, Any]:
     """Write out the defaults of the mappings along a path.
 
@@ -123,16 +109,6 @@ def blame(paths: Sequence[Sequence[str | int]], layers: Sequence[Layer], otherwi
     return otherwise
 
 
-def _leaves(value: Any, dotted: str) -> list[str]:
-    """Return the dotted keys of all values in a nested one that are not mappings."""
-    if not isinstance(value, dict) or not value:
-        return [dotted]
-    return [leaf for key, inner in value.items() for leaf in _leaves(inner, f"{dotted}.{key}")]
-
-
 def _option(where: str, dotted: str, value: object) -> Layer:
     path = tuple(dotted.split("."))
-    data: Any = value
-    for key in reversed(path):
-        data = {key: data}
-    return Layer(where, data, path=path)
+    return Layer(where, nest(path, value), path=path)

@@ -23,7 +23,8 @@ from pydantic_core import ErrorDetails
 
 from rsearch_cli.errors import RecipeError, RecipeNotFound
 from rsearch_cli.recipe.documents import dump_document, read_document, show_value
-from rsearch_cli.recipe.layers import Layer, blame, fill_in, merge, option_layers
+from rsearch_cli.recipe.layers import Layer, blame, fill_in, option_layers
+from rsearch_cli.recipe.nested import leaves, merge
 from rsearch_cli.recipe.problems import (
     MOST_PROBLEMS,
     Problem,
@@ -273,12 +274,8 @@ def _only_on_the_command_line(files: Sequence[Layer]) -> list[Problem]:
     """Report files that try to enable code that ships with a model."""
     sentence = "policy.trust_remote_code is not allowed in a recipe; use --trust-remote-code"
     keys = ("policy", "trust_remote_code")
-    return [Problem("value", f.locate(keys), sentence) for f in files if _gives(f, keys)]
-
-
-def _gives(layer: Layer, keys: tuple[str, str]) -> bool:
-    section = layer.data.get(keys[0])
-    return isinstance(section, dict) and keys[1] in section
+    given = [layer for layer in files if keys in dict(leaves(layer.data))]
+    return [Problem("value", layer.locate(keys), sentence) for layer in given]
 
 
 def _left_out(files: Sequence[Layer], options: Sequence[Layer], recipe: Recipe) -> dict[str, Any]:

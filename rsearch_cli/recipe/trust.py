@@ -11,17 +11,16 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
 from rsearch_cli.recipe.documents import show_value
+from rsearch_cli.recipe.nested import Keys, leaves, look_up, merge, nest
 from rsearch_cli.runs import files
 from rsearch_cli.terminal import printable
-
-Keys = tuple[str, ...]
 
 TAKEN = frozenset(
     """
@@ -124,21 +123,22 @@ def take_harmless(tree: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, An
     """
     taken: dict[str, Any] = {}
     left: dict[str, Any] = {}
-    of_world = _at(tree, "questions", "source") == "world"
-    for keys, value in _leaves(tree):
+    of_world = look_up(tree, "questions", "source") == "world"
+    for keys, value in leaves(tree):
         if _is_harmless(keys, value, of_world=of_world):
-            _put(taken, keys, value)
+            taken = merge(taken, nest(keys, value))
         elif keys[:2] != ("search", "sources"):
             left[".".join(keys)] = value
-    _put(taken, ("questions", "source"), "world")
-    named = _at(taken, "protocol", "sources")
-    sources = _at(tree, "search", "sources")
+    taken = merge(taken, nest(("questions", "source"), "world"))
+    named = look_up(taken, "protocol", "sources")
+    sources = look_up(tree, "search", "sources")
     if sources and not isinstance(sources, dict):
         left["search.sources"] = sources
     for name in sources if isinstance(sources, dict) else ():
         left |= _unusual(str(name), sources[name])
     if isinstance(named, dict):
-        _put(taken, ("search", "sources"), {name: dict(_PLAIN_SOURCE) for name in named})
+        plain = {name: dict(_PLAIN_SOURCE) for name in named}
+        taken = merge(taken, nest(("search", "sources"), plain))
     return taken, left
 
 
@@ -159,7 +159,7 @@ def differing(left: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str,
     return {
         key: value
         for key, value in left.items()
-        if key not in _NOT_SHOWN and _at(resolved, *key.split(".")) != value
+        if key not in _NOT_SHOWN and look_up(resolved, *key.split(".")) != value
     }
 
 
@@ -196,27 +196,6 @@ def _unusual(name: str, source: Any) -> dict[str, Any]:
         for key, value in source.items()
         if key != "cache_days" and _PLAIN_SOURCE.get(key) != value
     }
-
-
-def _leaves(tree: Mapping[str, Any], prefix: Keys = ()) -> Iterator[tuple[Keys, Any]]:
-    for name, value in tree.items():
-        keys = (*prefix, str(name))
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, keys)
-        else:
-            yield keys, value
-
-
-def _put(tree: dict[str, Any], keys: Keys, value: Any) -> None:
-    for key in keys[:-1]:
-        tree = tree.setdefault(key, {})
-    tree[keys[-1]] = value
-
-
-def _at(tree: Any, *keys: str) -> Any:
-    for key in keys:
-        tree = tree.get(key) if isinstance(tree, dict) else None
-    return tree
 
 
 def _notes() -> Path | None:
