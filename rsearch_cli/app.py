@@ -143,7 +143,8 @@ def _end(error: BaseException, debug: bool) -> NoReturn:
     elif is_shortage(error):
         line, code = f"memory ran out: {shortage(error)}", OutOfMemory.exit_code
     else:
-        line, code = f"unexpected error: {type(error).__name__}: {first_line(error)}", 1
+        message = first_line(error) if str(error) else "no message"
+        line, code = f"unexpected error: {type(error).__name__}: {message}", 1
         line += "" if debug else "; run again with --debug for the traceback"
     if not reported_by_main():
         logger.error(line)
