@@ -21,7 +21,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,12 +53,14 @@ class Figures:
         errors: What went wrong instead of a reply.
         latencies: Seconds of every reply.
         seconds: From the first request to the last reply.
+        cpu_seconds: Of the server meanwhile.
     """
 
     replies: list[tuple[str, Any]] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -107,24 +110,37 @@ async def measure(
     async with httpx.AsyncClient(
         base_url=server.url, timeout=TIMEOUT, transport=transport, trust_env=False
     ) as http:
-        await ask_in_turn(http, questions, args.stream)  # fills the cache, and does not count
-        before = await ask_in_turn(http, questions, args.stream)
+        process = server.process.pid
+        await ask_in_turn(http, questions, args.stream, process)  # fills the cache; not counted
+        before = await ask_in_turn(http, questions, args.stream, process)
         if before.errors:
             sys.exit(f"asked one after another, {len(before.errors)} fail: {before.errors[0]}")
         say(f"one after another: {before.rate:.1f} requests/s")
-        memory = asyncio.create_task(watch_memory(server.process.pid, args.seconds))
-        load = await ask_at_once(http, questions, args)
+        batches = count_batches(server)
+        memory = asyncio.create_task(watch_memory(process, args.seconds))
+        load = await ask_at_once(http, questions, args, process)
+        batches = [now - then for now, then in zip(count_batches(server), batches, strict=True)]
         say(f"{args.clients} clients: {load.rate:.1f} requests/s")
-        after = await ask_in_turn(http, questions, args.stream)
+        after = await ask_in_turn(http, questions, args.stream, process)
         resident = await memory
-    return report(server, args, [before, after], load, resident)
+    return report(args, [before, after], load, batches, resident)
+
+
+def cpu_ms(figures: Figures) -> float:
+    """Time of the server on the processor for each reply, in milliseconds."""
+    return 1000 * figures.cpu_seconds / len(figures.latencies)
+
+
+def count_batches(server: ServedAgent) -> list[float]:
+    """Return the rows and the number of all batches so far."""
+    return [server.metric(f"rsearch_batch_rows_{part}") for part in ("sum", "count")]
 
 
 def report(
-    server: ServedAgent,
     args: argparse.Namespace,
     alone: Sequence[Figures],
     load: Figures,
+    batches: Sequence[float],
     resident: Sequence[int],
 ) -> dict[str, Any]:
     expected = dict(alone[0].replies)
@@ -133,24 +149,28 @@ def report(
     ]
     of_others = {json.dumps(reply) for reply in expected.values()}
     mixed_up = [question for question, reply in different if json.dumps(reply) in of_others]
-    rows, batches = (server.metric(f"rsearch_batch_rows_{part}") for part in ("sum", "count"))
+    rows = batches[0] / max(1, batches[1])
     alone_rate = sum(len(f.replies) for f in alone) / sum(f.seconds for f in alone)
     ratio = load.rate / alone_rate
     latencies = [latency for figures in alone for latency in figures.latencies]
-    both = Figures(latencies=latencies)
-    print(f"{'':<22}{'requests':>9}{'per second':>12}{'p50 s':>8}{'p95 s':>8}")
+    both = Figures(latencies=latencies, cpu_seconds=sum(f.cpu_seconds for f in alone))
+    print(f"{'':<22}{'requests':>9}{'per second':>12}{'p50 s':>8}{'p95 s':>8}{'CPU ms each':>13}")
     for name, figures, rate in (
         ("one after another", both, alone_rate),
         (f"{args.clients} clients at once", load, load.rate),
     ):
-        times = f"{figures.percentile(50):>8.2f}{figures.percentile(95):>8.2f}"
-        print(f"{name:<22}{len(figures.latencies):>9}{rate:>12.2f}{times}")
-    settled = resident[len(resident) // 4 :]
-    growth = settled[-1] - settled[0]
-    print(f"ratio {ratio:.1f}; {rows / max(1, batches):.1f} rows per batch on average")
+        times = (
+            f"{figures.percentile(50):>8.2f}{figures.percentile(95):>8.2f}{cpu_ms(figures):>13.0f}"
+        )
+        count = len(figures.latencies)
+        print(f"{name:<22}{count:>9}{rate:>12.2f}{times}{cpu_ms(figures):>13.0f}")
+    quarter = len(resident) // 4
+    quarters = [resident[start : start + quarter] for start in range(0, 4 * quarter, quarter)]
+    memory = [round(statistics.median(values)) for values in quarters]
+    print(f"ratio {ratio:.1f}; {rows:.1f} rows per batch on average")
     print(
         f"lost {len(load.errors)}, mixed up {len(mixed_up)}, worded differently "
-        f"{len(different) - len(mixed_up)}; memory {settled[0]} MiB, {growth:+d} MiB at the end"
+        f"{len(different) - len(mixed_up)}; memory in each quarter of the load, in MiB: {memory}"
     )
     for problem in [*load.errors, *alone[1].errors][:5]:
         say(problem)
@@ -163,13 +183,14 @@ def report(
         "alone_p95_seconds": round(both.percentile(95), 3),
         "load_p50_seconds": round(load.percentile(50), 3),
         "load_p95_seconds": round(load.percentile(95), 3),
+        "alone_cpu_ms": round(cpu_ms(both), 1),
+        "load_cpu_ms": round(cpu_ms(load), 1),
         "requests": len(load.replies),
         "lost": len(load.errors),
         "mixed_up": len(mixed_up),
         "different": len(different) - len(mixed_up),
-        "rows_per_batch": round(rows / max(1, batches), 1),
-        "memory_mib": settled[0],
-        "memory_growth_mib": growth,
+        "rows_per_batch": round(rows, 1),
+        "memory_mib": memory,
     }
 
 
@@ -216,28 +237,45 @@ async def stop_under_load(
     return found
 
 
-async def ask_in_turn(http: httpx.AsyncClient, questions: Sequence[str], stream: bool) -> Figures:
-    figures, started = Figures(), time.perf_counter()
-    for question in questions:
-        await ask(http, question, stream, figures)
-    figures.seconds = time.perf_counter() - started
+async def ask_in_turn(
+    http: httpx.AsyncClient, questions: Sequence[str], stream: bool, process: int
+) -> Figures:
+    figures = Figures()
+    with measuring(figures, process):
+        for question in questions:
+            await ask(http, question, stream, figures)
     return figures
 
 
 async def ask_at_once(
-    http: httpx.AsyncClient, questions: Sequence[str], args: argparse.Namespace
+    http: httpx.AsyncClient, questions: Sequence[str], args: argparse.Namespace, process: int
 ) -> Figures:
-    figures, started = Figures(), time.perf_counter()
-    left = iter(range(MOST_REQUESTS))
+    figures, numbers = Figures(), iter(range(MOST_REQUESTS))
+    end = time.perf_counter() + args.seconds
 
     async def keep_asking() -> None:
-        while time.perf_counter() - started < args.seconds and (number := next(left, None)):
+        for number in numbers:
             await ask(http, questions[number % len(questions)], args.stream, figures)
+            if time.perf_counter() > end:
+                return
 
-    next(left)
-    await asyncio.gather(*(keep_asking() for _ in range(args.clients)))
-    figures.seconds = time.perf_counter() - started
+    with measuring(figures, process):
+        await asyncio.gather(*(keep_asking() for _ in range(args.clients)))
     return figures
+
+
+@contextmanager
+def measuring(figures: Figures, process: int) -> Iterator[None]:
+    """Add the time that the block takes, and that of a process on the processor."""
+
+    def cpu_seconds() -> float:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    started, cpu = time.perf_counter(), cpu_seconds()
+    yield
+    figures.seconds = time.perf_counter() - started
+    figures.cpu_seconds = cpu_seconds() - cpu
 
 
 async def ask(http: httpx.AsyncClient, question: str, stream: bool, figures: Figures) -> None:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
-from rsearch_cli.errors import OutOfMemory
+from rsearch_cli.errors import OutOfMemory, is_shortage
 from rsearch_cli.policy.generation import Generation
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.policy.prefix_cache import PrefixCache
@@ -182,7 +182,7 @@ class BatchWorker:
             return None
         caches = list(dict.fromkeys(job.cache for job in batch if job.cache is not None))
         batch.sort(key=lambda job: (caches.index(job.cache) if job.cache else -1, job.row))
-        cache = caches[0] if len(caches) == 1 else PrefixCache.join(caches)
+        cache = caches[0] if len(caches) == 1 else _join(caches)
         if cache not in self._caches:
             self._caches.append(cache)
         return cache
@@ -268,3 +268,13 @@ def _state(job: Job) -> RolloutState:
 
 def _is_over(job: Job) -> Callable[[], bool]:
     return lambda: job.ticket.is_over
+
+
+def _join(caches: Sequence[PrefixCache]) -> PrefixCache:
+    """Join caches; without the memory for it, all rows are encoded again."""
+    try:
+        return PrefixCache.join(caches)
+    except (RuntimeError, MemoryError) as error:
+        if not is_shortage(error):
+            raise
+        return PrefixCache()

@@ -9,9 +9,10 @@ import pytest
 
 from rsearch_cli.errors import OutOfMemory
 from rsearch_cli.policy.prefix_cache import PrefixCache
-from rsearch_cli.rollout.events import PlanWritten
+from rsearch_cli.rollout.events import Asked, PlanWritten
 from rsearch_cli.serving.engine import ServingEngine
 from rsearch_cli.serving.requests import AskRequest
+from rsearch_cli.types import FollowUp, Paragraph, Sentence, Turn
 
 
 class Watched:
@@ -173,3 +174,43 @@ def test_giving_up_cancels_the_search_and_frees_the_place(agent, monkeypatch, qu
                 ticket.future.result()
             assert all(search.cancelled() for search in searches)
             assert (engine.running, engine.counters.requests["cancelled"]) == (0, 1)
+
+
+def test_a_server_rewrites_and_writes_while_others_are_answered(agent, questions, monkeypatch):
+    threads, answered = [], threading.Event()
+
+    def condense(history, question):
+        threads.append(threading.current_thread().name)
+        assert answered.wait(30), "the engine waits for the writer"
+        return FollowUp(question, asked_as=questions[0])
+
+    def write_paragraph(answer):
+        threads.append(threading.current_thread().name)
+        return Paragraph((Sentence("It is so.", (1,)),))
+
+    monkeypatch.setattr(agent, "condense", condense)
+    monkeypatch.setattr(agent, "write_paragraph", write_paragraph)
+    monkeypatch.setattr(type(agent), "writer_is_local", False)
+    monkeypatch.setattr(type(agent), "can_write", True)
+    told = []
+    with ServingEngine(agent) as engine:
+        history = (Turn("Who?", "Nobody"),)
+        follow_up = AskRequest("And where?", history, style="paragraph")
+        ticket = engine.submit(follow_up, told.append)
+        assert engine.submit(AskRequest(questions[1])).future.result(30).paragraph is None
+        answered.set()
+        answer = ticket.future.result(30)
+    assert told[0] == Asked("And where?", questions[0])
+    assert answer.trajectory.question.text == questions[0]
+    assert answer.paragraph.sentences[0].text == "It is so."
+    assert len(threads) == 2 and all(name.startswith("serving-writer") for name in threads)
+
+
+def test_keys_that_cannot_be_joined_are_computed_again(agent, watched, questions, monkeypatch):
+    def join(caches):
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr(PrefixCache, "join", join)
+    with ServingEngine(agent, max_batch=8) as engine:
+        requests = [AskRequest(question) for question in questions[:5]]
+        assert all(answer.answer for answer in submit_while_held(engine, watched, requests))
