@@ -1,5 +1,6 @@
 // The page of `rsearch serve`: the conversation, its controls and the keyboard.
 
+import { Announcer } from "./announcer.js";
 import { answerAsMarkdown, answerAsText } from "./answer_view.js";
 import { ask, AskError, hasKey, readModel, setKey } from "./api.js";
 import { deleteAllConversations, deleteConversation, listConversations, saveConversation } from "./history.js";
@@ -10,10 +11,11 @@ import { applyEvent, messagesFor, newTurn, storedTurn } from "./turn.js";
 import { describeProgress, TurnView } from "./turn_view.js";
 
 const CURRENT_KEY = "rsearch.current";
-const ANNOUNCE_EVERY = 1500;
 const byId = (id) => document.getElementById(id);
 
-let model = null;
+const announcer = new Announcer(byId("progress"));
+
+let model = null; // what the server said about itself, once it has
 let conversation = newConversation();
 let running = null; // {turn, controller} of the question that is being answered
 
@@ -47,9 +49,11 @@ async function answer(question) {
   const isTyping = document.activeElement === byId("question");
   paintControls();
   if (!isTyping) byId("stop").focus({ preventScroll: true });
+  stickToEnd = true;
   own.views.get(turn).element.scrollIntoView({ block: "start" });
   try {
-    await askWithKey({ messages, signal: controller.signal, onEvent: (event) => follow(own, turn, event) });
+    const onEvent = (event) => follow(own, turn, event);
+    await askServer({ messages, signal: controller.signal, onEvent });
     if (turn.outcome === "running") throw new AskError("The server ended without an answer.");
   } catch (error) {
     fail(turn, error, controller.signal.aborted);
@@ -57,7 +61,7 @@ async function answer(question) {
   running = null;
   if (document.activeElement === byId("stop")) own.views.get(turn)?.element.focus({ preventScroll: true });
   own.views.get(turn)?.update();
-  announce(describeProgress(turn), true);
+  announcer.sayNow(describeProgress(turn));
   keep(own);
   paintControls();
 }
@@ -75,41 +79,51 @@ function fail(turn, error, isStopped) {
 function follow(own, turn, event) {
   applyEvent(turn, event);
   own.views.get(turn)?.update();
-  announce(describeProgress(turn));
+  announcer.say(describeProgress(turn));
 }
 
-/** Asks, and once more with the key that the person gives if the server wants one. */
-async function askWithKey(request) {
+/** Asks; if the server wants a key, or has another model than before, once more with that. */
+async function askServer(request) {
   const options = { style: byId("style").value, follow_up: byId("follow-up").checked };
-  for (;;) {
+  for (let attempt = 0; ; attempt += 1) {
     try {
-      return await ask({ ...request, model: model?.id ?? "rsearch", options });
+      if (model === null) showModel(await readModel());
+      return await ask({ ...request, model: model.id, options });
     } catch (error) {
-      if (error.status !== 401 || !(await promptForKey())) throw error;
-      readModel().then(showModel, () => {});
+      if (error.status === 404 && attempt === 0) model = null;
+      else if (error.status !== 401 || !(await promptForKey())) throw error;
     }
   }
 }
 
+/** Reads what the server offers, with a key if it wants one; without it, the page waits. */
+async function loadModel() {
+  try {
+    showModel(await readModel());
+  } catch (error) {
+    if (error.status === 401 && (await promptForKey())) await loadModel();
+  }
+}
+
+let keyPrompt = null;
+
+/** Asks for the key; whether one was given. */
 function promptForKey() {
-  const dialog = byId("key");
-  byId("key-field").value = "";
-  byId("key-refused").hidden = !hasKey();
-  dialog.returnValue = "";
-  dialog.showModal();
-  return new Promise((resolve) => {
-    dialog.addEventListener(
-      "close",
-      () => {
-        const key = byId("key-field").value.trim();
-        byId("key-field").value = "";
-        const given = dialog.returnValue === "given" && key !== "";
-        if (given) setKey(key);
-        resolve(given);
-      },
-      { once: true },
-    );
+  keyPrompt ??= new Promise((resolve) => {
+    const [dialog, field] = [byId("key"), byId("key-field")];
+    byId("key-refused").hidden = !hasKey();
+    dialog.returnValue = "";
+    dialog.showModal();
+    const finish = () => {
+      const isGiven = dialog.returnValue === "given";
+      if (isGiven) setKey(field.value.trim());
+      field.value = "";
+      keyPrompt = null;
+      resolve(isGiven);
+    };
+    dialog.addEventListener("close", finish, { once: true });
   });
+  return keyPrompt;
 }
 
 function addView(own, turn) {
@@ -126,21 +140,6 @@ let stickToEnd = true;
 /** Keeps the end in view while an answer grows, unless the person has scrolled away from it. */
 function followEnd() {
   if (stickToEnd) window.scrollTo({ top: document.documentElement.scrollHeight });
-}
-
-/** Tells a screen reader what goes on, the latest state only, every so often. */
-function announce(text, now = false) {
-  announce.next = text;
-  clearTimeout(now ? announce.timer : undefined);
-  if (announce.timer && !now) return;
-  const speak = () => {
-    announce.timer = null;
-    announce.at = Date.now();
-    if (byId("progress").textContent !== announce.next) byId("progress").textContent = announce.next;
-  };
-  const wait = ANNOUNCE_EVERY - (Date.now() - (announce.at ?? 0));
-  if (now || wait <= 0) speak();
-  else announce.timer = setTimeout(speak, wait);
 }
 
 async function copyText(text) {
@@ -250,12 +249,14 @@ function stop() {
 
 function showModel(found) {
   model = found;
+  if (!byId("model").textContent) {
+    byId("style").value = found.rsearch?.style === "paragraph" ? "paragraph" : "short";
+    byId("follow-up").checked = found.rsearch?.follow_up !== false;
+  }
   const name = visibleStart(found.rsearch?.name ?? found.id, 200);
   byId("model").textContent = name;
   byId("welcome-model").querySelector("bdi").textContent = name;
   byId("welcome-model").hidden = false;
-  byId("style").value = found.rsearch?.style === "paragraph" ? "paragraph" : "short";
-  byId("follow-up").checked = found.rsearch?.follow_up !== false;
   const examples = Array.isArray(found.rsearch?.examples) ? found.rsearch.examples.slice(0, 4) : [];
   const buttons = examples.map((text) => {
     const button = el("button", { type: "button", class: "button" }, el("bdi", {}, visibleStart(text, 300)));
@@ -285,8 +286,9 @@ function setUpDialogs() {
     dialog.querySelector(".close").addEventListener("click", () => dialog.close());
     dialog.addEventListener("click", (event) => {
       // The dialog itself is hit only outside of what it contains: on its backdrop or its padding.
-      const box = dialog.getBoundingClientRect();
-      const isInside = event.clientX >= box.left && event.clientX <= box.right && event.clientY >= box.top && event.clientY <= box.bottom;
+      const { left, right, top, bottom } = dialog.getBoundingClientRect();
+      const isAcross = event.clientX >= left && event.clientX <= right;
+      const isInside = isAcross && event.clientY >= top && event.clientY <= bottom;
       if (event.target === dialog && !isInside) dialog.close();
     });
   }
@@ -322,10 +324,7 @@ function setUp() {
   const current = listConversations().find(({ id }) => id === sessionStorage.getItem(CURRENT_KEY));
   if (current) openConversation(current);
   byId("question").focus();
-  const refused = async (error) => {
-    if (error.status === 401 && (await promptForKey())) readModel().then(showModel, refused);
-  };
-  readModel().then(showModel, refused);
+  loadModel();
 }
 
 setUp();

@@ -8,7 +8,8 @@ const panelBody = document.getElementById("passages-body");
 
 /** Shows the passage of a citation with the words of a text marked. */
 export function showCitation(citation, text) {
-  const found = citation.nodes?.length ? `Found by ${citation.nodes.map((label) => visibleStart(label, 20)).join(", ")}` : "";
+  const nodes = (citation.nodes ?? []).map((label) => visibleStart(label, 20));
+  const found = nodes.length ? `Found by ${nodes.join(", ")}` : "";
   showPanel(`Source ${citation.number}`, [passageView(citation, markedWords(text), found)]);
 }
 

@@ -34,7 +34,7 @@ def server(shared_server: PageServer) -> Iterator[PageServer]:
     shared_server.requests.clear()
     shared_server.replies.clear()
     yield shared_server
-    shared_server.key = None
+    shared_server.key, shared_server.model = None, "scripted"
 
 
 @pytest.fixture
@@ -206,6 +206,16 @@ def test_a_server_that_is_gone_is_said_to_be_gone(new_page: Callable[..., Any], 
     failure.wait_for()
     assert "The server cannot be reached." in failure.inner_text()
     assert page.locator("#progress").text_content().startswith("The server cannot be reached.")
+
+
+def test_another_model_after_a_restart_is_taken(server: PageServer, page: Any, watch: Any) -> None:
+    watch.allow(REFUSED)
+    server.replies.append(ANSWERED)
+    page.select_option("#style", "paragraph")
+    server.model = "another"
+    ask(page).locator(".cost").wait_for()
+    assert page.locator("#model").inner_text() == "another"
+    assert server.requests[-1]["rsearch"]["style"] == "paragraph"
 
 
 def test_a_key_is_asked_for_once_and_kept_for_the_tab_only(

@@ -68,6 +68,7 @@ class PageServer:
         requests: Bodies and headers of the requests.
         hung_up: Streams that the client left before their end.
         key: What `Authorization` must carry, or None.
+        model: Name of the model.
     """
 
     def __init__(self) -> None:
@@ -75,6 +76,7 @@ class PageServer:
         self.requests: list[dict[str, Any]] = []
         self.hung_up = 0
         self.key: str | None = None
+        self.model = "scripted"
         app = Starlette(
             routes=[
                 Route("/", lambda _: with_policy(FileResponse(WEB / "index.html"))),
@@ -111,13 +113,16 @@ class PageServer:
         return error_response(401, "The API key is missing or wrong.")
 
     async def _models(self, request: Request) -> Response:
-        model = {"id": "scripted", "object": "model", "created": 0, "owned_by": "rsearch"}
+        model = {"id": self.model, "object": "model", "created": 0, "owned_by": "rsearch"}
         return self._refuses(request) or JSONResponse({"object": "list", "data": [model]})
 
     async def _complete(self, request: Request) -> Response:
         if refused := self._refuses(request):
             return refused
-        self.requests.append(await request.json())
+        body = await request.json()
+        if body["model"] != self.model:
+            return error_response(404, f"this server has {self.model} only")
+        self.requests.append(body)
         reply = self.replies.popleft() if len(self.replies) > 1 else self.replies[0]
         if reply.status != 200:
             return error_response(reply.status, reply.message, reply.headers)
