@@ -26,6 +26,11 @@ class App {
       .addEventListener("change", (event) => this.changeSource(Number(event.target.value)));
     addEventListener("hashchange", () => this.follow());
     addEventListener("keydown", (event) => this.key(event));
+    document.querySelector(".skip").addEventListener("click", (event) => {
+      // The address stays that of the view.
+      event.preventDefault();
+      this.main.focus();
+    });
     // Two folders were given to be compared.
     if (!location.hash && comparisonAcross(store)) history.replaceState(null, "", "#/compare");
     this.follow();
@@ -54,7 +59,6 @@ class App {
   /** Show the view of the address. */
   follow() {
     const address = readAddress(location.hash);
-    if (!address) return;
     this.leave();
     this.here = location.hash;
     const shown = this.shownAs;
@@ -86,6 +90,7 @@ class App {
 
   show(view) {
     const first = this.view === null;
+    this.view?.close?.();
     this.view = view;
     this.main.replaceChildren(view.element);
     this.main.className = view.element.className.includes("rows-view") ? "fills" : "";
@@ -96,7 +101,7 @@ class App {
   /** Remember the place in the view that is left, for the way back. */
   leave() {
     if (!this.view || !this.here) return;
-    this.places.set(this.here, { page: this.main.scrollTop, window: scrollY, table: this.view.table?.place });
+    this.places.set(this.here, { window: scrollY, table: this.view.table?.place });
   }
 
   restore() {
@@ -146,12 +151,12 @@ class App {
 
   drawTabs({ page, source }) {
     const { sources } = this.store;
-    const here = { number: source ?? 0 };
+    const here = sources[source] ?? sources[0];
     const tabs = [
       ["Overview", this.address(here, "overview"), page === "overview"],
       [
         "Trajectories",
-        this.address(here, "rows", firstFilter(sources[here.number])),
+        this.address(here, "rows", firstFilter(here)),
         ["rows", "row", "group"].includes(page),
       ],
       ...(comparableSides(this.store).length > 1
@@ -178,7 +183,7 @@ class App {
   refresh() {
     const place = { window: scrollY, table: this.view.table?.place };
     const focused = document.activeElement;
-    const source = this.store.sources[readAddress(location.hash)?.source ?? 0];
+    const source = this.store.sources[readAddress(location.hash).source];
     if (source) this.view.update?.(source);
     if (place.table) this.view.table.place = place.table;
     scrollTo(0, place.window);
@@ -196,13 +201,12 @@ function findAlike(main, element) {
 
 /** What is shown of a source at first: of a run, its training. */
 function firstFilter(source) {
-  const phases = source?.columns.phase?.texts ?? [];
+  const phases = source.columns.phase?.texts ?? [];
   return phases.includes("train") && phases.length > 1 ? writeFilter({ ...NO_FILTER, phase: "train" }) : "";
 }
 
-/** Read an address: #/SOURCE/PAGE[/ID][?QUERY], #/compare or #/pair. Null for an anchor. */
+/** Read an address: #/SOURCE/PAGE[/ID][?QUERY], #/compare or #/pair. */
 function readAddress(hash) {
-  if (hash && !hash.startsWith("#/")) return null;
   const [path, query = ""] = splitOnce(hash.slice(2), "?");
   const [first, page = "overview", id] = path.split("/");
   if (first === "compare" || first === "pair") return { page: first, source: 0, query };

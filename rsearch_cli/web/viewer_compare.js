@@ -55,13 +55,19 @@ export class CompareView {
       this.table.element,
     );
     this.narrow = matchMedia("(max-width: 44rem)");
-    this.narrow.addEventListener("change", () => this.draw());
+    this.closing = new AbortController();
+    this.narrow.addEventListener("change", () => this.draw(), { signal: this.closing.signal });
     this.navigate(query);
   }
 
   navigate(query) {
     this.query = new URLSearchParams(query);
     this.draw();
+  }
+
+  /** Stop following the width of the window. */
+  close() {
+    this.closing.abort();
   }
 
   update() {

@@ -45,7 +45,8 @@ export class RowsView {
       this.table.element,
     );
     this.narrow = matchMedia("(max-width: 44rem)");
-    this.narrow.addEventListener("change", () => this.show());
+    this.closing = new AbortController();
+    this.narrow.addEventListener("change", () => this.show(), { signal: this.closing.signal });
     this.form.offer(source);
     this.show();
   }
@@ -54,6 +55,11 @@ export class RowsView {
   navigate(query) {
     this.filter = readFilter(query);
     this.show();
+  }
+
+  /** Stop following the width of the window. */
+  close() {
+    this.closing.abort();
   }
 
   /** Follow data that has grown. */

@@ -265,6 +265,16 @@ def test_keyboard_alone(open_page: Callable[..., Any], file: str):
     assert page.evaluate(at) == "1"
 
 
+@pytest.mark.parametrize("address", ["#/9/rows", "#/0/row/9999", "#/0/row/x", "#/nothing", "#main"])
+def test_addresses_of_nothing_lead_back(open_page: Callable[..., Any], file: str, address: str):
+    page = open_page(file + address)
+    assert page.locator("main").inner_text()
+    page.get_by_role("link", name="To the content").focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("link", name="Trajectories", exact=True).click()
+    assert shown(page) == "32 of 112 trajectories"
+
+
 PAGES = ["#/0/overview", "#/0/rows", "#/0/row/20", "#/0/group/1", "#/compare"]
 
 
