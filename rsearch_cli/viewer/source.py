@@ -113,6 +113,7 @@ class ViewSource:
                 "the folder that rsearch train or rsearch eval wrote"
             )
         self.generation = 0
+        self._recipe_written = self._written(RECIPE)
         self._reported: set[str] = set()
         self._forget()
 
@@ -173,9 +174,11 @@ class ViewSource:
         Raises:
             RunFolderError: A file is a link or not a regular file.
         """
-        files = [*self._files, *self._figures]
-        if any(self._was_replaced(file) for file in files):
+        recipe_written = self._written(RECIPE)
+        replaced = any(self._was_replaced(file) for file in (*self._files, *self._figures))
+        if replaced or recipe_written != self._recipe_written:
             self.generation += 1
+            self._recipe_written = recipe_written
             self._forget()
         before = [file.end for file in (*self._files, *self._figures)]
         for file, figures in zip(self._figures, (self._curves, self._validations), strict=True):

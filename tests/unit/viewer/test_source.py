@@ -198,6 +198,17 @@ def test_a_run_whose_rows_were_taken_back_is_read_anew(make_run, how):
     assert source.describe()["generation"] == 1
 
 
+def test_a_recipe_that_was_changed_is_read_anew(make_run):
+    folder = make_run([rollout()])
+    source = opened(folder)
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("num_generations: 2", "num_generations: 1"))
+    os.utime(recipe, ns=(1, 1))
+    source.refresh()
+    assert source.describe()["settings"]["train.num_generations"] == 1
+    assert column(source, "step") == [1]
+
+
 def test_folders_of_earlier_versions_have_null_where_they_store_nothing(tmp_path):
     folder = tmp_path / "old"
     (folder / "predictions").mkdir(parents=True)
