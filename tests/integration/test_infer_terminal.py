@@ -98,6 +98,42 @@ def test_control_c_stops_the_answer_and_not_the_session(server, open_terminal):
         assert terminal.wait_until_left() == 0
 
 
+def test_a_follow_up_is_shown_as_it_is_asked_and_its_rewriting_can_be_stopped(
+    server, open_terminal
+):
+    def act(body):
+        if "Follow-up question:" in body["messages"][-1]["content"]:
+            return "What is the number of city 4?"
+        return write_as_agent(body)
+
+    server.grade = act
+    with open_terminal() as terminal:
+        terminal.wait_for(PROMPT)
+        terminal.type(QUESTION + ENTER)
+        terminal.wait_for("answer  Nr 51 [1]")
+        terminal.wait_for(PROMPT)
+        server.hold_after = 2
+        sent = len(server.requests)
+        terminal.type("And that of city 4?" + ENTER)
+        while len(server.requests) == sent:
+            time.sleep(0.05)
+        terminal.type(CONTROL_C)
+        terminal.wait_for("stopped")
+        server.hold_after = None
+        terminal.wait_for(PROMPT)
+        terminal.type("And that of city 4?" + ENTER)
+        terminal.wait_for("asked as  What is the number of city 4?")
+        terminal.wait_for("answer  Nr 68 [1]")
+        terminal.wait_for(PROMPT)
+        terminal.type("/new" + ENTER)
+        terminal.wait_for("new conversation")
+        terminal.wait_for(PROMPT)
+        sent = len(server.requests)
+        terminal.type("What is the number of city 6?" + ENTER)
+        terminal.wait_for("answer  Nr 102 [1]")
+        assert len(server.requests) == sent + 2
+
+
 def test_ten_thousand_pasted_characters_are_one_question(server, open_terminal):
     filler = "".join(f"Fact {i} is of no use.\n" for i in range(1000))[: 10_000 - len(QUESTION)]
     with open_terminal("policy.max_seq_length=8192") as terminal:
