@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -321,3 +322,20 @@ def test_watching_needs_a_file_and_nothing_else(tmp_path: Path) -> None:
     for option in (["--json"], ["--model", "m"], ["--set", "a=b"], ["--endpoint", "http://a/v1"]):
         result = call("--watch", path, *option)
         assert result.exit_code == 2 and "--watch replays what is stored" in result.stderr
+
+
+def test_nothing_but_our_own_words_is_on_a_terminal(tmp_path: Path) -> None:
+    """Where libraries would draw progress bars, with either back end."""
+    pytest.importorskip("pty", reason="a pseudo-terminal: there is none on this system")
+    from pty_terminal import CONTROL_D, Terminal
+
+    command = [sys.executable, "-m", "rsearch_cli", "infer", *SMALL]
+    environment = {**os.environ, "XDG_DATA_HOME": str(tmp_path)}
+    with Terminal(command, environment) as terminal:
+        start = terminal.wait_for("builtin:nano, searching General")
+        terminal.wait_for("\n>")
+        terminal.type(CONTROL_D)
+        assert terminal.wait_until_left() == 0
+    *steps, back_end = start.splitlines()
+    assert steps == ["opening the search sources", "loading builtin:nano"]
+    assert re.fullmatch(rf"back end: {BACKEND} \S+ on \w+ \(.+\)", back_end)

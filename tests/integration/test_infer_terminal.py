@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -233,11 +234,16 @@ SHELL = 'trap : INT; stty -g; "$@"; echo "code $?"; stty -g; read -r line; echo 
 """A shell that runs the command as `"$@"`, shows the terminal's settings and reads a line."""
 
 
+def find_settings(terminal: Terminal) -> list[str]:
+    """What `stty -g` has shown."""
+    return re.findall(r"\b[0-9a-f]+(?::[0-9a-f]+){9,}", terminal.text)
+
+
 def require_unchanged_settings(terminal: Terminal) -> None:
     """Check that `stty -g` has shown the same settings before and after the command."""
     terminal.type(ENTER)
     terminal.wait_for("read ")
-    before, after = re.findall(r"^[0-9a-f]+(?::[0-9a-f]+){9,}$", terminal.text, re.MULTILINE)
+    before, after = find_settings(terminal)
     assert before == after
 
 
@@ -344,3 +350,33 @@ def test_a_stored_answer_is_replayed_at_a_pace_that_can_be_read(tmp_path):
         terminal.wait_for("code 130")
         assert "plan" not in terminal.text
         require_unchanged_settings(terminal)
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="job control: there is no bash")
+def test_a_session_can_be_stopped_and_goes_on_in_either_place(tmp_path):
+    row = rollout()
+    row["segments"][0]["text"] = f"<think>{' word' * 300} </think>" + row["segments"][0]["text"]
+    path = tmp_path / "trajectories.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    watch = f"{sys.executable} -m rsearch_cli infer --watch {path}"
+    environment = {**os.environ, "PS1": "$ ", "HISTFILE": "/dev/null"}
+    with Terminal(["bash", "--norc", "--noediting", "-i"], environment) as terminal:
+        terminal.type("stty -g; " + watch + "\n")
+        terminal.wait_for("thinking  word word")
+        terminal.type("\x1a")  # Ctrl-Z
+        terminal.wait_for("Stopped")
+        terminal.type("fg\n")
+        terminal.wait_for("word word")
+        terminal.type("echo typed\n")
+        assert "typed" not in terminal.wait_for("step 1, reward")
+        terminal.wait_for("typed")
+        terminal.type("stty -g; echo done\n")
+        terminal.wait_for("\ndone")
+        before, after = find_settings(terminal)
+        assert before == after
+        # In the background, it changes nothing about the terminal, for which it would be stopped.
+        terminal.type(f"{watch} & wait; stty -g; echo done\n")
+        terminal.wait_for("step 1, reward")
+        terminal.wait_for("\ndone")
+        *_, after = find_settings(terminal)
+        assert before == after
