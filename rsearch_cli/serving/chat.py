@@ -31,7 +31,6 @@ KEEP_ALIVE_SECONDS = 15.0
 SEND_SECONDS = 60.0
 """A client that reads nothing for this long has hung up."""
 
-
 _LONGEST_RETRY = 30.0
 # Tokens of text have about four characters.
 _CHARS_PER_TOKEN = 16
@@ -73,7 +72,8 @@ class ChatEndpoint:
                 else:
                     answer = await progress.answer()
                     await send_json(send, ChatWriter(self._model).whole(answer))
-            self._metrics.observe_answer(time.perf_counter() - arrived)
+            if progress.finished:
+                self._metrics.observe_answer(time.perf_counter() - arrived)
 
     def _submit(self, request: ChatRequest, on_event: OnEvent | None) -> Ticket:
         most = _CHARS_PER_TOKEN * self._engine.agent.recipe.policy.max_seq_length
@@ -116,9 +116,8 @@ class ChatEndpoint:
         await _send_data(send, writer.chunk({"role": "assistant", "content": ""}))
         try:
             while True:
-                try:
-                    event = first.pop(0) if first else await progress.next(KEEP_ALIVE_SECONDS)
-                except TimeoutError:
+                event = first.pop(0) if first else await progress.next(KEEP_ALIVE_SECONDS)
+                if event is None:
                     await _send_text(send, ": waiting\n\n")
                     continue
                 self._observe(progress, event, arrived)
@@ -151,13 +150,14 @@ class _Progress:
 
     Attributes:
         has_text: The model has written something.
+        finished: The question was answered.
     """
 
     def __init__(self, submit: Callable[[OnEvent | None], Ticket], follow: bool) -> None:
         self.has_text = False
         self._submit = submit
         self._follow = follow
-        self._hung_up = self._finished = False
+        self.finished = self._hung_up = False
         self._inbox: asyncio.Queue[Event | Future[AgentAnswer]] = asyncio.Queue()
         self._watcher: asyncio.Task[None] | None = None
 
@@ -175,26 +175,28 @@ class _Progress:
     async def __aexit__(self, *error: object) -> None:
         if self._watcher is not None:
             self._watcher.cancel()
-        if not self._finished:
+        if not self.finished:
             self._ticket.cancel()
 
     def watch(self, receive: Receive) -> None:
         """Give the request up as soon as the client hangs up."""
         self._watcher = asyncio.create_task(self._wait_for_hang_up(receive))
 
-    async def next(self, seconds: float | None = None) -> Event:
-        """Return the next event; the last one is `Finished`.
+    async def next(self, seconds: float) -> Event | None:
+        """Return the next event, or None if nothing happens in this time; the last is `Finished`.
 
         Raises:
-            TimeoutError: Nothing happened in this time.
             ClientGone: The client hung up.
             Exception: What the request failed with.
         """
         while True:
-            async with asyncio.timeout(seconds):
-                item = await self._inbox.get()
+            try:
+                async with asyncio.timeout(seconds):
+                    item = await self._inbox.get()
+            except TimeoutError:
+                return None
             if not isinstance(item, Future):
-                self._finished = isinstance(item, Finished)
+                self.finished = isinstance(item, Finished)
                 return item
             self._read(item)
 
@@ -208,8 +210,9 @@ class _Progress:
         while True:
             item = await self._inbox.get()
             if isinstance(item, Future):
-                self._finished = True
-                return self._read(item)
+                answer = self._read(item)
+                self.finished = True
+                return answer
 
     def _read(self, future: Future[AgentAnswer]) -> AgentAnswer:
         if self._hung_up:
@@ -221,9 +224,11 @@ class _Progress:
     async def hold(self, seconds: float) -> list[Event]:
         """Return the first events, up to the first that shows that the request can be answered."""
         events: list[Event] = []
-        with suppress(TimeoutError):
-            while not events or isinstance(events[-1], Asked):
-                events.append(await self.next(seconds))
+        while not events or isinstance(events[-1], Asked):
+            event = await self.next(seconds)
+            if event is None:
+                break
+            events.append(event)
         return events
 
     async def _wait_for_hang_up(self, receive: Receive) -> None:

@@ -7,6 +7,7 @@ posts from elsewhere sends its `Origin`.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import time
@@ -103,6 +104,12 @@ class Guard:
         try:
             self._check(scope, route)
             await self._app(scope, receive, send_with_headers)
+        except asyncio.CancelledError:
+            # The server has ended, and with it what is left: slow bodies, idle streams of MCP.
+            if not self.draining:
+                raise
+            if not status:
+                await send_error(send_with_headers, shutting_down())
         except Exception as error:
             if not status:
                 await send_error(send_with_headers, as_api_error(error))

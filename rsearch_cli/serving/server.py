@@ -6,7 +6,7 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -105,10 +105,9 @@ def serve(agent: Agent, listener: socket.socket, model: str, settings: ServeSett
             _announce(agent, model, host, port, settings)
             _run(guard, listener, stopper, settings)
     if stopper.cut_off:
-        requests = count(stopper.cut_off, "request", "requests")
         raise _STOPPED[stopper.signal](
-            f"{requests} did not finish within {settings.drain_seconds:g} s and ended without an "
-            "answer; allow more time with --drain-seconds"
+            f"stopped, and {count(stopper.cut_off, 'request', 'requests')} ended without an "
+            "answer; --drain-seconds allows more time"
         )
     logger.info("stopped; every request was answered")
 
@@ -151,13 +150,13 @@ class _Stopper:
     Attributes:
         signal: The first one, or None.
         cut_off: Number of requests that did not finish.
-        stopping: Called when the server shall end.
+        stop: Ends the server; set by `_run`.
     """
 
     def __init__(self, guard: Guard, engine: ServingEngine, drain_seconds: float) -> None:
         self.signal: int | None = None
         self.cut_off = 0
-        self.stop: Any = None
+        self.stop: Callable[[], None] = lambda: None
         self._guard = guard
         self._engine = engine
         self._seconds = drain_seconds
@@ -218,8 +217,14 @@ def _run(guard: Guard, listener: socket.socket, stopper: _Stopper, settings: Ser
         server.should_exit = True
 
     stopper.stop = stop
+    # What it cancels at its end is not worth a line.
+    logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
     with _on_hang_up(stopper):
         server.run(sockets=[listener])
+
+
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("Cancel ")
 
 
 @contextmanager

@@ -287,10 +287,25 @@ def test_requests_that_take_too_long_are_cut_off(number: int, code: int) -> None
         wait_for(lambda: served.get("/health")["waiting"] >= 2)
         assert served.stop(number) == code
         replies = [read_all(connection) for connection in connections]
-        assert "did not finish within 0 s" in served.stderr
+        assert "ended without an answer" in served.stderr
         assert "Traceback" not in served.stderr
     assert all(b"shutting_down" in reply for reply in replies[1:])
     assert b"503 Service Unavailable" in replies[-1]
+
+
+def test_what_is_half_sent_does_not_hold_up_the_end() -> None:
+    with serve_agent() as served:
+        head = "POST /v1/chat/completions HTTP/1.1", "Host: localhost", "Content-Length: 9"
+        half = "\r\n".join([*head, "Content-Type: application/json", "", "{"]).encode()
+        connections = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(2)]
+        for connection, text in zip(connections, (half, half[:20]), strict=True):
+            connection.sendall(text)
+        wait_for(lambda: served.metric("rsearch_requests_in_flight") == 2)  # this one, and the half
+        assert served.stop() == 0
+        assert b"503 Service Unavailable" in read_all(connections[0])
+        connections[1].close()
+        assert served.stderr.splitlines()[-1] == "stopped; every request was answered"
+        assert "warning" not in served.stderr
 
 
 def read_all(connection: socket.socket) -> bytes:
