@@ -50,7 +50,7 @@ class Turns:
         Args:
             question: The question.
             observer: Follows the rollout.
-            max_new_tokens: Most tokens to generate, below the recipe's limit.
+            max_new_tokens: Most tokens to generate, at least 1, besides the recipe's limit.
 
         Raises:
             PolicyError: The prompt leaves no room for an answer.
@@ -59,7 +59,7 @@ class Turns:
         prompt = render_question(question, self.policy, recipe)
         require_room(question, prompt, recipe.policy)
         limits = [recipe.rollout.max_new_tokens, room_behind(prompt.tokens, recipe.policy)]
-        budget = min(limits if max_new_tokens is None else [*limits, max_new_tokens])
+        budget = min(limits if max_new_tokens is None else [*limits, max(1, max_new_tokens)])
         return RolloutState(question, prompt, budget, observer)
 
     def stops(self, state: RolloutState) -> list[str]:

@@ -20,6 +20,9 @@ from rsearch_cli.serving.requests import Ticket
 from rsearch_cli.types import FollowUp, Question
 from rsearch_cli.workflows.ask import Agent
 
+# Scores divided by less are no longer finite, and one such row would end its whole batch.
+_LEAST_TEMPERATURE = 1e-3
+
 
 @dataclass(eq=False, slots=True)
 class Job:
@@ -68,6 +71,8 @@ class JobSteps:
     def open(self, ticket: Ticket) -> Job:
         """Make the job of a request."""
         temperature = ticket.request.temperature
+        if temperature < _LEAST_TEMPERATURE:
+            temperature = 0.0
         top_p = self.agent.recipe.rollout.top_p if temperature else 1.0
         return Job(ticket, Sampling(temperature, top_p))
 

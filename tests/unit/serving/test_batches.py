@@ -102,6 +102,21 @@ def test_a_sampled_request_changes_nothing_for_a_greedy_one(agent, watched, ques
     assert mixed, "greedy and sampled requests shared no batch"
 
 
+def test_odd_settings_of_one_request_do_no_harm_to_others(agent, watched, questions):
+    odd = [AskRequest(questions[0], temperature=t) for t in (1e-40, 1e30, -1.0)]
+    odd.append(AskRequest(questions[0], max_tokens=0))
+    odd.append(AskRequest("\ud800 \x00" * 20))
+    alone = agent.ask(questions[1])
+    with ServingEngine(agent, max_batch=8) as engine:
+        tickets = [engine.submit(request) for request in odd]
+        fine = engine.submit(AskRequest(questions[1])).future.result(60)
+        assert fine.trajectory.segments == alone.trajectory.segments
+        answers = [ticket.future.result(60) for ticket in tickets[:4]]
+        tickets[4].future.exception(60)
+    assert answers[0].answer == agent.ask(questions[0]).answer == answers[2].answer
+    assert answers[3].tokens == 1
+
+
 def test_out_of_memory_halves_the_batch_once(agent, watched, questions, caplog):
     watched.errors, watched.least_rows = [OutOfMemory("2 GB")], 6
     with ServingEngine(agent, max_batch=8) as engine:
