@@ -149,12 +149,14 @@ async function copyText(text) {
   } catch {
     // Only pages of https and of this machine may write there; the older way needs a selection.
     const field = el("textarea", { class: "visually-hidden", "aria-hidden": "true" });
+    const focused = document.activeElement;
     field.value = text;
     document.body.append(field);
     field.select();
-    const copied = document.execCommand("copy");
+    const isCopied = document.execCommand("copy");
     field.remove();
-    return copied;
+    focused.focus();
+    return isCopied;
   }
 }
 
@@ -240,7 +242,14 @@ function submit() {
   const question = byId("question").value.trim();
   if (question === "" || running) return;
   byId("question").value = "";
+  fitQuestion();
   answer(question);
+}
+
+/** Gives the question as many lines as it has, in browsers without `field-sizing`. */
+function fitQuestion() {
+  const field = byId("question");
+  if (!CSS.supports("field-sizing", "content")) field.rows = Math.min(8, field.value.split("\n").length);
 }
 
 function stop() {
@@ -310,6 +319,7 @@ function setUp() {
     event.preventDefault();
     submit();
   });
+  byId("question").addEventListener("input", fitQuestion);
   byId("stop").addEventListener("click", stop);
   byId("new").addEventListener("click", () => openConversation());
   byId("open-history").addEventListener("click", showHistory);

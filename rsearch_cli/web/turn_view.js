@@ -101,7 +101,8 @@ export class TurnView {
   planView(step) {
     if (step.nodes.length === 0) {
       const why = step.problems.slice(0, 3).map((problem) => foreignStart(problem, "p"));
-      return { element: el("div", { class: "note warn plan-problems" }, el("p", {}, "The plan is not valid."), ...why) };
+      const said = el("p", {}, "The plan is not valid.");
+      return { element: el("div", { class: "note warn plan-problems" }, said, ...why) };
     }
     const graph = new PlanGraph(step, {
       open: (label) => this.actions.openNode(this.turn, step, label),
@@ -153,7 +154,7 @@ export class TurnView {
 function thoughtView(step) {
   const text = el("div", { class: "foreign", dir: "auto" });
   const element = el("div", { class: "thought", role: "group", "aria-label": "Thought" }, text);
-  return { element, text: new BoundedText(text), step };
+  return { element, text: new BoundedText(text) };
 }
 
 function failureView(turn, actions) {

@@ -152,6 +152,22 @@ def test_a_paragraph_cites_each_sentence_and_marks_what_no_passage_holds(
     assert marks == ["play", "Bostes Garjus"]
 
 
+def test_answers_are_copied_where_the_clipboard_is_out_of_reach(
+    server: PageServer, new_page: Callable[..., Any]
+) -> None:
+    """As on a page of another machine without https."""
+    page = new_page()
+    page.add_init_script("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    server.replies.append(ANSWERED)
+    page.goto(server.url)
+    turn = ask(page)
+    page.evaluate("addEventListener('copy', (e) => (window.copied = e.target.value))")
+    turn.get_by_role("button", name="Copy", exact=True).press("Enter")
+    turn.get_by_role("button", name="Copied").wait_for()
+    assert page.evaluate("copied") == "Hanzur"
+    assert page.evaluate("document.activeElement.textContent") == "Copied"
+
+
 def test_links_are_those_of_the_web_and_say_where_they_lead(server: PageServer, page: Any) -> None:
     server.replies.append(ANSWERED)
     ask(page).locator(".cite").click()
