@@ -117,19 +117,29 @@ class Bm25Source(SearchSource):
         return await asyncio.to_thread(self._search, request)
 
     def _search(self, request: SearchRequest) -> list[Passage]:
-        own = self._index.score(split_query(request.query)) * self._mask
+        own = self._score_own(request)
+        if request.match_titles:
+            ranking = self._rank(request, own, max(request.top_k, _FUSED))
+            fused = fuse_rankings([list(ranking), self._find_titled(request.expansion, own)])
+            best = dict(list(fused.items())[: request.top_k])
+        else:
+            best = self._rank(request, own, request.top_k)
+        return [replace(self._index.passages[i], score=score) for i, score in best.items()]
+
+    def _score_own(self, request: SearchRequest) -> NDArray[np.float32]:
+        """Score every passage for the node's own words: `[n]`."""
+        return self._index.score(split_query(request.query)) * self._mask
+
+    def _rank(
+        self, request: SearchRequest, own: NDArray[np.float32], count: int
+    ) -> dict[int, float]:
+        """Return the best passages for a request with their scores, best first."""
         scores = own
         if request.expansion:
             # A word of several names counts once, or it would outweigh the rest.
             added = dict.fromkeys(w for name in request.expansion for w in split_query(name))
             scores = own * request.own_words_weight + self._index.score(list(added)) * self._mask
-        if request.match_titles:
-            ranking = _pick_best(scores, max(request.top_k, _FUSED))
-            fused = fuse_rankings([ranking, self._find_titled(request.expansion, own)])
-            best = list(fused.items())[: request.top_k]
-        else:
-            best = [(i, float(scores[i])) for i in _pick_best(scores, request.top_k)]
-        return [replace(self._index.passages[i], score=score) for i, score in best]
+        return {i: float(scores[i]) for i in _pick_best(scores, count)}
 
     def _find_titled(self, names: Sequence[str], own: NDArray[np.float32]) -> list[int]:
         """Return the passages titled by a name, in the order of the names.
@@ -159,20 +169,35 @@ def open_bm25(
         RecipeKeyError: A source has options.
     """
     folder = indexes_folder() if index_dir is None else index_dir
-    indexes: dict[str, Bm25Index] = {}
-    sources = {}
     for name, config in configs.items():
         if config.options:
             raise RecipeKeyError(
                 f"search.sources.{name}.options: a source of type bm25 has none, got "
                 f"{', '.join(config.options)}"
             )
-        if config.corpus not in indexes:
-            indexes[config.corpus] = _open(config.corpus, corpus, folder)
-        sources[name] = Bm25Source(name, indexes[config.corpus])
+    indexes = open_named(configs, corpus, folder)
+    sources = {name: Bm25Source(name, indexes[config.corpus]) for name, config in configs.items()}
+    refuse_empty(configs, sources)
+    return sources
+
+
+def open_named(
+    configs: Mapping[str, SourceConfig], corpus: Callable[[], Iterable[Passage]], folder: Path
+) -> dict[str, Bm25Index]:
+    """Open the BM25 index of every corpus that sources name, as `open_bm25` does."""
+    names = dict.fromkeys(config.corpus for config in configs.values())
+    return {name: _open(name, corpus, folder) for name in names}
+
+
+def refuse_empty(configs: Mapping[str, SourceConfig], sources: Mapping[str, Bm25Source]) -> None:
+    """Warn of sources without a passage.
+
+    Raises:
+        DataEmpty: None of them has any.
+    """
     empty = [name for name, source in sources.items() if not source.size]
     if empty and len(empty) == len(configs):
-        corpora = ", ".join(indexes)
+        corpora = ", ".join(dict.fromkeys(config.corpus for config in configs.values()))
         raise DataEmpty(
             f"no passage of corpus {corpora} answers for a search source of the recipe "
             f"({', '.join(empty)}): the field 'source' of every passage names another one; rename "
@@ -183,7 +208,6 @@ def open_bm25(
         logger.warning(
             f"search source {name} has no passage in corpus {corpus_name}: it finds nothing"
         )
-    return sources
 
 
 def open_index(passages: Sequence[Passage], folder: Path) -> Bm25Index:

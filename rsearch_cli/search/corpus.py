@@ -85,6 +85,12 @@ def hash_file(path: Path) -> str:
         raise DataNotFound(f"corpus {path} cannot be read: {error.strerror}") from None
 
 
+def split_quoted_title(contents: str) -> tuple[str, str]:
+    """Split a text whose first line is its title in quotes; the title is "" if it is not."""
+    quoted = _QUOTED_TITLE.match(contents)
+    return (quoted[1], contents[quoted.end() :]) if quoted else ("", contents)
+
+
 def _parse_passage(row: Row) -> Passage:
     """Convert a row into a passage."""
     source = row.fields.get(_SOURCE)
@@ -95,9 +101,9 @@ def _parse_passage(row: Row) -> Passage:
     text = _text(row, *row.find(TEXT))
     if not text and not row.names(TEXT):
         title = ""  # a title alone is no passage where another field may hold its text
-    quoted = _QUOTED_TITLE.match(text)
-    if quoted and title in ("", quoted[1]):
-        title, text = quoted[1], text[quoted.end() :]
+    quoted, rest = split_quoted_title(text)
+    if quoted and title in ("", quoted):
+        title, text = quoted, rest
     if not title.strip() and not text.strip():
         fields = ", ".join(map(str, row.fields))
         remedy = _SHAPE

@@ -25,7 +25,10 @@ from rsearch_cli.types import Passage
 
 KINDS: Mapping[str, str] = {
     "bm25": "rsearch_cli.search.bm25:open_bm25",
+    "dense": "rsearch_cli.search.dense:open_dense",
     "exa": "rsearch_cli.search.exa:open_exa",
+    "http": "rsearch_cli.search.retriever:open_retrievers",
+    "hybrid": "rsearch_cli.search.dense:open_hybrid",
 }
 """Kind of source, as `search.sources.<name>.type` writes it, to its `SourceOpener`."""
 

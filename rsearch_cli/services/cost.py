@@ -20,7 +20,7 @@ word. A cautious guess; `cache_hits/search` of a finished run is its measured va
 JUDGE_INPUT_TOKENS = 500
 """Default tokens of the judge's prompt, with a question, its references and an answer."""
 
-LOCAL_KINDS = frozenset({"bm25"})
+LOCAL_KINDS = frozenset({"bm25", "dense", "http", "hybrid"})
 """Kinds of sources within this process; all other kinds count as paid."""
 
 PHASES = ("evaluation before", "training", "evaluation after")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -13,24 +12,12 @@ from typing import Any
 
 from rsearch_cli.errors import RunFolderError
 from rsearch_cli.runs.json_text import dump_json
-from rsearch_cli.serving.api_errors import ApiError, as_api_error
-from rsearch_cli.serving.guard import (
-    App,
-    Message,
-    Receive,
-    Scope,
-    Send,
-    check_addressed_here,
-    secure_headers,
-    send_error,
-)
+from rsearch_cli.serving.api_errors import ApiError
+from rsearch_cli.serving.guard import App, Receive, Scope, Send, check_addressed_here
+from rsearch_cli.serving.local_server import guarded, run_server
 from rsearch_cli.viewer.collection import Collection
 from rsearch_cli.viewer.html_file import TEMPLATE, WEB
 from rsearch_cli.workflows.view import Progress
-
-logger = logging.getLogger(__name__)
-
-_CLOSING_SECONDS = 2
 
 
 def serve_view(
@@ -48,31 +35,11 @@ def serve_view(
     Raises:
         RunFolderError: A folder contains neither a run nor an evaluation, or cannot be read.
     """
-    import uvicorn
-
     collection = Collection(folders)
     collection.refresh(Progress().count_rows)
+    host, port = listener.getsockname()[:2]
     app = build_view_app(LiveData(collection))
-    # Signals only end the server: uvicorn itself would raise them again afterwards.
-    server_class = type("Server", (uvicorn.Server,), {"handle_exit": _stop})
-    config = uvicorn.Config(
-        app,
-        interface="asgi3",
-        http="h11",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=_CLOSING_SECONDS,
-    )
-    with listener:
-        listener.listen()
-        host, port = listener.getsockname()[:2]
-        on_ready(f"http://{host}:{port}/")
-        logger.info("press Ctrl-C to stop")
-        server_class(config).run(sockets=[listener])
+    run_server(app, listener, lambda: on_ready(f"http://{host}:{port}/"))
 
 
 class LiveData:
@@ -153,30 +120,4 @@ def build_view_app(data: LiveData, web: Path = WEB) -> App:
         Route("/data/part-{source:int}-{part:int}.json", send_part),
         Mount("/static", StaticFiles(directory=web)),
     ]
-    return partial(_guarded, Router(routes=routes, default=refuse))
-
-
-async def _guarded(app: App, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer requests that name this machine, with the headers that confine the page."""
-    started = False
-
-    async def send_secured(message: Message) -> None:
-        nonlocal started
-        if message["type"] == "http.response.start":
-            started = True
-            message["headers"] = secure_headers(message.get("headers", ()), "no-cache")
-        await send(message)
-
-    try:
-        check_addressed_here(
-            {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        )
-        await app(scope, receive, send_secured)
-    except Exception as error:
-        if started:
-            raise
-        await send_error(send_secured, as_api_error(error))
-
-
-def _stop(server: Any, sig: int, frame: Any) -> None:
-    server.should_exit = True
+    return partial(guarded, Router(routes=routes, default=refuse), check_addressed_here)

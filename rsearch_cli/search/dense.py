@@ -1,0 +1,245 @@
+"""Dense and hybrid search over a corpus: vectors of an encoder, alone or fused with BM25.
+
+A dense index stands beside the BM25 index of the same corpus and shares its passages and titles.
+It is on the CPU unless a recipe asks for another device, so that training keeps the GPU's memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from rsearch_cli.errors import SourceError
+from rsearch_cli.recipe.base import BaseConfig
+from rsearch_cli.recipe.schema import SourceConfig
+from rsearch_cli.search.bm25 import (
+    Bm25Index,
+    Bm25Source,
+    fuse_rankings,
+    indexes_folder,
+    open_named,
+    refuse_empty,
+)
+from rsearch_cli.search.encoder import Encoder, QueryBatcher, Reranker
+from rsearch_cli.search.sources import SearchRequest, read_options
+from rsearch_cli.search.vectors import (
+    VECTORS_VERSION,
+    VectorIndex,
+    build_vectors,
+    has_vectors,
+    open_faiss_file,
+    open_vectors,
+)
+from rsearch_cli.types import Passage
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+BUILT_UNASKED = 20_000
+"""Most passages that a run encodes by itself: about five minutes of two CPU cores."""
+
+_CANDIDATES = 50
+_NAMES = 3  # names of the parents that are searched for one by one; eight find no more
+
+
+class DenseOptions(BaseConfig):
+    """Settings of a source of type `dense` or `hybrid`, under `search.sources.<name>.options`."""
+
+    encoder: str = DEFAULT_ENCODER
+    """Hub id or folder of a sentence-transformers encoder."""
+
+    query_prefix: str | None = None
+    """Text before every query; null takes what the encoder expects (E5, BGE)."""
+
+    passage_prefix: str | None = None
+    """Text before every passage; null takes what the encoder expects (E5)."""
+
+    index: str | None = None
+    """Ready-made FAISS file with one vector per passage, in the order of the corpus; null uses the
+    index that `rsearch index --dense` builds."""
+
+    rerank: str | None = None
+    """Hub id or folder of a cross-encoder that orders the best candidates."""
+
+    rerank_top: int = Field(20, ge=1, le=200)
+    """Candidates that the cross-encoder reads for each query."""
+
+    device: str = "cpu"
+    """Device of encoder and cross-encoder."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """What the dense sources of a recipe share.
+
+    Attributes:
+        queries: Encodes queries.
+        vectors: Vectors of the corpus.
+        reranker: Orders the best candidates, or None.
+    """
+
+    queries: QueryBatcher
+    vectors: VectorIndex
+    reranker: Reranker | None
+
+
+class DenseSource(Bm25Source):
+    """The passages of a corpus that belong to one source name, found by their vectors.
+
+    Names that a node's parents found are searched for one by one, together with the node's query;
+    the rankings are merged by reciprocal rank fusion.
+
+    Args:
+        name: The source name.
+        index: BM25 index of the corpus.
+        options: The recipe's options.
+        models: Encoder, vectors and cross-encoder.
+        hybrid: Whether to fuse the ranking of BM25, too.
+    """
+
+    def __init__(
+        self, name: str, index: Bm25Index, options: DenseOptions, models: Models, hybrid: bool
+    ) -> None:
+        super().__init__(name, index)
+        kind = "hybrid" if hybrid else "dense"
+        settings = options.model_dump_json(exclude={"device"})
+        self.fingerprint = f"{kind}/{models.vectors.key}/{index.key}/{name}/{settings}"
+        self._options = options
+        self._models = models
+        self._hybrid = hybrid
+        everything = self.size == len(index.passages)
+        self._allowed: NDArray[np.bool_] | None = None if everything else self._mask > 0
+
+    async def search(self, request: SearchRequest) -> list[Passage]:
+        """Return the best passages; searched in a worker thread, as in `Bm25Source`."""
+        names = request.expansion[:_NAMES]
+        texts = [request.query, *(f"{name} {request.query}" for name in names)]
+        queries = await self._models.queries.encode(texts)
+        return await asyncio.to_thread(self._find, request, queries)
+
+    def _find(self, request: SearchRequest, queries: NDArray[np.float32]) -> list[Passage]:
+        count = max(request.top_k, _CANDIDATES)
+        near = self._models.vectors.search(queries, count, self._allowed)
+        rankings = [near[0] if len(near) == 1 else fuse_rankings([list(n) for n in near])]
+        if self._hybrid or request.match_titles:
+            own = self._score_own(request)
+            if self._hybrid:
+                rankings.append(self._rank(request, own, _CANDIDATES))
+            if request.match_titles:
+                rankings.append(dict.fromkeys(self._find_titled(request.expansion, own), 0.0))
+        best = rankings[0] if len(rankings) == 1 else fuse_rankings([list(r) for r in rankings])
+        if self._models.reranker is not None:
+            best = self._rerank(self._models.reranker, request, list(best))
+        return [
+            replace(self._index.passages[i], score=score)
+            for i, score in list(best.items())[: request.top_k]
+        ]
+
+    def _rerank(
+        self, reranker: Reranker, request: SearchRequest, candidates: Sequence[int]
+    ) -> dict[int, float]:
+        candidates = candidates[: max(request.top_k, self._options.rerank_top)]
+        passages = [self._index.passages[i] for i in candidates]
+        query = " ".join([request.query, *request.expansion[:_NAMES]])
+        scores = reranker.score(query, [f"{p.title}\n{p.text}" for p in passages])
+        scored = zip(candidates, scores, strict=True)
+        return dict(sorted(scored, key=lambda entry: -entry[1]))
+
+
+def open_dense(
+    configs: Mapping[str, SourceConfig],
+    corpus: Callable[[], Iterable[Passage]],
+    index_dir: Path | None,
+) -> dict[str, DenseSource]:
+    """Open the dense sources of a recipe; those with the same corpus and options share all.
+
+    Args:
+        configs: Settings by source name.
+        corpus: Returns the passages that come with the question set, for `corpus: questions`.
+        index_dir: Folder of the indexes; None uses `indexes` in the cache folder.
+
+    Raises:
+        DataError: A corpus or an index cannot be used.
+        SourceError: A model cannot be loaded, or the index is not built and would take long.
+        RecipeValueError: The value of an option is invalid.
+    """
+    return _open_all(configs, corpus, index_dir, hybrid=False)
+
+
+def open_hybrid(
+    configs: Mapping[str, SourceConfig],
+    corpus: Callable[[], Iterable[Passage]],
+    index_dir: Path | None,
+) -> dict[str, DenseSource]:
+    """Open the hybrid sources of a recipe; see `open_dense`."""
+    return _open_all(configs, corpus, index_dir, hybrid=True)
+
+
+def vectors_folder(indexes: Path, index: Bm25Index, options: DenseOptions) -> Path:
+    """Return the folder of the vectors of a corpus, beside its BM25 index."""
+    given = (options.encoder, options.query_prefix, options.passage_prefix, VECTORS_VERSION)
+    base = re.sub(r"[^a-z0-9]+", "-", options.encoder.lower().rstrip("/").rsplit("/", 1)[-1])
+    digest = hashlib.sha256(repr(given).encode()).hexdigest()[:8]
+    corpus = index.key.partition("-")[0]
+    return indexes / f"{corpus}-dense-{base[:40].strip('-')}-{digest}"
+
+
+def _open_all(
+    configs: Mapping[str, SourceConfig],
+    corpus: Callable[[], Iterable[Passage]],
+    index_dir: Path | None,
+    *,
+    hybrid: bool,
+) -> dict[str, DenseSource]:
+    folder = indexes_folder() if index_dir is None else index_dir
+    options = {name: read_options(DenseOptions, name, config) for name, config in configs.items()}
+    indexes = open_named(configs, corpus, folder)
+    models: dict[tuple[str, str], Models] = {}
+    sources = {}
+    for name, config in configs.items():
+        index, chosen = indexes[config.corpus], options[name]
+        key = (config.corpus, chosen.model_dump_json())
+        if key not in models:
+            models[key] = _open_models(config.corpus, index, chosen, folder)
+        sources[name] = DenseSource(name, index, chosen, models[key], hybrid)
+    refuse_empty(configs, sources)
+    return sources
+
+
+def _open_models(corpus: str, index: Bm25Index, options: DenseOptions, folder: Path) -> Models:
+    encoder = Encoder(options.encoder, options.query_prefix, options.passage_prefix, options.device)
+    if options.index is not None:
+        path = Path(options.index).expanduser()
+        vectors = open_faiss_file(path, encoder, len(index.passages))
+    else:
+        vectors = _open_built(corpus, index, options, encoder, folder)
+    reranker = None if options.rerank is None else Reranker(options.rerank, options.device)
+    return Models(QueryBatcher(encoder), vectors, reranker)
+
+
+def _open_built(
+    corpus: str, index: Bm25Index, options: DenseOptions, encoder: Encoder, indexes: Path
+) -> VectorIndex:
+    """Open the index that `rsearch index --dense` built, or build it for a small corpus."""
+    folder, passages = vectors_folder(indexes, index, options), index.passages
+    if not has_vectors(folder):
+        if len(passages) > BUILT_UNASKED:
+            raise SourceError(
+                f"corpus {corpus} has no dense index for encoder {options.encoder}; build it with: "
+                f"rsearch index {corpus} --dense {options.encoder}"
+            )
+        logger.info(f"encoding {len(passages):,} passages with {options.encoder}")
+        build_vectors(passages, index.key, options.encoder, encoder, folder)
+    return open_vectors(folder, encoder)

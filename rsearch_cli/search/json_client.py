@@ -1,0 +1,161 @@
+"""Client of a search service that answers with JSON; every error becomes a failure of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from rsearch_cli.errors import AccessDenied
+from rsearch_cli.protocol.characters import flatten, shorten
+from rsearch_cli.recipe.addresses import hide_login
+from rsearch_cli.services.http import check_proxies, open_client, read_retry_after
+from rsearch_cli.services.keys import check_key, hide_secrets, read_key
+from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
+
+if TYPE_CHECKING:
+    import httpx
+
+_MESSAGE_CHARS = 200
+_REFUSALS = (401, 402, 403)
+_MAY_PASS = (408, 425, 429)
+
+
+class JsonClient:
+    """Sends one request at a time and reads its JSON answer.
+
+    Args:
+        service: Name of the service, for messages.
+        url: Its address, which may contain a path.
+        key_variable: Environment variable of its key; "" if it needs none.
+        keys_url: Where to get a key, for messages.
+        headers: Sent with every request.
+        timeout: Seconds.
+
+    Attributes:
+        url: The address, without credentials.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        url: str,
+        *,
+        key_variable: str = "",
+        keys_url: str = "",
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 30.0,
+    ) -> None:
+        self.url = hide_login(url.rstrip("/"))
+        self._service = service
+        self._full_url = url.rstrip("/")
+        self._key_variable = key_variable
+        self._keys_url = keys_url
+        self._headers = dict(headers or {})
+        self._timeout = timeout
+        self._client: httpx.AsyncClient | None = None
+
+    @property
+    def key(self) -> str:
+        """The key in the environment; "" if there is none."""
+        return read_key(self._key_variable) if self._key_variable else ""
+
+    def check(self) -> None:
+        """Check the key and the proxies.
+
+        Raises:
+            AccessDenied: The key is missing, or is a text that cannot be a key.
+            SourceError: The proxy settings of the environment cannot be used.
+        """
+        check_proxies()
+        if not self._key_variable:
+            return
+        if not self.key:
+            raise AccessDenied(
+                f"{self._service} needs a key and {self._key_variable} is not set; get one at "
+                f"{self._keys_url}"
+            )
+        check_key(self._key_variable, self.key)
+
+    async def send(
+        self,
+        method: Literal["GET", "POST"],
+        path: str = "",
+        *,
+        params: Mapping[str, Any] | None = None,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Send one request and return its JSON.
+
+        Args:
+            method: HTTP method.
+            path: Appended to the address.
+            params: Query parameters.
+            body: Sent as JSON, if given.
+            headers: Sent besides those of the client, such as the one with the key.
+
+        Raises:
+            TransientFailure: The service is busy, late or broken, or its answer is not JSON.
+            PermanentFailure: It refuses this request.
+            AccessDenied: It refuses the key or the account.
+        """
+        import httpx
+
+        if self._client is None:
+            self._client = open_client(headers=self._headers, timeout=self._timeout)
+        try:
+            response = await self._client.request(
+                method, self._full_url + path, params=params, json=body, headers=headers
+            )
+            if response.is_success:
+                return response.json()
+        except httpx.HTTPError as error:
+            words = self._quote(str(error) or type(error).__name__)
+            free = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
+            failure = TransientFailure(
+                f"no answer from {self._service} at {self.url} ({words})", free=free
+            )
+        except (ValueError, RecursionError):
+            failure = self.malformed()
+        else:
+            self._refuse(response)
+        # Not raised above: the chained error would keep the whole answer in memory.
+        raise failure
+
+    def malformed(self) -> TransientFailure:
+        """Return the failure for an answer that is not one of this service."""
+        return TransientFailure(f"{self._service} at {self.url} sent no search results")
+
+    async def close(self) -> None:
+        """Close the connections; a later request opens new ones."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    def _refuse(self, response: httpx.Response) -> None:
+        """Raise the failure that an HTTP status stands for."""
+        status = response.status_code
+        words = self._quote(_read_error(response) or response.reason_phrase or "no reason given")
+        said = f"{self._service} at {self.url} answered {status} ({words})"
+        if status in _REFUSALS and self._key_variable:
+            raise AccessDenied(f"{said}; check {self._key_variable}, see {self._keys_url}")
+        if status in _MAY_PASS or status >= 500:
+            raise TransientFailure(said, read_retry_after(response.headers), free=status < 500)
+        raise PermanentFailure(said, free=True)
+
+    def _quote(self, words: str) -> str:
+        secrets = [self.key] if self.key else []
+        return shorten(hide_secrets(flatten(words), secrets), _MESSAGE_CHARS)
+
+
+def _read_error(response: httpx.Response) -> str | None:
+    """Return the message in an error's JSON, wherever the service puts it."""
+    try:
+        found = response.json()
+        for name in ("error", "detail", "message"):
+            if found.get(name):
+                inner = found[name]
+                return str(inner.get("message", inner) if isinstance(inner, dict) else inner)
+    except (ValueError, AttributeError, RecursionError):
+        pass
+    return None

