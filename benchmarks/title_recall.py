@@ -33,6 +33,7 @@ from rsearch_cli.questions.contexts import collect_passages, require_paragraphs
 from rsearch_cli.questions.fields import parse_question
 from rsearch_cli.questions.rows import read_rows
 from rsearch_cli.recipe.loading import load_recipe
+from rsearch_cli.recipe.schema import SourceConfig
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.runtime import open_services
@@ -99,6 +100,23 @@ def measure(data: Path) -> dict[str, object]:
 
 def measure_bridge(folder: Path) -> dict[str, object] | None:
     """Measure the questions of two and more hops; None if they are not here."""
+    bridge = read_bridge(folder)
+    if bridge is None:
+        return None
+    passages, questions, plans = bridge
+    found = {
+        f"plan, expand_dependents={mode}": execute(plans, passages, mode)
+        for mode in ("linked", "entities", "none")
+    }
+    found["one query"] = ask(questions, passages, [1] * len(questions))
+    return {
+        name: describe([is_complete(q, r) for q, r in zip(questions, results, strict=True)])
+        for name, results in found.items()
+    }
+
+
+def read_bridge(folder: Path) -> tuple[list[Passage], list[Question], list[SearchPlan]] | None:
+    """Read the corpus, the questions and their plans; None if they are not here."""
     corpus, asked = (folder / f"bridge_dev_{name}.jsonl" for name in ("corpus", "questions"))
     if not (corpus.is_file() and asked.is_file()):
         return None
@@ -115,15 +133,7 @@ def measure_bridge(folder: Path) -> dict[str, object] | None:
         )
         for row in rows
     ]
-    found = {
-        f"plan, expand_dependents={mode}": execute(plans, passages, mode)
-        for mode in ("linked", "entities", "none")
-    }
-    found["one query"] = ask(questions, passages, [1] * len(questions))
-    return {
-        name: describe([is_complete(q, r) for q, r in zip(questions, results, strict=True)])
-        for name, results in found.items()
-    }
+    return passages, questions, plans
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -157,17 +167,22 @@ def ask(questions: list[Question], passages: list[Passage], nodes: Sequence[int]
 
 
 def execute(
-    plans: list[SearchPlan], passages: list[Passage], mode: str, top_k: int = TOP_K
+    plans: list[SearchPlan],
+    passages: list[Passage],
+    mode: str,
+    top_k: int = TOP_K,
+    source: SourceConfig | None = None,
 ) -> list[Results]:
-    """Carry plans out as a run does, from an empty cache."""
+    """Execute plans as a run does, from an empty cache; BM25 unless a source is given."""
     settings = [f"search.expand_dependents={mode}", f"search.top_k={top_k}"]
     recipe = load_recipe(RECIPE, settings).recipe
+    search = recipe.search
+    if source is not None:
+        search = search.model_copy(update={"sources": {"General": source}})
     with (
         tempfile.TemporaryDirectory() as cache,
         open_services(recipe, None, Path(cache)) as services,
-        PlanExecutor(
-            open_sources(recipe.search, lambda: passages), recipe.search, services
-        ) as executor,
+        PlanExecutor(open_sources(search, lambda: passages), search, services) as executor,
     ):
         return list(executor.execute(plans))
 
