@@ -23,6 +23,7 @@ QUESTION_CHARS = 400
 """Longest rewriting, and longest question or answer of an earlier turn that is read."""
 
 _LEAST_SHARE = 0.5
+_REPLY_CHARS = 10 * QUESTION_CHARS
 _FRAME_TOKENS = 8
 _LABEL = re.compile(
     r"\A(?:(?:re-?written|standalone|stand-alone|new|final|follow-?up)\s+)*question\s*:\s*",
@@ -123,6 +124,8 @@ def read_question(text: str, turns: Sequence[Turn], question: str) -> str | None
     Raises:
         Unusable: It is no rewriting of the question.
     """
+    if len(text) > _REPLY_CHARS:
+        raise Unusable(f"it has {len(text)} characters, and the limit is {QUESTION_CHARS}")
     lines = [line for line in text.splitlines() if line.strip()]
     if len(lines) != 1:
         raise Unusable(f"it has {len(lines)} lines" if lines else "it is empty")

@@ -41,7 +41,7 @@ _END = re.compile(
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(.])(?:[A-Z]|Mr|Mrs|Ms|Dr|Prof|St|No|Jr|Sr|vs|e\.g|i\.e|ca|c|approx|b|d)$"
 )
-_BULLET = re.compile(r"^\s*(?:[-*•#]+\s+|\d{1,2}[.)]\s+)", re.MULTILINE)
+_BULLET = re.compile(r"^[ \t]*(?:[-*•#]+[ \t]+|\d{1,2}[.)][ \t]+)", re.MULTILINE)
 
 
 def write_paragraph(writer: Writer | None, answer: AgentAnswer, no_writer: str) -> Paragraph:

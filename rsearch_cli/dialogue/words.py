@@ -54,13 +54,16 @@ def share(words: Collection[str], there: Collection[str]) -> float:
     """Return the share of words that occur, in any form with the same stem; 1 without words."""
     if not words:
         return 1.0
-    found = [word for word in words if word in there or any(same_stem(word, w) for w in there)]
+    alike: dict[str, list[str]] = {}
+    for word in there:
+        alike.setdefault(word[:_LEAST_STEM], []).append(word)
+    found = [w for w in words if any(same_stem(w, o) for o in alike.get(w[:_LEAST_STEM], ()))]
     return len(found) / len(words)
 
 
 def same_stem(one: str, other: str) -> bool:
     """Whether two words differ in their ending only, as `founded` and `founder` do."""
-    if _DIGIT.search(one) or _DIGIT.search(other):
+    if one == other or _DIGIT.search(one) or _DIGIT.search(other):
         return one == other
     shorter, longer = sorted((one, other), key=len)
     common = next(

@@ -24,7 +24,10 @@ class WriterConfig(BaseConfig):
     """Price of a million input tokens, in USD."""
     usd_per_million_output_tokens: float = Field(0.60, ge=0.0)
     """Price of a million output tokens, in USD."""
-    service: ServiceConfig = ServiceConfig(retries=1)
+    # Somebody waits for it, and goes on without it.
+    service: ServiceConfig = ServiceConfig(
+        timeout_seconds=60.0, retries=1, max_backoff_seconds=2.0, breaker_pause_seconds=2.0
+    )
     """Limits of calls to the server."""
 
 

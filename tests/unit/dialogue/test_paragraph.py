@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -129,6 +130,16 @@ def test_support_is_by_all_cited_passages_together_and_by_what_was_shown() -> No
     assert find_problem(sentence, [two]) is not None
     cut = Citation(1, PASSAGES[0], "Vosbe Press was founded by", ("A",), False)
     assert find_problem("It was founded in 1921.", [cut]) == "the passages do not contain 1921"
+
+
+def test_long_sentences_and_passages_are_compared_quickly() -> None:
+    text = " ".join(f"Drahos{n}x and printing{n}y" for n in range(2000))
+    sentence = " ".join(f"wanderer{n}ing" for n in range(500))
+    cited = make_citations(*[Passage(f"p{n}", "", text) for n in range(12)])
+    started = time.perf_counter()
+    assert find_problem(sentence, cited) is not None
+    list(split_sentences("\n" * 6000 + "- x"))
+    assert time.perf_counter() - started < 5.0
 
 
 def test_support_in_other_scripts() -> None:
