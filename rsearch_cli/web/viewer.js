@@ -12,6 +12,7 @@ import { CompareView, PairView } from "./viewer_compare.js";
 import { comparableSides, comparisonAcross } from "./viewer_pairs.js";
 
 const POLL_MS = 3000;
+const WRITE_MS = 250;
 
 /** What the views share: the store, addresses, the rows of a filter, and places to return to. */
 class App {
@@ -49,16 +50,22 @@ class App {
     return this.selected.rows;
   }
 
-  /** Put an address that is already shown into the address bar; `step` makes it one to go back to. */
+  /**
+   * Put an address that is already shown into the address bar: at once as one to go back to
+   * (`step`), or in place of the last one when no more changes come, as while typing.
+   */
   write(address, step) {
-    history[step && location.hash !== address ? "pushState" : "replaceState"](null, "", address);
+    clearTimeout(this.writing);
     this.here = address;
     this.drawTabs(readAddress(address));
+    if (!step) this.writing = setTimeout(() => history.replaceState(null, "", address), WRITE_MS);
+    else if (location.hash !== address) history.pushState(null, "", address);
   }
 
   /** Show the view of the address. */
   follow() {
     const address = readAddress(location.hash);
+    clearTimeout(this.writing);
     this.leave();
     this.here = location.hash;
     const shown = this.shownAs;

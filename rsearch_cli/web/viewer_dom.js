@@ -2,6 +2,7 @@
 
 import { el, fillBounded, visible } from "./text.js";
 
+const ENGLISH = new Intl.NumberFormat("en");
 const VIEWER_SVG = "http://www.w3.org/2000/svg";
 
 /** Create an SVG element, like `el`. */
@@ -30,7 +31,7 @@ export function block(text, className = "", options = {}) {
 
 /** Format a whole number with separators. */
 export function count(value) {
-  return value.toLocaleString("en");
+  return ENGLISH.format(value);
 }
 
 /** Format a number for reading, to three significant digits; null and NaN become a dash. */

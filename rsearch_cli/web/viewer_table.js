@@ -3,7 +3,7 @@
 import { el } from "./text.js";
 
 const ROW = 30;
-const SPARE = 8;
+const SPARE = 5;
 
 /**
  * The column with `main` holds the link of the row, to `href(row)`, and takes the width that the
