@@ -199,7 +199,7 @@ class AnswerCache(AbstractContextManager["AnswerCache"]):
             ValueError: The value contains NaN or infinity.
         """
         text = _write_entry(Entry(value, usd, self._clock(), ttl_seconds))
-        self._keep(key, text)
+        self._store.put(key, text, str(read_key(key).get("service", "")))
         return _read_entry(json.loads(text))
 
     def drop(self, key: str, problem: Exception) -> None:
@@ -283,9 +283,6 @@ class AnswerCache(AbstractContextManager["AnswerCache"]):
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-    def _keep(self, key: str, text: str) -> bool:
-        return self._store.put(key, text, str(read_key(key).get("service", "")))
 
     def _entries(self) -> Iterator[tuple[str, Entry, str]]:
         """Yield key, entry and service of every readable entry."""

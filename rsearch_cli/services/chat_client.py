@@ -277,7 +277,7 @@ class ChatClient:
         async with stream:
             kind = str(stream.response.headers.get("content-type", ""))
             if kind.startswith("application/json"):  # it does not stream, but sends all at once
-                whole = self._decode(await self._receive(stream.response.aread()))
+                whole = json.loads(await self._receive(stream.response.aread()))
                 if isinstance(whole, Mapping):
                     reader.add(whole)
                 return
@@ -293,13 +293,6 @@ class ChatClient:
         except Exception as error:  # the client lets those of its HTTP library through
             words = self.quote(error)
             raise TransientFailure(f"{self.who} at {self.url} broke off ({words})") from None
-
-    def _decode(self, body: bytes) -> Any:
-        try:
-            return json.loads(body)
-        except ValueError as error:
-            words = self.quote(error)
-            raise TransientFailure(f"{self.who} at {self.url} sent no JSON ({words})") from None
 
     def _open(self) -> Any:
         if self._client is None:

@@ -5,7 +5,8 @@ What a recipe cannot know is a field of `Assumptions`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from operator import add
 from typing import Literal
 
 from rsearch_cli.recipe.schema import Recipe
@@ -66,13 +67,7 @@ class Bill:
         return self.usd_search + self.usd_judge
 
     def __add__(self, other: Bill) -> Bill:
-        return Bill(
-            self.searches + other.searches,
-            self.paid_searches + other.paid_searches,
-            self.judge_calls + other.judge_calls,
-            self.usd_search + other.usd_search,
-            self.usd_judge + other.usd_judge,
-        )
+        return Bill(*map(add, astuple(self), astuple(other)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,7 +166,8 @@ def memory_lines(planned: PlannedMemory) -> list[str]:
         f"{_LABELS[part.name]:<24}{part.size / GIB:6.2f}  {' and '.join(part.phases)}"
         for part in plan.components
     ]
-    verdict = "" if planned.fits is None else f"; {_verdict(planned)} {planned.vram_gb:g} GB"
+    fits = {True: "; fits in", False: "; does not fit in"}
+    verdict = "" if planned.fits is None else f"{fits[planned.fits]} {planned.vram_gb:g} GB"
     return [*lines, f"{'GB at the peak':<24}{plan.total_gb:6.2f}  in {plan.peak}{verdict}"]
 
 
@@ -216,10 +217,6 @@ def _require_gpu(recipe: Recipe, *, force: bool) -> None:
     if not force:
         raise DoesNotFit(f"{problem}; --force trains on the CPU")
     logger.warning(f"training on the CPU because of --force: {problem}")
-
-
-def _verdict(planned: PlannedMemory) -> str:
-    return "fits in" if planned.fits else "does not fit in"
 
 
 def _refusal(planned: PlannedMemory) -> str:
