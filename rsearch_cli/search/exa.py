@@ -32,9 +32,6 @@ SearchType = Literal[
 CATEGORIES: Mapping[str, Category] = {"News": "news", "Academy": "publication"}
 """Exa's category by source name; all other names search the whole web."""
 
-RENAMED: Mapping[str, Category] = {"research paper": "publication"}
-"""Renamed categories of Exa (July 2026): old name to new name."""
-
 NEWS_DAYS_KEPT = 1.0
 
 TITLE_CHARS = 300
@@ -60,13 +57,6 @@ class ExaOptions(BaseConfig):
     """Only pages published before this date, 'YYYY-MM-DD' in quotes."""
     max_characters: int = Field(1000, ge=40, le=20000)
     """Most characters of a page's text; it is cut at the end of a sentence."""
-
-    @field_validator("category", mode="before")
-    @classmethod
-    def _refuse_old_name(cls, value: object) -> object:
-        if isinstance(value, str) and value in RENAMED:
-            raise ValueError(f"Exa renamed {value!r} to {RENAMED[value]!r}; write that")
-        return value
 
     @field_validator("start_published_date", "end_published_date")
     @classmethod

@@ -20,7 +20,6 @@ from exa_py.api import SEARCH_OPTIONS_TYPES, Result, SearchResponse, to_camel_ca
 
 from rsearch_cli.search.exa import (
     CATEGORIES,
-    RENAMED,
     Category,
     ExaOptions,
     ExaSource,
@@ -77,8 +76,7 @@ def test_the_server_takes_nothing_that_the_client_has_no_argument_for() -> None:
 def test_our_categories_and_types_are_those_of_the_client() -> None:
     assert get_args(Category) == get_args(exa_py.api.Category)
     assert get_args(SearchType) == get_args(exa_py.api.SearchType)
-    assert set(CATEGORIES.values()) | set(RENAMED.values()) <= set(get_args(Category))
-    assert RENAMED.keys().isdisjoint(get_args(Category))
+    assert set(CATEGORIES.values()) <= set(get_args(Category))
 
 
 @pytest.mark.parametrize("kind", get_args(exa_py.api.SearchType))

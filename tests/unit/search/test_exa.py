@@ -160,8 +160,8 @@ def test_an_address_that_is_none_is_told_before_anything_is_sent(
         (
             {"category": "research paper"},
             RecipeValueError,
-            "search.sources.News.options.category: Exa renamed 'research paper' to 'publication'; "
-            "write that",
+            'search.sources.News.options.category must be "company", "news", "publication", '
+            '"personal site", "financial report" or "people", got "research paper"',
         ),
         (
             {"category": "tweet", "type": "keyword"},
