@@ -153,13 +153,21 @@ class PolicyWriter:
         most, settings = self._recipe.dialogue.max_output_tokens, self._recipe.policy
         enough = min(most, settings.max_seq_length // 2)
         for draft in drafts:
-            prompt = self._policy.render(draft)
+            prompt = self._render(draft)
             room = room_behind(prompt.tokens, settings)
             if room >= enough:
                 return prompt, min(most, room)
         raise PolicyError(
             f"policy.max_seq_length={settings.max_seq_length} leaves no room for a reply"
         )
+
+    def _render(self, chat: Chat) -> Prompt:
+        """Render a chat; as a single message if the chat template cannot hold earlier turns."""
+        try:
+            return self._policy.render(chat)
+        except PolicyError:
+            whole = "\n\n".join(message["content"] for message in chat)
+            return self._policy.render([{"role": "user", "content": whole}])
 
 
 class EndpointWriter:

@@ -126,6 +126,19 @@ def test_the_first_chat_that_leaves_room_is_sent() -> None:
         writer.write(drafts[:1], str)
 
 
+def test_a_template_without_earlier_turns_gets_one_message() -> None:
+    class SingleTurn(Replying):
+        def render(self, messages, *, open_thought=False):
+            if len(messages) > 1:
+                raise PolicyError("the chat template is wrong")
+            return Prompt(tuple(messages), usage=10)
+
+    policy = SingleTurn("Who?")
+    writer = PolicyWriter(policy, load())  # type: ignore[arg-type]
+    assert writer.write([make_chat("Do.", [("a", "b")], "c")], str) == "Who?"
+    assert policy.asked[0][0] == 1
+
+
 @pytest.mark.parametrize(
     ("policy", "error", "message"),
     [
