@@ -133,7 +133,7 @@ export class TurnView {
     this.steps.forEach(({ text }) => text?.fold(FOLDED_THOUGHT));
     if (turn.outcome === "done" || turn.answer) this.answerElement.append(answerView(turn, actions));
     if (turn.outcome === "stopped") {
-      this.end.append(el("div", { class: "note warn" }, el("p", {}, "Stopped."), retryButton(turn, actions)));
+      this.end.append(el("div", { class: "note" }, el("p", {}, "Stopped."), retryButton(turn, actions)));
     }
     if (turn.outcome === "failed") this.end.append(failureView(turn, actions));
     if (turn.final === null) return;
