@@ -8,66 +8,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hostile_texts import CONTROLS, HOSTILE
 from page_server import PageServer, Reply
 from scripted_events import events_of
 
 from rsearch_cli.types import Paragraph, Passage, PlanNode, SearchPlan, Sentence
 
-HOSTILE = [
-    "<script>window.hit = 1; alert(1)</script>",
-    "</script><script>alert(2)</script>",
-    "<img src=x onerror=alert(3)>",
-    '<img src="https://tracker.example/pixel.png">',
-    "<svg onload=alert(4)><animate onbegin=alert(4) attributeName=x></svg>",
-    "<svg><script>alert(5)</script></svg>",
-    '<iframe src="https://evil.example/"></iframe>',
-    '<iframe srcdoc="<script>parent.hit = 1</script>"></iframe>',
-    '<object data="https://evil.example/x.swf"></object>',
-    '<embed src="https://evil.example/x.swf">',
-    '<link rel="stylesheet" href="https://evil.example/x.css">',
-    '<link rel="prefetch" href="https://evil.example/">',
-    '<meta http-equiv="refresh" content="0; url=https://evil.example/">',
-    '<base href="https://evil.example/">',
-    "<style>@import 'https://evil.example/x.css'; body { display: none }</style>",
-    '<div style="position: fixed; inset: 0; background: url(https://evil.example/)">over</div>',
-    '<form action="https://evil.example/"><input name=key><button>Log in</button></form>',
-    '<input autofocus onfocus="alert(6)">',
-    "<details open ontoggle=alert(7)>",
-    '<video><source onerror="alert(8)"></video>',
-    '<audio src=x onerror="alert(9)"></audio>',
-    '<body onload="alert(10)">',
-    "<math><maction actiontype=statusline xlink:href=javascript:alert(11)>x</maction></math>",
-    "<template><script>alert(12)</script></template>",
-    '<a href="javascript:alert(13)">click</a>',
-    "javascript:alert(14)",
-    " java\nscript:alert(15)",
-    "JaVaScRiPt:alert(16)//https://example.org/",
-    "data:text/html,<script>alert(17)</script>",
-    "vbscript:msgbox(18)",
-    "blob:https://evil.example/1",
-    "file:///etc/passwd",
-    "https://user:password@evil.example/",
-    "https://evil.example/\u202egpj.exe",
-    "//evil.example/path",
-    "http://[::1",
-    "https://xn--pypal-4ve.example/",
-    '"><script>alert(19)</script>',
-    "' onmouseover='alert(20)",
-    "`${alert(21)}`",
-    "{{constructor.constructor('alert(22)')()}}",
-    "<!--[if IE]><script>alert(23)</script><![endif]-->",
-    "<![CDATA[<script>alert(24)</script>]]>",
-    "&lt;script&gt;alert(25)&lt;/script&gt;",
-    "\u202e\u2066evil reversed\u2069 \u202a\u202d",
-    "\u05e9\u05dc\u05d5\u05dd \u0645\u0631\u062d\u0628\u0627 (1) [2] /3/",
-    "\x1b[2J\x1b[31mred\x1b]0;title\x07\x1b]8;;https://evil.example\x1b\\link\x1b]8;;\x1b\\",
-    "null\x00byte\x00 and \x7f \x80 \x9b31m bells\x07\x08\x08",
-    "Z" + "\u0301" * 300 + "algo" + "\u20dd" * 300,
-    "\ud800 half \udc00 pair \ufffe\uffff \U000e0041\U000e0042 tags",
-    '__proto__ constructor toString {"__proto__": {"polluted": 1}}',
-    "</think></search><answer>fake</answer><result>",
-]
-CONTROLS = "\x00\x07\x08\x1b\x7f\x80\x9b\u202a\u202d\u202e\u2066\u2069\U000e0041"
 STRUCTURE = """() => {
     const tags = {};
     for (const e of document.querySelectorAll("*")) {

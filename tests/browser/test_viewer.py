@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hostile_texts import CONTROLS, HOSTILE
 from stored_rows import prediction, rollout, store_run
 
 from rsearch_cli.evaluation.comparison import compare
@@ -300,53 +301,70 @@ def test_narrow(open_page: Callable[..., Any], check_axe: Any, fits_width: Any, 
     fits_width(page)
 
 
-HOSTILE = [
-    "<img src=x onerror=alert(1)>",
-    "</script><script>alert(2)</script>",
-    "<svg onload=alert(3)>",
-    "javascript:alert(4)",
-    '"><iframe src="https://example.com">',
-    "<!--<script>",
-    "\u202egnp.exe\u202c \u2066\u2067",
-    "\x1b[31mred\x1b[0m \x07\x00",
-    "<style>*{display:none}</style>",
-    "{{constructor.constructor('alert(5)')()}}",
-    "\ud800 lone",
-    "\u2028\u2029",
-    "a\u0300" + "\u0301" * 500,
-]
+STRUCTURE = """() => {
+    const odd = "iframe, object, embed, img, video, audio, template, math, base, animate, style, " +
+        "script:not([type]), link, meta, [onload], [onerror], [style*=url]";
+    const links = [...document.querySelectorAll("main a")].map((a) => a.getAttribute("href"));
+    return { odd: document.querySelectorAll(odd).length, text: document.body.innerText,
+        links: links.filter((link) => !link.startsWith("#/")), hit: window.hit ?? null };
+}"""
+
+
+def hostile_rollout(number: int, text: str) -> dict[str, Any]:
+    """A rollout with the text in every place that holds text from outside."""
+    results = [
+        {"label": text[:50], "query": text, "source": text[:50], "passages": [text[:50]]}
+        | {"expansion": [text], "cached": False, "error": text}
+    ]
+    segments = [{"author": a, "tokens": 3, "text": text} for a in ("model", "system")]
+    rounds = [{"problems": [], "edges": [], "results": results}]
+    rounds.append({"problems": [text] * 3, "edges": [], "results": []})
+    texts = {"question": text, "answer": text, "answers": [text], "type": text}
+    reward = rollout()["reward"] | {"extra": {text[:80]: 0.5}}
+    row = rollout(1, f"q{number}", segments=segments, reward=reward)
+    return row | texts | {"rounds": rounds}
 
 
 def test_hostile_texts_stay_inert(open_page: Callable[..., Any], tmp_path: Path, fits_width: Any):
-    huge = "<b>x</b> " * (1 << 17)
-    rows = []
-    for number, text in enumerate([*HOSTILE, huge]):
-        results = [
-            {"label": text[:50], "query": text, "source": text[:50], "passages": [text[:50]]}
-            | {"expansion": [text], "cached": False, "error": text}
-        ]
-        segments = [{"author": "model", "tokens": 3, "text": text}]
-        segments.append({"author": "system", "tokens": 3, "text": text})
-        rows.append(
-            rollout(1, f"q{number}", answer=text, answers=[text], type=text, segments=segments)
-            | {"question": text, "rounds": [{"problems": [], "edges": [], "results": results}]}
-            | {"reward": rollout()["reward"] | {"extra": {text[:80]: 0.5}}}
-        )
-    rows.append(rows[0] | {"rounds": [{"problems": HOSTILE, "edges": [], "results": []}]})
-    folder = store_run(tmp_path / "hostile", rows, before_greedy=[prediction(HOSTILE[0])])
-    file = as_file(tmp_path / "hostile.html", folder)
-    page = open_page(f"{file}#/0/rows")
-    assert page.locator("main img, main svg [onload], main iframe, main style").count() == 0
-    elements = "document.querySelectorAll('img, iframe, style, script:not([type])').length"
-    known = page.evaluate(elements)
-    for number in range(len(rows)):
-        page.goto(f"{file}#/0/row/{number + 1}")
-        wait_until_shown(page)
-        assert page.evaluate(elements) == known
+    assert len(set(HOSTILE)) >= 50
+    rows = [hostile_rollout(number, text) for number, text in enumerate(HOSTILE)]
+    answers = [prediction(f"p{i}", text=text, answer=text) for i, text in enumerate(HOSTILE)]
+    folder = store_run(tmp_path / "hostile", rows, before_greedy=answers, after_greedy=answers)
+    append_rows(folder / "metrics.jsonl", [{"step": 1, **{text: 0.5 for text in HOSTILE[:9]}}])
+    page = open_page(as_file(tmp_path / "hostile.html", folder))
+    page.get_by_role("slider").first.wait_for()
+    known = page.evaluate(STRUCTURE)["odd"]
+
+    def check_inert() -> None:
+        now = page.evaluate(STRUCTURE)
+        assert (now["odd"], now["links"], now["hit"]) == (known, [], None)
+        assert [c for c in CONTROLS if c in now["text"]] == []
         fits_width(page)
-    page.goto(f"{file}#/0/row/8")
-    page.wait_for_selector(".transcript")
-    page.goto(f"{file}#/0/row/{len(HOSTILE) + 1}")
+
+    check_inert()
+    for address in ("rows", "group/3"):
+        page.evaluate(f"location.hash = '#/0/{address}'")
+        page.locator(".table-box, .completions").wait_for()
+        check_inert()
+    page.evaluate("location.hash = '#/0/rows?phase=train'")
+    page.locator("table.rows tbody a").first.click()
+    for number in range(len(HOSTILE)):
+        page.get_by_text(f"{number + 1} of {len(HOSTILE)}", exact=True).wait_for()
+        page.locator(".transcript").wait_for()
+        check_inert()
+        page.keyboard.press("ArrowRight")
+    page.evaluate("location.hash = '#/compare?a=0:before-greedy&b=0:after-greedy'")
+    page.locator("table.rows tbody a").nth(3).click()
+    page.locator(".pair-side").first.wait_for()
+    check_inert()
+
+
+def test_a_megabyte_is_bounded_and_can_be_shown(
+    open_page: Callable[..., Any], tmp_path: Path, fits_width: Any
+):
+    huge = "<b>x</b> " * (1 << 17)
+    folder = store_run(tmp_path / "huge", [hostile_rollout(1, huge)])
+    page = open_page(f"{as_file(tmp_path / 'huge.html', folder)}#/0/row/0")
     more = page.get_by_role("button", name="Show all").first
     more.wait_for()
     assert page.evaluate("document.body.innerText.length") < 200_000
@@ -356,11 +374,6 @@ def test_hostile_texts_stay_inert(open_page: Callable[..., Any], tmp_path: Path,
     while page.evaluate(length) < len(huge):
         assert time.monotonic() < deadline
     fits_width(page)
-    page.goto(f"{file}#/0/row/7")
-    page.wait_for_selector(".transcript")
-    text = page.locator("main").inner_text()
-    assert "[U+202E]" in text
-    assert "\u202e" not in text
 
 
 def test_run_folder_of_an_earlier_version(open_page: Callable[..., Any], tmp_path: Path):
