@@ -28,6 +28,7 @@ from rsearch_cli.services.chat_client import ChatClient
 from rsearch_cli.services.chat_errors import RequestRefused
 from rsearch_cli.services.completion import Completion
 from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
+from rsearch_cli.services.validation import validate
 
 Results = Literal["same_turn", "user_turn"]
 
@@ -104,7 +105,7 @@ class ServerMode:
         Raises:
             ValueError: A field is missing, unknown or of the wrong type.
         """
-        return _MODE.validate_python(row)
+        return validate(_MODE, row)
 
     def as_settings(self) -> dict[str, str | None]:
         """Return what predictions depend on, under the names `MODE_SETTINGS`."""

@@ -22,6 +22,7 @@ from rsearch_cli.runs.confined_paths import make_private, open_own
 from rsearch_cli.runs.file_locks import LockWait, describe_holder
 from rsearch_cli.runs.files import SPEND, SPEND_LOCK
 from rsearch_cli.runs.json_text import dump_json
+from rsearch_cli.services.validation import validate
 
 SURCHARGE = 2.0
 """Times the highest excess of a service that is added to a call whose charge is not known."""
@@ -199,7 +200,7 @@ def _parse(document: Any) -> SpendState:
     if (version := document.pop("version")) != _VERSION:
         raise ValueError(f"version {version}, not {_VERSION}")
     # Runs of earlier versions have neither `unsettled` nor `excess`.
-    return _STATE.validate_python(document)
+    return validate(_STATE, document)
 
 
 _STATE = TypeAdapter(SpendState)

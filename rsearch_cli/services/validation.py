@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 from math import isfinite
 from numbers import Real
-from typing import Any, NoReturn, TypeGuard
+from typing import Any, NoReturn, TypeGuard, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+T = TypeVar("T")
 
 MOST_USD_PER_CALL = 100.0
 """Highest credible charge for one call; no search or completion costs nearly as much."""
@@ -48,6 +52,20 @@ def read_token_count(value: object) -> int | None:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS:
         return value
     return None
+
+
+def validate(kind: TypeAdapter[T], value: Any) -> T:
+    """Return a value as what it should be.
+
+    Raises:
+        ValueError: It is something else; the message is one line.
+    """
+    try:
+        return kind.validate_python(value)
+    except ValidationError as invalid:
+        first = invalid.errors()[0]
+        where = " of ".join(map(str, reversed(first["loc"]))) or "the value"
+        raise ValueError(f"{where}: {first['msg']}, not {first['input']!r:.40}") from None
 
 
 def parse_strictly(text: str) -> Any:
