@@ -159,9 +159,7 @@ def report(
         ("one after another", both, alone_rate),
         (f"{args.clients} clients at once", load, load.rate),
     ):
-        times = (
-            f"{figures.percentile(50):>8.2f}{figures.percentile(95):>8.2f}{cpu_ms(figures):>13.0f}"
-        )
+        times = "".join(f"{figures.percentile(percent):>8.2f}" for percent in (50, 95))
         count = len(figures.latencies)
         print(f"{name:<22}{count:>9}{rate:>12.2f}{times}{cpu_ms(figures):>13.0f}")
     quarter = len(resident) // 4
