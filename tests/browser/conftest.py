@@ -110,6 +110,32 @@ def new_page(chromium: Any, watch: Watch) -> Iterator[Callable[..., Any]]:
         context.close()
 
 
+@pytest.fixture(scope="module")
+def shared_server() -> Iterator[Any]:
+    from page_server import PageServer
+
+    with PageServer() as server:
+        yield server
+
+
+@pytest.fixture
+def server(shared_server: Any) -> Any:
+    """The page with a scripted agent, as it was when it started."""
+    shared_server.requests.clear()
+    shared_server.replies.clear()
+    shared_server.key, shared_server.model = None, "scripted"
+    return shared_server
+
+
+@pytest.fixture
+def page(server: Any, new_page: Callable[..., Any]) -> Any:
+    """The page, ready for a question."""
+    page = new_page()
+    page.goto(server.url)
+    page.locator("#model:not(:empty)").wait_for()
+    return page
+
+
 @pytest.fixture
 def check_axe() -> Callable[[Any], None]:
     """Asserts that axe finds nothing serious or critical on a page."""

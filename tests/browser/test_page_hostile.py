@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -29,21 +29,6 @@ STRUCTURE = """() => {
     return { counts: Object.fromEntries(odd.map((t) => [t, tags[t]])), links, text,
         hit: window.hit ?? null, polluted: ({}).polluted ?? null, title: document.title };
 }"""
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[PageServer]:
-    with PageServer() as server:
-        yield server
-
-
-@pytest.fixture
-def page(server: PageServer, new_page: Callable[..., Any]) -> Any:
-    server.replies.clear()
-    page = new_page()
-    page.goto(server.url)
-    page.locator("#model:not(:empty)").wait_for()
-    return page
 
 
 def hostile_events(text: str) -> list[dict[str, Any]]:

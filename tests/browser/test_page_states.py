@@ -2,53 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from page_server import PageServer, Reply
-from scripted_events import events_of
+from page_server import PageServer, Reply, ask
+from scripted_events import BOOK, EVENTS, PERSON, QUESTION, events_of
 
-from rsearch_cli.types import Paragraph, Passage, Sentence
+from rsearch_cli.types import Paragraph, Sentence
 
-BOOK = Passage(
-    "book", "The Gorpus Lantern", "The Gorpus Lantern is a play by Bostes Garjus.", score=7.0
-)
-PERSON = Passage("https://example.org/garjus", "Bostes Garjus", "Bostes Garjus was born in Hanzur.")
-QUESTION = "Where was the author of The Gorpus Lantern born?"
-EVENTS = events_of(QUESTION, "Hanzur", {"A": [BOOK], "B": [PERSON]})
 ANSWERED = Reply(EVENTS)
 REFUSED = r"the server responded with a status of \d+"
-
-
-@pytest.fixture(scope="module")
-def shared_server() -> Iterator[PageServer]:
-    with PageServer() as server:
-        yield server
-
-
-@pytest.fixture
-def server(shared_server: PageServer) -> Iterator[PageServer]:
-    shared_server.requests.clear()
-    shared_server.replies.clear()
-    yield shared_server
-    shared_server.key, shared_server.model = None, "scripted"
-
-
-@pytest.fixture
-def page(server: PageServer, new_page: Callable[..., Any]) -> Any:
-    page = new_page()
-    page.goto(server.url)
-    page.locator("#model:not(:empty)").wait_for()
-    return page
-
-
-def ask(page: Any, question: str = QUESTION) -> Any:
-    page.fill("#question", question)
-    page.keyboard.press("Enter")
-    return page.locator(".turn").last
 
 
 def test_the_steps_appear_as_they_come(server: PageServer, page: Any) -> None:
@@ -97,20 +62,6 @@ def test_stop_ends_the_request_and_keeps_what_was_there(
     ask(page, "And then?").locator(".cost").wait_for()
     assert server.hung_up == hung_up + 1
     assert [m["content"] for m in server.requests[-1]["messages"]] == ["And then?"]
-
-
-def test_a_question_that_was_cut_off_by_a_reload_can_be_asked_again(
-    server: PageServer, page: Any
-) -> None:
-    server.replies += [Reply([*EVENTS[:4], threading.Event()]), ANSWERED]
-    ask(page).locator(".node.found").wait_for()
-    page.reload()
-    turn = page.locator(".turn")
-    assert turn.locator(".question").inner_text() == QUESTION
-    assert turn.locator(".state").all_text_contents() == ["1 found", "not run"]
-    turn.locator(".retry").click()
-    page.locator(".cost").wait_for()
-    assert page.locator(".turn").count() == 1
 
 
 def test_a_follow_up_shows_how_it_was_asked(server: PageServer, page: Any) -> None:
@@ -347,70 +298,3 @@ def test_the_focus_is_never_lost(server: PageServer, page: Any, watch: Any) -> N
     failure.get_by_role("button", name="Try again").press("Enter")
     page.locator(".cost").nth(1).wait_for()
     assert page.evaluate(focused) == "turn"
-
-
-def test_history_is_bounded_and_survives_damaged_entries(server: PageServer, page: Any) -> None:
-    long = Passage("p", "Long", "words " * 100_000)
-    server.replies.append(Reply(events_of(QUESTION, "Hanzur", {"A": [long], "B": [PERSON]})))
-    ask(page).locator(".cost").wait_for()
-    key = "rsearch.conversations"
-    stored = json.loads(page.evaluate(f"localStorage.getItem('{key}')"))
-    assert len(json.dumps(stored)) < 50_000
-    many = [stored[0] | {"id": f"old-{i}", "title": f"old {i}"} for i in range(80)]
-    damaged = [None, 3, {"id": 1}, {"id": "x", "turns": [{"question": "q"}]}]
-    page.evaluate("([k, v]) => localStorage.setItem(k, v)", [key, json.dumps(damaged + many)])
-    ask(page, "Another").locator(".cost").wait_for()
-    kept = json.loads(page.evaluate(f"localStorage.getItem('{key}')"))
-    assert len(kept) == 50
-    assert len(json.dumps(kept)) <= 2_100_000
-    page.click("#open-history")
-    assert page.locator("#conversations li").count() == 50
-    page.keyboard.press("Escape")
-    page.evaluate(f"localStorage.setItem('{key}', 'not JSON')")
-    page.click("#open-history")
-    assert page.locator("#conversations").inner_text() == "Nothing yet."
-
-
-def damaged(value: Any) -> Iterator[Any]:
-    """Copies of a JSON value, each with one part replaced by something of another kind."""
-    if isinstance(value, dict | list):
-        for key in value if isinstance(value, dict) else range(len(value)):
-            for part in (None, 7, "text", [], {}, [None], {"a": 1}, *damaged(value[key])):
-                copy = value.copy()
-                copy[key] = part
-                yield copy
-
-
-def test_damaged_conversations_are_left_out_or_shown(server: PageServer, page: Any) -> None:
-    events = events_of(
-        QUESTION, "Hanzur", {"A": [BOOK], "B": "x"}, paragraph=Paragraph((Sentence("S.", (1,)),))
-    )
-    server.replies.append(Reply(events))
-    ask(page).locator(".cost").wait_for()
-    key = "rsearch.conversations"
-    (whole,) = json.loads(page.evaluate(f"localStorage.getItem('{key}')"))
-    copies = [{**copy, "id": f"c{n}"} for n, copy in enumerate(damaged(whole))]
-    assert len(copies) > 500
-    set_item = "([k, v]) => localStorage.setItem(k, v)"
-    page.click("#new")
-    # A turn of each is shown in one go: the list itself holds fifty conversations only.
-    turns = [turn for copy in copies if isinstance(copy["turns"], list) for turn in copy["turns"]]
-    each = [{"id": f"t{n}", "at": 0, "title": "t", "turns": [turn]} for n, turn in enumerate(turns)]
-    page.evaluate(set_item, [key, json.dumps([*each, *copies])])
-    shown = page.evaluate(
-        """async () => {
-            const { listConversations } = await import("/static/history.js");
-            const { TurnView } = await import("/static/turn_view.js");
-            const found = listConversations();
-            for (const { turns } of found) for (const turn of turns) {
-                const view = new TurnView(turn, {});
-                document.getElementById("turns").append(view.element);
-                view.paint();
-                view.close();
-            }
-            return found.length;
-        }"""
-    )
-    assert 50 < shown < len(each) + len(copies)
-    page.click("#open-history")
-    page.locator(".reopen").last.wait_for()

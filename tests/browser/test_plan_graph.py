@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -31,12 +31,6 @@ BOXES = """() => [...document.querySelectorAll(".plan-graph .node")].map((g) => 
     const { left, right, top, bottom } = g.querySelector(".box").getBoundingClientRect();
     return { label: g.dataset.label, left, right, top, bottom };
 })"""
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[PageServer]:
-    with PageServer() as server:
-        yield server
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import uvicorn
+from scripted_events import QUESTION
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import (
@@ -144,6 +145,13 @@ class PageServer:
             done = True
         finally:
             self.hung_up += not done
+
+
+def ask(page: Any, question: str = QUESTION) -> Any:
+    """Ask on the page; returns the turn."""
+    page.fill("#question", question)
+    page.keyboard.press("Enter")
+    return page.locator(".turn").last
 
 
 def with_policy(response: Response) -> Response:

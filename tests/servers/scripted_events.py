@@ -23,6 +23,11 @@ from rsearch_cli.types import (
     Trajectory,
 )
 
+BOOK = Passage(
+    "book", "The Gorpus Lantern", "The Gorpus Lantern is a play by Bostes Garjus.", score=7.0
+)
+PERSON = Passage("https://example.org/garjus", "Bostes Garjus", "Bostes Garjus was born in Hanzur.")
+QUESTION = "Where was the author of The Gorpus Lantern born?"
 TWO_NODES = SearchPlan(
     (
         PlanNode("A", "author of The Gorpus Lantern", "General"),
@@ -75,3 +80,6 @@ def events_of(
     # What a live one says at its start.
     events[0] |= {"question": question, "asked_as": asked_as}
     return events
+
+
+EVENTS = events_of(QUESTION, "Hanzur", {"A": [BOOK], "B": [PERSON]})
