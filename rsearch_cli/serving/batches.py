@@ -8,7 +8,6 @@ are next.
 from __future__ import annotations
 
 import contextvars
-import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,8 +28,6 @@ from rsearch_cli.serving.queue import RequestQueue
 from rsearch_cli.serving.requests import Ticket
 from rsearch_cli.types import FollowUp
 from rsearch_cli.workflows.ask import Agent
-
-logger = logging.getLogger(__name__)
 
 IN_FLIGHT = 2
 """Requests in work per row of a batch: some are searched for while as many others generate."""
@@ -86,7 +83,12 @@ class BatchWorker:
     def _step(self, tickets: Sequence[Ticket]) -> None:
         """Take up new requests and those that have waited, and generate those that are ready."""
         for ticket in tickets:
-            self._jobs.append(job := self._steps.open(ticket))
+            try:
+                job = self._steps.open(ticket)
+            except Exception as error:
+                self._queue.fail(ticket, error)
+                continue
+            self._jobs.append(job)
             with self._isolating(job):
                 self._open(job)
         self._go_on()

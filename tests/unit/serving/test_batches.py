@@ -106,6 +106,7 @@ def test_odd_settings_of_one_request_do_no_harm_to_others(agent, watched, questi
     odd = [AskRequest(questions[0], temperature=t) for t in (1e-40, 1e30, -1.0)]
     odd.append(AskRequest(questions[0], max_tokens=0))
     odd.append(AskRequest("\ud800 \x00" * 20))
+    odd.append(AskRequest(questions[0], temperature="hot"))
     alone = agent.ask(questions[1])
     with ServingEngine(agent, max_batch=8) as engine:
         tickets = [engine.submit(request) for request in odd]
@@ -113,6 +114,7 @@ def test_odd_settings_of_one_request_do_no_harm_to_others(agent, watched, questi
         assert fine.trajectory.segments == alone.trajectory.segments
         answers = [ticket.future.result(60) for ticket in tickets[:4]]
         tickets[4].future.exception(60)
+        assert isinstance(tickets[5].future.exception(60), TypeError)
     assert answers[0].answer == agent.ask(questions[0]).answer == answers[2].answer
     assert answers[3].tokens == 1
 
