@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, cast, get_args
 
+from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.services.validation import is_finite, mend
 from rsearch_cli.serving.api_errors import ApiError, bad_field
 from rsearch_cli.types import Turn
@@ -234,4 +235,4 @@ def _read_object(value: Any, name: str, known: Sequence[str]) -> dict[str, Any]:
 
 def _quote(text: str) -> str:
     short = text if len(text) <= _MOST_QUOTED else f"{text[:_MOST_QUOTED]}…"
-    return json.dumps(short)
+    return dump_json(short)
