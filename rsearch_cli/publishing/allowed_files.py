@@ -40,6 +40,10 @@ _SHARD = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?", re.
 _GGUF = re.compile(r"[\w.-]+\.gguf", re.ASCII)
 _AT_ROOT = (RECIPE, MANIFEST, PLOT)
 _FOLDERS = (ADAPTER, BASE, ".")
+# In bytes. The largest vocabularies are about 40 MB. Weights have no limit: `check_weights`
+# compares their size with their header.
+_TOKENIZER_LIMIT = 200_000_000
+_NO_LIMIT = 1 << 62
 
 
 def stage_tokenizer(adapter: Path, folder: Path) -> None:
@@ -49,7 +53,7 @@ def stage_tokenizer(adapter: Path, folder: Path) -> None:
         PublishUnsafe: One of the files is not a regular file of the run.
     """
     for name in TOKENIZER:
-        _copy(adapter, name, folder)
+        _copy(adapter, name, folder, _TOKENIZER_LIMIT)
 
 
 def stage_adapter(adapter: StoredAdapter, base: BaseWeights, folder: Path) -> None:
@@ -65,7 +69,7 @@ def stage_adapter(adapter: StoredAdapter, base: BaseWeights, folder: Path) -> No
             "not train; publish it with the tool that made it"
         )
     folder.mkdir(exist_ok=True)
-    _copy(adapter.folder, ADAPTER_WEIGHTS, folder)
+    _copy(adapter.folder, ADAPTER_WEIGHTS, folder, _NO_LIMIT)
     settings = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -175,10 +179,10 @@ def check_weights(folder: Path) -> None:
         raise PublishUnsafe(f"the staged weights cannot be loaded: {error}") from error
 
 
-def _copy(source: Path, name: str, folder: Path) -> None:
+def _copy(source: Path, name: str, folder: Path, limit: int) -> None:
     if not (source / name).is_symlink() and not (source / name).exists():
         return
     try:
-        copy_own(source, name, folder / name)
+        copy_own(source, name, folder / name, limit)
     except RunFolderError as error:
         raise PublishUnsafe(f"{error}; nothing uploaded") from error

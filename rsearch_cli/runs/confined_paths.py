@@ -77,23 +77,28 @@ def open_own(path: str, flags: int, mode: int = 0o666) -> int:
     return descriptor
 
 
-def copy_own(root: Path, name: str, target: Path) -> None:
+def copy_own(root: Path, name: str, target: Path, most: int) -> None:
     """Copy a file of a folder for publication.
 
     Args:
         root: The folder; may be a link itself.
         name: The file's path in it.
         target: Path of the copy.
+        most: Largest permitted size in bytes.
 
     Raises:
-        RunFolderError: It is not a regular file inside the folder, or has another hard link.
+        RunFolderError: It is not a regular file inside the folder, has another hard link, or is too
+            large.
     """
     path = root / name
     if path.resolve() != root.resolve() / name:
         raise _refuse(path, "is a link, or is behind one")
     with open(path, "rb", opener=open_own) as file:
-        if os.fstat(file.fileno()).st_nlink > 1:
+        status = os.fstat(file.fileno())
+        if status.st_nlink > 1:
             raise _refuse(path, "has another hard link")
+        if status.st_size > most:
+            raise _refuse(path, f"has {status.st_size:,} bytes; at most {most:,} are expected")
         with target.open("wb") as copy:
             shutil.copyfileobj(file, copy, 1 << 20)
 
