@@ -33,6 +33,14 @@ def index(
     device: Annotated[
         str, typer.Option(help="Device of the encoder, such as cuda.", metavar="DEVICE")
     ] = "cpu",
+    passage_prefix: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Text before every passage for --dense.",
+            show_default="the encoder's own",
+        ),
+    ] = None,
     check: Annotated[
         Path | None,
         typer.Option(
@@ -87,11 +95,16 @@ def index(
     elif corpus is not None and check is not None:
         _check(corpus, check, as_json)
     elif corpus is not None:
-        _build(corpus, output, dense, device, as_json)
+        _build(corpus, output, dense, device, passage_prefix, as_json)
 
 
 def _build(
-    corpus: Path, output: Path | None, encoder: str | None, device: str, as_json: bool
+    corpus: Path,
+    output: Path | None,
+    encoder: str | None,
+    device: str,
+    passage_prefix: str | None,
+    as_json: bool,
 ) -> None:
     from rsearch_cli.workflows.index import build_dense_index, build_index
 
@@ -99,7 +112,7 @@ def _build(
         report = build_index(corpus, output)
         setting = f"search.sources.<name>.corpus={output or corpus}"
     else:
-        report = build_dense_index(corpus, encoder, device)
+        report = build_dense_index(corpus, encoder, device, passage_prefix)
         options = f"type: dense, corpus: {corpus}, options: {{encoder: {encoder}}}"
         setting = f"'search.sources.<name>={{{options}}}'"
     if as_json:

@@ -78,10 +78,12 @@ class Bm25Index:
             return self.passages.titles()
         return TitleIndex.of(passage.title for passage in self.passages)
 
-    def mask(self, name: str) -> NDArray[np.float32]:
-        """Return which passages belong to a source name: `[n]`, 1 or 0."""
+    def mask(self, name: str | None) -> NDArray[np.float32]:
+        """Return which passages belong to a source name, all for None: `[n]`, 1 or 0."""
         import numpy as np
 
+        if name is None:
+            return np.ones(len(self.passages), dtype=np.float32)
         if isinstance(self.passages, StoredPassages):
             sources: Iterable[str] = self.passages.sources
         else:
@@ -93,7 +95,7 @@ class Bm25Source(SearchSource):
     """The passages of an index that belong to one source name.
 
     Args:
-        name: The source name.
+        name: The source name; None for all passages.
         index: The index.
 
     Attributes:
@@ -102,7 +104,7 @@ class Bm25Source(SearchSource):
 
     cache_days = None
 
-    def __init__(self, name: str, index: Bm25Index) -> None:
+    def __init__(self, name: str | None, index: Bm25Index) -> None:
         self.fingerprint = f"bm25/{index.key}/{name}"
         self._index = index
         self._mask = index.mask(name)

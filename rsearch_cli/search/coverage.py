@@ -56,18 +56,19 @@ def measure_coverage(
         DataEmpty: The questions name neither titles nor answers.
     """
     asked = list(questions)
-    missing: Counter[str] = Counter()
-    all_titles = with_titles = 0
-    for question in asked:
-        absent = [title for title in question.supporting_titles if not index.titles.find(title)]
-        missing.update(absent)
-        with_titles += bool(question.supporting_titles)
-        all_titles += bool(question.supporting_titles) and not absent
     answers = [list(_read_answers(question)) for question in asked]
+    with_titles = sum(bool(question.supporting_titles) for question in asked)
     with_answers = sum(map(bool, answers))
     if not with_titles and not with_answers:
         raise DataEmpty("the questions name neither titles of their evidence nor answers")
-    found = _find_answers(index, answers, on_read)
+    titles, found = _scan(index, answers, on_read)
+    missing: Counter[str] = Counter()
+    all_titles = 0
+    for question in asked:
+        wanted = question.supporting_titles
+        absent = [title for title in wanted if " ".join(split_words(title)) not in titles]
+        missing.update(absent)
+        all_titles += bool(wanted) and not absent
     return Coverage(
         passages=len(index.passages),
         questions=len(asked),
@@ -87,23 +88,26 @@ def _read_answers(question: Question) -> Iterator[list[str]]:
             yield words
 
 
-def _find_answers(
+def _scan(
     index: Bm25Index, answers: list[list[list[str]]], on_read: Callable[[int], None]
-) -> set[int]:
-    """Return the numbers of the questions with an answer that occurs in a passage."""
+) -> tuple[set[str], set[int]]:
+    """Return the titles of the passages, and the questions with an answer in one of them."""
     wanted: dict[str, list[tuple[list[str], int]]] = {}
     for number, texts in enumerate(answers):
         for words in texts:
             wanted.setdefault(words[0], []).append((words, number))
+    titles: set[str] = set()
     found: set[int] = set()
     for count, passage in enumerate(index.passages, start=1):
+        # With its qualifier: "Victory (1996 film)" is not "Victory (1919 film)".
+        titles.add(" ".join(split_words(passage.title)))
         there = _split(f"{passage.title} {passage.text}")
         for i, word in enumerate(there):
             for words, number in wanted.get(word, ()):
                 if number not in found and there[i : i + len(words)] == words:
                     found.add(number)
         on_read(count)
-    return found
+    return titles, found
 
 
 def _split(text: str) -> list[str]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from rsearch_cli.search.bm25 import (
     Bm25Source,
     fuse_rankings,
     indexes_folder,
+    open_corpus,
     open_named,
     refuse_empty,
 )
@@ -33,18 +34,15 @@ from rsearch_cli.search.sources import SearchRequest, read_options
 from rsearch_cli.search.vectors import (
     VECTORS_VERSION,
     VectorIndex,
-    build_vectors,
-    has_vectors,
+    find_vectors,
     open_faiss_file,
-    open_vectors,
+    open_or_build,
 )
 from rsearch_cli.types import Passage
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-logger = logging.getLogger(__name__)
 
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 BUILT_UNASKED = 20_000
@@ -102,7 +100,7 @@ class DenseSource(Bm25Source):
     the rankings are merged by reciprocal rank fusion.
 
     Args:
-        name: The source name.
+        name: The source name; None for all passages.
         index: BM25 index of the corpus.
         options: The recipe's options.
         models: Encoder, vectors and cross-encoder.
@@ -110,11 +108,18 @@ class DenseSource(Bm25Source):
     """
 
     def __init__(
-        self, name: str, index: Bm25Index, options: DenseOptions, models: Models, hybrid: bool
+        self,
+        name: str | None,
+        index: Bm25Index,
+        options: DenseOptions,
+        models: Models,
+        hybrid: bool,
     ) -> None:
         super().__init__(name, index)
         kind = "hybrid" if hybrid else "dense"
         settings = options.model_dump_json(exclude={"device"})
+        if models.reranker is not None:
+            settings += f"/{models.reranker.probe():.3f}"
         self.fingerprint = f"{kind}/{models.vectors.key}/{index.key}/{name}/{settings}"
         self._options = options
         self._models = models
@@ -130,7 +135,7 @@ class DenseSource(Bm25Source):
         return await asyncio.to_thread(self._find, request, queries)
 
     def _find(self, request: SearchRequest, queries: NDArray[np.float32]) -> list[Passage]:
-        count = max(request.top_k, _CANDIDATES)
+        count = max(request.top_k, _CANDIDATES, self._options.rerank_top)
         near = self._models.vectors.search(queries, count, self._allowed)
         rankings = [near[0] if len(near) == 1 else fuse_rankings([list(n) for n in near])]
         if self._hybrid or request.match_titles:
@@ -187,13 +192,41 @@ def open_hybrid(
     return _open_all(configs, corpus, index_dir, hybrid=True)
 
 
+def open_corpus_vectors(
+    index: Bm25Index,
+    options: DenseOptions,
+    encoder: Encoder,
+    indexes: Path,
+    on_encoded: Callable[[int], None] = lambda count: None,
+) -> tuple[VectorIndex, bool]:
+    """Open the vectors of a corpus, or build them; see `open_or_build`."""
+    folder = vectors_folder(indexes, index, options)
+    key = index.key.partition("-")[0]
+    return open_or_build(index.passages, key, options.encoder, encoder, folder, on_encoded)
+
+
 def vectors_folder(indexes: Path, index: Bm25Index, options: DenseOptions) -> Path:
     """Return the folder of the vectors of a corpus, beside its BM25 index."""
-    given = (options.encoder, options.query_prefix, options.passage_prefix, VECTORS_VERSION)
+    given = (options.encoder, options.passage_prefix, VECTORS_VERSION)
     base = re.sub(r"[^a-z0-9]+", "-", options.encoder.lower().rstrip("/").rsplit("/", 1)[-1])
     digest = hashlib.sha256(repr(given).encode()).hexdigest()[:8]
     corpus = index.key.partition("-")[0]
     return indexes / f"{corpus}-dense-{base[:40].strip('-')}-{digest}"
+
+
+def open_whole(corpus: Path, options: DenseOptions | None, indexes: Path) -> Bm25Source:
+    """Open all passages of a corpus as one source, whichever source they belong to.
+
+    Args:
+        corpus: File of passages, or a prepared folder.
+        options: Encoder of a dense source; None for BM25.
+        indexes: Folder of the indexes.
+    """
+    index = open_corpus(corpus, indexes)
+    if options is None:
+        return Bm25Source(None, index)
+    models = _open_models(str(corpus), index, options, indexes)
+    return DenseSource(None, index, options, models, hybrid=False)
 
 
 def _open_all(
@@ -233,13 +266,24 @@ def _open_built(
     corpus: str, index: Bm25Index, options: DenseOptions, encoder: Encoder, indexes: Path
 ) -> VectorIndex:
     """Open the index that `rsearch index --dense` built, or build it for a small corpus."""
-    folder, passages = vectors_folder(indexes, index, options), index.passages
-    if not has_vectors(folder):
-        if len(passages) > BUILT_UNASKED:
-            raise SourceError(
-                f"corpus {corpus} has no dense index for encoder {options.encoder}; build it with: "
-                f"rsearch index {corpus} --dense {options.encoder}"
-            )
-        logger.info(f"encoding {len(passages):,} passages with {options.encoder}")
-        build_vectors(passages, index.key, options.encoder, encoder, folder)
-    return open_vectors(folder, encoder)
+    if len(index.passages) <= BUILT_UNASKED:
+        return open_corpus_vectors(index, options, encoder, indexes)[0]
+    found = find_vectors(vectors_folder(indexes, index, options), encoder)
+    if found is None:
+        raise SourceError(
+            f"corpus {corpus} has no dense index for encoder {options.encoder}; "
+            f"{_name_command(corpus, options)}"
+        )
+    return found
+
+
+def _name_command(corpus: str, options: DenseOptions) -> str:
+    """Return how to build the index of a corpus."""
+    if corpus == "questions":
+        return (
+            "write its passages to a file (rsearch index --from-questions FILE --output "
+            "corpus.jsonl), index that with --dense, and name it as the corpus"
+        )
+    prefix = options.passage_prefix
+    more = "" if prefix is None else f" --passage-prefix {shlex.quote(prefix)}"
+    return f"build it with: rsearch index {corpus} --dense {options.encoder}{more}"

@@ -155,6 +155,10 @@ class Reranker:
             )
         return [float(score) for score in scores]
 
+    def probe(self) -> float:
+        """Return the score of a fixed pair, which changes with the weights."""
+        return self.score(_PROBE, ["The Danube flows through Vienna."])[0]
+
 
 def _load(kind: str, name: str, device: str) -> Any:
     """Load a model of sentence-transformers."""

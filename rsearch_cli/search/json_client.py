@@ -144,8 +144,7 @@ class JsonClient:
         raise PermanentFailure(said, free=True)
 
     def _quote(self, words: str) -> str:
-        secrets = [self.key] if self.key else []
-        return shorten(hide_secrets(flatten(words), secrets), _MESSAGE_CHARS)
+        return shorten(hide_secrets(flatten(words)), _MESSAGE_CHARS)
 
 
 def _read_error(response: httpx.Response) -> str | None:

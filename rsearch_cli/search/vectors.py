@@ -1,22 +1,24 @@
 """Vectors of a corpus in a FAISS index on disk, mapped into memory.
 
-Up to 50,000 vectors are stored and compared as they are; more are quantised to 8 bits, and from
-200,000 on grouped into cells of which a search reads the nearest ones (IVF). Encoding is stored
-in shards, so a build that was interrupted continues with the next one.
+Up to 50,000 vectors are compared one by one, rounded to 16 bits; more are quantised to 8 bits, and
+from 200,000 on grouped into cells of which a search reads the nearest ones (IVF). Encoding is
+stored in shards, so a build that was interrupted continues with the next one.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsearch_cli.errors import DataMalformed, SourceError
-from rsearch_cli.runs.atomic_write import replacing
+from rsearch_cli.runs.atomic_write import flush_to_disk, replacing
 from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.search.encoder import INSTALL, Encoder
 from rsearch_cli.search.index_folder import is_whole, staged_folder
@@ -39,6 +41,7 @@ SHARD = 2048
 _INDEX, _ABOUT = "vectors.faiss", "vectors.json"
 _PROBES = 64  # cells that a search reads
 _TRAINING_PER_CELL = 64
+_SILENT_SECONDS = 2.0
 
 
 class VectorIndex:
@@ -93,19 +96,61 @@ class VectorIndex:
         ]
 
 
-def open_vectors(folder: Path, encoder: Encoder) -> VectorIndex:
-    """Map a folder written by `build_vectors` into memory.
+def open_or_build(
+    passages: Sequence[Passage],
+    corpus_key: str,
+    name: str,
+    encoder: Encoder,
+    folder: Path,
+    on_encoded: Callable[[int], None] = lambda count: None,
+) -> tuple[VectorIndex, bool]:
+    """Open the vectors of a corpus; build them if they are missing, damaged or another encoder's.
+
+    One process builds; others wait for it. An interrupted build continues.
+
+    Args:
+        passages: `[n]`, the corpus.
+        corpus_key: Identifies its content.
+        name: Name of the encoder, for messages.
+        encoder: The encoder.
+        folder: The folder of the vectors, which appears once they are complete.
+        on_encoded: Called with the number of encoded passages after every shard.
+
+    Returns:
+        The vectors, and whether they were there already.
 
     Raises:
-        DataMalformed: It was built with another encoder.
+        SourceError: The folder cannot be written.
     """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _building_alone(folder):
+            if (found := find_vectors(folder, encoder)) is not None:
+                return found, True
+            _build(passages, corpus_key, name, encoder, folder, on_encoded)
+    except OSError as error:
+        raise SourceError(
+            f"dense index {folder} cannot be written: {error.strerror or error}; make room, or "
+            "set RSEARCH_CACHE_DIR to another folder"
+        ) from error
+    return _open(folder), False
+
+
+def find_vectors(folder: Path, encoder: Encoder) -> VectorIndex | None:
+    """Map the vectors in a folder into memory; None if they are of no use, which is reported."""
+    whole = is_whole(folder)
+    if not whole:
+        if whole is False:
+            logger.warning(f"dense index {folder} is damaged")
+        return None
     about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
     if not encoder.matches(about["probe"]):
-        raise DataMalformed(
-            f"index {folder} was built with another encoder ({about['encoder']}), other weights or "
-            "other prefixes; build it again with rsearch index --dense, or name that encoder"
+        logger.warning(
+            f"dense index {folder} was built with another encoder: {about['encoder']} has other "
+            "weights or another prefix now"
         )
-    return VectorIndex(_map(folder / _INDEX), about["key"])
+        return None
+    return _open(folder)
 
 
 def open_faiss_file(path: Path, encoder: Encoder, passages: int) -> VectorIndex:
@@ -119,6 +164,10 @@ def open_faiss_file(path: Path, encoder: Encoder, passages: int) -> VectorIndex:
     except RuntimeError as error:
         reason = str(error).rsplit(": ", 1)[-1].strip()
         raise DataMalformed(f"{path} is not an index that FAISS can read ({reason})") from error
+    if type(index).__name__.startswith("IndexIDMap"):
+        raise DataMalformed(
+            f"index {path} numbers its vectors itself (IDMap); build it in the order of the corpus"
+        )
     if index.ntotal != passages:
         raise DataMalformed(
             f"index {path} has {index.ntotal:,} vectors, and the corpus {passages:,} passages; "
@@ -133,57 +182,6 @@ def open_faiss_file(path: Path, encoder: Encoder, passages: int) -> VectorIndex:
         raise DataMalformed(f"index {path} does not compare by inner product; build it so")
     stat = path.stat()
     return VectorIndex(index, f"{path.name}-{stat.st_size}-{stat.st_mtime_ns}")
-
-
-def build_vectors(
-    passages: Sequence[Passage],
-    corpus_key: str,
-    name: str,
-    encoder: Encoder,
-    folder: Path,
-    on_encoded: Callable[[int], None] = lambda count: None,
-) -> None:
-    """Encode a corpus and write its vectors into a folder, which appears once it is complete.
-
-    Args:
-        passages: `[n]`, the corpus.
-        corpus_key: Identifies its content.
-        name: Name of the encoder, for messages.
-        encoder: The encoder.
-        folder: The folder; a damaged one is replaced.
-        on_encoded: Called with the number of encoded passages after every batch of them.
-
-    Raises:
-        OSError: Something cannot be written.
-    """
-    about = {
-        "key": f"{corpus_key}/{folder.name}",
-        "version": VECTORS_VERSION,
-        "encoder": name,
-        "probe": encoder.probe(),
-        "passages": len(passages),
-    }
-    state = folder.parent / f".encoding-{folder.name}"
-    _begin(state, about, encoder)
-    for number, start in enumerate(range(0, len(passages), SHARD)):
-        if not (state / _shard_name(number)).exists():
-            vectors = encoder.encode_passages(
-                [_text_of(passages[i]) for i in range(start, min(start + SHARD, len(passages)))]
-            )
-            _write_shard(state / _shard_name(number), vectors)
-        on_encoded(min(start + SHARD, len(passages)))
-    with staged_folder(folder) as target:
-        _write_index(state, len(passages), encoder.dimension, target / _INDEX)
-        (target / _ABOUT).write_text(dump_json(about), encoding="utf-8")
-    shutil.rmtree(state)
-
-
-def has_vectors(folder: Path) -> bool:
-    """Return whether an intact index is there; a damaged one is reported."""
-    whole = is_whole(folder)
-    if whole is False:
-        logger.warning(f"dense index {folder} is damaged")
-    return bool(whole)
 
 
 def make_index(count: int, dimension: int) -> Any:
@@ -210,14 +208,62 @@ def import_faiss() -> Any:
     return faiss
 
 
+@contextmanager
+def _building_alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from building the same vectors meanwhile."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(str(folder.parent / f".{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=_SILENT_SECONDS)
+    except Timeout:
+        logger.info(f"waiting for another process that builds {folder}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _build(
+    passages: Sequence[Passage],
+    corpus_key: str,
+    name: str,
+    encoder: Encoder,
+    folder: Path,
+    on_encoded: Callable[[int], None],
+) -> None:
+    probe = encoder.probe()
+    digest = hashlib.sha256(dump_json(probe).encode()).hexdigest()[:16]
+    about = {
+        "key": f"{corpus_key}/v{VECTORS_VERSION}/{digest}",
+        "encoder": name,
+        "probe": probe,
+        "passages": len(passages),
+    }
+    state = folder.parent / f".encoding-{folder.name}"
+    _begin(state, about, encoder)
+    for number, start in enumerate(range(0, len(passages), SHARD)):
+        end = min(start + SHARD, len(passages))
+        path = state / f"{number:06d}.npy"
+        if not _is_shard(path, end - start, encoder.dimension):
+            texts = [_text_of(passages[i]) for i in range(start, end)]
+            _write_shard(path, encoder.encode_passages(texts))
+        on_encoded(end)
+    with staged_folder(folder) as target:
+        _write_index(state, len(passages), encoder.dimension, target / _INDEX)
+        (target / _ABOUT).write_text(dump_json(about), encoding="utf-8")
+    shutil.rmtree(state)
+
+
 def _begin(state: Path, about: dict[str, Any], encoder: Encoder) -> None:
     """Continue an interrupted build of the same vectors, or start from nothing."""
     try:
         before = json.loads((state / _ABOUT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        before = None
-    same = before is not None and before | {"probe": None} == about | {"probe": None}
-    if same and encoder.matches(before["probe"]):
+        same = before["passages"] == about["passages"] and encoder.matches(before["probe"])
+    except (OSError, ValueError, LookupError, TypeError):
+        same = False
+    if same:
         done = sum(1 for _ in state.glob("*.npy")) * SHARD
         logger.info(f"continuing an interrupted build: about {done:,} passages are encoded")
         return
@@ -226,11 +272,23 @@ def _begin(state: Path, about: dict[str, Any], encoder: Encoder) -> None:
     (state / _ABOUT).write_text(dump_json(about), encoding="utf-8")
 
 
+def _is_shard(path: Path, rows: int, dimension: int) -> bool:
+    """Return whether a shard is there and whole."""
+    import numpy as np
+
+    try:
+        return bool(np.load(path).shape == (rows, dimension))
+    except (OSError, ValueError, EOFError):
+        return False
+
+
 def _write_shard(path: Path, vectors: NDArray[np.float32]) -> None:
     import numpy as np
 
-    with replacing(path) as staged, staged.open("wb") as file:
-        np.save(file, vectors.astype(np.float16))
+    with replacing(path) as staged:
+        with staged.open("wb") as file:
+            np.save(file, vectors.astype(np.float16))
+        flush_to_disk(staged)
 
 
 def _write_index(state: Path, count: int, dimension: int, path: Path) -> None:
@@ -242,10 +300,13 @@ def _write_index(state: Path, count: int, dimension: int, path: Path) -> None:
         cells = faiss.try_extract_index_ivf(index)
         wanted = FLAT_UP_TO if cells is None else cells.nlist * _TRAINING_PER_CELL
         step = max(1, count // wanted)
-        sample = [shard[::step] for shard in _shards(state)]
+        # Copies: a slice would keep its whole shard in memory.
+        sample = [shard[::step].copy() for shard in _shards(state)]
         index.train(np.concatenate(sample))
     for shard in _shards(state):
         index.add(shard)
+    if index.ntotal != count:
+        raise OSError(f"{index.ntotal} of {count} vectors are in {state}")
     faiss.write_index(index, str(path))
 
 
@@ -256,12 +317,13 @@ def _shards(state: Path) -> Iterator[NDArray[np.float32]]:
         yield np.load(path).astype(np.float32)
 
 
-def _shard_name(number: int) -> str:
-    return f"{number:06d}.npy"
-
-
 def _text_of(passage: Passage) -> str:
     return f"{passage.title}\n{passage.text}" if passage.title else passage.text
+
+
+def _open(folder: Path) -> VectorIndex:
+    about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
+    return VectorIndex(_map(folder / _INDEX), about["key"])
 
 
 def _map(path: Path) -> Any:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.search.retriever import RETRIEVE, write_document
 from rsearch_cli.search.sources import SearchRequest, SearchSource
 from rsearch_cli.serving.api_errors import ApiError
@@ -42,14 +43,14 @@ def serve_source(
     run_server(
         build_retriever_app(source, key),
         listener,
-        lambda: on_ready(f"http://{host}:{port}{RETRIEVE}"),
+        lambda: on_ready(f"http://{f'[{host}]' if ':' in host else host}:{port}{RETRIEVE}"),
     )
 
 
 def build_retriever_app(source: SearchSource, key: str | None = None) -> App:
     """Build the ASGI app; see `serve_source`."""
     from starlette.requests import Request
-    from starlette.responses import JSONResponse, Response
+    from starlette.responses import Response
     from starlette.routing import Route, Router
 
     async def retrieve(request: Request) -> Response:
@@ -62,7 +63,9 @@ def build_retriever_app(source: SearchSource, key: str | None = None) -> App:
         queries, top_k, with_scores = read_body(body)
         searches = [source.search(SearchRequest(query, top_k=top_k)) for query in queries]
         found = await asyncio.gather(*searches)
-        return JSONResponse({"result": [_write(rows, with_scores) for rows in found]})
+        result = {"result": [_write(rows, with_scores) for rows in found]}
+        # Passages may contain lone surrogates.
+        return Response(dump_json(result, ensure_ascii=True), media_type="application/json")
 
     async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
         raise ApiError(404, f"there is nothing here; POST to {RETRIEVE}", "not_found")

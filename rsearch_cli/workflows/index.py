@@ -7,12 +7,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import JsonValue
-
 from rsearch_cli.errors import DataError
 from rsearch_cli.questions.fields import parse_question
 from rsearch_cli.questions.rows import read_rows
-from rsearch_cli.recipe.schema import SearchConfig, SourceConfig
 from rsearch_cli.search.bm25 import (
     corpus_key,
     indexes_folder,
@@ -20,9 +17,9 @@ from rsearch_cli.search.bm25 import (
     prepare_corpus,
 )
 from rsearch_cli.search.coverage import Coverage, measure_coverage
-from rsearch_cli.search.dense import DenseOptions, vectors_folder
+from rsearch_cli.search.dense import DenseOptions, open_corpus_vectors, open_whole, vectors_folder
 from rsearch_cli.search.index_folder import StoredPassages, is_free, is_whole
-from rsearch_cli.search.sources import SearchSource, open_sources
+from rsearch_cli.search.sources import SearchSource
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +80,9 @@ def build_index(corpus: Path, output: Path | None = None) -> IndexReport:
     return _report(corpus, folder, key, passages, was_ready=was_ready, seconds=seconds)
 
 
-def build_dense_index(corpus: Path, encoder: str, device: str = "cpu") -> IndexReport:
+def build_dense_index(
+    corpus: Path, encoder: str, device: str = "cpu", passage_prefix: str | None = None
+) -> IndexReport:
     """Build the dense index of a corpus in the cache folder, unless it is there already.
 
     A build that was interrupted continues where it stopped.
@@ -92,33 +91,28 @@ def build_dense_index(corpus: Path, encoder: str, device: str = "cpu") -> IndexR
         corpus: File of passages, or a folder made by `build_index`.
         encoder: Hub id or folder of a sentence-transformers encoder.
         device: Device of the encoder.
+        passage_prefix: Text before every passage; None takes what the encoder expects.
 
     Raises:
-        DataError: The corpus cannot be used, or the cache folder cannot be written.
-        SourceError: The encoder cannot be loaded.
+        DataError: The corpus cannot be used.
+        SourceError: The encoder cannot be loaded, or the cache folder cannot be written.
     """
     from rsearch_cli.search.encoder import Encoder
-    from rsearch_cli.search.vectors import build_vectors, has_vectors
 
     started = time.perf_counter()
     index = open_corpus(corpus, indexes_folder())
-    folder = vectors_folder(indexes_folder(), index, DenseOptions(encoder=encoder))
-    was_ready = has_vectors(folder)
-    if not was_ready:
-        progress = _ProgressLog("encoded", len(index.passages))
-        model = Encoder(encoder, device=device)
-        try:
-            build_vectors(index.passages, index.key, encoder, model, folder, progress)
-        except OSError as error:
-            raise DataError(f"{folder} cannot be written: {error.strerror or error}") from error
-    seconds = time.perf_counter() - started
+    options = DenseOptions(encoder=encoder, passage_prefix=passage_prefix)
+    model = Encoder(encoder, passage_prefix=passage_prefix, device=device)
+    progress = _ProgressLog("encoded", len(index.passages))
+    was_ready = open_corpus_vectors(index, options, model, indexes_folder(), progress)[1]
+    folder = vectors_folder(indexes_folder(), index, options)
     return _report(
         corpus,
         folder,
         index.key,
         len(index.passages),
         was_ready=was_ready,
-        seconds=seconds,
+        seconds=time.perf_counter() - started,
         encoder=encoder,
     )
 
@@ -150,12 +144,8 @@ def open_served(corpus: Path, encoder: str | None = None, device: str = "cpu") -
         DataError: The corpus or its index cannot be used.
         SourceError: The encoder cannot be loaded, or its index is not built.
     """
-    options: dict[str, JsonValue] = (
-        {} if encoder is None else {"encoder": encoder, "device": device}
-    )
-    kind = "bm25" if encoder is None else "dense"
-    config = SourceConfig(type=kind, corpus=str(corpus), options=options)
-    return open_sources(SearchConfig(sources={"": config}), list)[""]
+    options = None if encoder is None else DenseOptions(encoder=encoder, device=device)
+    return open_whole(corpus, options, indexes_folder())
 
 
 def _report(

@@ -21,7 +21,8 @@ def test_titles_and_answers_are_counted(tmp_path: Path) -> None:
     questions = [
         ask(1, "Tessa Korrin", "Port Ellow"),
         ask(2, "Korrin Tessa", "port ellow", "Nowhere"),
-        ask(3, "the FRANK Borzage", "No Greater Glory"),
+        ask(3, "the FRANK Borzage", "No Greater Glory (1934 film)"),
+        ask(6, "", "No Greater Glory (1999 film)"),
         ask(4, "yes", "Nowhere", "Elsewhere"),
         ask(5, ""),
     ]
@@ -29,12 +30,12 @@ def test_titles_and_answers_are_counted(tmp_path: Path) -> None:
     found = measure_coverage(open_index(PASSAGES, tmp_path), questions, read.append)
     assert found == Coverage(
         passages=2,
-        questions=5,
-        with_titles=4,
+        questions=6,
+        with_titles=5,
         all_titles=2,
         with_answers=3,
         answer_found=2,
-        missing_titles=("Nowhere", "Elsewhere"),
+        missing_titles=("Nowhere", "No Greater Glory (1999 film)", "Elsewhere"),
     )
     assert read == [1, 2]
 

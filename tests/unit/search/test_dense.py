@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from rsearch_cli.errors import DataMalformed, RsearchError, SourceError
 from rsearch_cli.recipe.schema import SearchConfig, SourceConfig
-from rsearch_cli.search import dense, vectors
+from rsearch_cli.search import dense, index_folder, vectors
 from rsearch_cli.search.sources import SearchRequest, SearchSource, open_sources
 from rsearch_cli.types import Passage
 
@@ -97,13 +98,13 @@ def test_requests_at_the_same_time_are_encoded_together(indexes, monkeypatch) ->
 
 def test_an_index_is_encoded_once(indexes, monkeypatch) -> None:
     open_source(indexes)
-    monkeypatch.setattr(dense, "build_vectors", lambda *args: pytest.fail("encoded again"))
+    monkeypatch.setattr(vectors, "_build", lambda *args: pytest.fail("encoded again"))
     open_source(indexes, "hybrid")
 
 
 def build(tmp_path: Path, encoder: Any, on_encoded=lambda count: None) -> Path:
     folder = tmp_path / "vectors"
-    vectors.build_vectors(PASSAGES, "corpus", "name", encoder, folder, on_encoded)
+    vectors.open_or_build(PASSAGES, "corpus", "name", encoder, folder, on_encoded)
     return folder
 
 
@@ -142,8 +143,42 @@ def test_an_interrupted_build_continues(tmp_path, encoder, monkeypatch) -> None:
     counting = CountingEncoder(encoder)
     folder = build(tmp_path, counting)
     assert counting.passages == 2
-    assert len(vectors.open_vectors(folder, encoder)) == len(PASSAGES)
-    assert [path.name for path in tmp_path.iterdir()] == ["vectors"]
+    found = vectors.find_vectors(folder, encoder)
+    assert found is not None
+    assert len(found) == len(PASSAGES)
+    assert not list(tmp_path.glob(".encoding-*"))
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", None])
+def test_a_damaged_shard_is_encoded_again(tmp_path, encoder, monkeypatch, damage) -> None:
+    monkeypatch.setattr(vectors, "SHARD", 2)
+
+    def stop(count: int) -> None:
+        if count == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path, encoder, stop)
+    shard = tmp_path / ".encoding-vectors" / "000000.npy"
+    if damage is None:
+        shard.unlink()
+    else:
+        shard.write_bytes(damage)
+    counting = CountingEncoder(encoder)
+    build(tmp_path, counting)
+    assert counting.passages == 4
+
+
+def test_one_of_several_builders_encodes(tmp_path, encoder, monkeypatch) -> None:
+    monkeypatch.setattr(vectors, "SHARD", 2)
+    counting = CountingEncoder(encoder)
+    with ThreadPoolExecutor(4) as pool:
+        builds = [pool.submit(build, tmp_path, counting) for _ in range(4)]
+        folders = {future.result() for future in builds}
+    assert counting.passages == len(PASSAGES)
+    found = vectors.find_vectors(folders.pop(), encoder)
+    assert found is not None
+    assert len(found) == len(PASSAGES)
 
 
 def test_shards_of_another_encoder_are_not_continued(tmp_path, encoder, monkeypatch) -> None:
@@ -161,13 +196,31 @@ def _interrupt(count: int) -> None:
     raise KeyboardInterrupt
 
 
-def test_an_index_of_another_encoder_is_refused(tmp_path, encoder) -> None:
+def test_an_index_of_another_encoder_is_built_again(tmp_path, encoder, caplog) -> None:
     folder = build(tmp_path, encoder)
+    first = vectors.find_vectors(folder, encoder)
     about = json.loads((folder / "vectors.json").read_text())
     about["probe"] = about["probe"][::-1]
     (folder / "vectors.json").write_text(json.dumps(about))
-    with pytest.raises(DataMalformed, match=r"another encoder \(name\).*rsearch index --dense"):
-        vectors.open_vectors(folder, encoder)
+    (folder / "checksums.json").write_text(json.dumps(index_folder._checksum(folder)))
+    assert vectors.find_vectors(folder, encoder) is None
+    assert "was built with another encoder: name has other weights" in caplog.text
+    counting = CountingEncoder(encoder)
+    build(tmp_path, counting)
+    assert counting.passages == len(PASSAGES)
+    assert first is not None
+    assert vectors.find_vectors(folder, encoder).key == first.key
+
+
+def test_other_weights_give_other_answers_in_the_cache(tmp_path, encoder) -> None:
+    from rsearch_cli.search.encoder import Encoder
+
+    other = Encoder(ENCODER, passage_prefix="passage: ")
+    keys = set()
+    for number, used in enumerate((encoder, other)):
+        folder = build(tmp_path / str(number), used)
+        keys.add(vectors.find_vectors(folder, used).key)
+    assert len(keys) == 2
 
 
 @pytest.mark.parametrize(
@@ -218,6 +271,16 @@ def test_a_faiss_file_has_to_fit(indexes, tmp_path, rows, dimension, metric, mes
         open_source(indexes, index=str(path))
 
 
+def test_a_faiss_file_with_numbers_of_its_own_is_refused(indexes, tmp_path) -> None:
+    import numpy as np
+
+    index = faiss.IndexIDMap(faiss.IndexFlatIP(384))
+    index.add_with_ids(np.eye(6, 384, dtype=np.float32), np.arange(5000, 5006))
+    faiss.write_index(index, str(tmp_path / "ready.faiss"))
+    with pytest.raises(DataMalformed, match="numbers its vectors itself"):
+        open_source(indexes, index=str(tmp_path / "ready.faiss"))
+
+
 def test_a_faiss_file_that_fits_is_used(indexes, tmp_path, encoder) -> None:
     texts = [f"{p.title}\n{p.text}" for p in PASSAGES]
     index = faiss.IndexFlatIP(384)
@@ -246,8 +309,33 @@ def test_an_encoder_that_cannot_be_loaded_gives_one_line(indexes, tmp_path) -> N
 
 def test_a_large_corpus_names_the_command_that_builds_its_index(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(dense, "BUILT_UNASKED", 5)
-    with pytest.raises(SourceError, match="rsearch index questions --dense"):
+    with pytest.raises(SourceError, match="rsearch index --from-questions FILE"):
         open_source(tmp_path)
+    options = dense.DenseOptions(encoder="e5", query_prefix="q: ", passage_prefix="p: ")
+    command = dense._name_command("wiki.jsonl", options)
+    assert command == "build it with: rsearch index wiki.jsonl --dense e5 --passage-prefix 'p: '"
+
+
+def test_a_prefix_of_queries_needs_no_other_index(indexes) -> None:
+    open_source(indexes)
+    before = sorted(path.name for path in indexes.iterdir())
+    open_source(indexes, query_prefix="query: ")
+    assert sorted(path.name for path in indexes.iterdir()) == before
+
+
+def test_a_served_corpus_has_the_passages_of_every_source(tmp_path) -> None:
+    corpus = tmp_path / "corpus.jsonl"
+    rows = [{"id": p.id, "title": p.title, "text": p.text, "source": p.source} for p in PASSAGES]
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for options in (None, dense.DenseOptions(encoder=ENCODER)):
+        source = dense.open_whole(corpus, options, tmp_path)
+        assert find(source, "a film of 1934", top_k=1) == ["No Greater Glory"]
+
+
+def test_a_folder_that_cannot_be_written_gives_one_line(tmp_path, encoder) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SourceError, match=r"cannot be written.*RSEARCH_CACHE_DIR"):
+        build(tmp_path / "file", encoder)
 
 
 @pytest.mark.parametrize(
@@ -273,6 +361,9 @@ def test_a_cross_encoder_orders_the_candidates(indexes, monkeypatch) -> None:
     class ByLength:
         def score(self, query: str, texts: Sequence[str]) -> list[float]:
             return [-float(len(text)) for text in texts]
+
+        def probe(self) -> float:
+            return 0.0
 
     source = open_source(indexes)
     source._models = replace(source._models, reranker=ByLength())

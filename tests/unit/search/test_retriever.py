@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import threading
 import urllib.error
@@ -192,9 +193,24 @@ def test_our_server_wants_its_key_or_this_machine(served) -> None:
         assert post(url, body)[0] == 200
 
 
+def test_a_lone_surrogate_fails_no_batch(served) -> None:
+    url, key = served
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    status, text = post(url, {"queries": ["x", "\ud800"], "topk": 1}, **headers)
+    assert (status, text.count('"contents"')) == (200, 2)
+
+
+def test_a_key_that_is_sent_back_is_hidden(server, monkeypatch) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "a-key-of-sixteen-characters")
+    server.respond = lambda request: (400, {"detail": request.headers["authorization"]})
+    with pytest.raises(PermanentFailure) as caught:
+        ask(open_source(server.url), SearchRequest("harbour"))
+    assert "a-key-of" not in str(caught.value)
+
+
 def test_scores_come_only_if_asked_for(served) -> None:
     url, key = served
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     plain = post(url, {"queries": ["x", "y"], "topk": 1}, **headers)[1]
-    assert '"contents":"\\"y\\"\\nText 1"' in plain
-    assert "score" not in plain
+    rows = json.loads(plain)["result"]
+    assert rows[1] == [{"id": "1", "title": "y", "text": "Text 1", "contents": '"y"\nText 1'}]
