@@ -91,8 +91,8 @@ def _hidden_input() -> Iterator[None]:
     before = termios.tcgetattr(number)
     # After Ctrl-Z, the shell has set the terminal to its own needs.
     previous = None if _CONTINUE is None else signal.signal(_CONTINUE, hide)
-    hide()
     try:
+        hide()
         yield
     finally:
         if _CONTINUE is not None:
