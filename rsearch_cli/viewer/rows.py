@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rsearch_cli.evaluation.result import EvalResult
 from rsearch_cli.recipe.schema import ProtocolConfig
+from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.terminal import finite, shorten
 from rsearch_cli.viewer.fields import maybe_text, text, texts, whole
 from rsearch_cli.viewer.privacy import without_paths
@@ -54,6 +56,7 @@ def trajectory_columns(row: Mapping[str, Any], context: Context) -> dict[str, An
         "phase": TRAIN,
         "step": whole(row["step"]),
         "id": text(row["question_id"]),
+        "key": _question_key(row["question_id"], row["question"], texts(row["answers"])),
         "question": as_cell(row["question"]),
         "type": maybe_text(row.get("type")) or None,
         "said": as_cell(row["answer"]),
@@ -99,6 +102,7 @@ def prediction_columns(result: EvalResult, phase: str) -> dict[str, Any]:
     return {
         "phase": text(phase),
         "id": text(result.id),
+        "key": _question_key(result.id, result.text, texts(result.references)),
         "question": as_cell(text(result.text)),
         "type": maybe_text(result.type) or None,
         "said": as_cell(result.answer),
@@ -135,6 +139,12 @@ def prediction_detail(result: EvalResult, context: Context) -> Detail:
         "judge": {"score": result.judge} if result.judged else None,
         "failure": without_paths(result.failure) if result.failure else None,
     }
+
+
+def _question_key(id: str, question: str, answers: Sequence[str]) -> str:
+    """Return the `key` of a row."""
+    content = dump_json([id, question, answers]).encode()
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def _without_paths(round_: dict[str, Any]) -> dict[str, Any]:

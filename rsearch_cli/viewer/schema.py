@@ -24,8 +24,11 @@ CELL_CHARS = 1000
 TRAIN = "train"
 """Phase of the rollouts that a run was trained on."""
 
-CODED = ("phase", "id", "question", "type", "said", "stop")
-"""Columns of texts: a row has a position in the list of that name in `dictionaries`."""
+CODED = ("phase", "id", "key", "question", "type", "said", "stop")
+"""Columns of texts: a row has a position in the list of that name in `dictionaries`.
+
+Rows are of the same question if their `key` is equal: a hash of id, text and reference answers.
+"""
 
 PLAIN = (
     *("step", "reward", "answer", "plan", "format", "valid", "em", "f1", "judge", "title_recall"),

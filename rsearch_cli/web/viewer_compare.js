@@ -21,7 +21,7 @@ const MEANS = {
   tokens: "Tokens",
 };
 /** Names of the same figures in the comparisons that were computed with the data. */
-const COMPUTED = { plan: "plan_valid", format: "format_valid", tokens: "completion_tokens" };
+const COMPUTED = { plan: "plan_valid", format: "format_valid" };
 
 function sideLabel({ source, phase }, alone) {
   return alone ? phase : `${source.name} · ${phase}`;
@@ -190,7 +190,7 @@ export class CompareView {
   }
 
   pairAddress(pair) {
-    return `#/pair?${new URLSearchParams({ a: this.first.key, b: this.second.key, ...(this.query.get("show") ? { show: this.query.get("show") } : {}), id: pair.id })}`;
+    return `#/pair?${new URLSearchParams({ a: this.first.key, b: this.second.key, ...(this.query.get("show") ? { show: this.query.get("show") } : {}), key: pair.key })}`;
   }
 }
 
@@ -205,6 +205,7 @@ function pairColumns(narrow) {
     gained: "▲ gained",
     lost: "▼ lost",
     same: "same",
+    score: "other score",
     differs: "other answer",
     unscored: "no score",
   };
@@ -236,7 +237,7 @@ function scoreCell(score) {
   return el("span", { class: right ? "good" : "bad" }, right ? "✓ " : "✗ ", fixed(score));
 }
 
-/** Means over the paired questions; interval and significance where they came with the data. */
+/** The figures that came with the data, with interval and significance; else means over the pairs. */
 function figuresTable(store, first, second, pairs) {
   const isSide = (side, { source, phase }) => side.source === source.number && side.phase === phase;
   const computed = store.comparisons.find((c) => isSide(c.first, first) && isSide(c.second, second));
@@ -244,12 +245,15 @@ function figuresTable(store, first, second, pairs) {
     ? null
     : store.comparisons.find((c) => isSide(c.first, second) && isSide(c.second, first));
   const rows = Object.entries(MEANS).flatMap(([name, label]) => {
+    const metric = (computed ?? turned)?.metrics[COMPUTED[name] ?? name];
     const both = pairs
       .map(({ rows: a, others: b }) => [meanOf(first.source, a, name), meanOf(second.source, b, name)])
       .filter((values) => !values.includes(null));
     if (!both.length) return [];
-    const mean = (i) => both.reduce((sum, values) => sum + values[i], 0) / both.length;
-    const metric = (computed ?? turned)?.metrics[COMPUTED[name] ?? name];
+    const means = metric
+      ? [metric.first, metric.second]
+      : [0, 1].map((i) => both.reduce((sum, values) => sum + values[i], 0) / both.length);
+    if (metric && turned) means.reverse();
     const ends = metric?.interval
       ? turned
         ? [-metric.interval[1], -metric.interval[0]]
@@ -263,15 +267,15 @@ function figuresTable(store, first, second, pairs) {
         "tr",
         {},
         el("th", { scope: "row" }, label),
-        number(shown(mean(0))),
-        number(shown(mean(1))),
-        number(signed(mean(1) - mean(0), digits)),
+        number(shown(means[0])),
+        number(shown(means[1])),
+        number(signed(means[1] - means[0], digits)),
         number(ends ? `${signed(ends[0], 3)} to ${signed(ends[1], 3)}` : ""),
         number(
           metric?.p === undefined ? "" : figure(metric.p),
           metric?.test ? el("span", { class: "small muted range-of" }, metric.test) : null,
         ),
-        number(count(both.length)),
+        number(count(metric?.n ?? both.length)),
       ),
     ];
   });
@@ -301,7 +305,7 @@ function figuresTable(store, first, second, pairs) {
   );
 }
 
-/** The view at #/pair?a=…&b=…&id=QUESTION. */
+/** The view at #/pair?a=…&b=…&key=QUESTION. */
 export class PairView {
   constructor(app, query) {
     this.app = app;
@@ -309,14 +313,14 @@ export class PairView {
     const given = new URLSearchParams(query);
     const { first, second } = chosenSides(app.store, query);
     const pairs = pairsOf(pairSides(first, second).pairs, given.get("show"));
-    const place = pairs.findIndex(({ id }) => id === given.get("id"));
+    const place = pairs.findIndex(({ key }) => key === given.get("key"));
     const to = (other) => {
       if (place < 0 || !pairs[other]) return null;
       const query = new URLSearchParams(given);
-      query.set("id", pairs[other].id);
+      query.set("key", pairs[other].key);
       return `#/pair?${query}`;
     };
-    given.delete("id");
+    given.delete("key");
     this.keys = { ArrowLeft: to(place - 1), ArrowRight: to(place + 1) };
     const button = (label, address) =>
       address

@@ -32,7 +32,8 @@ class EmbeddedData {
   async part(source, part) {
     const id = `rsearch-part-${source}-${part}`;
     let element = document.getElementById(id);
-    while (!element && document.readyState === "loading") {
+    // The parser inserts an element before its text is complete; a line feed follows when it is.
+    while (!element?.nextSibling && document.readyState === "loading") {
       await new Promise((resolve) => setTimeout(resolve, 20));
       element = document.getElementById(id);
     }

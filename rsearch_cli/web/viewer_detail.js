@@ -216,11 +216,19 @@ export function transcript(detail) {
               words[segment.author] ?? segment.author,
               segment.tokens ? el("span", { class: "tokens" }, `${count(segment.tokens)} tokens`) : null,
             ),
-            block(segment.text.replace(/^\n+|\n+$/g, ""), "", { fill: fillMarked }),
+            block(withoutOuterLines(segment.text), "", { fill: fillMarked }),
           ),
         )
       : el("p", { class: "muted" }, "Nothing was written."),
   );
+}
+
+/** Text without line feeds at its ends. */
+function withoutOuterLines(text) {
+  let [start, end] = [0, text.length];
+  while (text[start] === "\n") start++;
+  while (end > start && text[end - 1] === "\n") end--;
+  return text.slice(start, end);
 }
 
 /** Set the tags of the protocol apart. */

@@ -4,6 +4,7 @@
 export const CHANGES = [
   ["lost", "Lost", "right in A, wrong in B"],
   ["gained", "Gained", "wrong in A, right in B"],
+  ["score", "Other score", "right in both or wrong in both, but another score"],
   ["differs", "Other answer", "same score, another answer"],
   ["same", "Same", "same score, same answer"],
   ["unscored", "No score", "no score on a side"],
@@ -37,17 +38,16 @@ export function chosenSides(store, query) {
 }
 
 /**
- * Pair the rows of two sides by question. A side with several rows for a question counts with
- * their mean.
+ * Pair the rows of two sides by question, as `viewer/comparisons.py` does. Several rollouts of a
+ * question count with their mean.
  */
 export function pairSides(first, second) {
   const a = rowsByQuestion(first);
   const b = rowsByQuestion(second);
   const pairs = [];
-  for (const [id, rows] of a) {
-    const others = b.get(id);
-    if (!others || questionOf(first, rows) !== questionOf(second, others)) continue;
-    pairs.push(describePair(id, first.source, rows, second.source, others));
+  for (const [key, rows] of a) {
+    const others = b.get(key);
+    if (others) pairs.push(describePair(key, first.source, rows, second.source, others));
   }
   const order = new Map(CHANGES.map(([kind], place) => [kind, place]));
   pairs.sort((x, y) => order.get(x.change) - order.get(y.change));
@@ -60,19 +60,20 @@ export function pairsOf(pairs, change) {
   return found.length ? found : pairs;
 }
 
-function questionOf({ source }, rows) {
-  return source.textAt("question", rows[0]);
-}
-
+/** The rows of each question by key; of predictions, without those whose id occurs twice. */
 function rowsByQuestion({ source, phase }) {
+  const { phase: phases, id: ids, key: keys } = source.columns;
+  const code = phases.texts.indexOf(phase);
+  const isOfPhase = (_, row) => phases.codes[row] === code;
+  const times = new Map();
+  if (phase !== "train")
+    for (const id of ids.codes.filter(isOfPhase)) times.set(id, (times.get(id) ?? 0) + 1);
   const rows = new Map();
-  const ids = source.columns.id ?? source.columns.question;
-  const code = source.columns.phase.texts.indexOf(phase);
   for (let row = 0; row < source.count; row++) {
-    if (source.columns.phase.codes[row] !== code) continue;
-    const id = ids.texts[ids.codes[row]];
-    if (rows.has(id)) rows.get(id).push(row);
-    else rows.set(id, [row]);
+    if (phases.codes[row] !== code || times.get(ids.codes[row]) > 1) continue;
+    const key = keys.texts[keys.codes[row]];
+    if (rows.has(key)) rows.get(key).push(row);
+    else rows.set(key, [row]);
   }
   return rows;
 }
@@ -83,7 +84,7 @@ export function meanOf(source, rows, name) {
   return values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null;
 }
 
-function describePair(id, first, rows, second, others) {
+function describePair(key, first, rows, second, others) {
   const scores = [
     meanOf(first, rows, "em") ?? meanOf(first, rows, "answer"),
     meanOf(second, others, "em") ?? meanOf(second, others, "answer"),
@@ -96,8 +97,10 @@ function describePair(id, first, rows, second, others) {
       ? right[1]
         ? "gained"
         : "lost"
-      : said[0] === said[1]
-        ? "same"
-        : "differs";
-  return { id, rows, others, scores, said, change, question: first.textAt("question", rows[0]) ?? id };
+      : Math.abs(scores[0] - scores[1]) > 1e-9
+        ? "score"
+        : said[0] === said[1]
+          ? "same"
+          : "differs";
+  return { key, rows, others, scores, said, change, question: first.textAt("question", rows[0]) };
 }

@@ -160,8 +160,9 @@ export class GroupView {
       .filter((reward) => reward !== null);
     const mean = rewards.reduce((sum, reward) => sum + reward, 0) / rewards.length;
     const deviation = Math.sqrt(
-      rewards.reduce((sum, reward) => sum + (reward - mean) ** 2, 0) / rewards.length,
+      rewards.reduce((sum, reward) => sum + (reward - mean) ** 2, 0) / (rewards.length - 1),
     );
+    const spread = rewards.length > 1 ? ` ± ${figure(deviation)}` : "";
     const unscored = this.rows.length - rewards.length;
     const most = Math.max(...this.rows.map((row) => Math.abs(source.numberAt("advantage", row) ?? 0)));
     return el(
@@ -173,7 +174,7 @@ export class GroupView {
         { class: "facts-line" },
         el("span", {}, `step ${figure(source.numberAt("step", this.rows[0]))}`),
         el("span", {}, `${count(this.rows.length)} completions`),
-        rewards.length ? el("span", {}, `reward ${figure(mean)} ± ${figure(deviation)}`) : null,
+        rewards.length ? el("span", {}, `reward ${figure(mean)}${spread}`) : null,
         unscored ? el("span", { class: "tag warn" }, `${count(unscored)} unscored`) : null,
       ),
       source.advantages ? el("p", { class: "small muted" }, `Advantages ${source.advantages}.`) : null,

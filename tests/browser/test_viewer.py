@@ -7,7 +7,11 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from statistics import stdev
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -185,9 +189,17 @@ def test_group_shows_every_completion_with_its_advantage(
     mean = sum(rewards) / 8
     best = page.locator(".completion").first
     assert f"{max(rewards):.3f}" in best.inner_text()
-    assert f"reward {mean:.3g}" in page.locator(".facts-line").inner_text()
+    assert f"reward {mean:.3g} ± {stdev(rewards):.3g}" in page.locator(".facts-line").inner_text()
     if max(rewards) > min(rewards):
         assert re.search(r"\+\d", best.locator(".signed-bar-row").inner_text())
+
+
+def test_one_completion_has_no_deviation(open_page: Callable[..., Any], tmp_path: Path):
+    folder = store_run(tmp_path / "run", [rollout(1, total=1.0)])
+    page = open_page(f"{as_file(tmp_path / 'one.html', folder)}#/0/group/0")
+    facts = page.locator(".facts-line").inner_text()
+    assert "reward 1" in facts
+    assert "±" not in facts
 
 
 def test_comparison_flips_what_python_flips(
@@ -246,6 +258,89 @@ def test_two_runs_are_compared(open_page: Callable[..., Any], tmp_path: Path):
     assert cells(page, 0) == ["▲ gained", "▲ gained"]
     page.locator("main select").first.select_option("0:train")
     page.get_by_text("1 of 1 questions").wait_for()
+
+
+def test_pairs_and_figures_are_those_of_python(open_page: Callable[..., Any], tmp_path: Path):
+    start = "x" * 1000
+    first = [prediction(id) for id in ("a", "b", "c", "d", "d")]
+    first.append(prediction("e", text=f"{start} one"))
+    second = [prediction("a", references=["Milan"]), prediction("b", 0.0), prediction("c")]
+    second += [prediction("d", 0.0), prediction("e", text=f"{start} two")]
+    # An answer that never came is not part of the figures.
+    second[2] |= {"failure": "refused", "em": 0.0}
+    folder = store_run(tmp_path / "run", before_greedy=first, after_greedy=second)
+    collection = Collection([folder])
+    collection.refresh()
+    (expected,) = collection.index()["comparisons"]
+    page = open_page(as_file(tmp_path / "run.html", folder) + "#/compare")
+    assert len(cells(page, 0)) == expected["n"] == 2
+    left_out = page.locator(".left-out").inner_text()
+    assert f"{expected['only_first']} only in A" in left_out
+    assert f"{expected['only_second']} only in B" in left_out
+    for name, label in (("em", "Exact match"), ("plan_valid", "Valid plans")):
+        metric = expected["metrics"][name]
+        for order in (("first", "second"), ("second", "first")):
+            row = page.locator("table.scores tr", has_text=label).locator("td").all_inner_texts()
+            assert row[:2] == [f"{metric[side]:.3f}" for side in order]
+            assert row[-1] == str(metric["n"])
+            page.get_by_role("button", name="Swap A and B").click()
+
+
+def test_another_score_is_not_the_same(open_page: Callable[..., Any], tmp_path: Path):
+    folders = [
+        store_run(tmp_path / name, [rollout(1, "q1", total), rollout(1, "q2", 1.0)])
+        for name, total in (("one", 0.5), ("two", 1.0))
+    ]
+    page = open_page(as_file(tmp_path / "two.html", *folders) + "#/compare?a=0:train&b=1:train")
+    assert cells(page, 0) == ["other score", "same"]
+
+
+def test_line_feeds_at_the_ends_are_left_out_in_no_time(
+    open_page: Callable[..., Any], tmp_path: Path
+):
+    text = f"\n\nbegins{chr(10) * 300_000}ends\n"
+    row = rollout(1, segments=[{"author": "model", "tokens": 3, "text": text}])
+    folder = store_run(tmp_path / "lines", [row])
+    page = open_page(f"{as_file(tmp_path / 'lines.html', folder)}#/0/row/0")
+    assert page.locator(".segment .foreign").evaluate("e => e.textContent").startswith("begins\n")
+
+
+@contextmanager
+def served_in_two_halves(text: bytes, half: int, rest: Event) -> Iterator[str]:
+    """Serve a page whose second half is sent when `rest` is set; yield its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.end_headers()
+            self.wfile.write(text[:half])
+            self.wfile.flush()
+            rest.wait(30)
+            self.wfile.write(text[half:])
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+def test_a_part_that_is_still_arriving_is_awaited(new_page: Callable[..., Any], tmp_path: Path):
+    as_file(tmp_path / "run.html", store_run(tmp_path / "run", [rollout(1)]))
+    text = (tmp_path / "run.html").read_bytes()
+    half = text.index(b'id="rsearch-part-0-0">') + 200
+    rest = Event()
+    page = new_page()
+    with served_in_two_halves(text, half, rest) as address:
+        page.goto(f"{address}#/0/row/0", wait_until="commit")
+        page.locator("#rsearch-part-0-0").wait_for(state="attached")
+        page.wait_for_timeout(500)
+        assert page.locator(".loading").count() == 1
+        rest.set()
+        page.locator(".transcript").wait_for()
 
 
 def test_keyboard_alone(open_page: Callable[..., Any], file: str):
