@@ -108,8 +108,14 @@ class _EngineCollector:
 def _collect_spend(spend: Spend) -> Iterator[Any]:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+    # A gauge, because it falls when a call costs less than was reserved for it.
+    usd = GaugeMetricFamily(
+        "rsearch_spend_usd", "Dollars paid or reserved for calls in flight.", labels=["service"]
+    )
+    for service, spent in sorted(spend.services.items()):
+        usd.add_metric([service], spent.usd)
+    yield usd
     numbers = {
-        "usd": ("rsearch_spend_usd", "Dollars paid."),
         "calls": ("rsearch_service_calls", "Calls of services."),
         "hits": ("rsearch_cache_hits", "Requests to services that needed no call."),
         "failed": ("rsearch_service_failures", "Requests to services without an answer."),

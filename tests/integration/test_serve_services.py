@@ -54,7 +54,7 @@ def test_a_budget_that_is_used_up_is_402_and_the_cache_still_answers(
         again = chat(served, first)
         assert again.json()["choices"] == paid.json()["choices"]
         assert again.json()["rsearch"]["usd"] == 0
-        assert served.metric('rsearch_spend_usd_total{service="exa"}') == USD_PER_SEARCH
+        assert served.metric('rsearch_spend_usd{service="exa"}') == USD_PER_SEARCH
         assert served.metric('rsearch_cache_hits_total{service="exa"}') >= 1
         assert served.metric("rsearch_budget_usd") == 1.5 * USD_PER_SEARCH
         assert EXA_KEY not in served.stderr
