@@ -130,8 +130,11 @@ class Budget(AbstractContextManager["Budget"]):
             BudgetExceeded: It could exceed the limit, counting everything in flight.
             RunFolderError: The state cannot be read or written.
         """
-        with self._lock, self._state_for(service, usd):
-            return self._hold(service, usd)
+        with self._lock:
+            with self._state_for(service, usd):
+                hold = self._hold(service, usd)
+            self._in_flight.add(hold)
+            return hold
 
     def try_reserve(self, service: str, usd: float) -> Hold | None:
         """Reserve the cost of one attempt, or return None while it has to wait for others.
@@ -150,10 +153,13 @@ class Budget(AbstractContextManager["Budget"]):
             RunFolderError: The state cannot be read or written.
         """
         limited = self.max_usd is not None
-        with self._lock, self._fresh_state() if limited else self._state_for(service, usd):
-            if limited and self._in_flight and self._must_wait(service, usd):
-                return None
-            return self._hold(service, usd)
+        with self._lock:
+            with self._fresh_state() if limited else self._state_for(service, usd):
+                if limited and self._in_flight and self._must_wait(service, usd):
+                    return None
+                hold = self._hold(service, usd)
+            self._in_flight.add(hold)
+            return hold
 
     async def wait_for_settlement(self) -> None:
         """Wait until the next call of this process has ended."""
@@ -184,8 +190,8 @@ class Budget(AbstractContextManager["Budget"]):
     def end(self, hold: Hold, usd: float | None) -> float:
         """Book that a call has ended, and what it cost; None if that is not known.
 
-        While others are in flight, a cost within the reservation is stored with the next one: until
-        then the file counts the whole reservation.
+        While others are in flight, a cost within the reservation is stored with the next one, or
+        when the last of them has ended: until then the file counts the whole reservation.
         """
         service, expected = hold.service, hold.usd
         with self._lock:
@@ -195,12 +201,12 @@ class Budget(AbstractContextManager["Budget"]):
             counted = self._cost(service, expected) if usd is None else usd
             if hold.bill is not None:
                 hold.bill.usd += counted
-            if usd is None:
-                return counted
-            self._unstored.add(service, ServiceSpend(usd=usd - expected), unsettled=-1)
-            if usd > expected or (expected and not self._in_flight):
+            if usd is not None:
+                self._unstored.add(service, ServiceSpend(usd=usd - expected), unsettled=-1)
+            exceeded = usd is not None and usd > expected
+            if exceeded or (not self._in_flight and self._unstored.changes_spending):
                 self._store()
-            return usd
+            return counted
 
     def count_hit(self, service: str, saved_usd: float) -> None:
         """Count a request that needed no call; stored with the next booking, or at the end."""
@@ -229,13 +235,15 @@ class Budget(AbstractContextManager["Budget"]):
             return Spend(services, self.max_usd)
 
     def close(self) -> None:
-        """Store the counts that are not stored yet; payments are stored already."""
+        """Store counts, and what the last calls cost less than reserved, if not stored yet."""
         with self._lock:
             if self._unstored:
                 try:
                     self.snapshot()
                 except RunFolderOccupied as occupied:
-                    logger.warning(f"the last calls that cost nothing are not counted: {occupied}")
+                    logger.warning(
+                        f"what the last calls cost less than reserved is not stored: {occupied}"
+                    )
 
     def __exit__(self, *error: object) -> None:
         self.close()
@@ -251,9 +259,7 @@ class Budget(AbstractContextManager["Budget"]):
         if (cost := self._cost(service, usd)) > 0.0:
             self._check(cost)
         self._unstored.add(service, ServiceSpend(usd=usd, calls=1), unsettled=1)
-        hold = Hold(self, service, usd)
-        self._in_flight.add(hold)
-        return hold
+        return Hold(self, service, usd)
 
     def _must_wait(self, service: str, usd: float) -> bool:
         if service not in self._priced:

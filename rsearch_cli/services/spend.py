@@ -108,6 +108,11 @@ class SpendState:
         return bool(self.services or self.excess)
 
     @property
+    def changes_spending(self) -> bool:
+        """Whether adding this changes a cost, or the number of calls that are not settled."""
+        return any(spend.usd for spend in self.services.values()) or any(self.unsettled.values())
+
+    @property
     def usd(self) -> float:
         """Spent, in flight, or lost, in USD."""
         return sum(spend.usd + self.surcharge(name) for name, spend in self.services.items())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import subprocess
 import threading
@@ -11,8 +12,8 @@ import pytest
 
 from rsearch_cli.errors import BudgetExceeded, RunFolderError, RunFolderUnwritable
 from rsearch_cli.runs.files import SPEND
-from rsearch_cli.services.budget import Budget
-from rsearch_cli.services.spend import ServiceSpend, Spend
+from rsearch_cli.services.budget import Budget, Hold
+from rsearch_cli.services.spend import ServiceSpend, Spend, SpendFile, SpendState
 
 pytestmark = pytest.mark.usefixtures("messages_on_stderr")
 
@@ -288,6 +289,27 @@ def test_what_a_call_cost_is_stored_with_the_next_call_and_after_the_last(tmp_pa
     assert stored() == (1.25, 0)
 
 
+@pytest.mark.parametrize("end", [Hold.cancel, Hold.forfeit])
+def test_the_last_call_to_end_stores_what_the_others_cost(
+    tmp_path: Path, end: Callable[[Hold], float]
+) -> None:
+    budget = Budget(tmp_path)
+    paid, free = budget.reserve("exa", 0.01), budget.reserve("judge", 0.0)
+    paid.settle(0.002)
+    end(free)
+    state = json.loads((tmp_path / SPEND).read_text())
+    assert state["services"]["exa"]["usd"] == pytest.approx(0.002)
+    assert state["unsettled"]["exa"] == 0
+
+
+def test_calls_that_cost_nothing_leave_the_disk_alone(tmp_path: Path) -> None:
+    budget = Budget(tmp_path)
+    first, second = budget.reserve("judge", 0.0), budget.reserve("judge", 0.0)
+    first.settle(0.0)
+    second.cancel()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_looking_at_a_run_without_a_state_leaves_nothing(tmp_path: Path) -> None:
     with Budget(tmp_path / "run", 1.0) as budget:
         assert budget.snapshot() == Spend({}, 1.0)
@@ -326,6 +348,20 @@ def test_a_folder_that_cannot_be_written_stops_the_spending(tmp_path: Path) -> N
     (tmp_path / "run").write_text("a file")
     with pytest.raises(RunFolderUnwritable, match=r"spend\.json, where the run records"):
         Budget(tmp_path / "run").reserve("exa", 0.1)
+
+
+def test_a_reservation_that_cannot_be_stored_is_not_in_flight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(file: SpendFile, state: SpendState) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    budget = Budget(tmp_path, 0.1)
+    for reserve in (budget.reserve, budget.try_reserve):
+        with monkeypatch.context() as full, pytest.raises(RunFolderUnwritable):
+            full.setattr(SpendFile, "write", fail)
+            reserve("exa", 0.1)
+    assert budget.try_reserve("exa", 0.1) is not None
 
 
 RESERVE = """
