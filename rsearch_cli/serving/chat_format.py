@@ -108,9 +108,11 @@ class ChunkWriter:
             case Restarted():
                 self._written = ""
             case Finished(answer):
-                # A paragraph follows the answer. One that was cut off has text, but no answer.
+                # A paragraph follows the answer.
                 if answer.text.startswith(self._sent):
                     delta = self._content(answer.text)
+                elif answer.answer is not None:  # None: cut off after some of it was sent
+                    self.contradicted = True
                 reason = finish_reason(answer)
         return {**self._writer.chunk(delta, reason), "rsearch": event_as_json(event)}
 

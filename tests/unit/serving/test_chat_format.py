@@ -47,6 +47,15 @@ def content(*events: Event) -> tuple[str, bool]:
             "Ann",
             True,
         ),
+        ([AnswerText("Ann Orr"), Restarted(), Finished(answered("Ann"))], "Ann Orr", True),
+        (
+            [AnswerText("Ann Orr"), Restarted(), AnswerText("Ann"), Finished(answered("Ann"))],
+            "Ann Orr",
+            True,
+        ),
+        ([AnswerText("Ann"), Restarted(), Finished(answered("Bob"))], "Ann", True),
+        ([AnswerText("Ann"), Restarted(), Finished(answered(""))], "Ann", True),
+        ([AnswerText("Ann"), Restarted(), Finished(answered(None))], "Ann", False),
     ],
 )
 def test_the_text_of_the_answer(events: list[Event], text: str, contradicted: bool) -> None:
