@@ -19,8 +19,8 @@ from rsearch_cli.serving.chat_request import ChatRequest, read_chat_request
 from rsearch_cli.serving.engine import ServingEngine
 from rsearch_cli.serving.guard import Message, Receive, Scope, Send
 from rsearch_cli.serving.metrics import ServerMetrics
+from rsearch_cli.serving.request_body import ClientGone, read_request_body
 from rsearch_cli.serving.requests import AskRequest, QueueFull, ShuttingDown, Ticket
-from rsearch_cli.serving.settings import BODY_SECONDS, MAX_BODY_BYTES
 
 HOLD_SECONDS = 1.0
 """How long the head of a stream waits for text, so that an early failure has its own status."""
@@ -40,10 +40,6 @@ _STREAM_HEADERS = [
     (b"x-accel-buffering", b"no"),
 ]
 _CONTRADICTED = "the policy's server broke off its answer and wrote another one; ask again"
-
-
-class ClientGone(Exception):
-    """The client has hung up; nothing more can be sent."""
 
 
 class ChatEndpoint:
@@ -245,27 +241,10 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
         ApiError: It is of another type, too large, or takes too long.
         ClientGone: The client hung up.
     """
-    headers = dict(scope["headers"])
-    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    kind = dict(scope["headers"]).get(b"content-type", b"").partition(b";")[0].strip().lower()
     if kind != b"application/json":
         raise ApiError(415, "send the header Content-Type: application/json", "unsupported_type")
-    too_large = ApiError(413, f"the body has more than {MAX_BODY_BYTES:,} bytes", "body_too_large")
-    if int(headers.get(b"content-length", b"0")) > MAX_BODY_BYTES:
-        raise too_large
-    body = b""
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGone
-                body += message.get("body", b"")
-                if len(body) > MAX_BODY_BYTES:
-                    raise too_large
-                if not message.get("more_body"):
-                    return body
-    except TimeoutError:
-        raise ApiError(408, "the body did not arrive in time", "timeout") from None
+    return await read_request_body(scope, receive)
 
 
 async def send_json(send: Send, value: Any, status: int = 200) -> None:

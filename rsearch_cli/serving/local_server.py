@@ -17,6 +17,7 @@ from rsearch_cli.serving.guard import (
     secure_headers,
     send_error,
 )
+from rsearch_cli.serving.request_body import ClientGone
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +83,8 @@ async def guarded(
     try:
         check({name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]})
         await app(scope, receive, send_secured)
+    except ClientGone:
+        pass
     except Exception as error:
         if started:
             raise

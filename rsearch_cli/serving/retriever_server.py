@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import json
 import logging
 import socket
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from rsearch_cli.search.sources import SearchRequest, SearchSource
 from rsearch_cli.serving.api_errors import ApiError
 from rsearch_cli.serving.guard import App, Receive, Scope, Send, check_addressed_here
 from rsearch_cli.serving.local_server import guarded, run_server
-from rsearch_cli.serving.settings import MAX_BODY_BYTES
+from rsearch_cli.serving.request_body import read_request_body
 
 logger = logging.getLogger(__name__)
 
@@ -54,10 +55,9 @@ def build_retriever_app(source: SearchSource, key: str | None = None) -> App:
     from starlette.routing import Route, Router
 
     async def retrieve(request: Request) -> Response:
-        if int(request.headers.get("content-length", 0)) > MAX_BODY_BYTES:
-            raise ApiError(413, f"the body has more than {MAX_BODY_BYTES} bytes", "body_too_large")
+        sent = await read_request_body(request.scope, request.receive)
         try:
-            body = await request.json()
+            body = json.loads(sent)
         except (ValueError, RecursionError) as error:
             raise ApiError(400, f"the body is not JSON ({error})", "not_json") from error
         queries, top_k, with_scores = read_body(body)
@@ -83,7 +83,7 @@ def read_body(body: Any) -> tuple[list[str], int, bool]:
     fields = body if isinstance(body, dict) else {}
     queries = fields.get("queries")
     if not isinstance(queries, list) or not all(isinstance(q, str) for q in queries):
-        raise ApiError(400, "'queries' has to be a list of texts", "invalid_queries")
+        raise ApiError(400, "'queries' must be a list of strings", "invalid_queries")
     if len(queries) > _MOST_QUERIES:
         raise ApiError(400, f"{len(queries)} queries; send at most {_MOST_QUERIES}", "too_many")
     top_k = fields.get("topk")

@@ -18,10 +18,12 @@ from local_http import Answer, LocalServer, Received
 from rsearch_cli.errors import RecipeValueError
 from rsearch_cli.recipe.schema import SearchConfig, SourceConfig
 from rsearch_cli.runs.json_text import dump_json
-from rsearch_cli.search.retriever import KEY_VARIABLE
+from rsearch_cli.search.retriever import KEY_VARIABLE, RETRIEVE
 from rsearch_cli.search.sources import SearchRequest, SearchSource, open_sources
 from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
+from rsearch_cli.serving import request_body
 from rsearch_cli.serving.retriever_server import build_retriever_app
+from rsearch_cli.serving.settings import MAX_BODY_BYTES
 from rsearch_cli.types import Passage
 
 DOCUMENT = {"id": "17", "contents": '"Port Ellow"\nA harbour town.'}
@@ -168,8 +170,8 @@ def post(url: str, body: Any, **headers: str) -> tuple[int, str]:
     ("body", "message"),
     [
         (b"{", "the body is not JSON"),
-        ([], "'queries' has to be a list of texts"),
-        ({"queries": "x"}, "'queries' has to be a list of texts"),
+        ([], "'queries' must be a list of strings"),
+        ({"queries": "x"}, "'queries' must be a list of strings"),
         ({"queries": ["x"], "topk": 0}, "'topk' is 0; it has to be 1 to 100"),
         ({"queries": ["x"], "topk": True}, "'topk' is True"),
         ({"queries": ["x"] * 600}, "600 queries; send at most 512"),
@@ -180,6 +182,42 @@ def test_bad_bodies_get_one_line(served, body, message) -> None:
     status, text = post(url, body, **({"Authorization": f"Bearer {key}"} if key else {}))
     assert status == 400
     assert message in text
+
+
+def status_for(*messages: dict[str, Any]) -> list[int]:
+    """The status for a body that arrives in these messages, and then never ends; [] without one."""
+    waiting = list(messages)
+    statuses = []
+
+    async def receive() -> dict[str, Any]:
+        if not waiting:
+            await asyncio.sleep(5)
+        return waiting.pop(0)
+
+    async def send(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": RETRIEVE,
+        "headers": [(b"host", b"localhost"), (b"transfer-encoding", b"chunked")],
+    }
+    asyncio.run(build_retriever_app(Towns())(scope, receive, send))
+    return statuses
+
+
+def test_a_body_in_parts_has_limits(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    def part(body: bytes) -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": True}
+
+    half = part(b" " * (MAX_BODY_BYTES // 2 + 1))
+    assert status_for(half, half) == [413]
+    assert status_for(part(b"{"), {"type": "http.disconnect"}) == []
+    assert caplog.records == []
+    monkeypatch.setattr(request_body, "BODY_SECONDS", 0.01)
+    assert status_for(part(b"{")) == [408]
 
 
 def test_our_server_wants_its_key_or_this_machine(served) -> None:

@@ -15,9 +15,10 @@ from rsearch_cli.errors import (
     QuestionTooLong,
     ServiceFailure,
 )
-from rsearch_cli.serving import chat
+from rsearch_cli.serving import chat, request_body
 from rsearch_cli.serving.api_errors import ApiError, as_api_error
-from rsearch_cli.serving.chat import ClientGone, read_body
+from rsearch_cli.serving.chat import read_body
+from rsearch_cli.serving.request_body import ClientGone
 from rsearch_cli.serving.settings import MAX_BODY_BYTES
 
 JSON = (b"content-type", b"application/json; charset=utf-8")
@@ -63,7 +64,7 @@ def test_a_body_that_is_too_large_is_not_read_to_its_end() -> None:
 
 
 def test_a_body_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat, "BODY_SECONDS", 0.01)
+    monkeypatch.setattr(request_body, "BODY_SECONDS", 0.01)
     assert status_of(lambda: read(part(b"{", more=True))) == 408
 
 
