@@ -122,7 +122,7 @@ def read_question(text: str, turns: Sequence[Turn], question: str) -> str | None
         The rewriting on one line, or None if it is the question itself.
 
     Raises:
-        Unusable: It is no rewriting of the question.
+        Unusable: It is not a rewriting of the question.
     """
     if len(text) > _REPLY_CHARS:
         raise Unusable(f"it has {len(text)} characters, and the limit is {QUESTION_CHARS}")
@@ -141,7 +141,7 @@ def read_question(text: str, turns: Sequence[Turn], question: str) -> str | None
     if any(mark in new and mark not in question for mark in "<>"):
         raise Unusable("it contains tags")
     if flatten(question).endswith(_ASKS) and not new.endswith(_ASKS):
-        raise Unusable("it is no question")
+        raise Unusable("it is not a question")
     _check_words(new, turns, question)
     return new
 

@@ -83,7 +83,7 @@ def read_paragraph(text: str, citations: Sequence[Citation]) -> tuple[Sentence, 
         citations: All passages of the answer.
 
     Raises:
-        Unusable: It is no paragraph.
+        Unusable: It is not a paragraph.
     """
     if len(text) > _MOST_CHARS:
         raise Unusable(f"it has {len(text)} characters, and the limit is {_MOST_CHARS}")

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 
 from rsearch_cli.search.analyzer import STOP_WORDS, split_words
 
-# Words that open a sentence and are no names, beside the stop words.
+# Words that open a sentence and are not names, beside the stop words.
 _OPENERS = frozenset(
     """
     according additionally based finally first furthermore further given hence historically

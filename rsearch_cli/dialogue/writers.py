@@ -287,7 +287,7 @@ def check_text(value: object) -> str:
         Unusable: It is something else.
     """
     if not isinstance(value, str):
-        raise Unusable("it is no text")
+        raise Unusable("it is not text")
     return value
 
 

@@ -85,7 +85,7 @@ def weight_bytes(shape: ModelShape, workload: Workload) -> float:
     """Return the bytes of the frozen model.
 
     In 4 bit only the projections are quantised: transformers excludes the head, and embedding,
-    norms and biases are no projections. PEFT casts the rest to float32 (see `Workload.stream`).
+    norms and biases are not projections. PEFT casts the rest to float32 (see `Workload.stream`).
     """
     rest = shape.embeddings + shape.small
     if not workload.four_bit:

@@ -123,7 +123,7 @@ def find_adapter(recipe: PolicyConfig) -> Path | None:
     folder = next((f for f in (named, named / ADAPTER) if (f / ADAPTER_CONFIG).is_file()), None)
     if folder is None:
         raise PolicyError(
-            f"policy.adapter: {named} is no adapter folder and no finished run: there is no "
+            f"policy.adapter: {named} is neither an adapter folder nor a finished run: there is no "
             f"{ADAPTER_CONFIG} in it, nor in its folder adapter"
         )
     _check_config(folder, read_json(folder / ADAPTER_CONFIG), recipe)

@@ -124,7 +124,7 @@ class MetaModel:
             raise PolicyError(f"the adapter {folder}: {strays[0]} is missing, or fits nothing")
         for name, weight in stored.items():
             if not torch.isfinite(weight).all():
-                raise PolicyError(f"the adapter {folder}: {name} holds what is no finite number")
+                raise PolicyError(f"the adapter {folder}: {name} holds a number that is not finite")
 
     def _linear_names(self) -> list[str]:
         """Return the last names of all linear modules except the head, sorted."""

@@ -102,7 +102,7 @@ def choose_model(name: str, *, trusted: bool = False) -> ModelChoice:
     if path.is_dir() and not (path / CONFIG).is_file():
         gguf = describe_gguf(name, [inside.name for inside in path.iterdir()])
         nothing = (
-            f"--model: {name} is no run (no {RECIPE}), no adapter (no {ADAPTER_CONFIG}) and no "
+            f"--model: {name} is not a run (no {RECIPE}), an adapter (no {ADAPTER_CONFIG}) or a "
             f"model folder (no {CONFIG})"
         )
         raise PolicyError(gguf or nothing)
@@ -155,7 +155,9 @@ def _check_folder(path: Path, name: str) -> None:
         read_adapter(path / ADAPTER)
     else:
         problem = describe_gguf(name, [inside.name for inside in path.iterdir()])
-        raise PolicyError(problem or f"policy.model: {name} is no model folder, it has no {CONFIG}")
+        raise PolicyError(
+            problem or f"policy.model: {name} is not a model folder, it has no {CONFIG}"
+        )
 
 
 def find_weights(path: str) -> Weights:

@@ -93,7 +93,7 @@ class VllmServerPolicy(LocalPolicy):
         try:
             values = choice["logprobs"]["token_logprobs"]
             if not all(map(is_finite, values)):
-                raise TypeError("one is no finite number")
+                raise TypeError("one is not a finite number")
             return list(zip(choice["token_ids"], values, strict=True))
         except _MALFORMED as error:
             raise EngineUnavailable(
@@ -160,7 +160,7 @@ class VllmServerPolicy(LocalPolicy):
         """
         vocabulary = self.model.get_input_embeddings().num_embeddings
         if not isinstance(ids, list) or not all(type(i) is int for i in ids):
-            raise TypeError("no list of whole numbers")
+            raise TypeError("not a list of whole numbers")
         if len(ids) > most or not all(0 <= i < vocabulary for i in ids):
             raise ValueError(f"over {most} ids, or one that is not from 0 to {vocabulary - 1}")
         return ids

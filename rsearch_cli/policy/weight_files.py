@@ -82,7 +82,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
             f"{path} is cut off: its {size:,} bytes are not those that its header describes; "
             f"{_AGAIN}"
         )
-    raise PolicyError(f"{path} is no safetensors file: its header is broken ({reason})")
+    raise PolicyError(f"{path} is not a safetensors file: its header is broken ({reason})")
 
 
 def check_model_folder(folder: Path) -> None:

@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 INVISIBLE = re.compile(
-    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f"  # control characters that are no white space
+    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f"  # control characters that are not white space
     "\u200b\u2060\ufeff\u202a-\u202e\u2066-\u2069"  # zero width, byte order, direction
     "\ud800-\udfff]"  # lone surrogates, which no tokenizer can encode
 )

@@ -187,7 +187,7 @@ def _texts(row: Row, name: str, value: Any) -> list[str]:
         keys = [inner.find(names)[0] for names in (_IN_OBJECT, *((alias,) for alias in ALIASES))]
         if keys[0] is not None:
             return [t for key in filter(None, keys) for t in _texts(row, name, value[key])]
-    raise row.malformed(f"'{name}' must be a text or a list of texts, not {shorten(value)}")
+    raise row.malformed(f"'{name}' must be a string or a list of strings, not {shorten(value)}")
 
 
 def _list_in_text(row: Row, name: str, text: str) -> list[str] | None:

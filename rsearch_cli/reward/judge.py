@@ -177,7 +177,7 @@ class AnswerJudge(AbstractContextManager["AnswerJudge"]):
             except NotAVerdict as problem:
                 tries_left -= 1
                 kind = TransientFailure if tries_left else PermanentFailure
-                raise kind(f"the judge's reply is no verdict: {problem}") from None
+                raise kind(f"the judge's reply is not a verdict: {problem}") from None
             return Reply(completion.text, actual_usd(self._judge, messages, completion))
 
         key = make_key(

@@ -58,7 +58,7 @@ class JudgeClient(ChatClient):
             schema: JSON schema of the reply.
 
         Raises:
-            TransientFailure: The server is busy, late or broken, or its answer is no completion.
+            TransientFailure: The server is busy, late or broken, or its answer is not a completion.
             PermanentFailure: It refuses this request.
             NothingThere: It does not know the model or the address.
             AccessDenied: It refuses the key or the account.

@@ -185,7 +185,7 @@ def read_verdict(mode: Mode, references: Sequence[str], reply: object) -> float:
             valid value.
     """
     if not isinstance(reply, str):  # the cache may hold anything
-        raise NotAVerdict("it is no text")
+        raise NotAVerdict("it is not text")
     (field,) = _FIELDS[mode]
     verdict = _read_object(reply)
     if verdict.keys() != {field}:
@@ -198,7 +198,7 @@ def read_verdict(mode: Mode, references: Sequence[str], reply: object) -> float:
             raise NotAVerdict(f"its verdict {value!r} is none of {', '.join(DISCRETE_SCORES)}")
         return DISCRETE_SCORES[value]
     if not isinstance(value, list) or not all(isinstance(i, str) and i.strip() for i in value):
-        raise NotAVerdict(f"its items {value!r} are no list of texts")
+        raise NotAVerdict(f"its items {value!r} are not a list of strings")
     # Split like the references: "Simon and Garfunkel" is two items on both sides.
     chosen = frozenset().union(*map(split_items, value))
     return max(micro_f1(chosen, split_items(reference)) for reference in references)
@@ -261,5 +261,5 @@ def _unfence(text: str) -> str:
 def _read_score(value: Any) -> float:
     # bool is a subclass of int; 1e999 is parsed as infinity and is out of range.
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise NotAVerdict(f"its score {value!r} is no number from 0 to 1")
+        raise NotAVerdict(f"its score {value!r} is not a number from 0 to 1")
     return float(value)

@@ -78,7 +78,7 @@ def decode_passages(value: JsonValue, most: int) -> tuple[Passage, ...]:
         ValueError: The value is not a list of at most `most` passages.
     """
     if not isinstance(value, list) or len(value) > most:
-        raise ValueError(f"no list of at most {most} passages")
+        raise ValueError(f"not a list of at most {most} passages")
     if not all(isinstance(row, dict) and row.keys() == _KINDS.keys() for row in value):
         raise ValueError("a passage does not have the fields of one")
     passages = tuple(Passage(**row) for row in value)  # type: ignore[arg-type]

@@ -100,7 +100,7 @@ def _parse_passage(row: Row) -> Passage:
     title = _text(row, name, read_metadata(row).get("title") if name is None else title)
     text = _text(row, *row.find(TEXT))
     if not text and not row.names(TEXT):
-        title = ""  # a title alone is no passage where another field may hold its text
+        title = ""  # a title alone is not a passage where another field may hold its text
     quoted, rest = split_quoted_title(text)
     if quoted and title in ("", quoted):
         title, text = quoted, rest

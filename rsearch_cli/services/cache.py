@@ -319,10 +319,10 @@ def _read_entry(row: Any) -> Entry:
     if entry.version != ENTRY_VERSION or isinstance(entry.version, bool):
         raise ValueError(f"version {entry.version!r:.40}, not {ENTRY_VERSION}")
     if read_charge(entry.usd) is None:
-        raise ValueError(f"{entry.usd!r:.40} is no price in USD")
+        raise ValueError(f"{entry.usd!r:.40} is not a price in USD")
     for seconds in (entry.stored, 0.0 if entry.ttl is None else entry.ttl):
         if not is_finite(seconds) or not 0.0 <= seconds <= _LAST_SECOND:
-            raise ValueError(f"{seconds!r:.40} is no time in seconds")
+            raise ValueError(f"{seconds!r:.40} is not a time in seconds")
     return entry
 
 
@@ -348,4 +348,4 @@ def _read_row(number: int, row: object, check: Check, latest: float) -> tuple[st
         check(parts, entry.value)
         return key, entry
     except _UNREADABLE as problem:
-        raise DataMalformed(f"row {number} is no answer that was exported ({problem})") from problem
+        raise DataMalformed(f"row {number} is not an exported answer ({problem})") from problem

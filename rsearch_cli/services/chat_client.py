@@ -136,7 +136,7 @@ class ChatClient:
             **options: Further fields of the request's body.
 
         Raises:
-            TransientFailure: The server is busy, late or broken, or its answer is no completion.
+            TransientFailure: The server is busy, late or broken, or its answer is not a completion.
             PermanentFailure: It refuses this request.
             RequestRefused: It refuses the form of the request.
             PromptTooLong: The prompt does not fit its context.
@@ -263,7 +263,7 @@ class ChatClient:
             )
         except openai.APIStatusError as error:
             failure = translate(error, self)
-        # The body is no JSON, incomplete, or nested too deeply.
+        # The body is not JSON, is incomplete, or nested too deeply.
         except (openai.OpenAIError, *_NONSENSE) as error:
             words = self.quote(error)
             failure = TransientFailure(f"{self.who} at {self.url} sent no JSON ({words})")

@@ -33,7 +33,7 @@ _END_MARK = re.compile(
 
 
 class NoCompletion(ValueError):
-    """The answer is no completion; the message is the server's own, or empty."""
+    """The answer is not a completion; the message is the server's own, or empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ def check_reply(value: Any) -> Any:
         ValueError: A field is missing or of another type.
     """
     if not isinstance(value, dict):
-        raise ValueError("no reply of a model")
+        raise ValueError("not the reply of a model")
     # Replies of earlier versions have no separate thought.
     texts = (value.get("text"), value.get("thought", ""), value.get("finish"))
     ends = (*texts, value.get("stop_string") or "")
@@ -158,7 +158,7 @@ def check_reply(value: Any) -> Any:
     if tokens is not None and read_token_count(tokens) is None:
         raise ValueError(f"a reply of a model has {tokens!r:.40} tokens")
     if ids is not None and not isinstance(ids, list):
-        raise ValueError("a reply of a model has token ids that are no list")
+        raise ValueError("a reply of a model has token ids that are not a list")
     return value
 
 

@@ -49,7 +49,7 @@ def describe_flaw(key: str) -> str | None:
         "holds a line break": len(key.splitlines()) > 1,
         "begins or ends with a quotation mark": key[0] in _QUOTES or key[-1] in _QUOTES,
         "holds a space": any(character.isspace() for character in key),
-        "holds a character that is no visible ASCII": not (key.isascii() and key.isprintable()),
+        "holds a character that is not visible ASCII": not (key.isascii() and key.isprintable()),
     }
     return next((flaw for flaw, has_it in flaws.items() if has_it), None)
 

@@ -81,7 +81,7 @@ def parse_strictly(text: str) -> Any:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"it holds {name}, which is no number")
+    raise ValueError(f"it holds {name}, which is not a number")
 
 
 def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

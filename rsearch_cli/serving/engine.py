@@ -67,7 +67,7 @@ class ServingEngine:
                 must not block, since others' requests wait for it. Without it nothing is streamed.
 
         Raises:
-            QueueFull: `max_waiting` requests wait already.
+            QueueFull: `max_waiting` requests are already waiting.
             ShuttingDown: The engine takes no more requests.
         """
         return self._queue.submit(request, on_event)

@@ -235,7 +235,7 @@ def check_addressed_here(headers: Mapping[str, str]) -> None:
         )
     origin = headers.get("origin")
     if origin is not None and _place_of(origin) != host.lower():
-        raise ApiError(403, "this server answers no web pages of other sites", "wrong_origin")
+        raise ApiError(403, "requests from web pages of other sites are refused", "wrong_origin")
 
 
 def _name_of(url: str) -> str:

@@ -175,7 +175,7 @@ class _Tools:
         return CallToolResult(content=content, structured_content=structured)
 
     def _explain(self, error: Exception) -> str:
-        """Describe an error to the client; what is none of its business is logged instead."""
+        """Describe an error to the client; anything else is only logged."""
         own = isinstance(error, ToolError | QueueFull | QuestionTooLong)
         if own or (self._explains_all and isinstance(error, RsearchError)):
             return hide_secrets(str(error))
@@ -269,11 +269,11 @@ def _read_text(arguments: dict[str, Any], name: str, most: int) -> str:
     """Return a text argument.
 
     Raises:
-        ToolError: It is missing, no text, empty or too long.
+        ToolError: It is missing, not a string, empty or too long.
     """
     value = arguments.get(name)
     if not isinstance(value, str):
-        raise ToolError(f"{name} must be a text, not {on_one_line(repr(value), 100)}")
+        raise ToolError(f"{name} must be a string, not {on_one_line(repr(value), 100)}")
     if not flatten(value):
         raise ToolError(f"{name} is empty")
     if len(value) > most:

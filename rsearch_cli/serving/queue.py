@@ -1,4 +1,4 @@
-"""The bounded queue of a serving engine, and the books about its requests."""
+"""The bounded queue of a serving engine, and its counters."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ class RequestQueue:
             if self.waiting >= self._max_waiting:
                 self.counters.requests["refused"] += 1
                 raise QueueFull(
-                    f"{self.waiting} requests wait already, the most that are held; try again later"
+                    f"{self.waiting} requests are already waiting, which is the limit; try again "
+                    "later"
                 )
             ticket = Ticket(request, on_event, self._drop)
             self._waiting.append(ticket)

@@ -55,7 +55,7 @@ def open_listener(host: str, port: int, key: str | None = None) -> socket.socket
 
     Raises:
         AddressUnavailable: The port is in use, or the host is not this machine's.
-        UsageError: Other machines could use the server without a key, or it is no good key.
+        UsageError: Other machines could use the server without a key, or the key is not valid.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

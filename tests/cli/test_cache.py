@@ -109,11 +109,11 @@ def test_export_of_one_service(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{}", "row 4 is no answer that was exported (no object with a key)"),
+        ("{}", "row 4 is not an exported answer (no object with a key)"),
         ("{", "line 4 is not JSON (Expecting property name enclosed in double quotes"),
         ("", "line 4 is not JSON (Expecting value"),
         ("[" * 100_000, "line 4 is not JSON (it is nested too deeply)"),
-        ('{"a": NaN}', "line 4 is not JSON (it holds NaN, which is no number)"),
+        ('{"a": NaN}', "line 4 is not JSON (it holds NaN, which is not a number)"),
         ('{"key": "a", "key": "b"}', "line 4 is not JSON (it gives a field twice)"),
         ("x" * 2000, "line 4 has more than 1000 characters"),
     ],
@@ -155,13 +155,13 @@ GOOD = {"version": 1, "stored": 1.7e9, "ttl": None, "usd": 0.001}
             VERDICT,
             "its key lacks a part or has a wrong one: 'mode'",
         ),
-        (JUDGE, '{"score": 7}', "its score 7 is no number from 0 to 1"),
-        (JUDGE, 0.75, "it is no text"),
+        (JUDGE, '{"score": 7}', "its score 7 is not a number from 0 to 1"),
+        (JUDGE, 0.75, "it is not text"),
         (JUDGE.replace("continuous", "poetic"), VERDICT, "its key lacks a part or has a wrong one"),
-        (make_key("dialogue", messages=[]), ["Who?"], "it is no text"),
+        (make_key("dialogue", messages=[]), ["Who?"], "it is not text"),
         (POLICY, REPLY | {"text": 5}, "a reply of a model lacks a part"),
         (POLICY, REPLY | {"tokens": -1}, "a reply of a model has -1 tokens"),
-        (POLICY, VERDICT, "no reply of a model"),
+        (POLICY, VERDICT, "not the reply of a model"),
     ],
 )
 def test_an_answer_that_is_not_what_its_key_asks_for_is_not_imported(
@@ -172,7 +172,7 @@ def test_an_answer_that_is_not_what_its_key_asks_for_is_not_imported(
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     result = run("import", file, "--cache-dir", other)
     assert result.exit_code == 22
-    assert f"{file}: row 2 is no answer that was exported ({message}" in result.stderr
+    assert f"{file}: row 2 is not an exported answer ({message}" in result.stderr
     assert json.loads(run_well("stats", "--json", "--cache-dir", other))["answers"] == 0
 
 

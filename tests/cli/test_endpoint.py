@@ -432,5 +432,5 @@ def test_no_model_is_loaded_for_a_training_whose_judge_cannot_judge(tmp_path, mo
         words += [word for s in settings for word in ("--set", s)]
         result = CliRunner().invoke(app, ["train", *words])
     assert result.exit_code == 50
-    assert "the judge's reply is no verdict: it is not one JSON object" in result.stderr
+    assert "the judge's reply is not a verdict: it is not one JSON object" in result.stderr
     assert "loading" not in result.stderr

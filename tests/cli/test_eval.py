@@ -377,7 +377,7 @@ def test_compare_names_the_settings_that_differ(ask_server, tmp_path):
         (["--data-path", "{tmp}/none.jsonl", "--recipe", "hotpot-offline"], 21, "none.jsonl"),
         (["--data-path", "{tmp}/bad.jsonl", "--recipe", "hotpot-offline"], 22, "line 1"),
         (["--split", "dev"], 20, "no split 'dev'; it has"),
-        (["--model", "{tmp}"], 60, "is no run"),
+        (["--model", "{tmp}"], 60, "is not a run"),
         (["--model", "./no-such-model"], 60, "the folder ./no-such-model does not exist"),
         (["--output-dir", "/proc/e"], 71, "/proc/e cannot be written"),
         (["--output-dir", "n" * 300], 71, "cannot be written: File name too long; choose another"),

@@ -232,7 +232,7 @@ def test_a_server_that_fails_is_one_line_and_a_code(server, ask_server) -> None:
         (["Who?", "--recipe", "quikstart"], 11, "quickstart"),
         (["Who?", "--set", "search.topk=3"], 12, "search.top_k"),
         (["Who?", "--max-turns", "9"], 13, "--max-turns: rollout.max_turns must be at most 8"),
-        (["Who?", "--model", "{tmp}"], 60, "is no run"),
+        (["Who?", "--model", "{tmp}"], 60, "is not a run"),
         (["Who?", "--model", "./no-such-model"], 60, "the folder ./no-such-model does not exist"),
         (["Who? " * 3000, *SMALL], 60, "its prompt has"),
     ],

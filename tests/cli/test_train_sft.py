@@ -167,7 +167,7 @@ def test_traces_of_the_world_beside_other_questions_are_told(traces, told, caplo
             23,
             "no trace is left to train on (0 of 2 traces accepted; rejected: 2 without an answer)",
         ),
-        (["--set", "policy.adapter={tmp}"], 60, "is no adapter folder and no finished run"),
+        (["--set", "policy.adapter={tmp}"], 60, "is neither an adapter folder nor a finished run"),
         (["--lora-r", "4", "--set", "policy.adapter={sft}"], 60, "has r 16, and policy.lora.r is"),
         (["--stage", "dpo"], 13, '--stage: stage must be "grpo" or "sft", got "dpo"'),
     ],

@@ -224,7 +224,7 @@ def test_a_passing_fault_is_retried_and_an_equal_question_is_cached(
 
 def test_what_is_refused_is_not_cached(ask: Callable[..., FollowUp], writer: ChatServer) -> None:
     writer.grade = lambda body: "Nanpon Drahos was born in Rome."
-    assert "it is no question" in str(ask().note)
+    assert "it is not a question" in str(ask().note)
     writer.grade = rewrite
     assert ask().asked_as == "Where was Nanpon Drahos born?"
 

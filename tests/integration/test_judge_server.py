@@ -283,7 +283,7 @@ def test_what_is_no_verdict_is_tried_again_and_then_unscored(
     assert judge.score_batch([(CAPITAL, "Sydney")]) == [None]
     assert len(chat_server.requests) == 3
     assert (judge.judged, judge.failed) == (1, 1)
-    assert judge.last_failure.startswith("the judge's reply is no verdict: ")
+    assert judge.last_failure.startswith("the judge's reply is not a verdict: ")
     chat_server.grade = grade_by_text  # nothing of it was stored
     assert judge.score_batch([(CAPITAL, "Sydney")]) == [0.0]
 

@@ -72,7 +72,7 @@ def test_a_rewriting_is_used(reply: str, asked_as: str | None) -> None:
         ("Which region is Vosbe Press in" + " in" * 200 + "?", "the limit is 400"),
         ("<search>Which region is Vosbe Press in?", "it contains tags"),
         ("Which region <b>is</b> Vosbe Press in?", "it contains tags"),
-        ("The region of Vosbe Press.", "it is no question"),
+        ("The region of Vosbe Press.", "it is not a question"),
         ("which region is it in?", "it still refers to an earlier turn"),
         (ASKED, "it still refers to an earlier turn"),
         ("Who founded Vosbe Press?", "it repeats an earlier question"),

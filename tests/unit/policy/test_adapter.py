@@ -95,7 +95,9 @@ def test_a_model_is_known_by_its_last_name(quickstart, saved, base):
 
 
 def test_a_folder_without_an_adapter_is_named(quickstart, tmp_path):
-    with pytest.raises(PolicyError, match="is no adapter folder and no finished run: there is no"):
+    with pytest.raises(
+        PolicyError, match="is neither an adapter folder nor a finished run: there is no"
+    ):
         find_adapter(policy_section(quickstart, tmp_path))
 
 

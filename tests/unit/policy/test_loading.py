@@ -40,7 +40,7 @@ def test_a_model_that_is_not_there_is_named(name, message):
 
 
 def test_a_folder_without_a_config_is_no_model(tmp_path):
-    with pytest.raises(PolicyError, match=r"is no model folder, it has no config\.json"):
+    with pytest.raises(PolicyError, match=r"is not a model folder, it has no config\.json"):
         locate_model(str(tmp_path))
 
 

@@ -101,8 +101,11 @@ def test_levels_are_filtered(write: Callable[..., QuestionsConfig]) -> None:
         (row(question=["Who?"]), ": 'question': \"Who?\" is not a text message of a user"),
         (row(answer=""), ": 'answer' contains no answer; remove questions without answers"),
         (row(answer=[]), ": 'answer' contains no answer"),
-        (row(answer=[["a"], ["b"]]), ": 'answer' must be a text or a list of texts, not [[\"a\"]"),
-        (row(answer={"spans": ["a"]}), ": 'answer' must be a text or a list of texts, not {"),
+        (
+            row(answer=[["a"], ["b"]]),
+            ": 'answer' must be a string or a list of strings, not [[\"a\"]",
+        ),
+        (row(answer={"spans": ["a"]}), ": 'answer' must be a string or a list of strings, not {"),
         (
             row(supporting_titles="A"),
             ": 'supporting_titles' must be a list of strings, not \"A\"",

@@ -258,20 +258,20 @@ def test_what_is_exported_and_imported_is_the_same_text(
         ({"version": 7}, "version 7, not 1"),
         ({"version": True}, "version True, not 1"),
         ({"version": "1"}, "version '1', not 1"),
-        ({"stored": 1e300}, "1e+300 is no time in seconds"),
-        ({"stored": 10**400}, "is no time in seconds"),
-        ({"stored": float("nan")}, "nan is no time in seconds"),
-        ({"stored": -1.0}, "-1.0 is no time in seconds"),
-        ({"stored": None}, "None is no time in seconds"),
-        ({"stored": "1.0"}, "'1.0' is no time in seconds"),
+        ({"stored": 1e300}, "1e+300 is not a time in seconds"),
+        ({"stored": 10**400}, "is not a time in seconds"),
+        ({"stored": float("nan")}, "nan is not a time in seconds"),
+        ({"stored": -1.0}, "-1.0 is not a time in seconds"),
+        ({"stored": None}, "None is not a time in seconds"),
+        ({"stored": "1.0"}, "'1.0' is not a time in seconds"),
         ({"stored": 4e9}, "it was stored in the future, at 4000000000.0"),
-        ({"ttl": float("inf")}, "inf is no time in seconds"),
-        ({"ttl": -1}, "-1 is no time in seconds"),
-        ({"ttl": [1]}, "[1] is no time in seconds"),
-        ({"usd": -0.01}, "-0.01 is no price in USD"),
-        ({"usd": 1e9}, "1000000000.0 is no price in USD"),
-        ({"usd": float("nan")}, "nan is no price in USD"),
-        ({"usd": True}, "True is no price in USD"),
+        ({"ttl": float("inf")}, "inf is not a time in seconds"),
+        ({"ttl": -1}, "-1 is not a time in seconds"),
+        ({"ttl": [1]}, "[1] is not a time in seconds"),
+        ({"usd": -0.01}, "-0.01 is not a price in USD"),
+        ({"usd": 1e9}, "1000000000.0 is not a price in USD"),
+        ({"usd": float("nan")}, "nan is not a price in USD"),
+        ({"usd": True}, "True is not a price in USD"),
         ({"value": float("nan")}, "Out of range float values are not JSON compliant"),
         ({"more": 1}, "unexpected keyword argument 'more'"),
     ],
@@ -287,7 +287,7 @@ def test_an_import_with_a_wrong_row_leaves_the_cache_as_it_was(
         row = {"key": KEY, **good, **row}
     with pytest.raises(DataMalformed) as caught:
         cache.import_rows([{"key": other, **good}, row])
-    assert str(caught.value).startswith("row 2 is no answer that was exported (")
+    assert str(caught.value).startswith("row 2 is not an exported answer (")
     assert problem in str(caught.value)
     assert (cache.get(KEY), cache.find(other)) == ("mine", None)
 

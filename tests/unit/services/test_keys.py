@@ -32,11 +32,11 @@ FLAWS = {
     "Bearer sk-key": "holds a space",
     "sk-a\tb": "holds a space",
     "sk-a\u00a0b": "holds a space",
-    "sk-schlüssel": "holds a character that is no visible ASCII",
-    "sk-a\u200bb": "holds a character that is no visible ASCII",
-    "sk-a\x1bb": "holds a character that is no visible ASCII",
-    "sk-a\x7fb": "holds a character that is no visible ASCII",
-    "sk-a\udcffb": "holds a character that is no visible ASCII",
+    "sk-schlüssel": "holds a character that is not visible ASCII",
+    "sk-a\u200bb": "holds a character that is not visible ASCII",
+    "sk-a\x1bb": "holds a character that is not visible ASCII",
+    "sk-a\x7fb": "holds a character that is not visible ASCII",
+    "sk-a\udcffb": "holds a character that is not visible ASCII",
 }
 
 

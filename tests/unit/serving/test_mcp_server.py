@@ -100,9 +100,9 @@ def test_a_source_is_searched_without_the_model(agent, engine, question):
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("search_agent", {}, "question must be a text, not None"),
+        ("search_agent", {}, "question must be a string, not None"),
         ("search_agent", {"question": " \n"}, "question is empty"),
-        ("search_agent", {"question": ["a"]}, "question must be a text, not ['a']"),
+        ("search_agent", {"question": ["a"]}, "question must be a string, not ['a']"),
         ("search_agent", {"question": "a" * 20_001}, "question has 20,001 characters; at most"),
         ("search_agent", {"question": "why " * 4000}, "its prompt has 8,002 tokens"),
         ("search", {"query": "a", "source": "\x1b[31mWeb"}, "source must be one of General, News"),
@@ -229,7 +229,7 @@ def test_a_full_queue_is_an_error_of_the_tool(agent, question, monkeypatch):
 
         results = with_client(engine, use)
         errors = [r.content[0].text for r in results if r.is_error]
-        assert len(errors) == 1 and "wait already" in errors[0]
+        assert len(errors) == 1 and "requests are already waiting, which is the limit" in errors[0]
         assert len({r.structured_content["answer"] for r in results if not r.is_error}) == 1
 
 
