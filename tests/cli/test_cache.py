@@ -146,9 +146,9 @@ GOOD = {"version": 1, "stored": 1.7e9, "ttl": None, "usd": 0.001}
         (EXA, [PASSAGES[0] | {"title": None}], "the title of a passage is NoneType None"),
         (EXA, [PASSAGES[0] | {"id": "\ud800"}], "a passage holds text that cannot be stored"),
         (EXA, [PASSAGES[0] | {"score": "high"}], "the score of a passage is str 'high'"),
-        (EXA, PASSAGES * 4, "no list of at most 3 passages"),
+        (EXA, PASSAGES * 4, "not a list of at most 3 passages"),
         (EXA, ["a passage"], "a passage does not have the fields of one"),
-        (EXA, VERDICT, "no list of at most 3 passages"),
+        (EXA, VERDICT, "not a list of at most 3 passages"),
         (EXA.replace('"top_k":3', '"top_k":"3"'), PASSAGES, "its key lacks a part or has a wrong"),
         (
             make_key("judge", question="q"),

@@ -249,7 +249,7 @@ def test_nothing_but_the_protocol_is_on_stdout() -> None:
         '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18",'
         '"capabilities":{},"clientInfo":{"name":"a","version":"1"}}}'
     )
-    done = exchange(command, initialize, "this is no JSON", "")
+    done = exchange(command, initialize, "this is not JSON", "")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith('{"jsonrpc":"2.0","id":1,"result":{')

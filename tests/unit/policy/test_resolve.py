@@ -85,7 +85,7 @@ def test_a_run_that_was_cut_off_is_told_from_no_run(tmp_path):
 
 
 def test_any_other_folder_is_refused(tmp_path):
-    with pytest.raises(PolicyError, match=r"no run .*, no adapter .* and no model folder"):
+    with pytest.raises(PolicyError, match=r"not a run .*, an adapter .* or a model folder"):
         choose_model(str(tmp_path))
 
 

@@ -18,7 +18,7 @@ MESSAGES = {"recipe/documents.py", "recipe/addresses.py", "services/keys.py"}
 
 
 def refuse(name: str) -> None:
-    raise AssertionError(f"{name} is no JSON")
+    raise AssertionError(f"{name} is not JSON")
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])

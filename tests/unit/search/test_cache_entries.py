@@ -36,7 +36,7 @@ def test_odd_text_survives_json() -> None:
 def test_no_more_passages_are_kept_than_were_asked_for() -> None:
     many = [Passage(str(n), "title", "text") for n in range(5000)]
     assert [p.id for p in decode_passages(encode_passages(many, 3), 3)] == ["0", "1", "2"]
-    with pytest.raises(ValueError, match="no list of at most 3 passages"):
+    with pytest.raises(ValueError, match="not a list of at most 3 passages"):
         decode_passages(encode_passages(many, 4), 3)
 
 
