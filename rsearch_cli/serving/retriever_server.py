@@ -14,7 +14,7 @@ from typing import Any
 from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.search.retriever import RETRIEVE, write_document
 from rsearch_cli.search.sources import SearchRequest, SearchSource
-from rsearch_cli.serving.api_errors import ApiError
+from rsearch_cli.serving.api_errors import ApiError, bad_field
 from rsearch_cli.serving.guard import App, Receive, Scope, Send, check_addressed_here
 from rsearch_cli.serving.local_server import guarded, run_server
 from rsearch_cli.serving.request_body import read_request_body
@@ -59,7 +59,7 @@ def build_retriever_app(source: SearchSource, key: str | None = None) -> App:
         try:
             body = json.loads(sent)
         except (ValueError, RecursionError) as error:
-            raise ApiError(400, f"the body is not JSON ({error})", "not_json") from error
+            raise ApiError(400, f"the body is not JSON ({error})", "invalid_json") from error
         queries, top_k, with_scores = read_body(body)
         searches = [source.search(SearchRequest(query, top_k=top_k)) for query in queries]
         found = await asyncio.gather(*searches)
@@ -83,15 +83,13 @@ def read_body(body: Any) -> tuple[list[str], int, bool]:
     fields = body if isinstance(body, dict) else {}
     queries = fields.get("queries")
     if not isinstance(queries, list) or not all(isinstance(q, str) for q in queries):
-        raise ApiError(400, "'queries' must be a list of strings", "invalid_queries")
+        raise bad_field("queries", "must be a list of strings")
     if len(queries) > _MOST_QUERIES:
-        raise ApiError(400, f"{len(queries)} queries; send at most {_MOST_QUERIES}", "too_many")
+        raise bad_field("queries", f"has {len(queries)}; send at most {_MOST_QUERIES}")
     top_k = fields.get("topk")
     top_k = _DEFAULT_TOP_K if top_k is None else top_k
     if type(top_k) is not int or not 1 <= top_k <= _MOST_PASSAGES:
-        raise ApiError(
-            400, f"'topk' is {top_k!r:.40}; it has to be 1 to {_MOST_PASSAGES}", "invalid_topk"
-        )
+        raise bad_field("topk", f"is {top_k!r:.40}; it has to be 1 to {_MOST_PASSAGES}")
     return queries, top_k, bool(fields.get("return_scores"))
 
 

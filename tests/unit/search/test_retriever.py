@@ -170,11 +170,11 @@ def post(url: str, body: Any, **headers: str) -> tuple[int, str]:
     ("body", "message"),
     [
         (b"{", "the body is not JSON"),
-        ([], "'queries' must be a list of strings"),
-        ({"queries": "x"}, "'queries' must be a list of strings"),
-        ({"queries": ["x"], "topk": 0}, "'topk' is 0; it has to be 1 to 100"),
-        ({"queries": ["x"], "topk": True}, "'topk' is True"),
-        ({"queries": ["x"] * 600}, "600 queries; send at most 512"),
+        ([], "queries: must be a list of strings"),
+        ({"queries": "x"}, "queries: must be a list of strings"),
+        ({"queries": ["x"], "topk": 0}, "topk: is 0; it has to be 1 to 100"),
+        ({"queries": ["x"], "topk": True}, "topk: is True"),
+        ({"queries": ["x"] * 600}, "queries: has 600; send at most 512"),
     ],
 )
 def test_bad_bodies_get_one_line(served, body, message) -> None:
