@@ -241,11 +241,13 @@ class FollowUp:
         question: As typed.
         asked_as: The question that is asked instead, or None for the one that was typed.
         note: Why it was not rewritten, in one line, or None.
+        public_note: The note without the message of a service, or None if it has none.
     """
 
     question: str
     asked_as: str | None = None
     note: str | None = None
+    public_note: str | None = None
 
     @property
     def asked(self) -> str:
@@ -293,10 +295,12 @@ class Paragraph:
     Attributes:
         sentences: In order; empty if none was written.
         note: Why none was written, in one line, or None.
+        public_note: The note without the message of a service, or None if it has none.
     """
 
     sentences: tuple[Sentence, ...]
     note: str | None = None
+    public_note: str | None = None
 
     @property
     def text(self) -> str:

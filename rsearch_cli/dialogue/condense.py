@@ -92,8 +92,9 @@ def condense(
     except Unusable as problem:
         return FollowUp(question, note=f"asked as typed: the rewriting is not usable ({problem})")
     except RsearchError as error:
-        reason = flatten(str(error))
-        return FollowUp(question, note=f"asked as typed: rewriting the question failed ({reason})")
+        failed = "asked as typed: rewriting the question failed"
+        note = f"{failed} ({flatten(str(error))})"
+        return FollowUp(question, note=note, public_note=failed)
     return FollowUp(question, asked_as=rewritten)
 
 

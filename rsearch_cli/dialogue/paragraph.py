@@ -72,7 +72,8 @@ def write_paragraph(writer: Writer | None, answer: AgentAnswer, no_writer: str) 
     except Unusable as problem:
         return Paragraph((), f"no paragraph: what was written is not usable ({problem})")
     except RsearchError as error:
-        return Paragraph((), f"no paragraph: writing it failed ({flatten(str(error))})")
+        failed = "no paragraph: writing it failed"
+        return Paragraph((), f"{failed} ({flatten(str(error))})", public_note=failed)
 
 
 def read_paragraph(text: str, citations: Sequence[Citation]) -> tuple[Sentence, ...]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Protocol, TypeVar
 
 from rsearch_cli.errors import OfflineMiss, PolicyError, RecipeValueError, ServiceFailure
 from rsearch_cli.policy.chat_template import Chat
-from rsearch_cli.policy.generation import Context, Policy, Prompt
+from rsearch_cli.policy.generation import Context, Policy, Prompt, Row
 from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.policy.prompts import room_behind
 from rsearch_cli.protocol.results import neutralise
@@ -22,6 +21,7 @@ from rsearch_cli.recipe.trust import is_builtin
 from rsearch_cli.services.cache import make_key
 from rsearch_cli.services.chat_client import OPENAI_URL, ChatClient
 from rsearch_cli.services.completion import LENGTH, Completion
+from rsearch_cli.services.event_loop import is_given_up
 from rsearch_cli.services.outcomes import PermanentFailure, Reply
 from rsearch_cli.services.runtime import WRITER, Services
 
@@ -121,8 +121,6 @@ class PolicyWriter:
         self._policy = policy
         self._recipe = recipe
         self.is_local = isinstance(policy, LocalPolicy)
-        # A server's reply is streamed: then Ctrl-C does not wait for the rest of it.
-        self._on_text = None if self.is_local else _ignore
 
     def clean(self, text: str) -> str:
         """Return outside text on one line, without tags and control tokens."""
@@ -132,10 +130,13 @@ class PolicyWriter:
         """Generate a reply greedily; see `Writer.write`."""
         policy = self._policy
         prompt, most = self._fit(drafts)
-        with policy.without_adapter() if isinstance(policy, LocalPolicy) else nullcontext():
-            (generation,) = policy.generate(
-                [Context(prompt)], _STOPS, [most], on_text=self._on_text
-            )
+        if isinstance(policy, LocalPolicy):
+            row = Row(prompt.token_ids, _STOPS, most, is_cancelled=is_given_up)
+            with policy.without_adapter():
+                (generation,) = policy.generate_rows([row])
+        else:
+            # It is streamed: then Ctrl-C does not wait for the rest of it.
+            (generation,) = policy.generate([Context(prompt)], _STOPS, [most], on_text=_ignore)
         if generation.error is not None:
             raise ServiceFailure(generation.error)
         if generation.stop == "length":

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Collection, Coroutine, Iterable
+from collections.abc import Awaitable, Collection, Coroutine, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, InvalidStateError, wait
-from contextlib import AbstractContextManager, suppress
-from typing import Any, TypeVar
+from contextlib import AbstractContextManager, contextmanager, suppress
+from contextvars import ContextVar
+from typing import Any, Protocol, TypeVar
 
 from rsearch_cli.runs.file_locks import end_waits
 
@@ -33,6 +34,38 @@ _CLEANUP_SECONDS = 2.0
 T = TypeVar("T")
 
 
+class Waiter(Protocol):
+    """Somebody who waits for the results of calls."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether they do not wait any more."""
+        ...
+
+    def depend_on(self, future: Future[Any]) -> None:
+        """Cancel this future when they stop waiting, at once if they have."""
+        ...
+
+
+_waiter: ContextVar[Waiter | None] = ContextVar("waiter", default=None)
+
+
+@contextmanager
+def working_for(waiter: Waiter) -> Iterator[None]:
+    """Cancel the calls that are started inside the block when nobody waits for them."""
+    token = _waiter.set(waiter)
+    try:
+        yield
+    finally:
+        _waiter.reset(token)
+
+
+def is_given_up() -> bool:
+    """Whether nobody waits for what the surrounding `working_for` block does."""
+    waiter = _waiter.get()
+    return waiter is not None and waiter.is_over
+
+
 class StopNow(KeyboardInterrupt):
     """Ctrl-C for the second time: nothing is waited for."""
 
@@ -49,6 +82,8 @@ class EventLoop(AbstractContextManager["EventLoop"]):
     def submit(self, calls: Coroutine[Any, Any, T]) -> Future[T]:
         """Schedule a coroutine on the loop; cancelling the future cancels it."""
         future: Future[T] = Future()
+        if (waiter := _waiter.get()) is not None:
+            waiter.depend_on(future)
         # Known before it starts, unlike with asyncio.run_coroutine_threadsafe: Ctrl-C may come now.
         self._in_flight.add(future)
         future.add_done_callback(self._forget)

@@ -7,10 +7,12 @@ are next.
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
@@ -23,11 +25,11 @@ from rsearch_cli.rollout.answer import AgentAnswer
 from rsearch_cli.rollout.state import PendingSearch, RolloutState, count_fitting
 from rsearch_cli.rollout.turns import halve
 from rsearch_cli.services.budget import billed_to
-from rsearch_cli.serving.job import Job, JobSteps
+from rsearch_cli.services.event_loop import working_for
+from rsearch_cli.serving.job import JOIN_SECONDS, Job, JobSteps
 from rsearch_cli.serving.queue import RequestQueue
 from rsearch_cli.serving.requests import Ticket
 from rsearch_cli.types import FollowUp
-from rsearch_cli.workflows.ask import Agent
 
 IN_FLIGHT = 2
 """Requests in work per row of a batch: some are searched for while as many others generate."""
@@ -35,29 +37,36 @@ IN_FLIGHT = 2
 GATHER_SECONDS = 0.02
 """How long a batch waits for searches if more requests are searched for than are ready."""
 
+FULL_AGAIN = 32
+"""After a shortage of memory, this many batches have half the rows, or fewer."""
+
 # Threads that wait for a server which rewrites questions and writes paragraphs.
 _WRITERS = 8
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 class BatchWorker:
     """Answers requests with a policy on local weights, in a thread of its own.
 
     Args:
-        agent: Its policy is a `LocalPolicy`.
+        steps: Its agent's policy is a `LocalPolicy`.
         queue: Where the requests come from.
         max_batch: Most rows of a batch.
     """
 
-    def __init__(self, agent: Agent, queue: RequestQueue, max_batch: int) -> None:
-        assert isinstance(agent.policy, LocalPolicy)
-        self._agent = agent
-        self._policy = agent.policy
+    def __init__(self, steps: JobSteps, queue: RequestQueue, max_batch: int) -> None:
+        policy = steps.agent.policy
+        assert isinstance(policy, LocalPolicy)
+        self._agent = steps.agent
+        self._policy = policy
         self._queue = queue
         self._max_batch = max_batch
         self._halved_to: int | None = None
-        self._steps = JobSteps(agent)
+        self._since_halved = 0
+        self._steps = steps
         self._jobs: list[Job] = []
         self._caches: list[PrefixCache] = []
         self._writers = ThreadPoolExecutor(_WRITERS, "serving-writer")
@@ -65,9 +74,9 @@ class BatchWorker:
         self._thread.start()
 
     def join(self) -> None:
-        """Wait until the thread has ended; the queue is closed."""
-        self._thread.join()
-        self._writers.shutdown(cancel_futures=True)
+        """Wait until the thread has ended, for some seconds; the queue is closed."""
+        self._thread.join(JOIN_SECONDS)
+        self._writers.shutdown(wait=False, cancel_futures=True)
 
     def _run(self) -> None:
         while not self._queue.closed or self._jobs:
@@ -77,8 +86,11 @@ class BatchWorker:
                 tickets = self._queue.take(self._room)
             try:
                 self._step(tickets)
+            except (CancelledError, asyncio.CancelledError):
+                self._abandon(list(self._jobs))
             except Exception as error:
                 self._fail(list(self._jobs), error)
+            self._limit_caches()
 
     def _step(self, tickets: Sequence[Ticket]) -> None:
         """Take up new requests and those that have waited, and generate those that are ready."""
@@ -131,8 +143,7 @@ class BatchWorker:
         """Let go of cancelled requests, and take up those whose search or writing is done."""
         for job in list(self._jobs):
             if job.ticket.is_over:
-                self._leave(job)
-                self._queue.abandon(job.ticket)
+                self._abandon([job])
             elif job.waits_for is not None and job.waits_for.done():
                 then, job.waits_for, job.then = job.then, None, None
                 with self._isolating(job):
@@ -167,13 +178,14 @@ class BatchWorker:
         except Exception as error:
             self._fail(batch, error)
             return
+        self._grow()
         counters = self._queue.counters
         counters.batches += 1
         counters.rows += len(batch)
         counters.largest_batch = max(counters.largest_batch, len(batch))
-        self._limit_caches()
-        for row, (job, generation) in enumerate(zip(batch, generations, strict=True)):
+        for row, job in enumerate(batch):
             job.cache, job.row = cache, row
+        for job, generation in zip(batch, generations, strict=True):
             if not job.ticket.is_over:
                 with self._isolating(job):
                     self._record(job, generation)
@@ -190,19 +202,32 @@ class BatchWorker:
         return cache
 
     def _limit_caches(self) -> None:
-        """Drop the oldest keys and values beyond those of the requests that may be in work."""
+        """Drop keys and values of finished requests, and the oldest if too many are kept."""
+        used = {job.cache for job in self._jobs}
+        for cache in self._caches:
+            if cache not in used:
+                cache.clear()
         self._caches = [cache for cache in self._caches if cache.size]
         while sum(cache.size for cache in self._caches) > IN_FLIGHT * self._rows:
             self._caches.pop(0).clear()
 
     def _halve(self, batch: Sequence[Job], error: OutOfMemory) -> None:
+        """Generate fewer rows at a time from now on; a single row that does not fit fails."""
         settings = self._agent.recipe.rollout
         while self._caches:
             self._caches.pop().clear()
         try:
-            self._halved_to = halve(len(batch), len(batch), self._halved_to, settings, error)
+            self._halved_to = halve(len(batch), len(batch), None, settings, error)
         except OutOfMemory as final:
             self._fail(batch, final)
+        self._since_halved = 0
+
+    def _grow(self) -> None:
+        """Return to the full size some batches after memory ran out."""
+        self._since_halved += 1
+        if self._halved_to is not None and self._since_halved >= FULL_AGAIN:
+            self._halved_to = None
+            logger.info(f"generating at most {self._max_batch} at a time again")
 
     def _record(self, job: Job, generation: Generation) -> None:
         state, turns = _state(job), self._steps.turns
@@ -233,7 +258,9 @@ class BatchWorker:
 
     def _write(self, job: Job, write: Callable[[], T], then: Callable[[T], None]) -> None:
         """Let the agent's writer write: here if it needs the weights, else in another thread."""
-        with billed_to(job.bill):
+        if job.ticket.is_over:
+            return
+        with billed_to(job.bill), working_for(job.ticket):
             if self._agent.writer_is_local or not self._agent.can_write:
                 then(write())
                 return
@@ -254,11 +281,19 @@ class BatchWorker:
                 self._leave(job)
                 self._queue.fail(job.ticket, error)
 
+    def _abandon(self, batch: Sequence[Job]) -> None:
+        for job in batch:
+            if job in self._jobs:
+                self._leave(job)
+                self._queue.abandon(job.ticket)
+
     @contextmanager
     def _isolating(self, job: Job) -> Iterator[None]:
         """Let an error inside the block end this request only."""
         try:
             yield
+        except (CancelledError, asyncio.CancelledError):
+            self._abandon([job])
         except Exception as error:
             self._fail([job], error)
 

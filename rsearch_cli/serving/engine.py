@@ -8,6 +8,7 @@ from rsearch_cli.policy.endpoint import EndpointPolicy
 from rsearch_cli.rollout.events import OnEvent
 from rsearch_cli.serving.batches import BatchWorker
 from rsearch_cli.serving.connections import ConnectionWorkers
+from rsearch_cli.serving.job import JobSteps
 from rsearch_cli.serving.queue import RequestQueue
 from rsearch_cli.serving.requests import AskRequest, Counters, Ticket
 from rsearch_cli.workflows.ask import Agent
@@ -26,22 +27,32 @@ class ServingEngine:
         max_batch: Most requests that share a batch, or that a server is asked at the same time;
             None takes the recipe's `rollout.micro_batch`, or `policy.endpoint.service.concurrency`.
         max_waiting: Most requests that wait for their turn.
+        explain_all: Whether answers and events may have the messages of services, with their
+            addresses. Otherwise these are logged, and a general sentence takes their place.
 
     Attributes:
         agent: The agent.
     """
 
-    def __init__(self, agent: Agent, max_batch: int | None = None, max_waiting: int = 64) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        max_batch: int | None = None,
+        max_waiting: int = 64,
+        *,
+        explain_all: bool = False,
+    ) -> None:
         self.agent = agent
         self._queue = RequestQueue(max_waiting)
         recipe = agent.recipe
+        steps = JobSteps(agent, explain_all)
         self._workers: BatchWorker | ConnectionWorkers
         if isinstance(agent.policy, EndpointPolicy):
             most = max_batch or recipe.policy.endpoint.service.concurrency
-            self._workers = ConnectionWorkers(agent, self._queue, most)
+            self._workers = ConnectionWorkers(steps, self._queue, most)
         else:
             most = max_batch or recipe.rollout.micro_batch
-            self._workers = BatchWorker(agent, self._queue, most)
+            self._workers = BatchWorker(steps, self._queue, most)
 
     @property
     def waiting(self) -> int:

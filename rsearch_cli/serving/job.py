@@ -6,19 +6,28 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from rsearch_cli.errors import ServiceFailure
 from rsearch_cli.policy.generation import Sampling
 from rsearch_cli.policy.prefix_cache import PrefixCache
 from rsearch_cli.rollout.answer import AgentAnswer
-from rsearch_cli.rollout.events import Asked, EventWriter
+from rsearch_cli.rollout.events import Asked, Event, EventWriter
 from rsearch_cli.rollout.state import RolloutState
 from rsearch_cli.rollout.turns import Turns
 from rsearch_cli.services.budget import Bill
+from rsearch_cli.serving.discretion import (
+    without_details,
+    without_reason,
+    without_search_errors,
+)
 from rsearch_cli.serving.requests import Ticket
 from rsearch_cli.types import FollowUp, Question
 from rsearch_cli.workflows.ask import Agent
+
+JOIN_SECONDS = 5.0
+"""How long the end of a server waits for work that was cancelled."""
 
 # Scores divided by less are no longer finite, and one such row would end its whole batch.
 _LEAST_TEMPERATURE = 1e-3
@@ -62,10 +71,12 @@ class JobSteps:
 
     Args:
         agent: Answers.
+        explain_all: See `ServingEngine`.
     """
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent, explain_all: bool) -> None:
         self.agent = agent
+        self._explains_all = explain_all
         self.turns = Turns(agent.policy, agent.executor, agent.recipe)
 
     def open(self, ticket: Ticket) -> Job:
@@ -82,7 +93,8 @@ class JobSteps:
 
     def condense(self, job: Job) -> FollowUp:
         """Rewrite the question so that it stands alone; may take as long as a generation."""
-        return self.agent.condense(job.ticket.request.history, job.ticket.request.question)
+        asked = self.agent.condense(job.ticket.request.history, job.ticket.request.question)
+        return asked if self._explains_all else without_reason(asked)
 
     def start(self, job: Job, asked: FollowUp) -> RolloutState:
         """Start the rollout of a question.
@@ -93,10 +105,13 @@ class JobSteps:
         ticket = job.ticket
         job.asked = asked
         ticket.tell(Asked(asked.question, asked.asked_as, asked.note))
-        observer = EventWriter(ticket.tell) if ticket.is_followed else None
+        observer = EventWriter(partial(self._tell, ticket)) if ticket.is_followed else None
         question = Question("asked", asked.asked, ())
         job.state = self.turns.start(question, observer, ticket.request.max_tokens)
         return job.state
+
+    def _tell(self, ticket: Ticket, event: Event) -> None:
+        ticket.tell(event if self._explains_all else without_details(event))
 
     def answer(self, job: Job) -> AgentAnswer:
         """Return the answer of a finished rollout.
@@ -110,7 +125,8 @@ class JobSteps:
         trajectory = job.state.finish(self.agent.policy.eos_id)
         if trajectory.error is not None:
             raise ServiceFailure(trajectory.error)
-        return AgentAnswer(trajectory, self.agent.recipe, 0.0, 0.0, follow_up=job.asked)
+        answer = AgentAnswer(trajectory, self.agent.recipe, 0.0, 0.0, follow_up=job.asked)
+        return answer if self._explains_all else without_search_errors(answer)
 
     def needs_paragraph(self, job: Job) -> bool:
         """Whether a long answer is wanted."""
@@ -118,7 +134,10 @@ class JobSteps:
 
     def write_paragraph(self, answer: AgentAnswer) -> AgentAnswer:
         """Add the long answer; may take as long as a generation."""
-        return replace(answer, paragraph=self.agent.write_paragraph(answer))
+        paragraph = self.agent.write_paragraph(answer)
+        return replace(
+            answer, paragraph=paragraph if self._explains_all else without_reason(paragraph)
+        )
 
     def close(self, job: Job, answer: AgentAnswer) -> AgentAnswer:
         """Return the answer with its cost."""

@@ -15,6 +15,7 @@ from rsearch_cli.protocol.characters import flatten
 from rsearch_cli.rollout.events import Event, Finished, PlanWritten, ResultArrived
 from rsearch_cli.services.keys import hide_secrets
 from rsearch_cli.serving.api_errors import as_api_error
+from rsearch_cli.serving.discretion import SEARCH_FAILED, log_failure
 from rsearch_cli.serving.engine import ServingEngine
 from rsearch_cli.serving.mcp_results import (
     ANSWER_SCHEMA,
@@ -231,7 +232,10 @@ class _Tools:
         finally:
             self._searching -= 1
         if result.error is not None:
-            raise ToolError(f"the search failed: {result.error}")
+            if self._explains_all:
+                raise ToolError(f"the search failed: {result.error}")
+            log_failure(f"a search of {source} failed: {result.error}")
+            raise ToolError(SEARCH_FAILED)
         await report(describe_result(result))
         return passages_text(result), bounded(passages_as_json(result))
 

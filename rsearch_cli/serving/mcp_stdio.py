@@ -75,7 +75,7 @@ def serve_stdio(open_agent: Callable[[], Agent], max_waiting: int) -> None:
         claimed_stdio() as streams,
         _Connection(streams) as connection,
         open_agent() as agent,
-        ServingEngine(agent, max_waiting=max_waiting) as engine,
+        ServingEngine(agent, max_waiting=max_waiting, explain_all=True) as engine,
     ):
         logger.info(f"serving {agent.name} over MCP on stdin and stdout")
         connection.opened.set_result(engine)

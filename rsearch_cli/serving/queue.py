@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
@@ -10,7 +9,6 @@ from collections.abc import Callable
 from concurrent.futures import InvalidStateError
 from contextlib import suppress
 
-from rsearch_cli.errors import RsearchError
 from rsearch_cli.rollout.answer import AgentAnswer
 from rsearch_cli.rollout.events import Finished, OnEvent
 from rsearch_cli.serving.requests import (
@@ -21,8 +19,6 @@ from rsearch_cli.serving.requests import (
     ShuttingDown,
     Ticket,
 )
-
-logger = logging.getLogger(__name__)
 
 
 class RequestQueue:
@@ -100,12 +96,10 @@ class RequestQueue:
         self._end(ticket, "answered", lambda: ticket.future.set_result(answer))
 
     def fail(self, ticket: Ticket, error: Exception) -> None:
-        """End a request with an error."""
+        """End a request with an error, which whoever waits for the answer reports."""
         if ticket.is_over:
             self.abandon(ticket)
             return
-        if not isinstance(error, RsearchError):
-            logger.error("a request failed unexpectedly", exc_info=error)
         self._end(ticket, "failed", lambda: ticket.future.set_exception(error))
 
     def abandon(self, ticket: Ticket) -> None:

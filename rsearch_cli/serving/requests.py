@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -15,8 +14,6 @@ from rsearch_cli.rollout.answer import AgentAnswer
 from rsearch_cli.rollout.events import Event, OnEvent
 from rsearch_cli.types import Turn
 from rsearch_cli.workflows.ask import Style
-
-logger = logging.getLogger(__name__)
 
 Outcome = Literal["answered", "failed", "cancelled", "refused"]
 
@@ -69,7 +66,7 @@ class Ticket:
         self._on_cancel = on_cancel
         self._telling = threading.RLock()
         self._over = threading.Event()
-        self._in_flight: Future[Any] | None = None
+        self._in_flight: set[Future[Any]] = set()
 
     @property
     def is_followed(self) -> bool:
@@ -85,13 +82,14 @@ class Ticket:
         """Give the request up: no event follows, and its generation and its searches stop."""
         self._over.set()
         self.future.cancel()
-        if self._in_flight is not None:
-            self._in_flight.cancel()
+        for future in list(self._in_flight):
+            future.cancel()
         self._on_cancel(self)
 
     def depend_on(self, future: Future[Any]) -> None:
         """Cancel this work too when the request is given up."""
-        self._in_flight = future
+        self._in_flight.add(future)
+        future.add_done_callback(self._in_flight.discard)
         if self.is_over:
             future.cancel()
 
@@ -103,7 +101,6 @@ class Ticket:
             try:
                 self._on_event(event)
             except Exception as error:
-                logger.exception("a callback of a request failed")
                 self.failure = error
                 self._over.set()
 

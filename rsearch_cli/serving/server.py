@@ -109,7 +109,7 @@ def serve(agent: Agent, listener: socket.socket, model: str, settings: ServeSett
             f"stopped, and {count(stopper.cut_off, 'request', 'requests')} ended without an "
             "answer; --drain-seconds allows more time"
         )
-    logger.info("stopped; every request was answered")
+    logger.info("stopped; every request has ended")
 
 
 def name_model(recipe: Recipe, name: str) -> str:

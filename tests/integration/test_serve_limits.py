@@ -273,7 +273,7 @@ def test_sigterm_lets_requests_finish() -> None:
         assert served.process.wait(30) == 0
         assert len(texts) == 1 and texts != {""}
         assert 503 in statuses
-        assert "stopped; every request was answered" in served.stderr
+        assert "stopped; every request has ended" in served.stderr
         assert served.process.stdout is not None and served.process.stdout.read() == ""
 
 
@@ -304,7 +304,7 @@ def test_what_is_half_sent_does_not_hold_up_the_end() -> None:
         assert served.stop() == 0
         assert b"503 Service Unavailable" in read_all(connections[0])
         connections[1].close()
-        assert served.stderr.splitlines()[-1] == "stopped; every request was answered"
+        assert served.stderr.splitlines()[-1] == "stopped; every request has ended"
         assert "warning" not in served.stderr
 
 

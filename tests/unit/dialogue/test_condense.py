@@ -125,8 +125,9 @@ def test_words_may_change_their_ending_and_language() -> None:
     "error", [ServiceFailure("no connection"), BudgetExceeded("no connection")]
 )
 def test_a_failure_is_shown_and_the_question_asked_as_typed(error: Exception) -> None:
-    note = "asked as typed: rewriting the question failed (no connection)"
-    assert rewrite(error) == FollowUp(ASKED, note=note)
+    failed = "asked as typed: rewriting the question failed"
+    expected = FollowUp(ASKED, note=f"{failed} (no connection)", public_note=failed)
+    assert rewrite(error) == expected
 
 
 def test_the_first_question_and_a_very_long_one_are_not_sent() -> None:

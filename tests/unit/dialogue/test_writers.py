@@ -1,7 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,10 +17,12 @@ from rsearch_cli.dialogue.writers import (
     strip_thought,
 )
 from rsearch_cli.errors import PolicyError, RecipeValueError
-from rsearch_cli.policy.generation import Context, Generation, Prompt
+from rsearch_cli.policy.generation import Context, Generation, Prompt, Row
 from rsearch_cli.policy.local import LocalPolicy
+from rsearch_cli.policy.prefix_cache import PrefixCache
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.services.event_loop import working_for
 from rsearch_cli.services.runtime import Services, open_services
 
 URL = "http://localhost:9/v1"
@@ -182,3 +186,26 @@ def test_the_policy_writes_without_its_adapter(nano_policy: LocalPolicy) -> None
         with torch.no_grad():
             for weight, before in zip(weights, kept, strict=True):
                 weight.copy_(before)
+
+
+def test_local_weights_stop_writing_when_nobody_waits(
+    nano_policy: LocalPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Gone:
+        is_over = True
+
+        def depend_on(self, future: Future[Any]) -> None:
+            """Nothing is sent."""
+
+    written: list[Generation] = []
+    generate = nano_policy.generate_rows
+
+    def spy(rows: Sequence[Row], cache: PrefixCache | None = None) -> list[Generation]:
+        written.extend(generate(rows, cache))
+        return written[-1:]
+
+    monkeypatch.setattr(nano_policy, "generate_rows", spy)
+    writer = PolicyWriter(nano_policy, load())
+    with working_for(Gone()), pytest.raises(Unusable):
+        writer.write([make_chat("Write.", [], "Who founded Vosbe Press?")], str)
+    assert len(written[0].token_ids) == 1

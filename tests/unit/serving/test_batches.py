@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import time
 from concurrent.futures import CancelledError, Future
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from rsearch_cli.errors import OutOfMemory
 from rsearch_cli.policy.prefix_cache import PrefixCache
 from rsearch_cli.rollout.events import Asked, PlanWritten
+from rsearch_cli.serving import batches
 from rsearch_cli.serving.engine import ServingEngine
 from rsearch_cli.serving.requests import AskRequest
 from rsearch_cli.types import FollowUp, Paragraph, Sentence, Turn
@@ -39,6 +42,13 @@ def watched(agent, monkeypatch):
     watched = Watched(agent.policy)
     monkeypatch.setattr(agent.policy, "generate_rows", watched)
     return watched
+
+
+def wait_until(condition, seconds=10):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    return condition()
 
 
 def submit_while_held(engine, watched, requests):
@@ -119,20 +129,33 @@ def test_odd_settings_of_one_request_do_no_harm_to_others(agent, watched, questi
     assert answers[3].tokens == 1
 
 
-def test_out_of_memory_halves_the_batch_once(agent, watched, questions, caplog):
-    watched.errors, watched.least_rows = [OutOfMemory("2 GB")], 6
+def test_out_of_memory_halves_the_batch_until_it_fits_and_for_a_while(
+    agent, watched, questions, caplog, monkeypatch
+):
+    monkeypatch.setattr(batches, "FULL_AGAIN", 3)
+    watched.errors, watched.least_rows = [OutOfMemory("2 GB"), OutOfMemory("2 GB")], 3
     with ServingEngine(agent, max_batch=8) as engine:
         requests = [AskRequest(question) for question in questions[:7]]
         answers = submit_while_held(engine, watched, requests)
         assert all(answer.answer for answer in answers)
         sizes = [len(rows) for rows in watched.batches]
-        assert sizes.count(6) == 1
-        assert max(sizes[sizes.index(6) + 1 :]) <= 3
-        assert "out of memory while generating" in caplog.text
+        after = sizes[sizes.index(6) + 1 :]
+        assert after[0] == 3 and max(after[1:4]) <= 2
+        assert "out of memory while generating 6" in caplog.text
+        watched.batches.clear()
+        submit_while_held(engine, watched, requests)
+        assert max(len(rows) for rows in watched.batches) > 3
         watched.errors, watched.least_rows = [OutOfMemory("2 GB")], 1
-        again = engine.submit(requests[0])
-        assert isinstance(again.future.exception(60), OutOfMemory)
+        single = engine.submit(requests[0])
+        assert isinstance(single.future.exception(60), OutOfMemory)
         assert engine.submit(requests[0]).future.result(60).answer
+
+
+def test_an_idle_engine_keeps_no_keys(agent, questions):
+    with ServingEngine(agent, max_batch=4) as engine:
+        for ticket in [engine.submit(AskRequest(question)) for question in questions[:5]]:
+            assert ticket.future.result(60).answer
+        assert wait_until(lambda: not engine._workers._caches)
 
 
 def test_a_bug_in_a_batch_ends_that_batch_only(agent, watched, questions, caplog):
@@ -144,7 +167,7 @@ def test_a_bug_in_a_batch_ends_that_batch_only(agent, watched, questions, caplog
         assert last.future.result(60).answer
         assert engine.drain(30) and engine.counters.requests["failed"] == 4
         assert engine.counters.requests["answered"] == 2
-        assert "a request failed unexpectedly" in caplog.text
+        assert not caplog.records, "whoever waits for the answer reports the error"
 
 
 def test_a_cancelled_row_leaves_the_others_of_its_batch_alone(agent, questions):
@@ -231,3 +254,60 @@ def test_keys_that_cannot_be_joined_are_computed_again(agent, watched, questions
     with ServingEngine(agent, max_batch=8) as engine:
         requests = [AskRequest(question) for question in questions[:5]]
         assert all(answer.answer for answer in submit_while_held(engine, watched, requests))
+
+
+FOLLOW_UP = AskRequest("And where?", (Turn("Who?", "Nobody"),))
+
+
+def test_nothing_is_rewritten_for_those_who_have_left(agent, watched, questions, monkeypatch):
+    rewritten = []
+
+    def condense(history, question):
+        rewritten.append(question)
+        tickets[-1].cancel()
+        return FollowUp(question)
+
+    monkeypatch.setattr(agent, "condense", condense)
+    monkeypatch.setattr(type(agent), "writer_is_local", True)
+    with ServingEngine(agent, max_batch=4) as engine:
+        with engine._queue.changed:  # both are taken together
+            tickets = [engine.submit(FOLLOW_UP), engine.submit(FOLLOW_UP)]
+        assert tickets[0].future.result(60).question == "And where?"
+        assert engine.drain(20) and len(rewritten) == 1
+
+
+def test_a_cancelled_call_ends_its_request_only(agent, questions, monkeypatch):
+    def condense(history, question):
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(agent, "condense", condense)
+    monkeypatch.setattr(type(agent), "writer_is_local", True)
+    with ServingEngine(agent) as engine:
+        with pytest.raises(CancelledError):
+            engine.submit(FOLLOW_UP).future.result(20)
+        assert engine.submit(AskRequest(questions[0])).future.result(60).answer
+        assert engine.counters.requests["cancelled"] == 1
+
+
+@pytest.mark.parametrize("end", ["cancel", "close"])
+def test_giving_up_cancels_what_a_server_is_asked_to_write(agent, monkeypatch, end):
+    began, ended = threading.Event(), threading.Event()
+
+    async def call():
+        began.set()
+        await asyncio.sleep(60)
+
+    def condense(history, question):
+        try:
+            agent.executor._services.loop.run(call())
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(agent, "condense", condense)
+    monkeypatch.setattr(type(agent), "writer_is_local", False)
+    monkeypatch.setattr(type(agent), "can_write", True)
+    with ServingEngine(agent) as engine:
+        ticket = engine.submit(FOLLOW_UP)
+        assert began.wait(20)
+        ticket.cancel() if end == "cancel" else engine.close()
+        assert ended.wait(5)

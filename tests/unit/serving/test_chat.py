@@ -15,10 +15,12 @@ from rsearch_cli.errors import (
     QuestionTooLong,
     ServiceFailure,
 )
+from rsearch_cli.rollout.events import Asked
 from rsearch_cli.serving import chat, request_body
 from rsearch_cli.serving.api_errors import ApiError, as_api_error
 from rsearch_cli.serving.chat import read_body
 from rsearch_cli.serving.request_body import ClientGone
+from rsearch_cli.serving.requests import AskRequest, Ticket
 from rsearch_cli.serving.settings import MAX_BODY_BYTES
 
 JSON = (b"content-type", b"application/json; charset=utf-8")
@@ -114,3 +116,17 @@ def test_keys_are_in_no_log(
     monkeypatch.setenv("RSEARCH_API_KEY", "a-key-of-some-length")
     as_api_error(ServiceFailure("refused: a-key-of-some-length"))
     assert "refused: ***" in caplog.text
+
+
+def test_a_bug_is_one_line_in_the_log_and_its_traceback_is_for_debugging(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ticket = Ticket(AskRequest("?"), lambda event: 1 / 0, lambda ticket: None)
+    with caplog.at_level("DEBUG"):
+        ticket.tell(Asked("?"))
+        assert ticket.failure
+        as_api_error(ticket.failure)
+    shown = [record for record in caplog.records if record.levelname != "DEBUG"]
+    assert len(shown) == 1 and shown[0].exc_info is None
+    assert "division by zero" in shown[0].getMessage()
+    assert caplog.records[-1].exc_info

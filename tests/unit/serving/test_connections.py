@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from concurrent.futures import CancelledError
@@ -99,6 +100,32 @@ def test_who_gives_up_frees_the_place_at_once(agent, server):
         assert engine.counters.requests["cancelled"] == 1
 
 
+def test_who_gives_up_during_a_rewriting_frees_the_place_at_once(agent, server):
+    server._latency = 30.0
+    with ServingEngine(agent, max_batch=1) as engine:
+        before = len(server.requests)
+        slow = engine.submit(AskRequest("And of city 4?", (Turn("What is city 3?", "Nr 51"),)))
+        while len(server.requests) == before:
+            time.sleep(0.01)
+        server._latency = 0.0
+        started = time.monotonic()
+        slow.cancel()
+        assert engine.submit(ask(3)).future.result(20).answer == "Nr 51"
+        assert time.monotonic() - started < 10
+        assert engine.counters.requests["cancelled"] == 1
+
+
+def test_a_cancelled_call_does_not_end_the_thread(agent, server, monkeypatch):
+    def condense(history, question):
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(agent, "condense", condense)
+    with ServingEngine(agent, max_batch=1) as engine:
+        with pytest.raises(CancelledError):
+            engine.submit(AskRequest("And 4?", (Turn("3?", "51"),))).future.result(20)
+        assert engine.submit(ask(3)).future.result(20).answer == "Nr 51"
+
+
 def test_a_follow_up_is_asked_as_what_the_writer_makes_of_it(engine, server):
     told, there = [], threading.Event()
 
@@ -108,7 +135,7 @@ def test_a_follow_up_is_asked_as_what_the_writer_makes_of_it(engine, server):
             there.set()
 
     def rewrite(body):
-        if "Rewrite" in body["messages"][-1]["content"]:
+        if body["messages"][-1]["content"].endswith("Rewritten question:"):
             return "What is the number of city 4?"
         return write_as_agent(body)
 

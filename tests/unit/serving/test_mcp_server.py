@@ -118,7 +118,7 @@ def test_wrong_arguments_are_one_line(engine, name, arguments, message):
     assert message in content.text and "\n" not in content.text and "\x1b" not in content.text
 
 
-def test_a_failed_search_is_an_error(engine, monkeypatch):
+def test_a_failed_search_is_an_error_and_its_reason_is_for_the_log(engine, monkeypatch, caplog):
     def submit(plans):
         future: Future[Any] = Future()
         result = NodeResult(plans[0].nodes[0], error="General: no\nreply after 3 attempts")
@@ -126,8 +126,12 @@ def test_a_failed_search_is_an_error(engine, monkeypatch):
         return future
 
     monkeypatch.setattr(engine.agent.executor, "submit", submit)
-    result, _ = call(engine, "search", query="a", source="General")
+    arguments = {"query": "a", "source": "General"}
+    result = with_client(engine, lambda client: client.call_tool("search", arguments))
     assert result.is_error
+    assert result.content[0].text == "the search failed; the server's log says why"
+    assert caplog.text.count("no\nreply after 3 attempts") == 1
+    result = with_client(engine, lambda c: c.call_tool("search", arguments), explain_all=True)
     assert result.content[0].text == "the search failed: General: no reply after 3 attempts"
 
 
