@@ -60,7 +60,7 @@ def test_a_full_queue_refuses(agent, questions):
         first = engine.submit(AskRequest(questions[0]), held)
         assert held.began.wait(20)
         others = [engine.submit(AskRequest(q)) for q in questions[1:3]]
-        with pytest.raises(QueueFull, match="2 requests wait"):
+        with pytest.raises(QueueFull, match="2 requests are already waiting, which is the limit"):
             engine.submit(AskRequest(questions[3]))
         assert (engine.waiting, engine.running) == (2, 1)
         others[0].cancel()
