@@ -39,12 +39,14 @@ def run(command: list[str], **environment: str) -> str:
     return done.stdout
 
 
+@pytest.mark.stack
 @pytest.mark.parametrize("program", blocks("python", "openai"), ids=["whole", "streamed"])
 def test_programs(program: str, served_agent: ServedAgent) -> None:
     printed = run([sys.executable, "-c", program.replace(ADDRESS, served_agent.url)])
     assert "founded by" in printed or "finished" in printed
 
 
+@pytest.mark.stack
 def test_curl(served_agent: ServedAgent) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
@@ -53,6 +55,7 @@ def test_curl(served_agent: ServedAgent) -> None:
     assert json.loads(run(["bash", "-c", line]))["rsearch"]["answer"]
 
 
+@pytest.mark.stack
 def test_llm(served_agent: ServedAgent, tmp_path: Path) -> None:
     (entry,) = blocks("yaml", "model_id")
     (line,) = blocks("bash", "llm")
@@ -81,6 +84,7 @@ def test_every_error_code_is_listed() -> None:
     assert [code for code in sorted(codes) if f"`{code}`" not in TEXT] == []
 
 
+@pytest.mark.stack
 def test_every_metric_is_listed(served_agent: ServedAgent) -> None:
     lines = served_agent.text("/metrics").splitlines()
     names = {line.split()[2] for line in lines if line.startswith("# TYPE")}
@@ -88,6 +92,7 @@ def test_every_metric_is_listed(served_agent: ServedAgent) -> None:
     assert [name for name in sorted(names) if name not in TEXT] == []
 
 
+@pytest.mark.stack
 def test_the_page_is_served(served_agent: ServedAgent) -> None:
     assert (WEB_FOLDER / "index.html").is_file()
     assert "<html" in served_agent.text("/")

@@ -53,6 +53,7 @@ def test_a_saved_session_comes_back_whole(make_answer, tmp_path):
     assert second.answer.answer is None
 
 
+@pytest.mark.stack
 def test_the_answer_of_the_nano_model_is_shown_as_it_was(quickstart, tmp_path, capsys):
     import rsearch_cli
 

@@ -25,7 +25,7 @@ def in_a_new_process() -> Iterator[None]:
 def test_warnings_of_other_libraries_are_no_banner(capsys):
     with in_a_new_process():
         logging.getLogger("rsearch_cli.policy").info("loading builtin:nano")
-        logging.getLogger("torchao").warning("Skipping import of cpp extensions")
+        logging.getLogger("somelibrary").warning("Skipping import of cpp extensions")
         logging.warning("which calls basicConfig")
     assert capsys.readouterr().err == "loading builtin:nano\n"
 
@@ -42,11 +42,11 @@ def test_errors_of_other_libraries_are_one_line(capsys):
 def test_debugging_shows_all_of_it(capsys):
     with in_a_new_process():
         show_debug_log()
-        logging.getLogger("torchao").warning("Skipping import of cpp extensions")
+        logging.getLogger("somelibrary").warning("Skipping import of cpp extensions")
         try:
             raise ValueError("no reply")
         except ValueError:
             logging.getLogger("asyncio").exception("a task failed")
     shown = capsys.readouterr().err
-    assert "libraries: torchao: Skipping import of cpp extensions\n" in shown
+    assert "libraries: somelibrary: Skipping import of cpp extensions\n" in shown
     assert "ValueError: no reply" in shown
