@@ -21,7 +21,8 @@ from rsearch_cli.serving.request_body import ClientGone
 
 logger = logging.getLogger(__name__)
 
-_CLOSING_SECONDS = 2
+CLOSING_SECONDS = 2
+"""How long connections may take to close at the end of a server, when its answers are written."""
 
 
 def run_server(app: App, listener: socket.socket, on_ready: Callable[[], None]) -> None:
@@ -36,23 +37,34 @@ def run_server(app: App, listener: socket.socket, on_ready: Callable[[], None]) 
 
     # Signals only end the server: uvicorn itself would raise them again afterwards.
     server_class = type("Server", (uvicorn.Server,), {"handle_exit": _stop})
-    config = uvicorn.Config(
-        app,
-        interface="asgi3",
-        http="h11",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=_CLOSING_SECONDS,
-    )
+    config = make_config(app, interface="asgi3", lifespan="off")
     with listener:
         listener.listen()
         on_ready()
         logger.info("press Ctrl-C to stop")
         server_class(config).run(sockets=[listener])
+
+
+def make_config(app: App, **options: Any) -> Any:
+    """Return the configuration of uvicorn that all servers share; messages are ours, not its own.
+
+    Args:
+        app: An ASGI app.
+        **options: Further arguments of `uvicorn.Config`.
+    """
+    import uvicorn
+
+    return uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=CLOSING_SECONDS,
+        **options,
+    )
 
 
 async def guarded(

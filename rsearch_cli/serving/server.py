@@ -25,6 +25,7 @@ from rsearch_cli.services.keys import find_flaw
 from rsearch_cli.serving.app import build_app
 from rsearch_cli.serving.engine import ServingEngine
 from rsearch_cli.serving.guard import Guard, is_loopback
+from rsearch_cli.serving.local_server import make_config
 from rsearch_cli.serving.settings import KEY_VARIABLE, LEAST_KEY_CHARS, ServeSettings
 from rsearch_cli.workflows.ask import Agent
 
@@ -35,8 +36,6 @@ _BACKLOG = 512
 _CONNECTIONS = 800
 # Longer than proxies keep an idle connection, so that none is closed as they use it.
 _KEEP_ALIVE_SECONDS = 75
-# Responses are written by then; what is left are idle connections.
-_CLOSING_SECONDS = 2
 _HANG_UP = getattr(signal, "SIGHUP", None)  # Windows has none
 _STOPPED: dict[int | None, type[RsearchError]] = {
     signal.SIGINT: Interrupted,
@@ -198,18 +197,11 @@ def _run(guard: Guard, listener: socket.socket, stopper: _Stopper, settings: Ser
         def handle_exit(self, sig: int, frame: Any) -> None:
             stopper.receive(sig)
 
-    config = uvicorn.Config(
+    config = make_config(
         guard,
-        http="h11",
-        ws="none",
         lifespan="on",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
         limit_concurrency=max(_CONNECTIONS, 2 * settings.max_waiting),
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=_CLOSING_SECONDS,
     )
     server = Server(config)
 
