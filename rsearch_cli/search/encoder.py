@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-INSTALL = "pip install 'rsearch-cli[dense]'"
+INSTALL = "pip install -c constraints.txt '.[dense]'"
 
 _PROBE = "Which river flows through the capital of the country?"
 _SAME = 0.999  # cosine of one text in one encoder on two machines, with room for rounding
