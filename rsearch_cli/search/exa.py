@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from rsearch_cli.protocol.characters import flatten, shorten
 from rsearch_cli.recipe.base import BaseConfig
 from rsearch_cli.recipe.schema import SourceConfig
 from rsearch_cli.search.exa_client import API_URL, KEY_VARIABLE, ExaClient
 from rsearch_cli.search.sources import DAYS_KEPT, Found, SearchRequest, SearchSource, read_options
+from rsearch_cli.search.web_pages import tidy
 from rsearch_cli.services.keys import read_key
 from rsearch_cli.types import Passage
 
@@ -33,9 +32,6 @@ CATEGORIES: Mapping[str, Category] = {"News": "news", "Academy": "publication"}
 """Exa's category by source name; all other names search the whole web."""
 
 NEWS_DAYS_KEPT = 1.0
-
-TITLE_CHARS = 300
-"""Longest title of a passage, in characters."""
 
 
 class ExaOptions(BaseConfig):
@@ -145,15 +141,6 @@ def open_exa(
     options = {name: read_options(ExaOptions, name, config) for name, config in configs.items()}
     exa = ExaClient(read_key(KEY_VARIABLE), os.environ.get("EXA_BASE_URL") or API_URL)
     return {name: ExaSource(name, options[name], exa) for name in configs}
-
-
-def tidy(page: Passage, most: int) -> Passage:
-    """Return a page as one line of title and one of text, of at most `most` characters."""
-    text = flatten(page.text)
-    # Exa cuts within words: a text of the requested length is not complete.
-    limit = min(most, len(text) - 1) if text and len(page.text) >= most else most
-    title = shorten(flatten(page.title), TITLE_CHARS)
-    return replace(page, title=title, text=shorten(text, limit))
 
 
 def _is_day(text: str) -> bool:

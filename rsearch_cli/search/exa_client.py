@@ -6,7 +6,6 @@ No message, log line or cache key contains the API key.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,9 +14,10 @@ from pydantic import SecretStr
 
 from rsearch_cli.compat.exa import silence_warnings, with_http_client
 from rsearch_cli.errors import AccessDenied, SourceError
-from rsearch_cli.protocol.characters import INVISIBLE, flatten, shorten
+from rsearch_cli.protocol.characters import flatten, shorten
 from rsearch_cli.recipe.addresses import hide_login, is_http
 from rsearch_cli.search.sources import Found
+from rsearch_cli.search.web_pages import is_citable
 from rsearch_cli.services.http import check_proxies, open_client, read_retry_after
 from rsearch_cli.services.keys import check_key, hide_secrets
 from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
@@ -49,8 +49,6 @@ _REFUSALS = {
     403: "the key is not allowed to do this",
 }
 _MAY_PASS = (408, 429)
-# Longer addresses can be used neither in browsers nor in citations.
-_ADDRESS = re.compile(r"https?://[^\s/?#]\S{0,1999}")
 
 
 class ExaClient:
@@ -128,7 +126,7 @@ class ExaClient:
             pages = [_read_page(result) for result in response.results[:num_results]]
             charge = response.cost_dollars.total if response.cost_dollars else None
             self._report(response.warnings or [])
-            return Found([page for page in pages if _is_citable(page.id)], charge)
+            return Found([page for page in pages if is_citable(page.id)], charge)
         except httpx.HTTPError as error:
             words = self._quote(str(error) or type(error).__name__)
             never_sent = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
@@ -219,11 +217,6 @@ def _read_page(result: Any) -> Passage:
     if not all(isinstance(text, str) for text in texts) or not is_finite(score):
         raise TypeError("not one of Exa's results")
     return Passage(*texts, score=float(score))
-
-
-def _is_citable(url: str) -> bool:
-    """Whether this is a web address of characters that can be stored and shown."""
-    return _ADDRESS.fullmatch(url) is not None and INVISIBLE.search(url) is None
 
 
 def _read_error(response: httpx.Response) -> str | None:

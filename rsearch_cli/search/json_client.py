@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from rsearch_cli.errors import AccessDenied
@@ -30,6 +30,9 @@ class JsonClient:
         keys_url: Where to get a key, for messages.
         headers: Sent with every request.
         timeout: Seconds.
+        remedies: What to do about an HTTP status; appended to the message of its failure.
+        on_answer: Called with the JSON and the headers of every answer with a good status; raises
+            the failure that the JSON stands for, if it does.
 
     Attributes:
         url: The address, without credentials.
@@ -44,6 +47,8 @@ class JsonClient:
         keys_url: str = "",
         headers: Mapping[str, str] | None = None,
         timeout: float = 30.0,
+        remedies: Mapping[int, str] | None = None,
+        on_answer: Callable[[Any, Mapping[str, str]], None] | None = None,
     ) -> None:
         self.url = hide_login(url.rstrip("/"))
         self._service = service
@@ -52,6 +57,8 @@ class JsonClient:
         self._keys_url = keys_url
         self._headers = dict(headers or {})
         self._timeout = timeout
+        self._remedies = dict(remedies or {})
+        self._on_answer = on_answer
         self._client: httpx.AsyncClient | None = None
 
     @property
@@ -107,8 +114,7 @@ class JsonClient:
             response = await self._client.request(
                 method, self._full_url + path, params=params, json=body, headers=headers
             )
-            if response.is_success:
-                return response.json()
+            answer = response.json() if response.is_success else None
         except httpx.HTTPError as error:
             words = self._quote(str(error) or type(error).__name__)
             free = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
@@ -118,7 +124,11 @@ class JsonClient:
         except (ValueError, RecursionError):
             failure = self.malformed()
         else:
-            self._refuse(response)
+            if not response.is_success:
+                self._refuse(response)
+            if self._on_answer is not None:
+                self._on_answer(answer, response.headers)
+            return answer
         # Not raised above: the chained error would keep the whole answer in memory.
         raise failure
 
@@ -137,6 +147,8 @@ class JsonClient:
         status = response.status_code
         words = self._quote(_read_error(response) or response.reason_phrase or "no reason given")
         said = f"{self._service} at {self.url} answered {status} ({words})"
+        if status in self._remedies:
+            said += f"; {self._remedies[status]}"
         if status in _REFUSALS and self._key_variable:
             raise AccessDenied(f"{said}; check {self._key_variable}, see {self._keys_url}")
         if status in _MAY_PASS or status >= 500:

@@ -1,7 +1,8 @@
-"""HTTP clients with bounded answers, the retry-after header, and a check of the proxy settings."""
+"""HTTP clients with bounded answers, their User-Agent, the retry-after header, proxy settings."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -21,7 +22,31 @@ ANSWER_BYTES = 8 * 2**20
 STREAM_BYTES = 64 * 2**20
 """Most bytes of a stream of events, which wraps every token of a reply in hundreds of bytes."""
 
+CONTACT_VARIABLE = "RSEARCH_CONTACT"
+"""Environment variable with an e-mail address or a URL under which the user can be reached."""
+
 _PLAIN = {"Accept-Encoding": "identity"}
+
+
+def user_agent() -> str:
+    """Return the User-Agent of requests to sites that ask clients to identify themselves.
+
+    Its form is that of Wikimedia's policy, with the contact in `CONTACT_VARIABLE`.
+
+    Raises:
+        SourceError: The contact cannot be part of a header.
+    """
+    import httpx
+
+    from rsearch_cli import __version__
+
+    contact = os.environ.get(CONTACT_VARIABLE, "").strip()
+    if not (contact.isascii() and contact.isprintable()) or set(contact) & set("()"):
+        raise SourceError(
+            f"{CONTACT_VARIABLE} must be an e-mail address or a URL of plain ASCII without "
+            f"brackets, got {contact!r}"
+        )
+    return f"rsearch/{__version__} ({contact or 'no contact given'}) httpx/{httpx.__version__}"
 
 
 def open_client(

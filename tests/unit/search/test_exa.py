@@ -6,10 +6,11 @@ import pytest
 
 from rsearch_cli.errors import AccessDenied, RecipeKeyError, RecipeValueError, SourceError
 from rsearch_cli.recipe.schema import SearchConfig, SourceConfig
-from rsearch_cli.search.exa import ExaOptions, ExaSource, tidy
+from rsearch_cli.search.exa import ExaOptions, ExaSource
 from rsearch_cli.search.exa import open_exa as open_kind
 from rsearch_cli.search.exa_client import API_URL, ExaClient
 from rsearch_cli.search.sources import open_sources, read_options
+from rsearch_cli.search.web_pages import tidy
 from rsearch_cli.types import Passage
 
 KEY = "a-key-that-must-stay-hidden"

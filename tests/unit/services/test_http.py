@@ -5,7 +5,9 @@ from email.utils import format_datetime
 
 import pytest
 
-from rsearch_cli.services.http import read_retry_after
+from rsearch_cli import __version__
+from rsearch_cli.errors import SourceError
+from rsearch_cli.services.http import CONTACT_VARIABLE, read_retry_after, user_agent
 
 
 @pytest.mark.parametrize(
@@ -36,3 +38,19 @@ def test_a_date_to_come_is_waited_for() -> None:
     seconds = read_retry_after({"retry-after": later})
     assert seconds is not None
     assert 0 < seconds <= 90
+
+
+def test_the_user_agent_names_the_version_and_whom_to_contact(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(CONTACT_VARIABLE, raising=False)
+    assert user_agent().startswith(f"rsearch/{__version__} (no contact given) httpx/")
+    monkeypatch.setenv(CONTACT_VARIABLE, " me@example.org ")
+    assert user_agent().startswith(f"rsearch/{__version__} (me@example.org) httpx/")
+
+
+@pytest.mark.parametrize("contact", ["a\nX-Evil: 1", "me) Mozilla/5.0 (", "m\u00e9@example.org"])
+def test_a_contact_cannot_change_the_header(contact: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CONTACT_VARIABLE, contact)
+    with pytest.raises(SourceError, match=CONTACT_VARIABLE):
+        user_agent()
