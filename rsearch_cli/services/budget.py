@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rsearch_cli.errors import BudgetExceeded, RunFolderOccupied
@@ -69,7 +69,7 @@ class Hold:
     budget: Budget
     service: str
     usd: float
-    bill: Bill | None = field(default_factory=_bill.get)
+    bill: Bill | None
 
     def settle(self, charge: object) -> float:
         """Book the cost of an answered call; what was reserved above it is released.
@@ -95,6 +95,20 @@ class Hold:
         """Book that the call certainly cost nothing."""
         return self.budget.end(self, 0.0)
 
+    def withdraw(self) -> None:
+        """Take the reservation back: the call was not sent."""
+        self.budget.end(self, 0.0, sent=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A call that waits for its reservation."""
+
+    service: str
+    usd: float
+    bill: Bill | None
+    granted: asyncio.Future[Hold]
+
 
 class Budget(AbstractContextManager["Budget"]):
     """The spending of a run, shared by threads, and by processes with the same run folder.
@@ -102,7 +116,7 @@ class Budget(AbstractContextManager["Budget"]):
     A service may charge more than the recipe says. From then on twice the highest excess is added
     to every call whose charge is not known: one to be sent, one in flight, and one lost by a
     time-out or a kill. So the price may rise once more by as much. For calls that are in flight
-    while a price rises for the first time, see `try_reserve`.
+    while a price rises for the first time, see `wait_and_reserve`.
 
     Args:
         run_folder: Where the state is kept; None keeps it in memory. Nothing is read yet.
@@ -117,7 +131,8 @@ class Budget(AbstractContextManager["Budget"]):
         self._in_flight: set[Hold] = set()
         self._priced: set[str] = set()
         self._reported: set[tuple[str, str]] = set()
-        self._settled = asyncio.Event()
+        self._waiting: list[_Request] = []
+        self._granting = False
 
     def reserve(self, service: str, usd: float) -> Hold:
         """Reserve the cost of one attempt, and count it.
@@ -131,18 +146,19 @@ class Budget(AbstractContextManager["Budget"]):
             RunFolderError: The state cannot be read or written.
         """
         with self._lock:
-            with self._state_for(service, usd):
-                hold = self._hold(service, usd)
+            with self._state_for(self._cost(service, usd)):
+                hold = self._hold(service, usd, _bill.get())
             self._in_flight.add(hold)
             return hold
 
-    def try_reserve(self, service: str, usd: float) -> Hold | None:
-        """Reserve the cost of one attempt, or return None while it has to wait for others.
+    async def wait_and_reserve(self, service: str, usd: float) -> Hold:
+        """Reserve the cost of one attempt as soon as one more call may be in flight, and count it.
 
-        It has to wait while the limit could be exceeded if every call in flight, this one included,
-        cost `EXPOSURE` times its reservation; and while `UNPRICED_CALLS` are in flight to a service
-        that has not yet reported what a call costs. So a run has fewer and fewer calls in flight as
-        it approaches its limit. Try again after `wait_for_settlement`.
+        A call has to wait while the limit could be exceeded if every call in flight, itself
+        included, cost `EXPOSURE` times its reservation; and while `UNPRICED_CALLS` are in flight to
+        a service that has not yet reported what a call costs. So a run has fewer and fewer calls in
+        flight as it approaches its limit. Calls that ask in the same turn of the event loop share
+        one write.
 
         Args:
             service: The service to call.
@@ -152,18 +168,17 @@ class Budget(AbstractContextManager["Budget"]):
             BudgetExceeded: It could exceed the limit, and nothing is in flight in this process.
             RunFolderError: The state cannot be read or written.
         """
-        limited = self.max_usd is not None
+        granted = asyncio.get_running_loop().create_future()
         with self._lock:
-            with self._fresh_state() if limited else self._state_for(service, usd):
-                if limited and self._in_flight and self._must_wait(service, usd):
-                    return None
-                hold = self._hold(service, usd)
-            self._in_flight.add(hold)
-            return hold
-
-    async def wait_for_settlement(self) -> None:
-        """Wait until the next call of this process has ended."""
-        await self._settled.wait()
+            self._waiting.append(_Request(service, usd, _bill.get(), granted))
+            self._grant_soon()
+        try:
+            hold: Hold = await granted
+        except asyncio.CancelledError:
+            if granted.done() and not granted.cancelled() and granted.exception() is None:
+                granted.result().withdraw()
+            raise
+        return hold
 
     def settle(self, hold: Hold, charge: object) -> float:
         """Book what a call cost; see `Hold.settle`."""
@@ -187,7 +202,7 @@ class Budget(AbstractContextManager["Budget"]):
             )
         return counted
 
-    def end(self, hold: Hold, usd: float | None) -> float:
+    def end(self, hold: Hold, usd: float | None, *, sent: bool = True) -> float:
         """Book that a call has ended, and what it cost; None if that is not known.
 
         While others are in flight, a cost within the reservation is stored with the next one, or
@@ -196,13 +211,13 @@ class Budget(AbstractContextManager["Budget"]):
         service, expected = hold.service, hold.usd
         with self._lock:
             self._in_flight.discard(hold)
-            self._settled.set()
-            self._settled = asyncio.Event()
+            self._grant_soon()
             counted = self._cost(service, expected) if usd is None else usd
             if hold.bill is not None:
                 hold.bill.usd += counted
             if usd is not None:
-                self._unstored.add(service, ServiceSpend(usd=usd - expected), unsettled=-1)
+                change = ServiceSpend(usd=usd - expected, calls=0 if sent else -1)
+                self._unstored.add(service, change, unsettled=-1)
             exceeded = usd is not None and usd > expected
             if exceeded or (not self._in_flight and self._unstored.changes_spending):
                 self._store()
@@ -255,11 +270,52 @@ class Budget(AbstractContextManager["Budget"]):
         """What to reserve for a call that should cost at most `usd`."""
         return usd + SURCHARGE * self._excess(service)
 
-    def _hold(self, service: str, usd: float) -> Hold:
+    def _grant_soon(self) -> None:
+        """Let the calls that wait be looked at in the next turn of their event loop."""
+        self._waiting = [request for request in self._waiting if not request.granted.done()]
+        if self._waiting and not self._granting:
+            self._granting = True
+            self._waiting[0].granted.get_loop().call_soon_threadsafe(self._grant)
+
+    def _grant(self) -> None:
+        """Reserve what the calls that wait cost, as far as they need not wait any longer."""
+        outcomes: list[tuple[_Request, Hold | Exception | None]] = []
+        with self._lock:
+            self._granting = False
+            requests = [request for request in self._waiting if not request.granted.done()]
+            self._waiting = []
+            costs = [self._cost(request.service, request.usd) for request in requests]
+            try:
+                with self._state_for(sum(costs), checked=self.max_usd is not None):
+                    for request in requests:
+                        outcomes.append((request, self._try_to_hold(request)))
+            except Exception as error:  # whatever it is, nobody may wait forever
+                self._in_flight -= {hold for _, hold in outcomes if isinstance(hold, Hold)}
+                outcomes = [(request, error) for request in requests]
+            self._waiting += [request for request, outcome in outcomes if outcome is None]
+        for request, outcome in outcomes:
+            if isinstance(outcome, Hold):
+                request.granted.set_result(outcome)
+            elif outcome is not None:
+                request.granted.set_exception(outcome)
+
+    def _try_to_hold(self, request: _Request) -> Hold | BudgetExceeded | None:
+        """Return the reservation, the error that there is none, or None if the call has to wait."""
+        service, usd = request.service, request.usd
+        if self.max_usd is not None and self._in_flight and self._must_wait(service, usd):
+            return None
+        try:
+            hold = self._hold(service, usd, request.bill)
+        except BudgetExceeded as exceeded:
+            return exceeded
+        self._in_flight.add(hold)
+        return hold
+
+    def _hold(self, service: str, usd: float, bill: Bill | None) -> Hold:
         if (cost := self._cost(service, usd)) > 0.0:
             self._check(cost)
         self._unstored.add(service, ServiceSpend(usd=usd, calls=1), unsettled=1)
-        return Hold(self, service, usd)
+        return Hold(self, service, usd, bill)
 
     def _must_wait(self, service: str, usd: float) -> bool:
         if service not in self._priced:
@@ -290,9 +346,9 @@ class Budget(AbstractContextManager["Budget"]):
             self._reported.add(kind)
             logger.warning(f"{service} {what}")
 
-    def _state_for(self, service: str, usd: float) -> AbstractContextManager[None]:
-        """The fresh state, which a call does without that costs nothing as far as is known."""
-        return self._fresh_state() if self._cost(service, usd) > 0.0 else nullcontext()
+    def _state_for(self, usd: float, checked: bool = False) -> AbstractContextManager[None]:
+        """The fresh state, which calls do without that cost nothing as far as is known."""
+        return self._fresh_state() if usd > 0.0 or checked else nullcontext()
 
     def _store(self) -> None:
         with self._fresh_state():

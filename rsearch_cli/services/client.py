@@ -74,6 +74,11 @@ class ServiceClient:
         """Whether requests may be sent at all."""
         return self._cache.mode != "offline"
 
+    def raise_if_denied(self) -> None:
+        """Raise the error with which the service refused the key, if it has."""
+        if self.denied is not None:
+            raise self.denied
+
     async def fetch(
         self,
         key: str,
@@ -175,12 +180,14 @@ class _Attempts:
     async def wait_and_reserve(self) -> None:
         """Reserve the cost of the next call as soon as the budget allows one more in flight."""
         client = self._client
-        while self._hold is None:
-            if client.denied is not None:
-                raise client.denied
-            self._hold = client.budget.try_reserve(client.service, self._worst_usd)
-            if self._hold is None:
-                await client.budget.wait_for_settlement()
+        client.raise_if_denied()
+        hold = await client.budget.wait_and_reserve(client.service, self._worst_usd)
+        try:
+            client.raise_if_denied()
+        except AccessDenied:
+            hold.withdraw()
+            raise
+        self._hold = hold
 
     async def send(self) -> JsonValue:
         """Make the call that was reserved."""

@@ -6,13 +6,14 @@ import json
 import subprocess
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from rsearch_cli.errors import BudgetExceeded, RunFolderError, RunFolderUnwritable
 from rsearch_cli.runs.files import SPEND
-from rsearch_cli.services.budget import Budget, Hold
+from rsearch_cli.services.budget import Bill, Budget, Hold, billed_to
 from rsearch_cli.services.spend import ServiceSpend, Spend, SpendFile, SpendState
 
 pytestmark = pytest.mark.usefixtures("messages_on_stderr")
@@ -23,6 +24,18 @@ Start = Callable[..., "subprocess.Popen[str]"]
 @pytest.fixture(params=["folder", "memory"])
 def run_folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
     return tmp_path / "run" if request.param == "folder" else None
+
+
+def try_to_reserve(budget: Budget, service: str, usd: float) -> Hold | None:
+    """The reservation of a call, or None if it would have to wait."""
+
+    async def main() -> Hold | None:
+        task = asyncio.create_task(budget.wait_and_reserve(service, usd))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return await task if task.done() else None
+
+    return asyncio.run(main())
 
 
 def test_what_is_put_by_counts_until_it_is_settled(run_folder: Path | None) -> None:
@@ -116,11 +129,11 @@ def test_calls_in_flight_leave_room_for_a_price_that_rises_fourfold(
 ) -> None:
     budget = Budget(run_folder, 1.0)
     budget.reserve("exa", 0.1).settle(0.1)
-    first = budget.try_reserve("exa", 0.1)
-    second = budget.try_reserve("exa", 0.1)
+    first = try_to_reserve(budget, "exa", 0.1)
+    second = try_to_reserve(budget, "exa", 0.1)
     assert first is not None and second is not None
-    assert budget.try_reserve("exa", 0.1) is None, "three of 0.4 would not fit"
-    assert budget.try_reserve("judge", 0.0) is not None, "what is free needs no room"
+    assert try_to_reserve(budget, "exa", 0.1) is None, "three of 0.4 would not fit"
+    assert try_to_reserve(budget, "judge", 0.0) is not None, "what is free needs no room"
     first.settle(0.4)
     second.settle(0.4)
     assert budget.snapshot().total.usd == pytest.approx(0.9)
@@ -130,40 +143,85 @@ def test_calls_in_flight_leave_room_for_a_price_that_rises_fourfold(
 
 def test_until_a_price_is_known_few_calls_are_in_flight(run_folder: Path | None) -> None:
     budget = Budget(run_folder, 1000.0)
-    held = [budget.try_reserve("exa", 0.01) for _ in range(4)]
+    held = [try_to_reserve(budget, "exa", 0.01) for _ in range(4)]
     assert None not in held
-    assert budget.try_reserve("exa", 0.01) is None
-    assert budget.try_reserve("judge", 0.01) is not None
+    assert try_to_reserve(budget, "exa", 0.01) is None
+    assert try_to_reserve(budget, "judge", 0.01) is not None
     assert held[0] is not None
     held[0].forfeit()
-    assert budget.try_reserve("exa", 0.01) is not None
-    assert budget.try_reserve("exa", 0.01) is None, "a call that was lost has told no price"
+    assert try_to_reserve(budget, "exa", 0.01) is not None
+    assert try_to_reserve(budget, "exa", 0.01) is None, "a call that was lost has told no price"
     assert held[1] is not None
     held[1].settle(None)
-    assert all(budget.try_reserve("exa", 0.01) is not None for _ in range(32))
+    assert all(try_to_reserve(budget, "exa", 0.01) is not None for _ in range(32))
 
 
-def test_the_end_of_a_call_wakes_who_waits_for_it(run_folder: Path | None) -> None:
+def test_the_end_of_a_call_lets_the_next_one_start(run_folder: Path | None) -> None:
+    budget = Budget(run_folder, 1.0)
+
+    async def main() -> list[Hold]:
+        hold = await budget.wait_and_reserve("exa", 0.2)
+        waiting = [asyncio.create_task(budget.wait_and_reserve("exa", 0.2)) for _ in range(2)]
+        await asyncio.sleep(0.01)
+        assert not any(task.done() for task in waiting), "two of 0.8 would not fit"
+        hold.settle(0.2)
+        [first], _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=5)
+        first.result().settle(0.2)
+        return [await asyncio.wait_for(task, 5) for task in waiting]
+
+    asyncio.run(main())[1].settle(0.2)
+    assert budget.snapshot().total == ServiceSpend(usd=pytest.approx(0.6), calls=3)
+
+
+def test_calls_that_start_together_share_one_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    write = SpendFile.write
+
+    def count(file: SpendFile, state: SpendState) -> None:
+        written.append(state.services["exa"].calls)
+        write(file, state)
+
+    monkeypatch.setattr(SpendFile, "write", count)
+    budget, bills = Budget(tmp_path, 1000.0), [Bill() for _ in range(4)]
+
+    async def call(bill: Bill) -> None:
+        with billed_to(bill):
+            hold = await budget.wait_and_reserve("exa", 0.01)
+        assert written == [4], "a call must not be sent before its reservation is stored"
+        hold.settle(0.005)
+
+    async def main() -> None:
+        await asyncio.gather(*map(call, bills))
+
+    asyncio.run(main())
+    assert bills == [Bill(0.005)] * 4, "each pays its own"
+
+
+@pytest.mark.parametrize("granted", [False, True])
+def test_a_call_that_is_cancelled_while_it_waits_costs_nothing(
+    run_folder: Path | None, granted: bool
+) -> None:
     budget = Budget(run_folder, 1.0)
 
     async def main() -> None:
-        hold = budget.reserve("exa", 0.1)
-        waiting = [asyncio.create_task(budget.wait_for_settlement()) for _ in range(2)]
-        await asyncio.sleep(0)
-        assert not any(task.done() for task in waiting)
-        hold.settle(0.1)
-        await asyncio.wait_for(asyncio.gather(*waiting), 5)
-        later = asyncio.create_task(budget.wait_for_settlement())
-        await asyncio.sleep(0)
-        assert not later.done()
-        later.cancel()
+        task = asyncio.create_task(budget.wait_and_reserve("exa", 0.2))
+        # The first turn lets the task ask, the second one grants it the reservation.
+        for _ in range(2 if granted else 1):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.wait_for(budget.wait_and_reserve("exa", 1.0), 5)
 
     asyncio.run(main())
+    assert budget.snapshot().services["exa"].calls == 1
 
 
 def test_without_a_limit_nothing_waits(run_folder: Path | None) -> None:
     budget = Budget(run_folder)
-    assert all(budget.try_reserve("exa", 5.0) is not None for _ in range(32))
+    assert all(try_to_reserve(budget, "exa", 5.0) is not None for _ in range(32))
 
 
 def test_the_last_call_is_sent_alone_and_up_to_the_limit(run_folder: Path | None) -> None:
@@ -171,7 +229,7 @@ def test_the_last_call_is_sent_alone_and_up_to_the_limit(run_folder: Path | None
     sent = 0
     with pytest.raises(BudgetExceeded):
         while True:
-            hold = budget.try_reserve("exa", 0.005)
+            hold = try_to_reserve(budget, "exa", 0.005)
             assert hold is not None
             hold.settle(0.005)
             sent += 1
@@ -357,11 +415,11 @@ def test_a_reservation_that_cannot_be_stored_is_not_in_flight(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     budget = Budget(tmp_path, 0.1)
-    for reserve in (budget.reserve, budget.try_reserve):
+    for reserve in (budget.reserve, partial(try_to_reserve, budget)):
         with monkeypatch.context() as full, pytest.raises(RunFolderUnwritable):
             full.setattr(SpendFile, "write", fail)
             reserve("exa", 0.1)
-    assert budget.try_reserve("exa", 0.1) is not None
+    assert try_to_reserve(budget, "exa", 0.1) is not None
 
 
 RESERVE = """
