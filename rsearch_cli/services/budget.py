@@ -266,6 +266,14 @@ class Budget(AbstractContextManager["Budget"]):
     def _excess(self, service: str) -> float:
         return max(state.excess.get(service, 0.0) for state in (self._stored, self._unstored))
 
+    def _spent(self) -> float:
+        """What is spent or in flight, those calls included that are about to be stored."""
+        new = self._unstored
+        return self._stored.usd + sum(
+            spend.usd + SURCHARGE * new.unsettled.get(service, 0) * self._excess(service)
+            for service, spend in new.services.items()
+        )
+
     def _cost(self, service: str, usd: float) -> float:
         """What to reserve for a call that should cost at most `usd`."""
         return usd + SURCHARGE * self._excess(service)
@@ -324,14 +332,14 @@ class Budget(AbstractContextManager["Budget"]):
                 return True
         cost = self._cost(service, usd)
         in_flight = sum(self._cost(hold.service, hold.usd) for hold in self._in_flight)
-        worst = self._stored.usd + cost + (EXPOSURE - 1.0) * (in_flight + cost)
+        worst = self._spent() + cost + (EXPOSURE - 1.0) * (in_flight + cost)
         return cost > 0.0 and not self._fits(worst)
 
     def _fits(self, usd: float) -> bool:
         return self.max_usd is None or usd <= self.max_usd + ROUNDING_USD
 
     def _check(self, usd: float) -> None:
-        spent = self._stored.usd
+        spent = self._spent()
         if not self._fits(spent + usd):
             raise BudgetExceeded(
                 f"the next call could cost ${usd:.4f}, and ${spent:.4f} of budget.max_usd "

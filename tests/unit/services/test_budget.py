@@ -199,6 +199,21 @@ def test_calls_that_start_together_share_one_write(
     assert bills == [Bill(0.005)] * 4, "each pays its own"
 
 
+def test_calls_that_start_together_do_not_pass_the_limit_together(run_folder: Path | None) -> None:
+    budget = Budget(run_folder, 1.0)
+
+    async def main() -> list[Hold]:
+        calls = [asyncio.create_task(budget.wait_and_reserve("exa", 0.1)) for _ in range(9)]
+        await asyncio.sleep(0.01)
+        held = [call.result() for call in calls if call.done()]
+        for call in calls:
+            call.cancel()
+        return held
+
+    assert len(asyncio.run(main())) == 2, "three of 0.4 would not fit"
+    assert budget.snapshot().total == ServiceSpend(usd=pytest.approx(0.2), calls=2)
+
+
 @pytest.mark.parametrize("granted", [False, True])
 def test_a_call_that_is_cancelled_while_it_waits_costs_nothing(
     run_folder: Path | None, granted: bool
