@@ -3,7 +3,7 @@
 import httpx
 
 from rsearch_cli.recipe.base import BaseConfig
-from rsearch_cli.search.sources import SearchSource, read_options
+from rsearch_cli.search.sources import SearchSource, opens, read_options
 from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
 from rsearch_cli.types import Passage
 
@@ -35,5 +35,6 @@ class SearxngSource(SearchSource):
             raise TransientFailure(f"no answer from SearXNG ({error!r})") from error
 
 
+@opens(SearxngSource)
 def open_searxng(configs, corpus, index_dir):
     return {n: SearxngSource(read_options(Options, n, c)) for n, c in configs.items()}

@@ -211,6 +211,7 @@ def require_recipe(recipe: str | None, command: str) -> str:
         return recipe
     from rsearch_cli.errors import UsageError
     from rsearch_cli.recipe.loading import list_recipes
+    from rsearch_cli.search.prices import find_prices
     from rsearch_cli.services.cost import Assumptions, estimate_run
     from rsearch_cli.streams import open_console
     from rsearch_cli.ui.output import plain_table
@@ -220,7 +221,8 @@ def require_recipe(recipe: str | None, command: str) -> str:
         table.add_column(heading)
     for loaded in list_recipes():
         evaluated = loaded.recipe.evaluate.limit or 0
-        usd = estimate_run(loaded.recipe, evaluated, Assumptions(), "empty").total.usd
+        prices = find_prices(loaded.recipe.search)
+        usd = estimate_run(loaded.recipe, evaluated, Assumptions(), "empty", prices).total.usd
         cost = f"about ${usd:.0f}" if usd else "none"
         table.add_row(loaded.name, loaded.recipe.hardware, loaded.recipe.needs, cost)
     open_console(stderr=True).print(table, "")

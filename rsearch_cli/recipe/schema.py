@@ -94,6 +94,8 @@ class SourceConfig(BaseConfig):
     """Options of this type of source, which validates them."""
     cache_days: float | None = Field(None, gt=0.0)
     """Days that an answer stays in the cache; null uses the default of the type."""
+    usd_per_search: float | None = Field(None, ge=0.0, le=10.0)
+    """Expected price of one request to this source, in USD; null uses search.usd_per_search."""
 
 
 class SearchConfig(BaseConfig):
@@ -116,13 +118,11 @@ class SearchConfig(BaseConfig):
     """Number of best passages of each parent used for that."""
     own_words_weight: int = Field(3, ge=1, le=20)
     """Weight of a node's own words relative to the added ones."""
-    # Exa: 7 USD for 1,000 searches of up to 10 pages with their text, since 2026-03-03
-    # (https://exa.ai/docs/admin/pricing, read on 2026-11-26).
-    usd_per_search: float = Field(0.007, ge=0.0, le=10.0)
-    """Expected price of one request to a paid source, in USD; the amount that the source reports as
-    charged is what counts."""
+    usd_per_search: float | None = Field(None, ge=0.0, le=10.0)
+    """Expected price of one request to a paid source, in USD; null uses the list price of each type
+    of source. What a source reports as charged is what counts."""
     service: ServiceConfig = ServiceConfig()
-    """Limits of calls to each search service."""
+    """Limits of calls to each search service; those that its own rules set still apply."""
 
 
 class EvaluateConfig(BaseConfig):

@@ -30,7 +30,7 @@ from rsearch_cli.search.index_folder import (
     store_passages,
     write_key,
 )
-from rsearch_cli.search.sources import SearchRequest, SearchSource
+from rsearch_cli.search.sources import SearchRequest, SearchSource, opens
 from rsearch_cli.search.title_index import TitleIndex
 from rsearch_cli.services.cache import cache_root
 from rsearch_cli.types import Passage
@@ -154,6 +154,7 @@ class Bm25Source(SearchSource):
         return list(dict.fromkeys(i for namesakes in titled for i in namesakes[:_NAMESAKES]))
 
 
+@opens(Bm25Source)
 def open_bm25(
     configs: Mapping[str, SourceConfig],
     corpus: Callable[[], Iterable[Passage]],

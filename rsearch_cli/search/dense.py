@@ -30,7 +30,7 @@ from rsearch_cli.search.bm25 import (
     refuse_empty,
 )
 from rsearch_cli.search.encoder import Encoder, QueryBatcher, Reranker
-from rsearch_cli.search.sources import SearchRequest, read_options
+from rsearch_cli.search.sources import SearchRequest, opens, read_options
 from rsearch_cli.search.vectors import (
     VECTORS_VERSION,
     VectorIndex,
@@ -163,6 +163,7 @@ class DenseSource(Bm25Source):
         return dict(sorted(scored, key=lambda entry: -entry[1]))
 
 
+@opens(DenseSource)
 def open_dense(
     configs: Mapping[str, SourceConfig],
     corpus: Callable[[], Iterable[Passage]],
@@ -183,6 +184,7 @@ def open_dense(
     return _open_all(configs, corpus, index_dir, hybrid=False)
 
 
+@opens(DenseSource)
 def open_hybrid(
     configs: Mapping[str, SourceConfig],
     corpus: Callable[[], Iterable[Passage]],

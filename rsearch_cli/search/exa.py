@@ -11,9 +11,16 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from rsearch_cli.recipe.base import BaseConfig
-from rsearch_cli.recipe.schema import SourceConfig
+from rsearch_cli.recipe.schema import SearchConfig, SourceConfig
 from rsearch_cli.search.exa_client import API_URL, KEY_VARIABLE, ExaClient
-from rsearch_cli.search.sources import DAYS_KEPT, Found, SearchRequest, SearchSource, read_options
+from rsearch_cli.search.sources import (
+    DAYS_KEPT,
+    Found,
+    SearchRequest,
+    SearchSource,
+    opens,
+    read_options,
+)
 from rsearch_cli.search.web_pages import tidy
 from rsearch_cli.services.keys import read_key
 from rsearch_cli.types import Passage
@@ -31,6 +38,19 @@ SearchType = Literal[
 CATEGORIES: Mapping[str, Category] = {"News": "news", "Academy": "publication"}
 """Exa's category by source name; all other names search the whole web."""
 
+# Read on 2026-11-26 at https://exa.ai/docs/admin/pricing; in force since 2026-03-03.
+USD_PER_SEARCH = 0.007
+"""Price of a search for up to `PAGES_INCLUDED` pages with their text."""
+USD_BY_TYPE: Mapping[SearchType | None, float] = {
+    "lite": 0.004,
+    "deep-lite": 0.012,
+    "deep": 0.012,
+    "deep-reasoning": 0.015,
+}
+"""Prices of the search types that differ. No page names that of `deep-lite`: taken as `deep`'s."""
+PAGES_INCLUDED = 10
+USD_PER_FURTHER_PAGE = 0.001
+
 NEWS_DAYS_KEPT = 1.0
 
 
@@ -42,7 +62,7 @@ class ExaOptions(BaseConfig):
     Academy, the whole web for all others."""
     type: SearchType | None = None
     """Exa's search type; null is Exa's default, `auto`. `lite` costs less and the `deep` types cost
-    more: adjust search.usd_per_search."""
+    more."""
     include_domains: list[str] = Field(default_factory=list)
     """Domains to search; empty for all. Not together with exclude_domains."""
     exclude_domains: list[str] = Field(default_factory=list)
@@ -91,6 +111,13 @@ class ExaSource(SearchSource):
         self.cache_days = NEWS_DAYS_KEPT if category == "news" else DAYS_KEPT
         self.fingerprint = f"exa/{VERSION}/{exa.url}/{self._options.model_dump_json()}"
 
+    @classmethod
+    def price(cls, name: str, search: SearchConfig) -> float:
+        """Return Exa's price for the type of search and the number of pages."""
+        options = read_options(ExaOptions, name, search.sources[name])
+        usd = USD_BY_TYPE.get(options.type, USD_PER_SEARCH)
+        return usd + USD_PER_FURTHER_PAGE * max(0, search.top_k - PAGES_INCLUDED)
+
     def check(self) -> None:
         """Check the key; see `ExaClient.check`."""
         self._exa.check()
@@ -121,6 +148,7 @@ class ExaSource(SearchSource):
         return Found(passages, found.usd)
 
 
+@opens(ExaSource)
 def open_exa(
     configs: Mapping[str, SourceConfig],
     corpus: Callable[[], Iterable[Passage]],

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from rsearch_cli.errors import AccessDenied, BudgetExceeded, OfflineMiss, SourceError
-from rsearch_cli.recipe.schema import Recipe, SearchConfig, SourceConfig
+from rsearch_cli.recipe.schema import Recipe, SearchConfig
 from rsearch_cli.search.cache_entries import (
     decode_passages,
     encode_passages,
@@ -22,6 +22,7 @@ from rsearch_cli.search.cache_entries import (
     seconds_kept,
 )
 from rsearch_cli.search.expansion import expand
+from rsearch_cli.search.prices import usd_per_search
 from rsearch_cli.search.sources import Found, SearchRequest, SearchSource, open_sources
 from rsearch_cli.services.client import Answer
 from rsearch_cli.services.event_loop import finish_all
@@ -159,9 +160,8 @@ class PlanExecutor(AbstractContextManager["PlanExecutor"]):
         if batch.stop is not None:
             return _Outcome(error="the run is stopping")
         took: list[float] = []
-        source, settings = self._sources[name], self._settings.sources[name]
         try:
-            answer = await self._fetch(source, settings, request, took)
+            answer = await self._fetch(name, request, took)
             return _Outcome(answer.value, None, answer.cached, sum(took[-1:]))
         except _STOPS as stop:
             batch.stop = batch.stop or stop
@@ -169,17 +169,10 @@ class PlanExecutor(AbstractContextManager["PlanExecutor"]):
         except SourceError as error:
             return _Outcome(error=" ".join(str(error).split()), seconds=sum(took[-1:]))
 
-    async def _fetch(
-        self,
-        source: SearchSource,
-        settings: SourceConfig,
-        request: SearchRequest,
-        took: list[float],
-    ) -> Answer:
+    async def _fetch(self, name: str, request: SearchRequest, took: list[float]) -> Answer:
         """Ask a source through its client; `took` collects the seconds of every attempt."""
-        usd = source.usd_per_search
-        if usd is None:
-            usd = self._settings.usd_per_search if source.service else 0.0
+        source = self._sources[name]
+        usd = usd_per_search(name, self._settings, source)
         # Requests that the source cannot tell apart get one key, and so are sent once.
         request = source.simplify(request)
 
@@ -197,12 +190,12 @@ class PlanExecutor(AbstractContextManager["PlanExecutor"]):
                 kind = source.fingerprint.partition("/")[0]
                 raise PermanentFailure(f"the source {kind} returned {error}") from error
 
-        return await self._services.client(source.service).fetch(
+        return await self._services.client(source.service, source.limits).fetch(
             request_key(source.fingerprint, request),
             call,
             read=lambda value: decode_passages(value, request.top_k),
             worst_usd=usd,
-            ttl_seconds=seconds_kept(source, settings),
+            ttl_seconds=seconds_kept(source, self._settings.sources[name]),
         )
 
 

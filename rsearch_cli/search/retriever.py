@@ -20,7 +20,7 @@ from rsearch_cli.recipe.base import BaseConfig
 from rsearch_cli.recipe.schema import SourceConfig
 from rsearch_cli.search.corpus import split_quoted_title
 from rsearch_cli.search.json_client import JsonClient
-from rsearch_cli.search.sources import SearchRequest, SearchSource, read_options
+from rsearch_cli.search.sources import SearchRequest, SearchSource, opens, read_options
 from rsearch_cli.services.keys import check_key, read_key
 from rsearch_cli.services.validation import is_finite
 from rsearch_cli.types import Passage
@@ -88,6 +88,7 @@ class RetrieverSource(SearchSource):
         await self._client.close()
 
 
+@opens(RetrieverSource)
 def open_retrievers(
     configs: Mapping[str, SourceConfig],
     corpus: Callable[[], Iterable[Passage]],

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -21,6 +21,7 @@ from rsearch_cli.errors import RecipeKeyError, RecipeValueError, SourceError
 from rsearch_cli.recipe.base import BaseConfig
 from rsearch_cli.recipe.problems import explain
 from rsearch_cli.recipe.schema import SearchConfig, SourceConfig
+from rsearch_cli.services.retry import NO_LIMITS, CallLimits
 from rsearch_cli.types import Passage
 
 KINDS: Mapping[str, str] = {
@@ -86,14 +87,17 @@ class SearchSource(ABC):
             same fingerprint give the same answers.
         service: Name of the outside service whose limits and budget apply; "" for a source within
             this process.
-        usd_per_search: Price of a request; None takes the recipe's price, or 0 within this process.
+        usd_per_search: List price of a request in USD, 0 if it is free; None if it is not known. A
+            kind whose price depends on its options overrides `price` instead.
+        limits: What the rules of the service allow; the recipe's `search.service` may be stricter.
         cache_days: How long answers stay valid; None is forever, which suits a source whose
             fingerprint changes with its content. The recipe's `cache_days` takes precedence.
     """
 
     fingerprint: str
     service: str = ""
-    usd_per_search: float | None = None
+    usd_per_search: ClassVar[float | None] = None
+    limits: CallLimits = NO_LIMITS
     cache_days: float | None = DAYS_KEPT
 
     @abstractmethod
@@ -108,6 +112,16 @@ class SearchSource(ABC):
             PermanentFailure: The request will not be answered.
             AccessDenied: The service refuses the key or the account.
         """
+
+    @classmethod
+    def price(cls, name: str, search: SearchConfig) -> float | None:
+        """Return the list price of a request in USD, from the settings alone; None if not known.
+
+        Args:
+            name: Name of the source.
+            search: The recipe's section, with the settings of the source in `sources[name]`.
+        """
+        return cls.usd_per_search
 
     def check(self) -> None:  # noqa: B027 (optional)
         """Raise what would prevent every search, such as `AccessDenied` for a missing key.
@@ -136,6 +150,19 @@ class SourceOpener(Protocol):
         ...
 
 
+Opener = TypeVar("Opener", bound=SourceOpener)
+
+
+def opens(source: type[SearchSource]) -> Callable[[Opener], Opener]:
+    """Decorate an opener with the class of its sources, which tells their price unopened."""
+
+    def mark(opener: Opener) -> Opener:
+        opener.source = source  # type: ignore[attr-defined]
+        return opener
+
+    return mark
+
+
 def open_sources(
     search: SearchConfig,
     corpus: Callable[[], Iterable[Passage]],
@@ -161,15 +188,10 @@ def open_sources(
         SourceError: A source cannot be set up.
         AccessDenied: A source has no key.
     """
-    known = _find_kinds()
-    by_kind: dict[str, dict[str, SourceConfig]] = {}
-    for name, config in search.sources.items():
-        if config.type not in known:
-            raise RecipeValueError(_describe_unknown_kind(name, config.type, sorted(known)))
-        by_kind.setdefault(config.type, {})[name] = config
     opened: dict[str, SearchSource] = {}
-    for kind, configs in by_kind.items():
-        opened.update(_load_opener(known[kind])(configs, corpus, index_dir))
+    for kind, opener in load_openers(search).items():
+        configs = {n: config for n, config in search.sources.items() if config.type == kind}
+        opened.update(opener(configs, corpus, index_dir))
     for name, source in opened.items():
         if not isinstance(source, SearchSource):
             raise SourceError(
@@ -180,6 +202,21 @@ def open_sources(
         for source in opened.values():
             source.check()
     return {name: opened[name] for name in search.sources}
+
+
+def load_openers(search: SearchConfig) -> dict[str, SourceOpener]:
+    """Return the opener of every kind of source in a recipe.
+
+    Raises:
+        RecipeValueError: A source is of a kind that does not exist.
+        SourceError: A kind cannot be loaded.
+    """
+    known = _find_kinds()
+    for name, config in search.sources.items():
+        if config.type not in known:
+            raise RecipeValueError(_describe_unknown_kind(name, config.type, sorted(known)))
+    kinds = dict.fromkeys(config.type for config in search.sources.values())
+    return {kind: _load_opener(known[kind]) for kind in kinds}
 
 
 def read_options(model: type[Options], name: str, config: SourceConfig) -> Options:

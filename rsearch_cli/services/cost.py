@@ -5,6 +5,7 @@ What a recipe cannot know is a field of `Assumptions`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from operator import add
 from typing import Literal
@@ -20,9 +21,6 @@ word. A cautious guess; `cache_hits/search` of a finished run is its measured va
 
 JUDGE_INPUT_TOKENS = 500
 """Default tokens of the judge's prompt, with a question, its references and an answer."""
-
-LOCAL_KINDS = frozenset({"bm25", "dense", "http", "hybrid"})
-"""Kinds of sources within this process; all other kinds count as paid."""
 
 PHASES = ("evaluation before", "training", "evaluation after")
 
@@ -48,7 +46,7 @@ class Bill:
     """Requests and cost of one phase, or of a whole run.
 
     Attributes:
-        searches: Sub-queries, to paid and local sources.
+        searches: Sub-queries, to paid and free sources.
         paid_searches: Sub-queries to paid sources.
         judge_calls: Verdicts.
         usd_search: Cost of the paid searches, in USD.
@@ -99,6 +97,7 @@ def estimate_run(
     evaluated: int,
     assumptions: Assumptions,
     cache: Literal["empty", "none"],
+    prices: Mapping[str, float],
 ) -> Estimate:
     """Estimate the requests and the cost of `rsearch train`.
 
@@ -110,7 +109,12 @@ def estimate_run(
         evaluated: Number of questions of one evaluation.
         assumptions: What the recipe leaves open.
         cache: `empty` starts with an empty cache and keeps every answer; `none` caches nothing.
+        prices: Expected price of a search in USD, by source; see `search.prices.find_prices`.
     """
+
+    def bill(answers: float, *, judged: bool) -> Bill:
+        return _bill(recipe, assumptions, answers, prices, judged=judged)
+
     hit_rate = assumptions.hit_rate if cache == "empty" else 0.0
     train = recipe.train
     rows = train.batch_size * train.gradient_accumulation_steps
@@ -122,11 +126,11 @@ def estimate_run(
     validated = count_validations(recipe) * recipe.evaluate.slice
     first = min(validated, recipe.evaluate.slice)
     phases = (
-        _bill(recipe, assumptions, _sent(once, evaluated, hit_rate), judged=False),
-        _bill(recipe, assumptions, _sent(answers, trained_on, hit_rate), judged=True)
-        + _bill(recipe, assumptions, _sent(validated, first, hit_rate), judged=False),
+        bill(_sent(once, evaluated, hit_rate), judged=False),
+        bill(_sent(answers, trained_on, hit_rate), judged=True)
+        + bill(_sent(validated, first, hit_rate), judged=False),
         # The same questions as before training: none of the answers is a first one.
-        _bill(recipe, assumptions, _sent(once, 0, hit_rate), judged=False),
+        bill(_sent(once, 0, hit_rate), judged=False),
     )
     return Estimate(phases, find_stop(phases, train.max_steps, recipe.budget.max_usd))
 
@@ -154,10 +158,15 @@ def _sent(answers: float, first: float, hit_rate: float) -> float:
     return first + (answers - first) * (1.0 - hit_rate)
 
 
-def _bill(recipe: Recipe, assumptions: Assumptions, answers: float, judged: bool) -> Bill:
+def _bill(
+    recipe: Recipe,
+    assumptions: Assumptions,
+    answers: float,
+    prices: Mapping[str, float],
+    *,
+    judged: bool,
+) -> Bill:
     """Return the bill of `answers` answers without cache hits."""
-    kinds = [source.type for source in recipe.search.sources.values()]
-    paid_share = sum(kind not in LOCAL_KINDS for kind in kinds) / len(kinds)
     searches = answers * assumptions.nodes * recipe.rollout.max_turns
     judge = recipe.reward.judge
     verdicts = answers if judged and recipe.reward.answer == "judge" else 0.0
@@ -167,8 +176,8 @@ def _bill(recipe: Recipe, assumptions: Assumptions, answers: float, judged: bool
     ) / 1e6
     return Bill(
         searches=searches,
-        paid_searches=searches * paid_share,
+        paid_searches=searches * sum(usd > 0.0 for usd in prices.values()) / len(prices),
         judge_calls=verdicts,
-        usd_search=searches * paid_share * recipe.search.usd_per_search,
+        usd_search=searches * sum(prices.values()) / len(prices),
         usd_judge=verdicts * usd_per_verdict,
     )

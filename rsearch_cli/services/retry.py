@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
+import sys
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 import tenacity
@@ -25,6 +28,31 @@ BURST_SECONDS = 0.1
 """Tokens that a bucket saves up, as the time in which they flow in: enough for a wave of a plan."""
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """Limits that the rules of a service set; by default there are none.
+
+    Attributes:
+        requests_per_second: Most calls started per second, on average.
+        concurrency: Most calls in flight.
+    """
+
+    requests_per_second: float = math.inf
+    concurrency: int = sys.maxsize
+
+    def apply(self, settings: ServiceConfig) -> ServiceConfig:
+        """Return the settings of a recipe, lowered to these limits."""
+        return settings.model_copy(
+            update={
+                "requests_per_second": min(settings.requests_per_second, self.requests_per_second),
+                "concurrency": min(settings.concurrency, self.concurrency),
+            }
+        )
+
+
+NO_LIMITS = CallLimits()
 
 
 class TokenBucket:

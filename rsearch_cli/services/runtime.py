@@ -12,7 +12,7 @@ from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.cache import AnswerCache
 from rsearch_cli.services.client import ServiceClient
 from rsearch_cli.services.event_loop import EventLoop
-from rsearch_cli.services.retry import RetryPolicy
+from rsearch_cli.services.retry import NO_LIMITS, CallLimits, RetryPolicy
 
 JUDGE = "judge"
 """Name of the judge's service."""
@@ -49,17 +49,24 @@ class Services:
         self.budget = budget
         self.loop = loop or EventLoop()
         self._recipe = recipe
-        self._clients: dict[str, ServiceClient] = {}
+        self._clients: dict[tuple[str, CallLimits], ServiceClient] = {}
         self._opening = threading.Lock()
 
-    def client(self, service: str) -> ServiceClient:
-        """Return the client of a service; "" is the service of sources within this process."""
-        with self._opening:
-            if service not in self._clients:
-                self._clients[service] = self._open(service)
-            return self._clients[service]
+    def client(self, service: str, limits: CallLimits = NO_LIMITS) -> ServiceClient:
+        """Return the client of a service.
 
-    def _open(self, service: str) -> ServiceClient:
+        Args:
+            service: Its name; "" is the service of sources within this process.
+            limits: What its rules allow. The same service under other limits, such as a mirror of
+                one's own, has a client of its own.
+        """
+        key = (service, limits)
+        with self._opening:
+            if key not in self._clients:
+                self._clients[key] = self._open(service, limits)
+            return self._clients[key]
+
+    def _open(self, service: str, limits: CallLimits) -> ServiceClient:
         if not service:
             return ServiceClient(LOCAL, self.cache, self.budget, retry=None)
         recipe = self._recipe
@@ -68,7 +75,7 @@ class Services:
             POLICY: recipe.policy.endpoint.service,
             WRITER: recipe.dialogue.endpoint.service,
         }
-        settings = outside.get(service, recipe.search.service)
+        settings = limits.apply(outside.get(service, recipe.search.service))
         return ServiceClient(service, self.cache, self.budget, RetryPolicy(service, settings))
 
 

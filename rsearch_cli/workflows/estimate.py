@@ -18,6 +18,7 @@ from rsearch_cli.policy.loading import choose_backend
 from rsearch_cli.policy.resolve import locate_model
 from rsearch_cli.questions.sets import open_question_set
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.search.prices import find_prices
 from rsearch_cli.services.cost import Assumptions, Bill, Estimate, estimate_run
 
 logger = logging.getLogger(__name__)
@@ -130,15 +131,17 @@ def estimate(
 
     Raises:
         DataError: The recipe evaluates a whole question set, and that cannot be opened.
+        RecipeError: A search source is of a kind that does not exist, or has a wrong option.
         PolicyError: `vram_gb` is given, and the memory cannot be predicted.
     """
     assumptions = assumptions or Assumptions()
     evaluated = _count_evaluated(recipe)
+    prices = find_prices(recipe.search)
     return RunEstimate(
         recipe,
         assumptions,
-        estimate_run(recipe, evaluated, assumptions, "none"),
-        estimate_run(recipe, evaluated, assumptions, "empty"),
+        estimate_run(recipe, evaluated, assumptions, "none", prices),
+        estimate_run(recipe, evaluated, assumptions, "empty", prices),
         _predict_memory(recipe, vram_gb),
     )
 

@@ -127,6 +127,6 @@ def test_its_options_are_checked() -> None:
 def test_it_is_short_and_stands_in_the_documentation(repository: Path) -> None:
     source = (repository / EXAMPLE).read_text(encoding="utf-8")
     page = (repository / "docs/extending.md").read_text(encoding="utf-8")
-    assert len(source.splitlines()) < 40
+    assert len(source.splitlines()) <= 40
     assert f"```python\n{source}```\n" in page
     assert f'[project.entry-points."{GROUP}"]\nsearxng = "searxng_source:open_searxng"' in page

@@ -22,7 +22,7 @@ from rsearch_cli.recipe.trust import (
 # Every setting that is left to the user; a new one belongs here until somebody thinks about it.
 OURS = """
     output_dir policy.adapter policy.endpoint policy.trust_remote_code questions.path
-    search.sources.*.options search.usd_per_search search.service
+    search.sources.*.options search.sources.*.usd_per_search search.usd_per_search search.service
     rollout.engine rollout.vllm_url rollout.vllm_folder rollout.vllm_memory_share
     rollout.micro_batch rollout.micro_batch_tokens rollout.reuse_cache
     dialogue.endpoint reward.judge wandb budget cache hub
@@ -96,6 +96,7 @@ def test_every_setting_that_is_not_known_to_be_harmless_is_left_out() -> None:
         ("output_dir", "/etc"),
         ("extends", "/etc/passwd"),
         ("search.usd_per_search", 0.0),
+        ("search.sources.General.usd_per_search", 0.0),
         ("search.sources.General.type", "exa"),
         ("search.sources.General.type", "somebodys-plugin"),
         ("search.sources.General.corpus", "/etc/passwd"),

@@ -16,6 +16,7 @@ from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import SearchRequest, SearchSource, open_sources
 from rsearch_cli.services.cache import AnswerCache
 from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
+from rsearch_cli.services.retry import CallLimits
 from rsearch_cli.services.runtime import open_services
 from rsearch_cli.types import Passage, PlanNode, SearchPlan
 
@@ -289,11 +290,25 @@ def test_searches_are_paid_from_the_budget(executor: Opener) -> None:
     assert len(source.requests) == 2
 
 
-def test_a_source_may_have_its_own_price(executor: Opener) -> None:
-    source = Outside()
-    source.usd_per_search = 0.0
-    executor(source, "budget.max_usd=0.0").execute([plan("a")])
+def test_a_source_may_be_free(executor: Opener) -> None:
+    class Free(Outside):
+        usd_per_search = 0.0
+
+    source = Free()
+    executor(source, "budget.max_usd=0.0", "search.usd_per_search=0.01").execute([plan("a")])
     assert len(source.requests) == 1
+
+
+def test_the_limits_of_a_service_hold_whatever_the_recipe_says(executor: Opener) -> None:
+    class Polite(Outside):
+        limits = CallLimits(concurrency=2)
+
+        async def work(self, request: SearchRequest) -> None:
+            await asyncio.sleep(0.001)
+
+    source = Polite()
+    executor(source, "search.service.concurrency=32").execute([plan(*"abcdefgh")])
+    assert (len(source.requests), source.most_under_way) == (8, 2)
 
 
 def test_a_local_source_is_free(executor: Opener) -> None:

@@ -6,9 +6,9 @@ import pytest
 
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.search.prices import find_prices
 from rsearch_cli.services.cost import (
     HIT_RATE,
-    LOCAL_KINDS,
     Assumptions,
     Bill,
     Stop,
@@ -33,7 +33,8 @@ def recipe(*overrides: str) -> Recipe:
 
 
 def bills(settings: Recipe, evaluated: int = 0, cache: str = "none", **assumed: object):
-    return estimate_run(settings, evaluated, Assumptions(**assumed), cache).phases
+    prices = find_prices(settings.search)
+    return estimate_run(settings, evaluated, Assumptions(**assumed), cache, prices).phases
 
 
 def test_training_searches_are_steps_times_rows_times_nodes() -> None:
@@ -58,12 +59,6 @@ def test_local_sources_cost_nothing_and_share_the_searches() -> None:
     assert training.searches == 240
     assert training.paid_searches == pytest.approx(80)
     assert training.usd == pytest.approx(0.56)
-
-
-def test_every_local_kind_is_a_kind_of_source() -> None:
-    from rsearch_cli.search.sources import KINDS
-
-    assert set(KINDS) >= LOCAL_KINDS
 
 
 def test_verdicts_are_priced_by_tokens_and_only_training_asks_for_them() -> None:
@@ -148,6 +143,6 @@ def test_a_stop_is_told_in_words() -> None:
 def test_validations_are_part_of_the_training(every: str, times: int) -> None:
     def searches(*overrides: str) -> float:
         settings = recipe("evaluate.slice=7", *overrides)
-        return estimate_run(settings, 10, Assumptions(nodes=2), "none").phases[1].searches
+        return bills(settings, evaluated=10, nodes=2)[1].searches
 
     assert searches(f"evaluate.every_steps={every}") - searches() == 2 * 7 * times

@@ -14,6 +14,7 @@ from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
 from rsearch_cli.services.retry import (
     BURST_SECONDS,
     FIRST_BACKOFF_SECONDS,
+    CallLimits,
     RetryPolicy,
     TokenBucket,
 )
@@ -59,6 +60,14 @@ def settings(**changes: Any) -> ServiceConfig:
 
 def busy(retry_after: float | None = None) -> TransientFailure:
     return TransientFailure("answered 429", retry_after)
+
+
+def test_the_stricter_of_recipe_and_service_applies() -> None:
+    recipe = ServiceConfig(requests_per_second=5.0, concurrency=8, retries=3)
+    limited = CallLimits(requests_per_second=1.0, concurrency=16).apply(recipe)
+    assert (limited.requests_per_second, limited.concurrency) == (1.0, 8)
+    assert limited.retries == 3
+    assert CallLimits().apply(recipe) == recipe
 
 
 def test_a_passing_failure_is_tried_again(virtual: Run, clock: Clock) -> None:

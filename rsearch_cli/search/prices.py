@@ -1,0 +1,48 @@
+"""The expected price of a search: what the budget reserves, and what `rsearch estimate` counts."""
+
+from __future__ import annotations
+
+from rsearch_cli.recipe.schema import SearchConfig
+from rsearch_cli.search.sources import SearchSource, load_openers
+
+UNKNOWN_USD = 0.007
+"""Price of a request to a service that states none, in USD."""
+
+
+def usd_per_search(
+    name: str, search: SearchConfig, source: SearchSource | type[SearchSource] | None
+) -> float:
+    """Return the expected price of one request to a source, in USD.
+
+    The first of these that applies: the recipe's price for this source, 0 for a free one, the
+    recipe's price for all that are not free, the list price, `UNKNOWN_USD`.
+
+    Args:
+        name: Name of the source.
+        search: The recipe's section.
+        source: The source or its class; None if that is not known.
+    """
+    own = search.sources[name].usd_per_search
+    if own is not None:
+        return own
+    if source is not None and not source.service:
+        return 0.0
+    listed = None if source is None else source.price(name, search)
+    if listed == 0.0:
+        return 0.0
+    known = (price for price in (search.usd_per_search, listed) if price is not None)
+    return next(known, UNKNOWN_USD)
+
+
+def find_prices(search: SearchConfig) -> dict[str, float]:
+    """Return the expected price of a request by source name, in USD, without opening a source.
+
+    Raises:
+        RecipeError: A source is of a kind that does not exist, or has an option that is not valid.
+        SourceError: A kind cannot be loaded.
+    """
+    openers = load_openers(search)
+    return {
+        name: usd_per_search(name, search, getattr(openers[config.type], "source", None))
+        for name, config in search.sources.items()
+    }
