@@ -310,18 +310,21 @@ class Paragraph:
 
 @dataclass(frozen=True, slots=True)
 class RewardParts:
-    """The reward of one trajectory and its components; scores are in [0, 1].
+    """The reward of one trajectory and its components.
 
     Attributes:
-        answer: Score of the answer, or None if it could not be scored.
+        answer: Score of the answer in [0, 1], or None if it could not be scored.
         plan: 1.0 if there is at least one plan and all are valid, else 0.0.
-        format: Share of the format rules that the transcript keeps.
+        format: Share in [0, 1] of the format rules that the transcript keeps.
         total: Weighted sum, or None if unscored: the row is then dropped from its group.
-        extra: Scores of the parts in `reward.extra`, by name.
+        extra: Scores in [-1, 1] of the parts in `reward.extra` that apply to the question, by name;
+            None for one that could not be scored.
+        failure: Why a part of `extra` could not be scored, in one line, or None.
     """
 
     answer: float | None
     plan: float
     format: float
     total: float | None
-    extra: Mapping[str, float] = field(default_factory=dict)
+    extra: Mapping[str, float | None] = field(default_factory=dict)
+    failure: str | None = None

@@ -16,6 +16,7 @@ from rsearch_cli.protocol.transcript import read_transcript
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.reward.composite import plan_score
 from rsearch_cli.reward.lexical import exact_match, f1
+from rsearch_cli.reward.retrieval import title_recall
 from rsearch_cli.types import Trajectory
 
 # Fields with a share in [0, 1], with any other amount, and those of both that may be None.
@@ -155,16 +156,6 @@ def score_trajectory(trajectory: Trajectory, recipe: Recipe, method: str = AGENT
     )
 
 
-def title_recall(trajectory: Trajectory) -> float | None:
-    """Return the share of the supporting titles that were retrieved; None if it is unknown."""
-    wanted = {_fold(title) for title in trajectory.question.supporting_titles}
-    if not wanted or trajectory.failed_searches:
-        return None
-    results = (result for round_ in trajectory.rounds for result in round_.results)
-    found = {_fold(passage.title) for result in results for passage in result.passages}
-    return len(wanted & found) / len(wanted)
-
-
 def search_seconds(trajectory: Trajectory) -> float:
     """Return the time that a question's searches need: the longest chain of each plan, summed."""
     total = 0.0
@@ -194,7 +185,3 @@ def _inserted_ranges(trajectory: Trajectory) -> tuple[tuple[int, int], ...]:
             spans.append((start, end))
         start = end
     return tuple(spans)
-
-
-def _fold(title: str) -> str:
-    return " ".join(title.casefold().split())

@@ -17,6 +17,8 @@ CURVES = {
     "reward/format": ("format", "#dd9b2b"),
     "reward": ("reward", "#c44e52"),
 }
+# Of further parts, in alphabetical order; penalties and parts beyond these are not drawn.
+_FURTHER = ("#8172b3", "#64b5cd", "#937860", "#8c8c8c")
 _WIDTH, _HEIGHT = 960, 480
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 140, 30, 60
 _INK, _GRID = "#333333", "#dddddd"
@@ -36,7 +38,8 @@ def plot_reward(rows: Sequence[Mapping[str, object]], target: Path) -> bool:
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    curves = {key: _points(rows, key) for key in CURVES}
+    shown = {**_further_curves(rows), **CURVES}
+    curves = {key: _points(rows, key) for key in shown}
     steps = [step for points in curves.values() for step, _ in points]
     if not steps:
         return False
@@ -46,15 +49,15 @@ def plot_reward(rows: Sequence[Mapping[str, object]], target: Path) -> bool:
     first, last = min(steps), max(steps)
     _draw_axes(draw, font, first, last)
     for key, points in curves.items():
-        name, colour = CURVES[key]
+        name, colour = shown[key]
         places = [_place(step, value, first, last) for step, value in points]
         width = 3 if key == "reward" else 2
         if len(places) > 1:
             draw.line(places, fill=colour, width=width, joint="curve")
         for x, y in places if len(places) < 30 else ():
             draw.ellipse((x - width, y - width, x + width, y + width), fill=colour)
-        line = list(CURVES).index(key)
-        y = _TOP + 24 * (len(CURVES) - line)
+        line = list(shown).index(key)
+        y = _TOP + 24 * (len(shown) - line)
         draw.line((_WIDTH - _RIGHT + 20, y, _WIDTH - _RIGHT + 45, y), fill=colour, width=width)
         draw.text((_WIDTH - _RIGHT + 52, y), name, fill=_INK, font=font, anchor="lm")
     picture.save(target, optimize=True)
@@ -82,6 +85,16 @@ def _place(step: float, value: float, first: float, last: float) -> Point:
     x = _LEFT + share * (_WIDTH - _LEFT - _RIGHT)
     y = _HEIGHT - _BOTTOM - min(max(value, 0.0), 1.0) * (_HEIGHT - _TOP - _BOTTOM)
     return x, y
+
+
+def _further_curves(rows: Sequence[Mapping[str, object]]) -> dict[str, tuple[str, str]]:
+    """Map the keys of further parts of the reward to name and colour of their curves."""
+    keys = {key for row in rows for key in row if key.startswith("reward/")} - CURVES.keys()
+    rewards = (key for key in sorted(keys) if all(value >= 0 for _, value in _points(rows, key)))
+    return {
+        key: (key.removeprefix("reward/"), colour)
+        for key, colour in zip(rewards, _FURTHER, strict=False)
+    }
 
 
 def _points(rows: Sequence[Mapping[str, object]], key: str) -> list[Point]:

@@ -60,7 +60,7 @@ class BudgetConfig(BaseConfig):
     max_usd: float | None = Field(None, ge=0.0)
     """Hard spending limit of the run, in USD; null sets none."""
     max_failed_share: float = Field(0.2, ge=0.0, le=1.0)
-    """Share of a step's searches or verdicts that may fail before the run stops."""
+    """Share of a step's searches, verdicts or reward parts that may fail before the run stops."""
 
 
 class WandbConfig(BaseConfig):

@@ -45,8 +45,11 @@ class RewardConfig(BaseConfig):
     judge: JudgeConfig = JudgeConfig()
     """The judge; only used if answer is judge."""
     extra: dict[str, Annotated[float, Field(ge=-1.0, le=1.0)]] = Field(default_factory=dict)
-    """Weights of further parts by name, such as {economy: 0.1}. Each adds weight x score to the
-    reward; a negative weight is a penalty."""
+    """Weights of further parts by name, such as {retrieval: 0.2, no_answer: 0.1}. Each adds weight
+    x score to the reward; ours are economy, length, no_answer and retrieval."""
+    normalise_parts: bool = False
+    """Normalise each part within its group before weighting it (GDPO, arXiv 2601.05242; its second
+    step is train.scale_rewards: batch)."""
     require_valid_plan: bool = True
     """Give no answer reward to a trajectory with an invalid plan."""
     shuffle_answers: bool = False

@@ -33,7 +33,7 @@ TAKEN = frozenset(
     dialogue.follow_up dialogue.style dialogue.history_tokens dialogue.max_output_tokens
     rollout.max_turns rollout.max_new_tokens rollout.open_thought rollout.temperature rollout.top_p
     reward.weights reward.curriculum_weights reward.curriculum_steps reward.require_valid_plan
-    reward.extra reward.shuffle_answers reward.normalisation
+    reward.extra reward.normalise_parts reward.shuffle_answers reward.normalisation
     train
     sft.max_traces sft.per_question sft.min_f1 sft.epochs sft.max_steps sft.learning_rate
     sft.batch_size sft.gradient_accumulation_steps

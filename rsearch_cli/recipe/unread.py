@@ -35,7 +35,7 @@ _READ_WITH: Sequence[tuple[Sequence[str], str, tuple[object, ...]]] = (
         [
             *("reward.weights", "reward.curriculum_weights", "reward.curriculum_steps"),
             *("reward.answer", "reward.require_valid_plan", "reward.shuffle_answers"),
-            "reward.extra",
+            *("reward.extra", "reward.normalise_parts"),
             *("questions.max_samples", "evaluate.every_steps", "train.max_steps"),
             *("train.learning_rate", "train.batch_size", "train.gradient_accumulation_steps"),
             *("train.num_generations", "train.beta", "train.epsilon", "train.epsilon_high"),
@@ -52,6 +52,7 @@ _OF_TRAINING = (
     *("evaluate.slice", "evaluate.slice_split", "evaluate.show_trajectories"),
     *("reward.weights", "reward.curriculum_weights", "reward.curriculum_steps"),
     *("reward.require_valid_plan", "reward.shuffle_answers", "reward.extra"),
+    "reward.normalise_parts",
 )
 _NOT_READ_BY: Mapping[str, Sequence[str]] = {
     "eval": (*_OF_TRAINING, "dialogue", "rollout.temperature", "rollout.top_p"),

@@ -1,40 +1,32 @@
 """The reward of a trajectory: the weighted sum of answer, plan validity and format.
 
-An answer without a score (None) makes the whole row unscored, because TRL would count one None
-among several rewards as zero.
+A part without a score (None) makes the whole row unscored, because TRL would count one None among
+several rewards as zero.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
-from pkgutil import resolve_name
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rsearch_cli.errors import RecipeValueError
 from rsearch_cli.protocol.transcript import read_transcript
-from rsearch_cli.recipe.schema import ProtocolConfig
+from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.recipe.training import RewardConfig, WeightsConfig
 from rsearch_cli.reward.lexical import exact_match, f1
+from rsearch_cli.reward.parts import find_parts, score_parts
 from rsearch_cli.types import RewardParts, SearchRound, Trajectory
 
 if TYPE_CHECKING:
     from rsearch_cli.reward.judge import AnswerJudge
-
-PARTS: Mapping[str, str] = {
-    "economy": "rsearch_cli.reward.economy:economy",
-}
-"""Name of a further part, as in `reward.extra`, to its function: a trajectory in, a score in [0, 1]
-out."""
 
 _LEXICAL = {"em": exact_match, "f1": f1}
 
 
 def score_trajectories(
     trajectories: Sequence[Trajectory],
-    recipe: RewardConfig,
-    protocol: ProtocolConfig,
+    recipe: Recipe,
     step: int,
     judge: AnswerJudge | None = None,
 ) -> list[RewardParts]:
@@ -42,8 +34,7 @@ def score_trajectories(
 
     Args:
         trajectories: The rollouts.
-        recipe: Weights, curriculum, answer score and gate.
-        protocol: The format's rules.
+        recipe: Its reward section, and the format's rules; further parts may read all of it.
         step: Optimiser steps finished before this one; the first step is 0.
         judge: Scores all answers at once if the recipe's answer score is `judge`.
 
@@ -51,39 +42,28 @@ def score_trajectories(
         RsearchError: The judge cannot continue: `BudgetExceeded`, `AccessDenied` and the like.
         RecipeValueError: `reward.extra` names a part that does not exist.
     """
-    further = find_parts(recipe)
-    if recipe.answer != "judge":
-        scores: list[float | None] = [answer_score(t, recipe) for t in trajectories]
+    reward = recipe.reward
+    further = find_parts(reward)
+    if reward.answer != "judge":
+        scores: list[float | None] = [answer_score(t, reward) for t in trajectories]
     elif judge is None:
         raise ValueError("reward.answer is judge, but no judge was opened")
     else:
         scores = judge.score_batch([(t.question, t.answer) for t in trajectories])
-    return [
-        combine(
+    scored = []
+    for t, score in zip(trajectories, scores, strict=True):
+        extra, failure = score_parts(further, t, recipe)
+        parts = combine(
             answer=score,
             plan=plan_score(t.rounds),
-            format=read_transcript(t.opening, t.segments, protocol).format_score,
-            weights=weights_at(step, recipe),
-            gate=recipe.require_valid_plan,
-            extra={name: part(t) for name, part in further.items()},
-            extra_weights=recipe.extra,
+            format=read_transcript(t.opening, t.segments, recipe.protocol).format_score,
+            weights=weights_at(step, reward),
+            gate=reward.require_valid_plan,
+            extra=extra,
+            extra_weights=reward.extra,
         )
-        for t, score in zip(trajectories, scores, strict=True)
-    ]
-
-
-def find_parts(recipe: RewardConfig) -> dict[str, Callable[[Trajectory], float]]:
-    """Return the functions of the parts in `reward.extra`, by name.
-
-    Raises:
-        RecipeValueError: There is no such part.
-    """
-    for name in recipe.extra:
-        if name not in PARTS:
-            near = get_close_matches(name, PARTS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"available: {', '.join(PARTS)}"
-            raise RecipeValueError(f"reward.extra: there is no reward part {name!r}; {hint}")
-    return {name: resolve_name(PARTS[name]) for name in recipe.extra}
+        scored.append(replace(parts, failure=failure))
+    return scored
 
 
 def weights_at(step: int, recipe: RewardConfig) -> WeightsConfig:
@@ -110,7 +90,7 @@ def combine(
     format: float,
     weights: WeightsConfig,
     gate: bool,
-    extra: Mapping[str, float] | None = None,
+    extra: Mapping[str, float | None] | None = None,
     extra_weights: Mapping[str, float] | None = None,
 ) -> RewardParts:
     """Combine the parts into the composite reward of R-Search (arXiv 2506.08352).
@@ -122,16 +102,22 @@ def combine(
         weights: Weights of the three parts.
         gate: Whether an invalid plan (0.0) removes the answer from the total; the answer's score is
             reported all the same.
-        extra: Scores of further parts in [0, 1], by name.
+        extra: Scores of further parts that apply, by name; None for one that could not be obtained.
         extra_weights: The weight of each; they come on top of the shares.
     """
     extra, extra_weights = extra or {}, extra_weights or {}
-    if answer is None:
-        return RewardParts(None, plan, format, None, extra)
-    earned = answer if plan or not gate else 0.0
+    known = {name: score for name, score in extra.items() if score is not None}
+    if answer is None or len(known) < len(extra):
+        return RewardParts(answer, plan, format, None, extra)
+    earned = earned_answer(answer, plan, gate)
     total = weights.answer * earned + weights.plan * plan + weights.format * format
-    total += sum(extra_weights[name] * score for name, score in extra.items())
+    total += sum(extra_weights[name] * score for name, score in known.items())
     return RewardParts(answer, plan, format, total, extra)
+
+
+def earned_answer(answer: float, plan: float, gate: bool) -> float:
+    """Return the answer score that counts: 0 for an invalid plan if the gate is on."""
+    return answer if plan or not gate else 0.0
 
 
 def shuffle_answer_scores(
@@ -145,8 +131,9 @@ def shuffle_answer_scores(
     scores = [part.answer for part in parts if part.answer is not None]
     rng.shuffle(scores)
     dealt = iter(scores)
-    return [
-        combine(
+    shuffled = []
+    for part in parts:
+        mixed = combine(
             answer=None if part.answer is None else next(dealt),
             plan=part.plan,
             format=part.format,
@@ -155,5 +142,5 @@ def shuffle_answer_scores(
             extra=part.extra,
             extra_weights=recipe.extra,
         )
-        for part in parts
-    ]
+        shuffled.append(replace(mixed, failure=part.failure))
+    return shuffled

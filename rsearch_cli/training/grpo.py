@@ -22,6 +22,7 @@ from rsearch_cli.policy.local import LocalPolicy
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.reward.composite import score_trajectories, shuffle_answer_scores, weights_at
 from rsearch_cli.reward.judge import AnswerJudge
+from rsearch_cli.reward.normalised import training_rewards
 from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.runs.files import ADAPTER, METRICS, TRAJECTORIES, checkpoint_name
 from rsearch_cli.runs.run_folder import RunFolder, checkpoint_step
@@ -168,7 +169,7 @@ class GrpoTraining:
             "completion_ids": [t.completion_ids for t in trajectories],
             "logprobs": None,  # computed by the trainer, which would trust any value
             "env_mask": [self._loss_mask(t) for t in trajectories],
-            "reward": [p.total for p in parts],
+            "reward": training_rewards(parts, self.recipe, step),
         }
 
     def _record(
@@ -194,7 +195,7 @@ class GrpoTraining:
     def score(self, trajectories: Sequence[Trajectory], step: int) -> list[RewardParts]:
         """Return the rewards of a step's rollouts; `step` counts finished steps, from 0."""
         recipe = self.recipe
-        parts = score_trajectories(trajectories, recipe.reward, recipe.protocol, step, self.judge)
+        parts = score_trajectories(trajectories, recipe, step, self.judge)
         if recipe.reward.shuffle_answers:
             rng = random.Random(f"{recipe.seed} {step}")
             weights = weights_at(step, recipe.reward)

@@ -26,9 +26,9 @@ from rsearch_cli.questions.sets import QuestionSet, open_question_set
 from rsearch_cli.recipe.loading import dump_recipe
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.recipe.trust import remember_own
-from rsearch_cli.reward.composite import find_parts
 from rsearch_cli.reward.judge import AnswerJudge, open_judge
 from rsearch_cli.reward.lexical import describe_unspaced
+from rsearch_cli.reward.parts import find_parts
 from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.runs.files import ENVIRONMENT, RECIPE
 from rsearch_cli.runs.run_folder import RunFolder

@@ -122,15 +122,18 @@ def describe_repetition(trajectories: Sequence[Trajectory]) -> dict[str, float |
 def describe_failures(
     trajectories: Sequence[Trajectory], parts: Sequence[RewardParts]
 ) -> dict[str, float | int]:
-    """Return how many searches and verdicts of a step failed after all retries, and their share.
+    """Return how many searches, verdicts and further parts of a step failed, and their share.
 
     Every node of a plan is a search; every rollout gets a verdict, although some need no call.
+    `parts` counts rollouts in which a part of `reward.extra` failed; it is there if there are any.
     """
     searches = [r for t in trajectories for round_ in t.rounds for r in round_.results]
     counts = {
         "search": (sum(r.error is not None for r in searches), len(searches)),
         "judge": (sum(p.answer is None for p in parts), len(parts)),
     }
+    if any(p.extra for p in parts):
+        counts["parts"] = (sum(p.failure is not None for p in parts), len(parts))
     return {
         **{f"failed/{kind}": failed for kind, (failed, _) in counts.items()},
         **{f"failed_share/{kind}": failed / max(1, of) for kind, (failed, of) in counts.items()},

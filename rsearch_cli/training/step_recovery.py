@@ -68,9 +68,15 @@ class StepRecovery:
         results = [r for t in trajectories for round_ in t.rounds for r in round_.results]
         errors = [r.error for r in results if r.error is not None]
         unscored = sum(part.answer is None for part in parts)
+        failures = [
+            part.failure
+            for trajectory, part in zip(trajectories, parts, strict=True)
+            if part.failure and not trajectory.failed_searches  # those count as searches
+        ]
         counts = (
             Failures("searches", len(errors), len(results), errors[-1] if errors else None),
             Failures("verdicts", unscored, len(parts), judge_failure),
+            Failures("reward parts", len(failures), len(parts), failures[-1] if failures else None),
         )
         check_failed_share(counts, self._max_failed_share, "the step")
 

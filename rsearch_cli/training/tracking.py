@@ -281,11 +281,19 @@ def _figures(row: Mapping[str, Any]) -> dict[str, float]:
 def _table(step: int, rollouts: Sequence[Mapping[str, Any]]) -> Any:
     import wandb
 
-    return wandb.Table(columns=list(COLUMNS), data=[_cells(step, row) for row in rollouts])
+    further = sorted({name for row in rollouts for name in row["reward"].get("extra", {})})
+    columns = [*COLUMNS, *(f"{name} score" for name in further)]
+    return wandb.Table(columns=columns, data=[_cells(step, row, further) for row in rollouts])
 
 
-def _cells(step: int, row: Mapping[str, Any]) -> list[Any]:
-    """Return one row of `trajectories.jsonl` as the columns of the table."""
+def _cells(step: int, row: Mapping[str, Any], further: Sequence[str]) -> list[Any]:
+    """Return one row of `trajectories.jsonl` as the columns of the table.
+
+    Args:
+        step: Its step.
+        row: The row.
+        further: Names of the further parts of the reward.
+    """
     reward = row["reward"]
     transcript = row["opening"] + "".join(segment["text"] for segment in row["segments"])
     return [
@@ -296,6 +304,7 @@ def _cells(step: int, row: Mapping[str, Any]) -> list[Any]:
         *(reward[part] for part in ("total", "answer", "plan", "format")),
         shorten("\n\n".join(_plan(round_) for round_ in row["rounds"]), _CELL),
         shorten(transcript, _CELL),
+        *(reward["extra"].get(name) for name in further),
     ]
 
 

@@ -115,8 +115,8 @@ class TrainingDisplay:
     def _figures(self) -> list[str]:
         """Return the figures of the latest step as text, without those that are unknown."""
         row = self._row
-        parts = _join(row, "reward/", ("answer", "plan", "format"), ".3f")
-        seconds = [key.removeprefix("seconds/") for key in row if key.startswith("seconds/")]
+        parts = _join(row, "reward/", _names(row, "reward/"), ".3f")
+        seconds = _names(row, "seconds/")
         alarms = row.get("alarms")
         figures = [
             _reward_or_loss(row) if row else "",
@@ -195,6 +195,10 @@ def _reward_or_loss(row: Mapping[str, object]) -> str:
     name = "reward" if "reward" in row else "loss"
     value = finite(row, name)
     return f"{name} unscored" if value is None else f"{name} {value:.3f}"
+
+
+def _names(row: Mapping[str, object], prefix: str) -> list[str]:
+    return [key.removeprefix(prefix) for key in row if key.startswith(prefix)]
 
 
 def _join(

@@ -28,6 +28,8 @@ _CURVES = {
     "reward": ("•", "red"),
     "validation": ("v", "magenta"),
 }
+# Markers and colour of further parts, in alphabetical order; a part beyond these is not drawn.
+_FURTHER = ("1", "2", "3", "4"), "cyan"
 _TAG = re.compile(r"</?(?:think|search|result|r|answer)>")
 # Most characters shown of one stretch of a transcript; trajectories.jsonl has the rest.
 _STRETCH = 1200
@@ -74,18 +76,20 @@ def print_report(
 def reward_plot(
     rows: Sequence[Mapping[str, object]], width: int, height: int, colour: bool = False
 ) -> str:
-    """Return a text plot of the reward, its three parts and the validations over the steps.
+    """Return a text plot of the reward, its parts and the validations over the steps.
 
     Args:
-        rows: Rows with `step`, `reward`, `reward/answer`, `reward/plan`, `reward/format` and
-            `validation`; a missing or null value leaves a gap.
+        rows: Rows with `step`, `reward`, `reward/answer` and the other parts, and `validation`; a
+            missing or null value leaves a gap.
         width: Columns of the plot.
         height: Lines of the plot.
         colour: Whether to add terminal colour codes.
     """
     import plotext
 
-    curves = {key: _curve(rows, key) for key in _CURVES}
+    further = _further_curves(rows)
+    marks = {**further, **_CURVES}
+    curves = {key: _curve(rows, key) for key in marks}
     steps = sorted({step for curve in curves.values() for step, _ in curve})
     if not steps:
         return "No step has a reward to plot."
@@ -93,15 +97,19 @@ def reward_plot(
     figure = plotext.figure
     figure.clear.all()
     figure.theme("colorless").plot_size(width, height).legend(False)
-    for key, (symbol, shade) in _CURVES.items():
+    for key, (symbol, shade) in marks.items():
         if not curves[key]:
             continue
         marker = plotext.marker(symbol).fill(shade)
         xs, ys = zip(*curves[key], strict=True)
         figure.draw(figure.signal(list(xs), list(ys), marker=marker).lines(key == "reward"))
     validation = "   v validation F1" if curves["validation"] else ""
-    figure.title(f"• reward   a answer   p plan   f format{validation}").label("step", 0, 0)
-    figure.ruler(1, 0).lim(0, 1).ticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
+    legend = "".join(f"   {symbol} {key[7:]}" for key, (symbol, _) in further.items())
+    figure.title(f"• reward   a answer   p plan   f format{legend}{validation}").label("step", 0, 0)
+    lowest = min(value for curve in curves.values() for _, value in curve)
+    low = 0.0 if lowest >= 0.0 else max(-1.0, 0.25 * (lowest // 0.25))
+    heights = [low + 0.25 * i for i in range(round((1.0 - low) / 0.25) + 1)]
+    figure.ruler(1, 0).lim(low, 1).ticks(heights, [f"{height:g}" for height in heights])
     ticks = sorted({steps[i * (len(steps) - 1) // 4] for i in range(5)})
     figure.ruler(0, 0).ticks(ticks, [f"{step:g}" for step in ticks])
     drawn = str(figure.build().string(colorless=not colour))
@@ -163,6 +171,13 @@ def trajectory_panel(result: EvalResult, title: str) -> Panel:
     )
     colour = "green" if correct else "red"
     return Panel(body, title=Text(title), title_align="left", border_style=colour)
+
+
+def _further_curves(rows: Sequence[Mapping[str, object]]) -> dict[str, tuple[str, str]]:
+    """Map the keys of further parts of the reward to marker and colour of their curves."""
+    keys = {key for row in rows for key in row if key.startswith("reward/")} - _CURVES.keys()
+    symbols, shade = _FURTHER
+    return {key: (symbol, shade) for key, symbol in zip(sorted(keys), symbols, strict=False)}
 
 
 def _curve(rows: Sequence[Mapping[str, object]], key: str) -> list[tuple[float, float]]:

@@ -196,7 +196,9 @@ class ViewSource:
         """Return everything but the details, as of the last `refresh`."""
         scale = self._setting("train", "scale_rewards")
         known = scale if scale in ("group", "batch", "none") else "group"
-        self._table.fill_advantages(known)
+        by_part = self._setting("reward", "normalise_parts") is True
+        if not by_part:
+            self._table.fill_advantages(known)
         trained = not self.is_evaluation
         summary = self._read_object(RESULTS if self.is_evaluation else SUMMARY)
         services = self._read_object(SPEND).get("services")
@@ -208,7 +210,11 @@ class ViewSource:
             "settings": public_settings(self.settings),
             "summary": public_value(summary),
             "spend": services if isinstance(services, dict) else {},
-            "advantages": describe_advantages(known, stored=scale == known) if trained else None,
+            "advantages": (
+                describe_advantages(known, stored=scale == known)
+                if trained and not by_part
+                else None
+            ),
             "curves": self._curves.as_curves(),
             "validations": self._validations.rows,
             "rows": self._table.as_rows(),

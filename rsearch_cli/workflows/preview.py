@@ -17,8 +17,8 @@ from rsearch_cli.policy.prompts import refuse_long_prompts, render_question
 from rsearch_cli.policy.resolve import locate_model
 from rsearch_cli.questions.sets import QuestionSet, open_question_set
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.reward.composite import find_parts
 from rsearch_cli.reward.lexical import describe_unspaced
+from rsearch_cli.reward.parts import find_parts
 from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.search.executor import open_executor
 from rsearch_cli.services.runtime import open_services

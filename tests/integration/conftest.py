@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -31,6 +32,30 @@ def openai_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key, and no address of the user's own."""
     monkeypatch.setenv("OPENAI_API_KEY", API_KEY)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+
+
+@pytest.fixture
+def install(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str, str, str], None]]:
+    """Installs an example of the documentation, as pip would: the module and its entry point."""
+    installed = []
+
+    def install(module: str, group: str, line: str) -> None:
+        site = tmp_path / "site"
+        about = site / f"{module}-1.0.dist-info"
+        about.mkdir(parents=True)
+        example = repository / "docs/examples" / f"{module}.py"
+        (site / example.name).write_bytes(example.read_bytes())
+        name = module.replace("_", "-")
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (about / "entry_points.txt").write_text(f"[{group}]\n{line}\n")
+        monkeypatch.syspath_prepend(str(site))
+        installed.append(module)
+
+    yield install
+    for module in installed:
+        sys.modules.pop(module, None)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from local_http import Answer, Received
 from openai_chat import API_KEY, ChatServer, Said, grade_by_text
 
 from rsearch_cli.errors import AccessDenied, BudgetExceeded, JudgeError, OfflineMiss
-from rsearch_cli.recipe.schema import ProtocolConfig, Recipe
+from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.reward.composite import score_trajectories
 from rsearch_cli.reward.judge import AnswerJudge
 from rsearch_cli.reward.rubric import Mode
@@ -567,16 +567,15 @@ def test_an_unscored_answer_leaves_its_row_unscored_and_the_others_whole(
     chat_server.grade = lambda body: (
         "no idea" if "Perth" in json.dumps(body) else grade_by_text(body)
     )
-    reward = judge_recipe().reward
     rows = [make_trajectory(answer) for answer in ("Canberra", "Perth", "Sydney", None)]
-    parts = score_trajectories(rows, reward, ProtocolConfig(), 100, make_judge())
+    parts = score_trajectories(rows, judge_recipe(), 100, make_judge())
     assert [p.answer for p in parts] == [1.0, None, 0.0, 0.0]
     assert [p.total is None for p in parts] == [False, True, False, False]
 
 
 def test_a_recipe_with_a_judge_needs_one(judge_recipe: Callable[..., Recipe]) -> None:
     with pytest.raises(ValueError, match="no judge was opened"):
-        score_trajectories([make_trajectory("x")], judge_recipe().reward, ProtocolConfig(), 0)
+        score_trajectories([make_trajectory("x")], judge_recipe(), 0)
 
 
 def test_chaos_ends_with_every_answer_right_or_unscored(

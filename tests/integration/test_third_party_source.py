@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,6 @@ from rsearch_cli.services.runtime import open_services
 from rsearch_cli.types import NodeResult, PlanNode, SearchPlan
 
 EXAMPLE = Path("docs/examples/searxng_source.py")
-METADATA = "Metadata-Version: 2.1\nName: searxng-source\nVersion: 1.0\n"
 PLAN = SearchPlan(
     (PlanNode("A", "who founded Brindle Works", "General"), PlanNode("B", "her town", "General")),
     (("A", "B"),),
@@ -49,17 +47,8 @@ def server() -> Iterator[SearxngServer]:
 
 
 @pytest.fixture(autouse=True)
-def installed(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A folder on the path with the module and what pip writes about its package."""
-    site = tmp_path / "site"
-    about = site / "searxng_source-1.0.dist-info"
-    about.mkdir(parents=True)
-    (site / EXAMPLE.name).write_bytes((repository / EXAMPLE).read_bytes())
-    (about / "METADATA").write_text(METADATA)
-    (about / "entry_points.txt").write_text(f"[{GROUP}]\nsearxng = searxng_source:open_searxng\n")
-    monkeypatch.syspath_prepend(str(site))
-    yield
-    sys.modules.pop("searxng_source", None)
+def installed(install: Callable[[str, str, str], None]) -> None:
+    install("searxng_source", GROUP, "searxng = searxng_source:open_searxng")
 
 
 def make_recipe(*settings: str) -> Recipe:

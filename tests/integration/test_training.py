@@ -217,6 +217,41 @@ def test_the_curriculum_ends_at_exactly_its_step(make_training):
         assert parts["total"] == pytest.approx(total)
 
 
+def test_further_parts_reach_the_trainer_normalised(make_training, monkeypatch):
+    import torch
+
+    extra = {"retrieval": 0.5, "no_answer": 0.2, "length": 0.2}
+    reward = {"extra": extra, "normalise_parts": True, "curriculum_steps": 0}
+    training, folder, _ = make_training(reward, max_steps=1, scale_rewards="batch")
+    advantages = []
+    generate = training.trainer._generate_and_score_completions
+
+    def generated(inputs):
+        batch = generate(inputs)
+        advantages.append(batch["advantages"].clone())
+        return batch
+
+    monkeypatch.setattr(training.trainer, "_generate_and_score_completions", generated)
+    training.run()
+    (row,) = folder.read_rows(METRICS)
+    assert 0 < row["reward/retrieval"] <= 1 and row["reward/no_answer"] <= 0
+    rewards = [row["reward"] for row in folder.read_rows(TRAJECTORIES)]
+    names = [("plan", 0.25), ("format", 0.25), *extra.items()]
+    answers = [r["answer"] * r["plan"] for r in rewards]
+    columns = [(0.5, answers)] + [
+        (weight, [{**r, **r["extra"]}[name] for r in rewards]) for name, weight in names
+    ]
+    # As TRL's own `normalize_then_sum` computes them from one reward function per part.
+    total = torch.zeros(ROWS)
+    for weight, column in columns:
+        groups = torch.tensor(column).view(-1, GENERATIONS)
+        centred = groups - groups.mean(dim=1, keepdim=True)
+        total += weight * (centred / (groups.std(dim=1, keepdim=True) + 1e-4)).flatten()
+    expected = (total - total.mean()) / (total.std() + 1e-4)
+    assert expected.abs().max() > 0.1
+    assert torch.allclose(advantages[0], expected, atol=1e-3)
+
+
 def test_the_control_deals_answer_scores_out_at_random(make_training, monkeypatch):
     training, _, _ = make_training(reward={"shuffle_answers": True}, max_steps=1)
     seen = []

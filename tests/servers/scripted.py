@@ -169,7 +169,7 @@ def run_agents(
         rollout = Rollout(ScriptedAgents(questions, plan), executor, recipe)
         asked = [question for question in questions for _ in range(GENERATIONS)]
         trajectories = rollout.run(asked, GREEDY)
-        parts = score_trajectories(trajectories, recipe.reward, recipe.protocol, 100, judge)
+        parts = score_trajectories(trajectories, recipe, 100, judge)
     return list(zip(trajectories, parts, strict=True))
 
 

@@ -7,18 +7,16 @@ from collections import Counter
 
 import pytest
 
-from rsearch_cli.errors import RecipeValueError
+from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.schema import ProtocolConfig
 from rsearch_cli.recipe.training import RewardConfig, WeightsConfig
 from rsearch_cli.reward.composite import (
     combine,
-    find_parts,
     plan_score,
     score_trajectories,
     shuffle_answer_scores,
     weights_at,
 )
-from rsearch_cli.reward.economy import economy
 from rsearch_cli.types import (
     NodeResult,
     PlanNode,
@@ -59,10 +57,12 @@ def trajectory(
 
 
 def score(
-    trajectory: Trajectory, recipe: RewardConfig, protocol: ProtocolConfig, step: int
+    trajectory: Trajectory, reward: RewardConfig, protocol: ProtocolConfig, step: int
 ) -> RewardParts:
     """The parts of one trajectory, scored by itself."""
-    (parts,) = score_trajectories([trajectory], recipe, protocol, step)
+    quickstart = load_recipe("quickstart").recipe
+    recipe = quickstart.model_copy(update={"reward": reward, "protocol": protocol})
+    (parts,) = score_trajectories([trajectory], recipe, step)
     return parts
 
 
@@ -203,12 +203,9 @@ def test_an_unscored_row_keeps_its_further_scores() -> None:
     assert (parts.total, parts.extra) == (None, {"economy": 1.0})
 
 
-def test_a_part_that_does_not_exist_is_named_with_the_nearest() -> None:
-    with pytest.raises(RecipeValueError, match="no reward part 'econmy'; did you mean 'economy'"):
-        find_parts(RewardConfig(extra={"econmy": 0.1}))
-
-
-@pytest.mark.parametrize(("searches", "earned"), [(0, 1.0), (1, 1.0), (2, 0.5), (4, 0.25)])
-def test_economy_falls_with_the_searches(searches: int, earned: float) -> None:
-    results = (NodeResult(PlanNode("A", "x", "General")),) * searches
-    assert economy(trajectory(rounds=(SearchRound(plan=None, results=results),))) == earned
+def test_a_failed_part_leaves_the_row_unscored_and_an_absent_one_does_not() -> None:
+    weights = {"retrieval": 0.5, "economy": 0.1}
+    failed = combine(1.0, 1.0, 1.0, WEIGHTS, True, {"retrieval": None, "economy": 1.0}, weights)
+    assert (failed.answer, failed.total) == (1.0, None)
+    absent = combine(1.0, 1.0, 1.0, WEIGHTS, True, {"economy": 1.0}, weights)
+    assert absent.total == pytest.approx(1.1)

@@ -126,3 +126,16 @@ def test_what_comes_between_two_steps_counts_for_none(monkeypatch: pytest.Monkey
     row = step_metrics.close(1, {}, spend((1.5, 0.0, 201, 0), (0.0, 0.0, 0, 0)))
     assert (row["seconds/step"], row["seconds/update"], row["calls/search"]) == (3.0, 2.0, 1)
     assert row["spend/usd"] == 1.5, "money is that of the whole run"
+
+
+def test_further_parts_are_averaged_over_the_rows_that_have_them_and_failures_counted() -> None:
+    rows = [trajectory(None)] * 3
+    found = RewardParts(1.0, 1.0, 1.0, 1.5, {"retrieval": 0.5})
+    absent = RewardParts(1.0, 1.0, 1.0, 1.0, {"no_answer": -1.0})
+    failed = RewardParts(1.0, 1.0, 1.0, None, {"retrieval": None}, "retrieval: no answer")
+    metrics = StepMetrics()
+    metrics.record(rows, [found, absent, failed], {})
+    row = metrics.close(1, {}, Spend())
+    assert (row["reward/retrieval"], row["reward/no_answer"]) == (0.5, -1.0)
+    assert (row["failed/parts"], row["unscored"]) == (1, 1)
+    assert row["failed_share/parts"] == pytest.approx(1 / 3)

@@ -49,13 +49,17 @@ def recovery(tmp_path: Path) -> StepRecovery:
     return StepRecovery(RunFolder(tmp_path), max_failed_share=0.2)
 
 
-def trajectories(searches: int, failed: int) -> list[Trajectory]:
+def trajectories(searches: int, failed: int, rows: int = 5) -> list[Trajectory]:
+    """Rows of which the first has all the searches."""
     nodes = tuple(PlanNode(f"A{i}", "river", "General") for i in range(searches))
     errors = [f"late {i}" for i in range(failed)] + [None] * (searches - failed)
     results = tuple(NodeResult(n, error=e) for n, e in zip(nodes, errors, strict=True))
     round_ = SearchRound(SearchPlan(nodes), results=results)
     question = Question("q", "Which river?", ("Tiber",))
-    return [Trajectory(question, (5,), "", (), (round_,), "Tiber", "answer")]
+    return [
+        Trajectory(question, (5,), "", (), rounds, "Tiber", "answer")
+        for rounds in ((round_,), *[()] * (rows - 1))
+    ]
 
 
 def parts(rows: int, unscored: int) -> list[RewardParts]:
@@ -157,11 +161,22 @@ def test_too_many_failed_verdicts_stop_the_run(recovery: StepRecovery) -> None:
         recovery.check(trajectories(10, 0), parts(5, 2), "the judge took too long")
 
 
+def test_too_many_failed_parts_stop_the_run_but_failed_searches_count_once(
+    recovery: StepRecovery,
+) -> None:
+    failed = [RewardParts(0.5, 1.0, 1.0, None, {"cost": None}, "cost: no answer")] * 2
+    line = "2 of 5 reward parts of the step failed, a share of 0.4; .* last error: cost: no answer"
+    with pytest.raises(FailureShareExceeded, match=line):
+        recovery.check(trajectories(10, 0), parts(3, 0) + failed)
+    searched_in_vain = [failed[0], *parts(1, 0)]
+    recovery.check(trajectories(10, 2, rows=2), searched_in_vain)
+
+
 def test_a_share_of_one_never_stops(tmp_path: Path) -> None:
-    StepRecovery(RunFolder(tmp_path), 1.0).check(trajectories(4, 4), parts(2, 2))
+    StepRecovery(RunFolder(tmp_path), 1.0).check(trajectories(4, 4, rows=2), parts(2, 2))
 
 
 def test_a_share_of_zero_stops_at_the_first_failure(tmp_path: Path) -> None:
     line = r"1 of 1000 searches of the step failed, a share of 0\.001; budget"
     with pytest.raises(FailureShareExceeded, match=line):
-        StepRecovery(RunFolder(tmp_path), 0.0).check(trajectories(1000, 1), parts(2, 0))
+        StepRecovery(RunFolder(tmp_path), 0.0).check(trajectories(1000, 1, rows=2), parts(2, 0))

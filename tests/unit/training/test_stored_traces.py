@@ -50,7 +50,7 @@ def as_prediction(t: Trajectory, recipe) -> dict:
 
 
 def as_rollout(t: Trajectory, recipe) -> dict:
-    parts = score_trajectories([t], recipe.reward, recipe.protocol, 0, None)[0]
+    parts = score_trajectories([t], recipe, 0)[0]
     return describe_trajectory(3, t, parts)
 
 

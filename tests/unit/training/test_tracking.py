@@ -75,6 +75,18 @@ def test_a_step_sends_its_figures_and_every_few_steps_a_table_with_plans() -> No
     assert cells["transcript"].startswith("<think> so") and len(cells["transcript"]) < 4100
 
 
+def test_further_parts_have_columns_of_their_own() -> None:
+    run = Recorder()
+    tracker = track(run)
+    scored = {**ROLLOUT, "reward": {**ROLLOUT["reward"], "extra": {"retrieval": 0.5}}}
+    absent = {**ROLLOUT, "reward": {**ROLLOUT["reward"], "extra": {}}}
+    tracker.on_step(metrics(1), [scored, absent])
+    tracker.close(exit_code=0)
+    table = run.rows[0][1]["trajectories"]
+    assert table.columns == [*COLUMNS, "retrieval score"]
+    assert [row[-1] for row in table.data] == [0.5, None]
+
+
 def test_no_table_is_sent_where_none_is_wanted() -> None:
     run = Recorder()
     tracker = track(run, table_rows=0)

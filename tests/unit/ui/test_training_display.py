@@ -77,6 +77,13 @@ def test_a_log_line_says_what_is_known() -> None:
     )
 
 
+def test_a_log_line_names_every_part_of_the_reward() -> None:
+    console = log_console()
+    with TrainingDisplay(10, console=console, clock=Clock()) as display:
+        display.on_step({**row(1), "reward/retrieval": 0.75}, [])
+    assert "format 0.500, retrieval 0.750)" in written(console)
+
+
 def test_a_log_line_says_what_was_spent() -> None:
     console, clock = log_console(), Clock()
     with TrainingDisplay(10, spend, console, clock) as display:

@@ -153,6 +153,15 @@ def test_plot_draws_all_four_curves_in_plain_text() -> None:
     assert plot.splitlines()[-2].split() == ["1", "5", "10", "15", "20"]
 
 
+def test_plot_has_further_parts_and_room_for_penalties() -> None:
+    rows = [{**row, "reward/retrieval": 0.9, "reward/no_answer": -0.4} for row in ROWS]
+    title, *body = reward_plot(rows, width=100, height=18).splitlines()
+    assert "1 no_answer   2 retrieval" in title
+    (low,) = (line for line in body if line.count("1") > 10)
+    assert body.index(low) > next(i for i, line in enumerate(body) if line.startswith("    0┤"))
+    assert any(line.startswith(" -0.5┤") for line in body)
+
+
 def test_plot_rises_with_the_reward() -> None:
     body = reward_plot(ROWS, width=80, height=18).splitlines()[1:-2]
     first, last = (
