@@ -30,6 +30,8 @@ KINDS: Mapping[str, str] = {
     "exa": "rsearch_cli.search.exa:open_exa",
     "http": "rsearch_cli.search.retriever:open_retrievers",
     "hybrid": "rsearch_cli.search.dense:open_hybrid",
+    "searxng": "rsearch_cli.search.searxng:open_searxng",
+    "wikipedia": "rsearch_cli.search.wikipedia:open_wikipedia",
 }
 """Kind of source, as `search.sources.<name>.type` writes it, to its `SourceOpener`."""
 

@@ -17,44 +17,50 @@ from rsearch_cli.search.sources import GROUP, open_sources
 from rsearch_cli.services.runtime import open_services
 from rsearch_cli.types import NodeResult, PlanNode, SearchPlan
 
-EXAMPLE = Path("docs/examples/searxng_source.py")
+EXAMPLE = Path("docs/examples/crossref_source.py")
 PLAN = SearchPlan(
     (PlanNode("A", "who founded Brindle Works", "General"), PlanNode("B", "her town", "General")),
     (("A", "B"),),
 )
 
 
-class SearxngServer(LocalServer):
-    """SearXNG's JSON search, with one page for every question."""
+class CrossrefServer(LocalServer):
+    """Crossref's search for works, with two works for every question, one without an abstract."""
 
     def respond(self, request: Received) -> Answer:
-        assert request.query["format"] == "json"
-        page = {
-            "url": f"https://a.example/{len(self.requests)}",
-            "title": "Tessa Korrin",
-            "content": "She was born in Port Ellow.",
-        }
-        return 200, {"results": [page, page | {"url": "https://b.example"}]}
+        assert (request.method, request.path) == ("GET", "/works")
+        assert request.query.keys() == {"query", "rows", "select"}
+        works = [
+            {
+                "URL": f"https://doi.org/10.5555/{len(self.requests)}",
+                "title": ["Tessa Korrin"],
+                "abstract": "<jats:p>She was born in <jats:i>Port Ellow</jats:i>.</jats:p>",
+            },
+            {"URL": "https://doi.org/10.5555/none"},
+        ]
+        items = works[: int(request.query["rows"])]
+        message = {"total-results": 2, "items": items, "items-per-page": len(items)}
+        return 200, {"status": "ok", "message-type": "work-list", "message": message}
 
-    def describe_error(self, status: int, message: str) -> str:
-        return message
+    def describe_error(self, status: int, message: str) -> dict[str, object]:
+        return {"status": "failed", "message": [{"type": "fault", "message": message}]}
 
 
 @pytest.fixture
-def server() -> Iterator[SearxngServer]:
-    with SearxngServer(retry_after="0") as server:
+def server() -> Iterator[CrossrefServer]:
+    with CrossrefServer(retry_after="0") as server:
         yield server
 
 
 @pytest.fixture(autouse=True)
 def installed(install: Callable[[str, str, str], None]) -> None:
-    install("searxng_source", GROUP, "searxng = searxng_source:open_searxng")
+    install("crossref_source", GROUP, "crossref = crossref_source:open_crossref")
 
 
 def make_recipe(*settings: str) -> Recipe:
     overrides = [
         'protocol.sources={General: "the web"}',
-        "search.sources={General: {type: searxng}}",
+        "search.sources={General: {type: crossref}}",
         "search.top_k=1",
         "search.service.requests_per_second=1000",
         "search.service.max_backoff_seconds=0",
@@ -73,13 +79,13 @@ def run_plan(recipe: Recipe, tmp_path: Path) -> tuple[NodeResult, ...]:
         return executor.execute([PLAN])[0]
 
 
-def test_it_carries_out_a_plan_and_is_cached(server: SearxngServer, tmp_path: Path) -> None:
+def test_it_carries_out_a_plan_and_is_cached(server: CrossrefServer, tmp_path: Path) -> None:
     recipe = make_recipe(f"search.sources.General.options.url={server.url}")
     founder, town = run_plan(recipe, tmp_path)
     assert [(p.id, p.title, p.text) for p in founder.passages] == [
-        ("https://a.example/1", "Tessa Korrin", "She was born in Port Ellow.")
+        ("https://doi.org/10.5555/1", "Tessa Korrin", "She was born in Port Ellow.")
     ]
-    assert [r.query["q"] for r in server.requests] == [
+    assert [r.query["query"] for r in server.requests] == [
         "who founded Brindle Works",
         "her town Tessa Korrin Port Ellow",
     ]
@@ -89,18 +95,18 @@ def test_it_carries_out_a_plan_and_is_cached(server: SearxngServer, tmp_path: Pa
 
 
 @pytest.mark.parametrize("fault", [Fault.RATE_LIMIT, Fault.CUT, Fault.HTML, Fault.BAD_JSON])
-def test_it_is_retried(server: SearxngServer, fault: Fault, tmp_path: Path) -> None:
+def test_it_is_retried(server: CrossrefServer, fault: Fault, tmp_path: Path) -> None:
     server.faults = Faults([fault], first=2)
     recipe = make_recipe(f"search.sources.General.options.url={server.url}")
     assert [result.error for result in run_plan(recipe, tmp_path)] == [None, None]
     assert len(server.requests) == 4
 
 
-def test_what_it_cannot_answer_marks_its_node(server: SearxngServer, tmp_path: Path) -> None:
-    server.faults = Faults([Fault.FORBIDDEN], first=1)
+def test_what_it_cannot_answer_marks_its_node(server: CrossrefServer, tmp_path: Path) -> None:
+    server.faults = Faults([Fault.BAD_REQUEST], first=1)
     recipe = make_recipe(f"search.sources.General.options.url={server.url}")
     founder, town = run_plan(recipe, tmp_path)
-    assert founder.error == "SearXNG gives no JSON: add it to search.formats there"
+    assert founder.error == "Crossref does not accept the query"
     assert town.passages
 
 
@@ -116,6 +122,6 @@ def test_its_options_are_checked() -> None:
 def test_it_is_short_and_stands_in_the_documentation(repository: Path) -> None:
     source = (repository / EXAMPLE).read_text(encoding="utf-8")
     page = (repository / "docs/extending.md").read_text(encoding="utf-8")
-    assert len(source.splitlines()) <= 40
+    assert len(source.splitlines()) <= 46
     assert f"```python\n{source}```\n" in page
-    assert f'[project.entry-points."{GROUP}"]\nsearxng = "searxng_source:open_searxng"' in page
+    assert f'[project.entry-points."{GROUP}"]\ncrossref = "crossref_source:open_crossref"' in page
