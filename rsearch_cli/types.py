@@ -101,6 +101,8 @@ class NodeResult:
         cached: Whether the passages came from the disk cache.
         seconds: Time that the source took, without queueing; 0 if it was not called. Ignored when
             results are compared.
+        unread: One line for every page that could not be read; its passage is as the source
+            returned it.
     """
 
     node: PlanNode
@@ -109,6 +111,7 @@ class NodeResult:
     error: str | None = None
     cached: bool = False
     seconds: float = field(default=0.0, compare=False)
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +219,11 @@ class Trajectory:
     def failed_searches(self) -> int:
         """Plan nodes whose source returned an error."""
         return sum(r.error is not None for round_ in self.rounds for r in round_.results)
+
+    @property
+    def failed_reads(self) -> int:
+        """Pages that could not be read; see `NodeResult.unread`."""
+        return sum(len(r.unread) for round_ in self.rounds for r in round_.results)
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,19 @@ class SearchConfig(BaseConfig):
     of source. What a source reports as charged is what counts."""
     service: ServiceConfig = ServiceConfig()
     """Limits of calls to each search service; those that its own rules set still apply."""
+    read_top: int = Field(0, ge=0, le=50)
+    """Number of best hits of a node whose page is read if their text is shorter than passage_chars;
+    0 reads none (see docs/search.md)."""
+    read_private_addresses: bool = False
+    """Also read pages at private and local addresses, and at any port."""
+    read_service: ServiceConfig = ServiceConfig(
+        concurrency=16,
+        timeout_seconds=15.0,
+        retries=1,
+        max_backoff_seconds=5.0,
+        breaker_failures=50,
+    )
+    """Limits of requests for pages."""
 
 
 class EvaluateConfig(BaseConfig):

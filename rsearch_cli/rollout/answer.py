@@ -102,11 +102,12 @@ class AgentAnswer:
 
     @property
     def cost(self) -> str:
-        """Searches, tokens, seconds if known, and dollars if any, as text."""
-        failed = self.trajectory.failed_searches
+        """Searches, tokens, pages not read if any, seconds if known, dollars if any, as text."""
+        failed, unread = self.trajectory.failed_searches, self.trajectory.failed_reads
         words = [
             count(self.searches, "search", "searches") + (f" ({failed} failed)" if failed else ""),
             count(self.tokens, "token", "tokens"),
+            *([f"{count(unread, 'page', 'pages')} not read"] if unread else []),
             *([f"{self.seconds:.1f} s"] if self.seconds else []),
         ]
         return ", ".join([*words, f"${self.usd:.4f}"] if self.usd else words)
@@ -129,6 +130,7 @@ class AgentAnswer:
             "stop": self.trajectory.stop,
             "searches": self.searches,
             "failed_searches": self.trajectory.failed_searches,
+            "failed_reads": self.trajectory.failed_reads,
             "tokens": self.tokens,
             "seconds": round(self.seconds, 3),
             "usd": self.usd,
@@ -226,6 +228,7 @@ def result_as_json(result: NodeResult) -> dict[str, Any]:
         "expansion": list(result.expansion),
         "error": result.error,
         "cached": result.cached,
+        "unread": list(result.unread),
         "passages": [
             {"id": p.id, "title": p.title, "text": p.text, "score": p.score}
             for p in result.passages
@@ -246,4 +249,5 @@ def _result_as_markdown(result: NodeResult) -> list[str]:
     found = [
         f"{label}{escape_markdown(p.title)}: {escape_markdown(p.text)}" for p in result.passages
     ]
-    return found or [f"{label}nothing found"]
+    unread = [f"{label}not read: {escape_markdown(problem)}" for problem in result.unread]
+    return [*(found or [f"{label}nothing found"]), *unread]

@@ -7,14 +7,19 @@ and a cache or an import may contain, anything.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from pydantic import JsonValue
 
 from rsearch_cli.recipe.schema import SourceConfig
 from rsearch_cli.search.sources import SearchRequest, SearchSource
 from rsearch_cli.services.cache import make_key, normalise
+from rsearch_cli.services.outcomes import PermanentFailure
 from rsearch_cli.services.validation import is_finite, mend
 from rsearch_cli.types import Passage
+
+TEXT_CHARS = 100_000
+"""Longest text of a page that is kept, in characters."""
 
 _DAY_SECONDS = 86400.0
 _KINDS: Mapping[str, type] = {"id": str, "title": str, "text": str, "source": str, "score": float}
@@ -129,3 +134,47 @@ def _encode(passage: object) -> dict[str, JsonValue]:
 
 def _says_something(row: dict[str, JsonValue]) -> bool:
     return any(str(row[name]).strip() for name in ("title", "text"))
+
+
+def encode_text(text: object, problem: str = "") -> JsonValue:
+    """Return the text of a page as JSON for `read_text`.
+
+    Args:
+        text: Should be a text, or None.
+        problem: Why there is none.
+
+    Raises:
+        PermanentFailure: It is something else.
+    """
+    if text is not None and not isinstance(text, str):
+        raise PermanentFailure(f"the source returned {type(text).__name__} in place of a text")
+    return {"text": None if text is None else mend(text[:TEXT_CHARS]), "problem": mend(problem)}
+
+
+def read_text(value: JsonValue) -> tuple[str | None, str]:
+    """Parse a stored page.
+
+    Returns:
+        Its text, or None and why it has none.
+
+    Raises:
+        ValueError: It is no stored page.
+    """
+    fields: Mapping[str, Any] = value if isinstance(value, dict) else {}
+    text, problem = fields.get("text"), fields.get("problem")
+    if fields.keys() != {"text", "problem"} or not isinstance(problem, str):
+        raise ValueError("not the text of a page")
+    if text is not None and not (isinstance(text, str) and len(text) <= TEXT_CHARS):
+        raise ValueError("not the text of a page")
+    return text, problem
+
+
+def read_robots(value: JsonValue) -> str:
+    """Parse a stored robots.txt.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not isinstance(value, str):
+        raise ValueError("not a robots.txt")
+    return value

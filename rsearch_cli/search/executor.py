@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from rsearch_cli.errors import AccessDenied, BudgetExceeded, OfflineMiss, SourceError
 from rsearch_cli.recipe.schema import Recipe, SearchConfig
@@ -30,6 +31,9 @@ from rsearch_cli.services.outcomes import PermanentFailure, Reply
 from rsearch_cli.services.runtime import Services
 from rsearch_cli.types import NodeResult, Passage, PlanNode, SearchPlan
 
+if TYPE_CHECKING:
+    from rsearch_cli.search.page_reader import PageReader
+
 _STOPS = (AccessDenied, BudgetExceeded, OfflineMiss)
 
 OnResult = Callable[[NodeResult], None]
@@ -42,6 +46,7 @@ class _Outcome:
     error: str | None = None
     cached: bool = False
     seconds: float = 0.0
+    unread: tuple[str, ...] = ()
 
 
 class _Batch:
@@ -68,6 +73,11 @@ class PlanExecutor(AbstractContextManager["PlanExecutor"]):
         self._sources = sources
         self._settings = search
         self._services = services
+        self._reader: PageReader | None = None
+        if search.read_top:
+            from rsearch_cli.search.page_reader import PageReader
+
+            self._reader = PageReader(search, services)
 
     def submit(
         self, plans: Sequence[SearchPlan], on_result: OnResult | None = None
@@ -111,7 +121,9 @@ class PlanExecutor(AbstractContextManager["PlanExecutor"]):
         self.close()
 
     async def _close_sources(self) -> None:
-        await finish_all(source.close() for source in set(self._sources.values()))
+        opened: list[SearchSource | PageReader] = list(dict.fromkeys(self._sources.values()))
+        opened += [self._reader] if self._reader else []
+        await finish_all(one.close() for one in opened)
 
     async def _run_batch(
         self, plans: Sequence[SearchPlan], on_result: OnResult | None
@@ -150,7 +162,13 @@ class PlanExecutor(AbstractContextManager["PlanExecutor"]):
         )
         outcome = await self._find(batch, node.source, request)
         result = NodeResult(
-            node, expansion, outcome.passages, outcome.error, outcome.cached, outcome.seconds
+            node,
+            expansion,
+            outcome.passages,
+            outcome.error,
+            outcome.cached,
+            outcome.seconds,
+            outcome.unread,
         )
         if batch.on_result and batch.stop is None:
             batch.on_result(result)
@@ -162,12 +180,21 @@ class PlanExecutor(AbstractContextManager["PlanExecutor"]):
         took: list[float] = []
         try:
             answer = await self._fetch(name, request, took)
-            return _Outcome(answer.value, None, answer.cached, sum(took[-1:]))
+            outcome = _Outcome(answer.value, None, answer.cached, sum(took[-1:]))
+            return outcome if self._reader is None else await self._read(name, request, outcome)
         except _STOPS as stop:
             batch.stop = batch.stop or stop
             return _Outcome(error=str(stop))
         except SourceError as error:
             return _Outcome(error=" ".join(str(error).split()), seconds=sum(took[-1:]))
+
+    async def _read(self, name: str, request: SearchRequest, found: _Outcome) -> _Outcome:
+        """Read the pages of hits that are too short."""
+        assert self._reader is not None
+        source = self._sources[name]
+        kept = seconds_kept(source, self._settings.sources[name])
+        hits, unread = await self._reader.read(source, request, found.passages, kept)
+        return replace(found, passages=hits, unread=unread)
 
     async def _fetch(self, name: str, request: SearchRequest, took: list[float]) -> Answer:
         """Ask a source through its client; `took` collects the seconds of every attempt."""

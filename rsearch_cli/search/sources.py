@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar, Protocol, TypeVar
 
@@ -21,6 +22,7 @@ from rsearch_cli.errors import RecipeKeyError, RecipeValueError, SourceError
 from rsearch_cli.recipe.base import BaseConfig
 from rsearch_cli.recipe.problems import explain
 from rsearch_cli.recipe.schema import SearchConfig, SourceConfig
+from rsearch_cli.services.http import check_proxies, user_agent
 from rsearch_cli.services.retry import NO_LIMITS, CallLimits
 from rsearch_cli.types import Passage
 
@@ -37,6 +39,9 @@ KINDS: Mapping[str, str] = {
 
 GROUP = "rsearch.sources"
 """Group of the entry points by which other packages add kinds, in the same form."""
+
+READ_INSTALL = "pip install -c constraints.txt '.[read]'"
+"""Command that installs what reading pages needs, in a clone."""
 
 DAYS_KEPT = 30.0
 """How long an answer stays valid, unless the source or the recipe says otherwise."""
@@ -135,6 +140,19 @@ class SearchSource(ABC):
         """Return the one request that stands for all that the source cannot tell apart."""
         return request
 
+    async def read(self, passage: Passage) -> str | None:
+        """Return the whole text behind a passage of this source, one paragraph a line.
+
+        Called for short passages if the recipe sets `search.read_top`, with the cache and the
+        limits of the source, and without a price. None, the default, leaves it to rsearch to
+        request the page if the passage's id is a URL.
+
+        Raises:
+            TransientFailure: There was no answer, but there may be one at the next attempt.
+            PermanentFailure: The text cannot be had.
+        """
+        return None
+
     async def close(self) -> None:  # noqa: B027 (optional)
         """Close connections; a later search opens them again."""
 
@@ -190,6 +208,8 @@ def open_sources(
         SourceError: A source cannot be set up.
         AccessDenied: A source has no key.
     """
+    if search.read_top and not offline:
+        check_reading()
     opened: dict[str, SearchSource] = {}
     for kind, opener in load_openers(search).items():
         configs = {n: config for n, config in search.sources.items() if config.type == kind}
@@ -219,6 +239,22 @@ def load_openers(search: SearchConfig) -> dict[str, SourceOpener]:
             raise RecipeValueError(_describe_unknown_kind(name, config.type, sorted(known)))
     kinds = dict.fromkeys(config.type for config in search.sources.values())
     return {kind: _load_opener(known[kind]) for kind in kinds}
+
+
+def check_reading() -> None:
+    """Check what reading pages needs.
+
+    Raises:
+        SourceError: The library that extracts texts is missing, the proxy settings of the
+            environment cannot be used, or RSEARCH_CONTACT is not a contact.
+    """
+    if find_spec("trafilatura") is None:
+        raise SourceError(
+            "search.read_top needs trafilatura, which is not installed; install it with: "
+            f"{READ_INSTALL}"
+        )
+    check_proxies()
+    user_agent()
 
 
 def read_options(model: type[Options], name: str, config: SourceConfig) -> Options:

@@ -21,7 +21,13 @@ POLICY = "policy"
 """Name of the service of a policy on a server."""
 
 WRITER = "dialogue"
-"""Name of the service of `dialogue.endpoint`; every other name is a search service."""
+"""Name of the service of `dialogue.endpoint`; every name that is not here is a search service."""
+
+READ = "read"
+"""Name of the service of the pages that `search.read_top` reads."""
+
+ROBOTS = "robots"
+"""Name of the service of the robots.txt of their sites."""
 
 LOCAL = "local"
 """Name under which the budget counts searches that run within this process."""
@@ -74,6 +80,8 @@ class Services:
             JUDGE: recipe.reward.judge.service,
             POLICY: recipe.policy.endpoint.service,
             WRITER: recipe.dialogue.endpoint.service,
+            READ: recipe.search.read_service,
+            ROBOTS: recipe.search.read_service,
         }
         settings = limits.apply(outside.get(service, recipe.search.service))
         return ServiceClient(service, self.cache, self.budget, RetryPolicy(service, settings))

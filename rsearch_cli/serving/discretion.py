@@ -16,6 +16,9 @@ logger = logging.getLogger(__name__)
 SEARCH_FAILED = "the search failed; the server's log says why"
 """What clients get in place of the message of a source."""
 
+NOT_READ = "a page could not be read; the server's log says why"
+"""What clients get in place of why a page was not read, which may name inner addresses."""
+
 Written = TypeVar("Written", FollowUp, Paragraph)
 
 
@@ -41,6 +44,8 @@ def without_search_errors(answer: AgentAnswer) -> AgentAnswer:
     reasons = dict.fromkeys((r.node.source, r.error) for r in results if r.error is not None)
     for source, reason in reasons:
         log_failure(f"a search of {source} failed: {reason}")
+    for problem in dict.fromkeys(problem for result in results for problem in result.unread):
+        log_failure(f"a page was not read: {problem}")
     rounds = tuple(
         replace(round_, results=tuple(_hide(result) for result in round_.results))
         for round_ in trajectory.rounds
@@ -54,4 +59,5 @@ def log_failure(line: str) -> None:
 
 
 def _hide(result: NodeResult) -> NodeResult:
-    return result if result.error is None else replace(result, error=SEARCH_FAILED)
+    error = None if result.error is None else SEARCH_FAILED
+    return replace(result, error=error, unread=(NOT_READ,) * len(result.unread))

@@ -236,6 +236,8 @@ def result_lines(result: NodeResult) -> Iterator[str]:
         title = flatten(passage.title)
         repeated = not title or text.casefold().startswith(title.casefold())
         yield f"{label}: {text}" if repeated else f"{label}: {title} — {text}"
+    for problem in result.unread:
+        yield f"{label}: not read: {flatten(problem)}"
 
 
 def citation_line(citation: Citation) -> str:

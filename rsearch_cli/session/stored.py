@@ -246,6 +246,7 @@ def _read_round(stored: Mapping[str, Any]) -> SearchRound:
             tuple(map(_read_passage, result["passages"])),
             None if result["error"] is None else _text(result["error"]),
             bool(result["cached"]),
+            unread=tuple(map(_text, result.get("unread", ()))),
         )
         for result in stored["results"]
     )

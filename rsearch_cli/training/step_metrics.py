@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from rsearch_cli.protocol.repetition import repeated_ngrams, repeated_tags
-from rsearch_cli.services.runtime import JUDGE, LOCAL
+from rsearch_cli.services.runtime import JUDGE, LOCAL, READ, ROBOTS
 from rsearch_cli.services.spend import ServiceSpend, Spend
 from rsearch_cli.types import RewardParts, SearchRound, Trajectory
 
@@ -126,6 +126,7 @@ def describe_failures(
 
     Every node of a plan is a search; every rollout gets a verdict, although some need no call.
     `parts` counts rollouts in which a part of `reward.extra` failed; it is there if there are any.
+    `failed/read` counts pages that could not be read; their searches have not failed.
     """
     searches = [r for t in trajectories for round_ in t.rounds for r in round_.results]
     counts = {
@@ -136,6 +137,7 @@ def describe_failures(
         counts["parts"] = (sum(p.failure is not None for p in parts), len(parts))
     return {
         **{f"failed/{kind}": failed for kind, (failed, _) in counts.items()},
+        "failed/read": sum(t.failed_reads for t in trajectories),
         **{f"failed_share/{kind}": failed / max(1, of) for kind, (failed, of) in counts.items()},
     }
 
@@ -163,8 +165,9 @@ def describe_spend(before: Spend, now: Spend) -> dict[str, float | int]:
 
 def _service_names(spend: Spend) -> dict[str, list[str]]:
     return {
-        "search": [name for name in spend.services if name != JUDGE],
+        "search": [name for name in spend.services if name not in (JUDGE, READ, ROBOTS)],
         "judge": [name for name in spend.services if name == JUDGE],
+        "read": [name for name in spend.services if name in (READ, ROBOTS)],
     }
 
 
@@ -206,6 +209,7 @@ def _describe_round(round_: SearchRound) -> dict[str, Any]:
                 "passages": [p.id for p in r.passages],
                 "cached": r.cached,
                 "error": r.error,
+                "unread": list(r.unread),
             }
             for r in round_.results
         ],

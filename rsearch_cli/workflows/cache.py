@@ -153,9 +153,9 @@ def _check_answer(parts: Mapping[str, Any], value: JsonValue) -> None:
     from rsearch_cli.policy.endpoint_calls import check_problem
     from rsearch_cli.policy.endpoint_probe import ServerMode
     from rsearch_cli.reward.rubric import read_verdict
-    from rsearch_cli.search.cache_entries import decode_passages
+    from rsearch_cli.search.cache_entries import decode_passages, read_robots, read_text
     from rsearch_cli.services.completion import check_reply
-    from rsearch_cli.services.runtime import JUDGE, POLICY, WRITER
+    from rsearch_cli.services.runtime import JUDGE, POLICY, ROBOTS, WRITER
 
     try:
         if parts["service"] == POLICY and "question" in parts:
@@ -166,6 +166,10 @@ def _check_answer(parts: Mapping[str, Any], value: JsonValue) -> None:
             check_text(value)
         elif parts["service"] == JUDGE:
             read_verdict(parts["mode"], parts["references"], value)
+        elif parts["service"] == ROBOTS:
+            read_robots(value)
+        elif "page" in parts:
+            read_text(value)
         else:
             decode_passages(value, parts["top_k"])
     except (TypeError, KeyError) as error:

@@ -23,6 +23,7 @@ from rsearch_cli.recipe.trust import (
 OURS = """
     output_dir policy.adapter policy.endpoint policy.trust_remote_code questions.path
     search.sources.*.options search.sources.*.usd_per_search search.usd_per_search search.service
+    search.read_top search.read_private_addresses search.read_service
     rollout.engine rollout.vllm_url rollout.vllm_folder rollout.vllm_memory_share
     rollout.micro_batch rollout.micro_batch_tokens rollout.reuse_cache
     dialogue.endpoint reward.judge wandb budget cache hub

@@ -51,6 +51,7 @@ def test_failures_are_counted_with_their_share() -> None:
     assert describe_failures(trajectories, [parts(None), parts()]) == {
         "failed/search": 1,
         "failed/judge": 1,
+        "failed/read": 0,
         "failed_share/search": 0.2,
         "failed_share/judge": 0.5,
     }
@@ -60,6 +61,7 @@ def test_a_step_without_searches_has_no_failed_ones() -> None:
     assert describe_failures([trajectory()], [parts()]) == {
         "failed/search": 0,
         "failed/judge": 0,
+        "failed/read": 0,
         "failed_share/search": 0.0,
         "failed_share/judge": 0.0,
     }
@@ -75,6 +77,8 @@ def test_money_is_the_runs_and_counts_are_the_steps() -> None:
         "cache_hits/search": 20,
         "calls/judge": 7,
         "cache_hits/judge": 3,
+        "calls/read": 0,
+        "cache_hits/read": 0,
     }
 
 
@@ -82,6 +86,18 @@ def test_all_services_but_the_judge_are_searches() -> None:
     now = Spend({"exa": ServiceSpend(calls=3), "mine": ServiceSpend(calls=4)})
     row = describe_spend(Spend(), now)
     assert (row["calls/search"], row["calls/judge"]) == (7, 0)
+
+
+def test_pages_are_counted_apart_from_searches() -> None:
+    now = Spend({"exa": ServiceSpend(calls=3), "read": ServiceSpend(calls=4, hits=2),
+                 "robots": ServiceSpend(calls=1)})  # fmt: skip
+    row = describe_spend(Spend(), now)
+    assert (row["calls/search"], row["calls/read"], row["cache_hits/read"]) == (3, 5, 2)
+    unread = NodeResult(PlanNode("A", "river", "General"), unread=("http://a.example/: 404",) * 2)
+    round_ = SearchRound(SearchPlan((unread.node,)), results=(unread,))
+    read = Trajectory(QUESTION, (5,), "", (), (round_,), None, "eos")
+    row = describe_failures([read], [parts()])
+    assert (row["failed/read"], row["failed/search"]) == (2, 0)
 
 
 def test_local_searches_are_no_calls_but_may_be_hits() -> None:

@@ -1,0 +1,177 @@
+"""The text of a page, and the part of it that a query asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import pairwise
+
+from rsearch_cli.protocol.characters import flatten, shorten
+from rsearch_cli.search import page_worker
+from rsearch_cli.search.analyzer import split_query, split_words
+from rsearch_cli.search.page_client import Page, Unreadable
+
+PARSE_SECONDS = 5.0
+"""Longest time to extract the text of a page."""
+
+START_SECONDS = 60.0
+"""Longest time for the process that extracts texts to start."""
+
+# BM25 with the usual constants (Robertson and Zaragoza 2009).
+_K1, _B = 1.2, 0.75
+
+_GAP = " … "
+
+# What Python and dynamic libraries need. No key: the process reads what strangers wrote.
+_PASSED_ON = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "TEMP")
+
+
+class TextExtractor:
+    """Extracts the text of pages, one at a time, in a process that is killed if it takes too long.
+
+    Args:
+        seconds: Longest time for one page.
+    """
+
+    def __init__(self, seconds: float = PARSE_SECONDS) -> None:
+        self._seconds = seconds
+        self._process: Process | None = None
+        self._turn = asyncio.Lock()
+
+    async def extract(self, page: Page) -> str:
+        """Return the text of a page, one paragraph a line.
+
+        Raises:
+            Unreadable: It has none, or it takes too long to find.
+        """
+        async with self._turn:
+            process = await self._started()
+            try:
+                async with asyncio.timeout(self._seconds):
+                    text = await _ask(process, page)
+            except (TimeoutError, asyncio.IncompleteReadError, ConnectionError):
+                await self._kill()
+                raise Unreadable("its text cannot be extracted") from None
+            except BaseException:
+                await self._kill()  # the answer to this page must not become that to the next
+                raise
+        if not text:
+            raise Unreadable("there is no text on it")
+        return text
+
+    async def close(self) -> None:
+        """End the process; a later page starts another one."""
+        await self._kill()
+
+    async def _started(self) -> Process:
+        if self._process is None or self._process.returncode is not None:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",  # the folder of the file holds modules with common names
+                page_worker.__file__,
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=DEVNULL,
+                env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+                start_new_session=True,  # Ctrl-C is for this process, which ends that one
+            )
+            try:
+                async with asyncio.timeout(START_SECONDS):
+                    await _output(self._process).readexactly(len(b"ready\n"))
+            except (TimeoutError, asyncio.IncompleteReadError):
+                await self._kill()
+                raise Unreadable("the process that extracts texts does not start") from None
+            except BaseException:
+                await self._kill()
+                raise
+        return self._process
+
+    async def _kill(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+
+async def _ask(process: Process, page: Page) -> str:
+    job = {"bytes": len(page.body), "is_html": page.is_html, "charset": page.charset}
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(job).encode() + b"\n" + page.body)
+    await process.stdin.drain()
+    output = _output(process)
+    size = int.from_bytes(await output.readexactly(8), "big")
+    return (await output.readexactly(size)).decode()
+
+
+def _output(process: Process) -> asyncio.StreamReader:
+    assert process.stdout is not None
+    return process.stdout
+
+
+def choose_excerpt(text: str, query: str, expansion: Sequence[str], most: int) -> str:
+    """Return the pieces of a text that match a query best, in their order, as one line.
+
+    Every paragraph is a piece, a long one several. They are ranked by BM25 among themselves; where
+    nothing matches, the beginning of the text is returned.
+
+    Args:
+        text: One paragraph a line.
+        query: The query.
+        expansion: Names that were added to the query.
+        most: Longest excerpt, in characters.
+    """
+    if len(whole := flatten(text)) <= most:
+        return whole
+    pieces = [piece for line in text.splitlines() for piece in _split(flatten(line), most // 2)]
+    scores = _score(pieces, split_query(" ".join([query, *expansion])))
+    ranked = sorted(range(len(pieces)), key=lambda number: (-scores[number], number))
+    chosen: list[int] = []
+    room = most + len(_GAP)
+    for number in ranked:
+        room -= len(pieces[number]) + len(_GAP)
+        if room < 0:
+            break
+        chosen.append(number)
+    return _join(pieces, sorted(chosen))
+
+
+def _split(line: str, most: int) -> list[str]:
+    """Split a line into pieces of at most `most` characters, at sentence ends where possible."""
+    pieces = []
+    while len(line) > most:
+        piece = shorten(line, most).removesuffix("…") or line[:most]
+        pieces.append(piece.strip())
+        line = line[len(piece) :].lstrip()
+    return [*pieces, line] if line else pieces
+
+
+def _join(pieces: Sequence[str], chosen: Sequence[int]) -> str:
+    """Join the chosen pieces, with a mark where something is left out between them."""
+    parts = [pieces[number] for number in chosen[:1]]
+    for before, number in pairwise(chosen):
+        parts += [" " if number == before + 1 else _GAP, pieces[number]]
+    return "".join(parts)
+
+
+def _score(pieces: Sequence[str], query: Sequence[str]) -> list[float]:
+    """Return the BM25 score of every piece among all."""
+    counts = [Counter(split_words(piece)) for piece in pieces]
+    lengths = [sum(count.values()) for count in counts]
+    mean = sum(lengths) / max(1, len(pieces)) or 1.0
+    scores = [0.0] * len(pieces)
+    for word in dict.fromkeys(query):
+        found = sum(word in count for count in counts)
+        weight = math.log(1.0 + (len(pieces) - found + 0.5) / (found + 0.5))
+        for number, count in enumerate(counts):
+            if times := count[word]:
+                norm = _K1 * (1.0 - _B + _B * lengths[number] / mean)
+                scores[number] += weight * times * (_K1 + 1.0) / (times + norm)
+    return scores
