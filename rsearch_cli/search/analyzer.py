@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 from itertools import pairwise
 
 from rsearch_cli.protocol.characters import (
@@ -31,26 +32,36 @@ _ENGLISH = """
 STOP_WORDS = frozenset(_ENGLISH.split())
 """English words that carry no subject, question words included."""
 
-_ASCII_WORD = re.compile(r"[^\W_]+")
+_PLAIN_WORD = re.compile(r"[^\W_]+")
 _WORD = re.compile(rf"(?:[^\W_]+|[{MARKS}]+)+")
 _POSSESSIVE = re.compile(r"['\u2019]s\b")
 # Letters that NFKD does not decompose, although users type them without the stroke.
-_STROKES = str.maketrans(
-    {"ł": "l", "ø": "o", "đ": "d", "ð": "d", "æ": "ae", "œ": "oe", "\u0131": "i"}
-)
+_STROKES = {"ł": "l", "ø": "o", "đ": "d", "ð": "d", "æ": "ae", "œ": "oe", "\u0131": "i"}
+_STROKED = re.compile(f"[{''.join(_STROKES)}]")
+# Normalising a run of marks takes quadratic time, so long runs are normalised in pieces.
+_FOREIGN = re.compile(r"[^\x00-\x7f]{1,1024}")
+_MEMOISED = 4096
 _PAIRED = re.compile(f"[{UNSPACED}{HANGUL}]+")
 _PIECE = re.compile(f"[{UNSPACED}{HANGUL}]+|[^{UNSPACED}{HANGUL}]+")
+_SPECIAL = re.compile(f"[{MARKS}{UNSPACED}{HANGUL}]")
 _SYLLABLE = re.compile(f"[{HAN}{HANGUL}]")
 
 
 def fold(text: str) -> str:
     """Lower-case a text and remove accents, ligatures, width variants and possessive endings."""
-    if not text.isascii():
-        decomposed = unicodedata.normalize("NFKD", text)
-        kept = "".join(c for c in decomposed if not unicodedata.combining(c) or is_kept_mark(c))
-        # Recomposes Korean syllables and voiced kana.
-        text = kept if kept.isascii() else unicodedata.normalize("NFC", kept)
-    return _POSSESSIVE.sub("", text.casefold().translate(_STROKES))
+    plain = _FOREIGN.sub(_remove_accents, text).casefold()
+    return _POSSESSIVE.sub("", _STROKED.sub(lambda letter: _STROKES[letter[0]], plain))
+
+
+def _remove_accents(run: re.Match[str]) -> str:
+    return _compose_plain(run[0])
+
+
+@lru_cache(maxsize=_MEMOISED)
+def _compose_plain(run: str) -> str:
+    decomposed = unicodedata.normalize("NFKD", run)
+    kept = "".join(c for c in decomposed if not unicodedata.combining(c) or is_kept_mark(c))
+    return unicodedata.normalize("NFC", kept)  # Korean syllables and voiced kana
 
 
 def split_words(text: str) -> list[str]:
@@ -77,11 +88,9 @@ def split_query(text: str) -> list[str]:
 
 def _split(text: str, *, singles: bool) -> list[str]:
     folded = fold(text)
-    if folded.isascii():
-        return _ASCII_WORD.findall(folded)
+    if not _SPECIAL.search(folded):
+        return _PLAIN_WORD.findall(folded)
     words: list[str] = _WORD.findall(folded)
-    if not _PAIRED.search(folded):
-        return words
     return [
         part
         for word in words

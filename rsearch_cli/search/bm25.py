@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rsearch_cli.compat.bm25s import import_bm25s
 from rsearch_cli.errors import DataEmpty, DataMalformed, RecipeKeyError
 from rsearch_cli.recipe.schema import SourceConfig
 from rsearch_cli.search.analyzer import split_query
@@ -23,13 +23,15 @@ from rsearch_cli.search.corpus import hash_corpus, hash_file, read_corpus, strea
 from rsearch_cli.search.index_folder import (
     PASSAGES,
     StoredPassages,
-    build_scorer,
+    building_alone,
     is_whole,
     read_key,
     staged_folder,
     store_passages,
     write_key,
+    write_postings,
 )
+from rsearch_cli.search.postings import Postings, WeightedWords
 from rsearch_cli.search.sources import SearchRequest, SearchSource, opens
 from rsearch_cli.search.title_index import TitleIndex
 from rsearch_cli.services.cache import cache_root
@@ -41,8 +43,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-INDEX_VERSION = 2
-"""Increase it when the words of a passage or the scoring change."""
+INDEX_VERSION = 3
+"""Increase it when the words of a passage, the scoring or the files change."""
 
 _FUSED = 50  # passages of the BM25 ranking that are fused with those titled by a name
 _NAMESAKES = 3  # most passages with one title
@@ -55,21 +57,12 @@ class Bm25Index:
     Attributes:
         passages: `[n]`, in the order of the corpus.
         key: Hash of the content, and the version of the index; equal keys give equal answers.
-        scorer: The `bm25s.BM25` over `passages`.
+        postings: The scores of the words of `passages`.
     """
 
     passages: Sequence[Passage]
     key: str
-    scorer: Any
-
-    def score(self, words: list[str]) -> NDArray[np.float32]:
-        """Score every passage for folded words: `[n]`, 0 if it contains none of them.
-
-        A word that is given twice counts twice.
-        """
-        ids = self.scorer.get_tokens_ids(words)
-        scores: NDArray[np.float32] = self.scorer.get_scores_from_ids(ids)
-        return scores
+    postings: Postings
 
     @cached_property
     def titles(self) -> TitleIndex:
@@ -78,17 +71,20 @@ class Bm25Index:
             return self.passages.titles()
         return TitleIndex.of(passage.title for passage in self.passages)
 
-    def mask(self, name: str | None) -> NDArray[np.float32]:
-        """Return which passages belong to a source name, all for None: `[n]`, 1 or 0."""
+    def mask(self, name: str | None) -> NDArray[np.bool_] | None:
+        """Return which passages belong to a source name: `[n]`; None if all of them do."""
         import numpy as np
 
         if name is None:
-            return np.ones(len(self.passages), dtype=np.float32)
+            return None
         if isinstance(self.passages, StoredPassages):
-            sources: Iterable[str] = self.passages.sources
+            runs = self.passages.read_sources()
         else:
-            sources = (passage.source for passage in self.passages)
-        return np.array([source in ("", name) for source in sources], dtype=np.float32)
+            runs = [(passage.source, 1) for passage in self.passages]
+        mask: NDArray[np.bool_] = np.repeat(
+            [source in ("", name) for source, _ in runs], [n for _, n in runs]
+        )
+        return None if mask.all() else mask
 
 
 class Bm25Source(SearchSource):
@@ -108,7 +104,7 @@ class Bm25Source(SearchSource):
         self.fingerprint = f"bm25/{index.key}/{name}"
         self._index = index
         self._mask = index.mask(name)
-        self.size = int(self._mask.sum())
+        self.size = len(index.passages) if self._mask is None else int(self._mask.sum())
 
     async def search(self, request: SearchRequest) -> list[Passage]:
         """Return the best passages; those that share no word with the request are left out.
@@ -119,39 +115,41 @@ class Bm25Source(SearchSource):
         return await asyncio.to_thread(self._search, request)
 
     def _search(self, request: SearchRequest) -> list[Passage]:
-        own = self._score_own(request)
         if request.match_titles:
-            ranking = self._rank(request, own, max(request.top_k, _FUSED))
-            fused = fuse_rankings([list(ranking), self._find_titled(request.expansion, own)])
+            ranking = self._rank(request, max(request.top_k, _FUSED))
+            fused = fuse_rankings([list(ranking), self._find_titled(request)])
             best = dict(list(fused.items())[: request.top_k])
         else:
-            best = self._rank(request, own, request.top_k)
+            best = self._rank(request, request.top_k)
         return [replace(self._index.passages[i], score=score) for i, score in best.items()]
 
-    def _score_own(self, request: SearchRequest) -> NDArray[np.float32]:
-        """Score every passage for the node's own words: `[n]`."""
-        return self._index.score(split_query(request.query)) * self._mask
-
-    def _rank(
-        self, request: SearchRequest, own: NDArray[np.float32], count: int
-    ) -> dict[int, float]:
+    def _rank(self, request: SearchRequest, count: int) -> dict[int, float]:
         """Return the best passages for a request with their scores, best first."""
-        scores = own
+        own = split_query(request.query)
+        groups: list[WeightedWords] = [(own, 1)]
         if request.expansion:
             # A word of several names counts once, or it would outweigh the rest.
             added = dict.fromkeys(w for name in request.expansion for w in split_query(name))
-            scores = own * request.own_words_weight + self._index.score(list(added)) * self._mask
-        return {i: float(scores[i]) for i in _pick_best(scores, count)}
+            groups = [(own, request.own_words_weight), (list(added), 1)]
+        return self._index.postings.find_best(groups, count, self._mask)
 
-    def _find_titled(self, names: Sequence[str], own: NDArray[np.float32]) -> list[int]:
-        """Return the passages titled by a name, in the order of the names.
+    def _find_titled(self, request: SearchRequest) -> list[int]:
+        """Return the passages titled by a name of the expansion, in the order of the names.
 
         Of namesakes, the one that matches the node's own words best comes first.
         """
-        titled = [[i for i in self._index.titles.find(name) if self._mask[i]] for name in names]
+        import numpy as np
+
+        titled = [self._index.titles.find(name) for name in request.expansion]
+        passages = np.array([i for namesakes in titled for i in namesakes], dtype=np.int32)
+        own = self._index.postings.score([(split_query(request.query), 1)], passages)
+        scores = dict(zip(passages.tolist(), own.tolist(), strict=True))
+        found: dict[int, None] = {}
         for namesakes in titled:
-            namesakes.sort(key=lambda i: -own[i])
-        return list(dict.fromkeys(i for namesakes in titled for i in namesakes[:_NAMESAKES]))
+            mine = [i for i in namesakes if self._mask is None or self._mask[i]]
+            mine.sort(key=lambda i: -scores[i])
+            found |= dict.fromkeys(mine[:_NAMESAKES])
+        return list(found)
 
 
 @opens(Bm25Source)
@@ -219,16 +217,22 @@ def open_index(passages: Sequence[Passage], folder: Path) -> Bm25Index:
     Raises:
         DataEmpty: No passage holds a word.
     """
-    key = f"{hash_corpus(passages)[:32]}-v{INDEX_VERSION}-{import_bm25s().__version__}"
-    if _is_kept(folder / key):
-        return Bm25Index(tuple(passages), key, _load_scorer(folder / key))
-    scorer = build_scorer(passages)
+    key = f"{hash_corpus(passages)[:32]}-v{INDEX_VERSION}"
+    target = folder / key
     try:
-        with staged_folder(folder / key) as state:
-            scorer.save(state, show_progress=False)
+        if not _is_kept(target):
+            with building_alone(target):
+                if not is_whole(target):
+                    with staged_folder(target) as state:
+                        write_postings(passages, state)
+        postings = Postings(target, len(passages))
     except OSError as error:
-        _say_not_kept(folder / key, error)
-    return Bm25Index(tuple(passages), key, scorer)
+        logger.warning(f"BM25 index {target} cannot be kept ({error}); it is built again next time")
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as elsewhere:
+            write_postings(passages, Path(elsewhere))
+            # What is mapped stays there when its file is removed.
+            postings = Postings(Path(elsewhere), len(passages))
+    return Bm25Index(tuple(passages), key, postings)
 
 
 def open_corpus(corpus: Path, folder: Path) -> Bm25Index:
@@ -259,40 +263,46 @@ def open_corpus(corpus: Path, folder: Path) -> Bm25Index:
             prepare_corpus(corpus, target)
         return _map(target)
     except OSError as error:
-        _say_not_kept(target, error)
+        logger.info(f"{target} cannot be written ({error}); reading {corpus} into memory")
         return open_index(read_corpus(corpus), folder)
 
 
 def prepare_corpus(
     corpus: Path, target: Path, on_read: Callable[[int], None] = lambda count: None
-) -> None:
-    """Build a folder with the passages of a corpus file and their index.
+) -> bool:
+    """Build a folder with the passages of a corpus file and their index, unless it is there.
 
-    Passages are written one by one; memory has to hold their words as numbers and the scores of the
-    index, about three times the size of the file.
+    One process builds; others wait for it.
 
     Args:
         corpus: File of passages.
-        target: The folder; an existing one is replaced.
+        target: The folder; one with another content is replaced.
         on_read: Called after every passage with the number of passages read.
+
+    Returns:
+        Whether it was built.
 
     Raises:
         DataError: The corpus cannot be used.
         OSError: The folder cannot be written.
     """
-    with staged_folder(target) as state:
-        scorer = build_scorer(store_passages(stream_corpus(corpus), state, on_read))
-        scorer.save(state, show_progress=False)
-        write_key(state, corpus_key(corpus))
+    key = corpus_key(corpus)
+    with building_alone(target):
+        if is_whole(target) and read_key(target) == key:
+            return False
+        with staged_folder(target) as state:
+            write_postings(store_passages(stream_corpus(corpus), state, on_read), state)
+            write_key(state, key)
+    return True
 
 
 def corpus_key(corpus: Path) -> str:
-    """Return the key of a corpus file's index: hash of its bytes, and versions of the index.
+    """Return the key of a corpus file's index: hash of its bytes, and version of the index.
 
     Raises:
         DataNotFound: There is no such file, or it cannot be read.
     """
-    return f"{hash_file(corpus)[:32]}-f{INDEX_VERSION}-{import_bm25s().__version__}"
+    return f"{hash_file(corpus)[:32]}-f{INDEX_VERSION}"
 
 
 def read_version(folder: Path) -> int:
@@ -327,11 +337,8 @@ def _is_kept(folder: Path) -> bool:
 
 def _map(folder: Path) -> Bm25Index:
     """Map a prepared corpus into memory."""
-    return Bm25Index(StoredPassages(folder), read_key(folder), _load_scorer(folder))
-
-
-def _load_scorer(folder: Path) -> Any:
-    return import_bm25s().BM25.load(folder, mmap=True, show_progress=False)
+    passages = StoredPassages(folder)
+    return Bm25Index(passages, read_key(folder), Postings(folder, len(passages)))
 
 
 def fuse_rankings(rankings: Sequence[Sequence[int]]) -> dict[int, float]:
@@ -345,20 +352,3 @@ def fuse_rankings(rankings: Sequence[Sequence[int]]) -> dict[int, float]:
         for rank, item in enumerate(ranking, start=1):
             scores[item] = scores.get(item, 0.0) + 1.0 / (60 + rank)
     return dict(sorted(scores.items(), key=lambda entry: -entry[1]))
-
-
-def _pick_best(scores: NDArray[np.float32], top_k: int) -> list[int]:
-    """Return the indices of the `top_k` highest scores above 0, best first, ties in order."""
-    import numpy as np
-
-    least = 0.0
-    if top_k < len(scores):
-        least = np.partition(scores, -top_k)[-top_k]
-    candidates = np.flatnonzero((scores >= least) & (scores > 0))
-    best_first = np.argsort(-scores[candidates], kind="stable")
-    best: list[int] = candidates[best_first[:top_k]].tolist()
-    return best
-
-
-def _say_not_kept(folder: Path, error: OSError) -> None:
-    logger.warning(f"BM25 index {folder} cannot be kept ({error}); it is built again next time")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from array import array
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from functools import lru_cache
@@ -42,17 +43,39 @@ def stream_corpus(path: Path) -> Iterator[Passage]:
         DataEmpty: The file has no passages.
     """
     origin, remedy = f"corpus {path}", "set search.sources.<name>.corpus to a file of passages"
-    places: dict[str, str] = {}
+    # Hashes, because a dictionary of ids would need more memory than the index.
+    hashes = array("q")
     for row in stream_rows(path, origin=origin, expected=_SHAPE, remedy=remedy):
         passage = _parse_passage(row)
-        if passage.id in places:
-            raise row.malformed(
-                f"this id is already that of {places[passage.id]}; ids must be unique"
-            )
-        places[passage.id] = row.place
+        hashes.append(hash(passage.id))
+        if len(hashes) & (len(hashes) - 1) == 0:  # whenever their number has doubled
+            _require_unique(path, origin, hashes)
         yield passage
-    if not places:
+    if not hashes:
         raise DataEmpty(f"{origin} holds no passage; write one a line, {_SHAPE}")
+    _require_unique(path, origin, hashes)
+
+
+def _require_unique(path: Path, origin: str, hashes: array[int]) -> None:
+    """Check that the ids with these hashes, the first ones of a file, differ.
+
+    Raises:
+        DataMalformed: Two are equal; the message names both rows.
+    """
+    import numpy as np
+
+    found, counts = np.unique(np.frombuffer(hashes, np.int64), return_counts=True)
+    suspected = set(found[counts > 1].tolist())
+    if not suspected:
+        return
+    places: dict[str, str] = {}
+    for row in stream_rows(path, origin=origin, expected=_SHAPE, remedy=""):
+        name = _read_id(row)
+        if hash(name) not in suspected:
+            continue
+        if name in places:
+            raise row.malformed(f"this id is already that of {places[name]}; ids must be unique")
+        places[name] = row.place
 
 
 def hash_corpus(passages: Iterable[Passage]) -> str:

@@ -124,8 +124,6 @@ class DenseSource(Bm25Source):
         self._options = options
         self._models = models
         self._hybrid = hybrid
-        everything = self.size == len(index.passages)
-        self._allowed: NDArray[np.bool_] | None = None if everything else self._mask > 0
 
     async def search(self, request: SearchRequest) -> list[Passage]:
         """Return the best passages; searched in a worker thread, as in `Bm25Source`."""
@@ -136,14 +134,12 @@ class DenseSource(Bm25Source):
 
     def _find(self, request: SearchRequest, queries: NDArray[np.float32]) -> list[Passage]:
         count = max(request.top_k, _CANDIDATES, self._options.rerank_top)
-        near = self._models.vectors.search(queries, count, self._allowed)
+        near = self._models.vectors.search(queries, count, self._mask)
         rankings = [near[0] if len(near) == 1 else fuse_rankings([list(n) for n in near])]
-        if self._hybrid or request.match_titles:
-            own = self._score_own(request)
-            if self._hybrid:
-                rankings.append(self._rank(request, own, _CANDIDATES))
-            if request.match_titles:
-                rankings.append(dict.fromkeys(self._find_titled(request.expansion, own), 0.0))
+        if self._hybrid:
+            rankings.append(self._rank(request, _CANDIDATES))
+        if request.match_titles:
+            rankings.append(dict.fromkeys(self._find_titled(request), 0.0))
         best = rankings[0] if len(rankings) == 1 else fuse_rankings([list(r) for r in rankings])
         if self._models.reranker is not None:
             best = self._rerank(self._models.reranker, request, list(best))

@@ -2,32 +2,39 @@
 
 passages.jsonl   one passage per line      offsets.npy   [n + 1] start of each line
 sources.json     source name of each       index.json    key
-*.npy, *.json    the index of bm25s        checksums.json  written last: without it, no index
+titles.npy ...   see TitleIndex            words.txt ...   see Postings
+checksums.json   written last: without it, no index
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import mmap
 import shutil
-import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, overload
 
-from rsearch_cli.compat.bm25s import import_bm25s, new_scorer
-from rsearch_cli.errors import DataEmpty, SourceError
+from rsearch_cli.errors import SourceError
 from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.search.analyzer import split_indexed
+from rsearch_cli.search.postings import map_array
+from rsearch_cli.search.postings_writer import PostingsWriter
 from rsearch_cli.search.title_index import TitleIndex, hash_title
 from rsearch_cli.types import Passage
+
+logger = logging.getLogger(__name__)
 
 TITLE_WEIGHT = 2
 """Weight of a title: it names the subject, which is what queries are about."""
 
+_STAGING = ".building-"
+_LEFT_BY_KILLS = f"{_STAGING}{'[0-9a-f]' * 32}-*"  # the key of a corpus begins so
+_SILENT_SECONDS = 2.0
 _CHECKSUMS = "checksums.json"
 PASSAGES, _OFFSETS, _SOURCES, _ABOUT = (
     "passages.jsonl",
@@ -42,24 +49,25 @@ class StoredPassages(Sequence[Passage]):
 
     Args:
         folder: An intact folder, which must not change while this is in use.
-
-    Attributes:
-        sources: `[n]` source name of each passage, "" for those that belong to every source.
     """
 
     def __init__(self, folder: Path) -> None:
-        import numpy as np
-
         self._folder = folder
-        self._offsets = np.load(folder / _OFFSETS, mmap_mode="r")
+        self._offsets = map_array(folder / _OFFSETS)
         with (folder / PASSAGES).open("rb") as file:
             self._lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        named = json.loads((folder / _SOURCES).read_text(encoding="utf-8"))
-        self.sources: Sequence[str] = [name for name, count in named for _ in range(count)]
+
+    def read_sources(self) -> list[tuple[str, int]]:
+        """Return the source names in the order of the corpus, each with its number of passages.
+
+        "" is the name for passages that belong to every source.
+        """
+        named = json.loads((self._folder / _SOURCES).read_text(encoding="utf-8"))
+        return [(name, count) for name, count in named]
 
     def titles(self) -> TitleIndex:
-        """Return the index of the titles; folders of earlier versions have none, so it is built."""
-        return TitleIndex.load(self._folder) or TitleIndex.of(p.title for p in self)
+        """Return the index of the titles."""
+        return TitleIndex.load(self._folder)
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -82,56 +90,17 @@ class StoredPassages(Sequence[Passage]):
             ) from error
 
 
-class WordIds(Sequence[list[int]]):
-    """The words of many passages as numbers in one flat array, 4 bytes per word.
-
-    Attributes:
-        vocabulary: Number of each word.
-    """
-
-    def __init__(self) -> None:
-        self.vocabulary: dict[str, int] = {}
-        self._ids = array("i")
-        self._ends = array("q", [0])
-
-    def add(self, words: Iterable[str]) -> None:
-        """Append the words of the next passage."""
-        known = self.vocabulary
-        self._ids.extend([known.setdefault(word, len(known)) for word in words])
-        self._ends.append(len(self._ids))
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    @overload
-    def __getitem__(self, index: int) -> list[int]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[list[int]]: ...
-    def __getitem__(self, index: int | slice) -> list[int] | list[list[int]]:
-        """Return the words of the passage at a non-negative index, or those of a slice."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        return self._ids[self._ends[index] : self._ends[index + 1]].tolist()
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return (self[i] for i in range(len(self)))
-
-
-def build_scorer(passages: Iterable[Passage]) -> Any:
-    """Build the `bm25s.BM25` over passages, with only one of them in memory at a time.
+def write_postings(passages: Iterable[Passage], folder: Path) -> None:
+    """Write the BM25 scores of passages into an existing folder, from where `Postings` reads them.
 
     Raises:
         DataEmpty: No passage contains a word.
+        OSError: Something cannot be written.
     """
-    words = WordIds()
+    writer = PostingsWriter(folder)
     for passage in passages:
-        words.add(split_indexed(passage.title) * TITLE_WEIGHT + split_indexed(passage.text))
-    if not words.vocabulary:
-        raise DataEmpty(f"none of the {len(words)} passages of the corpus contains a word")
-    numbered = import_bm25s().tokenization.Tokenized(ids=words, vocab=words.vocabulary)
-    scorer = new_scorer()
-    scorer.index(numbered, create_empty_token=False, show_progress=False)
-    return scorer
+        writer.add(split_indexed(passage.title) * TITLE_WEIGHT + split_indexed(passage.text))
+    writer.finish()
 
 
 def store_passages(
@@ -180,22 +149,60 @@ def read_key(folder: Path) -> str:
 
 
 @contextmanager
+def building_alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from building the same index meanwhile.
+
+    What a killed process has left of this index is removed, and also what is left of others in the
+    same folder.
+
+    Raises:
+        OSError: The lock cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    path = _lock_of(folder)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=_SILENT_SECONDS)
+    except Timeout:
+        logger.info(f"waiting for another process that builds {folder}")
+        lock.acquire()
+    try:
+        shutil.rmtree(_staging_of(folder), ignore_errors=True)
+        for left in folder.parent.glob(_LEFT_BY_KILLS):
+            other = folder.with_name(left.name.removeprefix(_STAGING))
+            with suppress(Timeout), FileLock(_lock_of(other), timeout=0):
+                shutil.rmtree(left, ignore_errors=True)
+                _lock_of(other).unlink(missing_ok=True)
+        yield
+    finally:
+        # A process that waits for the file notices that it is gone, and takes a new one.
+        with suppress(OSError):
+            path.unlink()
+        lock.release()
+
+
+@contextmanager
 def staged_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder that replaces `folder` at the end, so a kill leaves no partial one.
+
+    Only one process may do so at a time; see `building_alone`.
 
     Raises:
         OSError: Something cannot be written.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as temporary:
-        state = Path(temporary) / "index"
-        state.mkdir()
+    state = _staging_of(folder)
+    state.mkdir()
+    try:
         yield state
         checksums = dump_json(_checksum(state))
         (state / _CHECKSUMS).write_text(checksums, encoding="utf-8")
-        # Only a damaged index can be here, or the same one of another process.
         shutil.rmtree(folder, ignore_errors=True)
         state.rename(folder)
+    finally:
+        shutil.rmtree(state, ignore_errors=True)
 
 
 def is_whole(folder: Path) -> bool | None:
@@ -223,3 +230,11 @@ def _checksum(folder: Path) -> dict[str, str]:
             with path.open("rb") as file:
                 sums[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
     return sums
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")
+
+
+def _staging_of(folder: Path) -> Path:
+    return folder.with_name(_STAGING + folder.name)

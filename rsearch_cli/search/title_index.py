@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from rsearch_cli.search.analyzer import split_words
+from rsearch_cli.search.postings import map_array
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,15 +49,10 @@ class TitleIndex:
         return cls(array("Q", map(hash_title, titles)))
 
     @classmethod
-    def load(cls, folder: Path) -> Self | None:
-        """Map a saved index into memory; None if the folder has none."""
-        import numpy as np
-
+    def load(cls, folder: Path) -> Self:
+        """Map a saved index into memory."""
         index = cls.__new__(cls)
-        try:
-            index._hashes, index._passages = (np.load(folder / f, mmap_mode="r") for f in _FILES)
-        except FileNotFoundError:
-            return None
+        index._hashes, index._passages = (map_array(folder / name) for name in _FILES)
         return index
 
     def save(self, folder: Path) -> None:

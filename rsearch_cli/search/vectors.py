@@ -13,7 +13,6 @@ import logging
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from rsearch_cli.errors import DataMalformed, SourceError
 from rsearch_cli.runs.atomic_write import flush_to_disk, replacing
 from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.search.encoder import INSTALL, Encoder
-from rsearch_cli.search.index_folder import is_whole, staged_folder
+from rsearch_cli.search.index_folder import building_alone, is_whole, staged_folder
 from rsearch_cli.types import Passage
 
 if TYPE_CHECKING:
@@ -41,7 +40,6 @@ SHARD = 2048
 _INDEX, _ABOUT = "vectors.faiss", "vectors.json"
 _PROBES = 64  # cells that a search reads
 _TRAINING_PER_CELL = 64
-_SILENT_SECONDS = 2.0
 
 
 class VectorIndex:
@@ -123,8 +121,7 @@ def open_or_build(
         SourceError: The folder cannot be written.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _building_alone(folder):
+        with building_alone(folder):
             if (found := find_vectors(folder, encoder)) is not None:
                 return found, True
             _build(passages, corpus_key, name, encoder, folder, on_encoded)
@@ -206,23 +203,6 @@ def import_faiss() -> Any:
             f"a dense source needs faiss-cpu ({error}); install it with: {INSTALL}"
         ) from error
     return faiss
-
-
-@contextmanager
-def _building_alone(folder: Path) -> Iterator[None]:
-    """Keep other processes from building the same vectors meanwhile."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(str(folder.parent / f".{folder.name}.lock"))
-    try:
-        lock.acquire(timeout=_SILENT_SECONDS)
-    except Timeout:
-        logger.info(f"waiting for another process that builds {folder}")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _build(

@@ -14,7 +14,7 @@ from typing import Any
 
 PACKAGES = (
     *("rsearch-cli", "torch", "transformers", "trl", "peft", "unsloth", "unsloth_zoo"),
-    *("bitsandbytes", "datasets", "accelerate", "bm25s", "numpy"),
+    *("bitsandbytes", "datasets", "accelerate", "numpy"),
 )
 
 

@@ -18,7 +18,7 @@ from rsearch_cli.search.bm25 import (
 )
 from rsearch_cli.search.coverage import Coverage, measure_coverage
 from rsearch_cli.search.dense import DenseOptions, open_corpus_vectors, open_whole, vectors_folder
-from rsearch_cli.search.index_folder import StoredPassages, is_free, is_whole
+from rsearch_cli.search.index_folder import StoredPassages, is_free
 from rsearch_cli.search.sources import SearchSource
 
 logger = logging.getLogger(__name__)
@@ -69,15 +69,13 @@ def build_index(corpus: Path, output: Path | None = None) -> IndexReport:
     folder = indexes_folder() / key if output is None else output
     if output is not None and not is_free(output):
         raise DataError(f"{output} exists and is not an index; choose a new folder")
-    was_ready = output is None and bool(is_whole(folder))
-    if not was_ready:
-        try:
-            prepare_corpus(corpus, folder, _ProgressLog("read"))
-        except OSError as error:
-            raise DataError(f"{folder} cannot be written: {error.strerror or error}") from error
+    try:
+        built = prepare_corpus(corpus, folder, _ProgressLog("read"))
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written: {error.strerror or error}") from error
     passages = len(StoredPassages(folder))
     seconds = time.perf_counter() - started
-    return _report(corpus, folder, key, passages, was_ready=was_ready, seconds=seconds)
+    return _report(corpus, folder, key, passages, was_ready=not built, seconds=seconds)
 
 
 def build_dense_index(

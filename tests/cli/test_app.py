@@ -15,7 +15,7 @@ from rsearch_cli.recipe import loading
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-HEAVY = """accelerate bitsandbytes bm25s datasets diskcache exa_py huggingface_hub numpy openai peft
+HEAVY = """accelerate bitsandbytes datasets diskcache exa_py huggingface_hub numpy openai peft
 plotext pyarrow pydantic tokenizers torch transformers trl unsloth wandb yaml""".split()
 
 

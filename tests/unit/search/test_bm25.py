@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import bm25s
 import pytest
 
 from rsearch_cli.errors import DataEmpty
 from rsearch_cli.search.bm25 import Bm25Source, fuse_rankings, open_corpus, open_index
+from rsearch_cli.search.postings_writer import PostingsWriter
 from rsearch_cli.search.sources import SearchRequest
 from rsearch_cli.types import Passage
 
@@ -34,7 +34,7 @@ def forbid_building(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: Any, **options: Any) -> None:
         raise AssertionError("the index was built again")
 
-    monkeypatch.setattr(bm25s.BM25, "index", fail)
+    monkeypatch.setattr(PostingsWriter, "finish", fail)
 
 
 def test_the_best_passage_comes_first(general: Bm25Source) -> None:
@@ -160,7 +160,7 @@ def test_a_damaged_index_is_built_again(
 ) -> None:
     index = open_index(corpus, tmp_path)
     expected = find(Bm25Source("General", index), "Port Ellow")
-    data = tmp_path / index.key / "data.csc.index.npy"
+    data = tmp_path / index.key / "posting-scores.npy"
     content = data.read_bytes()
     if damage == "flip":
         data.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
@@ -184,14 +184,14 @@ def test_a_damaged_index_is_built_again(
 def test_a_build_that_is_cut_off_leaves_nothing(
     corpus: list[Passage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save = bm25s.BM25.save
+    finish = PostingsWriter.finish
 
-    def stop(self: Any, *args: Any, **options: Any) -> None:
-        save(self, *args, **options)
+    def stop(self: PostingsWriter) -> None:
+        finish(self)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(bm25s.BM25, "save", stop)
+        patch.setattr(PostingsWriter, "finish", stop)
         with pytest.raises(KeyboardInterrupt):
             open_index(corpus, tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -266,20 +266,6 @@ def test_passages_titled_by_a_name_come_first_where_titles_are_matched(
     assert [p.id for p in plain] == ["4", "2"], "words of the query outweigh the name"
     assert [p.id for p in matched] == ["4", "3"], "of namesakes, the one that was born"
     assert matched[0].score > matched[1].score > 0
-
-
-def test_an_index_without_titles_is_used_as_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Indexes of earlier versions have no title files."""
-    lines = [{"id": p.id, "title": p.title, "text": p.text} for p in FILMS]
-    (tmp_path / "c.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    index = open_corpus(tmp_path / "c.jsonl", tmp_path / "indexes")
-    for name in ("titles.npy", "title-passages.npy"):
-        (next((tmp_path / "indexes").iterdir()) / name).unlink()
-    forbid_building(monkeypatch)
-    found = find(Bm25Source("General", index), "born", "Elsewhere", top_k=1, match_titles=True)
-    assert [p.id for p in found] == ["6"]
 
 
 def test_rankings_are_fused_by_reciprocal_ranks() -> None:

@@ -4,9 +4,7 @@ import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import bm25s
 import pytest
 
 from rsearch_cli.errors import (
@@ -18,6 +16,7 @@ from rsearch_cli.errors import (
     SourceError,
 )
 from rsearch_cli.recipe.schema import SearchConfig, SourceConfig
+from rsearch_cli.search.postings_writer import PostingsWriter
 from rsearch_cli.search.sources import SearchRequest, open_sources
 from rsearch_cli.types import Passage
 
@@ -28,13 +27,13 @@ def test_sources_open_under_their_names_from_one_index(
     corpus: list[Passage], cache_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     builds = []
-    index = bm25s.BM25.index
+    finish = PostingsWriter.finish
 
-    def record(self: Any, *args: Any, **options: Any) -> None:
+    def record(self: PostingsWriter) -> None:
         builds.append(self)
-        index(self, *args, **options)
+        finish(self)
 
-    monkeypatch.setattr(bm25s.BM25, "index", record)
+    monkeypatch.setattr(PostingsWriter, "finish", record)
     reads = []
 
     def give() -> list[Passage]:
