@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
-from datetime import date
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from rsearch_cli.recipe.base import BaseConfig
 from rsearch_cli.recipe.schema import SearchConfig, SourceConfig
 from rsearch_cli.search.exa_client import API_URL, KEY_VARIABLE, ExaClient
+from rsearch_cli.search.json_client import read_url
 from rsearch_cli.search.sources import (
     DAYS_KEPT,
+    NEWS_DAYS_KEPT,
     Found,
     SearchRequest,
     SearchSource,
     opens,
     read_options,
 )
-from rsearch_cli.search.web_pages import tidy
+from rsearch_cli.search.web_pages import Day, tidy
 from rsearch_cli.services.keys import read_key
 from rsearch_cli.types import Passage
 
@@ -51,8 +51,6 @@ USD_BY_TYPE: Mapping[SearchType | None, float] = {
 PAGES_INCLUDED = 10
 USD_PER_FURTHER_PAGE = 0.001
 
-NEWS_DAYS_KEPT = 1.0
-
 
 class ExaOptions(BaseConfig):
     """Settings of a source of type `exa`, under `search.sources.<name>.options`."""
@@ -67,19 +65,12 @@ class ExaOptions(BaseConfig):
     """Domains to search; empty for all. Not together with exclude_domains."""
     exclude_domains: list[str] = Field(default_factory=list)
     """Domains to leave out. Not together with include_domains."""
-    start_published_date: str | None = None
+    start_published_date: Day | None = None
     """Only pages published after this date, 'YYYY-MM-DD' in quotes."""
-    end_published_date: str | None = None
+    end_published_date: Day | None = None
     """Only pages published before this date, 'YYYY-MM-DD' in quotes."""
     max_characters: int = Field(1000, ge=40, le=20000)
     """Most characters of a page's text; it is cut at the end of a sentence."""
-
-    @field_validator("start_published_date", "end_published_date")
-    @classmethod
-    def _name_a_day(cls, value: str | None) -> str | None:
-        if value is not None and not _is_day(value):
-            raise ValueError(f"must be a day as 'YYYY-MM-DD', got {value!r}")
-        return value
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -167,12 +158,5 @@ def open_exa(
         SourceError: EXA_BASE_URL is not an http address.
     """
     options = {name: read_options(ExaOptions, name, config) for name, config in configs.items()}
-    exa = ExaClient(read_key(KEY_VARIABLE), os.environ.get("EXA_BASE_URL") or API_URL)
+    exa = ExaClient(read_key(KEY_VARIABLE), read_url("EXA_BASE_URL", API_URL))
     return {name: ExaSource(name, options[name], exa) for name in configs}
-
-
-def _is_day(text: str) -> bool:
-    try:
-        return date.fromisoformat(text).isoformat() == text
-    except ValueError:
-        return False

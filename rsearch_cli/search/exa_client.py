@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from rsearch_cli.compat.exa import silence_warnings, with_http_client
-from rsearch_cli.errors import AccessDenied, SourceError
+from rsearch_cli.errors import AccessDenied
 from rsearch_cli.protocol.characters import flatten, shorten
-from rsearch_cli.recipe.addresses import hide_login, is_http
+from rsearch_cli.recipe.addresses import hide_login
 from rsearch_cli.search.sources import Found
 from rsearch_cli.search.web_pages import is_citable
 from rsearch_cli.services.http import check_proxies, open_client, read_retry_after
@@ -64,17 +64,9 @@ class ExaClient:
 
     Attributes:
         url: Base URL, without credentials.
-
-    Raises:
-        SourceError: The address is not an http address.
     """
 
     def __init__(self, key: str, base_url: str = API_URL) -> None:
-        if not is_http(base_url):
-            raise SourceError(
-                f"EXA_BASE_URL is not an http address, got {hide_login(base_url)!r}; unset it to "
-                f"use {API_URL}"
-            )
         self._full_url = base_url.rstrip("/")
         self.url = hide_login(self._full_url)
         self._key = SecretStr(key)

@@ -23,7 +23,7 @@ from rsearch_cli.search.cache_entries import (
     seconds_kept,
 )
 from rsearch_cli.search.expansion import expand
-from rsearch_cli.search.prices import usd_per_search
+from rsearch_cli.search.prices import find_charge, usd_per_search
 from rsearch_cli.search.sources import Found, SearchRequest, SearchSource, open_sources
 from rsearch_cli.services.client import Answer
 from rsearch_cli.services.event_loop import finish_all
@@ -212,7 +212,8 @@ class PlanExecutor(AbstractContextManager["PlanExecutor"]):
             if not isinstance(found, Found):
                 found = Found(found, usd)
             try:
-                return Reply(encode_passages(found.passages, request.top_k), found.usd)
+                passages = encode_passages(found.passages, request.top_k)
+                return Reply(passages, find_charge(found, usd))
             except ValueError as error:
                 kind = source.fingerprint.partition("/")[0]
                 raise PermanentFailure(f"the source {kind} returned {error}") from error

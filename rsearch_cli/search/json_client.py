@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from rsearch_cli.errors import AccessDenied
+from rsearch_cli.errors import AccessDenied, SourceError
 from rsearch_cli.protocol.characters import flatten, shorten
-from rsearch_cli.recipe.addresses import hide_login
+from rsearch_cli.recipe.addresses import hide_login, is_http
 from rsearch_cli.services.http import check_proxies, open_client, read_retry_after
 from rsearch_cli.services.keys import check_key, hide_secrets, read_key
 from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
@@ -31,6 +32,8 @@ class JsonClient:
         headers: Sent with every request.
         timeout: Seconds.
         remedies: What to do about an HTTP status; appended to the message of its failure.
+        denies: Whether an HTTP status with this message refuses the key or the account; 401, 402
+            and 403 always do, if there is a key.
         on_answer: Called with the JSON and the headers of every answer with a good status; raises
             the failure that the JSON stands for, if it does.
 
@@ -48,6 +51,7 @@ class JsonClient:
         headers: Mapping[str, str] | None = None,
         timeout: float = 30.0,
         remedies: Mapping[int, str] | None = None,
+        denies: Callable[[int, str], bool] | None = None,
         on_answer: Callable[[Any, Mapping[str, str]], None] | None = None,
     ) -> None:
         self.url = hide_login(url.rstrip("/"))
@@ -58,6 +62,7 @@ class JsonClient:
         self._headers = dict(headers or {})
         self._timeout = timeout
         self._remedies = dict(remedies or {})
+        self._denies = denies
         self._on_answer = on_answer
         self._client: httpx.AsyncClient | None = None
 
@@ -149,7 +154,8 @@ class JsonClient:
         said = f"{self._service} at {self.url} answered {status} ({words})"
         if status in self._remedies:
             said += f"; {self._remedies[status]}"
-        if status in _REFUSALS and self._key_variable:
+        denied = status in _REFUSALS or (self._denies is not None and self._denies(status, words))
+        if denied and self._key_variable:
             raise AccessDenied(f"{said}; check {self._key_variable}, see {self._keys_url}")
         if status in _MAY_PASS or status >= 500:
             raise TransientFailure(said, read_retry_after(response.headers), free=status < 500)
@@ -159,6 +165,20 @@ class JsonClient:
         return shorten(hide_secrets(flatten(words)), _MESSAGE_CHARS)
 
 
+def read_url(variable: str, default: str) -> str:
+    """Return the address of a service: the one in an environment variable, else the default.
+
+    Raises:
+        SourceError: It is not an http address.
+    """
+    url = os.environ.get(variable) or default
+    if not is_http(url):
+        raise SourceError(
+            f"{variable} is not an http address, got {hide_login(url)!r}; unset it to use {default}"
+        )
+    return url
+
+
 def _read_error(response: httpx.Response) -> str | None:
     """Return the message in an error's JSON, wherever the service puts it."""
     try:
@@ -166,7 +186,9 @@ def _read_error(response: httpx.Response) -> str | None:
         for name in ("error", "detail", "message"):
             if found.get(name):
                 inner = found[name]
-                return str(inner.get("message", inner) if isinstance(inner, dict) else inner)
+                if isinstance(inner, dict):
+                    inner = inner.get("message") or inner.get("error") or inner
+                return str(inner)
     except (ValueError, AttributeError, RecursionError):
         pass
     return None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from rsearch_cli.recipe.schema import SearchConfig
-from rsearch_cli.search.sources import SearchSource, load_openers
+from rsearch_cli.search.sources import Found, SearchSource, load_openers
+from rsearch_cli.services.validation import is_finite
 
 UNKNOWN_USD = 0.007
 """Price of a request to a service that states none, in USD."""
@@ -32,6 +33,18 @@ def usd_per_search(
         return 0.0
     known = (price for price in (search.usd_per_search, listed) if price is not None)
     return next(known, UNKNOWN_USD)
+
+
+def find_charge(found: Found, expected_usd: float) -> object:
+    """Return what a search cost in USD by the word of its service, unchecked; None if it says none.
+
+    Args:
+        found: Its result.
+        expected_usd: The expected price.
+    """
+    if found.usd is None and is_finite(found.times):
+        return found.times * expected_usd
+    return found.times if found.usd is None else found.usd
 
 
 def find_prices(search: SearchConfig) -> dict[str, float]:

@@ -33,6 +33,8 @@ KINDS: Mapping[str, str] = {
     "http": "rsearch_cli.search.retriever:open_retrievers",
     "hybrid": "rsearch_cli.search.dense:open_hybrid",
     "searxng": "rsearch_cli.search.searxng:open_searxng",
+    "serper": "rsearch_cli.search.serper:open_serper",
+    "tavily": "rsearch_cli.search.tavily:open_tavily",
     "wikipedia": "rsearch_cli.search.wikipedia:open_wikipedia",
 }
 """Kind of source, as `search.sources.<name>.type` writes it, to its `SourceOpener`."""
@@ -45,6 +47,9 @@ READ_INSTALL = "pip install -c constraints.txt '.[read]'"
 
 DAYS_KEPT = 30.0
 """How long an answer stays valid, unless the source or the recipe says otherwise."""
+
+NEWS_DAYS_KEPT = 1.0
+"""The same for news."""
 
 Options = TypeVar("Options", bound=BaseConfig)
 
@@ -76,10 +81,13 @@ class Found:
     Attributes:
         passages: Best first.
         usd: The charge in USD as the service reports it, unchecked; None if it reports none.
+        times: For a service that reports credits, how many times the expected price it charged,
+            unchecked: what a credit costs depends on the user's plan. None if it reports none.
     """
 
     passages: list[Passage]
     usd: object = None
+    times: object = None
 
 
 class SearchSource(ABC):

@@ -41,6 +41,8 @@ MODEL_GB = 20
 
 KEYS = {
     "EXA_API_KEY": "web search by Exa",
+    "TAVILY_API_KEY": "web search by Tavily",
+    "SERPER_API_KEY": "web search by Serper",
     "OPENAI_API_KEY": "the judge, and servers that need a key",
     "HF_TOKEN": "private models, and `rsearch push`",
     WANDB_VARIABLE: "tracking on Weights & Biases",

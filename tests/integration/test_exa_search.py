@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from exa import API_KEY, ExaServer
-from faults import CHAOS, Fault, Faults
 from local_http import Raw
 
-from rsearch_cli.errors import AccessDenied
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.search.exa import ExaOptions
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.cache import AnswerCache
@@ -76,15 +72,6 @@ def test_a_plan_is_searched_once_and_then_kept(
     assert [result.passages for result in again] == [result.passages for result in first]
 
 
-def test_every_fault_that_may_pass_is_passed(
-    server: ExaServer, recipe: Recipe, tmp_path: Path
-) -> None:
-    server.faults = Faults(CHAOS, first=len(CHAOS))
-    results = run_plan(recipe, tmp_path)
-    assert [result.error for result in results] == [None, None, None]
-    assert server.counts()["failed"] == dict.fromkeys(map(str, CHAOS), 1)
-
-
 def test_a_result_with_neither_title_nor_text_is_not_cited(
     server: ExaServer, recipe: Recipe, tmp_path: Path
 ) -> None:
@@ -121,56 +108,3 @@ def test_what_was_kept_for_a_category_that_exa_renamed_is_not_served(
     results = run_plan(recipe, tmp_path)
     assert [result.cached for result in results] == [True, True, False]
     assert [r.body["category"] for r in server.requests[sent:]] == ["publication"]
-
-
-def test_a_search_that_stays_broken_marks_its_node_and_is_not_kept(
-    server: ExaServer, recipe: Recipe, tmp_path: Path
-) -> None:
-    server.faults = Faults([Fault.BAD_REQUEST])
-    failed = run_plan(recipe, tmp_path)
-    assert {result.error for result in failed} == {
-        f"Exa at {server.url} answered 400 (fault 400)",
-    }
-    assert len(server.requests) == 3
-    server.faults = Faults()
-    assert [result.error for result in run_plan(recipe, tmp_path)] == [None, None, None]
-
-
-@pytest.mark.parametrize("fault", [Fault.UNAUTHORIZED, Fault.NO_CREDITS])
-def test_a_refused_key_ends_the_batch(
-    server: ExaServer, recipe: Recipe, fault: Fault, tmp_path: Path
-) -> None:
-    server.faults = Faults([fault])
-    with pytest.raises(AccessDenied, match=rf"refuses EXA_API_KEY: .* \({fault}: fault {fault}\)"):
-        run_plan(recipe, tmp_path)
-    assert len(server.requests) <= 2  # the two that start at once
-
-
-def test_nothing_that_is_written_holds_the_key(
-    server: ExaServer,
-    recipe: Recipe,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    server.faults = Faults([Fault.RATE_LIMIT, Fault.HTML], first=2)
-    run_plan(recipe, tmp_path)
-    server.faults = Faults([Fault.UNAUTHORIZED])
-    with pytest.raises(AccessDenied):
-        run_plan(
-            recipe.model_copy(
-                update={"cache": recipe.cache.model_copy(update={"mode": "refresh"})}
-            ),
-            tmp_path,
-        )
-    written = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert any("cache" in path.parts for path in written)
-    assert [path for path in written if API_KEY.encode() in path.read_bytes()] == []
-    said = capfd.readouterr()
-    assert API_KEY not in caplog.text + said.out + said.err
-
-
-def test_the_documentation_names_every_option(repository: Path) -> None:
-    page = (repository / "docs/search.md").read_text(encoding="utf-8")
-    assert [name for name in ExaOptions.model_fields if f"| `{name}` |" not in page] == []

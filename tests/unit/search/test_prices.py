@@ -50,6 +50,8 @@ def price(kind: str, *, own: float | None = None, top_k: int = 3, **settings: An
     [
         *((kind, 0.0) for kind in ("bm25", "dense", "hybrid", "http")),
         ("exa", 0.007),
+        ("serper", 0.001),
+        ("tavily", 0.008),
         ("metered", 0.002),
         ("silent", UNKNOWN_USD),
     ],
@@ -59,6 +61,11 @@ def test_every_kind_has_its_price(kind: str, listed: float) -> None:
     assert price(kind, own=0.5) == 0.5
     assert price(kind, own=0.0) == price(kind, own=0.0, usd_per_search=0.25) == 0.0
     assert price(kind, usd_per_search=0.25) == (0.25 if listed else 0.0)
+
+
+def test_the_price_in_credits_follows_the_depth_and_the_number_of_results() -> None:
+    assert price("tavily", options={"search_depth": "advanced"}) == pytest.approx(0.016)
+    assert price("serper", top_k=11) == pytest.approx(0.002)
 
 
 @pytest.mark.parametrize(

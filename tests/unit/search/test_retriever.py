@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from faults import Fault, Faults
-from local_http import Answer, LocalServer, Received
+from retriever import DOCUMENT, Retriever
 
 from rsearch_cli.errors import RecipeValueError
 from rsearch_cli.recipe.schema import SearchConfig, SourceConfig
@@ -25,25 +24,6 @@ from rsearch_cli.serving import request_body
 from rsearch_cli.serving.retriever_server import build_retriever_app
 from rsearch_cli.serving.settings import MAX_BODY_BYTES
 from rsearch_cli.types import Passage
-
-DOCUMENT = {"id": "17", "contents": '"Port Ellow"\nA harbour town.'}
-
-
-class Retriever(LocalServer):
-    """Search-R1's retriever: lists of documents, with scores if they are asked for."""
-
-    result: Any = None
-
-    def respond(self, request: Received) -> Answer:
-        assert (request.method, request.path) == ("POST", "/retrieve")
-        rows = [DOCUMENT] * request.body["topk"]
-        if request.body["return_scores"]:
-            rows = [{"document": row, "score": 0.5} for row in rows]
-        given = [rows for _ in request.body["queries"]]
-        return 200, {"result": given if self.result is None else self.result}
-
-    def describe_error(self, status: int, message: str) -> dict[str, str]:
-        return {"detail": message}
 
 
 @pytest.fixture
@@ -96,16 +76,6 @@ def test_what_is_no_result_is_a_failure(server, result) -> None:
     server.result = result
     with pytest.raises(TransientFailure, match="sent no search results"):
         ask(open_source(server.url), SearchRequest("harbour"))
-
-
-@pytest.mark.parametrize("fault", list(Fault))
-def test_every_fault_is_a_failure(server, fault) -> None:
-    server.faults = Faults([fault])
-    permanent = fault.status is not None and 400 <= fault.status < 429
-    with pytest.raises(PermanentFailure if permanent else TransientFailure) as caught:
-        ask(open_source(server.url, timeout_seconds=1.0), SearchRequest("harbour"))
-    assert server.url in str(caught.value)
-    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("url", ["ftp://a.example/", "127.0.0.1:8000"])
