@@ -18,6 +18,7 @@ from rsearch_cli.recipe.schema import SourceConfig
 from rsearch_cli.search.json_client import JsonClient
 from rsearch_cli.search.sources import (
     DAYS_KEPT,
+    NEWS_DAYS_KEPT,
     SearchRequest,
     SearchSource,
     opens,
@@ -31,7 +32,6 @@ from rsearch_cli.types import Passage
 CATEGORIES: Mapping[str, str] = {"News": "news", "Academy": "science"}
 """SearXNG's category by source name; all other names take the instance's own."""
 
-NEWS_DAYS_KEPT = 1.0
 _REMEDIES = {
     403: "the instance does not allow JSON; add `json` to `search.formats` in its settings.yml and "
     "restart it"

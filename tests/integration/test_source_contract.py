@@ -113,6 +113,10 @@ def test_results_become_passages_and_are_stored(run: Run) -> None:
     assert run.spend().usd == pytest.approx(run.billed) == pytest.approx(2 * run.service.usd)
 
 
+JOINING = [service for service in SERVICES if service.joins_names]
+
+
+@pytest.mark.parametrize("service", JOINING, ids=lambda service: service.kind, indirect=True)
 def test_the_names_of_a_parent_are_part_of_the_query(run: Run) -> None:
     settings = "search.expand_dependents=titles"
     _, child = run.execute(plan("lamps", "who made", edges=(("A", "B"),)), settings)
@@ -135,7 +139,7 @@ def test_every_fault_is_retried_or_refused_or_stops_the_run(run: Run, fault: Fau
             assert result.error is None and result.passages
             attempts = 2
         else:
-            assert result.error is not None and f"answered {fault} (fault {fault})" in result.error
+            assert result.error is not None and f"answered {fault} (" in result.error
             assert run.spend().failed == 1
     assert len(run.asked) == run.spend().calls == attempts
     # What was lost on its way is on the bill, and what may have been is counted.

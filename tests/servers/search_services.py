@@ -7,16 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import exa
 import serper
 import tavily
 from local_http import LocalServer, Received
+from mediawiki import MediaWikiServer, WikiPage
 from retriever import Retriever
+from searxng import SearxngServer
 
 NOT_RESULTS: tuple[Any, ...] = ([], {}, "text", None, {"error": "x"})
 """JSON that is no search result in any of the protocols."""
+
+
+# MediaWiki finds pages that contain all words of a query.
+_WORDS = "lamp lamps glass makers " + " ".join(map(str, (*range(8), 400, 403, 500)))
+_PAGES = [WikiPage(f"Page {i}", f"A page with many words: {_WORDS}.") for i in range(5)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +41,7 @@ class SearchService:
         key: The key that the server accepts.
         denied: Whether 401, 402 and 403 stop the run.
         usd: What the server bills for a search, in USD.
+        joins_names: Whether the names that a node's parents found become part of its query.
         options: Options of a source that asks the server.
     """
 
@@ -45,6 +54,7 @@ class SearchService:
     key: str = ""
     denied: bool = True
     usd: float = 0.0
+    joins_names: bool = True
     options: Callable[[LocalServer], Mapping[str, Any]] = field(default=lambda server: {})
 
     def environment(self, server: LocalServer) -> dict[str, str]:
@@ -80,6 +90,14 @@ SERVICES = (
         options=lambda server: {"url": server.url},
     ),
     SearchService(
+        "searxng",
+        SearxngServer,
+        lambda request: request.query["q"],
+        ({"results": None}, {"results": [1]}, {"results": [{"title": "no url"}]}),
+        denied=False,
+        options=lambda server: {"url": server.url},
+    ),
+    SearchService(
         "serper",
         serper.SerperServer,
         lambda request: request.body["q"],
@@ -110,5 +128,14 @@ SERVICES = (
         key_variable="TAVILY_API_KEY",
         key=tavily.API_KEY,
         usd=tavily.USD_PER_CREDIT,
+    ),
+    SearchService(
+        "wikipedia",
+        partial(MediaWikiServer, _PAGES),
+        lambda request: request.query["gsrsearch"],
+        ({"query": {"pages": [1]}}, {"query": {"pages": [{}]}}),
+        denied=False,
+        joins_names=False,
+        options=lambda server: {"url": server.url},
     ),
 )

@@ -80,7 +80,7 @@ def test_every_key_of_a_nested_override_is_looked_at() -> None:
 def test_a_corpus_beside_exa_is_told_wherever_it_stands() -> None:
     settings = ("search.sources.News.corpus=mine.jsonl",)
     assert tell(*settings, recipe="hotpot-hard") == [
-        "search.sources.News.corpus is not used: sources of type exa search the web"
+        "search.sources.News.corpus is not used: sources of type exa ask a service"
     ]
     assert tell(*settings) == []
 

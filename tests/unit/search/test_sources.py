@@ -100,7 +100,10 @@ def test_a_corpus_that_answers_for_no_source_at_all_is_refused(corpus: list[Pass
     [
         ("bm52", "did you mean 'bm25'?"),
         ("exxa", "did you mean 'exa'?"),
-        ("google", "known kinds: bm25, dense, exa, http, hybrid, serper, tavily"),
+        (
+            "google",
+            "known kinds: bm25, dense, exa, http, hybrid, searxng, serper, tavily, wikipedia",
+        ),
     ],
 )
 def test_an_unknown_kind_names_the_nearest(kind: str, hint: str) -> None:
