@@ -89,7 +89,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     chosen = config.getoption("--backend")
     os.environ["RSEARCH_TEST_BACKEND"] = chosen
-    if chosen == "unsloth":  # before anything that it patches is imported
+    # Where processes share the tests (pytest-xdist), the one that hands them out runs none.
+    runs_tests = hasattr(config, "workerinput") or config.getoption("dist", "no") == "no"
+    if chosen == "unsloth" and runs_tests:  # before anything that it patches is imported
         from rsearch_cli.compat.unsloth import start_unsloth
 
         if problem := start_unsloth():

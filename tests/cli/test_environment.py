@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from exa import API_KEY, ExaServer
+from loaded_process import READ_AT_START, run_loaded
 from socks import SocksProxy
 from typer.testing import CliRunner
 
@@ -35,7 +36,10 @@ def rsearch(*arguments: object, before: list[str] | None = None, **variables: st
     for name, value in variables.items():
         if value is None:
             environment.pop(name, None)
-    command = [*(before or ()), sys.executable, "-m", "rsearch_cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "rsearch_cli", *map(str, arguments)]
+    if not before and not any(name.startswith(READ_AT_START) for name in variables):
+        return run_loaded(command, env=environment)
+    command = [*(before or ()), *command]
     return subprocess.run(command, env=environment, capture_output=True, check=False, timeout=300)
 
 

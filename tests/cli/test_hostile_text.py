@@ -233,7 +233,7 @@ def test_at_a_terminal_only_our_own_styles_come_out(
     pty = pytest.importorskip("pty_terminal")
     folder = [str(place / f"pty {ATTACK}")] if command[0] == "train" else []
     program = [sys.executable, "-m", "rsearch_cli", *command, *folder, *recipe_options(place)]
-    with pty.Terminal(program, dict(os.environ)) as terminal:
+    with pty.Terminal(program, dict(os.environ), loaded=True) as terminal:
         assert terminal.wait_until_left(240) == 0
         terminal.wait_for(last)
     styles = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loaded_process import LoadedProcess, run_loaded
 from typer.testing import CliRunner
 
 from rsearch_cli.app import app
@@ -221,7 +222,7 @@ def test_a_dense_index_survives_kill_9_and_is_found_by_a_recipe(
     rows = [{"id": str(n), "title": f"Town {n}", "text": "A harbour town."} for n in range(2100)]
     corpus = write(tmp_path / "corpus.jsonl", *rows)
     arguments = ["index", str(corpus), "--dense", str(encoder)]
-    killed = subprocess.Popen([sys.executable, "-m", "rsearch_cli", *arguments])
+    killed = LoadedProcess([sys.executable, "-m", "rsearch_cli", *arguments])
     deadline = time.monotonic() + 300
     while not list(cache.glob(".encoding-*/000000.npy")):
         assert killed.poll() is None
@@ -230,12 +231,8 @@ def test_a_dense_index_survives_kill_9_and_is_found_by_a_recipe(
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     assert not list(cache.glob("*-dense-*/vectors.faiss"))
-    done = subprocess.run(
-        [sys.executable, "-m", "rsearch_cli", *arguments, "--json"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = run_loaded([sys.executable, "-m", "rsearch_cli", *arguments, "--json"], text=True)
+    assert done.returncode == 0, done.stderr
     assert "continuing an interrupted build" in done.stderr
     assert json.loads(done.stdout)["passages"] == 2100
     assert not list(cache.glob(".encoding-*"))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from loaded_process import LoadedProcess
 from silent import FallingSilent, SilentServer
 
 HANG_GUARD = 120.0  # seconds; far below what the services' own time-outs and retries add up to
@@ -45,7 +46,7 @@ class Waiting:
         urls = {"EXA_BASE_URL": server.url, "OPENAI_BASE_URL": f"{server.url}/v1"}
         self.lines: list[str] = []
         self._said = threading.Condition()
-        self._process = subprocess.Popen(
+        self._process = LoadedProcess(
             [sys.executable, "-m", "rsearch_cli", *command],
             cwd=folder,
             env={**os.environ, **keys, **urls},

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from loaded_process import LoadedProcess
 
 STEPS = 3
 TRAIN = [
@@ -43,7 +44,7 @@ def wait_for_step(folder: Path, step: int, process: subprocess.Popen) -> None:
 def test_a_training_whose_reader_goes_away_reaches_its_end(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     reader, writer = os.pipe()
-    process = subprocess.Popen(
+    process = LoadedProcess(
         [*TRAIN, "--max-steps", str(STEPS), "--output-dir", str(folder)],
         stdout=writer, stderr=writer,
     )  # fmt: skip
@@ -58,20 +59,12 @@ def test_a_training_whose_reader_goes_away_reaches_its_end(tmp_path: Path) -> No
 
 def test_a_closed_terminal_finishes_the_step_and_saves_it(tmp_path: Path) -> None:
     pty = pytest.importorskip("pty")
-    import fcntl
-    import termios
-
     folder = tmp_path / "run"
     keys, inside = pty.openpty()
-
-    def take_terminal() -> None:
-        os.setsid()
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-    process = subprocess.Popen(
+    process = LoadedProcess(
         [*TRAIN, "--max-steps", "500", "--output-dir", str(folder)],
         env={**os.environ, "TERM": "xterm"},
-        stdin=inside, stdout=inside, stderr=inside, preexec_fn=take_terminal,
+        stdin=inside, stdout=inside, stderr=inside, take_terminal=True,
     )  # fmt: skip
     os.close(inside)
     os.set_blocking(keys, False)
@@ -89,7 +82,7 @@ def test_a_closed_terminal_finishes_the_step_and_saves_it(tmp_path: Path) -> Non
 
 def test_hang_ups_that_come_twice_do_not_cut_the_step_off(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    process = subprocess.Popen(
+    process = LoadedProcess(
         [*TRAIN, "--max-steps", "500", "--output-dir", str(folder)],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from loaded_process import run_loaded
 from typer.testing import CliRunner
 
 from rsearch_cli.app import app
@@ -341,9 +342,7 @@ app(["train", *sys.argv[1:]])
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path, whole):
     folder = tmp_path / "run"
     script = [sys.executable, "-c", KILLED_BETWEEN_WRITING_AND_NAMING]
-    killed = subprocess.run(
-        [*script, "--output-dir", str(folder), *OPTIONS], capture_output=True, text=True
-    )
+    killed = run_loaded([*script, "--output-dir", str(folder), *OPTIONS], text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert checkpoints(folder) == ["checkpoint-1"]
     assert (folder / ".partial" / "checkpoint-2" / "optimizer.pt").exists()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from exa import API_KEY, USD_PER_SEARCH, ExaServer
+from loaded_process import LoadedProcess
 
 SETTINGS = (
     "questions.world.train_regions=2",
@@ -68,9 +69,9 @@ def train_seeded(folder: Path, processes: int, *settings: str) -> None:
         port = str(free.getsockname()[1])
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes)}
     started = [
-        subprocess.Popen(
+        LoadedProcess(
             [sys.executable, "-c", SEEDED, *command(folder, *settings)],
-            env=environment(RANK=str(rank), LOCAL_RANK=str(rank), **shared),
+            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

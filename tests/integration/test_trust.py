@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 from hub import HubServer
 from hub_repository import Repo
+from loaded_process import run_loaded
 from openai_chat import API_KEY, ChatServer
 from typer.testing import CliRunner, Result
 
@@ -264,13 +264,8 @@ def test_code_of_a_model_is_never_run_nor_asked_for_on_stdin(
     """In a process of its own, whose stdin says yes to everything."""
     mark = tmp_path / "mark"
     model = what(tmp_path / "model", mark)
-    done = subprocess.run(
-        [sys.executable, "-m", "rsearch_cli", *COMMANDS[command](str(model)), *TRANSFORMERS],
-        input="y\n" * 20,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    line = [sys.executable, "-m", "rsearch_cli", *COMMANDS[command](str(model)), *TRANSFORMERS]
+    done = run_loaded(line, input="y\n" * 20, text=True)
     assert not mark.exists()
     assert "[y/N]" not in done.stdout + done.stderr
     if what is write_custom_code and command != "preview":  # which loads a tokenizer only

@@ -16,8 +16,11 @@ import termios
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
+
+from loaded_process import LoadedProcess
 
 CONTROL_C, CONTROL_D, ENTER = "\x03", "\x04", "\r"
 
@@ -30,9 +33,18 @@ _ESCAPES = re.compile(
 class Terminal:
     """Runs a command as the foreground process of a terminal of 100 columns and 40 lines."""
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Name what runs, and its environment; entering the `with` block starts it."""
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], *, loaded: bool = False
+    ) -> None:
+        """Name what runs, and its environment; entering the `with` block starts it.
+
+        Args:
+            command: The command line.
+            environment: All variables but those of the terminal.
+            loaded: Start a `LoadedProcess`.
+        """
         self._command = list(command)
+        self._loaded = loaded
         # A reply to «where is the cursor?» is the emulator's task, and there is none here.
         self._environment = {**environment, "TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1"}
         self._raw = b""
@@ -47,13 +59,11 @@ class Terminal:
             os.setsid()
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
-        self.process = subprocess.Popen(
-            self._command,
-            stdin=inside,
-            stdout=inside,
-            stderr=inside,
-            env=self._environment,
-            preexec_fn=take_terminal,
+        start = partial(LoadedProcess, take_terminal=True)
+        if not self._loaded:
+            start = partial(subprocess.Popen, preexec_fn=take_terminal)
+        self.process = start(
+            self._command, stdin=inside, stdout=inside, stderr=inside, env=self._environment
         )
         os.close(inside)
         self._reader = threading.Thread(target=self._read, daemon=True)

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from loaded_process import LoadedProcess
+
 START_SECONDS = 120.0
 
 SMALL_WORLD = (
@@ -103,7 +105,7 @@ def serve_agent(
         command = [sys.executable, "-m", "rsearch_cli", "serve", "--port=0"]
         command += [] if model is None else [f"--model={model}"]
         with log.open("w") as stderr:
-            process = subprocess.Popen(
+            process = LoadedProcess(
                 [*command, *world, *options],
                 stdout=subprocess.PIPE,
                 stderr=stderr,
