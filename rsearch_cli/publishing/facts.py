@@ -6,18 +6,21 @@ Whatever the run folder does not contain is None or empty here, and the card say
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import JsonValue
 
 from rsearch_cli.errors import NothingToPush, PolicyError, PublishUnsafe, RunFolderError
 from rsearch_cli.policy.adapter import StoredAdapter, read_adapter
 from rsearch_cli.publishing.base_model import BaseWeights
 from rsearch_cli.publishing.merge import MergeCheck
 from rsearch_cli.recipe.loading import load_recipe
-from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.recipe.trust import take_harmless
+from rsearch_cli.recipe.schema import Recipe, SourceConfig
+from rsearch_cli.recipe.trust import is_hub_id, take_harmless
+from rsearch_cli.recipe.unread import WITHOUT_CORPUS
 from rsearch_cli.runs import files
 from rsearch_cli.runs.confined_paths import refuse_escapes
 from rsearch_cli.runs.run_folder import RunFolder
@@ -25,7 +28,19 @@ from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.spend import ServiceSpend
 from rsearch_cli.terminal import finite
 
-_PROVIDERS = {"bm25": "BM25", "exa": "Exa"}
+_PROVIDERS = {
+    "bm25": "BM25",
+    "dense": "dense vectors",
+    "exa": "Exa",
+    "http": "a retriever",
+    "hybrid": "BM25 and dense vectors",
+    "searxng": "SearXNG",
+    "serper": "Serper",
+    "tavily": "Tavily",
+    "wikipedia": "Wikipedia",
+}
+_OVER_CORPUS = ("bm25", "dense", "hybrid")
+_DOMAIN = re.compile(r"[\w-]+(\.[\w-]+)*\.[a-z]{2,}(/\S*)?")
 # Question sets that anybody can load by name.
 _PUBLIC_SET = re.compile(r"world|hotpotqa(:\w+)?|flashrag:[\w-]+", re.ASCII)
 
@@ -131,7 +146,8 @@ class RunFacts:
         names: dict[str, list[str]] = {}
         for name, source in self.recipe.search.sources.items():
             provider = _PROVIDERS.get(source.type, source.type)
-            over = f" over {self._corpus(source.corpus)}" if source.type == "bm25" else ""
+            searched = source.type in _OVER_CORPUS
+            over = f" over {self._corpus(source.corpus)}" if searched else ""
             names.setdefault(f"{provider}{over}", []).append(name)
         return "; ".join(f"{', '.join(group)}: {provider}" for provider, group in names.items())
 
@@ -242,7 +258,7 @@ def public_recipe(recipe: Recipe, base: str | None) -> dict[str, Any]:
     """Return the settings that a downloader needs, and no others.
 
     These are the settings accepted from strangers (see `recipe.trust`): no address, path, account,
-    budget or local corpus. Sources keep only their kind, and questions only a public set.
+    budget or local corpus. Sources keep their kind and options, and questions only a public set.
 
     Args:
         recipe: The run's recipe.
@@ -265,10 +281,41 @@ def public_recipe(recipe: Recipe, base: str | None) -> dict[str, Any]:
     else:
         public["questions"]["source"] = source
     for name, searched in recipe.search.sources.items():
-        public["search"]["sources"][name] = {
-            "type": searched.type if searched.type == "exa" else "bm25"
-        }
+        public["search"]["sources"][name] = _public_source(searched)
     return public
+
+
+def _public_source(source: SourceConfig) -> dict[str, Any]:
+    """Return the settings of a source that mean the same on every machine.
+
+    A source that needs a local corpus, a path or an address is replaced by BM25 over the passages
+    of the questions. Options that only filter by domain are left out.
+    """
+    needs_corpus = source.type not in WITHOUT_CORPUS and source.corpus != "questions"
+    texts = {name: list(_texts(value)) for name, value in source.options.items()}
+    domains = {name for name, found in texts.items() if any(map(_DOMAIN.fullmatch, found))}
+    kept = {name: value for name, value in source.options.items() if name not in domains}
+    if needs_corpus or any(_is_local(text) for name in kept for text in texts[name]):
+        return {"type": "bm25"}
+    return {"type": source.type} | ({"options": kept} if kept else {})
+
+
+def _texts(value: JsonValue) -> Iterator[str]:
+    """Yield all texts in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _texts(item)
+
+
+def _is_local(text: str) -> bool:
+    """Whether text is an address or a path; a Hub id is not, unless it is a path here."""
+    looks_like_path = "/" in text or "\\" in text or text.startswith(("~", "."))
+    return (looks_like_path and not is_hub_id(text)) or Path(text).exists()
 
 
 def _read_json(folder: RunFolder, name: str) -> dict[str, Any]:

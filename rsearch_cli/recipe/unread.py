@@ -61,7 +61,8 @@ _NOT_READ_BY: Mapping[str, Sequence[str]] = {
 """Command to the settings it never uses; `eval` decodes greedily, `infer` has --temperature."""
 
 
-_WITHOUT_CORPUS = ("exa", "http", "searxng", "serper", "tavily", "wikipedia")
+WITHOUT_CORPUS = ("exa", "http", "searxng", "serper", "tavily", "wikipedia")
+"""Types of sources that ask a service."""
 
 
 def describe_unread(recipe: Recipe, given: Sequence[Given], command: str) -> Iterator[str]:
@@ -83,7 +84,7 @@ def describe_unread(recipe: Recipe, given: Sequence[Given], command: str) -> Ite
                 state = "not set" if values is _SET else f"{_show(seen)}, not {_show(values[0])}"
                 yield f"{how} is not used: {decider} is {state}"
     for name, source in recipe.search.sources.items():
-        if source.type in _WITHOUT_CORPUS and source.corpus != "questions":
+        if source.type in WITHOUT_CORPUS and source.corpus != "questions":
             yield (
                 f"search.sources.{name}.corpus is not used: sources of type {source.type} ask a "
                 "service"

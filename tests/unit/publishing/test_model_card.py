@@ -337,7 +337,7 @@ INTERNAL = {
 def test_the_published_recipe_holds_nothing_that_only_concerns_the_one_who_trained(run):
     """Neither in the file nor on the card, and it loads again for anybody."""
     flags = {**INTERNAL, "search.sources.General.type": "exa", "seed": 7}
-    options = {"category": "acme", "include_domains": ["acme.example"]}
+    options = {"category": "company", "include_domains": ["acme.example", "acme.example/docs"]}
     recipe = load_recipe(str(run.folder / "recipe.yaml"), (), flags, trusted=True).recipe
     source = recipe.search.sources["General"].model_copy(update={"options": options})
     sources = {**recipe.search.sources, "General": source}
@@ -352,8 +352,34 @@ def test_the_published_recipe_holds_nothing_that_only_concerns_the_one_who_train
     path.write_text(text)
     again = load_recipe(str(path), trusted=True).recipe
     assert (again.seed, again.protocol, again.train) == (7, recipe.protocol, recipe.train)
-    assert again.search.sources["General"].type == "exa"
-    assert load_recipe(str(path), trusted=False).left_out == {"search.sources.General.type": "exa"}
+    general = again.search.sources["General"]
+    assert (general.type, general.options) == ("exa", {"category": "company"})
+    assert load_recipe(str(path), trusted=False).left_out == {
+        "search.sources.General.type": "exa",
+        "search.sources.General.options": {"category": "company"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("source", "published"),
+    [
+        ({"type": "tavily", "options": {"search_depth": "advanced"}}, None),
+        ({"type": "wikipedia", "options": {"language": "de"}}, None),
+        ({"type": "hybrid", "options": {"encoder": "BAAI/bge-small-en-v1.5"}}, None),
+        ({"type": "serper", "corpus": "unused.jsonl", "usd_per_search": 0.5}, {"type": "serper"}),
+        ({"type": "dense", "corpus": "mine.jsonl"}, {"type": "bm25"}),
+        ({"type": "dense", "options": {"encoder": "../models/e5"}}, {"type": "bm25"}),
+        ({"type": "dense", "options": {"index": "/data/e5.index"}}, {"type": "bm25"}),
+        ({"type": "http", "options": {"url": "http://10.0.0.7:8000"}}, {"type": "bm25"}),
+        ({"type": "plug-in", "options": {"nested": {"files": ["~/a"]}}}, {"type": "bm25"}),
+    ],
+    ids=str,
+)
+def test_a_published_source_is_what_it_was_unless_it_needs_this_machine(run, source, published):
+    sources = {**run.recipe.search.sources, "General": SourceConfig(**source)}
+    search = run.recipe.search.model_copy(update={"sources": sources})
+    public = public_recipe(run.recipe.model_copy(update={"search": search}), "maker/base")
+    assert public["search"]["sources"]["General"] == (published or source)
 
 
 def test_a_cold_start_is_not_called_reinforcement_learning(run):
