@@ -30,7 +30,7 @@ class JsonClient:
         key_variable: Environment variable of its key; "" if it needs none.
         keys_url: Where to get a key, for messages.
         headers: Sent with every request.
-        timeout: Seconds.
+        timeout: Longest silence of the service, in seconds; None leaves it to the retry policy.
         remedies: What to do about an HTTP status; appended to the message of its failure.
         denies: Whether an HTTP status with this message refuses the key or the account; 401, 402
             and 403 always do, if there is a key.
@@ -49,7 +49,7 @@ class JsonClient:
         key_variable: str = "",
         keys_url: str = "",
         headers: Mapping[str, str] | None = None,
-        timeout: float = 30.0,
+        timeout: float | None = None,
         remedies: Mapping[int, str] | None = None,
         denies: Callable[[int, str], bool] | None = None,
         on_answer: Callable[[Any, Mapping[str, str]], None] | None = None,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -24,9 +24,8 @@ from rsearch_cli.search.sources import (
     opens,
     read_options,
 )
-from rsearch_cli.search.web_pages import is_citable, tidy
+from rsearch_cli.search.web_pages import read_pages
 from rsearch_cli.services.outcomes import TransientFailure
-from rsearch_cli.services.validation import is_finite
 from rsearch_cli.types import Passage
 
 CATEGORIES: Mapping[str, str] = {"News": "news", "Academy": "science"}
@@ -106,7 +105,7 @@ class SearxngSource(SearchSource):
         answer = await self._client.send("GET", "/search", params=asked)
         try:
             rows, silent = answer["results"], answer.get("unresponsive_engines") or []
-            passages = [_read_passage(row) for row in rows]
+            pages = read_pages(rows, url="url", title="title", text="content", most=self._most)
             reasons = ", ".join(": ".join(map(str, engine)) for engine in silent)
         except (LookupError, TypeError, ValueError, AttributeError):
             raise self._client.malformed() from None
@@ -116,8 +115,7 @@ class SearxngSource(SearchSource):
                 f"({shorten(flatten(reasons), 200)})",
                 free=True,
             )
-        citable = [passage for passage in passages if is_citable(passage.id)]
-        return [tidy(passage, self._most) for passage in citable[: request.top_k]]
+        return pages[: request.top_k]
 
     async def close(self) -> None:
         """Close the connections."""
@@ -140,16 +138,3 @@ def open_searxng(
         name: SearxngSource(name, read_options(SearxngOptions, name, config))
         for name, config in configs.items()
     }
-
-
-def _read_passage(row: Mapping[str, Any]) -> Passage:
-    """Read a result.
-
-    Raises:
-        TypeError: A field has the wrong type.
-    """
-    url, title, text = row["url"], row.get("title") or "", row.get("content") or ""
-    score = row.get("score") or 0.0
-    if not all(isinstance(part, str) for part in (url, title, text)) or not is_finite(score):
-        raise TypeError("not a result")
-    return Passage(url, title, text, score=float(score))

@@ -20,7 +20,7 @@ from rsearch_cli.search.sources import (
     opens,
     read_options,
 )
-from rsearch_cli.search.web_pages import read_page
+from rsearch_cli.search.web_pages import read_pages
 from rsearch_cli.services.validation import is_finite
 from rsearch_cli.types import Passage
 
@@ -100,15 +100,14 @@ class SerperSource(SearchSource):
         )
         try:
             rows = answer["news" if self._endpoint == "news" else "organic"]
-            pages = [
-                read_page(row, url="link", title="title", text="snippet", most=SNIPPET_CHARS)
-                for row in rows[: request.top_k]
-            ]
+            if self._endpoint == "scholar":
+                rows = [_add_publication(row) for row in rows]
+            pages = read_pages(rows, url="link", title="title", text="snippet", most=SNIPPET_CHARS)
             credits = answer.get("credits")
         except (LookupError, TypeError, AttributeError):
             raise self._client.malformed() from None
         times = credits / _count_credits(request.top_k) if is_finite(credits) else credits
-        return Found([page for page in pages if page is not None], times=times)
+        return Found(pages[: request.top_k], times=times)
 
     async def close(self) -> None:
         """Close the connections of all Serper sources that were opened together."""
@@ -123,6 +122,12 @@ class SerperSource(SearchSource):
         if options.time_range is not None:
             body["tbs"] = PERIODS[options.time_range]
         return body | options.model_dump(include={"gl", "hl"}, exclude_none=True)
+
+
+def _add_publication(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a result of Google Scholar with authors, journal and year after its snippet."""
+    parts = (row.get("snippet"), row.get("publicationInfo"))
+    return {**row, "snippet": " ".join(part for part in parts if part is not None)}
 
 
 def _count_credits(top_k: int) -> int:

@@ -20,7 +20,7 @@ from rsearch_cli.search.sources import (
     opens,
     read_options,
 )
-from rsearch_cli.search.web_pages import Day, read_page
+from rsearch_cli.search.web_pages import Day, read_pages
 from rsearch_cli.services.retry import NO_LIMITS, CallLimits
 from rsearch_cli.services.validation import is_finite
 from rsearch_cli.types import Passage
@@ -124,17 +124,18 @@ class TavilySource(SearchSource):
         headers = {"Authorization": f"Bearer {self._client.key}"}
         answer = await self._client.send("POST", "/search", body=body, headers=headers)
         try:
-            pages = [
-                read_page(
-                    row, url="url", title="title", text="content", most=options.max_characters
-                )
-                for row in answer["results"][: request.top_k]
-            ]
+            pages = read_pages(
+                answer["results"],
+                url="url",
+                title="title",
+                text="content",
+                most=options.max_characters,
+            )
             credits = (answer.get("usage") or {}).get("credits")
         except (LookupError, TypeError, AttributeError):
             raise self._client.malformed() from None
         times = credits / CREDITS[options.search_depth] if is_finite(credits) else credits
-        return Found([page for page in pages if page is not None], times=times)
+        return Found(pages[: request.top_k], times=times)
 
     async def close(self) -> None:
         """Close the connections of all Tavily sources that were opened together."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import date
 from typing import Annotated, Any
@@ -34,31 +34,35 @@ Day = Annotated[str, AfterValidator(_check_day)]
 """A day as 'YYYY-MM-DD'."""
 
 
-def read_page(
-    row: Mapping[str, Any], *, url: str, title: str, text: str, most: int
-) -> Passage | None:
-    """Read one result of a web search.
+def read_pages(
+    rows: Iterable[Mapping[str, Any]], *, url: str, title: str, text: str, most: int
+) -> list[Passage]:
+    """Read the results of a web search, without those that cannot be cited.
 
     Args:
-        row: The result, as its service sent it.
-        url: Name of the field with its address, which becomes the id.
-        title: Name of the field with its title.
-        text: Name of the field with its text.
+        rows: The results, as their service sent them.
+        url: Name of the field with the address, which becomes the id.
+        title: Name of the field with the title.
+        text: Name of the field with the text.
         most: Longest text, in characters.
 
     Returns:
-        The page on one line of title and one of text; None if it cannot be cited.
+        Pages on one line of title and one of text.
 
     Raises:
-        LookupError: It has no address.
-        TypeError: A field has the wrong type.
+        LookupError: A result has no address.
+        TypeError: The results, or a field of one, have the wrong type.
     """
-    words = row[url], row.get(title) or "", row.get(text) or ""
-    score = row.get("score") or 0.0
-    if not all(isinstance(word, str) for word in words) or not is_finite(score):
-        raise TypeError("not a web page")
-    page = Passage(words[0], words[1], words[2], score=float(score))
-    return tidy(page, most) if is_citable(page.id) else None
+    pages = []
+    for row in rows:
+        address = row[url]
+        heading, body = ("" if row.get(field) is None else row[field] for field in (title, text))
+        score = 0.0 if row.get("score") is None else row["score"]
+        if not all(isinstance(w, str) for w in (address, heading, body)) or not is_finite(score):
+            raise TypeError("not a web page")
+        if is_citable(address):
+            pages.append(tidy(Passage(address, heading, body, score=float(score)), most))
+    return pages
 
 
 def is_citable(url: str) -> bool:

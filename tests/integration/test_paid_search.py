@@ -106,6 +106,8 @@ def test_serper_gets_what_it_expects(serper_server: serper.SerperServer) -> None
     assert plain == {"q": "who taught her Tessa Korrin"}
     assert full == {"q": "lamps", "num": 15, "gl": "de", "hl": "de", "tbs": "qdr:w"}
     assert papers == {"q": "lamps"}, "Google Scholar has one size of page"
+    text = ask(open_one("serper", endpoint="scholar")).passages[0].text
+    assert text.endswith("T Korrin - Port Ellow Press, 2017"), "who wrote it, and when"
     assert len(found.passages) == 15
 
 

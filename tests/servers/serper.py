@@ -55,6 +55,9 @@ class SerperServer(LocalServer):
                 make_results(body["q"], endpoint, wanted), start=1
             )
         ]
+        if endpoint == "scholar":
+            about = {"publicationInfo": "T Korrin - Port Ellow Press, 2017", "year": 2017}
+            rows = [row | about for row in rows]
         name = "news" if endpoint == "news" else "organic"
         return 200, {"searchParameters": body | {"type": endpoint}, name: rows, "credits": credits}
 
