@@ -21,7 +21,9 @@ from rsearch_cli.types import Trajectory
 
 # Fields with a share in [0, 1], with any other amount, and those of both that may be None.
 _SHARES = frozenset(("em", "f1", "plan_valid", "format_valid", "judge", "title_recall"))
-_AMOUNTS = frozenset(("searches", "completion_tokens", "failed_searches", "seconds", "usd"))
+_AMOUNTS = frozenset(
+    ("searches", "completion_tokens", "failed_searches", "failed_reads", "seconds", "usd")
+)
 _MAY_LACK = frozenset(("judge", "title_recall", "seconds", "usd"))
 
 
@@ -45,6 +47,7 @@ class EvalResult:
         type: Kind of reasoning of the question, or "".
         level: Difficulty of the question, or "".
         failed_searches: How many of `searches` ended with an error.
+        failed_reads: Pages that could not be read; see `search.read_top`.
         method: One of `methods.METHODS`.
         judge: Score of the judge in [0, 1]; None without a judge or without a verdict.
         judged: Whether a verdict was requested.
@@ -74,6 +77,7 @@ class EvalResult:
     type: str = ""
     level: str = ""
     failed_searches: int = 0
+    failed_reads: int = 0
     method: str = AGENT
     judge: float | None = None
     judged: bool = False
@@ -148,6 +152,7 @@ def score_trajectory(trajectory: Trajectory, recipe: Recipe, method: str = AGENT
         type=question.type,
         level=question.level,
         failed_searches=len(errors),
+        failed_reads=trajectory.failed_reads,
         method=method,
         title_recall=None if method == DIRECT else title_recall(trajectory),
         seconds=_own_seconds(trajectory),

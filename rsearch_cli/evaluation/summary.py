@@ -22,12 +22,13 @@ def summarise(results: Sequence[EvalResult], batch_size: int | None = None) -> d
             of its batch. None if every result has its own time.
 
     Returns:
-        `n` questions, `failed_answers`, `searches`, `failed_searches`, `unscored` (answers without
-        the verdict that was requested); the mean of each of `METRICS` (or None), the number of
-        results it is over (`scored`), `intervals` (metric to `[low, high]`, 95 %) and their
-        `interval_methods`; `searches_per_question` and `tokens_per_question` (written by the
-        policy); `by_type` and `by_level`; `usd`; `latency_seconds` (`p50`, `p95`) per question, or
-        for batches `seconds_per_question`, their time divided by their questions.
+        `n` questions, `failed_answers`, `searches`, `failed_searches`, `failed_reads` (pages),
+        `unscored` (answers without the verdict that was requested); the mean of each of `METRICS`
+        (or None), the number of results it is over (`scored`), `intervals` (metric to `[low,
+        high]`, 95 %) and their `interval_methods`; `searches_per_question` and
+        `tokens_per_question` (written by the policy); `by_type` and `by_level`; `usd`;
+        `latency_seconds` (`p50`, `p95`) per question, or for batches `seconds_per_question`, their
+        time divided by their questions.
 
     Raises:
         DataEmpty: There is no result.
@@ -41,6 +42,7 @@ def summarise(results: Sequence[EvalResult], batch_size: int | None = None) -> d
         "failed_answers": len(results) - len(answered),
         "searches": sum(result.searches for result in answered),
         "failed_searches": sum(result.failed_searches for result in answered),
+        "failed_reads": sum(result.failed_reads for result in answered),
         "unscored": sum(result.unscored for result in answered),
         **_means(answered, METRICS),
         "searches_per_question": mean([float(result.searches) for result in answered]),

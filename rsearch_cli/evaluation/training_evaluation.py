@@ -104,7 +104,7 @@ def summarise_evaluation(evaluation: Evaluation) -> dict[str, Any]:
 
     Returns:
         The summary of the greedy answers with `em_sampled` and `f1_sampled` (None without samples);
-        `searches` and `failed_searches` count both decodings.
+        `searches`, `failed_searches` and `failed_reads` count both decodings.
 
     Raises:
         DataEmpty: There is no result.
@@ -115,7 +115,7 @@ def summarise_evaluation(evaluation: Evaluation) -> dict[str, Any]:
         return summary | {f"{metric}_sampled": None for metric in SAMPLED}
     pair_results(evaluation.greedy, evaluation.sampled)
     sampled = summarise(evaluation.sampled)
-    for count in ("searches", "failed_searches"):
+    for count in ("searches", "failed_searches", "failed_reads"):
         summary[count] += sampled[count]
     for metric in SAMPLED:
         summary[f"{metric}_sampled"] = sampled[metric]

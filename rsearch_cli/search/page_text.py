@@ -17,6 +17,7 @@ from rsearch_cli.protocol.characters import flatten, shorten
 from rsearch_cli.search import page_worker
 from rsearch_cli.search.analyzer import split_query, split_words
 from rsearch_cli.search.page_client import Page, Unreadable
+from rsearch_cli.services.outcomes import TransientFailure
 
 PARSE_SECONDS = 5.0
 """Longest time to extract the text of a page."""
@@ -29,6 +30,7 @@ _K1, _B = 1.2, 0.75
 
 _GAP = " … "
 
+_NOTHING = Page(b"", is_html=True, charset="")
 # What Python and dynamic libraries need. No key: the process reads what strangers wrote.
 _PASSED_ON = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "TEMP")
 
@@ -43,6 +45,7 @@ class TextExtractor:
     def __init__(self, seconds: float = PARSE_SECONDS) -> None:
         self._seconds = seconds
         self._process: Process | None = None
+        self._warm = False
         self._turn = asyncio.Lock()
 
     async def extract(self, page: Page) -> str:
@@ -50,18 +53,17 @@ class TextExtractor:
 
         Raises:
             Unreadable: It has none, or it takes too long to find.
+            TransientFailure: The process does not start.
         """
         async with self._turn:
-            process = await self._started()
-            try:
-                async with asyncio.timeout(self._seconds):
-                    text = await _ask(process, page)
-            except (TimeoutError, asyncio.IncompleteReadError, ConnectionError):
-                await self._kill()
-                raise Unreadable("its text cannot be extracted") from None
-            except BaseException:
-                await self._kill()  # the answer to this page must not become that to the next
-                raise
+            if page.is_html and not self._warm:
+                # The first page brings the import of the parser with it.
+                if await self._ask(_NOTHING, START_SECONDS) is None:
+                    raise TransientFailure("the process that extracts texts does not start")
+                self._warm = True
+            text = await self._ask(page, self._seconds)
+        if text is None:
+            raise Unreadable("its text cannot be extracted")
         if not text:
             raise Unreadable("there is no text on it")
         return text
@@ -70,8 +72,20 @@ class TextExtractor:
         """End the process; a later page starts another one."""
         await self._kill()
 
+    async def _ask(self, page: Page, seconds: float) -> str | None:
+        """Return the text of a page; None if it takes longer, or the process dies of it."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await _exchange(await self._started(), page)
+        except (TimeoutError, asyncio.IncompleteReadError, ConnectionError):
+            await self._kill()
+            return None
+        except BaseException:
+            await self._kill()  # the answer to this page must not become that to the next
+            raise
+
     async def _started(self) -> Process:
-        if self._process is None or self._process.returncode is not None:
+        if self._process is None:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-P",  # the folder of the file holds modules with common names
@@ -82,38 +96,23 @@ class TextExtractor:
                 env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
                 start_new_session=True,  # Ctrl-C is for this process, which ends that one
             )
-            try:
-                async with asyncio.timeout(START_SECONDS):
-                    await _output(self._process).readexactly(len(b"ready\n"))
-            except (TimeoutError, asyncio.IncompleteReadError):
-                await self._kill()
-                raise Unreadable("the process that extracts texts does not start") from None
-            except BaseException:
-                await self._kill()
-                raise
         return self._process
 
     async def _kill(self) -> None:
-        process, self._process = self._process, None
+        process, self._process, self._warm = self._process, None, False
         if process is not None:
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
 
 
-async def _ask(process: Process, page: Page) -> str:
+async def _exchange(process: Process, page: Page) -> str:
     job = {"bytes": len(page.body), "is_html": page.is_html, "charset": page.charset}
-    assert process.stdin is not None
+    assert process.stdin is not None and process.stdout is not None
     process.stdin.write(json.dumps(job).encode() + b"\n" + page.body)
     await process.stdin.drain()
-    output = _output(process)
-    size = int.from_bytes(await output.readexactly(8), "big")
-    return (await output.readexactly(size)).decode()
-
-
-def _output(process: Process) -> asyncio.StreamReader:
-    assert process.stdout is not None
-    return process.stdout
+    size = int.from_bytes(await process.stdout.readexactly(8), "big")
+    return (await process.stdout.readexactly(size)).decode()
 
 
 def choose_excerpt(text: str, query: str, expansion: Sequence[str], most: int) -> str:

@@ -90,10 +90,6 @@ def main() -> None:
     # What a library prints must not get between the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    with contextlib.suppress(ImportError):
-        import trafilatura  # noqa: F401 (ahead of the first page, whose time is limited)
-    answers.write(b"ready\n")
-    answers.flush()
     while line := sys.stdin.buffer.readline():
         job = json.loads(line)
         body = sys.stdin.buffer.read(job.pop("bytes"))

@@ -35,6 +35,7 @@ _RESULT = {
     "properties": {
         "node": _TEXT,
         "error": {**_MAYBE_TEXT, "description": "Why the search failed, or null."},
+        "unread": {"type": "array", "items": _TEXT, "description": "Pages that were not read."},
         "passages": {"type": "array", "items": _PASSAGE},
     },
     "required": ["node", "error", "passages"],
@@ -87,6 +88,7 @@ ANSWER_SCHEMA: dict[str, Any] = {
         },
         "searches": {"type": "integer"},
         "failed_searches": {"type": "integer"},
+        "failed_reads": {"type": "integer"},
         "seconds": {"type": "number"},
         "usd": {"type": "number"},
     },

@@ -102,6 +102,9 @@ class _EngineCollector:
         yield CounterMetricFamily(
             "rsearch_searches_failed", "Searches without an answer.", done.failed_searches
         )
+        yield CounterMetricFamily(
+            "rsearch_reads_failed", "Pages that could not be read.", done.failed_reads
+        )
         yield from _collect_spend(engine.agent.budget.snapshot())
 
 

@@ -92,6 +92,7 @@ class RequestQueue:
             counters.tokens += answer.tokens
             counters.searches += answer.searches
             counters.failed_searches += answer.trajectory.failed_searches
+            counters.failed_reads += answer.trajectory.failed_reads
             counters.seconds += time.perf_counter() - ticket.submitted
         self._end(ticket, "answered", lambda: ticket.future.set_result(answer))
 

@@ -74,6 +74,8 @@ def training_table(summary: Mapping[str, Any]) -> TableData:
     if before["failed_searches"] or after["failed_searches"]:
         styles[len(rows), 0] = "red"
         rows.append(("failed searches", _failed_searches(before), _failed_searches(after), ""))
+    if any(unread := [block.get("failed_reads", 0) for block in (before, after)]):
+        rows.append(("pages not read", *map(str, unread), ""))
     return TableData(
         "Held-out questions (EM: exact match; in brackets: 95 % intervals)",
         ("", "before", "after", "difference"),
@@ -210,10 +212,12 @@ def _metrics_table(methods: Mapping[str, Any]) -> TableData:
     if any(block["seconds_per_question"] is not None for block in blocks):
         seconds = (_number(block["seconds_per_question"], ".2f") for block in blocks)
         rows.append(("seconds per question", *seconds))
+    unread = [block.get("failed_reads", 0) for block in blocks]
     rows += [
         ("USD", *(_number(block["usd"], ".4f") for block in blocks)),
         ("questions", *(str(block["n"]) for block in blocks)),
         ("failed searches", *(_failed_searches(block) for block in blocks)),
+        *([("pages not read", *map(str, unread))] if any(unread) else []),
         ("failed answers", *(str(block["failed_answers"]) for block in blocks)),
         ("without a verdict", *(str(block["unscored"]) for block in blocks)),
     ]

@@ -96,6 +96,7 @@ def _stored_round(round_: Mapping[str, Any], block: str) -> dict[str, Any]:
                 "expansion": texts(r["expansion"]),
                 "error": maybe_text(r["error"]),
                 "cached": bool(r["cached"]),
+                "unread": texts(r.get("unread", [])),
                 "passages": [
                     _passage(id, shown)
                     for id, shown in zip_longest(
@@ -116,6 +117,7 @@ def _shown_result(label: str, lines: list[str], may_fail: bool) -> dict[str, Any
         "expansion": [],
         "error": failure[1] if failure else None,
         "cached": None,
+        "unread": [],
         "passages": [_passage(None, shown) for shown in found],
     }
 

@@ -26,6 +26,9 @@ export function showNode(plan, label, answer, isRunning) {
   if (!result) parts.push(el("p", {}, isRunning ? "Not searched yet." : "Not searched."));
   else if (result.error) parts.push(el("p", { class: "note bad" }, "The search failed: ", foreignStart(result.error)));
   else if (result.passages.length === 0) parts.push(el("p", {}, "Nothing was found."));
+  for (const problem of result?.unread ?? []) {
+    parts.push(el("p", { class: "muted small" }, "Not read: ", foreignStart(problem)));
+  }
   const words = markedWords(answer);
   parts.push(...(result?.passages ?? []).map((passage) => passageView(passage, words, "")));
   showPanel(`${visibleStart(node.label, 20)}: ${visibleStart(node.query, 300)}`, parts);

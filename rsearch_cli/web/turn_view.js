@@ -197,8 +197,9 @@ export function describeProgress(turn) {
 }
 
 function describeCost(final) {
-  const { searches = 0, failed_searches: failed = 0, seconds, usd } = final;
+  const { searches = 0, failed_searches: failed = 0, failed_reads: unread = 0, seconds, usd } = final;
   const parts = [`${searches} ${searches === 1 ? "search" : "searches"}${failed ? ` (${failed} failed)` : ""}`];
+  if (unread) parts.push(`${unread} ${unread === 1 ? "page" : "pages"} not read`);
   if (Number.isFinite(seconds)) parts.push(`${seconds.toFixed(1)} s`);
   if (usd) parts.push(`$${Number(usd).toFixed(4)}`);
   return parts.join(" · ");

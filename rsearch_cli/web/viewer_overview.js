@@ -19,7 +19,7 @@ const CHARTS = [
   ["Shares of completions", "", ["format_valid", "truncated", "repeated/tags", "repeated/ngrams"]],
   ["Spend", "USD", ["spend/usd", "spend/saved_usd"]],
   ["Searches", "per step", ["searches", "calls/search", "cache_hits/search"]],
-  ["Failures", "per step", ["failed/search", "failed/judge", "unscored"]],
+  ["Failures", "per step", ["failed/search", "failed/judge", "failed/read", "unscored"]],
   ["Gradient norm", "", ["grad_norm"]],
   ["Loss", "", ["loss"]],
   [
@@ -184,6 +184,7 @@ function seriesLabel(name) {
     reward_std: "standard deviation in a group",
     "failed/search": "failed searches",
     "failed/judge": "failed verdicts",
+    "failed/read": "pages not read",
     "calls/search": "calls",
     "cache_hits/search": "from the cache",
     "repeated/tags": "repeated tags",

@@ -19,6 +19,7 @@ const COSTS = {
   tokens_per_question: "Tokens per question",
   seconds_per_question: "Seconds per question",
   failed_searches: "Failed searches",
+  failed_reads: "Pages not read",
   failed_answers: "Failed answers",
 };
 

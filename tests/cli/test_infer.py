@@ -31,7 +31,7 @@ SMALL = [
 
 RESULT_KEYS = {
     "question", "asked_as", "note", "thinking", "plans", "answer", "paragraph", "citations",
-    "stop", "searches", "failed_searches", "tokens", "seconds", "usd",
+    "stop", "searches", "failed_searches", "failed_reads", "tokens", "seconds", "usd",
 }  # fmt: skip
 
 

@@ -18,6 +18,11 @@ def html(*paragraphs: str, title: str = "A page") -> Raw:
     return page(f"<html><head><title>{title}</title></head><body>{body}</body></html>".encode())
 
 
+def text(*paragraphs: str) -> Raw:
+    """A page of plain text."""
+    return page("\n\n".join(paragraphs).encode(), "text/plain")
+
+
 def page(body: bytes, kind: str = "text/html; charset=utf-8", **headers: str) -> Raw:
     """A page of any type."""
     more = {name.replace("_", "-"): value for name, value in headers.items()}

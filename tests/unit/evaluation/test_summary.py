@@ -22,7 +22,7 @@ def test_means_intervals_and_costs(result):
 def test_what_failed_is_counted_and_is_no_zero(result):
     rows = [
         result("a", 1.0, judge=1.0, judged=True),
-        result("b", 1.0, judge=None, judged=True, failed_searches=1, searches=2),
+        result("b", 1.0, judge=None, judged=True, failed_searches=1, failed_reads=4, searches=2),
         result("c", 0.0, failure="no reply", completion_tokens=0, searches=0),
     ]
     block = summarise(rows)
@@ -36,7 +36,7 @@ def test_what_failed_is_counted_and_is_no_zero(result):
         "plan_valid": 2,
         "format_valid": 2,
     }
-    assert (block["searches"], block["failed_searches"]) == (3, 1)
+    assert (block["searches"], block["failed_searches"], block["failed_reads"]) == (3, 1, 4)
     assert block["title_recall"] is None and "title_recall" not in block["intervals"]
 
 

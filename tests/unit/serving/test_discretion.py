@@ -7,11 +7,22 @@ import pytest
 from rsearch_cli.dialogue.condense import condense
 from rsearch_cli.dialogue.paragraph import write_paragraph
 from rsearch_cli.errors import BudgetExceeded, SourceError
+from rsearch_cli.recipe.loading import load_recipe
+from rsearch_cli.rollout.answer import AgentAnswer
 from rsearch_cli.rollout.events import event_as_json
 from rsearch_cli.runs.json_text import dump_json
+from rsearch_cli.serving.discretion import without_search_errors
 from rsearch_cli.serving.engine import ServingEngine
 from rsearch_cli.serving.requests import AskRequest
-from rsearch_cli.types import Turn
+from rsearch_cli.types import (
+    NodeResult,
+    PlanNode,
+    Question,
+    SearchPlan,
+    SearchRound,
+    Trajectory,
+    Turn,
+)
 
 ADDRESS = "http://10.0.0.7:8000"
 
@@ -79,4 +90,16 @@ def test_a_paragraph_that_was_not_written_has_a_general_note(agent, questions, m
         request = AskRequest(questions[0], style="paragraph")
         answer = engine.submit(request).future.result(60)
     assert answer.paragraph.note == "no paragraph: writing it failed"
+    assert caplog.text.count(ADDRESS) == 1
+
+
+def test_why_a_page_was_not_read_stays_in_the_log(caplog):
+    pages = (f"http://a.example/: a.example has the address {ADDRESS}",) * 2
+    node = PlanNode("A", "x", "General")
+    round_ = SearchRound(SearchPlan((node,)), (), (NodeResult(node, unread=pages),))
+    trajectory = Trajectory(Question("q", "Who?", ()), (), "", (), (round_,), None, "eos")
+    answer = AgentAnswer(trajectory, load_recipe("quickstart").recipe, 0.0, 0.0)
+    shown = without_search_errors(answer)
+    assert ADDRESS not in dump_json(shown.as_json()) and "not read" in shown.as_markdown()
+    assert shown.trajectory.failed_reads == 2 and "2 pages not read" in shown.cost
     assert caplog.text.count(ADDRESS) == 1

@@ -185,6 +185,10 @@ def test_a_plan_is_a_tree_that_names_every_node_once(edges, tree):
         (NodeResult(plan("").nodes[0]), ["A: nothing found"]),
         (NodeResult(plan("").nodes[0], error="busy\nstill"), ["A: search failed (busy still)"]),
         (
+            NodeResult(plan("").nodes[0], (), (Passage("1", "", "x"),), unread=("a.example: 404",)),
+            ["A: x", "A: not read: a.example: 404"],
+        ),
+        (
             NodeResult(plan("").nodes[0], (), (Passage("1", "Rome", "Rome lies there."),)),
             ["A: Rome lies there."],
         ),

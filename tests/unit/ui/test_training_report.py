@@ -127,6 +127,15 @@ def test_table_counts_failed_searches_where_there_were_any() -> None:
     assert " ".join(shown.split()) == "failed searches 0 of 40 3 of 40"
 
 
+def test_table_counts_pages_that_were_not_read_where_there_were_any() -> None:
+    block = summary(sampled=False)
+    assert "pages" not in render(as_table(training_table(block)))
+    block["before"]["failed_reads"] = 2
+    block["after"].pop("failed_reads")  # a run of an earlier version
+    shown = line_of(render(as_table(training_table(block))), "pages not read")
+    assert " ".join(shown.split()) == "pages not read 2 0"
+
+
 def test_only_a_sure_difference_is_coloured() -> None:
     text = render(as_table(training_table(summary())), terminal=True)
     assert "\x1b[32m+0.500" in line_of(text, "EM, greedy")
