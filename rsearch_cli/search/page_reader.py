@@ -113,7 +113,8 @@ class PageReader:
                 text = await self._read_page(passage.id, seconds_kept)
         except (SourceError, OfflineMiss, Unreadable) as error:
             place = shorten(flatten(hide_login(passage.id)), _URL_CHARS)
-            return passage, f"{place}: {shorten(flatten(str(error)), _REASON_CHARS)}"
+            why = shorten(flatten(str(error)), _REASON_CHARS)
+            return passage, why if why.startswith(place) else f"{place}: {why}"
         excerpt = choose_excerpt(text, request.query, request.expansion, most)
         return (replace(passage, text=excerpt) if len(excerpt) > len(snippet) else passage), None
 

@@ -29,6 +29,8 @@ START_SECONDS = 60.0
 _K1, _B = 1.2, 0.75
 
 _GAP = " … "
+_SHORT_CHARS = 60
+_ENDS = ".!?…。！？"
 
 _NOTHING = Page(b"", is_html=True, charset="")
 # What Python and dynamic libraries need. No key: the process reads what strangers wrote.
@@ -118,8 +120,9 @@ async def _exchange(process: Process, page: Page) -> str:
 def choose_excerpt(text: str, query: str, expansion: Sequence[str], most: int) -> str:
     """Return the pieces of a text that match a query best, in their order, as one line.
 
-    Every paragraph is a piece, a long one several. They are ranked by BM25 among themselves; where
-    nothing matches, the beginning of the text is returned.
+    Every paragraph is a piece, a long one several; a heading or an item of a list is part of what
+    follows. The pieces are ranked by BM25 among themselves, those without a match by how near they
+    are to the best one. Where nothing matches, the beginning of the text is returned.
 
     Args:
         text: One paragraph a line.
@@ -129,9 +132,10 @@ def choose_excerpt(text: str, query: str, expansion: Sequence[str], most: int) -
     """
     if len(whole := flatten(text)) <= most:
         return whole
-    pieces = [piece for line in text.splitlines() for piece in _split(flatten(line), most // 2)]
+    pieces = [piece for line in _join_short(text) for piece in _split(line, most // 2)]
     scores = _score(pieces, split_query(" ".join([query, *expansion])))
-    ranked = sorted(range(len(pieces)), key=lambda number: (-scores[number], number))
+    best = scores.index(max(scores))
+    ranked = sorted(range(len(pieces)), key=lambda n: (-scores[n], abs(n - best), n))
     chosen: list[int] = []
     room = most + len(_GAP)
     for number in ranked:
@@ -140,6 +144,17 @@ def choose_excerpt(text: str, query: str, expansion: Sequence[str], most: int) -
             break
         chosen.append(number)
     return _join(pieces, sorted(chosen))
+
+
+def _join_short(text: str) -> list[str]:
+    """Return the paragraphs of a text, headings joined with what follows."""
+    lines: list[str] = []
+    for line in filter(None, map(flatten, text.splitlines())):
+        if lines and len(lines[-1]) < _SHORT_CHARS and lines[-1][-1] not in _ENDS:
+            lines[-1] += f" {line}"
+        else:
+            lines.append(line)
+    return lines
 
 
 def _split(line: str, most: int) -> list[str]:

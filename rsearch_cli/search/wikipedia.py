@@ -171,6 +171,14 @@ class WikipediaSource(SearchSource):
             titled += await self._find(f"{request.query} {subject}", request.top_k)
         return list({passage.id: passage for passage in titled}.values())[: request.top_k]
 
+    async def read(self, passage: Passage) -> str | None:
+        """Return the text of the whole article; None if there is none any more."""
+        pages, _ = await self._query(
+            titles=passage.title, exintro=None, exlimit=1, exsectionformat="plain"
+        )
+        text = pages[0].get("extract") if pages else None
+        return text if isinstance(text, str) and text else None
+
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
@@ -202,10 +210,14 @@ class WikipediaSource(SearchSource):
     async def _query(self, **parameters: Any) -> tuple[list[Page], dict[str, str]]:
         """Send a query, and the requests that continue it.
 
+        Args:
+            parameters: Beside `_PARAMETERS`; None leaves one of those out.
+
         Returns:
             The pages, and where titles lead by normalisation or redirect.
         """
-        asked = {**_PARAMETERS, **parameters}
+        merged = {**_PARAMETERS, **parameters}
+        asked = {name: value for name, value in merged.items() if value is not None}
         pages: dict[object, dict[str, Any]] = {}
         leads_to: dict[str, str] = {}
         while True:

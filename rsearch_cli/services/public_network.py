@@ -28,6 +28,8 @@ CONNECT_SECONDS = 5.0
 
 MOST_URL_CHARS = 2000
 
+_ALLOWED = "search.read_private_addresses allows it"
+
 # From the IANA registries of special-purpose addresses, and multicast. `is_global` of Python 3.11
 # lacks some of them.
 _INSIDE = tuple(
@@ -91,9 +93,9 @@ def check_url(url: str, *, private: bool) -> httpx.URL:
     if parsed.userinfo:
         raise refuse("contains a user name or a password")
     if parsed.port is not None and parsed.port not in (range(1, 65536) if private else PORTS):
-        raise refuse(f"has the port {parsed.port}, at which no page is read")
+        raise refuse(f"has the port {parsed.port}, at which no page is read; {_ALLOWED}")
     if not private and not _may_be_public(host):
-        raise refuse("is not on the public internet; search.read_private_addresses allows it")
+        raise refuse(f"is not on the public internet; {_ALLOWED}")
     return parsed
 
 
@@ -151,7 +153,7 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
         if inside := [address for address in addresses if not is_public(address)]:
             raise PermanentFailure(
                 f"{host} has the address {inside[0]}, which is not on the public internet; "
-                "search.read_private_addresses allows it",
+                f"{_ALLOWED}",
                 free=True,
             )
         seconds = CONNECT_SECONDS if timeout is None else min(timeout, CONNECT_SECONDS)

@@ -21,7 +21,8 @@ MOST_EXTRACTS = 20
 MOST_QUERY_CHARS = 300
 _PARAMETERS = frozenset(
     "action format formatversion maxlag redirects prop exintro explaintext exlimit excontinue "
-    "inprop ppprop continue titles generator gsrsearch gsrnamespace gsrlimit".split()
+    "exsectionformat inprop ppprop continue titles generator gsrsearch gsrnamespace "
+    "gsrlimit".split()
 )
 _BOOLEANS = ("redirects", "exintro", "explaintext")
 _NUMBERS = {"maxlag": (0, 999), "exlimit": (1, 20), "gsrlimit": (1, 500), "excontinue": (0, 10**9)}
@@ -164,7 +165,8 @@ class MediaWikiServer(LocalServer):
         good = [row for row in rows if "pageid" in row]
         start, count = int(asked.get("excontinue", 0)), int(asked["exlimit"])
         for row in good[start : start + count] if self.has_extracts else ():
-            row["extract"] = self.pages[row["title"]].intro
+            page = self.pages[row["title"]]
+            row["extract"] = page.intro if "exintro" in asked else f"{page.intro}\n\n{page.rest}"
         return start + count if self.has_extracts and len(good) > start + count else None
 
 
@@ -176,8 +178,14 @@ def find_flaw(asked: Mapping[str, str]) -> tuple[str, str] | None:
     fixed |= {"prop": "extracts|info|pageprops", "ppprop": "disambiguation"}
     fixed |= dict.fromkeys(_BOOLEANS, "1")
     for name, value in fixed.items():
-        if asked.get(name) != value:
+        if asked.get(name) != value and name != "exintro":
             return f"this server wants {name}={value}", "badvalue"
+    if asked.get("exintro", "1") != "1":
+        return "this server wants exintro=1 or none", "badvalue"
+    if "exintro" not in asked and asked.get("exlimit") != "1":
+        return "exlimit was too large for a whole article extracts request", "badvalue"
+    if asked.get("exsectionformat", "plain") not in ("plain", "wiki", "raw"):
+        return "Unrecognized value for parameter exsectionformat.", "badvalue"
     for name, (least, most) in _NUMBERS.items():
         if name in asked and not (asked[name].isdigit() and least <= int(asked[name]) <= most):
             return f"{name} must be between {least} and {most}", "badinteger"

@@ -158,6 +158,22 @@ def test_names_of_parents_count() -> None:
     assert "Imre Sandoval" in choose_excerpt(TEXT, "elected", ["Imre Sandoval"], 60)
 
 
+def test_a_heading_belongs_to_what_follows() -> None:
+    lines = [f"{FILLER} {n}." for n in range(9)]
+    section = ["Mayors", "Imre Sandoval, from 2011."]
+    found = choose_excerpt("\n".join([*lines, *section, *lines]), "mayors", [], 99)
+    assert "Mayors Imre Sandoval, from 2011." in found
+
+
+def test_what_is_beside_the_best_match_fills_the_room() -> None:
+    lines = [
+        f"This is paragraph number {n}, and it is about nothing much at all." for n in range(30)
+    ]
+    lines[20] = "The mayor of the town is called Imre Sandoval, since the year 2011."
+    found = choose_excerpt("\n".join(lines), "mayor", [], 220)
+    assert "number 19," in found and "number 21," in found
+
+
 def test_without_a_match_the_beginning_is_chosen() -> None:
     assert choose_excerpt(TEXT, "zebra", [], 60).startswith("Port Ellow is a harbour town.")
 

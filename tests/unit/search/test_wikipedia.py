@@ -217,3 +217,16 @@ def test_wikimedia_is_asked_politely() -> None:
     assert open_source().limits == WIKIMEDIA_LIMITS
     assert open_source(url="https://de.wiktionary.org").limits == WIKIMEDIA_LIMITS
     assert open_source(url="https://notwikipedia.org").limits == NO_LIMITS
+
+
+def test_the_whole_article_of_a_passage_can_be_read(wiki) -> None:
+    async def once(title: str) -> str | None:
+        source = open_source(url=wiki.url)
+        try:
+            return await source.read(Passage(f"{wiki.url}/wiki/x", title, "Brindle"))
+        finally:
+            await source.close()
+
+    text = asyncio.run(once("Brindle Works"))
+    assert text == "Brindle Works is a lamp maker.\n\nIt was founded by Tessa Korrin."
+    assert asyncio.run(once("Gone")) is None
