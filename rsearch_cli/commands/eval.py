@@ -100,6 +100,7 @@ SIDE_HELP = "Evaluation folder, or FOLDER:METHOD."
 def evaluate(
     context: typer.Context,
     recipe: options.RunRecipe = None,
+    source: options.Source = None,
     overrides: options.Overrides = None,
     output_dir: OutputDir = None,
     overwrite: Overwrite = False,
@@ -142,6 +143,7 @@ def evaluate(
         endpoint=endpoint,
         endpoint_model=endpoint_model,
         methods=method,
+        source=source,
         overrides=overrides or (),
         data_path=data_path,
         split=split,

@@ -18,6 +18,7 @@ from rsearch_cli.commands.options import (
     OpenaiKey,
     Overrides,
     RunRecipe,
+    Source,
     TrustRemoteCode,
     TrustSettings,
     recipe_options,
@@ -33,6 +34,7 @@ def infer(
         str | None, typer.Argument(help="The question. Without one, an interactive session opens.")
     ] = None,
     recipe: RunRecipe = None,
+    source: Source = None,
     overrides: Overrides = None,
     model: Model = None,
     endpoint: EndpointUrl = None,
@@ -70,7 +72,7 @@ def infer(
     from rsearch_cli.session.keyboard import typing_ahead
 
     if watch is not None:
-        if as_json or model or recipe or endpoint or overrides:
+        if as_json or model or recipe or source or endpoint or overrides:
             raise UsageError(
                 "--watch replays what is stored, without a model; of the other options and "
                 "arguments, only QUESTION goes with it"
@@ -96,6 +98,7 @@ def infer(
             recipe=recipe,
             endpoint=endpoint,
             endpoint_model=endpoint_model,
+            source=source,
             overrides=overrides or (),
             settings=settings,
             temperature=temperature,

@@ -65,6 +65,15 @@ Overrides = Annotated[
         names=("--set",),
     ),
 ]
+Source = Annotated[
+    str | None,
+    value(
+        "KIND",
+        "Kind of all search sources, such as wikipedia, or their settings as YAML.",
+        RECIPE_PANEL,
+        names=("--source",),
+    ),
+]
 TrustSettings = Annotated[
     bool,
     switch(

@@ -17,6 +17,7 @@ from rsearch_cli.commands.options import (
     OpenaiKey,
     Overrides,
     RunRecipe,
+    Source,
     TrustRemoteCode,
     TrustSettings,
     recipe_options,
@@ -92,6 +93,7 @@ DrainSeconds = Annotated[
 @recipe_options("rollout.max_turns", "dialogue.follow_up", "dialogue.style", "seed")
 def serve(
     recipe: RunRecipe = None,
+    source: Source = None,
     overrides: Overrides = None,
     model: Model = None,
     endpoint: EndpointUrl = None,
@@ -137,6 +139,7 @@ def serve(
         recipe=recipe,
         endpoint=endpoint,
         endpoint_model=endpoint_model,
+        source=source,
         overrides=overrides or (),
         settings=settings,
         trust_settings=trust_settings,

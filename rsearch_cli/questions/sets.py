@@ -111,7 +111,8 @@ def open_question_set(config: QuestionsConfig, seed: int) -> QuestionSet:
         hint = f"; did you mean '{near[0]}'?" if near else "."
         raise RecipeValueError(
             f"questions.source: unknown question set '{config.source}'{hint} "
-            f"Available: {', '.join(sorted(targets))}"
+            f"Available: {', '.join(sorted(targets))}. Where to search is set with "
+            "search.sources.<name>.type"
         )
     opened: QuestionSet = resolve_name(targets[name])(config, seed)
     return opened

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rsearch_cli.recipe.documents import MOST_DEPTH, MOST_KEY_CHARS, parse_document
 from rsearch_cli.recipe.flags import flag_of
-from rsearch_cli.recipe.nested import Keys, leaves, nest
+from rsearch_cli.recipe.nested import Keys, leaves, look_up, nest
 from rsearch_cli.recipe.problems import Problem
 from rsearch_cli.terminal import shorten
 
@@ -83,6 +83,38 @@ def option_layers(
     return layers, problems
 
 
+def replace_sources(
+    files: Sequence[Layer], source: str, names: Iterable[str]
+) -> tuple[list[Layer], list[Layer]]:
+    """Put one source in the place of all search sources of some files; each keeps its corpus.
+
+    Args:
+        files: Layers of files, lowest first.
+        source: Its kind, or its settings as YAML.
+        names: Names of the sources if no file has any.
+
+    Returns:
+        The files without what belongs to other kinds, and a layer above them for each source.
+
+    Raises:
+        RecipeError: `source` is not YAML.
+    """
+    kept: list[Layer] = []
+    found: dict[str, Any] = {}
+    for layer in files:
+        data, sources = layer.data, look_up(layer.data, "search", "sources")
+        if isinstance(sources, dict):
+            found |= sources
+            corpora = {name: _keep_corpus(config) for name, config in sources.items()}
+            data = {**data, "search": {**data["search"], "sources": corpora}}
+        left = {k: v for k, v in layer.left_out.items() if not k.startswith("search.sources.")}
+        kept.append(replace(layer, data=data, left_out=left))
+    given = parse_document(source, "--source").data
+    settings = given if isinstance(given, dict) else {"type": source}
+    paths = [("search", "sources", str(name)) for name in found or names]
+    return kept, [Layer("--source", nest(path, settings), path=path) for path in paths]
+
+
 def fill_in(tree: dict[str, Any], path: Keys, defaults: dict[str, Any]) -> dict[str, Any]:
     """Write out the defaults of the mappings along a path.
 
@@ -112,3 +144,10 @@ def blame(paths: Sequence[Sequence[str | int]], layers: Sequence[Layer], otherwi
 def _option(where: str, dotted: str, value: object) -> Layer:
     path = tuple(dotted.split("."))
     return Layer(where, nest(path, value), path=path)
+
+
+def _keep_corpus(config: Any) -> Any:
+    """Return the settings of a source that any kind may have; a mistake stays one."""
+    if not isinstance(config, dict):
+        return config
+    return {key: value for key, value in config.items() if key == "corpus"}

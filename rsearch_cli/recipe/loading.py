@@ -23,7 +23,7 @@ from pydantic_core import ErrorDetails
 
 from rsearch_cli.errors import RecipeError, RecipeNotFound
 from rsearch_cli.recipe.documents import dump_document, read_document, show_value
-from rsearch_cli.recipe.layers import Layer, blame, fill_in, option_layers
+from rsearch_cli.recipe.layers import Layer, blame, fill_in, option_layers, replace_sources
 from rsearch_cli.recipe.nested import leaves, merge
 from rsearch_cli.recipe.problems import (
     MOST_PROBLEMS,
@@ -32,7 +32,7 @@ from rsearch_cli.recipe.problems import (
     involved_keys,
     recipe_error,
 )
-from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.recipe.schema import Recipe, SearchConfig
 from rsearch_cli.recipe.trust import differing, is_somebodys, refusal, take_harmless
 from rsearch_cli.recipe.unread import Given
 
@@ -67,6 +67,7 @@ def load_recipe(
     flags: Mapping[str, object] | None = None,
     *,
     trusted: bool | None = None,
+    source: str | None = None,
 ) -> LoadedRecipe:
     """Find a recipe, resolve what it extends, apply the overrides and check the whole.
 
@@ -78,6 +79,8 @@ def load_recipe(
         trusted: True accepts every setting of the file, False only harmless ones (see
             `recipe.trust`). None accepts the user's own recipes, and refuses one written elsewhere
             that contains other than harmless settings.
+        source: Kind of all search sources, or their settings as YAML, whatever the file says;
+            overrides and flags take precedence. None leaves them as they are.
 
     Raises:
         RecipeNotFound: No recipe has this name or path, or one that it extends is missing.
@@ -88,7 +91,7 @@ def load_recipe(
     """
     path = _find(name_or_path)
     files, flaws = _read_chain(path, trusted=trusted)
-    loaded = _resolve(path, files, flaws, overrides, flags or {})
+    loaded = _resolve(path, files, flaws, overrides, flags or {}, source)
     left = loaded.left_out
     if left and (trusted is None or "policy.model" in left):
         raise RecipeError(refusal(_display(path), left))
@@ -99,6 +102,7 @@ def override_recipe(
     recipe: Recipe,
     overrides: Sequence[str] = (),
     flags: Mapping[str, object] | None = None,
+    source: str | None = None,
 ) -> LoadedRecipe:
     """Apply overrides to a recipe that is already loaded, and check the whole; see `load_recipe`.
 
@@ -109,7 +113,8 @@ def override_recipe(
     code = recipe.policy.trust_remote_code  # which the dump leaves out
     flags = {"policy.trust_remote_code": code or None, **(flags or {})}
     name = Path(recipe.output_dir.replace("{recipe}", "recipe")).name
-    return _resolve(Path(f"{name}.yaml"), [Layer("the recipe", data)], [], overrides, flags)
+    files = [Layer("the recipe", data)]
+    return _resolve(Path(f"{name}.yaml"), files, [], overrides, flags, source)
 
 
 def _resolve(
@@ -118,11 +123,15 @@ def _resolve(
     flaws: list[Problem],
     overrides: Sequence[str],
     flags: Mapping[str, object],
+    source: str | None,
 ) -> LoadedRecipe:
     """Merge the layers of a recipe with its overrides and check the result."""
     options, mistakes = option_layers(overrides, flags)
-    problems = [*flaws, *mistakes, *_only_on_the_command_line(files)]
     given = tuple(setting for layer in options for setting in layer.settings())
+    if source is not None:
+        files, kinds = replace_sources(files, source, SearchConfig().sources)
+        options = [*kinds, *options]
+    problems = [*flaws, *mistakes, *_only_on_the_command_line(files)]
     added, notes = _put_file_for_world(_merge_all(files, options), options)
     recipe, errors = _validate(_merge_all(files, [*options, *added]))
     for error in errors[:MOST_PROBLEMS]:

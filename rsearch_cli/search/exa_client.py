@@ -89,8 +89,8 @@ class ExaClient:
         key = self._key.get_secret_value()
         if not key:
             raise AccessDenied(
-                f"Exa needs a key and {KEY_VARIABLE} is not set; get one at {KEYS_URL}, or use "
-                "another type than exa for the sources"
+                f"Exa needs a key and {KEY_VARIABLE} is not set; get one at {KEYS_URL}, or search "
+                "without one, as with type: wikipedia"
             )
         check_key(KEY_VARIABLE, key)
 

@@ -285,6 +285,11 @@ def read_options(model: type[Options], name: str, config: SourceConfig) -> Optio
         sentences = [
             _describe_problem(problem, path, list(model.model_fields)) for problem in problems
         ]
+        absent = [str(p["loc"][0]) for p in problems if p["type"] == "missing"]
+        if absent:
+            options = ", ".join(f"{option}: …" for option in absent)
+            example = f"{{type: {config.type}, options: {{{options}}}}}"
+            sentences[-1] += f", as in {example}, for --source or in a recipe"
         unknown = all(problem["type"] == "extra_forbidden" for problem in problems)
         raise (RecipeKeyError if unknown else RecipeValueError)("; ".join(sentences)) from None
 

@@ -18,7 +18,7 @@ from rsearch_cli.protocol.characters import flatten, shorten
 from rsearch_cli.recipe.addresses import check_address
 from rsearch_cli.recipe.base import BaseConfig
 from rsearch_cli.recipe.schema import SourceConfig
-from rsearch_cli.search.analyzer import split_query, split_words
+from rsearch_cli.search.analyzer import STOP_WORDS, split_query, split_words
 from rsearch_cli.search.json_client import JsonClient
 from rsearch_cli.search.sources import SearchRequest, SearchSource, opens, read_options
 from rsearch_cli.search.web_pages import is_citable, tidy
@@ -124,7 +124,8 @@ class WikipediaSource(SearchSource):
     """The introductions of the pages that a wiki finds.
 
     A search takes one request. With names that a node's parents found, it takes one that looks
-    the names up as titles, and, if these pages are too few, a second one that searches.
+    the names up as titles, and, if these pages are too few, a second one that searches. Another
+    one looks for any of the words if nothing was found.
 
     Args:
         options: The recipe's options.
@@ -162,13 +163,16 @@ class WikipediaSource(SearchSource):
         the query. See `JsonClient.send` for what it raises.
         """
         if not request.expansion:
-            return (await self._find(request.query, request.top_k))[: request.top_k]
+            return (await self._find_any(request.query, request.top_k))[: request.top_k]
         own = set(split_query(request.query))
         titled = await self._look_up(request.expansion)
         titled.sort(key=lambda p: -len(own & set(split_words(f"{p.title} {p.text}"))))
-        if len(titled) < request.top_k:
-            subject = titled[0].title if titled else request.expansion[0]
-            titled += await self._find(f"{request.query} {subject}", request.top_k)
+        if not titled:
+            query = f"{request.query} {request.expansion[0]}"
+            titled = await self._find_any(query, request.top_k)
+        elif len(titled) < request.top_k:
+            query = f"{request.query} {titled[0].title}"
+            titled += await self._find(as_query(query), request.top_k)
         return list({passage.id: passage for passage in titled}.values())[: request.top_k]
 
     async def read(self, passage: Passage) -> str | None:
@@ -183,11 +187,22 @@ class WikipediaSource(SearchSource):
         """Close the connections."""
         await self._client.close()
 
+    async def _find_any(self, query: str, count: int) -> list[Passage]:
+        """Find pages with all words of a query or else, with another request, with any of them."""
+        plain = as_query(query)
+        found = await self._find(plain, count)
+        words = [word for word in plain.split() if word.casefold() not in STOP_WORDS]
+        if found or len(words) < 2:
+            return found
+        while len(joined := " OR ".join(words)) > MOST_QUERY_CHARS:
+            words.pop()
+        return await self._find(joined, count)
+
     async def _find(self, query: str, count: int) -> list[Passage]:
         """Search the text of all pages, best first."""
         pages, _ = await self._query(
             generator="search",
-            gsrsearch=as_query(query),
+            gsrsearch=query,
             gsrnamespace=0,
             gsrlimit=count + _SPARE,
         )

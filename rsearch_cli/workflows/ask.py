@@ -31,15 +31,12 @@ from rsearch_cli.search.executor import open_executor
 from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.runtime import open_services
 from rsearch_cli.types import FollowUp, Paragraph, Passage, Question, Turn
-from rsearch_cli.workflows.open_policy import choose_policy, open_policy
+from rsearch_cli.workflows.open_policy import NANO, choose_policy, open_policy
 
 logger = logging.getLogger(__name__)
 
 Style = Literal["short", "paragraph"]
 """Length of an answer."""
-
-NANO = "builtin:nano"
-"""The model that was trained on the search protocol and needs no instructions."""
 
 # For someone who waits; any other setting takes precedence.
 _INTERACTIVE = ("policy.endpoint.service.retries=1",)
@@ -78,6 +75,7 @@ class Agent:
         recipe: Recipe | str | Path | None = None,
         endpoint: str | None = None,
         endpoint_model: str | None = None,
+        source: str | None = None,
         overrides: Sequence[str] = (),
         settings: Mapping[str, Any] | None = None,
         temperature: float = 0.0,
@@ -94,6 +92,8 @@ class Agent:
                 `model` names, else `quickstart`.
             endpoint: URL of an OpenAI-compatible server to use instead of local weights.
             endpoint_model: The model's name on that server.
+            source: Kind of all search sources, such as `wikipedia`, or their settings as YAML; None
+                leaves them to the recipe.
             overrides: Settings as `key=value`, as for `--set`.
             settings: Further settings, by dotted key; they take precedence over `overrides`.
             temperature: Sampling temperature; 0 is greedy decoding.
@@ -116,6 +116,7 @@ class Agent:
             endpoint,
             endpoint_model,
             {**(settings or {}), "policy.trust_remote_code": trust_remote_code or None},
+            source=source,
             trust_settings=trust_settings,
         )
         log_notes(loaded, "infer", implied=len(_INTERACTIVE))

@@ -114,6 +114,7 @@ def evaluate(
     endpoint: str | None = None,
     endpoint_model: str | None = None,
     methods: str | Sequence[str] = AGENT,
+    source: str | None = None,
     overrides: Sequence[str] = (),
     data_path: str | Path | None = None,
     split: str | None = None,
@@ -139,6 +140,8 @@ def evaluate(
         endpoint: URL of an OpenAI-compatible server to evaluate instead of local weights.
         endpoint_model: The model's name on that server.
         methods: Of `rsearch`, `rag` (one search) and `direct` (none); several as a list or `a,b`.
+        source: Kind of all search sources, such as `wikipedia`, or their settings as YAML; None
+            leaves them to the recipe.
         overrides: Settings as `key=value`, as for `--set`.
         data_path: Question file; all of it is evaluated unless `split` is given.
         split: Split of the question set; None takes the recipe's `evaluate.split`.
@@ -169,6 +172,7 @@ def evaluate(
         endpoint,
         endpoint_model,
         flags,
+        source=source,
         trust_settings=trust_settings,
     )
     log_notes(loaded, "eval")

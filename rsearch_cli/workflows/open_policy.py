@@ -24,6 +24,12 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_RECIPE = "quickstart"
 
+NANO = "builtin:nano"
+"""The model that was trained on the search protocol and needs no instructions."""
+
+_OF_CORPUS = ("bm25", "dense", "hybrid")
+"""Kinds of sources that may search the passages of the fictional world."""
+
 
 def choose_policy(
     recipe: Recipe | str | None,
@@ -33,6 +39,7 @@ def choose_policy(
     endpoint_model: str | None,
     flags: Mapping[str, object],
     *,
+    source: str | None = None,
     trust_settings: bool = False,
 ) -> tuple[LoadedRecipe, Path | None]:
     """Combine recipe and model; a model may bring its recipe, and a recipe names a model.
@@ -45,6 +52,8 @@ def choose_policy(
         endpoint: URL of a server to use instead of local weights.
         endpoint_model: The model's name on that server.
         flags: Further settings, as for `load_recipe`.
+        source: Kind of all search sources, or their settings as YAML; None leaves them to the
+            recipe.
         trust_settings: Accept every setting of the model's recipe, whoever wrote it.
 
     Returns:
@@ -74,10 +83,10 @@ def choose_policy(
         "policy.endpoint.model": endpoint_model,
     }
     if isinstance(recipe, Recipe):
-        loaded = override_recipe(recipe, overrides, {**flags, **own})
+        loaded = override_recipe(recipe, overrides, {**flags, **own}, source)
     else:
         path = recipe or (str(chosen.recipe) if chosen.recipe else DEFAULT_RECIPE)
-        loaded = load_recipe(path, overrides, {**flags, **own}, trusted=trusted)
+        loaded = load_recipe(path, overrides, {**flags, **own}, trusted=trusted, source=source)
     if loaded.left_out:
         name = printable(str(model or recipe))
         logger.warning(
@@ -87,7 +96,20 @@ def choose_policy(
     on_server = loaded.recipe.policy.endpoint.url is not None
     if endpoint_model is not None and not on_server:
         raise UsageError("--endpoint-model names a model on a server; give --endpoint URL too")
+    if source is not None and not on_server:
+        _explain_nano(loaded.recipe)
     return loaded, None if on_server else chosen.adapter
+
+
+def _explain_nano(recipe: Recipe) -> None:
+    """Say which model to take if the built-in one is to search the real world."""
+    kinds = {config.type for config in recipe.search.sources.values()}
+    if recipe.policy.model == NANO and kinds.isdisjoint(_OF_CORPUS):
+        logger.warning(
+            f"{NANO} knows only the names of its own fictional world; a real question needs "
+            f"another model, as in: rsearch infer --source {min(kinds)} --recipe hotpot-offline "
+            "--model Qwen/Qwen2.5-3B-Instruct, or --endpoint URL for one on a server"
+        )
 
 
 @contextmanager

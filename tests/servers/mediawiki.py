@@ -136,17 +136,20 @@ class MediaWikiServer(LocalServer):
         return sorted(found.values(), key=lambda row: row.get("pageid", -1))
 
     def _find(self, asked: Mapping[str, str]) -> list[WikiPage]:
-        """Pages with all words of the query; those with more of them in the title come first."""
-        wanted = split(asked["gsrsearch"])
-        found = [
-            page
-            for page in self.pages.values()
-            if page.redirect is None
-            and wanted <= split(f"{page.title} {page.intro} {page.rest}")
-            and wanted
-        ]
-        found.sort(key=lambda page: -len(wanted & split(page.title)))
-        return found[: int(asked["gsrlimit"])]
+        """Pages with all words of the query, or with one if they are joined by OR.
+
+        Those with more of them come first, in the title above all.
+        """
+        query = asked["gsrsearch"]
+        any_word = " OR " in query
+        wanted = split(query.replace(" OR ", " ") if any_word else query)
+        found: list[tuple[tuple[int, int], WikiPage]] = []
+        for page in self.pages.values():
+            hits = wanted & split(f"{page.title} {page.intro} {page.rest}")
+            if page.redirect is None and hits and (any_word or hits == wanted):
+                found.append(((len(wanted & split(page.title)), len(hits)), page))
+        found.sort(key=lambda row: row[0], reverse=True)
+        return [page for _, page in found[: int(asked["gsrlimit"])]]
 
     def _describe(self, page: WikiPage) -> dict[str, Any]:
         url = f"{self.url}/wiki/{quote(page.title.replace(' ', '_'))}"

@@ -59,13 +59,14 @@ def test_an_unknown_set_gets_the_nearest_name(source: str, hint: str) -> None:
         open_question_set(QuestionsConfig(source=source), seed=1)
     assert str(caught.value) == (
         f"questions.source: unknown question set '{source}'{hint} "
-        "Available: custom, flashrag, hotpotqa, world"
+        "Available: custom, flashrag, hotpotqa, world. Where to search is set with "
+        "search.sources.<name>.type"
     )
 
 
 def test_an_unknown_set_with_no_near_name_lists_all() -> None:
     with pytest.raises(
-        RecipeValueError, match=r"'xyz'\. Available: custom, flashrag, hotpotqa, world$"
+        RecipeValueError, match=r"'xyz'\. Available: custom, flashrag, hotpotqa, world\."
     ):
         open_question_set(QuestionsConfig(source="xyz"), seed=1)
 

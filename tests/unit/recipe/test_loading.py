@@ -8,8 +8,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rsearch_cli.errors import RecipeError, RecipeKeyError, RecipeNotFound, RecipeValueError
-from rsearch_cli.recipe.loading import dump_recipe, list_recipes, load_recipe, peek
-from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.recipe.loading import (
+    dump_recipe,
+    list_recipes,
+    load_recipe,
+    override_recipe,
+    peek,
+)
+from rsearch_cli.recipe.schema import Recipe, SourceConfig
 
 Write = Callable[[str, str], None]
 
@@ -427,3 +433,31 @@ def test_a_key_can_be_looked_up_before_anything_is_checked(write: Write) -> None
     assert peek("stage", "own.yaml", ["stage=grpo"], {"stage": None}) == "grpo"
     assert peek("stage", "own.yaml", ["stage=grpo"], {"stage": "sft"}) == "sft"
     assert peek("seed", "own.yaml", [], {}) is None
+
+
+def test_one_kind_replaces_that_of_every_source(write: Write) -> None:
+    write("base.yaml", "search: {sources: {A: {type: exa, options: {type: fast}, cache_days: 2}}}")
+    write(
+        "own.yaml",
+        "extends: base.yaml\nprotocol: {sources: {A: a, B: b}}\n"
+        "search: {sources: {B: {corpus: b.jsonl}}}",
+    )
+    loaded = load_recipe("own.yaml", ["search.sources.B.cache_days=3"], source="wikipedia")
+    first, second = loaded.recipe.search.sources.values()
+    assert first == SourceConfig(type="wikipedia")
+    assert second == SourceConfig(type="wikipedia", corpus="b.jsonl", cache_days=3)
+    again = override_recipe(loaded.recipe, source="bm25").recipe.search.sources
+    assert list(again.values()) == [SourceConfig(), SourceConfig(corpus="b.jsonl")]
+
+
+def test_one_kind_may_come_with_its_options() -> None:
+    given = "{type: wikipedia, options: {language: de}}"
+    sources = load_recipe("quickstart", source=given).recipe.search.sources
+    assert list(sources) == ["General", "News", "Academy"]
+    assert {str(config.options) for config in sources.values()} == {"{'language': 'de'}"}
+
+
+@pytest.mark.parametrize("source", ["{type: exa", "{kind: exa}"])
+def test_a_mistake_in_the_kind_is_one_of_the_flag(source: str) -> None:
+    with pytest.raises(RecipeError, match="--source"):
+        load_recipe("quickstart", source=source)

@@ -284,3 +284,16 @@ def test_what_is_shown_is_one_short_line_that_commands_no_terminal() -> None:
     line = describe_left_out(left)
     assert "\x1b" not in line and "\n" not in line
     assert line.endswith("and 28 more") and len(line) < 2000
+
+
+def test_sources_that_are_replaced_need_no_trust(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.yaml"
+    sources = "{General: {type: http, options: {url: 'http://evil.example'}}}"
+    path.write_text(
+        f"purpose: p\nhardware: h\nprotocol: {{sources: {{General: g}}}}\n"
+        f"search: {{sources: {sources}}}\n"
+    )
+    assert load_recipe(str(path), trusted=False).left_out
+    loaded = load_recipe(str(path), trusted=False, source="wikipedia")
+    assert loaded.left_out == {}
+    assert loaded.recipe.search.sources["General"].options == {}

@@ -97,7 +97,7 @@ def test_a_missing_key_is_told_with_the_place_to_get_one(monkeypatch: pytest.Mon
         open_recipe(offline=False)
     assert str(caught.value) == (
         "Exa needs a key and EXA_API_KEY is not set; get one at https://dashboard.exa.ai/api-keys, "
-        "or use another type than exa for the sources"
+        "or search without one, as with type: wikipedia"
     )
 
 

@@ -73,6 +73,18 @@ def test_a_passage_is_the_introduction_with_the_address_of_its_page(wiki) -> Non
 
 def test_nothing_found_is_an_answer(wiki) -> None:
     assert ask(wiki.url, "zeppelin") == []
+    assert len(wiki.requests) == 1
+
+
+def test_pages_with_any_word_are_found_if_none_has_all(wiki) -> None:
+    assert titles(ask(wiki.url, "the zeppelin of Tessa Korrin", top_k=1)) == ["Tessa Korrin"]
+    assert [request.query["gsrsearch"] for request in wiki.requests] == [
+        "the zeppelin of Tessa Korrin",
+        "zeppelin OR Tessa OR Korrin",
+    ]
+    found = ask(wiki.url, "zeppelin", "Nobody", "Tessa Korrin", top_k=3)
+    assert titles(found) == ["Tessa Korrin"], "a title is enough"
+    assert len(wiki.requests) == 4
 
 
 def test_the_order_is_that_of_the_search_and_no_page_lists_meanings(wiki) -> None:
