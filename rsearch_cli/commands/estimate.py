@@ -100,8 +100,8 @@ def _print_requests(result: RunEstimate) -> None:
         "answers to a question repeat earlier ones (--hit-rate); an empty cache; "
         f"{assumptions.judge_input_tokens} tokens",
         f"to the judge and {recipe.reward.judge.max_output_tokens} back; sources used equally "
-        "often; no retries. Prices are",
-        "those of the recipe.",
+        "often; no retries.",
+        "USD for a search: " + ", ".join(f"{n} {usd:g}" for n, usd in result.prices.items()),
     )
     if recipe.cache.mode == "offline":
         echo("cache.mode is offline: the run sends nothing, and stops at the first cache miss.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -91,6 +92,7 @@ class RunEstimate:
     Attributes:
         recipe: The run.
         assumptions: What the recipe leaves open.
+        prices: Expected price of a search in USD, by source.
         without_cache: Requests and cost if no answer is cached.
         with_cache: The same for a cache that is empty at the start.
         memory: The predicted GPU memory, or why it cannot be predicted.
@@ -98,6 +100,7 @@ class RunEstimate:
 
     recipe: Recipe
     assumptions: Assumptions
+    prices: Mapping[str, float]
     without_cache: Estimate
     with_cache: Estimate
     memory: PlannedMemory | str
@@ -115,6 +118,7 @@ class RunEstimate:
             "max_usd": self.recipe.budget.max_usd,
             "stops": {name: e.stop and asdict(e.stop) for name, e in both.items()},
             "assumptions": asdict(self.assumptions),
+            "usd_per_search": dict(self.prices),
             **memory,
         }
 
@@ -140,6 +144,7 @@ def estimate(
     return RunEstimate(
         recipe,
         assumptions,
+        prices,
         estimate_run(recipe, evaluated, assumptions, "none", prices),
         estimate_run(recipe, evaluated, assumptions, "empty", prices),
         _predict_memory(recipe, vram_gb),

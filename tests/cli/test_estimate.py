@@ -57,6 +57,14 @@ def test_the_bill_without_and_with_cache() -> None:
     assert verdicts == [pytest.approx(v, abs=0.005) for v in (800 * 113.4e-6, 500 * 113.4e-6)]
 
 
+def test_the_price_of_a_search_is_told_by_source() -> None:
+    mixed = [*PAID, "--set", "search.sources.News.type=tavily"]
+    mixed += ["--set", "search.sources.Academy.type=bm25"]
+    prices = {"General": 0.007, "News": 0.008, "Academy": 0.0}
+    assert json.loads(plan(*mixed, "--json"))["usd_per_search"] == prices
+    assert "USD for a search: General 0.007, News 0.008, Academy 0\n" in plan(*mixed)
+
+
 def test_the_assumptions_are_told_with_the_options_that_change_them() -> None:
     told = " ".join(plan(*PAID, "--nodes", "2", "--hit-rate", "0.5").split())
     assert "Assumed: 2 nodes in a plan (--nodes); 50% of the requests of further answers" in told
