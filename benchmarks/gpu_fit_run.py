@@ -24,9 +24,10 @@ from statistics import median
 from typing import Any, ClassVar
 
 from rsearch_cli.errors import OutOfMemory
-from rsearch_cli.memory.components import GIB, PHASES
+from rsearch_cli.memory.components import PHASES
 from rsearch_cli.memory.prediction import predict_memory
 from rsearch_cli.memory.shape import find_shape
+from rsearch_cli.memory.units import GIB
 from rsearch_cli.memory.workload import Row
 from rsearch_cli.policy.generation import GREEDY, Generation, Sampling
 from rsearch_cli.policy.loading import choose_backend, load_policy

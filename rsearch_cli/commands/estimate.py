@@ -11,6 +11,7 @@ from rsearch_cli.streams import echo
 from rsearch_cli.ui.output import plain_table, print_json, print_rich
 
 if TYPE_CHECKING:
+    from rsearch_cli.recipe.schema import Recipe
     from rsearch_cli.workflows.estimate import PlannedMemory, RunEstimate
 
 ASSUMPTION_PANEL = "Assumptions"
@@ -78,7 +79,7 @@ def estimate(
         print_json(result.as_json())
     else:
         _print_requests(result)
-        _print_memory(result.memory)
+        _print_memory(result.memory, result.recipe)
 
 
 def _print_requests(result: RunEstimate) -> None:
@@ -107,8 +108,8 @@ def _print_requests(result: RunEstimate) -> None:
         echo("cache.mode is offline: the run sends nothing, and stops at the first cache miss.")
 
 
-def _print_memory(planned: PlannedMemory | str) -> None:
-    from rsearch_cli.workflows.estimate import memory_lines
+def _print_memory(planned: PlannedMemory | str, recipe: Recipe) -> None:
+    from rsearch_cli.workflows.estimate import engine_lines, memory_lines
 
     if isinstance(planned, str):
         echo("", f"GPU memory cannot be predicted: {planned}")
@@ -121,6 +122,7 @@ def _print_memory(planned: PlannedMemory | str) -> None:
         f"{load.rollout_rows} at once in a rollout and {load.update_rows} in an update; rollout, "
         "loss and backward alternate",
         *memory_lines(planned),
+        *engine_lines(planned, recipe),
     )
     if planned.vram_gb is None:
         echo("No card was found; --vram GB names one to compare with.")

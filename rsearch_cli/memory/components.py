@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rsearch_cli.errors import PolicyError
+from rsearch_cli.memory.engines import row_bytes, served_weight_bytes, vllm_bytes
+from rsearch_cli.memory.layer import Layer
 from rsearch_cli.memory.shape import ATTENTION, MLP, ModelShape, adapted_modules
+from rsearch_cli.memory.units import GIB
 from rsearch_cli.memory.workload import Workload
 from rsearch_cli.recipe.policy import LoraConfig
-
-GIB = 2**30
 
 ALWAYS, ROLLOUT, LOSS, BACKWARD = "always", "rollout", "loss", "backward"
 PHASES = (ROLLOUT, LOSS, BACKWARD)
@@ -41,6 +42,19 @@ UNSLOTH_CHUNK_LOGITS = 512 * 151_936
 
 
 @dataclass(frozen=True, slots=True)
+class Card:
+    """The card that trains.
+
+    Attributes:
+        vram_gb: Its memory in GB of 2^30 bytes; None if it is not known.
+        has_server: Whether the vLLM server of `vllm-server` runs on it too.
+    """
+
+    vram_gb: float | None = None
+    has_server: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Component:
     """One component of GPU memory.
 
@@ -56,28 +70,93 @@ class Component:
 
 
 def list_components(
-    shape: ModelShape, workload: Workload, lora: LoraConfig
+    shape: ModelShape, workload: Workload, lora: LoraConfig, card: Card
 ) -> tuple[Component, ...]:
     """Return all components except the allocator's slack.
+
+    Args:
+        shape: The model's dimensions.
+        workload: Rows, their lengths, and the engine that generates.
+        lora: The adapter.
+        card: The card that trains.
 
     Raises:
         PolicyError: The adapter is on a module that the formulas do not cover.
     """
-    adapter, number = count_adapter(shape, lora), adapter_bytes(workload)
-    layer = Layer(shape, workload, lora)
     return (
-        Component("weights", weight_bytes(shape, workload), (ALWAYS,)),
-        Component("adapter", adapter * number, (ALWAYS,)),
-        Component("gradients", adapter * number, (ALWAYS,)),
+        *_list_resident(shape, workload, lora),
+        *_list_rollout(shape, workload, card),
+        *_list_update(shape, workload, lora),
+        Component("cuda", CONTEXT_BYTES, (ALWAYS,)),
+    )
+
+
+def _list_resident(
+    shape: ModelShape, workload: Workload, lora: LoraConfig
+) -> tuple[Component, ...]:
+    """Components that outlast a step, and the gradients, which the optimiser frees."""
+    adapter = count_adapter(shape, lora) * adapter_bytes(workload)
+    # vLLM in the training process shares the weights, and counts them in its own share.
+    shared = workload.engine == "vllm"
+    weights = () if shared else (Component("weights", weight_bytes(shape, workload), (ALWAYS,)),)
+    return (
+        *weights,
+        Component("adapter", adapter, (ALWAYS,)),
+        Component("gradients", adapter, (LOSS, BACKWARD)),
         # AdamW's two moments, in the type of the weights (torch.optim.AdamW).
-        Component("optimiser", adapter * number * 2, (ALWAYS,)),
+        Component("optimiser", adapter * 2, (ALWAYS,)),
+        Component("positions", position_bytes(shape, workload), (ALWAYS,)),
         Component("dequantised", dequantised_bytes(shape, workload), (ALWAYS,)),
+    )
+
+
+def _list_rollout(shape: ModelShape, workload: Workload, card: Card) -> tuple[Component, ...]:
+    """Components of generation on this card: with vLLM they stay while the card trains."""
+    if workload.engine == "vllm":
+        size = engine_bytes(shape, workload)
+        if card.vram_gb is not None:
+            size = workload.vllm_share * card.vram_gb * GIB
+        return (Component("vllm", size, (ALWAYS,)),)
+    if workload.engine == "vllm-server":
+        if not card.has_server:
+            return ()
+        return (Component("vllm_server", engine_bytes(shape, workload), (ALWAYS,)),)
+    return (
         Component("kv_cache", cache_bytes(shape, workload), (ROLLOUT,)),
         Component("prefill", prefill_bytes(shape, workload), (ROLLOUT,)),
+    )
+
+
+def engine_bytes(shape: ModelShape, workload: Workload, rows: int | None = None) -> float:
+    """Return the bytes that vLLM needs for rows of the maximum length.
+
+    In the training process it reads the weights that are trained on; a server, which is a process
+    of its own, holds the base model in 16 bit.
+
+    Args:
+        shape: The model's dimensions.
+        workload: The engine, and the rows.
+        rows: Rows at once; None takes all that a rollout may generate at once.
+    """
+    rows = workload.rollout_rows if rows is None else rows
+    held = rows * row_bytes(shape, workload)
+    if workload.engine == "vllm":
+        return vllm_bytes(shape, weight_bytes(shape, workload)) + held
+    return vllm_bytes(shape, served_weight_bytes(shape)) + held + CONTEXT_BYTES
+
+
+def _list_update(shape: ModelShape, workload: Workload, lora: LoraConfig) -> tuple[Component, ...]:
+    """Components of the forward pass, the loss and the backward pass."""
+    layer = Layer(shape, workload, lora)
+    forward = layer.forward()
+    if workload.engine == "local" and workload.backend == "unsloth":
+        # Each layer frees the keys and values of the last rollout when it is next computed.
+        forward += cache_bytes(shape, workload) * (1 - 1 / shape.layers)
+    return (
         Component("layer_inputs", layer.kept(), (LOSS, BACKWARD)),
-        Component("logits", logit_bytes(shape, workload), (LOSS,)),
+        # The forward pass is over when the loss is computed: the larger of both counts.
+        Component("forward_and_loss", max(forward, logit_bytes(shape, workload)), (LOSS,)),
         Component("layer_recomputed", layer.in_backward(), (BACKWARD,)),
-        Component("cuda", CONTEXT_BYTES, (ALWAYS,)),
     )
 
 
@@ -115,6 +194,17 @@ def adapter_bytes(workload: Workload) -> int:
     quantised model to bfloat16, and Unsloth removes that cast (`models/rl.py`).
     """
     return 2 if workload.four_bit and workload.backend == "transformers" else 4
+
+
+def position_bytes(shape: ModelShape, workload: Workload) -> float:
+    """Return the bytes of Unsloth's table of cosines and sines, one row for each position.
+
+    It is as long as the model's config says, since generation gives positions; transformers
+    computes those of a batch (`LlamaModel_fast_forward` in unsloth's `models/llama.py`).
+    """
+    if workload.backend == "transformers":
+        return 0.0
+    return float(2 * shape.positions * shape.head_dim * workload.width)
 
 
 def dequantised_bytes(shape: ModelShape, workload: Workload) -> float:
@@ -162,10 +252,13 @@ def forward_bytes(shape: ModelShape, workload: Workload) -> float:
     """Return the peak of a forward pass over B x L tokens without gradients.
 
     That is the MLP: gate after its activation, up and their product, with the residual stream, its
-    norm and their sum. Only the last position has logits, in float32 with their softmax.
+    norm and their sum. The output of the embedding lives until the last layer with Unsloth, and in
+    transformers it is the residual stream of the first. Only the last position has logits, in
+    float32 with their softmax.
     """
     tokens = workload.rollout_rows * workload.row.total
-    widest = 3 * shape.intermediate + 3 * shape.hidden
+    hidden = 4 if workload.backend == "unsloth" else 3
+    widest = 3 * shape.intermediate + hidden * shape.hidden
     return tokens * widest * workload.stream + workload.rollout_rows * shape.vocab * 8.0
 
 
@@ -196,68 +289,3 @@ def logit_bytes(shape: ModelShape, workload: Workload) -> float:
         return float(logits * 8 + head)
     hidden = tokens * shape.hidden
     return float(min(logits, max(UNSLOTH_CHUNK_LOGITS, hidden)) * 4 + 2 * hidden * workload.width)
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """Memory of one decoder layer for the backward pass over B x L tokens of one update."""
-
-    shape: ModelShape
-    workload: Workload
-    lora: LoraConfig
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of one forward and backward pass."""
-        return self.workload.update_rows * self.workload.row.total
-
-    def saved(self) -> float:
-        """Return the bytes that autograd saves inside the layer.
-
-        Norms and residuals (4 h; unfused 6 h), queries before and after rotation with the output
-        of attention (3 q; with keys and values repeated to all heads 5 q), keys and values before
-        and after rotation (4 k), gate, its activation and up (3 f).
-        """
-        shape, fused = self.shape, self.workload.backend == "unsloth"
-        numbers = (
-            (4 if fused else 6) * shape.hidden
-            + (3 if fused else 5) * shape.query_width
-            + 4 * shape.kv_width
-            + 3 * shape.intermediate
-        )
-        return self.tokens * numbers * self.workload.stream + self.adapter_inputs()
-
-    def adapter_inputs(self) -> float:
-        """Return the bytes of the inputs that the adapter saves separately.
-
-        With dropout, PEFT saves one input for each module, with a mask of one byte per number.
-        Without dropout, and always with Unsloth, it is the projection's own input.
-        """
-        if self.workload.backend == "unsloth" or not self.lora.dropout:
-            return 0.0
-        widths = [self.shape.linear(module)[0] for module in adapted_modules(self.lora)]
-        return float(self.tokens * sum(widths) * (self.workload.width + 1))
-
-    def gradients(self) -> float:
-        """Return the bytes of the gradients that exist at once in the backward pass of the MLP."""
-        return (
-            self.tokens
-            * (2 * self.shape.hidden + 3 * self.shape.intermediate)
-            * self.workload.stream
-        )
-
-    def kept(self) -> float:
-        """Return the bytes kept from the forward to the backward pass by all layers.
-
-        With checkpointing, each layer's input, which Unsloth moves to the CPU except for two
-        buffers (`unsloth_zoo/gradient_checkpointing.py`) and the last layer's own. Otherwise
-        everything that is saved.
-        """
-        if not self.workload.checkpointing:
-            return self.shape.layers * self.saved()
-        inputs = 3 if self.workload.backend == "unsloth" else self.shape.layers
-        return float(inputs * self.tokens * self.shape.hidden * self.workload.stream)
-
-    def in_backward(self) -> float:
-        """Return the bytes added by the backward pass: the recomputed layer and its gradients."""
-        return self.gradients() + (self.saved() if self.workload.checkpointing else 0.0)

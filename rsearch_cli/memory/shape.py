@@ -41,6 +41,7 @@ class ModelShape:
         head_dim: Width of one head.
         tied: Whether the output head is the embedding.
         qkv_bias: Whether q, k and v have a bias.
+        positions: Positions that the model was made for.
     """
 
     hidden: int
@@ -52,6 +53,7 @@ class ModelShape:
     head_dim: int
     tied: bool
     qkv_bias: bool
+    positions: int
 
     @property
     def query_width(self) -> int:
@@ -103,22 +105,37 @@ class ModelShape:
 
 
 def _qwen2(
-    hidden: int, layers: int, heads: int, kv: int, mlp: int, vocab: int, *, tied: bool
+    hidden: int,
+    layers: int,
+    heads: int,
+    kv: int,
+    mlp: int,
+    vocab: int,
+    positions: int,
+    *,
+    tied: bool,
 ) -> ModelShape:
-    return ModelShape(hidden, layers, heads, kv, mlp, vocab, hidden // heads, tied, qkv_bias=True)
+    head = hidden // heads
+    return ModelShape(hidden, layers, heads, kv, mlp, vocab, head, tied, True, positions)
 
 
 KNOWN: Mapping[str, ModelShape] = {
-    "Qwen/Qwen2.5-0.5B-Instruct": _qwen2(896, 24, 14, 2, 4864, 151936, tied=True),
-    "Qwen/Qwen2.5-1.5B-Instruct": _qwen2(1536, 28, 12, 2, 8960, 151936, tied=True),
-    "Qwen/Qwen2.5-3B-Instruct": _qwen2(2048, 36, 16, 2, 11008, 151936, tied=True),
-    "Qwen/Qwen2.5-7B-Instruct": _qwen2(3584, 28, 28, 4, 18944, 152064, tied=False),
-    "Qwen/Qwen2.5-14B-Instruct": _qwen2(5120, 48, 40, 8, 13824, 152064, tied=False),
-    "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": _qwen2(1536, 28, 12, 2, 8960, 151936, tied=False),
-    "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": _qwen2(3584, 28, 28, 4, 18944, 152064, tied=False),
-    "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B": _qwen2(5120, 48, 40, 8, 13824, 152064, tied=False),
+    "Qwen/Qwen2.5-0.5B-Instruct": _qwen2(896, 24, 14, 2, 4864, 151936, 32768, tied=True),
+    "Qwen/Qwen2.5-1.5B-Instruct": _qwen2(1536, 28, 12, 2, 8960, 151936, 32768, tied=True),
+    "Qwen/Qwen2.5-3B-Instruct": _qwen2(2048, 36, 16, 2, 11008, 151936, 32768, tied=True),
+    "Qwen/Qwen2.5-7B-Instruct": _qwen2(3584, 28, 28, 4, 18944, 152064, 32768, tied=False),
+    "Qwen/Qwen2.5-14B-Instruct": _qwen2(5120, 48, 40, 8, 13824, 152064, 32768, tied=False),
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": _qwen2(
+        1536, 28, 12, 2, 8960, 151936, 131072, tied=False
+    ),
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": _qwen2(
+        3584, 28, 28, 4, 18944, 152064, 131072, tied=False
+    ),
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B": _qwen2(
+        5120, 48, 40, 8, 13824, 152064, 131072, tied=False
+    ),
     "HuggingFaceTB/SmolLM2-135M-Instruct": ModelShape(
-        576, 30, 9, 3, 1536, 49152, 64, tied=True, qkv_bias=False
+        576, 30, 9, 3, 1536, 49152, 64, tied=True, qkv_bias=False, positions=8192
     ),
 }
 """Dimensions of the models that recipes name, from their config.json on the Hub, so that an
@@ -193,4 +210,5 @@ def _from_config(config: Mapping[str, Any]) -> ModelShape:
         tied=bool(config.get("tie_word_embeddings", False)),
         qkv_bias=config.get("model_type") in _WITH_BIAS
         or bool(config.get("attention_bias", False)),
+        positions=config.get("max_position_embeddings") or 0,
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rsearch_cli.memory.components import Card
 from rsearch_cli.memory.prediction import predict_memory
 from rsearch_cli.memory.shape import MLP, ModelShape, adapted_modules
 from rsearch_cli.memory.workload import Backend, longest_row
@@ -38,22 +39,28 @@ class Suggestion:
         return " ".join(f"--set {setting}" for setting in self.settings)
 
 
-def suggest_settings(shape: ModelShape, recipe: Recipe, backend: Backend) -> list[Suggestion]:
+def suggest_settings(
+    shape: ModelShape, recipe: Recipe, backend: Backend, card: Card | None = None
+) -> list[Suggestion]:
     """Return all changes that reduce the memory of a run, the most effective first.
 
     Args:
         shape: The model's dimensions.
         recipe: The current recipe.
         backend: The back end of the policy.
+        card: The card that trains; None knows nothing about it.
     """
-    now = predict_memory(shape, recipe, backend).total_gb
+    now = predict_memory(shape, recipe, backend, card=card).total_gb
     suggestions = []
     for change in _changes(recipe):
         changed = _apply(recipe, change)
         chosen = changed.policy.backend
-        then = predict_memory(shape, changed, backend if chosen == "auto" else chosen).total_gb
+        other = backend if chosen == "auto" else chosen
+        planned = predict_memory(shape, changed, other, card=card)
+        if card and card.vram_gb and planned.lacks_share(card.vram_gb):
+            continue
         settings = tuple(f"{key}={_write(value)}" for key, value in change.items())
-        suggestions.append(Suggestion(settings, now - then, then))
+        suggestions.append(Suggestion(settings, now - planned.total_gb, planned.total_gb))
     return sorted(
         (suggestion for suggestion in suggestions if suggestion.saves_gb >= LEAST_GB),
         key=lambda suggestion: -suggestion.saves_gb,
@@ -66,6 +73,8 @@ def _changes(recipe: Recipe) -> Iterator[dict[str, Any]]:
     if rollout.micro_batch > 1:
         yield {"rollout.micro_batch": rollout.micro_batch // 2}
     row = longest_row(recipe).total
+    if rollout.engine == "vllm":
+        yield {"rollout.vllm_memory_share": round(rollout.vllm_memory_share / 2, 2)}
     if row >= 2 * _ROUND:
         yield {"policy.max_seq_length": row // 2 // _ROUND * _ROUND}
     if rollout.max_new_tokens >= 16:

@@ -61,6 +61,8 @@ class Workload:
         rollout_rows: Maximum number of rows generated at once.
         row: The longest row.
         caches: Number of micro-batches whose keys and values are kept at once.
+        engine: What generates, as in `rollout.engine`.
+        vllm_share: Share of the card that the engine vllm takes.
     """
 
     backend: Backend
@@ -71,6 +73,8 @@ class Workload:
     rollout_rows: int
     row: Row
     caches: int = 1
+    engine: str = "local"
+    vllm_share: float = 0.5
 
     @property
     def stream(self) -> int:
@@ -110,6 +114,8 @@ def describe_workload(recipe: Recipe, backend: Backend, row: Row | None = None) 
         rollout_rows=min(micro_batch, rows),
         row=row or longest_row(recipe),
         caches=2 if keeps else 1,
+        engine=recipe.rollout.engine,
+        vllm_share=recipe.rollout.vllm_memory_share,
     )
 
 

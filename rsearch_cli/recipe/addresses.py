@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from ipaddress import ip_address
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, HttpUrl, ValidationError
@@ -25,6 +26,16 @@ def is_http(url: str) -> bool:
     whole = parsed.query is None and parsed.fragment is None and parsed.port != 0
     # An @ in the path is the end of a password with an unescaped slash.
     return plain and resolvable and whole and "@" not in (parsed.path or "")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine: `localhost`, 127.0.0.0/8 or ::1."""
+    if host.lower().rstrip(".") == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def hide_login(url: str) -> str:

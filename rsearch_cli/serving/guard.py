@@ -14,10 +14,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from hashlib import sha256
-from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
+from rsearch_cli.recipe.addresses import is_loopback
 from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.serving.api_errors import ApiError, as_api_error, shutting_down
 from rsearch_cli.serving.metrics import ServerMetrics
@@ -182,16 +182,6 @@ class RateLimiter:
                 "rate_limit_exceeded",
                 retry_after=(1 - left) * 60 / limit,
             )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine: `localhost`, 127.0.0.0/8 or ::1."""
-    if host.lower().rstrip(".") == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def route_of(path: str) -> str:

@@ -19,12 +19,13 @@ from rsearch_cli.errors import (
     Terminated,
     UsageError,
 )
+from rsearch_cli.recipe.addresses import is_loopback
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.rollout.answer import count
 from rsearch_cli.services.keys import find_flaw
 from rsearch_cli.serving.app import build_app
 from rsearch_cli.serving.engine import ServingEngine
-from rsearch_cli.serving.guard import Guard, is_loopback
+from rsearch_cli.serving.guard import Guard
 from rsearch_cli.serving.local_server import make_config
 from rsearch_cli.serving.settings import KEY_VARIABLE, LEAST_KEY_CHARS, ServeSettings
 from rsearch_cli.workflows.ask import Agent

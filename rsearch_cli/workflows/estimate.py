@@ -6,18 +6,21 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from rsearch_cli.errors import DoesNotFit, PolicyError
-from rsearch_cli.memory.card import find_vram
-from rsearch_cli.memory.components import GIB
+from rsearch_cli.memory.card import find_vram, query_cards
+from rsearch_cli.memory.components import Card
 from rsearch_cli.memory.driver import explain_unused_card, torch_sees_gpu
 from rsearch_cli.memory.prediction import MemoryPrediction, predict_memory
 from rsearch_cli.memory.shape import find_shape
 from rsearch_cli.memory.suggestions import Suggestion, suggest_settings
+from rsearch_cli.memory.units import GIB
 from rsearch_cli.memory.workload import Backend
 from rsearch_cli.policy.loading import choose_backend
 from rsearch_cli.policy.resolve import locate_model
 from rsearch_cli.questions.sets import open_question_set
+from rsearch_cli.recipe.addresses import hide_login, is_loopback
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.search.prices import find_prices
 from rsearch_cli.services.cost import Assumptions, Bill, Estimate, estimate_run
@@ -29,11 +32,14 @@ _LABELS = {
     "adapter": "adapter",
     "gradients": "gradients",
     "optimiser": "optimiser",
+    "positions": "table of positions",
     "dequantised": "a dequantised weight",
+    "vllm": "vLLM",
+    "vllm_server": "vLLM server",
     "kv_cache": "KV cache",
     "prefill": "reading contexts",
     "layer_inputs": "inputs of the layers",
-    "logits": "logits and their loss",
+    "forward_and_loss": "forward pass and loss",
     "layer_recomputed": "a layer, recomputed",
     "cuda": "CUDA itself",
     "slack": "slack of the allocator",
@@ -63,7 +69,14 @@ class PlannedMemory:
     def as_json(self) -> dict[str, Any]:
         """The prediction, ready for JSON; sizes in GB of 2^30 bytes."""
         plan = self.plan
+        engine: dict[str, Any] = {"engine": plan.workload.engine}
+        if plan.engine_gb is not None and plan.engine_least_gb is not None:
+            engine |= {
+                "vllm_needs_gb": round(plan.engine_gb, 2),
+                "vllm_needs_at_least_gb": round(plan.engine_least_gb, 2),
+            }
         return {
+            **engine,
             "fits": self.fits,
             "total_gb": round(plan.total_gb, 2),
             "vram_gb": self.vram_gb,
@@ -158,8 +171,20 @@ def plan_for(recipe: Recipe, backend: Backend, vram_gb: float | None) -> Planned
         PolicyError: The model's config is not at hand, or of an architecture that is not supported.
     """
     shape = find_shape(locate_model(recipe.policy.model))
-    plan = predict_memory(shape, recipe, backend)
-    return PlannedMemory(plan, suggest_settings(shape, recipe, backend), vram_gb)
+    card = Card(vram_gb, has_server=_server_shares_card(recipe))
+    plan = predict_memory(shape, recipe, backend, card=card)
+    return PlannedMemory(plan, suggest_settings(shape, recipe, backend, card), vram_gb)
+
+
+def _server_shares_card(recipe: Recipe) -> bool:
+    """Whether a vLLM server takes memory of the card that trains.
+
+    It does if its address is this machine and there is no second card for it.
+    """
+    url = recipe.rollout.vllm_url
+    if recipe.rollout.engine != "vllm-server" or url is None:
+        return False
+    return is_loopback(urlsplit(url).hostname or "") and len(query_cards("uuid")) < 2
 
 
 def presumed_backend(recipe: Recipe) -> Backend:
@@ -174,9 +199,38 @@ def memory_lines(planned: PlannedMemory) -> list[str]:
         f"{_LABELS[part.name]:<24}{part.size / GIB:6.2f}  {' and '.join(part.phases)}"
         for part in plan.components
     ]
-    fits = {True: "; fits in", False: "; does not fit in"}
-    verdict = "" if planned.fits is None else f"{fits[planned.fits]} {planned.vram_gb:g} GB"
+    verdict = ""
+    if planned.vram_gb is not None:
+        fits = f"; fits in {planned.vram_gb:g} GB"
+        too_large = f"; does not fit in {planned.vram_gb:g} GB"
+        verdict = fits if planned.fits else too_large
+        if plan.lacks_share(planned.vram_gb):
+            verdict = "; vLLM's share is too small"
     return [*lines, f"{'GB at the peak':<24}{plan.total_gb:6.2f}  in {plan.peak}{verdict}"]
+
+
+def engine_lines(planned: PlannedMemory, recipe: Recipe) -> list[str]:
+    """What vLLM needs, on this card or another; [] where the training model generates."""
+    plan, rollout = planned.plan, recipe.rollout
+    if plan.engine_gb is None or plan.engine_least_gb is None:
+        return []
+    needs = (
+        f"{plan.engine_gb:.2f} GB to generate {plan.workload.rollout_rows} rows at once, and "
+        f"{plan.engine_least_gb:.2f} GB for one"
+    )
+    if plan.workload.engine == "vllm":
+        share = "rollout.vllm_memory_share"
+        return [
+            f"vLLM takes {rollout.vllm_memory_share:.0%} of the card ({share}), weights included, "
+            "while",
+            f"the run lasts. It needs {needs}.",
+        ]
+    where = "is counted above" if plan.size_gb("vllm_server") else "runs on another card"
+    return [
+        f"The vLLM server at {hide_login(rollout.vllm_url or '')} {where}, with the base model in "
+        "16 bit.",
+        f"It needs {needs}.",
+    ]
 
 
 def check_memory(recipe: Recipe, *, force: bool) -> None:
@@ -230,6 +284,13 @@ def _require_gpu(recipe: Recipe, *, force: bool) -> None:
 def _refusal(planned: PlannedMemory) -> str:
     """What does not fit, and the settings that save most, those that suffice first."""
     vram_gb = planned.vram_gb or 0.0
+    if planned.plan.lacks_share(vram_gb):
+        share = planned.plan.workload.vllm_share
+        return (
+            f"vLLM may take {share * vram_gb:.1f} GB (rollout.vllm_memory_share={share:g}) and is "
+            f"predicted to need {planned.plan.engine_least_gb:.1f} GB; raise the share, or use "
+            "--set rollout.engine=local"
+        )
     suggested = sorted(planned.suggestions, key=lambda suggestion: suggestion.total_gb > vram_gb)[
         :_SUGGESTED
     ]

@@ -147,6 +147,36 @@ def test_the_memory_in_json() -> None:
     }
 
 
+def test_what_vllm_takes_is_planned() -> None:
+    engine = ["--recipe", "hotpot-hard", "--vram", "24", "--set", "rollout.engine=vllm"]
+    shown = plan(*engine)
+    assert "\nvLLM                     12.00  always\n" in shown
+    assert "vLLM takes 50% of the card (rollout.vllm_memory_share), weights included" in shown
+    told = json.loads(plan(*engine, "--json"))
+    assert (told["engine"], told["fits"]) == ("vllm", True)
+    assert told["vllm_needs_at_least_gb"] < told["vllm_needs_gb"] < 12
+    small = plan(*engine, "--set", "rollout.vllm_memory_share=0.2")
+    assert "in backward; vLLM's share is too small\n" in small
+
+
+@pytest.mark.parametrize(
+    ("host", "cards", "where"),
+    [
+        ("localhost", 1, "is counted above"),
+        ("localhost", 2, "runs on another card"),
+        ("gpu2", 1, "runs on another card"),
+    ],
+)
+def test_a_vllm_server_is_on_this_card_or_another(monkeypatch, host, cards, where) -> None:
+    listed = [[str(number)] for number in range(cards)]
+    monkeypatch.setattr("rsearch_cli.workflows.estimate.query_cards", lambda *fields: listed)
+    url = f"rollout.vllm_url=http://{host}:8000"
+    server = ["--set", "rollout.engine=vllm-server", "--set", url]
+    shown = plan("--recipe", "hotpot-hard", "--vram", "24", *server)
+    assert f"The vLLM server at http://{host}:8000 {where}, with the base model in 16 bit" in shown
+    assert ("\nvLLM server " in shown) is (where == "is counted above")
+
+
 def test_without_a_card_only_the_total_is_told(monkeypatch) -> None:
     monkeypatch.setattr("rsearch_cli.workflows.estimate.find_vram", lambda: None)
     shown = plan("--recipe", "hotpot-offline")

@@ -44,6 +44,21 @@ def test_a_run_that_cannot_fit_is_refused_in_one_line(card, tmp_path) -> None:
     assert not run.exists()
 
 
+def test_a_share_of_vllm_that_is_too_small_is_the_reason(monkeypatch) -> None:
+    # On a machine with a card: Unsloth, and 4 bits.
+    monkeypatch.setattr("rsearch_cli.workflows.estimate.find_vram", lambda: 24.0)
+    monkeypatch.setattr("rsearch_cli.workflows.estimate.torch_sees_gpu", lambda: True)
+    monkeypatch.setattr(
+        "rsearch_cli.workflows.estimate.choose_backend", lambda name: ("unsloth", None)
+    )
+    engine = ["--set", "rollout.engine=vllm", "--set", "rollout.vllm_memory_share=0.2"]
+    result = call("--recipe", "hotpot-offline-7b", "--data-path", "none.jsonl", *engine)
+    assert result.exit_code == 67
+    assert result.stderr.startswith(
+        "rsearch: vLLM may take 4.8 GB (rollout.vllm_memory_share=0.2) and is predicted to need "
+    )
+
+
 def test_settings_that_suffice_are_named_first(card) -> None:
     card(10.8)
     hint = call(*SEVEN).stderr.partition("try ")[2]

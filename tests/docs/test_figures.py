@@ -1,12 +1,16 @@
-"""The quickstart's figures in pages and picture are those of benchmarks/results."""
+"""Figures in pages and pictures are those of benchmarks/results, and of the memory plan."""
 
 from __future__ import annotations
 
 import html
 import json
+import re
 
 import pytest
 from pages import ROOT, read
+
+from rsearch_cli.recipe.loading import load_recipe
+from rsearch_cli.workflows.estimate import plan_for, presumed_backend
 
 RESULTS = json.loads(read(ROOT / "benchmarks/results/quickstart_seeds.json"))["runs"]
 ROWS = [
@@ -48,3 +52,20 @@ def test_the_picture_of_a_session_has_its_parts() -> None:
     picture = html.unescape(read(ROOT / "docs/pictures/session.svg"))
     for part in ("thinking", "plan", "results", "answer", "└─", "searches"):
         assert part in picture
+
+
+def planned_gb(name: str) -> str:
+    recipe = load_recipe(name).recipe
+    return f"{plan_for(recipe, presumed_backend(recipe), None).plan.total_gb:.1f} GB"
+
+
+def test_the_memory_of_recipes_by_card_is_the_predicted_one() -> None:
+    page = read(ROOT / "docs/recipes.md").partition("## Recipes by card")[2]
+    rows = re.findall(r"^\| (`[^|]*) \| .* \| ([\d.]+ GB)(?: each)? \|$", page, flags=re.MULTILINE)
+    names = {name: written for cell, written in rows for name in re.findall(r"`(.*?)`", cell)}
+    assert len(names) >= 8
+    assert names == {name: planned_gb(name) for name in names}
+
+
+def test_getting_started_has_the_memory_of_the_flagship() -> None:
+    assert f"USD, {planned_gb('hotpot-hard')}\n" in read(ROOT / "docs/getting-started.md")

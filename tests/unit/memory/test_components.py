@@ -2,57 +2,26 @@
 
 from __future__ import annotations
 
-import weakref
-
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from allocations import Allocations
 
 from rsearch_cli.errors import PolicyError
-from rsearch_cli.memory.components import GIB, NF4_BYTES, count_adapter
+from rsearch_cli.memory.components import NF4_BYTES, count_adapter, logit_bytes
 from rsearch_cli.memory.prediction import MemoryPrediction, predict_memory
 from rsearch_cli.memory.shape import KNOWN, ModelShape
-from rsearch_cli.memory.workload import Row
+from rsearch_cli.memory.units import GIB
+from rsearch_cli.memory.workload import Row, describe_workload
 from rsearch_cli.recipe.policy import LoraConfig
 from rsearch_cli.recipe.schema import Recipe
 
-SHAPE = ModelShape(512, 4, 4, 1, 2688, 4096, 128, tied=False, qkv_bias=True)
+SHAPE = ModelShape(512, 4, 4, 1, 2688, 4096, 128, tied=False, qkv_bias=True, positions=512)
 """The proportions of a 7B Qwen2, with a small vocabulary."""
 
 PROMPT, COMPLETION = 380, 20
 
 FOURTEEN = KNOWN["deepseek-ai/DeepSeek-R1-Distill-Qwen-14B"]
 SEVEN = KNOWN["deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"]
-
-
-class Allocations(TorchDispatchMode):
-    """Bytes of all tensors that are made inside the block: now, and at most."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        before = [*model.parameters(), *model.buffers()]
-        self.sizes = {t.untyped_storage()._cdata: 0 for t in before}
-        self.now = self.most = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, torch.Tensor):
-                self._count(leaf.untyped_storage())
-        return result
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata
-        if key in self.sizes:
-            return
-        self.sizes[key] = storage.nbytes()
-        self.now += storage.nbytes()
-        self.most = max(self.most, self.now)
-        weakref.finalize(storage, self._forget, key)
-
-    def _forget(self, key: int) -> None:
-        self.now -= self.sizes.pop(key)
 
 
 def make_recipe(*, checkpointing: bool, dropout: float) -> Recipe:
@@ -84,6 +53,10 @@ def make_model(lora: LoraConfig, *, checkpointing: bool) -> torch.nn.Module:
     return model
 
 
+def tensors(model: torch.nn.Module) -> list[torch.Tensor]:
+    return [*model.parameters(), *model.buffers()]
+
+
 def tokens(rows: int) -> dict[str, torch.Tensor]:
     shape = (rows, PROMPT + COMPLETION)
     ones = torch.ones(shape, dtype=torch.long)
@@ -99,7 +72,7 @@ def plan(recipe: Recipe) -> MemoryPrediction:
 def test_forward_and_backward_take_what_is_planned(checkpointing: bool, dropout: float) -> None:
     recipe = make_recipe(checkpointing=checkpointing, dropout=dropout)
     model = make_model(recipe.policy.lora, checkpointing=checkpointing).train()
-    with Allocations(model) as seen, torch.autocast("cpu", dtype=torch.bfloat16):
+    with Allocations(tensors(model)) as seen, torch.autocast("cpu", dtype=torch.bfloat16):
         logits = model(**tokens(1), use_cache=False, logits_to_keep=COMPLETION + 1).logits
         logits.float().logsumexp(-1).mean().backward()
     planned = plan(recipe)
@@ -110,7 +83,7 @@ def test_forward_and_backward_take_what_is_planned(checkpointing: bool, dropout:
 def test_rollouts_take_what_is_planned() -> None:
     recipe = make_recipe(checkpointing=True, dropout=0.0)
     model = make_model(recipe.policy.lora, checkpointing=True).eval()
-    with Allocations(model) as seen, torch.no_grad():
+    with Allocations(tensors(model)) as seen, torch.no_grad():
         out = model(**tokens(4), use_cache=True, logits_to_keep=1)
         del out.logits
         cache = seen.now / GIB
@@ -187,9 +160,12 @@ def test_the_7b_model_in_4_bit_is_five_gigabytes() -> None:
     )
 
 
+def plain(**sections) -> Recipe:
+    return Recipe.model_validate({"purpose": "p", "hardware": "h", **sections})
+
+
 def plan_rollouts(shape: ModelShape, rows: int, row: Row) -> MemoryPrediction:
-    sections = {"rollout": {"micro_batch": rows}, "evaluate": {"limit": None}}
-    recipe = Recipe.model_validate({"purpose": "p", "hardware": "h", **sections})
+    recipe = plain(rollout={"micro_batch": rows}, evaluate={"limit": None})
     return predict_memory(shape, recipe, "unsloth", row)
 
 
@@ -204,7 +180,7 @@ def test_unsloth_holds_the_keys_and_values_of_the_context_twice() -> None:
 def test_where_the_forward_pass_is_wider_than_a_cache_it_counts() -> None:
     planned = plan_rollouts(SEVEN, 16, Row(1000, 3000))
     second_cache = 57_344 * 16 * 4000 / GIB
-    mlp = 16 * 4000 * 3 * (18_944 + 3584) * 2 / GIB
+    mlp = 16 * 4000 * (3 * 18_944 + 4 * 3584) * 2 / GIB
     mask = 16 * 4000 * 4000 * 2 / GIB
     logits = 16 * 152_064 * 8 / GIB
     assert planned.size_gb("prefill") == pytest.approx(mlp + mask + logits)
@@ -222,6 +198,19 @@ def test_one_row_alone_is_not_padded_and_needs_no_mask() -> None:
     ids=["all of a short row", "a chunk", "as many as hidden states"],
 )
 def test_unsloths_loss_has_a_chunk_of_its_logits_at_once(completion: int, logits: int) -> None:
-    planned = plan_rollouts(SEVEN, 4, Row(500, completion))
+    work = describe_workload(plain(), "unsloth", Row(500, completion))
     hidden = 2 * completion * 3584 * 2
-    assert planned.size_gb("logits") == pytest.approx((logits * 4 + hidden) / GIB)
+    assert logit_bytes(SEVEN, work) == pytest.approx(logits * 4 + hidden)
+
+
+def test_an_update_starts_beside_the_keys_and_values_of_the_last_rollout() -> None:
+    few, many = (plan_rollouts(SEVEN, rows, Row(1000, 3000)) for rows in (1, 16))
+    # All but the layer that is computed: it has freed its own.
+    more = many.size_gb("forward_and_loss") - few.size_gb("forward_and_loss")
+    assert more == pytest.approx(15 * 57_344 * 4513 / GIB * 27 / 28)
+
+
+def test_only_unsloth_has_a_table_of_the_model_s_positions() -> None:
+    unsloth, other = (predict_memory(SEVEN, plain(), b) for b in ("unsloth", "transformers"))
+    assert unsloth.size_gb("positions") == pytest.approx(2 * 131_072 * 128 * 2 / GIB)
+    assert other.size_gb("positions") == 0

@@ -30,8 +30,9 @@ def test_the_peak_is_what_always_lies_there_and_the_largest_phase(seven) -> None
     plan = predict_memory(SHAPE, seven(), "unsloth", Row(600, 1924))
     always = sum(plan.size_gb(p.name) for p in plan.components if p.phases == (ALWAYS,))
     rollout = plan.size_gb("kv_cache") + plan.size_gb("prefill")
-    loss = plan.size_gb("layer_inputs") + plan.size_gb("logits")
-    backward = plan.size_gb("layer_inputs") + plan.size_gb("layer_recomputed")
+    update = plan.size_gb("gradients") + plan.size_gb("layer_inputs")
+    loss = update + plan.size_gb("forward_and_loss")
+    backward = update + plan.size_gb("layer_recomputed")
     assert [plan.phase_gb(phase) - always for phase in PHASES] == pytest.approx(
         [rollout, loss, backward]
     )
@@ -56,7 +57,7 @@ def test_it_fits_where_the_card_is_as_large(seven) -> None:
         ("rollout.micro_batch=32", "kv_cache", 0.5),
         ("policy.lora.r=8", "optimiser", 0.5),
         ("policy.dtype=float32", "kv_cache", 2),
-        ("train.batch_size=4", "layer_recomputed", 4),
+        ("train.batch_size=4", "layer_inputs", 4),
     ],
 )
 def test_a_part_follows_its_setting(seven, setting: str, part: str, factor: float) -> None:
@@ -92,6 +93,7 @@ def test_each_knob_does_what_it_says(seven) -> None:
     )
     turned = {key.partition("=")[0] for suggestion in suggestions for key in suggestion.settings}
     assert turned == {
+        "rollout.micro_batch",
         "rollout.max_new_tokens",
         "rollout.max_turns",
         "policy.max_seq_length",

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from rsearch_cli.recipe.addresses import is_loopback
 from rsearch_cli.serving.api_errors import ApiError
-from rsearch_cli.serving.guard import Guard, RateLimiter, is_loopback, route_of
+from rsearch_cli.serving.guard import Guard, RateLimiter, route_of
 from rsearch_cli.serving.settings import REMOTE_RATE, ServeSettings
 
 KEY = "sixteen-characters-or-more"
