@@ -6,6 +6,7 @@ imported. Processes that tests start inherit the variables, but not the network 
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import signal
@@ -111,6 +112,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     chosen = [item for item in items if wanted(item)]
     config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
     items[:] = chosen
+
+
+_FREEZE_ONCE = iter([gc.freeze])
+
+
+def pytest_runtest_logfinish() -> None:
+    """Once the training stack is imported, keep the garbage collector out of it.
+
+    Every training collects all garbage, which takes 0.4 s with 600,000 objects of libraries.
+    """
+    if "trl.trainer.grpo_trainer" in sys.modules:
+        for freeze in _FREEZE_ONCE:
+            freeze()
 
 
 @pytest.fixture
