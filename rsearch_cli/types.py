@@ -99,8 +99,8 @@ class NodeResult:
         passages: Best first; empty if nothing was found or the search failed.
         error: One line if the search failed after all retries, else None.
         cached: Whether the passages came from the disk cache.
-        seconds: Time that the source took, without queueing; 0 if it was not called. Ignored when
-            results are compared.
+        seconds: Time that the source took, without queueing, and that reading pages took; 0 if it
+            was not called. Ignored when results are compared.
         unread: One line for every page that could not be read; its passage is as the source
             returned it.
     """

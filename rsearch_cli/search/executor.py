@@ -193,8 +193,10 @@ class PlanExecutor(AbstractContextManager["PlanExecutor"]):
         assert self._reader is not None
         source = self._sources[name]
         kept = seconds_kept(source, self._settings.sources[name])
+        started = time.perf_counter()
         hits, unread = await self._reader.read(source, request, found.passages, kept)
-        return replace(found, passages=hits, unread=unread)
+        seconds = found.seconds + time.perf_counter() - started
+        return replace(found, passages=hits, unread=unread, seconds=seconds)
 
     async def _fetch(self, name: str, request: SearchRequest, took: list[float]) -> Answer:
         """Ask a source through its client; `took` collects the seconds of every attempt."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.message import Message
+from functools import cache
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpcore
@@ -158,12 +159,10 @@ class PageClient:
 
     def _pool(self, url: httpx.URL) -> httpcore.AsyncConnectionPool:
         """Return the connections for a URL: those of its proxy, or direct ones."""
-        import httpx
-
         proxy = _find_proxy(url)
         if proxy not in self._pools:
             self._pools[proxy] = httpcore.AsyncConnectionPool(
-                ssl_context=httpx.create_ssl_context(),
+                ssl_context=_trusted(),
                 proxy=_open_proxy(proxy) if proxy else None,
                 max_connections=None,
                 max_keepalive_connections=16,
@@ -171,6 +170,15 @@ class PageClient:
                 network_backend=None if proxy else self._network,
             )
         return self._pools[proxy]
+
+
+@cache
+def _trusted() -> ssl.SSLContext:
+    """Return the authorities whose certificates are accepted; reading them takes 0.1 s."""
+    import httpx
+
+    context: ssl.SSLContext = httpx.create_ssl_context()
+    return context
 
 
 def _origin(url: httpx.URL) -> str:
@@ -187,13 +195,12 @@ def _find_proxy(url: httpx.URL) -> str:
 
 
 def _open_proxy(proxy: str) -> httpcore.Proxy:
-    parts = urlsplit(proxy)
-    login = (unquote(parts.username or ""), unquote(parts.password or ""))
-    port = f":{parts.port}" if parts.port else ""
-    return httpcore.Proxy(
-        f"{parts.scheme}://{parts.hostname or ''}{port}",
-        auth=login if parts.username else None,
-    )
+    import httpx
+
+    parsed = httpx.Proxy(proxy)
+    url = parsed.url
+    target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=b"/")
+    return httpcore.Proxy(target, auth=parsed.raw_auth, headers=parsed.headers.raw)
 
 
 def _header(response: httpcore.Response, name: str) -> str:

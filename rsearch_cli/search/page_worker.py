@@ -31,10 +31,14 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _GUESSED_BYTES = 20_000
+# But for white space, and the escapes of ISO-2022-JP.
+_CONTROLS = bytes({*range(32)} - {*b"\t\n\f\r\x1b"})
 
 
 def decode(body: bytes, charset: str = "") -> str:
     """Decode a page: as its byte order mark, UTF-8, its header or its own markup says, or guess.
+
+    What contains many control characters is no text, and becomes "".
 
     Args:
         body: Its bytes, which may end within a character.
@@ -43,9 +47,14 @@ def decode(body: bytes, charset: str = "") -> str:
     for mark, encoding in _MARKS:
         if body.startswith(mark):
             return body.decode(encoding, "replace")
+    sample = body[:_GUESSED_BYTES]
+    if len(sample) - len(sample.translate(None, _CONTROLS)) > len(sample) // 20:
+        return ""  # not a text, whatever its type says
     with contextlib.suppress(UnicodeDecodeError):
-        # Text in another encoding is hardly ever valid UTF-8; labels are often wrong.
-        return codecs.getincrementaldecoder("utf-8")().decode(body)
+        # Text in another encoding is hardly ever valid UTF-8, but for ISO-2022-JP; labels are often
+        # wrong.
+        if b"\x1b$" not in sample:
+            return codecs.getincrementaldecoder("utf-8")().decode(body)
     named = _META.search(body[:4096])
     for label in (charset, named[1].decode("ascii") if named else ""):
         if _ENCODING.fullmatch(label):
@@ -53,7 +62,7 @@ def decode(body: bytes, charset: str = "") -> str:
             label = "cp1252" if label.lower() in ("iso-8859-1", "latin1", "us-ascii") else label
             with contextlib.suppress(LookupError):
                 return body.decode(label, "replace")
-    return body.decode(_guess(body[:_GUESSED_BYTES]), "replace")
+    return body.decode(_guess(sample), "replace")
 
 
 def _guess(body: bytes) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +50,9 @@ _INSIDE = tuple(
 _PUBLIC_IPV6 = ip_network("2000::/3")
 # Names that only an inner network or the machine itself can resolve (RFC 6761, 6762, 8375, 9476).
 _INSIDE_NAMES = ("localhost", "local", "internal", "home.arpa", "lan", "intranet", "test", "alt")
+
+# Not the threads of the event loop: names that resolve slowly must not hold up searches.
+_resolvers = ThreadPoolExecutor(8, "page-names")
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """Returns the addresses of a name for a port; raises `OSError` if there are none."""
@@ -112,7 +117,9 @@ def _may_be_public(host: str) -> bool:
 async def resolve_host(host: str, port: int) -> list[str]:
     """Return the addresses of a host as the system resolves it; see `Resolve`."""
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    found = await loop.run_in_executor(
+        _resolvers, partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    )
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 

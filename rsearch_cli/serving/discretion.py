@@ -45,7 +45,7 @@ def without_search_errors(answer: AgentAnswer) -> AgentAnswer:
     for source, reason in reasons:
         log_failure(f"a search of {source} failed: {reason}")
     for problem in dict.fromkeys(problem for result in results for problem in result.unread):
-        log_failure(f"a page was not read: {problem}")
+        logger.info(hide_secrets(f"a page was not read: {problem}"))
     rounds = tuple(
         replace(round_, results=tuple(_hide(result) for result in round_.results))
         for round_ in trajectory.rounds

@@ -51,6 +51,11 @@ def test_codecs_that_are_none_of_the_web_are_not_used(charset: str) -> None:
     assert decode("é".encode("latin-1") + b" x" * 30, charset).endswith(" x x")
 
 
+def test_what_is_no_text_has_none() -> None:
+    assert extract_text(b"%PDF-1.7\n" + bytes(range(256)) * 9, is_html=True) == ""
+    assert decode("日本".encode("iso-2022-jp") * 9, "iso-2022-jp") == "日本" * 9
+
+
 def test_a_character_that_is_cut_in_two_is_dropped() -> None:
     assert decode("aé".encode()[:-1]) == "a"
 

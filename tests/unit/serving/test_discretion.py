@@ -99,7 +99,8 @@ def test_why_a_page_was_not_read_stays_in_the_log(caplog):
     round_ = SearchRound(SearchPlan((node,)), (), (NodeResult(node, unread=pages),))
     trajectory = Trajectory(Question("q", "Who?", ()), (), "", (), (round_,), None, "eos")
     answer = AgentAnswer(trajectory, load_recipe("quickstart").recipe, 0.0, 0.0)
-    shown = without_search_errors(answer)
+    with caplog.at_level("INFO", "rsearch_cli"):
+        shown = without_search_errors(answer)
     assert ADDRESS not in dump_json(shown.as_json()) and "not read" in shown.as_markdown()
     assert shown.trajectory.failed_reads == 2 and "2 pages not read" in shown.cost
     assert caplog.text.count(ADDRESS) == 1
