@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shlex
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rsearch_cli.errors import DataEmpty, DataMalformed, RecipeKeyError
+from rsearch_cli.errors import DataEmpty, DataMalformed, DataNotFound, RecipeKeyError
 from rsearch_cli.recipe.schema import SourceConfig
 from rsearch_cli.search.analyzer import split_query
 from rsearch_cli.search.corpus import hash_corpus, hash_file, read_corpus, stream_corpus
@@ -235,6 +236,11 @@ def open_index(passages: Sequence[Passage], folder: Path) -> Bm25Index:
     return Bm25Index(tuple(passages), key, postings)
 
 
+def _name_command(folder: Path) -> str:
+    """Return how to build the index that a folder should contain."""
+    return f"make it with: rsearch index CORPUS.jsonl --output {shlex.quote(str(folder))}"
+
+
 def open_corpus(corpus: Path, folder: Path) -> Bm25Index:
     """Open a corpus of any size through its index in `folder`, which is built if it is missing.
 
@@ -248,8 +254,7 @@ def open_corpus(corpus: Path, folder: Path) -> Bm25Index:
     if corpus.is_dir():
         if not is_whole(corpus):
             raise DataMalformed(
-                f"corpus {corpus} is a folder without a whole index; make it with: rsearch index "
-                f"CORPUS.jsonl --output {corpus}"
+                f"corpus {corpus} is a folder without a whole index; {_name_command(corpus)}"
             )
         if read_version(corpus) != INDEX_VERSION:
             logger.info(
@@ -257,6 +262,11 @@ def open_corpus(corpus: Path, folder: Path) -> Bm25Index:
             )
             return open_corpus(corpus / PASSAGES, folder)
         return _map(corpus)
+    if not corpus.suffix and not corpus.exists():
+        raise DataNotFound(
+            f"corpus {corpus} does not exist; set search.sources.<name>.corpus to a file of "
+            f"passages, or, for an index of one, {_name_command(corpus)}"
+        )
     target = folder / corpus_key(corpus)
     try:
         if not _is_kept(target):

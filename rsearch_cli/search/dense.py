@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from rsearch_cli.errors import SourceError
+from rsearch_cli.errors import DataNotFound, SourceError
 from rsearch_cli.recipe.base import BaseConfig
 from rsearch_cli.recipe.schema import SourceConfig
 from rsearch_cli.search.bm25 import (
@@ -250,6 +250,11 @@ def _open_all(
 
 
 def _open_models(corpus: str, index: Bm25Index, options: DenseOptions, folder: Path) -> Models:
+    if options.index is not None and not Path(options.index).expanduser().is_file():
+        raise DataNotFound(
+            f"index {options.index} does not exist; leave out options.index, and "
+            f"{_name_command(corpus, options)}"
+        )
     encoder = Encoder(options.encoder, options.query_prefix, options.passage_prefix, options.device)
     if options.index is not None:
         path = Path(options.index).expanduser()
@@ -284,4 +289,4 @@ def _name_command(corpus: str, options: DenseOptions) -> str:
         )
     prefix = options.passage_prefix
     more = "" if prefix is None else f" --passage-prefix {shlex.quote(prefix)}"
-    return f"build it with: rsearch index {corpus} --dense {options.encoder}{more}"
+    return f"build it with: rsearch index {shlex.quote(corpus)} --dense {options.encoder}{more}"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rsearch_cli.errors import DataMalformed, RsearchError, SourceError
+from rsearch_cli.errors import DataMalformed, DataNotFound, RsearchError, SourceError
 from rsearch_cli.recipe.schema import SearchConfig, SourceConfig
 from rsearch_cli.search import dense, index_folder, vectors
 from rsearch_cli.search.sources import SearchRequest, SearchSource, open_sources
@@ -279,6 +279,21 @@ def test_a_faiss_file_with_numbers_of_its_own_is_refused(indexes, tmp_path) -> N
     faiss.write_index(index, str(tmp_path / "ready.faiss"))
     with pytest.raises(DataMalformed, match="numbers its vectors itself"):
         open_source(indexes, index=str(tmp_path / "ready.faiss"))
+
+
+@pytest.mark.parametrize("kind", ["dense", "hybrid"])
+def test_a_ready_made_index_that_is_missing_names_the_command(tmp_path, kind) -> None:
+    corpus = tmp_path / "wiki.jsonl"
+    corpus.write_text('{"id": "1", "title": "A", "text": "a"}')
+    # Found before the encoder, which may take a download.
+    options = {"encoder": "none/such", "index": "no.faiss"}
+    config = SourceConfig(type=kind, corpus=str(corpus), options=options)
+    with pytest.raises(DataNotFound) as caught:
+        open_sources(SearchConfig(sources={"General": config}), list, tmp_path)
+    assert str(caught.value) == (
+        "index no.faiss does not exist; leave out options.index, and build it with: rsearch index "
+        f"{corpus} --dense none/such"
+    )
 
 
 def test_a_faiss_file_that_fits_is_used(indexes, tmp_path, encoder) -> None:

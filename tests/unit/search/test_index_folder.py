@@ -160,6 +160,16 @@ def test_a_folder_that_is_no_whole_index_says_how_to_make_one(tmp_path: Path) ->
     )
 
 
+def test_a_folder_that_does_not_exist_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(DataNotFound) as caught:
+        open_corpus(tmp_path / "my index", tmp_path)
+    assert str(caught.value) == (
+        f"corpus {tmp_path}/my index does not exist; set search.sources.<name>.corpus to a file of "
+        "passages, or, for an index of one, make it with: rsearch index CORPUS.jsonl --output "
+        f"'{tmp_path}/my index'"
+    )
+
+
 def test_a_cache_that_cannot_be_written_costs_one_line(
     corpus: list[Passage], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
