@@ -11,9 +11,10 @@ import asyncio
 import logging
 import shlex
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,11 +45,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-INDEX_VERSION = 3
+INDEX_VERSION = 4
 """Increase it when the words of a passage, the scoring or the files change."""
 
 _FUSED = 50  # passages of the BM25 ranking that are fused with those titled by a name
 _NAMESAKES = 3  # most passages with one title
+# The passage mentioned first has to be among the best few, whatever the ranking says of others.
+_TITLED_K = 2
 
 
 @dataclass(frozen=True)
@@ -116,41 +119,58 @@ class Bm25Source(SearchSource):
         return await asyncio.to_thread(self._search, request)
 
     def _search(self, request: SearchRequest) -> list[Passage]:
+        count = max(request.top_k, _FUSED) if request.match_titles else request.top_k
+        best = self._rank(request, count)
         if request.match_titles:
-            ranking = self._rank(request, max(request.top_k, _FUSED))
-            fused = fuse_rankings([list(ranking), self._find_titled(request)])
-            best = dict(list(fused.items())[: request.top_k])
-        else:
-            best = self._rank(request, request.top_k)
-        return [replace(self._index.passages[i], score=score) for i, score in best.items()]
+            best = self._merge_titled(request, list(best))
+        return self._read(best, request.top_k)
+
+    def _read(self, best: Mapping[int, float], top_k: int) -> list[Passage]:
+        """Return the first passages of a ranking, with their scores."""
+        first = islice(best.items(), top_k)
+        return [replace(self._index.passages[i], score=score) for i, score in first]
 
     def _rank(self, request: SearchRequest, count: int) -> dict[int, float]:
         """Return the best passages for a request with their scores, best first."""
-        own = split_query(request.query)
-        groups: list[WeightedWords] = [(own, 1)]
-        if request.expansion:
-            # A word of several names counts once, or it would outweigh the rest.
-            added = dict.fromkeys(w for name in request.expansion for w in split_query(name))
-            groups = [(own, request.own_words_weight), (list(added), 1)]
-        return self._index.postings.find_best(groups, count, self._mask)
+        return self._index.postings.find_best(_weigh_words(request), count, self._mask)
+
+    def _merge_titled(self, request: SearchRequest, ranking: Sequence[int]) -> dict[int, float]:
+        """Merge a ranking with the passages whose title a request mentions, best first."""
+        return fuse_rankings([ranking, self._find_titled(request)], _TITLED_K)
 
     def _find_titled(self, request: SearchRequest) -> list[int]:
-        """Return the passages titled by a name of the expansion, in the order of the names.
+        """Return the passages whose title a request mentions, in the order of the mentions.
 
-        Of namesakes, the one that matches the node's own words best comes first.
+        Of namesakes, the one that matches the request best comes first.
         """
         import numpy as np
 
-        titled = [self._index.titles.find(name) for name in request.expansion]
-        passages = np.array([i for namesakes in titled for i in namesakes], dtype=np.int32)
-        own = self._index.postings.score([(split_query(request.query), 1)], passages)
-        scores = dict(zip(passages.tolist(), own.tolist(), strict=True))
+        mentioned = list(self._read_mentions(request.mentions or (request.query,)))
+        passages = np.array([i for namesakes in mentioned for i in namesakes], dtype=np.int32)
+        scored = self._index.postings.score(_weigh_words(request), passages)
+        scores = dict(zip(passages.tolist(), scored.tolist(), strict=True))
         found: dict[int, None] = {}
-        for namesakes in titled:
-            mine = [i for i in namesakes if self._mask is None or self._mask[i]]
-            mine.sort(key=lambda i: -scores[i])
-            found |= dict.fromkeys(mine[:_NAMESAKES])
+        for namesakes in mentioned:
+            namesakes.sort(key=lambda i: -scores[i])
+            found |= dict.fromkeys(namesakes[:_NAMESAKES])
         return list(found)
+
+    def _read_mentions(self, texts: Sequence[str]) -> Iterator[list[int]]:
+        """Yield the passages of each title that occurs in some texts, which take turns."""
+        turns = zip_longest(*map(self._index.titles.find, texts), fillvalue=[])
+        for passages in chain.from_iterable(turns):
+            if mine := [i for i in passages if self._mask is None or self._mask[i]]:
+                yield mine
+
+
+def _weigh_words(request: SearchRequest) -> list[WeightedWords]:
+    """Return the words of a request with their weights: its own weigh more than the expansion."""
+    own = split_query(request.query)
+    if not request.expansion:
+        return [(own, 1)]
+    # A word of several names counts once, or it would outweigh the rest.
+    added = dict.fromkeys(w for name in request.expansion for w in split_query(name))
+    return [(own, request.own_words_weight), (list(added), 1)]
 
 
 @opens(Bm25Source)
@@ -351,14 +371,15 @@ def _map(folder: Path) -> Bm25Index:
     return Bm25Index(passages, read_key(folder), Postings(folder, len(passages)))
 
 
-def fuse_rankings(rankings: Sequence[Sequence[int]]) -> dict[int, float]:
+def fuse_rankings(rankings: Sequence[Sequence[int]], k: int = 60) -> dict[int, float]:
     """Merge rankings by reciprocal rank fusion, best first.
 
-    The score of an item is the sum of `1 / (60 + rank)` over the rankings that contain it (Cormack,
-    Clarke and Buettcher, SIGIR 2009).
+    The score of an item is the sum of `1 / (k + rank)` over the rankings that contain it (Cormack,
+    Clarke and Buettcher, SIGIR 2009). A small `k` favours the top of each ranking over items that
+    are somewhere in all of them.
     """
     scores: dict[int, float] = {}
     for ranking in rankings:
         for rank, item in enumerate(ranking, start=1):
-            scores[item] = scores.get(item, 0.0) + 1.0 / (60 + rank)
+            scores[item] = scores.get(item, 0.0) + 1.0 / (k + rank)
     return dict(sorted(scores.items(), key=lambda entry: -entry[1]))

@@ -32,7 +32,9 @@ def request_key(fingerprint: str, request: SearchRequest) -> str:
     and cleared under the first part of the fingerprint: `bm25/...` under `bm25`.
     """
     # Left out where it is off, so that answers stored before it existed stay valid.
-    matching = {"match_titles": True} if request.match_titles else {}
+    matching: dict[str, object] = {"match_titles": True} if request.match_titles else {}
+    if request.mentions:
+        matching["mentions"] = request.mentions
     return make_key(
         fingerprint.partition("/")[0],
         fingerprint=fingerprint,

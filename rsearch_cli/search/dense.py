@@ -11,7 +11,7 @@ import hashlib
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,26 +127,28 @@ class DenseSource(Bm25Source):
 
     async def search(self, request: SearchRequest) -> list[Passage]:
         """Return the best passages; searched in a worker thread, as in `Bm25Source`."""
-        names = request.expansion[:_NAMES]
-        texts = [request.query, *(f"{name} {request.query}" for name in names)]
+        names = await asyncio.to_thread(self._name, request)
+        texts = [f"{name} {request.query}" for name in names] or [request.query]
         queries = await self._models.queries.encode(texts)
         return await asyncio.to_thread(self._find, request, queries)
+
+    def _name(self, request: SearchRequest) -> list[str]:
+        """Return the names to search for, those first that are titles of the corpus."""
+        titled = [passages[0] for passages in self._read_mentions(request.mentions)]
+        titles = [self._index.passages[i].title for i in titled]
+        return list(dict.fromkeys([*titles, *request.expansion]))[:_NAMES]
 
     def _find(self, request: SearchRequest, queries: NDArray[np.float32]) -> list[Passage]:
         count = max(request.top_k, _CANDIDATES, self._options.rerank_top)
         near = self._models.vectors.search(queries, count, self._mask)
-        rankings = [near[0] if len(near) == 1 else fuse_rankings([list(n) for n in near])]
+        best = near[0] if len(near) == 1 else fuse_rankings([list(ranking) for ranking in near])
         if self._hybrid:
-            rankings.append(self._rank(request, _CANDIDATES))
+            best = fuse_rankings([list(best), list(self._rank(request, _CANDIDATES))])
         if request.match_titles:
-            rankings.append(dict.fromkeys(self._find_titled(request), 0.0))
-        best = rankings[0] if len(rankings) == 1 else fuse_rankings([list(r) for r in rankings])
+            best = self._merge_titled(request, list(best))
         if self._models.reranker is not None:
             best = self._rerank(self._models.reranker, request, list(best))
-        return [
-            replace(self._index.passages[i], score=score)
-            for i, score in list(best.items())[: request.top_k]
-        ]
+        return self._read(best, request.top_k)
 
     def _rerank(
         self, reranker: Reranker, request: SearchRequest, candidates: Sequence[int]

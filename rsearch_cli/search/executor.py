@@ -22,7 +22,7 @@ from rsearch_cli.search.cache_entries import (
     request_key,
     seconds_kept,
 )
-from rsearch_cli.search.expansion import expand
+from rsearch_cli.search.expansion import expand, read_mentions
 from rsearch_cli.search.prices import find_charge, usd_per_search
 from rsearch_cli.search.sources import Found, SearchRequest, SearchSource, open_sources
 from rsearch_cli.services.client import Answer
@@ -152,13 +152,16 @@ class PlanExecutor(AbstractContextManager["PlanExecutor"]):
     ) -> NodeResult:
         found = [await parent for parent in parents]
         settings = self._settings
-        expansion = expand(node.query, found, settings.expand_dependents, settings.expand_from_top)
+        mode, from_top = settings.expand_dependents, settings.expand_from_top
+        expansion = expand(node.query, found, mode, from_top)
+        linked = mode == "linked"
         request = SearchRequest(
             node.query,
             expansion,
             settings.top_k,
             settings.own_words_weight,
-            match_titles=settings.expand_dependents == "linked" and bool(expansion),
+            match_titles=linked,
+            mentions=read_mentions(found, from_top) if linked else (),
         )
         outcome = await self._find(batch, node.source, request)
         result = NodeResult(

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from rsearch_cli.search.analyzer import STOP_WORDS, split_query, split_words
+from rsearch_cli.search.analyzer import STOP_WORDS, fold, split_query, split_words
 from rsearch_cli.search.title_index import title_words
 from rsearch_cli.types import NodeResult, Passage
 
@@ -36,6 +36,8 @@ _OPENERS = frozenset('.!?:;\n"\u201c(')
 # Endings of sentence openers that are far more often verbs or adverbs than names.
 _OPENER_ENDINGS = ("ed", "ing", "ly")
 
+
+_STEM = 5  # least letters that forms of a word share: director and directed
 
 # Passages whose names are memoised: all completions of a question find similar ones.
 _MEMOISED = 4096
@@ -80,12 +82,49 @@ def expand(
     for parent in parents:
         asked = " ".join([query, parent.node.query, *parent.expansion])
         known = set(split_query(asked))
-        passages = _link(parent) if mode == "linked" else parent.passages
+        linked = mode == "linked"
+        passages = _link(parent) if linked else parent.passages
         for passage in passages[:from_top]:
-            for words, name in _candidates(passage.title, passage.text, mode):
+            text = _turn_to_cue(passage, parent.node.query) if linked else passage.text
+            for words, name in _candidates(passage.title, text, mode):
                 if not known.issuperset(words):
                     added.setdefault(words, name)
     return tuple(added.values())
+
+
+def read_mentions(parents: Sequence[NodeResult], from_top: int) -> tuple[str, ...]:
+    """Return the texts in which a node's parents mention what the node may be about.
+
+    They are those of the passages that `expand` reads in mode `linked`, with the title where the
+    parent did not ask for it.
+    """
+    return tuple(
+        text if _asks_for(parent, passage.title)[0] else f"{passage.title}\n{text}"
+        for parent in parents
+        for passage in _link(parent)[:from_top]
+        if (text := _turn_to_cue(passage, parent.node.query))
+    )
+
+
+def _turn_to_cue(passage: Passage, query: str) -> str:
+    """Return the text of a passage from the first of the query's words on, then what is before it.
+
+    Words match if they share a stem: "director" leads to "directed by Frank Borzage". Those of the
+    title do not count, because they name the passage, and not what to look for in it.
+    """
+    wanted = set(split_query(query)) - set(split_words(passage.title))
+    stems = [word for word in wanted if len(word) >= _STEM]
+    for word in _WORD.finditer(passage.text) if stems else ():
+        if any(_share_stem(fold(word[0]), stem) for stem in stems):
+            cue = word.start()
+            return f"{passage.text[cue:]}\n{passage.text[:cue]}"
+    return passage.text
+
+
+def _share_stem(first: str, second: str) -> bool:
+    """Return whether two words differ in no more than the last letters."""
+    common = max(_STEM, min(len(first), len(second)) - 2)
+    return len(first) >= common and first[:common] == second[:common]
 
 
 def _link(parent: NodeResult) -> list[Passage]:
@@ -95,16 +134,17 @@ def _link(parent: NodeResult) -> list[Passage]:
     Greater Glory director" is about "No Greater Glory", and not about "The Greater Glory" or
     "No Greater Glory (song)".
     """
+    return sorted(parent.passages, key=lambda p: _asks_for(parent, p.title), reverse=True)
+
+
+def _asks_for(parent: NodeResult, title: str) -> tuple[int, bool]:
+    """Return how many words of a title a parent asked for, and whether they are the whole title."""
     asked = [split_words(text) for text in (parent.node.query, *parent.expansion)]
-
-    def matched(passage: Passage) -> tuple[int, bool]:
-        whole, bare = _title_forms(passage.title)
-        for title in (whole, bare):
-            if any(_contains(words, title) for words in asked):
-                return len(title), title is whole
-        return 0, False
-
-    return sorted(parent.passages, key=matched, reverse=True)
+    whole, bare = _title_forms(title)
+    for form in (whole, bare):
+        if any(_contains(words, form) for words in asked):
+            return len(form), form is whole
+    return 0, False
 
 
 @lru_cache(maxsize=_MEMOISED)

@@ -24,7 +24,7 @@ from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.search.analyzer import split_indexed
 from rsearch_cli.search.postings import map_array
 from rsearch_cli.search.postings_writer import PostingsWriter
-from rsearch_cli.search.title_index import TitleIndex, hash_title
+from rsearch_cli.search.title_index import TitleIndex, title_keys
 from rsearch_cli.types import Passage
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ def store_passages(
     import numpy as np
 
     offsets = array("q", [0])
-    titles = array("Q")
+    titles, titled = array("Q"), array("i")
     runs: list[list[Any]] = []
     with (folder / PASSAGES).open("wb") as file:
         for passage in passages:
@@ -125,14 +125,16 @@ def store_passages(
             line = dump_json(fields, ensure_ascii=True).encode("ascii")
             file.write(line + b"\n")
             offsets.append(offsets[-1] + len(line) + 1)
-            titles.append(hash_title(passage.title))
+            keys = title_keys(passage.title)
+            titles.extend(keys)
+            titled.extend([len(offsets) - 2] * len(keys))
             if runs and runs[-1][0] == passage.source:
                 runs[-1][1] += 1
             else:
                 runs.append([passage.source, 1])
             on_read(len(offsets) - 1)
             yield passage
-    TitleIndex(titles).save(folder)
+    TitleIndex(titles, titled).save(folder)
     np.save(folder / _OFFSETS, np.frombuffer(offsets, dtype=np.int64))
     (folder / _SOURCES).write_text(dump_json(runs), encoding="utf-8")
 

@@ -63,8 +63,9 @@ class SearchRequest:
         expansion: Names or titles that the node's parents found; they matter less.
         top_k: Most passages wanted.
         own_words_weight: How much more the query weighs than the expansion.
-        match_titles: Whether passages titled by one of the expansion's names come first. A source
-            that does not know titles may ignore it.
+        match_titles: Whether passages come first whose title occurs in `mentions` or, without any,
+            in the query. A source that does not know titles may ignore both.
+        mentions: Texts of the parents' passages from which the expansion was taken.
     """
 
     query: str
@@ -72,6 +73,7 @@ class SearchRequest:
     top_k: int = 3
     own_words_weight: int = 3
     match_titles: bool = False
+    mentions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -261,15 +261,36 @@ def test_passages_titled_by_a_name_come_first_where_titles_are_matched(
         index = open_index(FILMS, tmp_path)
     source = Bm25Source("General", index)
     names = ("Paul Martin", "Elsewhere")
+    text = "A film by Sir Paul Martin of Elsewhere."
     plain = find(source, "born", *names, top_k=2)
-    matched = find(source, "born", *names, top_k=2, match_titles=True)
+    matched = find(source, "born", *names, top_k=3, match_titles=True, mentions=(text,))
     assert [p.id for p in plain] == ["4", "2"], "words of the query outweigh the name"
-    assert [p.id for p in matched] == ["4", "3"], "of namesakes, the one that was born"
-    assert matched[0].score > matched[1].score > 0
+    assert [p.id for p in matched] == ["4", "3", "2"], "of namesakes, the one that was born"
+    assert matched[0].score > matched[1].score > matched[2].score > 0
+
+
+def test_texts_that_mention_titles_take_turns(tmp_path: Path) -> None:
+    people = ("Ada Lund", "Bo Lind", "Cy Lunn", "Di Lenz")
+    index = open_index([Passage(name, name, "A person.") for name in people], tmp_path)
+    texts = ("Ada Lund met Bo Lind.", "Cy Lunn met Di Lenz.")
+    found = find(Bm25Source("General", index), "born", top_k=4, match_titles=True, mentions=texts)
+    assert titles(found) == ["Ada Lund", "Cy Lunn", "Bo Lind", "Di Lenz"]
+
+
+def test_a_query_finds_the_title_that_it_names(tmp_path: Path) -> None:
+    """The index leaves out the stop word More."""
+    named = [
+        Passage(name, name, f"{name} was a person. Robert! Robert!") for name in ("Robert", "Bob")
+    ]
+    index = open_index([*named, Passage("2", "Robert More", "A botanist.")], tmp_path)
+    source = Bm25Source("General", index)
+    assert titles(find(source, "Robert More father", top_k=1)) == ["Robert"]
+    assert titles(find(source, "Robert More father", top_k=1, match_titles=True)) == ["Robert More"]
 
 
 def test_rankings_are_fused_by_reciprocal_ranks() -> None:
     fused = fuse_rankings([[7, 8], [9, 8]])
     assert list(fused) == [8, 7, 9]
     assert fused[8] == pytest.approx(2 / 62) and fused[7] == fused[9] == pytest.approx(1 / 61)
+    assert list(fuse_rankings([[7, 8], [9, 0, 8]], k=0)) == [7, 9, 8, 0]
     assert fuse_rankings([[], []]) == {}

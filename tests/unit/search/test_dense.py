@@ -49,7 +49,7 @@ def open_source(indexes: Path, kind: str = "dense", name: str = "General", **opt
 
 
 def find(source: SearchSource, query: str, *names: str, top_k: int = 2) -> list[str]:
-    request = SearchRequest(query, names, top_k, match_titles=bool(names))
+    request = SearchRequest(query, names, top_k, match_titles=bool(names), mentions=names)
     passages = asyncio.run(source.search(request))
     assert [p.score for p in passages] == sorted((p.score for p in passages), reverse=True)
     return [passage.title for passage in passages]

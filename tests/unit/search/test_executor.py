@@ -175,9 +175,10 @@ def test_requests_carry_settings_and_expansion(executor: Opener, mode: str, matc
     settings = ("search.top_k=7", "search.own_words_weight=2", f"search.expand_dependents={mode}")
     with executor(source, *settings) as runner:
         ((parent, child),) = runner.execute([plan("a", "b", edges="AB")])
+    mentions = ("Title A\nNamed Thing",) if matched else ()
     assert source.requests == [
-        SearchRequest("a", (), 7, 2),
-        SearchRequest("b", ("Title A", "Named Thing"), 7, 2, match_titles=matched),
+        SearchRequest("a", (), 7, 2, matched),
+        SearchRequest("b", ("Title A", "Named Thing"), 7, 2, matched, mentions),
     ]
     assert parent.expansion == ()
     assert child.expansion == ("Title A", "Named Thing")

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from rsearch_cli.search.expansion import expand, find_names
+from rsearch_cli.search.expansion import expand, find_names, read_mentions
 from rsearch_cli.types import NodeResult, Passage, PlanNode
 
 
@@ -152,3 +152,18 @@ def test_a_name_found_on_the_way_is_what_the_next_hop_is_about() -> None:
         expansion=("Tessa Korrin",),
     )
     assert expand("country", [parent], "linked", 1) == ("Port Ellow",)
+
+
+def test_mentions_start_with_what_the_parent_asked_for() -> None:
+    text = "A 1934 film starring Ada Lund, directed by Frank Borzage."
+    parent = result("director of No Greater Glory", ("No Greater Glory", text))
+    turned = "directed by Frank Borzage.\nA 1934 film starring Ada Lund, "
+    assert read_mentions([parent], 1) == (turned,)
+    assert expand("born", [parent], "linked", 1) == ("Frank Borzage", "Ada Lund")
+    assert expand("born", [parent], "entities", 1) == ("Ada Lund", "Frank Borzage")
+
+
+@pytest.mark.parametrize("query", ["glory director's cut", "a greater film", "who", ""])
+def test_words_of_the_title_and_short_words_do_not_turn_a_text(query: str) -> None:
+    parent = result(query, ("Greater Glory", "By who knows, a greater glory film."))
+    assert read_mentions([parent], 1) == ("Greater Glory\nBy who knows, a greater glory film.",)
