@@ -25,8 +25,6 @@ from rsearch_cli.services.validation import is_finite
 from rsearch_cli.types import Passage
 
 if TYPE_CHECKING:
-    import ssl
-
     import httpx
     from exa_py import AsyncExa
     from exa_py.api_warnings import ApiWarning
@@ -71,8 +69,8 @@ class ExaClient:
         self.url = hide_login(self._full_url)
         self._key = SecretStr(key)
         self._idle: list[AsyncExa] = []
-        # Slow to create; all clients share them.
-        self._shared: tuple[AsyncExa, ssl.SSLContext] | None = None
+        # Slow to create; all clients take their settings from it.
+        self._first: AsyncExa | None = None
         self._reported: set[str] = set()
 
     def check(self) -> None:
@@ -147,21 +145,18 @@ class ExaClient:
             self._idle.append(client)
 
     def _open(self) -> AsyncExa:
-        import httpx
         from exa_py import AsyncExa
 
-        if self._shared is None:
+        if self._first is None:
             self.check()
             silence_warnings()  # `_report` logs them, on one line each
-            exa = AsyncExa(self._key.get_secret_value(), self._full_url)
-            self._shared = exa, httpx.create_ssl_context()
-        exa, verify = self._shared
+            self._first = AsyncExa(self._key.get_secret_value(), self._full_url)
+        exa = self._first
         http_client = open_client(
             self._check,
             base_url=exa.base_url,
             headers=exa.headers,
             timeout=exa.timeout,
-            verify=verify,
         )
         return with_http_client(exa, http_client)
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from math import isfinite
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 from urllib.request import getproxies
@@ -14,6 +15,8 @@ from rsearch_cli.errors import SourceError
 from rsearch_cli.recipe.addresses import hide_login
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
 ANSWER_BYTES = 8 * 2**20
@@ -69,7 +72,23 @@ def open_client(
 
     hooks = [bound, *([on_response] if on_response else [])]
     headers = {**options.pop("headers", {}), **_PLAIN}
-    return httpx.AsyncClient(headers=headers, event_hooks={"response": hooks}, **options)
+    trusted = _read_certificates(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+    return httpx.AsyncClient(
+        headers=headers, event_hooks={"response": hooks}, verify=trusted, **options
+    )
+
+
+@lru_cache(maxsize=4)
+def _read_certificates(file: str | None, folder: str | None) -> ssl.SSLContext:
+    """Return the certificates that httpx trusts, which take longer to read than a request.
+
+    Args:
+        file: SSL_CERT_FILE, which httpx reads itself.
+        folder: SSL_CERT_DIR, likewise.
+    """
+    import httpx
+
+    return httpx.create_ssl_context()
 
 
 def open_blocking_client(**options: Any) -> httpx.Client:
