@@ -17,10 +17,13 @@ from rsearch_cli.protocol.characters import flatten, shorten
 from rsearch_cli.search import page_worker
 from rsearch_cli.search.analyzer import split_query, split_words
 from rsearch_cli.search.page_client import Page, Unreadable
-from rsearch_cli.services.outcomes import TransientFailure
+from rsearch_cli.services.outcomes import PermanentFailure
 
 PARSE_SECONDS = 5.0
-"""Longest time to extract the text of a page."""
+"""Most processor time to extract the text of a page; a page of 1.5 MB takes 2 seconds."""
+
+WAIT_SECONDS = 3.0
+"""Longest wait for it, as a multiple of that: other processes may be busy."""
 
 START_SECONDS = 60.0
 """Longest time for the process that extracts texts to start."""
@@ -38,10 +41,10 @@ _PASSED_ON = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "SYSTEMROOT
 
 
 class TextExtractor:
-    """Extracts the text of pages, one at a time, in a process that is killed if it takes too long.
+    """Extracts the text of pages, one at a time, in a process that ends if a page takes too long.
 
     Args:
-        seconds: Longest time for one page.
+        seconds: Most processor time for one page.
     """
 
     def __init__(self, seconds: float = PARSE_SECONDS) -> None:
@@ -54,18 +57,15 @@ class TextExtractor:
         """Return the text of a page, one paragraph a line.
 
         Raises:
-            Unreadable: It has none, or it takes too long to find.
-            TransientFailure: The process does not start.
+            Unreadable: It has none, or too much time or memory is needed to find it.
+            PermanentFailure: The process does not start, or gets no processor.
         """
         async with self._turn:
-            if page.is_html and not self._warm:
+            if page.is_html and not self._is_warm:
                 # The first page brings the import of the parser with it.
-                if await self._ask(_NOTHING, START_SECONDS) is None:
-                    raise TransientFailure("the process that extracts texts does not start")
+                await self._ask(_NOTHING, START_SECONDS)
                 self._warm = True
             text = await self._ask(page, self._seconds)
-        if text is None:
-            raise Unreadable("its text cannot be extracted")
         if not text:
             raise Unreadable("there is no text on it")
         return text
@@ -74,20 +74,26 @@ class TextExtractor:
         """End the process; a later page starts another one."""
         await self._kill()
 
-    async def _ask(self, page: Page, seconds: float) -> str | None:
-        """Return the text of a page; None if it takes longer, or the process dies of it."""
+    async def _ask(self, page: Page, seconds: float) -> str:
         try:
-            async with asyncio.timeout(seconds):
-                return await _exchange(await self._started(), page)
-        except (TimeoutError, asyncio.IncompleteReadError, ConnectionError):
+            async with asyncio.timeout(WAIT_SECONDS * seconds):
+                return await _exchange(await self._started(), page, seconds)
+        except (asyncio.IncompleteReadError, ConnectionError):
             await self._kill()
-            return None
+            raise Unreadable("its text takes too much time or memory to extract") from None
+        except TimeoutError:
+            await self._kill()
+            raise PermanentFailure("there was no time to extract its text", free=True) from None
         except BaseException:
             await self._kill()  # the answer to this page must not become that to the next
             raise
 
+    @property
+    def _is_warm(self) -> bool:
+        return self._warm and self._process is not None and self._process.returncode is None
+
     async def _started(self) -> Process:
-        if self._process is None:
+        if self._process is None or self._process.returncode is not None:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-P",  # the folder of the file holds modules with common names
@@ -108,8 +114,13 @@ class TextExtractor:
             await process.wait()
 
 
-async def _exchange(process: Process, page: Page) -> str:
-    job = {"bytes": len(page.body), "is_html": page.is_html, "charset": page.charset}
+async def _exchange(process: Process, page: Page, seconds: float) -> str:
+    job = {
+        "bytes": len(page.body),
+        "seconds": seconds,
+        "is_html": page.is_html,
+        "charset": page.charset,
+    }
     assert process.stdin is not None and process.stdout is not None
     process.stdin.write(json.dumps(job).encode() + b"\n" + page.body)
     await process.stdin.drain()

@@ -9,6 +9,7 @@ import codecs
 import contextlib
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -78,7 +79,8 @@ def extract_text(body: bytes, *, is_html: bool, charset: str = "") -> str:
     if is_html:
         from trafilatura import extract
 
-        text = extract(text, include_comments=False) or ""
+        # Line breaks of the source would look like those between paragraphs.
+        text = extract(re.sub(r"[\r\n\t]+", " ", text), include_comments=False) or ""
     else:
         text = re.sub(r"(?<!\n)\r?\n(?!\r?\n)", " ", text[: 2 * TEXT_CHARS])
     lines = (" ".join(line.split()) for line in text.splitlines())
@@ -89,7 +91,19 @@ def _limit_memory() -> None:
     with contextlib.suppress(ImportError, ValueError, OSError):  # Windows; a lower limit is set
         import resource
 
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+
+
+def _limit_time(seconds: float) -> None:
+    """Let the system end this process after so many further seconds of processor time."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        _, most = resource.getrlimit(resource.RLIMIT_CPU)
+        limit = math.ceil(used.ru_utime + used.ru_stime + seconds)
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, most))
 
 
 def main() -> None:
@@ -102,6 +116,7 @@ def main() -> None:
     while line := sys.stdin.buffer.readline():
         job = json.loads(line)
         body = sys.stdin.buffer.read(job.pop("bytes"))
+        _limit_time(job.pop("seconds"))
         try:
             text = extract_text(body, **job)
         except (Exception, RecursionError, MemoryError):

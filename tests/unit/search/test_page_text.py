@@ -13,6 +13,7 @@ from rsearch_cli.search import cache_entries, page_worker
 from rsearch_cli.search.page_client import PAGE_BYTES, Page, Unreadable
 from rsearch_cli.search.page_text import TextExtractor, choose_excerpt
 from rsearch_cli.search.page_worker import decode, extract_text
+from rsearch_cli.services.outcomes import PermanentFailure
 
 WORDS = "Łódź żółw straße café"
 
@@ -62,7 +63,7 @@ def test_a_character_that_is_cut_in_two_is_dropped() -> None:
 
 def test_the_text_of_a_page_is_its_paragraphs() -> None:
     page = """<html><head><title>T</title><script>var secret = 1</script><style>p {}</style></head>
-    <body><article><h1>Port Ellow</h1><p>Port Ellow is a\n harbour  town.</p>
+    <body><article><h1>Port Ellow</h1><p>Port Ellow is a\n harbour\r\ntown.</p>
     <p>Its mayor is Imre Sandoval.</p><!-- hidden --></article></body></html>"""
     lines = extract_text(page.encode(), is_html=True).splitlines()
     assert lines[-2:] == ["Port Ellow is a harbour town.", "Its mayor is Imre Sandoval."]
@@ -89,7 +90,7 @@ def extract(*bodies: bytes, seconds: float = 30.0) -> list[str]:
             for body in bodies:
                 try:
                     found.append(await extractor.extract(Page(body, True, "")))
-                except Unreadable as problem:
+                except (Unreadable, PermanentFailure) as problem:
                     found.append(f"unreadable: {problem}")
         finally:
             await extractor.close()
@@ -113,7 +114,11 @@ def test_a_page_that_takes_too_long_is_given_up_and_the_next_one_is_read() -> No
     started = time.monotonic()
     found = extract(GOOD, *hostile(), GOOD, seconds=1.0)
     assert (found[0], found[-1]) == (GOOD_TEXT, GOOD_TEXT)
-    assert "unreadable: its text cannot be extracted" in found[1:-1]
+    # The latter on a machine that is so busy that the process gets no processor.
+    assert {*found[1:-1]} & {
+        "unreadable: its text takes too much time or memory to extract",
+        "unreadable: there was no time to extract its text",
+    }
     assert time.monotonic() - started < 60.0
 
 
