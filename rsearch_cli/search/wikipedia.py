@@ -39,7 +39,7 @@ MAX_LAG_SECONDS = 5
 
 WIKIMEDIA_LIMITS = CallLimits(requests_per_second=2.0, concurrency=3)
 """Limits at Wikimedia, which asks for no more than 3 requests at once
-(https://www.mediawiki.org/wiki/Wikimedia_APIs/Rate_limits). A search takes up to two."""
+(https://www.mediawiki.org/wiki/Wikimedia_APIs/Rate_limits). A search sends its own in turn."""
 
 _API_PATH = "/w/api.php"
 _WIKIMEDIA = re.compile(
@@ -190,7 +190,7 @@ class WikipediaSource(SearchSource):
     async def _find_any(self, query: str, count: int) -> list[Passage]:
         """Find pages with all words of a query or else, with another request, with any of them."""
         plain = as_query(query)
-        found = await self._find(plain, count)
+        found = await self._find(plain, count) if plain else []
         words = [word for word in plain.split() if word.casefold() not in STOP_WORDS]
         if found or len(words) < 2:
             return found

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from backend import BACKEND
 from mediawiki import MediaWikiServer, WikiPage
+from openai_chat import API_KEY, ChatServer
+from openai_policy import write_as_agent
 from typer.testing import CliRunner, Result
 
 from rsearch_cli.app import app
@@ -51,6 +53,24 @@ def test_infer_asks_wikipedia_without_a_recipe_and_a_key(wiki: MediaWikiServer) 
     # A newcomer who asks about the real world learns what to type instead.
     assert "builtin:nano knows only the names of its own fictional world" in result.stderr
     assert "--source wikipedia --recipe hotpot-offline --model " in result.stderr
+
+
+def test_a_model_that_knows_the_world_needs_no_question_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", API_KEY)
+    monkeypatch.setenv("RSEARCH_CACHE_DIR", str(tmp_path / "cache"))
+    pages = [WikiPage("City 3", "The number of city 3: it has the number Nr 51.")]
+    with MediaWikiServer(pages) as wiki, ChatServer(write_as_agent) as model:
+        source = f"{{type: wikipedia, options: {{url: '{wiki.url}'}}}}"
+        result = call(
+            "infer", "What is the number of city 3?", "--source", source, "--json",
+            "--recipe", "hotpot-offline", "--endpoint", model.base_url, "--endpoint-model", "m",
+        )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert (told["answer"], told["citations"][0]["url"]) == ("Nr 51", f"{wiki.url}/wiki/City_3")
+    assert "fictional" not in result.stderr
 
 
 def test_eval_asks_wikipedia(wiki: MediaWikiServer, tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ def test_a_passage_is_the_introduction_with_the_address_of_its_page(wiki) -> Non
 
 def test_nothing_found_is_an_answer(wiki) -> None:
     assert ask(wiki.url, "zeppelin") == []
+    assert ask(wiki.url, "?") == []
     assert len(wiki.requests) == 1
 
 
