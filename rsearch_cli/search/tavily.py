@@ -37,9 +37,11 @@ MOST_RESULTS = 20
 MOST_QUERY_CHARS = 400
 """Tavily refuses longer queries."""
 
+# https://docs.tavily.com/documentation/rate-limits, stored copy read on 2026-11-27.
 DEVELOPMENT_KEY = "tvly-dev-"
 DEVELOPMENT_LIMITS = CallLimits(requests_per_second=100 / 60)
-"""A development key may send 100 requests a minute, one of a paid plan 1,000."""
+"""A development key may send 100 requests a minute; a production key 1,000, which are 16.7 a second
+where `search.service` allows 10 by default."""
 
 _OUT_OF_CREDIT = (432, 433)
 
