@@ -104,6 +104,12 @@ def _print_requests(result: RunEstimate) -> None:
         "often; no retries.",
         "USD for a search: " + ", ".join(f"{n} {usd:g}" for n, usd in result.prices.items()),
     )
+    if ties := recipe.train.resample_ties:
+        echo(
+            f"train.resample_ties is {ties}: training is counted {1 + ties} times, as if the "
+            "rewards of every",
+            "group were equal; discarded/rollouts of a finished run has the real number.",
+        )
     if recipe.cache.mode == "offline":
         echo("cache.mode is offline: the run sends nothing, and stops at the first cache miss.")
 

@@ -67,6 +67,10 @@ class TrainConfig(BaseConfig):
     """Forward passes per optimiser step."""
     num_generations: int = Field(4, ge=2)
     """Completions per question; their mean reward is the baseline."""
+    resample_ties: int = Field(0, ge=0, le=16)
+    """Times that the groups of a step whose rewards are all equal may be replaced by groups of
+    other questions (dynamic sampling, DAPO); each time may cost another step's rollouts; 0 is
+    off."""
     learning_rate: float = Field(5e-6, gt=0.0, le=1.0)
     """Peak learning rate of AdamW."""
     lr_scheduler: Literal["constant", "linear", "cosine"] = "cosine"

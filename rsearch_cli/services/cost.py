@@ -102,7 +102,8 @@ def estimate_run(
     """Estimate the requests and the cost of `rsearch train`.
 
     Assumes that every completion searches `rollout.max_turns` times, that sources are used equally
-    often, and that every call succeeds at the first attempt.
+    often, that every call succeeds at the first attempt, and that all groups are replaced as often
+    as `train.resample_ties` allows.
 
     Args:
         recipe: All of it is read except `cache.mode`.
@@ -118,7 +119,7 @@ def estimate_run(
     hit_rate = assumptions.hit_rate if cache == "empty" else 0.0
     train = recipe.train
     rows = train.batch_size * train.gradient_accumulation_steps
-    answers = train.max_steps * rows
+    answers = train.max_steps * rows * (1 + train.resample_ties)
     trained_on = answers / train.num_generations
     if recipe.questions.max_samples is not None:
         trained_on = min(trained_on, recipe.questions.max_samples)

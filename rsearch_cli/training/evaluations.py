@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from rsearch_cli.distributed import world_size
 from rsearch_cli.evaluation.format_problem import find_format_problem
 from rsearch_cli.evaluation.result import EvalResult
 from rsearch_cli.evaluation.training_evaluation import (
@@ -14,6 +16,7 @@ from rsearch_cli.evaluation.training_evaluation import (
     summarise_difference,
     summarise_evaluation,
 )
+from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.runs.files import METRICS, SUMMARY, predictions_name
 from rsearch_cli.training.alarms import first_alarms
 from rsearch_cli.training.run import TrainingRun
@@ -43,6 +46,26 @@ def evaluate(run: TrainingRun, name: str, *, reuse: bool = False) -> Evaluation:
     return evaluation
 
 
+def summarise_discarded(rows: Sequence[Mapping[str, Any]], recipe: Recipe) -> dict[str, Any] | None:
+    """Return how many rollouts of a run were replaced, and what they cost; None if none may be.
+
+    Args:
+        rows: The rows of `metrics.jsonl`.
+        recipe: The recipe of the run.
+    """
+    if recipe.stage != "grpo" or not recipe.train.resample_ties:
+        return None
+    train = recipe.train
+    kept = len(rows) * train.batch_size * train.gradient_accumulation_steps * world_size()
+    rollouts = sum(row.get("discarded/rollouts") or 0 for row in rows)
+    return {
+        "rollouts": rollouts,
+        "sampled": kept + rollouts,
+        "share": round(rollouts / max(1, kept + rollouts), 4),
+        "usd": round(sum(row.get("discarded/usd") or 0.0 for row in rows), 6),
+    }
+
+
 def summarise_run(
     run: TrainingRun, before: Evaluation, after: Evaluation, steps: int, seconds: float
 ) -> dict[str, Any]:
@@ -55,6 +78,7 @@ def summarise_run(
         if problem:
             logger.warning(f"evaluation {name} training: {problem}")
     spend = run.budget.snapshot().services
+    rows = folder.read_rows(METRICS)
     summary |= {
         "difference": summarise_difference(before, after),
         "questions": run.questions.description,
@@ -66,7 +90,8 @@ def summarise_run(
         "traces": run.sft_dataset.stats.as_row() if run.sft_dataset else None,
         "kept": recipe.train.keep,
         "best": read_best(folder),
-        "alarms": first_alarms(folder.read_rows(METRICS)),
+        "discarded": summarise_discarded(rows, recipe),
+        "alarms": first_alarms(rows),
         "seed": recipe.seed,
         "spend": {name: asdict(spent) for name, spent in spend.items()},
         "seconds": round(seconds, 1),

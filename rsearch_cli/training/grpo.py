@@ -9,12 +9,19 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rsearch_cli.distributed import fail_together, gather, is_main, wait_for_all, world_size
+from rsearch_cli.distributed import (
+    fail_together,
+    gather,
+    is_main,
+    rank,
+    wait_for_all,
+    world_size,
+)
 from rsearch_cli.errors import OutOfMemory, PolicyCollapsed, is_shortage
 from rsearch_cli.policy.adapter_check import check_adapter
 from rsearch_cli.policy.generation import Sampling
@@ -27,8 +34,10 @@ from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.runs.files import ADAPTER, METRICS, TRAJECTORIES, checkpoint_name
 from rsearch_cli.runs.run_folder import RunFolder, checkpoint_step
 from rsearch_cli.services.budget import Budget
+from rsearch_cli.services.spend import Spend
 from rsearch_cli.training.alarms import Alarm, CollapseWatch
 from rsearch_cli.training.observer import Observer
+from rsearch_cli.training.resampling import Scored, find_ties, price, replace_ties
 from rsearch_cli.training.step_metrics import StepMetrics
 from rsearch_cli.training.step_recovery import StepRecovery
 from rsearch_cli.training.trainer import (
@@ -149,48 +158,82 @@ class GrpoTraining:
             return self._roll_out(prompts, trainer.state.global_step)
 
     def _roll_out(self, prompts: list[list[dict[str, str]]], step: int) -> dict[str, Any]:
+        sampled: list[Scored] = []
+        everyone = self._sample([self._questions[p[-1]["content"]] for p in prompts], step, sampled)
+        if self.recipe.train.resample_ties:
+
+            def sample(questions: Sequence[Question]) -> list[list[Scored]]:
+                return self._sample(questions, step, sampled)
+
+            known = list(self._questions.values())
+            everyone, replaced = replace_ties(everyone, known, self.recipe, step, sample)
+            self.step_metrics.discard(replaced)
+        kept = [row for rows in everyone for row in rows]
+        self.step_metrics.record([row.trajectory for row in kept], [row.parts for row in kept])
+        if self.recipe.train.scale_rewards == "batch":  # TRL looks at the whole step then
+            size = self.recipe.train.num_generations
+            self.step_metrics.tied = len(find_ties(kept, size)) * size / len(kept)
+        mine = everyone[rank()]
+        return {
+            "prompt_ids": [list(row.trajectory.prompt_ids) for row in mine],
+            "completion_ids": [row.trajectory.completion_ids for row in mine],
+            "logprobs": None,  # computed by the trainer, which would trust any value
+            "env_mask": [self._loss_mask(row.trajectory) for row in mine],
+            "reward": [row.reward for row in mine],
+        }
+
+    def _sample(
+        self, questions: Sequence[Question], step: int, sampled: list[Scored]
+    ) -> list[list[Scored]]:
+        """Roll out and score the questions of all processes.
+
+        Args:
+            questions: Those of this process, repeated; the completions of one follow each other.
+            step: Optimiser steps finished before this one.
+            sampled: What the step has sampled so far, in all processes; the new rollouts are added.
+
+        Returns:
+            By process, its scored rollouts.
+
+        Raises:
+            RsearchError: A process cannot continue, or too many searches or verdicts of the step
+                have failed.
+        """
         sampling = Sampling(self.recipe.rollout.temperature, self.recipe.rollout.top_p)
-        before = self.rollout.times.copy()
+        priced = self.recipe.train.resample_ties > 0
+        before = self.budget.snapshot() if priced else Spend()
+        times = self.rollout.times.copy()
         with fail_together():
-            trajectories = self.rollout.run(
-                [self._questions[prompt[-1]["content"]] for prompt in prompts], sampling
-            )
+            trajectories = self.rollout.run(questions, sampling)
             started = time.perf_counter()
             parts = self.score(trajectories, step)
         spent = self.rollout.times
-        seconds = {
-            "generate": spent.generate - before.generate,
-            "search": spent.search - before.search,
-            "reward": time.perf_counter() - started,
-        }
-        self._record(trajectories, parts, seconds)
-        return {
-            "prompt_ids": [list(t.prompt_ids) for t in trajectories],
-            "completion_ids": [t.completion_ids for t in trajectories],
-            "logprobs": None,  # computed by the trainer, which would trust any value
-            "env_mask": [self._loss_mask(t) for t in trajectories],
-            "reward": training_rewards(parts, self.recipe, step),
-        }
-
-    def _record(
-        self,
-        trajectories: Sequence[Trajectory],
-        parts: Sequence[RewardParts],
-        seconds: Mapping[str, float],
-    ) -> None:
-        """Record the rollouts of all processes.
-
-        Raises:
-            FailureShareExceeded: Too many of their searches or verdicts failed.
-        """
+        self.step_metrics.add_seconds(
+            generate=spent.generate - times.generate,
+            search=spent.search - times.search,
+            reward=time.perf_counter() - started,
+        )
+        after = self.budget.snapshot() if priced else before
         reason = self.judge.last_failure if self.judge else None
-        everyone = gather((trajectories, parts, reason))
-        all_trajectories = [t for rolled_out, _, _ in everyone for t in rolled_out]
-        all_parts = [p for _, scored, _ in everyone for p in scored]
-        reasons = [reason for _, _, reason in everyone if reason]
+        rewards = training_rewards(parts, self.recipe, step)
+        everyone = gather((trajectories, parts, rewards, reason, before, after))
+        reasons = [reason for _, _, _, reason, _, _ in everyone if reason]
+        # The first process to begin and the last to end enclose what all of them have spent.
+        before = min((spend for *_, spend, _ in everyone), key=lambda spend: spend.total.usd)
+        after = max((spend for *_, spend in everyone), key=lambda spend: spend.total.usd)
+        prices = iter(price([t for rolled_out, *_ in everyone for t in rolled_out], before, after))
+        scored = [
+            [Scored(*row, next(prices)) for row in zip(t, p, r, strict=True)]
+            for t, p, r, *_ in everyone
+        ]
+        sampled += [row for rows in scored for row in rows]
         with fail_together():
-            self.recovery.check(all_trajectories, all_parts, reasons[-1] if reasons else None)
-        self.step_metrics.record(all_trajectories, all_parts, seconds)
+            self.recovery.check(
+                [row.trajectory for row in sampled],
+                [row.parts for row in sampled],
+                reasons[-1] if reasons else None,
+            )
+        return scored
 
     def score(self, trajectories: Sequence[Trajectory], step: int) -> list[RewardParts]:
         """Return the rewards of a step's rollouts; `step` counts finished steps, from 0."""

@@ -14,6 +14,7 @@ from typing import Any
 from rsearch_cli.protocol.repetition import repeated_ngrams, repeated_tags
 from rsearch_cli.services.runtime import JUDGE, LOCAL, READ, ROBOTS
 from rsearch_cli.services.spend import ServiceSpend, Spend
+from rsearch_cli.training.resampling import Scored
 from rsearch_cli.types import RewardParts, SearchRound, Trajectory
 
 # TRL's name of a metric to ours.
@@ -37,12 +38,16 @@ class StepMetrics:
         spend: The spend of the run when the step began.
         trajectories: `[B*G]` rollouts of the step so far.
         parts: `[B*G]` their rewards.
+        discarded: Rollouts that others have replaced; None if `train.resample_ties` is 0.
+        tied: Share in [0, 1] of groups without differences; None takes the trainer's.
         seconds: Wall-clock seconds by part (`generate`, `search`, `reward`).
     """
 
     spend: Spend = field(default_factory=Spend)
     trajectories: list[Trajectory] = field(default_factory=list)
     parts: list[RewardParts] = field(default_factory=list)
+    discarded: list[Scored] | None = None
+    tied: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     _started: float = field(default_factory=time.perf_counter)
 
@@ -50,11 +55,17 @@ class StepMetrics:
         self,
         trajectories: Sequence[Trajectory],
         parts: Sequence[RewardParts],
-        seconds: Mapping[str, float],
     ) -> None:
-        """Add rollouts with their rewards and durations."""
+        """Add rollouts to train on, with their scores."""
         self.trajectories += trajectories
         self.parts += parts
+
+    def discard(self, rows: Sequence[Scored]) -> None:
+        """Add rollouts that others have replaced."""
+        self.discarded = [*(self.discarded or ()), *rows]
+
+    def add_seconds(self, **seconds: float) -> None:
+        """Add wall-clock seconds by part."""
         for part, value in seconds.items():
             self.seconds[part] = self.seconds.get(part, 0.0) + value
 
@@ -93,12 +104,19 @@ class StepMetrics:
             **describe_repetition(self.trajectories),
             "searches": len(searches),
             "unscored": sum(p.total is None for p in self.parts),
-            **describe_failures(self.trajectories, self.parts),
+            **describe_failures(
+                [*self.trajectories, *(row.trajectory for row in self.discarded or ())],
+                [*self.parts, *(row.parts for row in self.discarded or ())],
+            ),
+            **describe_discarded(self.discarded),
             **describe_spend(self.spend, spend),
             **{f"seconds/{part}": round(value, 4) for part, value in spent.items()},
             "seconds/step": round(now - self._started, 4),
         }
+        if self.tied is not None:
+            row["groups/zero_advantage"] = self.tied
         self.trajectories, self.parts, self.seconds = [], [], {}
+        self.discarded, self.tied = None, None
         self.spend, self._started = spend, now
         return row
 
@@ -109,6 +127,21 @@ class StepMetrics:
             spend: The spend of the run so far.
         """
         self.spend, self._started = spend, time.perf_counter()
+
+
+def describe_discarded(rows: Sequence[Scored] | None) -> dict[str, float | int | None]:
+    """Return what was replaced in a step: rollouts, their cost in USD and their mean reward.
+
+    Args:
+        rows: The rollouts; None, where nothing may be replaced, has no figures.
+    """
+    if rows is None:
+        return {}
+    return {
+        "discarded/rollouts": len(rows),
+        "discarded/usd": round(sum(row.usd for row in rows), 6),
+        "discarded/reward": _mean([row.parts.total for row in rows]),
+    }
 
 
 def describe_repetition(trajectories: Sequence[Trajectory]) -> dict[str, float | None]:

@@ -121,6 +121,7 @@ class TrainingDisplay:
         figures = [
             _reward_or_loss(row) if row else "",
             f"({parts})" if parts else "",
+            _discarded(row),
             f"ALARM {', '.join(alarms)}" if isinstance(alarms, list) and alarms else "",
             _join(row, "seconds/", seconds, ".1f", " s"),
             describe_spend(self._spend()),
@@ -195,6 +196,14 @@ def _reward_or_loss(row: Mapping[str, object]) -> str:
     name = "reward" if "reward" in row else "loss"
     value = finite(row, name)
     return f"{name} unscored" if value is None else f"{name} {value:.3f}"
+
+
+def _discarded(row: Mapping[str, object]) -> str:
+    """Return how many rollouts of a step were replaced, and their cost if they had any."""
+    rollouts, usd = finite(row, "discarded/rollouts"), finite(row, "discarded/usd")
+    if not rollouts:
+        return ""
+    return f"{rollouts:g} rollouts discarded" + (f" (${usd:.4f})" if usd else "")
 
 
 def _names(row: Mapping[str, object], prefix: str) -> list[str]:

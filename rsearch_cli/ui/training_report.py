@@ -118,13 +118,19 @@ def reward_plot(
 
 
 def describe_course(summary: Mapping[str, Any]) -> list[str]:
-    """Return lines about the best adapter and the alarms, if there are any."""
+    """Return lines about the best adapter, discarded rollouts and alarms, if there are any."""
     lines = []
     if best := summary.get("best"):
         kept = "is kept in adapter/" if summary["kept"] == "best" else "is in best/"
         lines.append(
             f"Best validation (v, {best['n']} other questions): F1 {best['f1']:.3f} after step "
             f"{best['step']}; that adapter {kept}"
+        )
+    if discarded := summary.get("discarded"):
+        lines.append(
+            f"Discarded: {discarded['rollouts']} of {discarded['sampled']} rollouts "
+            f"({discarded['share']:.0%}, ${discarded['usd']:.4f}), of groups with equal rewards; "
+            "others took their place (train.resample_ties)"
         )
     if alarms := summary.get("alarms"):
         first = ", ".join(f"{name} after step {step}" for name, step in alarms.items())

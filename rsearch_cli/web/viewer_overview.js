@@ -13,13 +13,18 @@ import { writeFilter, NO_FILTER } from "./viewer_filter.js";
 const CHARTS = [
   ["Reward and its parts", "", ["reward", "reward/answer", "reward/plan", "reward/format", "reward/"]],
   ["Groups", "", ["reward_std", "groups/zero_advantage"]],
+  ["Discarded rollouts", "per step", ["discarded/rollouts"]],
   ["Entropy", "nats per token", ["entropy"]],
   ["Divergence from the start", "KL", ["kl"]],
   ["Completion length", "tokens", ["completion_length"]],
   ["Shares of completions", "", ["format_valid", "truncated", "repeated/tags", "repeated/ngrams"]],
-  ["Spend", "USD", ["spend/usd", "spend/saved_usd"]],
+  ["Spend", "USD", ["spend/usd", "spend/saved_usd", "discarded/usd"]],
   ["Searches", "per step", ["searches", "calls/search", "cache_hits/search"]],
-  ["Failures", "per step", ["failed/search", "failed/judge", "failed/read", "unscored"]],
+  [
+    "Failures",
+    "per step",
+    ["failed/search", "failed/judge", "failed/read", "failed/parts", "unscored"],
+  ],
   ["Gradient norm", "", ["grad_norm"]],
   ["Loss", "", ["loss"]],
   [
@@ -179,12 +184,16 @@ function capitalised(text) {
 function seriesLabel(name) {
   const words = {
     "groups/zero_advantage": "groups without advantage",
+    "discarded/rollouts": "replaced by other questions",
+    "discarded/usd": "discarded, per step",
+    "discarded/reward": "reward of discarded rollouts",
     "spend/saved_usd": "saved by the cache",
     "spend/usd": "spent",
     reward_std: "standard deviation in a group",
     "failed/search": "failed searches",
     "failed/judge": "failed verdicts",
     "failed/read": "pages not read",
+    "failed/parts": "failed reward parts",
     "calls/search": "calls",
     "cache_hits/search": "from the cache",
     "repeated/tags": "repeated tags",

@@ -65,6 +65,12 @@ def test_the_price_of_a_search_is_told_by_source() -> None:
     assert "USD for a search: General 0.007, News 0.008, Academy 0\n" in plan(*mixed)
 
 
+def test_dynamic_sampling_is_told_as_the_worst_case() -> None:
+    shown = plan(*PAID, "--set", "train.resample_ties=1", "--set", "evaluate.limit=1")
+    assert rows(shown)["judge calls"][0] == "1,600"
+    assert "train.resample_ties is 1: training is counted 2 times" in shown
+
+
 def test_the_assumptions_are_told_with_the_options_that_change_them() -> None:
     told = " ".join(plan(*PAID, "--nodes", "2", "--hit-rate", "0.5").split())
     assert "Assumed: 2 nodes in a plan (--nodes); 50% of the requests of further answers" in told

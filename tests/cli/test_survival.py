@@ -1,7 +1,8 @@
 """What ends a run before its time, and that the resumed run ends as the one that was not stopped.
 
 The runs here have what a checkpoint can forget: dropout, a learning rate that changes, a curriculum
-that ends between two stops, and more steps than one pass through the questions takes.
+that ends between two stops, more steps than one pass through the questions takes, and groups that
+are replaced.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ OPTIONS = [
     "--set", "policy.backend=transformers",
     "--set", "policy.lora.dropout=0.1",
     "--set", "reward.curriculum_steps=3",
+    "--set", "train.resample_ties=1",
     "--set", "train.lr_scheduler=cosine",
     "--set", "train.batch_size=8",
     "--set", "train.save_steps=1",
@@ -110,6 +112,7 @@ def whole(tmp_path_factory) -> dict:
     assert not (folder / ".partial").exists()
     made = outcome(folder)
     assert len(made["metrics"]) == STEPS and len(made["trajectories"]) == STEPS * 8
+    assert sum(row["discarded/rollouts"] for row in made["metrics"]) > 0
     return made
 
 

@@ -87,14 +87,17 @@ def read_rows(file: Path) -> list[dict]:
 
 
 def test_two_processes_train_like_one_with_twice_the_accumulation(tmp_path: Path) -> None:
-    train_seeded(tmp_path / "one", 1, "train.gradient_accumulation_steps=2")
-    train_seeded(tmp_path / "two", 2)
+    replacing = "train.resample_ties=1"
+    train_seeded(tmp_path / "one", 1, "train.gradient_accumulation_steps=2", replacing)
+    train_seeded(tmp_path / "two", 2, replacing)
     one, two = (read_rows(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
     assert len(one) == len(two) == 3
     for alone, shared in zip(one, two, strict=True):
+        assert shared["discarded/rollouts"] == alone["discarded/rollouts"]
         for figure in ("reward", "loss", "grad_norm", "entropy", "kl", "completion_length"):
             assert shared[figure] == pytest.approx(alone[figure], abs=2e-4, rel=2e-3), figure
     assert any(abs(row["loss"]) > 1e-4 for row in one), "there was something to learn"
+    assert any(row["discarded/rollouts"] for row in one)
     rollouts = [read_rows(tmp_path / name / "trajectories.jsonl") for name in ("one", "two")]
     texts = [Counter(json.dumps(row["segments"]) for row in rows) for rows in rollouts]
     assert texts[0] == texts[1] and sum(texts[0].values()) == 3 * 16

@@ -97,6 +97,52 @@ def test_inserted_tokens_get_exactly_no_gradient(make_training, monkeypatch):
         assert (logps.grad[completion.bool() & written.bool()] != 0).float().mean() > 0.5
 
 
+def test_tied_groups_are_replaced_and_the_trainer_gets_the_new_rows(make_training, monkeypatch):
+    import torch
+
+    from rsearch_cli.types import RewardParts
+
+    training, folder, _ = make_training(max_steps=2, resample_ties=2)
+    first: list[str] = []
+
+    def score(trajectories, step):
+        """Rewards tie for the first questions of a step, and differ for all others."""
+        if not first:
+            first.extend(t.question.text for t in trajectories)
+        tied = {*first}
+        totals = [0.5 if t.question.text in tied else i % 2 for i, t in enumerate(trajectories)]
+        return [RewardParts(total, 1.0, 1.0, float(total)) for total in totals]
+
+    monkeypatch.setattr(training, "score", score)
+    batches = []
+    generate = training.trainer._generate_and_score_completions
+
+    def generated(inputs):
+        batches.append(generate(inputs))
+        return batches[-1]
+
+    monkeypatch.setattr(training.trainer, "_generate_and_score_completions", generated)
+    training.run()
+    row = folder.read_rows(METRICS)[0]
+    assert (row["discarded/rollouts"], row["discarded/reward"]) == (ROWS, 0.5)
+    assert (row["groups/zero_advantage"], row["discarded/usd"]) == (0.0, 0.0)
+    assert row["grad_norm"] > 0
+    rollouts = [r for r in folder.read_rows(TRAJECTORIES) if r["step"] == 1]
+    texts = [r["question"] for r in rollouts]
+    assert len(texts) == ROWS and not {*texts} & {*first}
+    assert len({*texts[:GENERATIONS]}) == len({*texts[GENERATIONS:]}) == 1
+    # What the trainer trains on is what is written down: prompts, completions, advantages.
+    tokenizer = training.policy.tokenizer
+    batch = batches[0]
+    for i, rollout in enumerate(rollouts):
+        prompt = tokenizer.decode(batch["prompt_ids"][i], skip_special_tokens=True)
+        assert rollout["question"] in prompt
+        tokens = sum(segment["tokens"] for segment in rollout["segments"])
+        assert int(batch["completion_mask"][i].sum()) == tokens
+    signs = torch.tensor([-1.0, 1.0] * (ROWS // 2))
+    assert torch.equal(batch["advantages"].sign(), signs)
+
+
 def spread_rewards(trajectories, step):
     from rsearch_cli.types import RewardParts
 

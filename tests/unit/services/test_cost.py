@@ -44,6 +44,12 @@ def test_training_searches_are_steps_times_rows_times_nodes() -> None:
     assert before == after == Bill()
 
 
+def test_replaced_groups_are_counted_at_their_bound() -> None:
+    plain, bounded = (bills(recipe(*PAID, *JUDGED, f"train.resample_ties={n}")) for n in (0, 2))
+    assert bounded[1].searches == 3 * plain[1].searches
+    assert bounded[1].usd == pytest.approx(3 * plain[1].usd)
+
+
 def test_the_price_is_the_recipes() -> None:
     training = bills(recipe(*PAID, "search.usd_per_search=0.01"), nodes=1)[1]
     assert training.usd == pytest.approx(80 * 0.01)

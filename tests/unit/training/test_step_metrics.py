@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rsearch_cli.services.spend import ServiceSpend, Spend
+from rsearch_cli.training.resampling import Scored
 from rsearch_cli.training.step_metrics import StepMetrics, describe_failures, describe_spend
 from rsearch_cli.types import (
     NodeResult,
@@ -110,12 +111,13 @@ def test_a_closed_step_has_a_row_and_the_next_one_counts_from_there() -> None:
     second = spend((1.5, 0.0, 300, 10), (0.1, 0.0, 8, 0))
     third = spend((2.0, 0.0, 350, 30), (0.2, 0.0, 12, 4))
     step_metrics = StepMetrics(first)
-    step_metrics.record([trajectory("late", None)], [parts()], {"search": 0.5})
+    step_metrics.record([trajectory("late", None)], [parts()])
+    step_metrics.add_seconds(search=0.5)
     row = step_metrics.close(1, {"kl": 0.25}, second)
     assert (row["step"], row["kl"], row["searches"]) == (1, 0.25, 2)
     assert (row["calls/search"], row["calls/judge"], row["cache_hits/search"]) == (100, 8, 10)
     assert (row["failed/search"], row["failed_share/search"]) == (1, 0.5)
-    step_metrics.record([trajectory(None)], [parts()], {})
+    step_metrics.record([trajectory(None)], [parts()])
     row = step_metrics.close(2, {}, third)
     assert (row["calls/search"], row["calls/judge"]) == (50, 4)
     assert (row["spend/usd"], row["failed/search"]) == (2.2, 0)
@@ -125,7 +127,7 @@ def test_a_row_says_how_much_of_the_step_goes_in_circles_and_keeps_the_format() 
     step_metrics = StepMetrics()
     circles = Segment("<think> so so so so so so <think> ", (1, 2), "model")
     rows = [trajectory(None), Trajectory(QUESTION, (5,), "", (circles,), (), None, "length")]
-    step_metrics.record(rows, [parts(), RewardParts(0.0, 0.0, 0.875, 0.0)], {})
+    step_metrics.record(rows, [parts(), RewardParts(0.0, 0.0, 0.875, 0.0)])
     row = step_metrics.close(1, {}, Spend())
     assert row["repeated/tags"] == 0.25 and row["repeated/ngrams"] == pytest.approx(1 / 3)
     assert (row["format_valid"], row["truncated"]) == (0.5, 0.5)
@@ -138,10 +140,29 @@ def test_what_comes_between_two_steps_counts_for_none(monkeypatch: pytest.Monkey
     now[0] += 50
     step_metrics.skip(spend((1.0, 0.0, 200, 0), (0.0, 0.0, 0, 0)))
     now[0] += 3
-    step_metrics.record([trajectory(None)], [parts()], {"generate": 1.0})
+    step_metrics.record([trajectory(None)], [parts()])
+    step_metrics.add_seconds(generate=1.0)
     row = step_metrics.close(1, {}, spend((1.5, 0.0, 201, 0), (0.0, 0.0, 0, 0)))
     assert (row["seconds/step"], row["seconds/update"], row["calls/search"]) == (3.0, 2.0, 1)
     assert row["spend/usd"] == 1.5, "money is that of the whole run"
+
+
+def test_what_was_replaced_is_counted_with_its_price_and_failures_but_not_trained_on() -> None:
+    metrics = StepMetrics()
+    lost = RewardParts(None, 1.0, 1.0, None)
+    metrics.discard([Scored(trajectory("late"), parts(0.5), 0.5, 0.02)])
+    metrics.discard([Scored(trajectory(None), lost, None, 0.01)])
+    metrics.record([trajectory(None)], [parts(1.0)])
+    row = metrics.close(1, {"frac_reward_zero_std": 0.5}, Spend())
+    assert (row["discarded/rollouts"], row["discarded/usd"]) == (2, 0.03)
+    assert (row["reward"], row["discarded/reward"]) == (1.0, 0.5)
+    assert (row["failed/search"], row["failed/judge"], row["searches"]) == (1, 1, 1)
+    assert row["groups/zero_advantage"] == 0.5
+    metrics.record([trajectory(None)], [parts(1.0)])
+    metrics.tied = 0.25
+    following = metrics.close(2, {"frac_reward_zero_std": 0.0}, Spend())
+    assert not any(name.startswith("discarded/") for name in following)
+    assert following["groups/zero_advantage"] == 0.25
 
 
 def test_further_parts_are_averaged_over_the_rows_that_have_them_and_failures_counted() -> None:
@@ -150,7 +171,7 @@ def test_further_parts_are_averaged_over_the_rows_that_have_them_and_failures_co
     absent = RewardParts(1.0, 1.0, 1.0, 1.0, {"no_answer": -1.0})
     failed = RewardParts(1.0, 1.0, 1.0, None, {"retrieval": None}, "retrieval: no answer")
     metrics = StepMetrics()
-    metrics.record(rows, [found, absent, failed], {})
+    metrics.record(rows, [found, absent, failed])
     row = metrics.close(1, {}, Spend())
     assert (row["reward/retrieval"], row["reward/no_answer"]) == (0.5, -1.0)
     assert (row["failed/parts"], row["unscored"]) == (1, 1)

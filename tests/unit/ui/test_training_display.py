@@ -84,6 +84,14 @@ def test_a_log_line_names_every_part_of_the_reward() -> None:
     assert "format 0.500, retrieval 0.750)" in written(console)
 
 
+def test_a_log_line_counts_what_was_discarded() -> None:
+    console = log_console()
+    figures = {"discarded/rollouts": 24, "discarded/usd": 0.031}
+    with TrainingDisplay(10, console=console, clock=Clock()) as display:
+        display.on_step({**row(1), **figures}, [])
+    assert "24 rollouts discarded ($0.0310)" in written(console)
+
+
 def test_a_log_line_says_what_was_spent() -> None:
     console, clock = log_console(), Clock()
     with TrainingDisplay(10, spend, console, clock) as display:

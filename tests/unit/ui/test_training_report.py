@@ -283,6 +283,12 @@ def test_report_shows_validations_the_best_one_and_alarms() -> None:
     ]
 
 
+def test_report_says_what_was_discarded() -> None:
+    figures = {"rollouts": 166, "sampled": 358, "share": 0.4637, "usd": 0.4312}
+    (line,) = describe_course(summary() | {"discarded": figures})
+    assert line.startswith("Discarded: 166 of 358 rollouts (46%, $0.4312)")
+
+
 def test_report_of_a_run_without_either_says_nothing_of_them() -> None:
     assert describe_course(summary() | {"best": None, "kept": "last", "alarms": {}}) == []
     assert "validation" not in reward_plot(ROWS, 80, 18)
