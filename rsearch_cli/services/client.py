@@ -225,7 +225,7 @@ def _check(read: Read, answer: JsonValue) -> None:
 
 def _describe_miss(service: str, key: str) -> str:
     parts = read_key(key)
-    asked = parts.get("query") or parts.get("question") or key
+    asked = parts.get("query") or parts.get("question") or parts.get("page") or key
     return (
         f"{service} has no stored answer to {asked!r}, and cache.mode is offline: nothing is sent; "
         "import an export that holds it (rsearch cache import FILE), or run once with "

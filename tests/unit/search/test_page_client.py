@@ -11,6 +11,7 @@ import pytest
 from faults import Fault, Faults
 from local_http import Raw
 from sites import PUBLIC, Internet, SiteServer, html, page, redirect, resolve_public
+from socks import SocksProxy
 
 from rsearch_cli.search.page_client import MOST_REDIRECTS, PAGE_BYTES, Page, PageClient, Unreadable
 from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
@@ -258,6 +259,17 @@ def test_a_proxy_is_asked_and_gets_no_inner_host(server, monkeypatch) -> None:
         with pytest.raises(PermanentFailure):
             fetch(Internet(server), inner, robots="")
     assert [request.path for request in server.requests] == [URL]
+
+
+def test_a_socks_proxy_is_asked(server, monkeypatch) -> None:
+    pytest.importorskip("socksio", reason="it comes with httpx[socks]")
+    port = server.url.rpartition(":")[2]
+    with SocksProxy() as proxy:
+        monkeypatch.setenv("all_proxy", proxy.url)
+        server.pages["/a"] = html("Through the proxy.")
+        found = fetch(None, f"http://site.example:{port}/a", robots="", private=True)
+    assert b"Through the proxy." in found.body
+    assert proxy.asked == [("site.example", int(port))]
 
 
 def test_a_host_without_proxy_is_connected_to_directly(server, monkeypatch) -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 from faults import Fault, Faults
 from sites import SiteServer, html, page, text
+from typer.testing import CliRunner
 
+from rsearch_cli.app import app
 from rsearch_cli.errors import SourceError
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.search import sources
+from rsearch_cli.search.cache_entries import read_text
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import SearchRequest, SearchSource, open_sources
 from rsearch_cli.services.outcomes import PermanentFailure
@@ -195,7 +199,23 @@ def test_offline_reads_what_is_stored_and_sends_nothing(server, run) -> None:
         None,
         sent,
     )
-    assert "cache.mode is offline" in result.unread[0]
+    assert f"no stored answer to '{server.url}/b', and cache.mode is offline" in result.unread[0]
+
+
+def test_pages_are_exported_and_imported(server, run, tmp_path, monkeypatch) -> None:
+    source = Web([hit(server), hit(server, "/gone")])
+    first = run(source)
+    file = str(tmp_path / "answers.jsonl")
+    assert CliRunner().invoke(app, ["cache", "export", file]).exit_code == 0
+    monkeypatch.setenv("RSEARCH_CACHE_DIR", str(tmp_path / "elsewhere"))
+    assert CliRunner().invoke(app, ["cache", "import", file]).exit_code == 0
+    assert run(source, "cache.mode=offline") == replace(first, cached=True)
+
+
+@pytest.mark.parametrize("value", [None, "text", {"text": "x"}, {"text": 1, "problem": ""}])
+def test_what_is_no_page_is_not_read_from_the_cache(value) -> None:
+    with pytest.raises(ValueError, match="not the text of a page"):
+        read_text(value)
 
 
 def test_what_a_page_says_stays_text(server, run) -> None:
