@@ -17,6 +17,7 @@ from rsearch_cli.protocol.characters import flatten, shorten
 from rsearch_cli.search import page_worker
 from rsearch_cli.search.analyzer import split_query, split_words
 from rsearch_cli.search.page_client import Page, Unreadable
+from rsearch_cli.search.sources import READ_INSTALL
 from rsearch_cli.services.outcomes import PermanentFailure
 
 PARSE_SECONDS = 5.0
@@ -62,9 +63,7 @@ class TextExtractor:
         """
         async with self._turn:
             if page.is_html and not self._is_warm:
-                # The first page brings the import of the parser with it.
-                await self._ask(_NOTHING, START_SECONDS)
-                self._warm = True
+                await self._warm_up()
             text = await self._ask(page, self._seconds)
         if not text:
             raise Unreadable("there is no text on it")
@@ -73,6 +72,18 @@ class TextExtractor:
     async def close(self) -> None:
         """End the process; a later page starts another one."""
         await self._kill()
+
+    async def _warm_up(self) -> None:
+        """Let the process import the parser, which takes longer than most pages."""
+        try:
+            await self._ask(_NOTHING, START_SECONDS)
+        except Unreadable:
+            raise PermanentFailure(
+                f"the process that extracts texts does not start; install its library again: "
+                f"{READ_INSTALL}",
+                free=True,
+            ) from None
+        self._warm = True
 
     async def _ask(self, page: Page, seconds: float) -> str:
         try:

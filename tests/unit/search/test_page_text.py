@@ -80,7 +80,7 @@ def test_the_longest_text_is_the_one_that_is_kept() -> None:
     assert len(extract_text(b"word " * 100_000, is_html=False)) == cache_entries.TEXT_CHARS
 
 
-def extract(*bodies: bytes, seconds: float = 30.0) -> list[str]:
+def extract(*bodies: bytes, seconds: float = 5.0) -> list[str]:
     """Extract pages one after the other; what cannot be read gives the reason."""
 
     async def run() -> list[str]:
@@ -134,7 +134,7 @@ def test_the_process_that_parses_has_no_keys(monkeypatch: pytest.MonkeyPatch) ->
 
     async def run() -> bytes:
         extractor = TextExtractor()
-        await extractor.extract(Page(GOOD, True, ""))
+        await extractor.extract(Page(b"text", False, ""))
         assert extractor._process is not None
         with open(f"/proc/{extractor._process.pid}/environ", "rb") as file:
             environment = file.read()
@@ -144,6 +144,13 @@ def test_the_process_that_parses_has_no_keys(monkeypatch: pytest.MonkeyPatch) ->
     if not os.path.exists("/proc/self/environ"):
         pytest.skip("needs /proc")
     assert b"a-secret-key" not in asyncio.run(run())
+
+
+def test_a_library_that_cannot_be_imported_is_not_blamed_on_the_page(tmp_path, monkeypatch) -> None:
+    (tmp_path / "trafilatura.py").write_text("raise ImportError('no lxml')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (problem,) = extract(GOOD)
+    assert "does not start; install its library again: pip install" in problem
 
 
 FILLER = "The town has many streets and squares, and a market every week in summer."
