@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-INDEX_VERSION = 4
+INDEX_VERSION = 5
 """Increase it when the words of a passage, the scoring or the files change."""
 
 _FUSED = 50  # passages of the BM25 ranking that are fused with those titled by a name

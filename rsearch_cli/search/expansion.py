@@ -83,8 +83,7 @@ def expand(
         asked = " ".join([query, parent.node.query, *parent.expansion])
         known = set(split_query(asked))
         linked = mode == "linked"
-        passages = _link(parent) if linked else parent.passages
-        for passage in passages[:from_top]:
+        for passage in _link(parent, from_top) if linked else parent.passages[:from_top]:
             text = _turn_to_cue(passage, parent.node.query) if linked else passage.text
             for words, name in _candidates(passage.title, text, mode):
                 if not known.issuperset(words):
@@ -101,7 +100,7 @@ def read_mentions(parents: Sequence[NodeResult], from_top: int) -> tuple[str, ..
     return tuple(
         text if _asks_for(parent, passage.title)[0] else f"{passage.title}\n{text}"
         for parent in parents
-        for passage in _link(parent)[:from_top]
+        for passage in _link(parent, from_top)
         if (text := _turn_to_cue(passage, parent.node.query))
     )
 
@@ -127,14 +126,22 @@ def _share_stem(first: str, second: str) -> bool:
     return len(first) >= common and first[:common] == second[:common]
 
 
-def _link(parent: NodeResult) -> list[Passage]:
-    """Return a parent's passages, those first whose title its query or expansion contains.
+def _link(parent: NodeResult, from_top: int) -> list[Passage]:
+    """Return the passages that a parent's query or expansion asks for by their title, or the best.
 
     The longest title comes first, and of titles that differ in their qualifier the whole one: "No
     Greater Glory director" is about "No Greater Glory", and not about "The Greater Glory" or
-    "No Greater Glory (song)".
+    "No Greater Glory (song)". Beyond `from_top`, namesakes follow that a query without a qualifier
+    may be about as well.
     """
-    return sorted(parent.passages, key=lambda p: _asks_for(parent, p.title), reverse=True)
+    linked = sorted(parent.passages, key=lambda p: _asks_for(parent, p.title), reverse=True)
+    about: set[tuple[str, ...]] = set()
+    for passage in linked[:from_top]:
+        bare = tuple(_title_forms(passage.title)[1])
+        if _asks_for(parent, passage.title)[0] == len(bare) > 0:
+            about.add(bare)
+    more = (p for p in linked[from_top:] if tuple(_title_forms(p.title)[1]) in about)
+    return [*linked[:from_top], *more]
 
 
 def _asks_for(parent: NodeResult, title: str) -> tuple[int, bool]:

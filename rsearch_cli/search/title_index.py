@@ -31,16 +31,8 @@ def title_words(title: str) -> list[str]:
 
 
 def title_keys(title: str) -> list[int]:
-    """Return the hashes under which `TitleIndex` finds a title.
-
-    A title is found with and without its qualifier, and a name of several words also without what
-    follows a comma: `James Douglas, 14th Earl of Morton`.
-    """
-    forms = [title_words(title), split_words(title)]
-    name, comma, _ = title.partition(",")
-    if comma and len(forms_of_name := split_words(name)) > 1:
-        forms.append(forms_of_name)
-    return list(dict.fromkeys(_hash(words) for words in forms))
+    """Return the hashes under which `TitleIndex` finds a title: with and without its qualifier."""
+    return list({_hash(title_words(title)): None, _hash(split_words(title)): None})
 
 
 class TitleIndex:
