@@ -33,7 +33,7 @@ TITLE_WEIGHT = 2
 """Weight of a title: it names the subject, which is what queries are about."""
 
 _STAGING = ".building-"
-_LEFT_BY_KILLS = f"{_STAGING}{'[0-9a-f]' * 32}-*"  # the key of a corpus begins so
+_LOCKS = f".{'[0-9a-f]' * 32}-*.lock"  # the key of a corpus begins so
 _SILENT_SECONDS = 2.0
 _CHECKSUMS = "checksums.json"
 PASSAGES, _OFFSETS, _SOURCES, _ABOUT = (
@@ -172,11 +172,12 @@ def building_alone(folder: Path) -> Iterator[None]:
         lock.acquire()
     try:
         shutil.rmtree(_staging_of(folder), ignore_errors=True)
-        for left in folder.parent.glob(_LEFT_BY_KILLS):
-            other = folder.with_name(left.name.removeprefix(_STAGING))
-            with suppress(Timeout), FileLock(_lock_of(other), timeout=0):
-                shutil.rmtree(left, ignore_errors=True)
-                _lock_of(other).unlink(missing_ok=True)
+        for left in folder.parent.glob(_LOCKS):
+            other = folder.with_name(left.name.removeprefix(".").removesuffix(".lock"))
+            if left != path:
+                with suppress(OSError, Timeout), FileLock(left, timeout=0):
+                    shutil.rmtree(_staging_of(other), ignore_errors=True)
+                    left.unlink()
         yield
     finally:
         # A process that waits for the file notices that it is gone, and takes a new one.

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -215,3 +219,39 @@ def test_progress_counts_the_passages(corpus: list[Passage], tmp_path: Path) -> 
     counts: list[int] = []
     prepare_corpus(write(tmp_path, corpus), tmp_path / "index", counts.append)
     assert counts == list(range(1, len(corpus) + 1))
+
+
+_BUILD = """
+import sys
+import time
+from pathlib import Path
+from rsearch_cli.search.bm25 import open_corpus
+print(len(open_corpus(Path(sys.argv[1]), Path(sys.argv[2])).passages))
+"""
+
+
+def test_killed_builds_leave_no_index_and_are_cleaned_up(tmp_path: Path) -> None:
+    """Kill -9 at random moments of a build, of this corpus and of one that changed since."""
+    rows = [Passage(str(n), f"Town {n}", f"harbour {n} " * 20) for n in range(8000)]
+    indexes, chance = tmp_path / "indexes", random.Random()
+
+    def start() -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", _BUILD, str(path), str(indexes)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    for passages in (rows[1:], rows):
+        path = write(tmp_path, passages)
+        killed = start()
+        while not list(indexes.glob(".building-*/passages.jsonl")):
+            assert killed.poll() is None
+            time.sleep(0.005)
+        time.sleep(chance.random() * 0.3)
+        killed.kill()
+        killed.communicate()
+        assert is_whole(indexes / corpus_key(path)) is not False
+    builders = [start(), start()]
+    assert [builder.communicate()[0] for builder in builders] == ["8000\n", "8000\n"]
+    built = {corpus_key(path)}
+    built.add(open_corpus(write(tmp_path, rows[:5]), indexes).key)
+    left = {entry.name for entry in indexes.iterdir()} - {corpus_key(write(tmp_path, rows[1:]))}
+    assert left == built and all(is_whole(indexes / name) for name in built)
