@@ -12,10 +12,10 @@ import codecs
 import csv
 import gzip
 import io
+import itertools
 import json
 import lzma
 import re
-import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
@@ -50,6 +50,10 @@ _PACKED = {
     b"version https://git-lfs": "a git-lfs pointer, not the file; run `git lfs pull` in its folder",
     b"<": "a web page or XML; download the file itself",
 }
+LONGEST_LINE = 32 * 2**20
+"""Most bytes of a row; without a limit, a small compressed file could fill the memory."""
+
+_LONGEST_DOCUMENT = 2**30  # of a file that is one JSON list or object, which is read as a whole
 _DELIMITERS = {".csv": ",;\t|", ".tsv": "\t"}
 """Possible delimiters by file suffix; the header line decides."""
 
@@ -84,9 +88,9 @@ def stream_values(path: Path, *, origin: str, expected: str, remedy: str) -> Ite
             if head.startswith(PARQUET_MAGIC):
                 yield from stream_parquet(file, origin)
                 return
-            lines = _decode_lines(file, origin)
             delimiters = _DELIMITERS.get(_ending(path))
             is_json = head.removeprefix(codecs.BOM_UTF8).lstrip()[:1] in (b"{", b"[")
+            lines = _decode_lines(file, origin, _LONGEST_DOCUMENT if is_json else LONGEST_LINE)
             if delimiters and not is_json:
                 yield from _stream_table(lines, origin, delimiters)
             else:
@@ -124,13 +128,19 @@ def _decompress(raw: io.BufferedReader, origin: str) -> io.BufferedReader:
     return raw
 
 
-def _decode_lines(file: Iterable[bytes], origin: str) -> Iterator[str]:
+def _decode_lines(file: io.BufferedIOBase, origin: str, longest_first: int) -> Iterator[str]:
     """Yield the lines of a text without its BOM, including line ends.
 
     Decoded line by line to name the bad one in errors, and split at line feeds only, because JSON
     strings may contain U+2028 and similar characters.
     """
-    for number, raw in enumerate(file, start=1):
+    for number in itertools.count(1):
+        longest = longest_first if number == 1 else LONGEST_LINE
+        raw = file.readline(longest + 1)
+        if not raw:
+            return
+        if len(raw) > longest:
+            raise _too_long(origin, f"line {number}", longest)
         try:
             yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
@@ -147,26 +157,50 @@ def _stream_json(lines: Iterator[str], origin: str, expected: str) -> Iterator[P
     if not number:
         return
     if first.lstrip().startswith("["):
-        document = _parse(origin, f"{first}\n{''.join(lines)}", number, expected)
+        document = _parse(origin, f"{first}\n{_join(lines, origin)}", number, expected)
         yield from _items(document if isinstance(document, list) else [document])
         return
     try:
         value = _parse(origin, first, number, expected)
     except DataMalformed:
         # Either JSONL with a bad first line, or one object spanning several lines.
-        rest = "".join(lines)
-        if not rest.strip() or not first.rstrip().endswith(("{", "[", ",", ":")):
+        if not first.rstrip().endswith(("{", "[", ",", ":")):
+            raise
+        rest = _join(lines, origin)
+        if not rest.strip():
             raise
         document = _parse(origin, f"{first}\n{rest}", number, expected)
         yield from _open_container(document) or [("line 1", document)]
         return
     second = next(numbered, None)
-    if second is None:
-        yield from _open_container(value) or [(f"line {number}", value)]
+    if second is None and (rows := _open_container(value)):
+        yield from rows
         return
+    if len(first) > LONGEST_LINE:
+        raise _too_long(origin, f"line {number}", LONGEST_LINE)
     yield f"line {number}", value
+    if second is None:
+        return
     for number, line in chain([second], numbered):
         yield f"line {number}", _parse(origin, line, number, expected)
+
+
+def _join(lines: Iterable[str], origin: str) -> str:
+    """Join the lines of one JSON value."""
+    joined, size = [], 0
+    for line in lines:
+        joined.append(line)
+        size += len(line)
+        if size > _LONGEST_DOCUMENT:
+            raise _too_long(origin, "its only JSON value", _LONGEST_DOCUMENT)
+    return "".join(joined)
+
+
+def _too_long(origin: str, place: str, longest: int) -> DataMalformed:
+    return DataMalformed(
+        f"{origin}, {place}: longer than {longest >> 20} MiB; write one row a line (JSONL), and "
+        "split long texts"
+    )
 
 
 def _open_container(document: Any) -> list[Placed] | None:
@@ -245,7 +279,7 @@ def _stream_table(lines: Iterator[str], origin: str, delimiters: str) -> Iterato
 
     Spreadsheets write a first line `sep=;`, empty rows and unnamed empty columns; all are skipped.
     """
-    csv.field_size_limit(sys.maxsize)
+    csv.field_size_limit(LONGEST_LINE)
     numbered = ((n, line) for n, line in enumerate(lines, 1) if line.strip())
     number, header = next(numbered, (1, ""))
     if named := _SEPARATOR.fullmatch(header.strip()):

@@ -95,6 +95,10 @@ def hash_file(path: Path) -> str:
     Raises:
         DataNotFound: The file does not exist or cannot be read.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise DataNotFound(
+            f"corpus {path} is a pipe or a device, which cannot be read twice; write it to a file"
+        )
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

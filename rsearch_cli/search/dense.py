@@ -124,6 +124,7 @@ class DenseSource(Bm25Source):
         self._options = options
         self._models = models
         self._hybrid = hybrid
+        models.vectors.check(self._mask)
 
     async def search(self, request: SearchRequest) -> list[Passage]:
         """Return the best passages; searched in a worker thread, as in `Bm25Source`."""

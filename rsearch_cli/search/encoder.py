@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsearch_cli.errors import SourceError
+from rsearch_cli.services.hub import ask_hub
 
 if TYPE_CHECKING:
     import numpy as np
@@ -171,14 +174,32 @@ def _load(kind: str, name: str, device: str) -> Any:
         ) from error
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    place = os.path.expanduser(name)
+    if not Path(place).exists() and not place.startswith(("/", ".")):
+        ask_hub()
     try:
-        return getattr(sentence_transformers, kind)(name, device=device)
+        model = getattr(sentence_transformers, kind)(place, device=device)
+        _require_words(model.tokenizer)
     except Exception as error:  # whatever is wrong with the files of a model
         what = "encoder" if kind == "SentenceTransformer" else "cross-encoder"
+        reason = " ".join(str(error).split())[:300]
+        if not isinstance(error, OSError | ValueError):
+            reason = f"{type(error).__name__}: {reason}"
         raise SourceError(
-            f"{what} {name} cannot be loaded ({' '.join(str(error).split())[:300]}); give the "
-            "folder or the Hub id of a sentence-transformers model"
+            f"{what} {name or repr(name)} cannot be loaded ({reason}); give the folder or the Hub "
+            "id of a sentence-transformers model"
         ) from error
+    return model
+
+
+def _require_words(tokenizer: Any) -> None:
+    """Check that a tokenizer has words: without its files, transformers makes one without any.
+
+    Raises:
+        ValueError: It has none.
+    """
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise ValueError("its tokenizer has no words: tokenizer.json or vocab.txt is missing")
 
 
 def _family_prefixes(name: str) -> tuple[str, str]:

@@ -38,6 +38,7 @@ SHARD = 2048
 """Passages of a shard; an interrupted build loses one at most."""
 
 _INDEX, _ABOUT = "vectors.faiss", "vectors.json"
+_HEADER = 256  # bytes; a header is shorter
 _PROBES = 64  # cells that a search reads
 _TRAINING_PER_CELL = 64
 
@@ -67,6 +68,22 @@ class VectorIndex:
     def dimension(self) -> int:
         """Length of a vector."""
         return int(self._index.d)
+
+    def check(self, mask: NDArray[np.bool_] | None) -> None:
+        """Try a search.
+
+        Raises:
+            DataMalformed: Indexes of this kind cannot be searched with a mask.
+        """
+        import numpy as np
+
+        try:
+            self.search(np.zeros((1, self.dimension), np.float32), 1, mask)
+        except RuntimeError as error:
+            raise DataMalformed(
+                f"index {self.key} ({type(self._index).__name__}) cannot be searched for the "
+                "passages of one source; build a flat, SQ or IVF index"
+            ) from error
 
     def search(
         self, queries: NDArray[np.float32], count: int, mask: NDArray[np.bool_] | None
@@ -157,10 +174,15 @@ def open_faiss_file(path: Path, encoder: Encoder, passages: int) -> VectorIndex:
         DataMalformed: It cannot be read, or fits neither the corpus nor the encoder.
     """
     try:
-        index = _map(path)
-    except RuntimeError as error:
+        index = _read_stranger(path)
+    except (RuntimeError, MemoryError) as error:
         reason = str(error).rsplit(": ", 1)[-1].strip()
-        raise DataMalformed(f"{path} is not an index that FAISS can read ({reason})") from error
+        raise DataMalformed(
+            f"{path} is not an index that FAISS can read ({reason}); copy it again, or build it "
+            "with faiss.write_index"
+        ) from error
+    if not index.is_trained:
+        raise DataMalformed(f"index {path} is not trained; build it again")
     if type(index).__name__.startswith("IndexIDMap"):
         raise DataMalformed(
             f"index {path} numbers its vectors itself (IDMap); build it in the order of the corpus"
@@ -304,6 +326,20 @@ def _text_of(passage: Passage) -> str:
 def _open(folder: Path) -> VectorIndex:
     about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
     return VectorIndex(_map(folder / _INDEX), about["key"])
+
+
+def _read_stranger(path: Path) -> Any:
+    """Map an index that may be damaged: FAISS crashes on less than a header, and trusts sizes."""
+    faiss = import_faiss()
+    size = path.stat().st_size
+    if size < _HEADER:
+        raise RuntimeError(f"{size} bytes")
+    limit = faiss.get_deserialization_vector_byte_limit()
+    faiss.set_deserialization_vector_byte_limit(size)
+    try:
+        return _map(path)
+    finally:
+        faiss.set_deserialization_vector_byte_limit(limit)
 
 
 def _map(path: Path) -> Any:

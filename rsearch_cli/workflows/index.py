@@ -98,9 +98,9 @@ def build_dense_index(
     from rsearch_cli.search.encoder import Encoder
 
     started = time.perf_counter()
-    index = open_corpus(corpus, indexes_folder())
     options = DenseOptions(encoder=encoder, passage_prefix=passage_prefix)
     model = Encoder(encoder, passage_prefix=passage_prefix, device=device)
+    index = open_corpus(corpus, indexes_folder())
     progress = _ProgressLog("encoded", len(index.passages))
     was_ready = open_corpus_vectors(index, options, model, indexes_folder(), progress)[1]
     folder = vectors_folder(indexes_folder(), index, options)

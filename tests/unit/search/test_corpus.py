@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rsearch_cli.errors import DataEmpty, DataMalformed, DataNotFound
-from rsearch_cli.search.corpus import hash_corpus, read_corpus, stream_corpus
+from rsearch_cli.search.corpus import hash_corpus, hash_file, read_corpus, stream_corpus
 from rsearch_cli.types import Passage
 
 GOOD = '{"id": "1", "title": "Port Ellow", "text": "A town."}'
@@ -171,3 +172,48 @@ def test_the_hash_takes_lone_surrogates(tmp_path: Path) -> None:
     row = {"id": "1", "title": "", "text": "\ud800"}
     (passage,) = read_corpus(write(tmp_path, json.dumps(row)))
     assert len(hash_corpus([passage])) == 64
+
+
+LONG = "x" * 2000
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "place"),
+    [
+        ("c.jsonl", f'{GOOD}\n{{"id": "2", "text": "{LONG}"}}\n', "line 2"),
+        ("c.jsonl", f'{{"id": "2", "text": "{LONG}"}}\n{GOOD}\n', "line 1"),
+        ("c.jsonl", f'{{"id": "2", "text": "{LONG}"}}', "line 1"),
+        ("c.jsonl", LONG, "line 1"),
+        ("c.jsonl", " " * 2000, "line 1"),
+        ("c.jsonl", f'[{{"id": "2", "text": "{LONG * 5}"}}]', "line 1"),
+        ("c.jsonl", "[\n" + "1,\n" * 4000, "its only JSON value"),
+        ("c.tsv", f"id\ttext\n1\t{LONG}\n", "line 2"),
+    ],
+)
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_row_as_long_as_no_passage_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch, name: str, content: str, place: str, compressed: bool
+) -> None:
+    monkeypatch.setattr("rsearch_cli.questions.formats.LONGEST_LINE", 1000)
+    monkeypatch.setattr("rsearch_cli.questions.formats._LONGEST_DOCUMENT", 8000)
+    path = tmp_path / (f"{name}.gz" if compressed else name)
+    path.write_bytes(gzip.compress(content.encode()) if compressed else content.encode())
+    with pytest.raises(DataMalformed) as caught:
+        read_corpus(path)
+    assert f"corpus {path}, {place}: longer than" in str(caught.value)
+
+
+def test_a_cell_that_is_not_closed_is_read_no_further_than_a_row(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("rsearch_cli.questions.formats.LONGEST_LINE", 1000)
+    path = tmp_path / "c.tsv"
+    path.write_text('id\ttext\n1\tx\n2\t"open\n' + "3\tmore\n" * 1000)
+    with pytest.raises(DataMalformed, match=r"line 3: not a table \(field larger than field limit"):
+        read_corpus(path)
+
+
+def test_a_pipe_is_no_corpus(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(DataNotFound, match="is a pipe or a device, which cannot be read twice"):
+        hash_file(tmp_path / "pipe.jsonl")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rsearch_cli.errors import DataMalformed, DataNotFound, RsearchError, SourceError
+from rsearch_cli.errors import DataMalformed, DataNotFound, SourceError
 from rsearch_cli.recipe.schema import SearchConfig, SourceConfig
 from rsearch_cli.search import dense, index_folder, vectors
 from rsearch_cli.search.sources import SearchRequest, SearchSource, open_sources
@@ -305,21 +306,74 @@ def test_a_faiss_file_that_fits_is_used(indexes, tmp_path, encoder) -> None:
     assert find(source, "medicine against a headache", top_k=1) == ["Aspirin"]
 
 
-@pytest.mark.parametrize("content", [b"", b"not an index", b"IxFI" + b"\xff" * 40])
-def test_a_file_that_is_no_index_gives_one_line(indexes, tmp_path, content) -> None:
-    path = tmp_path / "broken.faiss"
-    path.write_bytes(content)
-    with pytest.raises(RsearchError) as caught:
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not an index",
+        b"IxFI" + b"\xff" * 40,
+        lambda whole: whole[:30],  # FAISS itself would crash
+        lambda whole: whole[:2000],
+        lambda whole: whole[:-1000],
+        lambda whole: whole[:38] + b"\xff\xff\xff\x7f" + whole[42:],
+    ],
+)
+def test_a_file_that_is_no_whole_index_gives_one_line(indexes, tmp_path, content) -> None:
+    path = write_faiss(tmp_path / "broken.faiss", 6, 384)
+    path.write_bytes(content(path.read_bytes()) if callable(content) else content)
+    with pytest.raises(DataMalformed) as caught:
         open_source(indexes, index=str(path))
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_an_encoder_that_cannot_be_loaded_gives_one_line(indexes, tmp_path) -> None:
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(SourceError, match=r"encoder .* cannot be loaded") as caught:
+def test_an_index_that_cannot_leave_out_passages_is_refused(indexes, tmp_path) -> None:
+    import numpy as np
+
+    index = faiss.index_factory(384, "PQ4x4", faiss.METRIC_INNER_PRODUCT)
+    vectors = np.random.default_rng(0).normal(size=(700, 384)).astype(np.float32)
+    index.train(vectors)
+    index.add(vectors[:6])
+    faiss.write_index(index, str(tmp_path / "pq.faiss"))
+    with pytest.raises(DataMalformed, match="cannot be searched for the passages of one"):
+        open_source(indexes, index=str(tmp_path / "pq.faiss"))
+
+
+DAMAGE = {
+    "config.json": ("{", "not a valid JSON"),
+    "modules.json": ("[{}]", "KeyError: 'path'"),
+    "model.safetensors": ("x" * 100, "header"),
+    "tokenizer": (None, "its tokenizer has no words"),
+}
+
+
+@pytest.mark.parametrize("file", DAMAGE)
+def test_an_encoder_that_cannot_be_loaded_gives_one_line(indexes, tmp_path, file) -> None:
+    content, reason = DAMAGE[file]
+    for path in Path(ENCODER).rglob("*"):
+        copy = tmp_path / path.relative_to(ENCODER)
+        if path.is_file() and not (
+            content is None and path.name in ("tokenizer.json", "vocab.txt")
+        ):
+            copy.parent.mkdir(exist_ok=True)
+            copy.symlink_to(path)
+    if content is not None:
+        (tmp_path / file).unlink()
+        (tmp_path / file).write_text(content)
+    with pytest.raises(SourceError, match=rf"encoder .* cannot be loaded \(.*{reason}") as caught:
         open_source(indexes, encoder=str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_an_encoder_of_a_hub_out_of_reach_is_given_up_at_once(indexes, monkeypatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    started = time.monotonic()
+    with pytest.raises(SourceError, match="encoder somebody/encoder cannot be loaded"):
+        open_source(indexes, encoder="somebody/encoder")
+    assert time.monotonic() - started < 20  # its client alone would take more than a minute
 
 
 def test_a_large_corpus_names_the_command_that_builds_its_index(tmp_path, monkeypatch) -> None:
