@@ -37,6 +37,7 @@ _OPENERS = frozenset('.!?:;\n"\u201c(')
 _OPENER_ENDINGS = ("ed", "ing", "ly")
 
 
+_CUE_WITHIN = 10_000  # characters of a text in which the words of a query are looked for
 _STEM = 5  # least letters that forms of a word share: director and directed
 
 # Passages whose names are memoised: all completions of a question find similar ones.
@@ -105,6 +106,7 @@ def read_mentions(parents: Sequence[NodeResult], from_top: int) -> tuple[str, ..
     )
 
 
+@lru_cache(maxsize=_MEMOISED)
 def _turn_to_cue(passage: Passage, query: str) -> str:
     """Return the text of a passage from the first of the query's words on, then what is before it.
 
@@ -113,7 +115,7 @@ def _turn_to_cue(passage: Passage, query: str) -> str:
     """
     wanted = set(split_query(query)) - set(split_words(passage.title))
     stems = [word for word in wanted if len(word) >= _STEM]
-    for word in _WORD.finditer(passage.text) if stems else ():
+    for word in _WORD.finditer(passage.text, 0, _CUE_WITHIN) if stems else ():
         if any(_share_stem(fold(word[0]), stem) for stem in stems):
             cue = word.start()
             return f"{passage.text[cue:]}\n{passage.text[:cue]}"

@@ -69,3 +69,22 @@ def test_the_memory_of_recipes_by_card_is_the_predicted_one() -> None:
 
 def test_getting_started_has_the_memory_of_the_flagship() -> None:
     assert f"USD, {planned_gb('hotpot-hard')}\n" in read(ROOT / "docs/getting-started.md")
+
+
+@pytest.mark.parametrize(
+    ("asked", "label"),
+    [
+        ("bridge, one query", "2WikiMultiHopQA, 160 questions, one query"),
+        ("bridge, plans", "the same, plans"),
+        ("HotpotQA, one query", "HotpotQA, 60 questions, one query"),
+        ("HotpotQA, plans", "HotpotQA, 20 plans"),
+    ],
+)
+def test_the_table_of_sources_is_the_measured_one(asked: str, label: str) -> None:
+    results = json.loads(read(ROOT / "benchmarks/results/retrieval.json"))
+    cells = [label]
+    for kind in ("bm25", "dense", "hybrid"):
+        found = results[f"{asked}, {kind}"]
+        share, low, high = (round(100 * x) for x in (found["share"], *found["interval"]))
+        cells.append(f"{share} % [{low}, {high}]")
+    assert f"| {' | '.join(cells)} |" in read(ROOT / "docs/measurements.md")

@@ -50,3 +50,10 @@ def test_titles_in_a_text(text: str, found: list[list[int]], tmp_path: Path) -> 
     TitleIndex.of(TITLES).save(tmp_path)
     loaded = TitleIndex.load(tmp_path)
     assert loaded.find(text) == found
+
+
+def test_only_the_beginning_of_a_long_text_is_read() -> None:
+    index = TitleIndex.of(TITLES)
+    text = "Word " * 50_000
+    assert index.find(f"Venus {text}") == [[0, 2]]
+    assert index.find(f"{text} Venus") == []
