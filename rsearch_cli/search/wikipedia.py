@@ -124,8 +124,8 @@ class WikipediaSource(SearchSource):
     """The introductions of the pages that a wiki finds.
 
     A search takes one request. With names that a node's parents found, it takes one that looks
-    the names up as titles, and, if these pages are too few, a second one that searches. Another
-    one looks for any of the words if nothing was found.
+    the names up as titles, and, if these pages are too few, a second one that searches. Where a
+    search for all words finds too few pages, another one looks for any of them.
 
     Args:
         options: The recipe's options.
@@ -188,15 +188,16 @@ class WikipediaSource(SearchSource):
         await self._client.close()
 
     async def _find_any(self, query: str, count: int) -> list[Passage]:
-        """Find pages with all words of a query or else, with another request, with any of them."""
+        """Find pages with all words of a query; too few are joined by those with any of them."""
         plain = as_query(query)
         found = await self._find(plain, count) if plain else []
         words = [word for word in plain.split() if word.casefold() not in STOP_WORDS]
-        if found or len(words) < 2:
+        if len(found) >= count or len(words) < 2:
             return found
         while len(joined := " OR ".join(words)) > MOST_QUERY_CHARS:
             words.pop()
-        return await self._find(joined, count)
+        found += await self._find(joined, count)
+        return list({passage.id: passage for passage in found}.values())
 
     async def _find(self, query: str, count: int) -> list[Passage]:
         """Search the text of all pages, best first."""
