@@ -87,7 +87,8 @@ class StepMetrics:
         now = time.perf_counter()
         spent = {"generate": 0.0, "search": 0.0, "reward": 0.0, **self.seconds}
         spent["update"] = now - self._started - sum(spent.values())
-        searches = [r for t in self.trajectories for round_ in t.rounds for r in round_.results]
+        discarded = self.discarded or []
+        sampled = [*self.trajectories, *(row.trajectory for row in discarded)]
         lengths = [sum(t.model_mask) for t in self.trajectories]
         row: dict[str, Any] = {
             "step": step,
@@ -102,12 +103,9 @@ class StepMetrics:
             "truncated": _mean([float(t.stop == "length") for t in self.trajectories]),
             "format_valid": _mean([float(p.format == 1.0) for p in self.parts]),
             **describe_repetition(self.trajectories),
-            "searches": len(searches),
+            "searches": sum(len(round_.results) for t in sampled for round_ in t.rounds),
             "unscored": sum(p.total is None for p in self.parts),
-            **describe_failures(
-                [*self.trajectories, *(row.trajectory for row in self.discarded or ())],
-                [*self.parts, *(row.parts for row in self.discarded or ())],
-            ),
+            **describe_failures(sampled, [*self.parts, *(row.parts for row in discarded)]),
             **describe_discarded(self.discarded),
             **describe_spend(self.spend, spend),
             **{f"seconds/{part}": round(value, 4) for part, value in spent.items()},

@@ -20,7 +20,8 @@ from rsearch_cli.app import app
 
 STEPS = 3
 
-# A step has 8 completions, each evaluation 4 of each kind; no checkpoint is due before the last.
+# A step has 8 completions, and up to 8 more in place of tied ones; each evaluation has 4 of each
+# kind; no checkpoint is due before the last.
 SETTINGS = (
     "questions.world.train_regions=2",
     "questions.world.held_out_regions=1",
@@ -33,6 +34,7 @@ SETTINGS = (
     "reward.answer=judge",
     "train.batch_size=8",
     "train.num_generations=4",
+    "train.resample_ties=1",
     f"train.max_steps={STEPS}",
     "evaluate.limit=4",
 )
@@ -135,7 +137,7 @@ def test_rows_say_what_was_sent_and_spent(whole: Run, exa: MeteredExa, chat: Cha
     for row in rows:
         assert row["calls/search"] + row["cache_hits/search"] == row["searches"] > 0
         assert row["failed/search"] == row["failed/judge"] == row["failed_share/search"] == 0
-        assert row["calls/judge"] + row["cache_hits/judge"] <= 8
+        assert row["calls/judge"] + row["cache_hits/judge"] <= 8 + row["discarded/rollouts"]
     assert rows[-1]["spend/saved_usd"] > 0, "four generations overlap"
 
 
@@ -145,6 +147,18 @@ def test_the_summary_holds_the_bill(whole: Run) -> None:
     assert spend == stored
     assert spend["exa"]["usd"] == pytest.approx(USD_PER_SEARCH * spend["exa"]["calls"])
     assert sum(s["usd"] for s in spend.values()) >= whole.rows()[-1]["spend/usd"] - 1e-6 > 0
+
+
+def test_the_bill_says_what_was_thrown_away(whole: Run) -> None:
+    rows, discarded = whole.rows(), whole.summary()["discarded"]
+    thrown = [row["discarded/rollouts"] for row in rows]
+    assert any(thrown) and all(count % 4 == 0 for count in thrown)
+    assert (discarded["rollouts"], discarded["sampled"]) == (sum(thrown), 3 * 8 + sum(thrown))
+    assert discarded["usd"] == pytest.approx(sum(row["discarded/usd"] for row in rows), abs=1e-5)
+    start = rows[-1]["spend/usd"] - rows[0]["spend/usd"]
+    later = sum(row["discarded/usd"] for row in rows[1:])
+    assert 0 <= later < start and discarded["usd"] > 0
+    assert f"Discarded: {sum(thrown)} of " in whole.result.stdout
 
 
 def test_progress_tells_the_bill(whole: Run) -> None:

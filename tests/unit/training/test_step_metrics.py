@@ -156,7 +156,7 @@ def test_what_was_replaced_is_counted_with_its_price_and_failures_but_not_traine
     row = metrics.close(1, {"frac_reward_zero_std": 0.5}, Spend())
     assert (row["discarded/rollouts"], row["discarded/usd"]) == (2, 0.03)
     assert (row["reward"], row["discarded/reward"]) == (1.0, 0.5)
-    assert (row["failed/search"], row["failed/judge"], row["searches"]) == (1, 1, 1)
+    assert (row["failed/search"], row["failed/judge"], row["searches"]) == (1, 1, 3)
     assert row["groups/zero_advantage"] == 0.5
     metrics.record([trajectory(None)], [parts(1.0)])
     metrics.tied = 0.25
