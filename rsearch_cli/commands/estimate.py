@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from rsearch_cli.commands import options
 from rsearch_cli.services.cost import HIT_RATE, NODES, Assumptions
 from rsearch_cli.streams import echo
+from rsearch_cli.timing.lengths import WRITTEN
 from rsearch_cli.ui.output import plain_table, print_json, print_rich
 
 if TYPE_CHECKING:
     from rsearch_cli.recipe.schema import Recipe
     from rsearch_cli.workflows.estimate import PlannedMemory, RunEstimate
+    from rsearch_cli.workflows.estimate_time import PredictedTime
 
 ASSUMPTION_PANEL = "Assumptions"
 
@@ -25,6 +28,17 @@ _FIGURES = (
     ("USD for the judge", "usd_judge", ",.2f"),
     ("USD", "usd", ",.2f"),
 )
+
+_TIMES = {
+    "start": "start, first compilation",
+    "evaluation before": "evaluation before",
+    "generate": "training: generation",
+    "search": "training: waiting for searches",
+    "reward": "training: scoring",
+    "update": "training: update",
+    "validations": "validations",
+    "evaluation after": "evaluation after",
+}
 
 
 @options.recipe_options("policy.model", "questions.path")
@@ -55,12 +69,37 @@ def estimate(
             show_default="what nvidia-smi reports",
         ),
     ] = None,
+    card: Annotated[
+        str | None,
+        options.value(
+            "NAME",
+            "Card to predict the time for: rtx-4090, rtx-3090, a100, h100, h200, or this.",
+            ASSUMPTION_PANEL,
+            show_default="that of this machine",
+        ),
+    ] = None,
+    calibrate: Annotated[
+        Path | None,
+        options.value(
+            "RUN", "Run folder whose measured seconds and lengths are used.", ASSUMPTION_PANEL
+        ),
+    ] = None,
+    written: Annotated[
+        float,
+        options.value(
+            None,
+            "Share of rollout.max_new_tokens that a completion writes.",
+            ASSUMPTION_PANEL,
+            min=0.01,
+            max=1.0,
+        ),
+    ] = WRITTEN,
     trust_settings: options.TrustSettings = False,
     as_json: options.Json = False,
     *,
     settings: Mapping[str, Any],
 ) -> None:
-    """Predict requests, cost and GPU memory of a training run.
+    """Predict requests, cost, GPU memory and time of a training run.
 
     Nothing is sent and no model is loaded.
 
@@ -74,12 +113,20 @@ def estimate(
     recipe = options.require_recipe(recipe, "estimate")
     loaded = load_recipe(recipe, overrides or (), settings, trusted=as_trusted(trust_settings))
     log_notes(loaded, "estimate")
-    result = estimate_run(loaded.recipe, Assumptions(nodes, hit_rate), vram)
+    result = estimate_run(
+        loaded.recipe,
+        Assumptions(nodes, hit_rate),
+        vram,
+        card=card,
+        calibrate=calibrate,
+        written=written,
+    )
     if as_json:
         print_json(result.as_json())
     else:
         _print_requests(result)
         _print_memory(result.memory, result.recipe)
+        _print_time(result.time)
 
 
 def _print_requests(result: RunEstimate) -> None:
@@ -134,3 +181,26 @@ def _print_memory(planned: PlannedMemory | str, recipe: Recipe) -> None:
         echo("No card was found; --vram GB names one to compare with.")
     for suggestion in planned.suggestions:
         echo(f"  {suggestion}: {suggestion.saves_gb:.2f} GB less, {suggestion.total_gb:.2f}")
+
+
+def _print_time(time: PredictedTime | str) -> None:
+    if isinstance(time, str):
+        echo("", f"The time cannot be predicted: {time}")
+        return
+    table = plain_table(f"TIME ON {time.device.name.upper()}, {time.backend}", no_wrap=True)
+    for heading in ("HOURS", "LOW", "HIGH"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    columns = (time.seconds, time.low, time.high)
+    for part in time.seconds:
+        if time.seconds[part]:
+            table.add_row(_TIMES[part], *(f"{column[part] / 3600:.2f}" for column in columns))
+    table.add_row("hours", *(f"{sum(column.values()) / 3600:.2f}" for column in columns))
+    echo("")
+    print_rich(table)
+    if run := time.measured:
+        echo(f"Scaled to {run.steps} measured steps, with their lengths; within 20% either way.")
+    else:
+        echo(
+            "Low and high: completions of 30% and 100% of rollout.max_new_tokens (--written), and",
+            "the model's own error. --calibrate RUN takes the figures of a short run instead.",
+        )

@@ -59,3 +59,15 @@ def find_prices(search: SearchConfig) -> dict[str, float]:
         name: usd_per_search(name, search, getattr(openers[config.type], "source", None))
         for name, config in search.sources.items()
     }
+
+
+def share_outside(search: SearchConfig) -> float:
+    """Return the share of the sources that ask a service instead of searching in this process.
+
+    Raises:
+        RecipeError: A source is of a kind that does not exist.
+        SourceError: A kind cannot be loaded.
+    """
+    openers = load_openers(search)
+    sources = [getattr(openers[c.type], "source", None) for c in search.sources.values()]
+    return sum(source is None or bool(source.service) for source in sources) / len(sources)

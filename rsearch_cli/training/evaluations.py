@@ -67,7 +67,12 @@ def summarise_discarded(rows: Sequence[Mapping[str, Any]], recipe: Recipe) -> di
 
 
 def summarise_run(
-    run: TrainingRun, before: Evaluation, after: Evaluation, steps: int, seconds: float
+    run: TrainingRun,
+    before: Evaluation,
+    after: Evaluation,
+    steps: int,
+    seconds: float,
+    phase_seconds: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Write and track `summary.json`: both evaluations, their difference, and the run's facts."""
     recipe, folder = run.recipe, run.folder
@@ -95,6 +100,7 @@ def summarise_run(
         "seed": recipe.seed,
         "spend": {name: asdict(spent) for name, spent in spend.items()},
         "seconds": round(seconds, 1),
+        "phase_seconds": phase_seconds,
     }
     folder.write_json(SUMMARY, summary)
     run.tracker.log_summary(summary)

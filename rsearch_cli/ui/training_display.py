@@ -30,6 +30,7 @@ class TrainingDisplay:
         spend: Returns what the run has spent so far.
         console: Where to show it; stderr by default.
         clock: Returns the time in seconds.
+        afterwards: Seconds that the run will take after the last step.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class TrainingDisplay:
         spend: Callable[[], Spend] = Spend,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
+        afterwards: float = 0.0,
     ) -> None:
         self._spend = spend
         console = console or stderr_console()
@@ -47,13 +49,16 @@ class TrainingDisplay:
         self._rewards: list[float] = []
         self._sample = ""
         self._status = ""
-        self._progress = _make_progress(console, clock, self._render)
+        self._clock, self._afterwards = clock, afterwards
+        self._ends: list[float] = []
+        self._progress = _make_progress(console, clock, self._render, self._time_left)
         self._progress.add_task("", total=total_steps)
         (self._task,) = self._progress.tasks
 
     def __enter__(self) -> Self:
         """Start the clock and, on a terminal, the live view."""
         self._progress.reset(self._task.id)
+        self._ends = [self._clock()]
         if self._live:
             self._progress.start()
         return self
@@ -72,6 +77,7 @@ class TrainingDisplay:
             rollouts: Its rows of `trajectories.jsonl`; empty keeps the transcript before.
         """
         self._row = row
+        self._ends.append(self._clock())
         step = finite(row, "step")
         self._progress.update(self._task.id, completed=step or self._task.completed + 1)
         reward = finite(row, "reward")
@@ -83,9 +89,9 @@ class TrainingDisplay:
             self._sample = shorten(printable(text).strip(), _SAMPLE_CHARS)
         if not self._live:
             step_of_total = f"step {self._task.completed:g}/{self._task.total:g}"
-            left = self._task.time_remaining
-            time_left = "" if left is None else f"{_duration(left)} left"
-            self._log.write("  ".join(filter(None, [step_of_total, *self._figures(), time_left])))
+            self._log.write(
+                "  ".join(filter(None, [step_of_total, *self._figures(), self._time_left()]))
+            )
 
     def on_alarm(self, step: int, name: str, reason: str) -> None:
         """Show an alarm permanently: above the live view, or as a line of the log."""
@@ -111,6 +117,20 @@ class TrainingDisplay:
         if not self._live:
             self._log.flush()
             self._log.write(text, now=True)
+
+    def _time_left(self) -> str:
+        """Return the rest of the run by its measured steps as text; "" before the first step.
+
+        The first step compiles and warms up. Alone it gives an upper bound; later it is left out.
+        """
+        first = len(self._ends) == 2
+        ends = self._ends if first else self._ends[1:]
+        if len(ends) < 2 or self._task.total is None:
+            return ""
+        step = (ends[-1] - ends[0]) / (len(ends) - 1)
+        left = step * (self._task.total - self._task.completed) + self._afterwards
+        rest = _duration(max(0.0, left - (self._clock() - ends[-1])))
+        return f"at most {rest} left" if first else f"{rest} left"
 
     def _figures(self) -> list[str]:
         """Return the figures of the latest step as text, without those that are unknown."""
@@ -144,15 +164,24 @@ class TrainingDisplay:
 
 
 def _make_progress(
-    console: Console, clock: Callable[[], float], below: Callable[[], Iterable[RenderableType]]
+    console: Console,
+    clock: Callable[[], float],
+    below: Callable[[], Iterable[RenderableType]],
+    left: Callable[[], str],
 ) -> Any:
     from rich.progress import (
         BarColumn,
         Progress,
+        ProgressColumn,
+        Task,
         TextColumn,
         TimeElapsedColumn,
-        TimeRemainingColumn,
     )
+    from rich.text import Text
+
+    class TimeLeftColumn(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(left(), style="progress.remaining")
 
     class TrainingProgress(Progress):
         def get_renderables(self) -> Iterable[RenderableType]:
@@ -164,13 +193,10 @@ def _make_progress(
         BarColumn(_SPARK_COLUMNS),
         TimeElapsedColumn(),
         TextColumn("elapsed", style="dim"),
-        TimeRemainingColumn(),
-        TextColumn("left", style="dim"),
+        TimeLeftColumn(),
         console=console,
         # The training needs the cores: two frames a second are enough.
         refresh_per_second=2,
-        # Over all steps but the first, which includes the warm-up; Rich forgets after 30 s.
-        speed_estimate_period=float("inf"),
         get_time=clock,
     )
 

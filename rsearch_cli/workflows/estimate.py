@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +25,8 @@ from rsearch_cli.recipe.addresses import hide_login, is_loopback
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.search.prices import find_prices
 from rsearch_cli.services.cost import Assumptions, Bill, Estimate, estimate_run
+from rsearch_cli.timing.lengths import WRITTEN
+from rsearch_cli.workflows.estimate_time import PredictedTime, predict_time
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +112,7 @@ class RunEstimate:
         without_cache: Requests and cost if no answer is cached.
         with_cache: The same for a cache that is empty at the start.
         memory: The predicted GPU memory, or why it cannot be predicted.
+        time: The predicted time, or why it cannot be predicted.
     """
 
     recipe: Recipe
@@ -117,6 +121,7 @@ class RunEstimate:
     without_cache: Estimate
     with_cache: Estimate
     memory: PlannedMemory | str
+    time: PredictedTime | str
 
     def as_json(self) -> dict[str, Any]:
         """All figures, ready for JSON."""
@@ -133,18 +138,32 @@ class RunEstimate:
             "assumptions": asdict(self.assumptions),
             "usd_per_search": dict(self.prices),
             **memory,
+            "time": (
+                {"hours": None, "time_unknown": self.time}
+                if isinstance(self.time, str)
+                else self.time.as_json()
+            ),
         }
 
 
 def estimate(
-    recipe: Recipe, assumptions: Assumptions | None = None, vram_gb: float | None = None
+    recipe: Recipe,
+    assumptions: Assumptions | None = None,
+    vram_gb: float | None = None,
+    *,
+    card: str | None = None,
+    calibrate: Path | None = None,
+    written: float = WRITTEN,
 ) -> RunEstimate:
-    """Predict the requests, the cost and the GPU memory of a training run.
+    """Predict the requests, the cost, the GPU memory and the time of a training run.
 
     Args:
         recipe: The run.
         assumptions: What the recipe leaves open; None takes the defaults.
-        vram_gb: Memory of the card; None asks nvidia-smi.
+        vram_gb: Memory of the card; None takes that of `card`, or asks nvidia-smi.
+        card: Name of a card, as in `timing.devices.DEVICES`, or `this`; None takes this machine's.
+        calibrate: Folder of a run whose measured seconds scale the prediction.
+        written: Share of `rollout.max_new_tokens` that a row writes.
 
     Raises:
         DataError: The recipe evaluates a whole question set, and that cannot be opened.
@@ -154,6 +173,10 @@ def estimate(
     assumptions = assumptions or Assumptions()
     evaluated = _count_evaluated(recipe)
     prices = find_prices(recipe.search)
+    backend = presumed_backend(recipe)
+    time = predict_time(recipe, evaluated, assumptions.nodes, written, card, calibrate, backend)
+    if vram_gb is None and card and not isinstance(time, str):
+        vram_gb = time.device.memory_gb
     return RunEstimate(
         recipe,
         assumptions,
@@ -161,6 +184,7 @@ def estimate(
         estimate_run(recipe, evaluated, assumptions, "none", prices),
         estimate_run(recipe, evaluated, assumptions, "empty", prices),
         _predict_memory(recipe, vram_gb),
+        time,
     )
 
 

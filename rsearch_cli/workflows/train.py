@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ from rsearch_cli.workflows.publish import check_push, push_if_asked
 from rsearch_cli.workflows.view import write_view
 
 logger = logging.getLogger(__name__)
+
+PHASES = ("start", "before", "training", "after")
+"""Phases of a run, in the order in which their seconds are recorded in `summary.json`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +79,16 @@ def train(
         stdout_to_log("libraries"),
         open_run(recipe, folder, overwrite=overwrite, resume=resume) as run,
     ):
+        marks = [started, time.monotonic()]
         before = evaluate(run, "before", reuse=resume)
-        steps = train_policy(run, resume=resume)
+        marks.append(time.monotonic())
+        steps = train_policy(run, resume=resume, afterwards=marks[2] - marks[1])
+        marks.append(time.monotonic())
         after = evaluate(run, "after")
-        summary = summarise_run(run, before, after, steps, time.monotonic() - started)
+        marks.append(time.monotonic())
+        # A resumed run has done only a part of each.
+        taken = None if resume else dict(zip(PHASES, _differences(marks), strict=True))
+        summary = summarise_run(run, before, after, steps, marks[-1] - started, taken)
     rows, validations = folder.read_rows(METRICS), folder.read_rows(VALIDATION)
     view = write_view_of(folder) if is_main() else None
     report = TrainingReport(
@@ -112,8 +122,17 @@ def check(recipe: Recipe, *, force: bool = False) -> None:
     check_push(recipe)
 
 
-def train_policy(run: TrainingRun, *, resume: bool) -> int:
+def _differences(marks: Sequence[float]) -> list[float]:
+    return [round(after - before, 2) for before, after in itertools.pairwise(marks)]
+
+
+def train_policy(run: TrainingRun, *, resume: bool, afterwards: float = 0.0) -> int:
     """Train, continuing from the last usable checkpoint if `resume`; return the run's steps.
+
+    Args:
+        run: The opened run.
+        resume: Whether to continue.
+        afterwards: Seconds that the evaluation after training will take, for the display.
 
     Raises:
         Interrupted: Ctrl-C; the current step has been finished and saved.
@@ -123,7 +142,7 @@ def train_policy(run: TrainingRun, *, resume: bool) -> int:
     checkpoint = rewind(run.folder, run.recipe) if resume else None
     steps = count_steps(run)
     with (
-        TrainingDisplay(steps, run.budget.snapshot) as display,
+        TrainingDisplay(steps, run.budget.snapshot, afterwards=afterwards) as display,
         run.interrupts.deferred(display.status),
     ):
         make_training(run, [display, run.tracker]).run(checkpoint)

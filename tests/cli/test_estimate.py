@@ -183,6 +183,37 @@ def test_a_vllm_server_is_on_this_card_or_another(monkeypatch, host, cards, wher
     assert ("\nvLLM server " in shown) is (where == "is counted above")
 
 
+def test_the_hours_of_a_card_are_told_by_part() -> None:
+    shown = plan("--recipe", "hotpot-hard", "--card", "rtx-4090")
+    table = shown[shown.index("TIME ON RTX-4090, unsloth") :].splitlines()
+    assert [line.split("  ")[0] for line in table[1:8]] == [
+        "start, first compilation",
+        "evaluation before",
+        "training: generation",
+        "training: waiting for searches",
+        "training: scoring",
+        "training: update",
+        "evaluation after",
+    ]
+    hours = json.loads(plan("--recipe", "hotpot-hard", "--card", "rtx-4090", "--json"))
+    told = hours["time"]
+    assert (told["card"], told["calibrated"], hours["vram_gb"]) == ("rtx-4090", False, 24.0)
+    assert 0.5 < told["hours_low"] < told["hours"] < told["hours_high"] < 3
+    assert sum(part["hours"] for part in told["parts"].values()) == pytest.approx(
+        told["hours"], abs=0.001
+    )
+    shorter = json.loads(
+        plan("--recipe", "hotpot-hard", "--card", "rtx-4090", "--json", "--written", "0.3")
+    )
+    assert shorter["time"]["hours"] < told["hours"]
+
+
+def test_without_a_card_that_is_known_the_time_is_left_out() -> None:
+    assert "The time cannot be predicted: name a card with --card (rtx-3090, " in plan()
+    told = json.loads(plan("--json"))["time"]
+    assert told["hours"] is None and "--calibrate RUN" in told["time_unknown"]
+
+
 def test_without_a_card_only_the_total_is_told(monkeypatch) -> None:
     monkeypatch.setattr("rsearch_cli.workflows.estimate.find_vram", lambda: None)
     shown = plan("--recipe", "hotpot-offline")
@@ -215,6 +246,8 @@ def test_a_model_that_is_not_known_has_a_bill_but_no_memory_plan() -> None:
         (["--set", "budget.max_usd=-1"], 13, "budget.max_usd must be at least 0"),
         (["--hit-rate", "2"], 2, "--hit-rate"),
         (["--nodes", "0"], 2, "--nodes"),
+        (["--card", "gtx-480"], 2, "known cards: rtx-3090, rtx-4090, a100"),
+        (["--calibrate", "nowhere"], 2, "nowhere is not a run folder"),
     ],
 )
 def test_bad_input_is_told(arguments: list[str], code: int, words: str) -> None:

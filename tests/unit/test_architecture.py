@@ -23,6 +23,7 @@ LAYERS = (
     {"runs"},
     {"recipe"},
     {"memory"},
+    {"timing"},
     {"services"},
     {"interrupts"},
     {"questions", "protocol", "reward"},

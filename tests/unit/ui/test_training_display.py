@@ -73,7 +73,7 @@ def test_a_log_line_says_what_is_known() -> None:
         display.on_step(row(1), sampled("a sample"))
     assert written(console) == (
         "step 1/10  reward 0.500  (answer 0.250, plan 1.000, format 0.500)  "
-        "generate 1.2 s, update 1.5 s\n"
+        "generate 1.2 s, update 1.5 s  at most 36 s left\n"
     )
 
 
@@ -96,7 +96,7 @@ def test_a_log_line_says_what_was_spent() -> None:
     console, clock = log_console(), Clock()
     with TrainingDisplay(10, spend, console, clock) as display:
         display.on_step(row(1), [])
-    assert f"update 1.5 s  {SPENT}\n" in written(console)
+    assert f"update 1.5 s  {SPENT}  at most" in written(console)
 
 
 def test_a_terminal_shows_what_was_spent() -> None:
@@ -187,10 +187,19 @@ def test_time_left_follows_the_steps_of_this_run_only() -> None:
         clock.now += 40
         display.on_step(row(44), [])
     lines = written(console).splitlines()
-    assert "left" not in lines[0], "the first step tells nothing: it compiles and warms up"
-    assert [line.rpartition("  ")[2] for line in lines[1:]] == [
-        *("9 min 40 s left", "9 min 30 s left", "18 min 40 s left"),
+    assert [line.rpartition("  ")[2] for line in lines] == [
+        # The first step compiles and warms up; later ones are the measure.
+        *("at most 9 h 50 min left", "9 min 40 s left", "9 min 30 s left", "18 min 40 s left"),
     ]
+
+
+def test_time_left_includes_what_follows_training() -> None:
+    console, clock = log_console(), Clock()
+    with TrainingDisplay(3, console=console, clock=clock, afterwards=90.0) as display:
+        for step in (1, 2):
+            clock.now += 10
+            display.on_step(row(step), [])
+    assert written(console).endswith("1 min 40 s left\n")
 
 
 def test_status_lines_come_in_order_and_once() -> None:
@@ -213,7 +222,7 @@ def test_a_terminal_shows_progress_parts_course_and_sample() -> None:
             display.on_step(row(step, reward=step / 4), sampled(f"sample {step}"))
         display.status("saving")
     text = re.sub(r"\x1b\[[\d;]*m", "", written(console))
-    for part in ("step 2/10", "reward 0.500", "answer 0.250", "0:00:16 left", "0.250 ▁█ 0.500"):
+    for part in ("step 2/10", "reward 0.500", "answer 0.250", "16 s left", "0.250 ▁█ 0.500"):
         assert part in text
     for part in ("generate 1.2 s", "0:00:04 elapsed", "saving", "sample 2", "━"):
         assert part in text

@@ -1,0 +1,80 @@
+"""What a training run measured: how long its rows were, and how long each part took."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from rsearch_cli.errors import UsageError
+from rsearch_cli.recipe.loading import load_recipe
+from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.runs.files import (
+    ENVIRONMENT,
+    METRICS,
+    RECIPE,
+    SUMMARY,
+    TRAJECTORIES,
+    predictions_name,
+)
+from rsearch_cli.runs.run_folder import RunFolder
+from rsearch_cli.timing.devices import CPU, Device, match_card
+from rsearch_cli.timing.lengths import Lengths, measure_lengths
+from rsearch_cli.timing.prediction import STEP_PARTS
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredRun:
+    """A training run as it was measured.
+
+    Attributes:
+        recipe: Its settings.
+        backend: What ran its model.
+        device: What it ran on; None if the card is not known.
+        lengths: How long its rows were.
+        step: Mean seconds of each of `STEP_PARTS`; the first step is left out, since it compiles.
+        steps: Steps that this is the mean of.
+        evaluated: Questions of its evaluations.
+        phases: Seconds of `start`, `before` and `after`, as far as they were recorded.
+    """
+
+    recipe: Recipe
+    backend: str
+    device: Device | None
+    lengths: Lengths
+    step: dict[str, float]
+    steps: int
+    evaluated: int
+    phases: dict[str, float]
+
+
+def read_run(path: Path) -> MeasuredRun:
+    """Return what a run measured.
+
+    Raises:
+        UsageError: It is no GRPO run, or has finished no step after the first.
+        RsearchError: One of its files cannot be read.
+    """
+    folder = RunFolder(path)
+    if not folder.is_started:
+        raise UsageError(f"--calibrate: {path} is not a run folder (no {RECIPE})")
+    rows, rollouts = folder.read_rows(METRICS)[1:], folder.read_rows(TRAJECTORIES)
+    lengths = measure_lengths(rollouts)
+    timed = [row for row in rows if all(f"seconds/{part}" in row for part in STEP_PARTS)]
+    if not timed or lengths is None:
+        raise UsageError(
+            f"--calibrate: {path} has no step after the first, which compiles; give a GRPO run of "
+            "two steps or more, such as one of --max-steps 5"
+        )
+    environment, summary = folder.read_json(ENVIRONMENT), folder.read_json(SUMMARY)
+    device = str(environment.get("device", "cpu"))
+    return MeasuredRun(
+        recipe=load_recipe(str(path / RECIPE), trusted=True).recipe,
+        backend=str(environment.get("backend", "transformers")),
+        device=CPU if device == "cpu" else match_card(device),
+        lengths=lengths,
+        step={part: fmean(float(row[f"seconds/{part}"]) for row in timed) for part in STEP_PARTS},
+        steps=len(timed),
+        evaluated=len(folder.read_rows(predictions_name("before", "greedy"))),
+        phases={name: float(value) for name, value in (summary.get("phase_seconds") or {}).items()},
+    )
