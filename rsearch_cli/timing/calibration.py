@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from rsearch_cli.errors import UsageError
 from rsearch_cli.recipe.loading import load_recipe
@@ -34,6 +36,7 @@ class MeasuredRun:
         lengths: How long its rows were.
         step: Mean seconds of each of `STEP_PARTS`; the first step is left out, since it compiles.
         steps: Steps that this is the mean of.
+        ties: Share in [0, 1] of the groups that were replaced, or could have been.
         evaluated: Questions of its evaluations.
         phases: Seconds of `start`, `before` and `after`, as far as they were recorded.
     """
@@ -44,6 +47,7 @@ class MeasuredRun:
     lengths: Lengths
     step: dict[str, float]
     steps: int
+    ties: float
     evaluated: int
     phases: dict[str, float]
 
@@ -66,15 +70,26 @@ def read_run(path: Path) -> MeasuredRun:
             f"--calibrate: {path} has no step after the first, which compiles; give a GRPO run of "
             "two steps or more, such as one of --max-steps 5"
         )
+    recipe = load_recipe(str(path / RECIPE), trusted=True).recipe
     environment, summary = folder.read_json(ENVIRONMENT), folder.read_json(SUMMARY)
     device = str(environment.get("device", "cpu"))
     return MeasuredRun(
-        recipe=load_recipe(str(path / RECIPE), trusted=True).recipe,
+        recipe=recipe,
         backend=str(environment.get("backend", "transformers")),
         device=CPU if device == "cpu" else match_card(device),
         lengths=lengths,
         step={part: fmean(float(row[f"seconds/{part}"]) for row in timed) for part in STEP_PARTS},
         steps=len(timed),
+        ties=fmean(_tied(row, recipe) for row in timed),
         evaluated=len(folder.read_rows(predictions_name("before", "greedy"))),
         phases={name: float(value) for name, value in (summary.get("phase_seconds") or {}).items()},
     )
+
+
+def _tied(row: Mapping[str, Any], recipe: Recipe) -> float:
+    """Return the share of a step's groups that tied: those replaced, or all if none may be."""
+    if not recipe.train.resample_ties:
+        return float(row.get("groups/zero_advantage") or 0.0)
+    rows = recipe.train.batch_size * recipe.train.gradient_accumulation_steps
+    replaced = float(row.get("discarded/rollouts") or 0.0)
+    return replaced / (rows + replaced)

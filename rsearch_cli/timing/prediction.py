@@ -24,6 +24,10 @@ JUDGE_SECONDS = 1.0
 WAVES = 2
 """Searches of a plan that wait for each other: most plans have two hops."""
 
+TIES = 0.5
+"""Share of groups whose rewards are all equal, where `train.resample_ties` replaces them. A guess; in
+a run it is `groups/zero_advantage`."""
+
 BEFORE, AFTER, VALIDATIONS = "evaluation before", "evaluation after", "validations"
 GENERATE, SEARCH, REWARD, UPDATE = "generate", "search", "reward", "update"
 START = "start"
@@ -56,6 +60,7 @@ class TimeModel:
         lengths: How long the rows get.
         evaluated: Questions of the evaluations before and after.
         services: The services that it waits for.
+        ties: Share in [0, 1] of groups that `train.resample_ties` replaces.
         factors: By part, measured seconds divided by predicted ones; 1 for those left out.
         per_row: By part of a step, measured seconds of a row that are not predicted at all.
     """
@@ -67,6 +72,7 @@ class TimeModel:
     lengths: Lengths
     evaluated: int
     services: Services
+    ties: float = TIES
     factors: Mapping[str, float] = field(default_factory=dict)
     per_row: Mapping[str, float] = field(default_factory=dict)
 
@@ -100,10 +106,12 @@ class TimeModel:
         """Return the seconds of each of `STEP_PARTS` in one step, before they are scaled."""
         rows = self._rows
         generating, waiting = self._roll_out(rows)
+        # Ties are drawn again, and those of them that tie again, up to the recipe's bound.
+        drawn = sum(self.ties**again for again in range(self.recipe.train.resample_ties + 1))
         return {
-            GENERATE: generating,
-            SEARCH: waiting,
-            REWARD: self._judge(rows),
+            GENERATE: generating * drawn,
+            SEARCH: waiting * drawn,
+            REWARD: self._judge(rows) * drawn,
             UPDATE: self._update(),
         }
 

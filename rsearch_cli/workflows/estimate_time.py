@@ -112,8 +112,8 @@ def predict_time(
     model = TimeModel(shape, recipe, backend, device, lengths, evaluated, _services(recipe))
     if measured is None:
         ends = (
-            replace(model, lengths=expect_lengths(recipe, nodes, share)).seconds()
-            for share in (min(SHORT, written), max(LONG, written))
+            replace(model, lengths=expect_lengths(recipe, nodes, share), ties=ties).seconds()
+            for share, ties in ((min(SHORT, written), 0.0), (max(LONG, written), 1.0))
         )
         short, long = ends
         low = {part: value * FASTER for part, value in short.items()}
@@ -145,6 +145,7 @@ def _calibrate(model: TimeModel, run: MeasuredRun) -> TimeModel:
         run.lengths,
         run.evaluated,
         _services(run.recipe),
+        run.ties,
     )
     predicted = same.step()
     factors = {p: run.step[p] / predicted[p] for p in STEP_PARTS if predicted[p]}
@@ -158,7 +159,12 @@ def _calibrate(model: TimeModel, run: MeasuredRun) -> TimeModel:
     if START in run.phases:
         factors[START] = run.phases[START] / START_SECONDS
     return replace(
-        model, backend=same.backend, lengths=run.lengths, factors=factors, per_row=per_row
+        model,
+        backend=same.backend,
+        lengths=run.lengths,
+        ties=run.ties,
+        factors=factors,
+        per_row=per_row,
     )
 
 

@@ -81,6 +81,13 @@ def test_searches_wait_for_the_service_unless_another_batch_generates_meanwhile(
     assert model("rollout.micro_batch=2", services=outside).step()[SEARCH] == 0.0
 
 
+def test_groups_that_tie_are_drawn_again() -> None:
+    once = model().step()
+    again = replace(model("train.resample_ties=2"), ties=0.5).step()
+    assert again[GENERATE] == pytest.approx(1.75 * once[GENERATE])
+    assert again[UPDATE] == once[UPDATE]
+
+
 def test_longer_rows_take_longer() -> None:
     times = [
         replace(m, lengths=expect_lengths(m.recipe, 3, share)).step()
