@@ -25,7 +25,7 @@ WAVES = 2
 """Searches of a plan that wait for each other: most plans have two hops."""
 
 TIES = 0.5
-"""Share of groups whose rewards are all equal, where `train.resample_ties` replaces them. A guess; in
+"""Share of groups whose rewards are all equal, for `train.resample_ties`. A guess; in the rows of
 a run it is `groups/zero_advantage`."""
 
 BEFORE, AFTER, VALIDATIONS = "evaluation before", "evaluation after", "validations"
