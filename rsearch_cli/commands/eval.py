@@ -83,6 +83,15 @@ BatchSize = Annotated[
         show_default="rollout.micro_batch of the recipe, at most 32",
     ),
 ]
+Samples = Annotated[
+    int | None,
+    options.value(
+        "K",
+        "Sample K answers to each question: avg@K and pass@k.",
+        min=1,
+        show_default="one greedy answer",
+    ),
+]
 UseJudge = Annotated[
     bool | None,
     options.switch(
@@ -105,6 +114,7 @@ def evaluate(
     output_dir: OutputDir = None,
     overwrite: Overwrite = False,
     method: Method = "rsearch",
+    samples: Samples = None,
     model: options.Model = None,
     endpoint: options.EndpointUrl = None,
     endpoint_model: options.EndpointModel = None,
@@ -150,6 +160,7 @@ def evaluate(
         limit=limit,
         seed=seed,
         batch_size=batch_size,
+        samples=samples,
         judge=judge,
         output_dir=output_dir,
         overwrite=overwrite,

@@ -28,7 +28,7 @@ def answer_questions(
     Args:
         rollout: Policy, search layer and recipe.
         questions: `[B]` questions.
-        method: One of `methods.METHODS`; only the agent can be sampled.
+        method: One of `methods.METHODS`.
         sampling: Greedy or sampled decoding.
         on_done: Called with the number of answers completed since the previous call.
 

@@ -51,10 +51,10 @@ def run_method(
     """Answer questions by one of `METHODS`.
 
     Args:
-        method: One of them; `rag` and `direct` always decode greedily.
+        method: One of them.
         rollout: Policy, search layer and recipe.
         questions: `[B]` questions.
-        sampling: How the agent's tokens are chosen.
+        sampling: Greedy or sampled decoding.
         on_done: Called by the agent's rollout with the number of finished questions.
 
     Returns:
@@ -85,7 +85,7 @@ def run_method(
     for start in range(0, len(questions), size):
         part = slice(start, start + size)
         contexts = [Context(prompt) for prompt in prompts[part]]
-        written += rollout.policy.generate(contexts, [ANSWER_CLOSE], limits[part])
+        written += rollout.policy.generate(contexts, [ANSWER_CLOSE], limits[part], sampling)
     rows = zip(questions, prompts, rounds, written, strict=True)
     return [_finish(rollout, *row) for row in rows]
 

@@ -40,6 +40,11 @@ def has_format(method: str) -> bool:
     return method == AGENT
 
 
+def label_of(metric: str) -> str:
+    """Return the name of a metric for people; `pass@4` and `judge_pass@4` are of samples."""
+    return LABELS.get(metric) or metric.replace("judge_", "judge, ")
+
+
 def scores(results: Sequence[EvalResult], metric: str) -> list[float]:
     """Return the scores of those results that have one."""
     found = (METRICS[metric](result) for result in results)

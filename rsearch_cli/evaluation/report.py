@@ -33,7 +33,6 @@ def describe_conditions(
     """
     recipe = spec.recipe
     judge = recipe.reward.judge
-    refuses_greedy = "temperature" in (policy.get("requests") or "")
     return {
         "n": n,
         "questions": question_set.description,
@@ -53,7 +52,7 @@ def describe_conditions(
         "judge": f"{judge.model}, {judge.mode}" if recipe.reward.answer == "judge" else None,
         "normalisation": recipe.reward.normalisation,
         "batch_size": spec.batch_size,
-        "decoding": "sampled (the server refuses greedy)" if refuses_greedy else "greedy",
+        "decoding": _describe_decoding(spec, policy),
         "latency": (
             "seconds per question are those of a batch, divided by its questions"
             if answers_in_batches(spec)
@@ -93,6 +92,17 @@ def summarise_methods(
             for first, second in combinations(spec.methods, 2)
         },
     }
+
+
+def _describe_decoding(spec: EvalSpec, policy: PolicyFacts) -> str:
+    settings = spec.recipe.rollout
+    own_temperature = "temperature" in (policy.get("requests") or "")
+    if spec.samples is None:
+        return "sampled (the server refuses greedy)" if own_temperature else "greedy"
+    how = f"temperature {settings.temperature:g}, top-p {settings.top_p:g}"
+    if own_temperature:
+        how = "the server's own temperature"
+    return f"{spec.samples} samples of each question, {how}"
 
 
 def _without_flips(comparison: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,9 +22,9 @@ from rsearch_cli.types import Trajectory
 # Fields with a share in [0, 1], with any other amount, and those of both that may be None.
 _SHARES = frozenset(("em", "f1", "plan_valid", "format_valid", "judge", "title_recall"))
 _AMOUNTS = frozenset(
-    ("searches", "completion_tokens", "failed_searches", "failed_reads", "seconds", "usd")
+    ("searches", "completion_tokens", "failed_searches", "failed_reads", "seconds", "usd", "sample")
 )
-_MAY_LACK = frozenset(("judge", "title_recall", "seconds", "usd"))
+_MAY_LACK = frozenset(("judge", "title_recall", "seconds", "usd", "sample"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,8 @@ class EvalResult:
         search_failure: Error of the last failed search, or None.
         failure: Why the policy's server gave no answer, or None. Such a result is counted and
             excluded from every mean.
+        sample: Which of several samples of the question this is, from 0; None if there is one
+            answer only.
     """
 
     id: str
@@ -86,6 +88,7 @@ class EvalResult:
     usd: float | None = None
     search_failure: str | None = None
     failure: str | None = None
+    sample: int | None = None
 
     @property
     def unscored(self) -> bool:
@@ -93,8 +96,14 @@ class EvalResult:
         return self.judged and self.judge is None
 
     def as_json(self) -> dict[str, Any]:
-        """Return the fields as a JSON-ready dictionary, which `from_json` reads."""
-        return asdict(self)
+        """Return the fields as a JSON-ready dictionary, which `from_json` reads.
+
+        `sample` is only among them for one of several samples.
+        """
+        row = asdict(self)
+        if self.sample is None:
+            del row["sample"]
+        return row
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> EvalResult:

@@ -48,6 +48,7 @@ class EvalSpec:
         limit: Number of questions; None takes all.
         batch_size: Questions that are asked at once.
         output_dir: The evaluation folder.
+        samples: Answers sampled per question; None for one greedy answer.
     """
 
     recipe: Recipe
@@ -57,6 +58,7 @@ class EvalSpec:
     limit: int | None
     batch_size: int
     output_dir: Path
+    samples: int | None = None
 
     @property
     def on_server(self) -> bool:
@@ -103,8 +105,9 @@ def describe_settings(
     judged = recipe["reward"]["answer"] == "judge"
     normalisation = recipe["reward"]["normalisation"]
     return {
-        # Left out if it is the one that evaluations of earlier versions used.
+        # Left out if they are those of evaluations of earlier versions.
         **({"normalisation": normalisation} if normalisation != "squad" else {}),
+        **({} if spec.samples is None else {"samples": spec.samples}),
         "version": VERSION,
         "methods": list(spec.methods),
         "split": spec.split,

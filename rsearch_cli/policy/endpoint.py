@@ -274,7 +274,7 @@ class EndpointPolicy(AbstractContextManager["EndpointPolicy"]):
             return replace(reply, text=text, finish=stop, token_ids=ids)
 
         messages = to_messages(context, same_turn=True)
-        value = await self._calls.reply(messages, options, most, ask)
+        value = await self._calls.reply(messages, options, most, ask, sampling.draw)
         ids = tuple(value["ids"] or ())
         return Generation(ids, value["text"], value["finish"], seconds=value["seconds"])
 
@@ -306,7 +306,7 @@ class EndpointPolicy(AbstractContextManager["EndpointPolicy"]):
         async def ask() -> Completion:
             return await self.line.complete(messages, tell if on_text else None, **options)
 
-        value = await self._calls.reply(messages, options, most, ask)
+        value = await self._calls.reply(messages, options, most, ask, sampling.draw)
         written = read(value.get("thought", ""), value["text"])
         return read_generation(written, value, stops, most)
 

@@ -109,6 +109,7 @@ class EndpointCalls:
         options: Mapping[str, Any],
         most: int,
         ask: Callable[[], Awaitable[Completion]],
+        draw: str | None = None,
     ) -> Any:
         """Return a reply of the model as JSON: the fields of a `Completion`, and `seconds`.
 
@@ -117,6 +118,7 @@ class EndpointCalls:
             options: Of the request.
             most: Token limit.
             ask: Sends the request.
+            draw: See `Sampling.draw`.
         """
         # An upper bound: byte-level tokenizers make at most one token per byte.
         sent = sum(len(m["content"].encode()) + FRAME_TOKENS for m in messages)
@@ -136,11 +138,11 @@ class EndpointCalls:
             }
             return Reply(value, self._price_of(completion, worst))
 
-        greedy = options["temperature"] == 0
+        repeats = options["temperature"] == 0 or draw is not None
         # A sampled reply must not answer another request.
-        draw = None if greedy else uuid.uuid4().hex
+        draw = draw if repeats else uuid.uuid4().hex
         key = self._key(messages=list(messages), options=dict(options), draw=draw)
-        kept = self._endpoint.cache_days * _DAY_SECONDS if greedy else 0.0
+        kept = self._endpoint.cache_days * _DAY_SECONDS if repeats else 0.0
         answer = await self._client.fetch(
             key, call, read=check_reply, worst_usd=worst, ttl_seconds=kept
         )

@@ -25,10 +25,13 @@ class Sampling:
     Attributes:
         temperature: 0 is greedy decoding.
         top_p: Nucleus; 1 keeps all.
+        draw: Name of the draw: a server's sampled reply is kept in the cache under it. None asks
+            anew every time.
     """
 
     temperature: float = 0.0
     top_p: float = 1.0
+    draw: str | None = None
 
 
 GREEDY = Sampling()

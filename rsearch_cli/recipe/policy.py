@@ -71,8 +71,8 @@ class EndpointConfig(BaseConfig):
     usd_per_million_output_tokens: float = Field(0.0, ge=0.0)
     """Price of a million output tokens, in USD."""
     cache_days: float = Field(0.0, ge=0.0)
-    """Days that a greedy reply stays in the cache; 0 does not cache, as the weights behind a name
-    may change."""
+    """Days that a greedy reply, or a sample of `rsearch eval --samples`, stays in the cache; 0 does
+    not cache, as the weights behind a name may change."""
     service: ServiceConfig = ServiceConfig(
         concurrency=16, requests_per_second=200.0, timeout_seconds=300.0
     )

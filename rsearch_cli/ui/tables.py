@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rsearch_cli.evaluation.intervals import METHODS
-from rsearch_cli.evaluation.metrics import BY_GROUP, LABELS
+from rsearch_cli.evaluation.metrics import BY_GROUP, LABELS, label_of
 from rsearch_cli.terminal import escape_markdown, on_one_line, shorten
 
 if TYPE_CHECKING:
@@ -194,15 +194,18 @@ def as_markdown(table_data: TableData) -> str:
 
 def _metrics_table(methods: Mapping[str, Any]) -> TableData:
     blocks = list(methods.values())
+    samples = max(block.get("samples", 0) for block in blocks)
+    passes = dict.fromkeys(name for b in blocks for name in b["intervals"] if "pass@" in name)
+    unit = "answer" if samples else "question"
     latencies = [block["latency_seconds"] for block in blocks]
     rows: list[tuple[str, ...]] = [
         *(
-            (label, *(_estimate(block, metric) for block in blocks))
-            for metric, label in LABELS.items()
-            if any(block[metric] is not None for block in blocks)
+            (label_of(metric), *(_estimate(block, metric) for block in blocks))
+            for metric in (*LABELS, *passes)
+            if any(block.get(metric) is not None for block in blocks)
         ),
-        ("searches per question", *(_number(b["searches_per_question"], ".2f") for b in blocks)),
-        ("tokens per question", *(_number(b["tokens_per_question"], ".1f") for b in blocks)),
+        (f"searches per {unit}", *(_number(b["searches_per_question"], ".2f") for b in blocks)),
+        (f"tokens per {unit}", *(_number(b["tokens_per_question"], ".1f") for b in blocks)),
         *(
             (f"latency {name}, s", *(_number(latency[name], ".2f") for latency in latencies))
             for name in ("p50", "p95")
@@ -211,7 +214,7 @@ def _metrics_table(methods: Mapping[str, Any]) -> TableData:
     ]
     if any(block["seconds_per_question"] is not None for block in blocks):
         seconds = (_number(block["seconds_per_question"], ".2f") for block in blocks)
-        rows.append(("seconds per question", *seconds))
+        rows.append((f"seconds per {unit}", *seconds))
     unread = [block.get("failed_reads", 0) for block in blocks]
     rows += [
         ("USD", *(_number(block["usd"], ".4f") for block in blocks)),
@@ -221,7 +224,8 @@ def _metrics_table(methods: Mapping[str, Any]) -> TableData:
         ("failed answers", *(str(block["failed_answers"]) for block in blocks)),
         ("without a verdict", *(str(block["unscored"]) for block in blocks)),
     ]
-    return TableData("Metrics", ("", *methods), tuple(rows))
+    title = f"Metrics (avg@{samples}: a question's score is the mean of its samples)"
+    return TableData(title if samples else "Metrics", ("", *methods), tuple(rows))
 
 
 def _difference_table(title: str, comparison: Mapping[str, Any], names: Sequence[str]) -> TableData:
@@ -229,7 +233,7 @@ def _difference_table(title: str, comparison: Mapping[str, Any], names: Sequence
     second, first = names
     rows = tuple(
         (
-            LABELS[metric],
+            label_of(metric),
             f"{row['first']:.3f}",
             f"{row['second']:.3f}",
             _format_estimate(row["difference"], row["interval"], "+"),

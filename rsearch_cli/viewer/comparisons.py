@@ -9,6 +9,7 @@ from typing import Any
 from rsearch_cli.evaluation.comparison import compare
 from rsearch_cli.evaluation.methods import AGENT
 from rsearch_cli.evaluation.result import EvalResult
+from rsearch_cli.evaluation.samples import by_question
 from rsearch_cli.viewer.rows import as_cell
 from rsearch_cli.viewer.source import ViewSource
 
@@ -66,7 +67,7 @@ def _compare(first: Sequence[EvalResult], second: Sequence[EvalResult]) -> dict[
     shared = [key for key in sides[0] if key in sides[1]]
     if not shared:
         return None
-    compared = compare(*([side[key] for key in shared] for side in sides))
+    compared = compare(*([r for key in shared for r in side[key]] for side in sides))
     for flip in (*compared["gained"], *compared["lost"]):
         flip |= {name: as_cell(flip[name]) for name in ("question", "first", "second")}
     return {
@@ -76,7 +77,8 @@ def _compare(first: Sequence[EvalResult], second: Sequence[EvalResult]) -> dict[
     }
 
 
-def _by_question(results: Sequence[EvalResult]) -> dict[tuple[Any, ...], EvalResult]:
-    """Return the results by id, text and references, without those whose id occurs twice."""
-    counts = Counter(result.id for result in results)
-    return {(r.id, r.text, r.references): r for r in results if counts[r.id] == 1}
+def _by_question(results: Sequence[EvalResult]) -> dict[tuple[Any, ...], list[EvalResult]]:
+    """Return the answers by id, text and references, without questions whose id occurs twice."""
+    groups = by_question(results)
+    counts = Counter(answers[0].id for answers in groups)
+    return {(r.id, r.text, r.references): [r, *more] for r, *more in groups if counts[r.id] == 1}

@@ -16,6 +16,7 @@ from rsearch_cli.evaluation.answering import answer_questions, check_failures, j
 from rsearch_cli.evaluation.methods import AGENT, DIRECT, METHODS, render_prompt_for
 from rsearch_cli.evaluation.report import describe_conditions, summarise_methods
 from rsearch_cli.evaluation.result import EvalResult
+from rsearch_cli.evaluation.samples import start_batch
 from rsearch_cli.evaluation.spec import (
     EvalSpec,
     PolicyFacts,
@@ -43,7 +44,6 @@ from rsearch_cli.search.sources import SearchSource, open_sources
 from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.runtime import Services, open_services
 from rsearch_cli.services.spend import Spend
-from rsearch_cli.types import Question
 from rsearch_cli.ui.tables import report_markdown
 from rsearch_cli.workflows.open_policy import choose_policy, open_endpoint, open_policy
 
@@ -78,7 +78,7 @@ class EvaluationReport:
         folder: The evaluation folder.
         results: The content of `results.json`: `context`, `methods` (a summary each, see
             `evaluation.summary.summarise`), `differences` between methods, and `spend`.
-        answers: One result per method and question.
+        answers: One result per method and question, or per sample of a question.
     """
 
     folder: Path
@@ -121,6 +121,7 @@ def evaluate(
     limit: int | None = None,
     seed: int | None = None,
     batch_size: int | None = None,
+    samples: int | None = None,
     judge: bool | None = None,
     output_dir: str | Path | None = None,
     overwrite: bool = False,
@@ -148,6 +149,7 @@ def evaluate(
         limit: Number of questions; None takes the recipe's `evaluate.limit`, or all of a file.
         seed: Seed of the question set: decides which questions are held out.
         batch_size: Questions asked at once; None takes `rollout.micro_batch`, at most 32.
+        samples: Answers to sample per question at `rollout.temperature`; None for a greedy one.
         judge: Whether a judge scores the answers; None does if the recipe's reward uses one.
         output_dir: The evaluation folder; None takes `evals/NAME`.
         overwrite: Start over if the folder contains an evaluation.
@@ -188,6 +190,7 @@ def evaluate(
         limit=settings.evaluate.limit if limit is None and not whole_file else limit,
         batch_size=batch_size or min(settings.rollout.micro_batch, MAX_BATCH),
         output_dir=Path(output_dir or folder),
+        samples=samples,
     )
     return run_evaluation(spec, overwrite=overwrite, progress=progress)
 
@@ -341,11 +344,11 @@ def _ask(
     new: list[EvalResult] = []
     limit = asker.rollout.recipe.budget.max_failed_share
     for method in dict.fromkeys(batch.method for batch in batches):
-        mine = [batch.questions for batch in batches if batch.method == method]
-        total = sum(map(len, mine))
+        mine = [batch for batch in batches if batch.method == method]
+        total = sum(len(batch.questions) for batch in mine)
         with progress(f"evaluating {method}", total, asker.budget.snapshot) as advance:
-            for questions in mine:
-                results = _ask_batch(asker, method, questions)
+            for batch in mine:
+                results = _ask_batch(asker, batch)
                 so_far = [r for r in (*stored, *new, *results) if r.method == method]
                 judge_failure = asker.judge.last_failure if asker.judge else None
                 check_failures(so_far, limit, judge_failure, NEXT_STEP)
@@ -355,16 +358,23 @@ def _ask(
     return new
 
 
-def _ask_batch(asker: _Asker, method: str, questions: Sequence[Question]) -> list[EvalResult]:
+def _ask_batch(asker: _Asker, batch: Batch) -> list[EvalResult]:
     """Answer one batch and score the answers, with their time and their share of the cost."""
     paid = asker.budget.snapshot().total.usd
+    recipe = asker.rollout.recipe
+    sampling = start_batch(batch, recipe, on_server=recipe.policy.endpoint.url is not None)
     started = time.perf_counter()
-    results = answer_questions(asker.rollout, questions, method)
+    results = answer_questions(asker.rollout, batch.questions, batch.method, sampling)
     seconds = round(time.perf_counter() - started, 4)
     if asker.judge:
-        results = judge_answers(results, questions, asker.judge)
+        results = judge_answers(results, batch.questions, asker.judge)
     usd = (asker.budget.snapshot().total.usd - paid) / len(results)
     return [
-        replace(result, usd=usd, seconds=seconds if result.seconds is None else result.seconds)
+        replace(
+            result,
+            usd=usd,
+            seconds=seconds if result.seconds is None else result.seconds,
+            sample=batch.sample,
+        )
         for result in results
     ]

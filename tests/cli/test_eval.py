@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,80 @@ def test_an_evaluation_that_was_cut_off_ends_as_if_it_had_not_been(nano, tmp_pat
     assert result.exit_code == 0, result.output
     assert rows(broken) == rows(whole)
     assert figures(broken) == figures(whole)
+
+
+@pytest.fixture(scope="module")
+def sampled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evals") / "sampled"
+    result = call(*SMALL, "--samples", 3, "--output-dir", folder)
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def test_samples_are_rows_of_the_one_record_and_one_score_per_question(nano, sampled):
+    stored = rows(sampled)
+    ids = [row["id"] for row in rows(nano[0])[:6]]
+    assert [(row["sample"], row["id"]) for row in stored] == [(s, i) for s in range(3) for i in ids]
+    assert len({row["transcript"] for row in stored}) > 6, "samples of a question differ"
+    assert not any("sample" in row for row in rows(nano[0]))
+    block = read(sampled)["methods"]["rsearch"]
+    assert (block["n"], block["samples"]) == (6, 3)
+    assert block["em"] == pytest.approx(sum(row["em"] for row in stored) / 18)
+    assert block["em"] <= block["pass@2"] <= block["pass@3"]
+    report = (sampled / "report.md").read_text()
+    assert "avg@3" in report and "| pass@3 |" in report and "searches per answer" in report
+    assert "3 samples of each question, temperature 1, top-p 1" in report
+
+
+@pytest.mark.parametrize("keep", [0.2, 0.7])
+def test_samples_are_drawn_again_as_they_were(sampled, tmp_path, keep):
+    broken = tmp_path / "sampled"
+    broken.mkdir()
+    for name in ("evaluation.json", "recipe.yaml", "spend.json"):
+        (broken / name).write_bytes((sampled / name).read_bytes())
+    stored = (sampled / "predictions.jsonl").read_bytes()
+    (broken / "predictions.jsonl").write_bytes(stored[: int(len(stored) * keep)])
+    assert call(*SMALL, "--samples", 3, "--output-dir", broken).exit_code == 0
+    assert rows(broken) == rows(sampled)
+    assert figures(broken) == figures(sampled)
+
+
+def test_samples_and_a_greedy_evaluation_are_compared_by_question(nano, sampled):
+    refused = call(*SMALL, "--output-dir", sampled)
+    assert refused.exit_code == 70
+    assert "with samples = 3, now it is null" in refused.stderr
+    compared = json.loads(call("compare", f"{nano[0]}:rsearch", sampled, "--json").stdout)
+    (rsearch,) = compared["methods"]
+    assert rsearch["n"] == rsearch["metrics"]["em"]["n"] == 6
+    assert compared["settings"] == ["samples: None and 3"]
+    assert "pass@3" in call("compare", sampled, sampled).stdout
+
+
+def test_samples_of_a_server_differ_and_are_not_paid_for_twice(server, ask_server, tmp_path):
+    replies = 0
+
+    def vary(body):
+        nonlocal replies
+        replies += 1
+        assert "seed" not in body
+        said = write_as_agent(body)
+        return replace(said, text=f"<think> {replies} </think>\n{said.text}")
+
+    server.grade = vary
+    arguments = ["--samples", 2, "--limit", 3, "--set", "policy.endpoint.cache_days=1"]
+    arguments += ["--output-dir", tmp_path / "e"]
+    first = ask_server(*arguments)
+    assert first.exit_code == 0, first.output
+    whole = rows(tmp_path / "e")
+    assert len({row["transcript"] for row in whole}) == 6
+    predictions = tmp_path / "e" / "predictions.jsonl"
+    predictions.write_bytes(predictions.read_bytes()[:-10])
+    paid = replies
+    again = ask_server(*arguments)
+    server.grade = write_as_agent
+    assert again.exit_code == 0, again.output
+    assert replies - paid <= 2, "only how the server continues a turn is asked again"
+    assert [row["transcript"] for row in rows(tmp_path / "e")] == [r["transcript"] for r in whole]
 
 
 def test_a_full_disk_ends_an_evaluation_that_continues_when_there_is_room(

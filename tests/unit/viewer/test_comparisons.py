@@ -51,6 +51,12 @@ def test_a_question_with_other_references_or_twice_the_same_id_is_not_matched(ma
     assert (found["n"], found["only_first"], found["only_second"]) == (1, 1, 2)
 
 
+def test_samples_of_a_question_are_compared_as_one(make_evaluation):
+    first = [prediction("a", sample=0), prediction("a", 0.0, sample=1)]
+    (found,) = compared(make_evaluation(first), make_evaluation([prediction("a", 0.0)], "second"))
+    assert (found["n"], found["metrics"]["em"]["difference"]) == (1, -0.5)
+
+
 def test_nothing_in_common_is_no_comparison(make_evaluation):
     assert (
         compared(make_evaluation([prediction("a")]), make_evaluation([prediction("b")], "x")) == []
