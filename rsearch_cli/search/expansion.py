@@ -37,7 +37,8 @@ _OPENERS = frozenset('.!?:;\n"\u201c(')
 _OPENER_ENDINGS = ("ed", "ing", "ly")
 
 
-_CUE_WITHIN = 10_000  # characters of a text in which the words of a query are looked for
+# Characters of a passage that are read, and memoised: whole documents have thousands of names.
+_READ = 10_000
 _STEM = 5  # least letters that forms of a word share: director and directed
 
 # Passages whose names are memoised: all completions of a question find similar ones.
@@ -85,7 +86,9 @@ def expand(
         known = set(split_query(asked))
         linked = mode == "linked"
         for passage in _link(parent, from_top) if linked else parent.passages[:from_top]:
-            text = _turn_to_cue(passage, parent.node.query) if linked else passage.text
+            text = passage.text[:_READ]
+            if linked:
+                text = _turn_to_cue(passage.title, text, parent.node.query)
             for words, name in _candidates(passage.title, text, mode):
                 if not known.issuperset(words):
                     added.setdefault(words, name)
@@ -102,24 +105,24 @@ def read_mentions(parents: Sequence[NodeResult], from_top: int) -> tuple[str, ..
         text if _asks_for(parent, passage.title)[0] else f"{passage.title}\n{text}"
         for parent in parents
         for passage in _link(parent, from_top)
-        if (text := _turn_to_cue(passage, parent.node.query))
+        if (text := _turn_to_cue(passage.title, passage.text[:_READ], parent.node.query))
     )
 
 
 @lru_cache(maxsize=_MEMOISED)
-def _turn_to_cue(passage: Passage, query: str) -> str:
+def _turn_to_cue(title: str, text: str, query: str) -> str:
     """Return the text of a passage from the first of the query's words on, then what is before it.
 
     Words match if they share a stem: "director" leads to "directed by Frank Borzage". Those of the
     title do not count, because they name the passage, and not what to look for in it.
     """
-    wanted = set(split_query(query)) - set(split_words(passage.title))
+    wanted = set(split_query(query)) - set(split_words(title))
     stems = [word for word in wanted if len(word) >= _STEM]
-    for word in _WORD.finditer(passage.text, 0, _CUE_WITHIN) if stems else ():
+    for word in _WORD.finditer(text) if stems else ():
         if any(_share_stem(fold(word[0]), stem) for stem in stems):
             cue = word.start()
-            return f"{passage.text[cue:]}\n{passage.text[:cue]}"
-    return passage.text
+            return f"{text[cue:]}\n{text[:cue]}"
+    return text
 
 
 def _share_stem(first: str, second: str) -> bool:

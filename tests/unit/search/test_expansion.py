@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -187,3 +188,17 @@ def test_namesakes_that_a_query_fits_as_well_are_read_too(
     )
     assert expand("born", [parent], "linked", 1) == found
     assert len(read_mentions([parent], 1)) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("mode", "found"),
+    [("linked", ("Tessa Korrin", "Aldo Verrin")), ("entities", ("Aldo Verrin", "Tessa Korrin"))],
+)
+def test_of_a_whole_document_the_beginning_is_read(
+    mode: Literal["linked", "entities"], found: tuple[str, ...]
+) -> None:
+    filler = "and so on " * 900
+    text = f"Of Aldo Verrin, {filler} directed by Tessa Korrin, {filler} of Port Ellow."
+    parent = result("Lantern director", ("Lantern", text))
+    assert expand("born", [parent], mode, 1) == found
+    assert "Port Ellow" not in read_mentions([parent], 1)[0]
