@@ -6,12 +6,14 @@ and a cache or an import may contain, anything.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import JsonValue
 
 from rsearch_cli.recipe.schema import SourceConfig
+from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.search.sources import SearchRequest, SearchSource
 from rsearch_cli.services.cache import make_key, normalise
 from rsearch_cli.services.outcomes import PermanentFailure
@@ -33,8 +35,9 @@ def request_key(fingerprint: str, request: SearchRequest) -> str:
     """
     # Left out where it is off, so that answers stored before it existed stay valid.
     matching: dict[str, object] = {"match_titles": True} if request.match_titles else {}
-    if request.mentions:
-        matching["mentions"] = request.mentions
+    if request.mentions:  # whole passages, and the cache keeps its keys
+        texts = dump_json(request.mentions, ensure_ascii=True).encode("ascii")
+        matching["mentions"] = hashlib.sha256(texts).hexdigest()
     return make_key(
         fingerprint.partition("/")[0],
         fingerprint=fingerprint,

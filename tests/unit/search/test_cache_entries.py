@@ -136,3 +136,12 @@ def test_answers_live_as_long_as_their_kind_unless_the_recipe_says(
     source = kind.__new__(kind)
     assert seconds_kept(source, SourceConfig()) == (None if days is None else days * 86400)
     assert seconds_kept(source, SourceConfig(cache_days=0.5)) == 43200
+
+
+def test_a_key_tells_mentions_apart_without_holding_them() -> None:
+    passage = "a whole document \ud800 " * 1000
+    plain = SearchRequest("born", match_titles=True)
+    requests = [plain, *(replace(plain, mentions=(passage, end)) for end in ("x", "y"))]
+    keys = {request_key("bm25/1", request) for request in (*requests, *requests)}
+    assert len(keys) == 3
+    assert max(map(len, keys)) < 400
