@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from rsearch_cli.errors import DataEmpty, DataMalformed, DataNotFound, RecipeKeyError
 from rsearch_cli.recipe.schema import SourceConfig
 from rsearch_cli.search.analyzer import split_query
-from rsearch_cli.search.corpus import hash_corpus, hash_file, read_corpus, stream_corpus
+from rsearch_cli.search.corpus import NAME_FILE, hash_corpus, hash_file, read_corpus, stream_corpus
 from rsearch_cli.search.index_folder import (
     PASSAGES,
     StoredPassages,
@@ -284,8 +284,8 @@ def open_corpus(corpus: Path, folder: Path) -> Bm25Index:
         return _map(corpus)
     if not corpus.suffix and not corpus.exists():
         raise DataNotFound(
-            f"corpus {corpus} does not exist; set search.sources.<name>.corpus to a file of "
-            f"passages, or, for an index of one, {_name_command(corpus)}"
+            f"corpus {corpus} does not exist; {NAME_FILE}, or, for an index of one, "
+            f"{_name_command(corpus)}"
         )
     target = folder / corpus_key(corpus)
     try:

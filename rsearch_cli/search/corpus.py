@@ -18,6 +18,9 @@ from rsearch_cli.types import Passage
 
 ID = ("id", "_id", "docid", "doc_id", "pid", "passage_id", "document_id")
 TITLE = ("title", "wikipedia_title", "page_title")
+NAME_FILE = "name a file of passages, in a recipe as search.sources.<name>.corpus"
+"""What to do about a corpus that does not exist."""
+
 _SHAPE = 'expected {"id": "...", "title": "...", "text": "...", "source": "..." (may be left out)}'
 _SOURCE = "source"
 # Title and text in one field, as in the corpora of Pyserini, Search-R1 and FlashRAG.
@@ -42,7 +45,7 @@ def stream_corpus(path: Path) -> Iterator[Passage]:
         DataMalformed: A row is not a passage, or two rows have the same id.
         DataEmpty: The file has no passages.
     """
-    origin, remedy = f"corpus {path}", "set search.sources.<name>.corpus to a file of passages"
+    origin, remedy = f"corpus {path}", NAME_FILE
     # Hashes, because a dictionary of ids would need more memory than the index.
     hashes = array("q")
     for row in stream_rows(path, origin=origin, expected=_SHAPE, remedy=remedy):
@@ -103,9 +106,7 @@ def hash_file(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
-        raise DataNotFound(
-            f"corpus {path} does not exist; set search.sources.<name>.corpus to a file of passages"
-        ) from None
+        raise DataNotFound(f"corpus {path} does not exist; {NAME_FILE}") from None
     except IsADirectoryError:
         raise DataNotFound(f"corpus {path} is a folder; name one of the files in it") from None
     except OSError as error:

@@ -243,12 +243,28 @@ def load_openers(search: SearchConfig) -> dict[str, SourceOpener]:
         RecipeValueError: A source is of a kind that does not exist.
         SourceError: A kind cannot be loaded.
     """
-    known = _find_kinds()
     for name, config in search.sources.items():
-        if config.type not in known:
-            raise RecipeValueError(_describe_unknown_kind(name, config.type, sorted(known)))
+        check_kind(config.type, f"search.sources.{name}.type")
+    known = _find_kinds()
     kinds = dict.fromkeys(config.type for config in search.sources.values())
     return {kind: _load_opener(known[kind]) for kind in kinds}
+
+
+def check_kind(kind: str, where: str) -> None:
+    """Check that there is a kind of source.
+
+    Args:
+        kind: Its name.
+        where: What names it, for the message.
+
+    Raises:
+        RecipeValueError: There is none.
+    """
+    known = sorted(_find_kinds())
+    if kind not in known:
+        near = get_close_matches(kind, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known kinds: {', '.join(known)}"
+        raise RecipeValueError(f"{where}: there is no source kind {kind!r}; {hint}")
 
 
 def check_reading() -> None:
@@ -311,12 +327,6 @@ def _load_opener(point: EntryPoint) -> SourceOpener:
             f"source kind {point.name!r}{package} cannot be loaded from {point.value} ({error})"
         ) from error
     return opener
-
-
-def _describe_unknown_kind(name: str, kind: str, known: list[str]) -> str:
-    near = get_close_matches(kind, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known kinds: {', '.join(known)}"
-    return f"search.sources.{name}.type: there is no source kind {kind!r}; {hint}"
 
 
 def _describe_problem(problem: ErrorDetails, path: Sequence[str], known: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from rsearch_cli.policy.resolve import ModelChoice, choose_model
 from rsearch_cli.recipe.loading import LoadedRecipe, load_recipe, override_recipe
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.recipe.trust import as_trusted, describe_left_out, is_own
+from rsearch_cli.search.sources import check_kind
 from rsearch_cli.services.runtime import Services
 from rsearch_cli.terminal import printable
 
@@ -96,8 +97,12 @@ def choose_policy(
     on_server = loaded.recipe.policy.endpoint.url is not None
     if endpoint_model is not None and not on_server:
         raise UsageError("--endpoint-model names a model on a server; give --endpoint URL too")
-    if source is not None and not on_server:
-        _explain_nano(loaded.recipe)
+    if source is not None:
+        for config in loaded.recipe.search.sources.values():
+            if config.type in source:  # not in a setting that takes precedence over it
+                check_kind(config.type, "--source")
+        if not on_server:
+            _explain_nano(loaded.recipe)
     return loaded, None if on_server else chosen.adapter
 
 
@@ -107,8 +112,8 @@ def _explain_nano(recipe: Recipe) -> None:
     if recipe.policy.model == NANO and kinds.isdisjoint(_OF_CORPUS):
         logger.warning(
             f"{NANO} knows only the names of its own fictional world; a real question needs "
-            f"another model, as in: rsearch infer --source {min(kinds)} --recipe hotpot-offline "
-            "--model Qwen/Qwen2.5-3B-Instruct, or --endpoint URL for one on a server"
+            "another model: add --recipe hotpot-offline --model Qwen/Qwen2.5-3B-Instruct, or "
+            "--endpoint URL for one on a server"
         )
 
 

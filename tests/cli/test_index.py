@@ -137,7 +137,7 @@ def test_a_folder_that_is_no_index_is_left_alone(cache: Path, corpus: Path) -> N
 @pytest.mark.parametrize(
     ("content", "code", "message"),
     [
-        (None, 21, "in.jsonl does not exist; set search.sources.<name>.corpus to a file of"),
+        (None, 21, "in.jsonl does not exist; name a file of passages"),
         ('{"id": "1"}\n', 22, 'in.jsonl, line 1 (id "1"): there is no text, its fields are id'),
         ("\n", 23, "in.jsonl holds no passage; write one a line"),
     ],

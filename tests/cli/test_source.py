@@ -52,7 +52,7 @@ def test_infer_asks_wikipedia_without_a_recipe_and_a_key(wiki: MediaWikiServer) 
     assert len(wiki.requests) == told["searches"] == 1
     # A newcomer who asks about the real world learns what to type instead.
     assert "builtin:nano knows only the names of its own fictional world" in result.stderr
-    assert "--source wikipedia --recipe hotpot-offline --model " in result.stderr
+    assert "add --recipe hotpot-offline --model " in result.stderr
 
 
 def test_a_model_that_knows_the_world_needs_no_question_set(
@@ -87,7 +87,10 @@ def test_eval_asks_wikipedia(wiki: MediaWikiServer, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("wikpedia", "there is no source kind 'wikpedia'; did you mean 'wikipedia'?"),
+        (
+            "wikpedia",
+            "rsearch: --source: there is no source kind 'wikpedia'; did you mean",
+        ),
         ("http", "General.options.url is required, as in {type: http, options: {url: …}}"),
         ("exa", "EXA_API_KEY is not set; get one at https://dashboard.exa.ai/api-keys, or search"),
     ],

@@ -80,7 +80,7 @@ def test_duplicate_ids_are_refused_with_both_lines(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataNotFound, match=r"nowhere\.jsonl does not exist; set search\.sources"):
+    with pytest.raises(DataNotFound, match=r"nowhere\.jsonl does not exist; name a file"):
         read_corpus(tmp_path / "nowhere.jsonl")
 
 

@@ -168,8 +168,9 @@ def test_a_folder_that_does_not_exist_says_how_to_make_one(tmp_path: Path) -> No
     with pytest.raises(DataNotFound) as caught:
         open_corpus(tmp_path / "my index", tmp_path)
     assert str(caught.value) == (
-        f"corpus {tmp_path}/my index does not exist; set search.sources.<name>.corpus to a file of "
-        "passages, or, for an index of one, make it with: rsearch index CORPUS.jsonl --output "
+        f"corpus {tmp_path}/my index does not exist; name a file of passages, in a recipe as "
+        "search.sources.<name>.corpus, or, for an index of one, make it with: rsearch index "
+        "CORPUS.jsonl --output "
         f"'{tmp_path}/my index'"
     )
 
@@ -187,7 +188,7 @@ def test_a_cache_that_cannot_be_written_costs_one_line(
 @pytest.mark.parametrize(
     ("content", "error", "problem"),
     [
-        (None, DataNotFound, "does not exist; set search.sources.<name>.corpus to a file of"),
+        (None, DataNotFound, "does not exist; name a file of passages"),
         ("\n", DataEmpty, "holds no passage; write one a line, expected {"),
         ('{"id": "1", "title": "?", "text": "!"}', DataEmpty, "none of the 1 passages of the cor"),
         ('{"id": "1", "words": "a"}', DataMalformed, 'line 1 (id "1"): there is no text'),
