@@ -203,4 +203,6 @@ def _print_time(time: PredictedTime | str) -> None:
         echo(
             "Low and high: completions of 30% and 100% of rollout.max_new_tokens (--written), and",
             "the model's own error. --calibrate RUN takes the figures of a short run instead.",
+            "",
         )
+        echo(*(f"{c.name}: {c.value} ({c.source})" for c in time.constants))

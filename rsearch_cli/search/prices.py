@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rsearch_cli.recipe.schema import SearchConfig
+from rsearch_cli.recipe.services import ServiceConfig
 from rsearch_cli.search.sources import Found, SearchSource, load_openers
 from rsearch_cli.services.validation import is_finite
 
@@ -61,8 +62,12 @@ def find_prices(search: SearchConfig) -> dict[str, float]:
     }
 
 
-def share_outside(search: SearchConfig) -> float:
-    """Return the share of the sources that ask a service instead of searching in this process.
+def outside_load(search: SearchConfig) -> tuple[float, ServiceConfig]:
+    """Return how much of a search leaves this process, and the strictest limits on that.
+
+    Returns:
+        The share in [0, 1] of the sources that ask a service, and the limits of the recipe and of
+        those services.
 
     Raises:
         RecipeError: A source is of a kind that does not exist.
@@ -70,4 +75,8 @@ def share_outside(search: SearchConfig) -> float:
     """
     openers = load_openers(search)
     sources = [getattr(openers[c.type], "source", None) for c in search.sources.values()]
-    return sum(source is None or bool(source.service) for source in sources) / len(sources)
+    outside = [source for source in sources if source is None or source.service]
+    limits = search.service
+    for source in outside:
+        limits = limits if source is None else source.limits.apply(limits)
+    return len(outside) / len(sources), limits

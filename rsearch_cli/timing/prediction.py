@@ -40,11 +40,15 @@ class Services:
     """The services that a run waits for.
 
     Attributes:
-        paid_sources: Share in [0, 1] of the searches that leave this machine.
+        outside: Share in [0, 1] of the searches that leave this machine.
+        requests_per_second: How many of them may start each second.
+        concurrency: How many of them may be in flight.
         judged: Whether a model scores the answers of a step.
     """
 
-    paid_sources: float
+    outside: float
+    requests_per_second: float
+    concurrency: int
     judged: bool
 
 
@@ -172,11 +176,10 @@ class TimeModel:
 
     def _search(self, rows: int) -> float:
         """Return the seconds until the plans of a micro-batch are executed."""
-        paid = self.services.paid_sources
-        if not paid:
+        limits, searches = self.services, len(self.lengths.turns) - 1
+        requests = rows * self.lengths.nodes * limits.outside
+        if not requests:
             return 0.0
-        limits, searches = self.recipe.search.service, len(self.lengths.turns) - 1
-        requests = rows * self.lengths.nodes * paid
         busy = requests * SEARCH_SECONDS / limits.concurrency
         return searches * max(WAVES * SEARCH_SECONDS, busy, requests / limits.requests_per_second)
 

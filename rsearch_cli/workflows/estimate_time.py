@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from rsearch_cli.memory.shape import find_shape
 from rsearch_cli.memory.workload import Backend
 from rsearch_cli.policy.resolve import locate_model
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.search.prices import share_outside
+from rsearch_cli.search.prices import outside_load
 from rsearch_cli.timing.calibration import MeasuredRun, read_run
 from rsearch_cli.timing.devices import DEVICES, THIS, Device, find_device
 from rsearch_cli.timing.lengths import expect_lengths
@@ -26,6 +26,7 @@ from rsearch_cli.timing.prediction import (
     Services,
     TimeModel,
 )
+from rsearch_cli.timing.sources import Constant, list_constants
 
 SHORT, LONG = 0.3, 1.0
 """Shares of `rollout.max_new_tokens` that rows write at the ends of the range."""
@@ -69,7 +70,13 @@ class PredictedTime:
                 part: {name: _hours(values[part]) for name, values in columns.items()}
                 for part in PARTS
             },
+            "constants": [asdict(constant) for constant in self.constants],
         }
+
+    @property
+    def constants(self) -> list[Constant]:
+        """What the prediction rests on; [] with a measured run."""
+        return [] if self.measured else list_constants(self.device, self.backend)
 
 
 def predict_time(
@@ -169,7 +176,13 @@ def _calibrate(model: TimeModel, run: MeasuredRun) -> TimeModel:
 
 
 def _services(recipe: Recipe) -> Services:
-    return Services(share_outside(recipe.search), recipe.reward.answer == "judge")
+    share, limits = outside_load(recipe.search)
+    return Services(
+        share,
+        limits.requests_per_second,
+        limits.concurrency,
+        judged=recipe.reward.answer == "judge",
+    )
 
 
 def _unknown_device(measured: MeasuredRun | None) -> str:

@@ -12,7 +12,7 @@ import yaml
 
 from rsearch_cli.recipe.loading import load_recipe, recipes_folder
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.workflows.estimate import memory_lines, plan_for, presumed_backend
+from rsearch_cli.workflows.estimate import estimate, memory_lines, plan_for, presumed_backend
 
 RECIPES = sorted(recipes_folder().glob("*.yaml"))
 WITHOUT_A_CARD = {"quickstart", "hotpot-offline"}
@@ -105,6 +105,27 @@ def test_its_override_fits_the_card_too(path: Path) -> None:
 def test_there_is_one_for_every_size_of_card() -> None:
     sizes = {comment[1] for path in RECIPES if (comment := _memory_comment(path))}
     assert sizes == {8, 12, 16, 24, 48, 80}
+
+
+def test_only_the_seed_s_recipe_has_dropout() -> None:
+    dropout = {path.stem: load_recipe(path.stem).recipe.policy.lora.dropout for path in RECIPES}
+    assert {name for name, value in dropout.items() if value} == {"hotpot-hard"}
+
+
+@pytest.mark.parametrize(
+    ("name", "usd"), [("hotpot-overnight", 3), ("hotpot-overnight-offline", 0)]
+)
+def test_a_night_is_long_enough_on_a_4090(name: str, usd: float) -> None:
+    recipe = load_recipe(name).recipe
+    estimated = estimate(recipe, card="rtx-4090")
+    assert not isinstance(estimated.time, str)
+    # Even if every completion is as long as it may be, and every group ties.
+    assert sum(estimated.time.high.values()) <= 12 * 3600
+    assert estimated.without_cache.total.usd <= usd
+    train = recipe.train
+    questions = train.batch_size * train.gradient_accumulation_steps / train.num_generations
+    assert 8 <= questions <= 16 and train.num_generations == 8
+    assert (train.resample_ties, train.keep) == (1, "best")
 
 
 def test_the_flagship_is_the_run_that_is_promised() -> None:

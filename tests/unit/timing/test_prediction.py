@@ -24,7 +24,7 @@ from rsearch_cli.timing.prediction import (
 )
 
 SEVEN = KNOWN["deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"]
-ALONE = Services(0.0, judged=False)
+ALONE = Services(0.0, 10.0, 32, judged=False)
 RESULTS = Path(__file__).parents[3] / "benchmarks/results/gpu_fit_nvidia_h200.json"
 
 
@@ -71,13 +71,13 @@ def test_evaluations_follow_their_settings() -> None:
 
 
 def test_searches_wait_for_the_service_unless_another_batch_generates_meanwhile() -> None:
-    outside = Services(1.0, judged=True)
+    outside = Services(1.0, 10.0, 32, judged=True)
     assert (model().step()[SEARCH], model().step()[REWARD]) == (0.0, 0.0)
     step = model(services=outside).step()
     assert (step[SEARCH], step[REWARD]) == (2.0, 1.0)
     # 4 rows x 3 nodes at one request in two seconds.
-    slow = "search.service.requests_per_second=0.5"
-    assert model(slow, services=outside).step()[SEARCH] == pytest.approx(24.0)
+    slow = replace(outside, requests_per_second=0.5)
+    assert model(services=slow).step()[SEARCH] == pytest.approx(24.0)
     assert model("rollout.micro_batch=2", services=outside).step()[SEARCH] == 0.0
 
 
