@@ -22,6 +22,7 @@ WORDS, WORD_ENDS, BEGINS = "words.txt", "word-ends.npy", "word-begins.npy"
 PASSAGES, SCORES = "posting-passages.npy", "posting-scores.npy"
 
 _MEMOISED = 8192
+_FIRST = 4096  # passages, mostly of rare words, among which most of the best ones are
 _SLACK = 1e-4  # room for the rounding of sums of 32-bit scores, as a share of the largest sum
 
 WeightedWords = tuple[Sequence[str], int]
@@ -121,22 +122,22 @@ class Postings:
 
         partial: NDArray[np.float32] = np.zeros(self._count, dtype=np.float32)
         parts = [np.zeros(0, dtype=self._passages.dtype)]
-        size = 0
-        for read, word in enumerate(words):
-            # A check costs about as much as reading that many passages of the next word.
-            if size >= count and self._frequency(word) > size and rest[read] < rest[0] - rest[read]:
-                found = np.concatenate(parts)
-                if _nth_best(partial[found], count) > rest[read]:
-                    return found, partial[found], read
-                parts = [found]
+        first = parts[0]  # of the passages found, to see how good the best ones are
+        read = 0
+        for read, word in enumerate([*words, None]):
+            enough = len(first) >= count and _nth_best(partial[first], count) > rest[read]
+            if word is None or enough:
+                break
             passages, scores = self._read(word)
-            before = partial[passages]
+            places = passages.astype(np.intp)  # once, or NumPy would convert them twice
+            before = partial[places]
             new = passages[before == 0]
-            partial[passages] = before + scores * weights[word]
+            partial[places] = before + scores * weights[word]
             parts.append(new if allowed is None else new[allowed[new]])
-            size += len(parts[-1])
+            if len(first) < _FIRST:
+                first = np.concatenate([first, parts[-1]])[:_FIRST]
         found = np.concatenate(parts)
-        return found, partial[found], len(words)
+        return found, partial[found], read
 
     def _number(self, words: Sequence[str]) -> list[int]:
         """Return the numbers of those words that are in the vocabulary."""
