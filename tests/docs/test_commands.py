@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ SHIPPED = {path.stem for path in recipes_folder().glob("*.yaml")}
 def problems(call: list[str]) -> list[str]:
     """What this version would refuse in a call: commands, options, shipped recipes, settings."""
     args = list(call)
-    known = options_of(typer.main.get_command(app))
+    command = typer.main.get_command(app)
+    known = options_of(command)
     if args and not args[0].startswith("-"):
         if args[0] not in COMMANDS:
             return [f"no command {args[0]}"]
@@ -43,8 +45,9 @@ def problems(call: list[str]) -> list[str]:
         while args and args[0] in getattr(command, "commands", {}):
             command = command.commands[args.pop(0)]
             known |= options_of(command)
+    found = surplus_words(command, args, known)
     options = [word.partition("=")[0] for word in args if re.match(r"-{1,2}[a-z]", word)]
-    found = [f"no option {option}" for option in options if option not in known]
+    found += [f"no option {option}" for option in options if option not in known]
     pairs = list(pairwise(args))
     values = dict(pairs)
     recipe = values.get("--recipe", "quickstart")
@@ -59,11 +62,24 @@ def problems(call: list[str]) -> list[str]:
     return found
 
 
-def options_of(command: Any) -> set[str]:
-    names = {"--help", "-h"}
+def options_of(command: Any) -> dict[str, bool]:
+    """The options of a command, each with whether a value follows it."""
+    names = {"--help": False, "-h": False}
     for parameter in command.params:
-        names |= {*parameter.opts, *parameter.secondary_opts}
+        takes_value = not getattr(parameter, "is_flag", False)
+        names |= dict.fromkeys((*parameter.opts, *parameter.secondary_opts), takes_value)
     return names
+
+
+def surplus_words(command: Any, args: list[str], known: Mapping[str, bool]) -> list[str]:
+    """The words for which a command has no argument."""
+    places = [parameter.nargs for parameter in command.params if not hasattr(parameter, "is_flag")]
+    plain = [
+        word
+        for before, word in pairwise(["", *args])
+        if not word.startswith("-") and not known.get(before, before.startswith("-"))
+    ]
+    return [] if -1 in places else [f"no argument {word}" for word in plain[sum(places) :]]
 
 
 @pytest.mark.parametrize(("page", "call"), CALLS, ids=lambda value: " ".join(value)[:80])
@@ -94,6 +110,7 @@ def test_a_printed_script_exists_and_has_its_options(line: str) -> None:
         ("rsearch trian", ["no command trian"]),
         ("rsearch train --recipy x", ["no option --recipy"]),
         ("rsearch train --recipe no-such-one", ["no recipe no-such-one"]),
+        ("rsearch cache clear http", ["no argument http"]),
         ("x && rsearch infer --modle y  # --and", ["no option --modle"]),
     ],
 )
