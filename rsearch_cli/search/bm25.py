@@ -110,6 +110,10 @@ class Bm25Source(SearchSource):
         self._mask = index.mask(name)
         self.size = len(index.passages) if self._mask is None else int(self._mask.sum())
 
+    def simplify(self, request: SearchRequest) -> SearchRequest:
+        """Return the request as it is: all of it matters."""
+        return request
+
     async def search(self, request: SearchRequest) -> list[Passage]:
         """Return the best passages; those that share no word with the request are left out.
 

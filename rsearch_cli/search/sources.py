@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -147,8 +147,12 @@ class SearchSource(ABC):
         """
 
     def simplify(self, request: SearchRequest) -> SearchRequest:
-        """Return the one request that stands for all that the source cannot tell apart."""
-        return request
+        """Return the one request that stands for all that the source cannot tell apart.
+
+        By default, it lacks `match_titles` and `mentions`, because few sources know their titles: a
+        request that differs in no more than that must not be sent, and paid for, again.
+        """
+        return replace(request, match_titles=False, mentions=())
 
     async def read(self, passage: Passage) -> str | None:
         """Return the whole text behind a passage of this source, one paragraph a line.

@@ -169,9 +169,20 @@ def test_one_event_loop_serves_all_batches(executor: Opener) -> None:
     assert len(source.loops) == 1
 
 
-@pytest.mark.parametrize(("mode", "matched"), [("entities", False), ("linked", True)])
-def test_requests_carry_settings_and_expansion(executor: Opener, mode: str, matched: bool) -> None:
-    source = Recorder()
+class Titled(Recorder):
+    """A source that knows the titles of its passages."""
+
+    def simplify(self, request: SearchRequest) -> SearchRequest:
+        return request
+
+
+@pytest.mark.parametrize(
+    ("mode", "source", "matched"),
+    [("entities", Titled(), False), ("linked", Titled(), True), ("linked", Recorder(), False)],
+)
+def test_requests_carry_settings_and_expansion(
+    executor: Opener, mode: str, source: Recorder, matched: bool
+) -> None:
     settings = ("search.top_k=7", "search.own_words_weight=2", f"search.expand_dependents={mode}")
     with executor(source, *settings) as runner:
         ((parent, child),) = runner.execute([plan("a", "b", edges="AB")])
