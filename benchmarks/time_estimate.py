@@ -102,8 +102,8 @@ def compare(recipe: str, settings: list[str], short: Path, long: Path) -> dict[s
 
 
 def read(file: Path) -> list[dict[str, Any]]:
-    """Return the rows of a JSONL file."""
-    return [json.loads(line) for line in file.read_text().splitlines()]
+    """Return the rows of a JSONL file; [] without it."""
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 if __name__ == "__main__":
