@@ -29,8 +29,8 @@ CASES = {
     "hotpot-12gb, 2 layers": ("hotpot-12gb", 2),
     "hotpot-48gb, 2 layers": ("hotpot-48gb", 2),
     "hotpot-80gb, 2 layers": ("hotpot-80gb", 2),
-    "MLP adapted, 2 layers": ("hotpot-hard", 2, EVERY_MODULE),
-    "MLP adapted, no dropout, 2 layers": ("hotpot-hard", 2, EVERY_MODULE, "policy.lora.dropout=0"),
+    "MLP adapted, with dropout, 2 layers": ("hotpot-hard", 2, EVERY_MODULE),
+    "hotpot-overnight, 2 layers": ("hotpot-overnight", 2),
 }
 
 
