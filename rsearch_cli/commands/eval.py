@@ -1,4 +1,4 @@
-"""`rsearch eval`: measure a search agent; `rsearch eval compare`: compare two evaluations."""
+"""`rsearch eval`: measure a search agent; its commands compare evaluations and score them anew."""
 
 from __future__ import annotations
 
@@ -102,6 +102,23 @@ UseJudge = Annotated[
     ),
 ]
 ResultsJson = Annotated[bool, options.switch("--json", "Print results.json.")]
+JudgeModel = Annotated[
+    str | None,
+    options.value(
+        "MODEL",
+        "Model that judges the answers.",
+        options.SERVICES_PANEL,
+        show_default="that of the evaluation's recipe, if it has a judge",
+    ),
+]
+RescoredDir = Annotated[
+    Path | None,
+    options.value(
+        "DIR",
+        "New evaluation folder; scoring that was begun in it is continued.",
+        show_default="FOLDER-rescored",
+    ),
+]
 SIDE_HELP = "Evaluation folder, or FOLDER:METHOD."
 
 
@@ -197,6 +214,50 @@ def compare(
         return
     _print_tables([table for each in comparisons["methods"] for table in comparison_tables(each)])
     echo(*(f"differs: {line}" for line in comparisons["settings"]))
+
+
+@eval_app.command()
+def rescore(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Finished evaluation.")],
+    judge: JudgeModel = None,
+    overrides: options.Overrides = None,
+    output_dir: RescoredDir = None,
+    overwrite: Overwrite = False,
+    openai_api_key: options.OpenaiKey = None,
+    cache_dir: options.CacheDir = None,
+    trust_settings: options.TrustSettings = False,
+    as_json: options.Json = False,
+) -> None:
+    """Score the answers of an evaluation anew, without generating.
+
+    The evaluation stays as it is; the new scores go to a folder of their own.
+    Verdicts in the cache cost nothing.
+
+    Example: rsearch eval rescore evals/quickstart --judge gpt-4o
+    """
+    from rsearch_cli.ui.progress import phase
+    from rsearch_cli.ui.tables import comparison_tables, describe_context, result_tables
+    from rsearch_cli.workflows import rescore as workflow
+
+    options.use_services(openai_api_key=openai_api_key, cache_dir=cache_dir)
+    scored = workflow.rescore(
+        folder,
+        judge=judge,
+        overrides=overrides or (),
+        output_dir=output_dir,
+        overwrite=overwrite,
+        trust_settings=trust_settings,
+        progress=phase,
+    )
+    if as_json:
+        print_json({"results": scored.results, "comparison": scored.comparison})
+        return
+    _print_tables(result_tables(scored.results))
+    compared = scored.comparison["methods"]
+    _print_tables([table for each in compared for table in comparison_tables(each)])
+    echo(*describe_context(scored.results["context"]))
+    echo(*(f"differs: {line}" for line in scored.comparison["settings"]))
+    echo(f"report: {scored.folder / 'report.md'}")
 
 
 def _print_tables(tables: Sequence[TableData]) -> None:

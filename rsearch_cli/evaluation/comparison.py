@@ -98,7 +98,8 @@ def _compare_metric(
     first, second = [a for a, _ in both], [b for _, b in both]
     difference, interval = paired_difference(first, second)
     gains = [b - a for a, b in both]
-    binary = name in BINARY and all(gain in (-1.0, 0.0, 1.0) for gain in gains)
+    # A mean of samples is neither.
+    binary = name in BINARY and all(value in (0.0, 1.0) for value in (*first, *second))
     if binary:
         p = mcnemar_exact(sum(g > 0 for g in gains), sum(g < 0 for g in gains))
     else:

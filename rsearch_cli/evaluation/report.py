@@ -12,6 +12,7 @@ from rsearch_cli.evaluation.result import EvalResult
 from rsearch_cli.evaluation.spec import EvalSpec, PolicyFacts, answers_in_batches
 from rsearch_cli.evaluation.summary import summarise
 from rsearch_cli.questions.sets import QuestionSet
+from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.search.sources import SearchSource
 
 
@@ -32,7 +33,6 @@ def describe_conditions(
         policy: As in `evaluation.json`.
     """
     recipe = spec.recipe
-    judge = recipe.reward.judge
     return {
         "n": n,
         "questions": question_set.description,
@@ -49,8 +49,7 @@ def describe_conditions(
         },
         "top_k": recipe.search.top_k,
         "expand_dependents": recipe.search.expand_dependents,
-        "judge": f"{judge.model}, {judge.mode}" if recipe.reward.answer == "judge" else None,
-        "normalisation": recipe.reward.normalisation,
+        **describe_scoring(recipe),
         "batch_size": spec.batch_size,
         "decoding": _describe_decoding(spec, policy),
         "latency": (
@@ -58,6 +57,15 @@ def describe_conditions(
             if answers_in_batches(spec)
             else "latency is the time of a question's own calls and searches"
         ),
+    }
+
+
+def describe_scoring(recipe: Recipe) -> dict[str, Any]:
+    """Return how answers are scored, as part of `context`: `judge` and `normalisation`."""
+    judge = recipe.reward.judge
+    return {
+        "judge": f"{judge.model}, {judge.mode}" if recipe.reward.answer == "judge" else None,
+        "normalisation": recipe.reward.normalisation,
     }
 
 

@@ -7,7 +7,7 @@ figure that was not measured is None, never zero.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
 from rsearch_cli.errors import DataMalformed
@@ -15,7 +15,7 @@ from rsearch_cli.evaluation.methods import AGENT, DIRECT
 from rsearch_cli.protocol.transcript import read_transcript
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.reward.composite import plan_score
-from rsearch_cli.reward.lexical import exact_match, f1
+from rsearch_cli.reward.lexical import Normalisation, exact_match, f1
 from rsearch_cli.reward.retrieval import title_recall
 from rsearch_cli.types import Trajectory
 
@@ -140,18 +140,17 @@ def score_trajectory(trajectory: Trajectory, recipe: Recipe, method: str = AGENT
         recipe: Its protocol and reward sections are read.
         method: One of `methods.METHODS`.
     """
-    question, answer = trajectory.question, trajectory.answer
+    question = trajectory.question
     reading = read_transcript(trajectory.opening, trajectory.segments, recipe.protocol)
-    normalisation = recipe.reward.normalisation
     results = [result for round_ in trajectory.rounds for result in round_.results]
     errors = [result.error for result in results if result.error is not None]
-    return EvalResult(
+    result = EvalResult(
         id=question.id,
         text=question.text,
         references=question.answers,
-        answer=answer,
-        em=0.0 if answer is None else exact_match(answer, question.answers, normalisation),
-        f1=0.0 if answer is None else f1(answer, question.answers, normalisation),
+        answer=trajectory.answer,
+        em=0.0,
+        f1=0.0,
         plan_valid=plan_score(trajectory.rounds),
         format_valid=float(reading.format_valid),
         searches=len(results),
@@ -167,6 +166,19 @@ def score_trajectory(trajectory: Trajectory, recipe: Recipe, method: str = AGENT
         seconds=_own_seconds(trajectory),
         search_failure=errors[-1] if errors else None,
         failure=trajectory.error,
+    )
+    return score_answer(result, recipe.reward.normalisation)
+
+
+def score_answer(result: EvalResult, normalisation: Normalisation) -> EvalResult:
+    """Return the result with exact match and F1 by these rules, and without a judge's score."""
+    answer, references = result.answer, result.references
+    return replace(
+        result,
+        em=0.0 if answer is None else exact_match(answer, references, normalisation),
+        f1=0.0 if answer is None else f1(answer, references, normalisation),
+        judge=None,
+        judged=False,
     )
 
 

@@ -102,11 +102,8 @@ def describe_settings(
     """Return everything the predictions depend on, as stored in `evaluation.json`."""
     recipe = _without(spec.recipe.model_dump(), _LEFT_OUT)
     asked = [[q.id, q.text, q.answers, q.supporting_titles] for q in questions]
-    judged = recipe["reward"]["answer"] == "judge"
-    normalisation = recipe["reward"]["normalisation"]
     return {
-        # Left out if they are those of evaluations of earlier versions.
-        **({"normalisation": normalisation} if normalisation != "squad" else {}),
+        # Left out for one greedy answer, as in evaluations of earlier versions.
         **({} if spec.samples is None else {"samples": spec.samples}),
         "version": VERSION,
         "methods": list(spec.methods),
@@ -117,9 +114,18 @@ def describe_settings(
         "policy": dict(policy),
         "questions": hashlib.sha256(dump_json(asked, ensure_ascii=True).encode()).hexdigest()[:16],
         "sources": {name: source.fingerprint for name, source in sources.items()},
-        "judge": recipe["reward"]["judge"] if judged else None,
+        **scoring_settings(spec.recipe),
         "recipe": {key: recipe[key] for key in ("policy", "protocol", "search", "rollout")},
     }
+
+
+def scoring_settings(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings that scores depend on, as stored in `evaluation.json`."""
+    reward = recipe.reward
+    judge = _without(reward.judge.model_dump(), _LEFT_OUT) if reward.answer == "judge" else None
+    # Left out if it is the one that evaluations of earlier versions used.
+    other = {} if reward.normalisation == "squad" else {"normalisation": reward.normalisation}
+    return {**other, "judge": judge}
 
 
 def answers_in_batches(spec: EvalSpec) -> bool:

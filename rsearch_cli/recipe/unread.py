@@ -57,6 +57,11 @@ _OF_TRAINING = (
 )
 _NOT_READ_BY: Mapping[str, Sequence[str]] = {
     "eval": (*_OF_TRAINING, "dialogue", "rollout.temperature", "rollout.top_p"),
+    "eval --samples": (*_OF_TRAINING, "dialogue"),
+    "eval rescore": (
+        *_OF_TRAINING,
+        *("dialogue", "evaluate", "policy", "protocol", "questions", "rollout", "search", "seed"),
+    ),
     "infer": (*_OF_TRAINING, "rollout.temperature", "reward", "evaluate"),
 }
 """Command to the settings it never uses; `eval` decodes greedily, `infer` has --temperature."""

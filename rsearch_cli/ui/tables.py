@@ -126,6 +126,7 @@ def describe_context(context: Mapping[str, Any]) -> list[str]:
     for name, source in context["sources"].items():
         alike.setdefault(f"{source['kind']} {source['corpus']}", []).append(name)
     provider = "; ".join(f"{kind} for {', '.join(names)}" for kind, names in alike.items())
+    rescored = context.get("rescored")
     return [
         f"questions: {context['n']} of {context['questions']}, split {context['split']}",
         f"policy: {context['policy']}",
@@ -133,6 +134,7 @@ def describe_context(context: Mapping[str, Any]) -> list[str]:
         f"top-k: {context['top_k']}; expansion of dependent queries: "
         f"{context['expand_dependents']}",
         f"judge: {context['judge'] or 'none'}",
+        *([f"answers: those of {rescored}, scored anew"] if rescored else []),
         f"exact match and F1: {_NORMALISATIONS[context['normalisation']]}",
         f"decoding: {context['decoding']}, {context['batch_size']} questions at once; "
         f"{context['latency']}",

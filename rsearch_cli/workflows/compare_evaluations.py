@@ -15,7 +15,7 @@ from rsearch_cli.runs.evaluation_folder import EvaluationFolder, setting_differe
 ResultsByMethod = dict[str, list[EvalResult]]
 
 # Differences in these change no score.
-_NOT_COMPARED = ("methods", "batch_size")
+_NOT_COMPARED = ("methods", "batch_size", "rescored")
 
 
 def compare_evaluations(first: str, second: str) -> dict[str, Any]:

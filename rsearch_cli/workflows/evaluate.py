@@ -177,7 +177,7 @@ def evaluate(
         source=source,
         trust_settings=trust_settings,
     )
-    log_notes(loaded, "eval")
+    log_notes(loaded, "eval" if samples is None else "eval --samples")
     settings = loaded.recipe if judge is not False else _without_judge(loaded.recipe)
     whole_file = data_path is not None and split is None
     given = Path(recipe).stem if isinstance(recipe, str | Path) else None
@@ -214,7 +214,7 @@ def run_evaluation(
     question_set = open_question_set(recipe.questions, recipe.seed)
     policy = identify_policy(spec)
     with ExitStack() as stack:
-        stack.enter_context(Interrupts(lambda: _describe_resume(folder, overwrite)))
+        stack.enter_context(Interrupts(lambda: describe_resume(folder, overwrite)))
         stack.enter_context(folder.locked(overwrite=overwrite))
         services = stack.enter_context(open_services(recipe, folder.path))
         logger.info("opening the search sources")
@@ -290,7 +290,8 @@ def _name(*parts: str | Path | None) -> str:
     return "-".join(names) or str(default)
 
 
-def _describe_resume(folder: EvaluationFolder, overwrite: bool) -> str:
+def describe_resume(folder: EvaluationFolder, overwrite: bool) -> str:
+    """Return what a stop leaves, and how the command continues."""
     if not folder.holds_evaluation:
         return "nothing was changed"
     without = " without --overwrite" if overwrite else ""

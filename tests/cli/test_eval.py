@@ -370,6 +370,100 @@ def test_a_judge_scores_what_was_answered(server, ask_server, tmp_path):
     assert "judge: gpt-4o-mini, continuous" in result.stdout
 
 
+@pytest.fixture
+def answered(ask_server, tmp_path) -> Path:
+    """An evaluation of the scripted agent without a judge: 20 answers, 14 of them right."""
+    result = ask_server("--output-dir", tmp_path / "answered")
+    assert result.exit_code == 0, result.output
+    return tmp_path / "answered"
+
+
+def test_answers_are_judged_anew_without_generating(server, answered, tmp_path, monkeypatch):
+    before = {path.name: path.read_bytes() for path in answered.iterdir() if path.is_file()}
+    asked = []
+
+    def judge(body):
+        asked.append(body["model"])
+        return grade_by_text(body)
+
+    monkeypatch.setattr(server, "grade", judge)
+    settings = ["--set", f"reward.judge.base_url={server.base_url}"]
+    settings += ["--set", "reward.judge.skip_exact_match=false"]
+    scored = call("rescore", answered, "--judge", "strict", *settings)
+    assert scored.exit_code == 0, scored.output
+    assert set(asked) == {"strict"} and 0 < len(asked) <= 20
+    assert {p.name: p.read_bytes() for p in answered.iterdir() if p.is_file()} == before
+    new = tmp_path / "answered-rescored"
+    results = read(new)
+    block = results["methods"]["rsearch"]
+    assert (block["judge"], block["unscored"]) == (pytest.approx(14 / 20), 0)
+    assert results["spend"]["judge"]["usd"] > 0 and "policy" not in results["spend"]
+    own = ("judge", "judged")
+    kept = [{k: v for k, v in row.items() if k not in own} for row in rows(answered)]
+    assert [{k: v for k, v in row.items() if k not in own} for row in rows(new)] == kept
+    for words in (
+        "answers: those of answered, scored anew",
+        "judge: strict, continuous",
+        "(A) and",
+        "differs: judge.model: None and strict",
+    ):
+        assert words in " ".join(scored.stdout.split())
+    assert "warning: the bill and budget.max_usd assume 0.15 and 0.6 USD per" in scored.stderr
+    # The same answers elsewhere: every verdict is in the cache, and the price is known to be meant.
+    paid = len(asked)
+    prices = ["--set", "reward.judge.usd_per_million_input_tokens=1"]
+    elsewhere = ["--output-dir", tmp_path / "other", "--json"]
+    again = call("rescore", answered, "--judge", "strict", *settings, *prices, *elsewhere)
+    assert again.exit_code == 0, again.output
+    assert len(asked) == paid and "warning" not in again.stderr
+    told = json.loads(again.stdout)
+    assert told["results"]["methods"]["rsearch"]["judge"] == block["judge"]
+    assert told["comparison"]["methods"][0]["metrics"]["em"]["difference"] == 0.0
+
+
+def test_scoring_anew_stops_with_its_judge_and_continues(server, answered, tmp_path, monkeypatch):
+    from rsearch_cli.workflows import rescore
+
+    monkeypatch.setattr(rescore, "MAX_BATCH", 5)
+    asked: list[str] = []
+
+    def judge(body):
+        asked.append(body["messages"][-1]["content"])
+        if len(asked) == 5:  # the first of the second batch
+            server.faults = Faults([Fault.SERVER_ERROR])
+        return grade_by_text(body)
+
+    monkeypatch.setattr(server, "grade", judge)
+    settings = ["--set", f"reward.judge.base_url={server.base_url}"]
+    settings += ["--set", "reward.judge.skip_exact_match=false"]
+    settings += ["--set", "reward.judge.service.retries=0"]
+    settings += ["--set", "reward.judge.service.concurrency=1"]
+    stopped = call("rescore", answered, "--judge", "strict", *settings)
+    server.faults = Faults()
+    assert stopped.exit_code == 81, stopped.output
+    assert "verdicts of the evaluation failed" in stopped.stderr
+    new = tmp_path / "answered-rescored"
+    assert len(rows(new)) == 5 and not (new / "results.json").exists()
+    assert call("rescore", answered, "--judge", "strict", *settings).exit_code == 0
+    assert len(set(asked)) == len(asked), "no verdict was asked for twice"
+    assert read(new)["methods"]["rsearch"]["judge"] == pytest.approx(14 / 20)
+
+
+def test_what_cannot_be_scored_anew_is_refused(nano, sampled, tmp_path):
+    own = call("rescore", sampled, "--output-dir", sampled)
+    assert own.exit_code == 2 and "is the evaluation itself" in own.stderr
+    scored = call("rescore", sampled, "--output-dir", tmp_path / "new")
+    assert scored.exit_code == 0, scored.output
+    assert rows(tmp_path / "new") == rows(sampled)
+    other = call("rescore", nano[0], "--output-dir", tmp_path / "new")
+    assert other.exit_code == 70 and "contains an evaluation with" in other.stderr
+    (tmp_path / "new" / "results.json").unlink()
+    unfinished = call("rescore", tmp_path / "new")
+    assert unfinished.exit_code == 70 and "an evaluation that is not finished" in unfinished.stderr
+    unused = call("rescore", sampled, "--set", "search.top_k=2", "--output-dir", tmp_path / "new")
+    assert "--set search.top_k is not used by rsearch eval rescore" in unused.stderr
+
+
 def test_a_dead_server_stops_the_evaluation_and_what_was_answered_is_kept(
     server, ask_server, tmp_path
 ):
