@@ -115,7 +115,10 @@ class PageReader:
             place = shorten(flatten(hide_login(passage.id)), _URL_CHARS)
             why = shorten(flatten(str(error)), _REASON_CHARS)
             return passage, why if why.startswith(place) else f"{place}: {why}"
-        excerpt = choose_excerpt(text, request.query, request.expansion, most)
+        # In a thread: the event loop sends and receives other searches meanwhile.
+        excerpt = await asyncio.to_thread(
+            choose_excerpt, text, request.query, request.expansion, most
+        )
         return (replace(passage, text=excerpt) if len(excerpt) > len(snippet) else passage), None
 
     async def _ask_source(

@@ -166,19 +166,19 @@ TEXT = "\n".join(
 
 
 def test_the_paragraphs_that_match_are_chosen_in_their_order() -> None:
-    found = choose_excerpt(TEXT, "harbour mayor", [], 150)
+    found = choose_excerpt(TEXT, "harbour mayor", (), 150)
     assert found.startswith("Port Ellow is a harbour town. … Its mayor is Imre Sandoval")
     assert len(found) <= 150
 
 
 def test_names_of_parents_count() -> None:
-    assert "Imre Sandoval" in choose_excerpt(TEXT, "elected", ["Imre Sandoval"], 60)
+    assert "Imre Sandoval" in choose_excerpt(TEXT, "elected", ("Imre Sandoval",), 60)
 
 
 def test_a_heading_belongs_to_what_follows() -> None:
     lines = [f"{FILLER} {n}." for n in range(9)]
     section = ["Mayors", "Imre Sandoval, from 2011."]
-    found = choose_excerpt("\n".join([*lines, *section, *lines]), "mayors", [], 99)
+    found = choose_excerpt("\n".join([*lines, *section, *lines]), "mayors", (), 99)
     assert "Mayors Imre Sandoval, from 2011." in found
 
 
@@ -187,16 +187,16 @@ def test_what_is_beside_the_best_match_fills_the_room() -> None:
         f"This is paragraph number {n}, and it is about nothing much at all." for n in range(30)
     ]
     lines[20] = "The mayor of the town is called Imre Sandoval, since the year 2011."
-    found = choose_excerpt("\n".join(lines), "mayor", [], 220)
+    found = choose_excerpt("\n".join(lines), "mayor", (), 220)
     assert "number 19," in found and "number 21," in found
 
 
 def test_without_a_match_the_beginning_is_chosen() -> None:
-    assert choose_excerpt(TEXT, "zebra", [], 60).startswith("Port Ellow is a harbour town.")
+    assert choose_excerpt(TEXT, "zebra", (), 60).startswith("Port Ellow is a harbour town.")
 
 
 def test_a_short_text_is_returned_whole() -> None:
-    assert choose_excerpt("One.\nTwo.", "x", [], 60) == "One. Two."
+    assert choose_excerpt("One.\nTwo.", "x", (), 60) == "One. Two."
 
 
 @pytest.mark.parametrize(
@@ -204,17 +204,18 @@ def test_a_short_text_is_returned_whole() -> None:
 )
 def test_an_excerpt_is_never_too_long_and_only_empty_without_text(text: str) -> None:
     for most in (40, 41, 500):
-        found = choose_excerpt(text, "word two 漢字", [], most)
+        found = choose_excerpt(text, "word two 漢字", (), most)
         assert len(found) <= most and bool(found) == bool(text.strip())
 
 
 def test_the_part_of_a_long_paragraph_that_matches_is_chosen() -> None:
     line = " ".join([FILLER] * 40 + ["The mayor is Imre Sandoval."] + [FILLER] * 40)
-    assert "Imre Sandoval" in choose_excerpt(line, "mayor", [], 200)
+    assert "Imre Sandoval" in choose_excerpt(line, "mayor", (), 200)
 
 
 def test_a_long_text_takes_no_time() -> None:
     started = time.perf_counter()
-    choose_excerpt("a b. " * 20_000, "a b c d", ["e f"], 40)
-    choose_excerpt("word\n" * 20_000, "word", [], 20_000)
+    choose_excerpt("a b. " * 20_000, "a b c d", ("e f",), 40)
+    for _ in range(1000):  # completions of a question ask the same of the same page
+        choose_excerpt("word\n" * 20_000, "word", (), 20_000)
     assert time.perf_counter() - started < 5.0
