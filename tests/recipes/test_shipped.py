@@ -143,6 +143,10 @@ def test_the_flagship_is_the_run_that_is_promised() -> None:
     assert (train.num_generations, train.batch_size) == (4, 1)
     assert (train.gradient_accumulation_steps, train.learning_rate) == (4, 5e-6)
     assert (train.max_steps, recipe.reward.curriculum_steps) == (100, 30)
+    weights = recipe.reward.weights
+    assert (weights.answer, weights.plan, weights.format) == (0.5, 0.25, 0.25)
+    assert (recipe.reward.extra, recipe.reward.normalise_parts) == ({}, False)
+    assert train.resample_ties == 0
     assert (recipe.questions.source, recipe.questions.difficulty) == ("hotpotqa", ["hard"])
     assert {source.type for source in recipe.search.sources.values()} == {"exa"}
     assert (recipe.reward.answer, recipe.reward.judge.model) == ("judge", "gpt-4o-mini")
