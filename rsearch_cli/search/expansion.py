@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from rsearch_cli.search.analyzer import STOP_WORDS, fold, split_query, split_words
-from rsearch_cli.search.title_index import title_words
+from rsearch_cli.search.title_index import bare_title, title_words
 from rsearch_cli.types import NodeResult, Passage
 
 _INSIDE = "of the de la le du des del della di da dos das van von der den ter zu al el bin ibn"
@@ -98,15 +98,25 @@ def expand(
 def read_mentions(parents: Sequence[NodeResult], from_top: int) -> tuple[str, ...]:
     """Return the texts in which a node's parents mention what the node may be about.
 
-    They are those of the passages that `expand` reads in mode `linked`, with the title where the
-    parent did not ask for it.
+    They are those of the passages that `expand` reads in mode `linked`. A title that the parent
+    asked for is taken out: what the passage adds is what it says about it.
     """
-    return tuple(
-        text if _asks_for(parent, passage.title)[0] else f"{passage.title}\n{text}"
-        for parent in parents
-        for passage in _link(parent, from_top)
-        if (text := _turn_to_cue(passage.title, passage.text[:_READ], parent.node.query))
-    )
+    texts: list[str] = []
+    for parent in parents:
+        for passage in _link(parent, from_top):
+            text = _turn_to_cue(passage.title, passage.text[:_READ], parent.node.query)
+            if _asks_for(parent, passage.title)[0]:
+                text = _remove_title(passage.title, text)
+            else:
+                text = f"{passage.title}\n{text}"
+            if text.strip():
+                texts.append(text)
+    return tuple(texts)
+
+
+def _remove_title(title: str, text: str) -> str:
+    """Return a text without its title, which may lack its qualifier."""
+    return re.sub(rf"\b{re.escape(bare_title(title))}\b", "\n", text, flags=re.IGNORECASE)
 
 
 @lru_cache(maxsize=_MEMOISED)

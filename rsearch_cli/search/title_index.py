@@ -26,9 +26,14 @@ _LONGEST = 12  # words of a title that is looked for in a text
 _READ = 10_000  # characters of a text in which titles are looked for: milliseconds
 
 
+def bare_title(title: str) -> str:
+    """Return a title without its qualifier: `Venus` for `Venus (1929 film)`."""
+    return _QUALIFIER.sub("", title) or title
+
+
 def title_words(title: str) -> list[str]:
-    """Return the words of a title without its qualifier, as in `Venus (1929 film)`."""
-    return split_words(_QUALIFIER.sub("", title) or title)
+    """Return the words of a title without its qualifier."""
+    return split_words(bare_title(title))
 
 
 def title_keys(title: str) -> list[int]:

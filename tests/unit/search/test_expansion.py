@@ -164,6 +164,13 @@ def test_mentions_start_with_what_the_parent_asked_for() -> None:
     assert expand("born", [parent], "entities", 1) == ("Ada Lund", "Frank Borzage")
 
 
+def test_mentions_leave_out_the_title_that_the_parent_asked_for() -> None:
+    parent = result("Valna Works chief", ("Valna Works (mill)", "valna works has named Ada Lund."))
+    assert read_mentions([parent], 1) == ("\n has named Ada Lund.",)
+    other = result("chief", ("Valna Works", "Valna Works has named Ada Lund."))
+    assert read_mentions([other], 1) == ("Valna Works\nValna Works has named Ada Lund.",)
+
+
 @pytest.mark.parametrize("query", ["glory director's cut", "a greater film", "who", ""])
 def test_words_of_the_title_and_short_words_do_not_turn_a_text(query: str) -> None:
     parent = result(query, ("Greater Glory", "By who knows, a greater glory film."))
