@@ -119,6 +119,7 @@ def prediction_columns(result: EvalResult, phase: str) -> dict[str, Any]:
         "tokens": result.completion_tokens,
         "seconds": result.seconds,
         "usd": result.usd,
+        "sample": result.sample,
     }
 
 

@@ -33,7 +33,7 @@ Rows are of the same question if their `key` is equal: a hash of id, text and re
 PLAIN = (
     *("step", "reward", "answer", "plan", "format", "valid", "em", "f1", "judge", "title_recall"),
     *("searches", "failed", "unscored", "tokens", "inserted", "seconds", "usd"),
-    *("group", "advantage"),
+    *("group", "advantage", "sample"),
 )
 """Columns of numbers.
 
@@ -51,6 +51,7 @@ PLAIN = (
     seconds, usd  time and price of a prediction, where they were measured
     group         number of the group of rollouts of one question at one step, from 0
     advantage     of the rollout within its group (see `Source.advantages`)
+    sample        which of several samples of its question a prediction is, from 0
 """
 
 

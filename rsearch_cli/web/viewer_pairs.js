@@ -60,17 +60,20 @@ export function pairsOf(pairs, change) {
   return found.length ? found : pairs;
 }
 
-/** The rows of each question by key; of predictions, without those whose id occurs twice. */
+/** The rows of each question by key; without predictions whose id occurs twice, unless in samples. */
 function rowsByQuestion({ source, phase }) {
   const { phase: phases, id: ids, key: keys } = source.columns;
   const code = phases.texts.indexOf(phase);
-  const isOfPhase = (_, row) => phases.codes[row] === code;
-  const times = new Map();
-  if (phase !== "train")
-    for (const id of ids.codes.filter(isOfPhase)) times.set(id, (times.get(id) ?? 0) + 1);
+  const nameOf = (row) => `${ids.codes[row]}:${source.numberAt("sample", row)}`;
+  const [seen, repeated] = [new Set(), new Set()];
+  for (let row = 0; phase !== "train" && row < source.count; row++) {
+    if (phases.codes[row] !== code) continue;
+    if (seen.has(nameOf(row))) repeated.add(ids.codes[row]);
+    seen.add(nameOf(row));
+  }
   const rows = new Map();
   for (let row = 0; row < source.count; row++) {
-    if (phases.codes[row] !== code || times.get(ids.codes[row]) > 1) continue;
+    if (phases.codes[row] !== code || repeated.has(ids.codes[row])) continue;
     const key = keys.texts[keys.codes[row]];
     if (rows.has(key)) rows.get(key).push(row);
     else rows.set(key, [row]);

@@ -322,7 +322,8 @@ def _open_asker(
     """Open the search layer and the policy, and check the prompts of the batches before."""
 
     def check_prompts(policy: PromptRenderer, fitted: Recipe) -> None:
-        for batch in batches:
+        # All samples of a question have the same prompt.
+        for batch in (b for b in batches if b.sample == batches[0].sample):
             encode = partial(render_prompt_for, batch.method, policy=policy, recipe=fitted)
             refuse_long_prompts(batch.questions, encode, fitted.policy)
 

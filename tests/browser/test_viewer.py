@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from hostile_texts import CONTROLS, HOSTILE
-from stored_rows import prediction, rollout, store_run
+from stored_rows import prediction, rollout, store_evaluation, store_run
 
 from rsearch_cli.evaluation.comparison import compare
 from rsearch_cli.evaluation.result import EvalResult
@@ -284,6 +284,19 @@ def test_pairs_and_figures_are_those_of_python(open_page: Callable[..., Any], tm
             assert row[:2] == [f"{metric[side]:.3f}" for side in order]
             assert row[-1] == str(metric["n"])
             page.get_by_role("button", name="Swap A and B").click()
+
+
+def test_samples_of_a_question_are_one_pair(open_page: Callable[..., Any], tmp_path: Path):
+    scores = {"a": (1.0, 1.0, 0.0), "b": (0.0, 0.0, 1.0)}
+    rows = [prediction(q, ems[s], sample=s) for s in range(3) for q, ems in scores.items()]
+    folders = [
+        store_evaluation(tmp_path / "greedy", [prediction("a", 0.0), prediction("b", 0.0)]),
+        store_evaluation(tmp_path / "sampled", rows),
+    ]
+    page = open_page(as_file(tmp_path / "two.html", *folders) + "#/compare")
+    assert cells(page, 0) == ["▲ gained", "other score"]
+    row = page.locator("table.scores tr", has_text="Exact match").locator("td").all_inner_texts()
+    assert row[:2] == ["0.000", "0.500"] and row[-1] == "2"
 
 
 def test_another_score_is_not_the_same(open_page: Callable[..., Any], tmp_path: Path):

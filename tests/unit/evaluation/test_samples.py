@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from itertools import combinations
 from math import comb
@@ -11,6 +12,7 @@ import torch
 
 from rsearch_cli.errors import DataError
 from rsearch_cli.evaluation.comparison import compare
+from rsearch_cli.evaluation.intervals import mean_interval
 from rsearch_cli.evaluation.samples import expected_best, pass_counts, start_batch
 from rsearch_cli.evaluation.stored import Batch
 from rsearch_cli.evaluation.summary import summarise
@@ -76,6 +78,22 @@ def test_intervals_of_many_questions_are_bootstrapped_over_the_questions(samples
     means = summarise([row for row in samples(**scores) if row.sample == 0])
     assert block["interval_methods"]["em"] == "bootstrap"
     assert means["interval_methods"]["em"] == "Wilson"
+
+
+def test_the_interval_over_questions_holds_the_truth_and_that_over_answers_does_not():
+    # Each question has its own chance of a correct sample, uniform in [0, 1]: the truth is 1/2.
+    rng = random.Random(0)
+    held = {"questions": 0, "answers": 0}
+    for _ in range(60):
+        chances = [rng.random() for _ in range(40)]
+        drawn = [[float(rng.random() < chance) for _ in range(8)] for chance in chances]
+        for name, values in (
+            ("questions", [sum(scores) / 8 for scores in drawn]),
+            ("answers", [score for scores in drawn for score in scores]),
+        ):
+            interval = mean_interval(values)
+            held[name] += interval.low <= 0.5 <= interval.high
+    assert held["questions"] >= 52 > held["answers"]
 
 
 def test_samples_without_an_answer_or_a_verdict_are_left_out(result):
