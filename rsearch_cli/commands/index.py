@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -114,13 +115,13 @@ def _build(
     else:
         report = build_dense_index(corpus, encoder, device, passage_prefix)
         options = f"type: dense, corpus: {corpus}, options: {{encoder: {encoder}}}"
-        setting = f"'search.sources.<name>={{{options}}}'"
+        setting = f"search.sources.<name>={{{options}}}"
     if as_json:
         print_json(asdict(report))
         return
     how = "already built" if report.was_ready else f"built in {report.seconds} s"
     size = f"{report.passages} passages, {report.bytes / 2**20:.1f} MiB"
-    echo(f"{size}, {how}: {report.index}", f"in a recipe: --set {setting}")
+    echo(f"{size}, {how}: {report.index}", f"in a recipe: --set {quote(setting)}")
 
 
 def _check(corpus: Path, questions: Path, as_json: bool) -> None:
@@ -164,5 +165,5 @@ def _extract(questions: Path, output: Path | None, as_json: bool) -> None:
         return
     echo(
         f"{passages} passages from {count} questions: {output}",
-        f"in a recipe: --set search.sources.<name>.corpus={output}",
+        f"in a recipe: --set {quote(f'search.sources.<name>.corpus={output}')}",
     )

@@ -13,7 +13,7 @@ from rsearch_cli.questions.formats import SHAPES, has_lone_surrogate, stream_val
 from rsearch_cli.runs.json_text import dump_json
 
 _EXPECTED = f"expected {SHAPES}"
-_REMEDY = "set questions.path to a file of questions"
+_REMEDY = "name a file of questions, in a recipe as questions.path"
 _NOT_COUNTED = re.compile(r"[\s_-]+")
 
 

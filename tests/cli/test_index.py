@@ -80,7 +80,7 @@ def test_an_index_elsewhere_is_a_corpus_of_its_own(
     result = call(corpus, "--output", tmp_path / "index")
     assert result.exit_code == 0
     assert result.stdout.splitlines()[1] == (
-        f"in a recipe: --set search.sources.<name>.corpus={tmp_path / 'index'}"
+        f"in a recipe: --set 'search.sources.<name>.corpus={tmp_path / 'index'}'"
     )
     corpus.unlink()
     assert fingerprint(tmp_path / "index").startswith("bm25/")

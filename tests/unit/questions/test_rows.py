@@ -47,7 +47,7 @@ def test_a_json_list_is_known_by_its_first_character(tmp_path: Path) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     path = tmp_path / "no.jsonl"
     assert failing(path, DataNotFound) == (
-        f"{path} does not exist; set questions.path to a file of questions"
+        f"{path} does not exist; name a file of questions, in a recipe as questions.path"
     )
 
 
