@@ -13,13 +13,18 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpcore
 
+from rsearch_cli import __version__
 from rsearch_cli.search.robots import MOST_BYTES, may_read
-from rsearch_cli.services.http import read_retry_after, user_agent
+from rsearch_cli.services.http import read_retry_after
 from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
 from rsearch_cli.services.public_network import PublicNetwork, check_url
 
 if TYPE_CHECKING:
     import httpx
+
+USER_AGENT = f"rsearch/{__version__}"
+"""Without the contact of `services.http.user_agent`, which is not meant for any site that a search
+happens to find."""
 
 PAGE_BYTES = 2 * 2**20
 """Bytes of a page that are read; the rest of a longer one is left out."""
@@ -139,7 +144,7 @@ class PageClient:
             TransientFailure: No answer, or one that may pass.
         """
         headers = [
-            ("User-Agent", user_agent()),
+            ("User-Agent", USER_AGENT),
             ("Accept", "text/html, application/xhtml+xml, text/plain;q=0.9"),
             ("Accept-Encoding", "identity"),
         ]

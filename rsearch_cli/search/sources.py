@@ -22,7 +22,7 @@ from rsearch_cli.errors import RecipeKeyError, RecipeValueError, SourceError
 from rsearch_cli.recipe.base import BaseConfig
 from rsearch_cli.recipe.problems import explain
 from rsearch_cli.recipe.schema import SearchConfig, SourceConfig
-from rsearch_cli.services.http import check_proxies, user_agent
+from rsearch_cli.services.http import check_proxies
 from rsearch_cli.services.retry import NO_LIMITS, CallLimits
 from rsearch_cli.types import Passage
 
@@ -275,8 +275,8 @@ def check_reading() -> None:
     """Check what reading pages needs.
 
     Raises:
-        SourceError: The library that extracts texts is missing, the proxy settings of the
-            environment cannot be used, or RSEARCH_CONTACT is not a contact.
+        SourceError: The library that extracts texts is missing, or the proxy settings of the
+            environment cannot be used.
     """
     if find_spec("trafilatura") is None:
         raise SourceError(
@@ -284,7 +284,6 @@ def check_reading() -> None:
             f"{READ_INSTALL}"
         )
     check_proxies()
-    user_agent()
 
 
 def read_options(model: type[Options], name: str, config: SourceConfig) -> Options:

@@ -13,7 +13,9 @@ from local_http import Raw
 from sites import PUBLIC, Internet, SiteServer, html, page, redirect, resolve_public
 from socks import SocksProxy
 
+from rsearch_cli import __version__
 from rsearch_cli.search.page_client import MOST_REDIRECTS, PAGE_BYTES, Page, PageClient, Unreadable
+from rsearch_cli.services.http import CONTACT_VARIABLE
 from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
 from rsearch_cli.services.public_network import PublicNetwork, Resolve
 
@@ -60,12 +62,13 @@ def fetch(
     return asyncio.run(run())
 
 
-def test_a_page_is_requested_politely(server) -> None:
+def test_a_page_is_requested_politely(server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CONTACT_VARIABLE, "me@example.org")  # for the wiki, not for any site
     found = fetch(Internet(server))
     assert found.is_html and found.charset == "utf-8" and b"A page." in found.body
     robots, asked = server.requests
     assert robots.path == "/robots.txt"
-    assert asked.headers["user-agent"].startswith("rsearch/")
+    assert asked.headers["user-agent"] == robots.headers["user-agent"] == f"rsearch/{__version__}"
     assert asked.headers["accept-encoding"] == "identity"
     assert not asked.headers.keys() & {"cookie", "referer", "authorization"}
 
