@@ -24,6 +24,7 @@ VERSION = 3
 _LEFT_OUT = frozenset(
     {
         "service",
+        "read_service",
         "cache_days",
         "url",
         "usd_per_search",

@@ -89,6 +89,7 @@ def change_of_steps(before: TrainConfig, now: TrainConfig, done: int) -> str | N
 def without_limits(recipe: Recipe) -> Recipe:
     """Return the recipe with every setting that a resumed run may change at its default."""
     judge = recipe.reward.judge.model_copy(update={"service": ServiceConfig()})
+    services = {"service": ServiceConfig(), "read_service": ServiceConfig()}
     defaults = RolloutConfig()
     batching = {
         name: getattr(defaults, name)
@@ -105,7 +106,7 @@ def without_limits(recipe: Recipe) -> Recipe:
         "alarms": AlarmsConfig(),
         "wandb": WandbConfig(),
         "hub": HubConfig(),
-        "search": recipe.search.model_copy(update={"service": ServiceConfig()}),
+        "search": recipe.search.model_copy(update=services),
         "reward": recipe.reward.model_copy(update={"judge": judge}),
         "rollout": recipe.rollout.model_copy(update=batching),
         "train": recipe.train.model_copy(update={"max_steps": 1}),

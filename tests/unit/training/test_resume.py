@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rsearch_cli.evaluation.spec import EvalSpec, describe_settings
+from rsearch_cli.recipe.loading import load_recipe
+from rsearch_cli.training.resume import without_limits
+
+
+@pytest.mark.parametrize(
+    ("setting", "same"),
+    [
+        ("search.service.retries=9", True),
+        ("search.read_service.timeout_seconds=60", True),
+        ("search.read_top=2", False),
+    ],
+)
+def test_limits_of_services_may_change_and_what_is_read_may_not(setting: str, same: bool) -> None:
+    before, now = load_recipe("quickstart").recipe, load_recipe("quickstart", [setting]).recipe
+    assert (without_limits(before) == without_limits(now)) is same
+    stored, given = (
+        describe_settings(
+            EvalSpec(recipe, None, ("rsearch",), "test", 1, 1, Path("evals")), (), {}, {}
+        )
+        for recipe in (before, now)
+    )
+    assert (stored == given) is same
