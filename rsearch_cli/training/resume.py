@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 def check_same_recipe(folder: RunFolder, recipe: Recipe) -> None:
     """Refuse to resume a run with settings that would have changed its finished steps.
 
-    The number of steps, budget, cache, service limits, micro-batches, alarms, tracking, publishing,
-    the output folder and what the recipe says about itself may change.
+    The number of steps, budget, prices of searches, cache, service limits, micro-batches, alarms,
+    tracking, publishing, the output folder and what the recipe says about itself may change.
 
     Raises:
         RunFolderError: Names the first setting that differs, or too few steps.
@@ -89,7 +89,13 @@ def change_of_steps(before: TrainConfig, now: TrainConfig, done: int) -> str | N
 def without_limits(recipe: Recipe) -> Recipe:
     """Return the recipe with every setting that a resumed run may change at its default."""
     judge = recipe.reward.judge.model_copy(update={"service": ServiceConfig()})
-    services = {"service": ServiceConfig(), "read_service": ServiceConfig()}
+    sources = recipe.search.sources.items()
+    search = {
+        "service": ServiceConfig(),
+        "read_service": ServiceConfig(),
+        "usd_per_search": None,
+        "sources": {n: source.model_copy(update={"usd_per_search": None}) for n, source in sources},
+    }
     defaults = RolloutConfig()
     batching = {
         name: getattr(defaults, name)
@@ -106,7 +112,7 @@ def without_limits(recipe: Recipe) -> Recipe:
         "alarms": AlarmsConfig(),
         "wandb": WandbConfig(),
         "hub": HubConfig(),
-        "search": recipe.search.model_copy(update=services),
+        "search": recipe.search.model_copy(update=search),
         "reward": recipe.reward.model_copy(update={"judge": judge}),
         "rollout": recipe.rollout.model_copy(update=batching),
         "train": recipe.train.model_copy(update={"max_steps": 1}),

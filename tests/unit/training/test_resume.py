@@ -14,10 +14,13 @@ from rsearch_cli.training.resume import without_limits
     [
         ("search.service.retries=9", True),
         ("search.read_service.timeout_seconds=60", True),
+        ("search.usd_per_search=0.005", True),
+        ("search.sources.News.usd_per_search=0.005", True),
         ("search.read_top=2", False),
+        ("search.sources.News.type=exa", False),
     ],
 )
-def test_limits_of_services_may_change_and_what_is_read_may_not(setting: str, same: bool) -> None:
+def test_limits_and_prices_may_change_and_what_is_found_may_not(setting: str, same: bool) -> None:
     before, now = load_recipe("quickstart").recipe, load_recipe("quickstart", [setting]).recipe
     assert (without_limits(before) == without_limits(now)) is same
     stored, given = (
