@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -102,6 +102,14 @@ UseJudge = Annotated[
     ),
 ]
 ResultsJson = Annotated[bool, options.switch("--json", "Print results.json.")]
+Suite = Annotated[
+    Path | None,
+    options.value(
+        "FILE",
+        "YAML file of several question sets with their settings: one table of all.",
+        options.QUESTION_PANEL,
+    ),
+]
 JudgeModel = Annotated[
     str | None,
     options.value(
@@ -139,6 +147,7 @@ def evaluate(
     split: Split = None,
     limit: Limit = None,
     seed: Seed = None,
+    suite: Suite = None,
     batch_size: BatchSize = None,
     judge: UseJudge = None,
     exa_api_key: options.ExaKey = None,
@@ -164,32 +173,51 @@ def evaluate(
     options.use_services(
         exa_api_key=exa_api_key, openai_api_key=openai_api_key, cache_dir=cache_dir
     )
-    report = workflow.evaluate(
-        recipe,
-        model=model,
-        endpoint=endpoint,
-        endpoint_model=endpoint_model,
-        methods=method,
-        source=source,
-        overrides=overrides or (),
-        data_path=data_path,
-        split=split,
-        limit=limit,
-        seed=seed,
-        batch_size=batch_size,
-        samples=samples,
-        judge=judge,
-        output_dir=output_dir,
-        overwrite=overwrite,
-        trust_settings=trust_settings,
-        trust_remote_code=trust_remote_code,
-        progress=phase,
-    )
+    given: dict[str, Any] = {
+        "model": model,
+        "endpoint": endpoint,
+        "endpoint_model": endpoint_model,
+        "methods": method,
+        "source": source,
+        "overrides": overrides or (),
+        "split": split,
+        "limit": limit,
+        "seed": seed,
+        "batch_size": batch_size,
+        "samples": samples,
+        "judge": judge,
+        "output_dir": output_dir,
+        "overwrite": overwrite,
+        "trust_settings": trust_settings,
+        "trust_remote_code": trust_remote_code,
+        "progress": phase,
+    }
+    if suite is not None:
+        _evaluate_suite(suite, data_path, as_json, {"recipe": recipe, **given})
+        return
+    report = workflow.evaluate(recipe, data_path=data_path, **given)
     if as_json:
         print_json(report.results)
         return
     _print_tables(result_tables(report.results))
     echo(*describe_context(report.results["context"]), f"report: {report.folder / 'report.md'}")
+
+
+def _evaluate_suite(
+    suite: Path, data_path: str | None, as_json: bool, given: dict[str, Any]
+) -> None:
+    from rsearch_cli.errors import UsageError
+    from rsearch_cli.ui.tables import describe_suite, suite_tables
+    from rsearch_cli.workflows.suite import evaluate_suite
+
+    if data_path is not None:
+        raise UsageError("--data-path is one question file; name the files of a suite in --suite")
+    report = evaluate_suite(suite, **given)
+    if as_json:
+        print_json(report.results)
+        return
+    _print_tables(suite_tables(report.results))
+    echo(*describe_suite(report.results), f"report: {report.folder / 'suite.md'}")
 
 
 @eval_app.command()

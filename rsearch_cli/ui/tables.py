@@ -158,6 +158,57 @@ def report_markdown(results: Mapping[str, Any]) -> str:
     return "\n".join(["# Evaluation", "", *conditions, "", *problems, note, "", *tables])
 
 
+def suite_tables(results: Mapping[str, Any]) -> list[TableData]:
+    """Return the tables of `suite.json`: the scores of each set, and published ones."""
+    blocks = [
+        (f"{name}, {method}", block)
+        for name, each in results["sets"].items()
+        for method, block in each["methods"].items()
+    ]
+    metrics = [m for m in BY_GROUP if any(block[m] is not None for _, block in blocks)]
+    rows = tuple(
+        (name, str(block["n"]), *(_estimate(block, metric) for metric in metrics))
+        for name, block in blocks
+    )
+    columns = ("", "n", *(label_of(metric) for metric in metrics))
+    tables = [TableData("Question sets", columns, rows, caption=METHODS)]
+    published = [
+        (name, figure["system"], figure["model"], f"{figure['f1']:.3f}", figure["setting"])
+        for name, figures in results["published"].items()
+        for figure in figures
+    ]
+    if published:
+        sources = dict.fromkeys(f["source"] for fs in results["published"].values() for f in fs)
+        tables.append(
+            TableData(
+                "Published F1 of other systems, with other corpora and models",
+                ("", "system", "model", "F1", "corpus, retriever, judge, questions"),
+                tuple(published),
+                prose=True,
+                caption="; ".join(sources),
+            )
+        )
+    return tables
+
+
+def describe_suite(results: Mapping[str, Any]) -> list[str]:
+    """Return the conditions of each set of a suite, one line each."""
+    return [
+        f"{name}: {line}"
+        for name, each in results["sets"].items()
+        for line in describe_context(each["context"])
+    ]
+
+
+def suite_markdown(results: Mapping[str, Any]) -> str:
+    """Return `suite.md`: every table of `suite.json`, then the conditions of each set."""
+    parts = ["# Suite", ""]
+    for table_data in suite_tables(results):
+        parts += [as_markdown(table_data), escape_markdown(table_data.caption), ""]
+    parts += [f"- {escape_markdown(line)}" for line in describe_suite(results)]
+    return "\n".join([*parts, ""])
+
+
 def as_table(table_data: TableData) -> Table:
     """Return the table for a terminal; a narrow terminal wraps cells and cuts nothing off."""
     from rich import box

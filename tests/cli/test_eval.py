@@ -464,6 +464,81 @@ def test_what_cannot_be_scored_anew_is_refused(nano, sampled, tmp_path):
     assert "--set search.top_k is not used by rsearch eval rescore" in unused.stderr
 
 
+@pytest.fixture
+def run_suite(server, tmp_path, monkeypatch) -> Callable[..., Result]:
+    """Evaluates the scripted agent on a suite of two sets, one of which others report on."""
+    monkeypatch.setenv("OPENAI_API_KEY", API_KEY)
+    monkeypatch.setenv("RSEARCH_CACHE_DIR", str(tmp_path / "cache"))
+    questions, corpus = write_files(tmp_path, 6)
+    asked = [json.loads(line) for line in questions.read_text().splitlines()]
+    (tmp_path / "dev.jsonl").write_text(
+        "".join(json.dumps({**row, "golden_answers": [row["answer"]]}) + "\n" for row in asked[:4])
+    )
+    cities = f"questions.path: {questions}, evaluate.split: all, evaluate.limit: 6"
+    (tmp_path / "suite.yaml").write_text(
+        f"hotpot: {{questions.source: 'flashrag:hotpotqa', questions.path: {tmp_path}, "
+        "evaluate.split: validation}\n"
+        f"cities: {{questions.source: custom, {cities}}}\n"
+    )
+    settings = (*SETTINGS, f"search.sources.General.corpus={corpus}")
+
+    def run(*arguments: object) -> Result:
+        options = [word for setting in settings[1:] for word in ("--set", setting)]
+        return call(
+            *("--recipe", "hotpot-offline", "--endpoint", server.base_url),
+            *("--endpoint-model", "agent", *options, *arguments),
+        )
+
+    return run
+
+
+def test_a_suite_is_one_table_beside_published_figures(server, run_suite, tmp_path, monkeypatch):
+    arguments = ("--suite", tmp_path / "suite.yaml", "--output-dir", tmp_path / "s")
+    first = run_suite(*arguments)
+    assert first.exit_code == 0, first.output
+    results = read(tmp_path / "s", "suite.json")
+    assert {name: each["context"]["n"] for name, each in results["sets"].items()} == {
+        "hotpot": 4,
+        "cities": 6,
+    }
+    assert results["sets"]["cities"] == read(tmp_path / "s" / "cities")
+    assert results["published"]["cities"] == []
+    figures = results["published"]["hotpot"]
+    assert all(figure["setting"] and "read on 2026" in figure["source"] for figure in figures)
+    report = (tmp_path / "s" / "suite.md").read_text()
+    for words in ("hotpot, rsearch", "cities, rsearch", "R1-Searcher", "FlashRAG", "hotpot: judge"):
+        assert words in first.stdout and words in report, words
+
+    def never(body):
+        raise AssertionError("a finished set was asked again")
+
+    monkeypatch.setattr(server, "grade", never)
+    again = run_suite(*arguments, "--json")
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.stdout) == results
+
+
+def test_a_flaw_in_a_suite_is_found_before_its_first_set_runs(run_suite, tmp_path):
+    suite = tmp_path / "suite.yaml"
+    arguments = ("--suite", suite, "--output-dir", tmp_path / "s")
+    both = run_suite(*arguments, "--data-path", tmp_path / "cities.jsonl")
+    assert both.exit_code == 2 and "name the files of a suite in --suite" in both.stderr
+    good = suite.read_text()
+    for flaw, code, message in (
+        (good + "third: {search.topk: 3}\n", 12, "search.topk"),
+        ("a: [", 10, "not valid YAML"),
+        ("", 2, "names no question sets"),
+        ("a/b: {seed: 1}\n", 2, "cannot name a folder"),
+        ("a: 3\n", 2, "needs settings"),
+    ):
+        suite.write_text(flaw)
+        refused = run_suite(*arguments)
+        assert (refused.exit_code, message in refused.stderr) == (code, True), refused.output
+    suite.unlink()
+    assert run_suite(*arguments).exit_code == 21
+    assert not (tmp_path / "s").exists()
+
+
 def test_a_dead_server_stops_the_evaluation_and_what_was_answered_is_kept(
     server, ask_server, tmp_path
 ):
