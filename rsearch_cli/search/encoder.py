@@ -175,9 +175,13 @@ def _load(kind: str, name: str, device: str) -> Any:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     place = os.path.expanduser(name)
-    if not Path(place).exists() and not place.startswith(("/", ".")):
+    is_missing = not Path(place).exists()
+    is_path = place.startswith(("/", "."))
+    if is_missing and not is_path:
         ask_hub()
     try:
+        if is_missing and is_path:
+            raise FileNotFoundError("there is no such folder")
         model = getattr(sentence_transformers, kind)(place, device=device)
         _require_words(model.tokenizer)
     except Exception as error:  # whatever is wrong with the files of a model

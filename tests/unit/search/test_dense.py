@@ -365,6 +365,12 @@ def test_an_encoder_that_cannot_be_loaded_gives_one_line(indexes, tmp_path, file
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("place", ["/nothere/e5", "./nothere", "~/nothere"])
+def test_a_missing_folder_of_an_encoder_is_named_as_such(indexes, place) -> None:
+    with pytest.raises(SourceError, match=f"encoder {place} cannot be loaded .there is no such fo"):
+        open_source(indexes, encoder=place)
+
+
 def test_an_encoder_of_a_hub_out_of_reach_is_given_up_at_once(indexes, monkeypatch) -> None:
     from huggingface_hub import constants
 
