@@ -165,7 +165,9 @@ def suite_tables(results: Mapping[str, Any]) -> list[TableData]:
         for name, each in results["sets"].items()
         for method, block in each["methods"].items()
     ]
-    metrics = [m for m in BY_GROUP if any(block[m] is not None for _, block in blocks)]
+    figures = [block for _, block in blocks]
+    metrics = [m for m in BY_GROUP if any(block[m] is not None for block in figures)]
+    metrics += _pass_metrics(figures)
     rows = tuple(
         (name, str(block["n"]), *(_estimate(block, metric) for metric in metrics))
         for name, block in blocks
@@ -248,7 +250,7 @@ def as_markdown(table_data: TableData) -> str:
 def _metrics_table(methods: Mapping[str, Any]) -> TableData:
     blocks = list(methods.values())
     samples = max(block.get("samples", 0) for block in blocks)
-    passes = dict.fromkeys(name for b in blocks for name in b["intervals"] if "pass@" in name)
+    passes = _pass_metrics(blocks)
     unit = "answer" if samples else "question"
     latencies = [block["latency_seconds"] for block in blocks]
     rows: list[tuple[str, ...]] = [
@@ -314,6 +316,11 @@ def _group_tables(methods: Mapping[str, Any], key: str, title: str) -> list[Tabl
         for name, group in groups
     )
     return [TableData(title, ("", "n", *(LABELS[metric] for metric in metrics)), rows)]
+
+
+def _pass_metrics(blocks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of pass@k that any block of figures has."""
+    return list(dict.fromkeys(name for b in blocks for name in b["intervals"] if "pass@" in name))
 
 
 def _estimate(block: Mapping[str, Any], metric: str, sign: str = "-") -> str:
