@@ -103,7 +103,7 @@ def rescore(
     if target.path.resolve() == source.path.resolve():
         raise UsageError(f"--output-dir {target.path} is the evaluation itself; name another one")
     answers, context = _read_finished(source)
-    flags = {"reward.answer": "judge" if judge else None, "reward.judge.model": judge}
+    flags = {"reward.answer": None if judge is None else "judge", "reward.judge.model": judge}
     recipe_path = str(source.path / RECIPE)
     loaded = load_recipe(recipe_path, overrides, flags, trusted=as_trusted(trust_settings))
     log_notes(loaded, "eval rescore")
