@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 LOADED = (
-    "torch transformers peft trl.trainer.grpo_trainer sentence_transformers datasets bm25s openai "
+    "torch transformers peft trl.trainer.grpo_trainer sentence_transformers datasets openai "
     "uvicorn starlette mcp"
 )
 STREAMS = ("stdin", "stdout", "stderr")
