@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import os
 import sys
@@ -15,6 +14,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 from rsearch_cli.protocol.characters import flatten, shorten
+from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.search import page_worker
 from rsearch_cli.search.analyzer import split_query, split_words
 from rsearch_cli.search.page_client import Page, Unreadable
@@ -137,7 +137,7 @@ async def _exchange(process: Process, page: Page, seconds: float) -> str:
         "charset": page.charset,
     }
     assert process.stdin is not None and process.stdout is not None
-    process.stdin.write(json.dumps(job).encode() + b"\n" + page.body)
+    process.stdin.write(dump_json(job).encode() + b"\n" + page.body)
     await process.stdin.drain()
     size = int.from_bytes(await process.stdout.readexactly(8), "big")
     return (await process.stdout.readexactly(size)).decode()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 from rsearch_cli.errors import DataNotFound, UsageError
 from rsearch_cli.evaluation.published import find_published
 from rsearch_cli.recipe.documents import MOST_CHARS, parse_document
+from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.runs.output_folder import OutputFolder
 from rsearch_cli.ui.tables import suite_markdown
 from rsearch_cli.workflows.evaluate import DEFAULT_FOLDER, evaluate
@@ -124,5 +124,5 @@ def read_suite(path: Path) -> dict[str, list[str]]:
             raise UsageError(
                 f"{path}: {name} needs settings, as in: {{questions.source: flashrag:hotpotqa}}"
             )
-        sets[name] = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+        sets[name] = [f"{key}={dump_json(value)}" for key, value in settings.items()]
     return sets

@@ -135,7 +135,7 @@ def test_the_example_in_the_help_works(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("rows", "arguments", "code", "message"),
     [
-        (None, [], 21, "in.jsonl does not exist; set questions.path to"),
+        (None, [], 21, "in.jsonl does not exist; name a file of questions"),
         ([], [], 23, "in.jsonl has no rows; expected JSONL"),
         (
             [row("a"), {"id": "q9", "question": "Who?"}],

@@ -151,7 +151,7 @@ def test_without_a_path() -> None:
 
 
 def test_without_the_file(tmp_path: Path) -> None:
-    with pytest.raises(DataNotFound, match=r"no\.jsonl does not exist; set questions\.path"):
+    with pytest.raises(DataNotFound, match=r"no\.jsonl does not exist; name a file of questions"):
         open_custom(QuestionsConfig(source="custom", path=str(tmp_path / "no.jsonl")), seed=1)
 
 
