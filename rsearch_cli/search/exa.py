@@ -115,7 +115,7 @@ class ExaSource(SearchSource):
 
     def simplify(self, request: SearchRequest) -> SearchRequest:
         """Return the request as one text: Exa does not weigh the expansion separately."""
-        return SearchRequest(" ".join([request.query, *request.expansion]), top_k=request.top_k)
+        return request.as_one_text()
 
     async def close(self) -> None:
         """Close the connections of all Exa sources that were opened together."""

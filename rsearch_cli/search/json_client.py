@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rsearch_cli.errors import AccessDenied, SourceError
 from rsearch_cli.protocol.characters import flatten, shorten
 from rsearch_cli.recipe.addresses import hide_login, is_http
+from rsearch_cli.search.sources import SearchSource
 from rsearch_cli.services.http import check_proxies, open_client, read_retry_after
 from rsearch_cli.services.keys import check_key, hide_secrets, read_key
 from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
@@ -192,3 +193,22 @@ def _read_error(response: httpx.Response) -> str | None:
     except (ValueError, AttributeError, RecursionError):
         pass
     return None
+
+
+class JsonSource(SearchSource):
+    """A source that asks its service through a `JsonClient`.
+
+    Args:
+        client: Client of the service; sources that are opened together may share it.
+    """
+
+    def __init__(self, client: JsonClient) -> None:
+        self._client = client
+
+    def check(self) -> None:
+        """Check the proxies, and the key if there is one; see `JsonClient.check`."""
+        self._client.check()
+
+    async def close(self) -> None:
+        """Close the connections, those of sources with the same client included."""
+        await self._client.close()

@@ -19,8 +19,8 @@ from rsearch_cli.recipe.addresses import check_address
 from rsearch_cli.recipe.base import BaseConfig
 from rsearch_cli.recipe.schema import SourceConfig
 from rsearch_cli.search.corpus import split_quoted_title
-from rsearch_cli.search.json_client import JsonClient
-from rsearch_cli.search.sources import SearchRequest, SearchSource, opens, read_options
+from rsearch_cli.search.json_client import JsonClient, JsonSource
+from rsearch_cli.search.sources import SearchRequest, opens, read_options
 from rsearch_cli.services.keys import check_key, read_key
 from rsearch_cli.services.validation import is_finite
 from rsearch_cli.types import Passage
@@ -46,7 +46,7 @@ class RetrieverOptions(BaseConfig):
         return value if has_path else value.rstrip("/") + RETRIEVE
 
 
-class RetrieverSource(SearchSource):
+class RetrieverSource(JsonSource):
     """The passages that a retriever finds for a query together with the names of its parents.
 
     Args:
@@ -57,18 +57,18 @@ class RetrieverSource(SearchSource):
     usd_per_search = 0.0
 
     def __init__(self, options: RetrieverOptions) -> None:
-        self._client = JsonClient("the retriever", options.url, timeout=options.timeout_seconds)
+        super().__init__(JsonClient("the retriever", options.url, timeout=options.timeout_seconds))
         self.fingerprint = f"http/v1/{self._client.url}"
 
     def check(self) -> None:
         """Check the proxies and the key, if there is one; see `JsonClient.check`."""
-        self._client.check()
+        super().check()
         if key := read_key(KEY_VARIABLE):
             check_key(KEY_VARIABLE, key)
 
     def simplify(self, request: SearchRequest) -> SearchRequest:
         """Return the request as one text, which is all that the protocol carries."""
-        return SearchRequest(" ".join([request.query, *request.expansion]), top_k=request.top_k)
+        return request.as_one_text()
 
     async def search(self, request: SearchRequest) -> list[Passage]:
         """Send one query; see `JsonClient.send`."""
@@ -82,10 +82,6 @@ class RetrieverSource(SearchSource):
             return [_read_passage(row) for row in rows[: request.top_k]]
         except (LookupError, TypeError, ValueError, AttributeError):
             raise self._client.malformed() from None
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._client.close()
 
 
 @opens(RetrieverSource)

@@ -15,12 +15,11 @@ from rsearch_cli.protocol.characters import flatten, shorten
 from rsearch_cli.recipe.addresses import Address
 from rsearch_cli.recipe.base import BaseConfig
 from rsearch_cli.recipe.schema import SourceConfig
-from rsearch_cli.search.json_client import JsonClient
+from rsearch_cli.search.json_client import JsonClient, JsonSource
 from rsearch_cli.search.sources import (
     DAYS_KEPT,
     NEWS_DAYS_KEPT,
     SearchRequest,
-    SearchSource,
     opens,
     read_options,
 )
@@ -57,7 +56,7 @@ class SearxngOptions(BaseConfig):
     """Most characters of a text; it is cut at the end of a sentence."""
 
 
-class SearxngSource(SearchSource):
+class SearxngSource(JsonSource):
     """The pages that the engines of an instance find, with their snippets.
 
     Args:
@@ -82,18 +81,14 @@ class SearxngSource(SearchSource):
             "safesearch": options.safesearch,
         }
         self._fixed = {key: value for key, value in fixed.items() if value not in (None, "")}
-        self._client = JsonClient("SearXNG", options.url, remedies=_REMEDIES)
+        super().__init__(JsonClient("SearXNG", options.url, remedies=_REMEDIES))
         self.cache_days = NEWS_DAYS_KEPT if "news" in categories else DAYS_KEPT
         asked = "&".join(f"{key}={value}" for key, value in self._fixed.items())
         self.fingerprint = f"searxng/v1/{self._client.url}/{asked}/{self._most}"
 
-    def check(self) -> None:
-        """Check the proxies; see `JsonClient.check`."""
-        self._client.check()
-
     def simplify(self, request: SearchRequest) -> SearchRequest:
         """Return the request as one text, which is all that the protocol carries."""
-        return SearchRequest(" ".join([request.query, *request.expansion]), top_k=request.top_k)
+        return request.as_one_text()
 
     async def search(self, request: SearchRequest) -> list[Passage]:
         """Send one query; see `JsonClient.send`.
@@ -116,10 +111,6 @@ class SearxngSource(SearchSource):
                 free=True,
             )
         return pages[: request.top_k]
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._client.close()
 
 
 @opens(SearxngSource)

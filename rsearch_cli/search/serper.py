@@ -10,13 +10,12 @@ from pydantic import Field
 
 from rsearch_cli.recipe.base import BaseConfig
 from rsearch_cli.recipe.schema import SearchConfig, SourceConfig
-from rsearch_cli.search.json_client import JsonClient, read_url
+from rsearch_cli.search.json_client import JsonClient, JsonSource, read_url
 from rsearch_cli.search.sources import (
     DAYS_KEPT,
     NEWS_DAYS_KEPT,
     Found,
     SearchRequest,
-    SearchSource,
     opens,
     read_options,
 )
@@ -60,7 +59,7 @@ class SerperOptions(BaseConfig):
     """Only pages of the last hour, day, week, month or year."""
 
 
-class SerperSource(SearchSource):
+class SerperSource(JsonSource):
     """Serper under one source name. Its texts are Google's snippets, of about 160 characters.
 
     Args:
@@ -74,7 +73,7 @@ class SerperSource(SearchSource):
     def __init__(self, name: str, options: SerperOptions, client: JsonClient) -> None:
         self._endpoint = options.endpoint or ENDPOINTS.get(name, "search")
         self._options = options.model_copy(update={"endpoint": self._endpoint})
-        self._client = client
+        super().__init__(client)
         self.cache_days = NEWS_DAYS_KEPT if self._endpoint == "news" else DAYS_KEPT
         self.fingerprint = f"serper/v1/{client.url}/{self._options.model_dump_json()}"
 
@@ -84,13 +83,9 @@ class SerperSource(SearchSource):
         read_options(SerperOptions, name, search.sources[name])
         return USD_PER_CREDIT * _count_credits(search.top_k)
 
-    def check(self) -> None:
-        """Check the key and the proxies; see `JsonClient.check`."""
-        self._client.check()
-
     def simplify(self, request: SearchRequest) -> SearchRequest:
         """Return the request as one text: Google does not weigh the expansion separately."""
-        return SearchRequest(" ".join([request.query, *request.expansion]), top_k=request.top_k)
+        return request.as_one_text()
 
     async def search(self, request: SearchRequest) -> Found:
         """Search for the query and its expansion; see `JsonClient.send`."""
@@ -108,10 +103,6 @@ class SerperSource(SearchSource):
             raise self._client.malformed() from None
         times = credits / _count_credits(request.top_k) if is_finite(credits) else credits
         return Found(pages[: request.top_k], times=times)
-
-    async def close(self) -> None:
-        """Close the connections of all Serper sources that were opened together."""
-        await self._client.close()
 
     def _write_body(self, request: SearchRequest) -> dict[str, Any]:
         options = self._options

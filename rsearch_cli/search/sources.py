@@ -75,6 +75,10 @@ class SearchRequest:
     match_titles: bool = False
     mentions: tuple[str, ...] = ()
 
+    def as_one_text(self) -> SearchRequest:
+        """Return the request for a service that does not weigh the expansion separately."""
+        return SearchRequest(" ".join([self.query, *self.expansion]), top_k=self.top_k)
+
 
 @dataclass(frozen=True, slots=True)
 class Found:

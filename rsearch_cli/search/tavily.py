@@ -10,13 +10,12 @@ from pydantic import Field, model_validator
 
 from rsearch_cli.recipe.base import BaseConfig
 from rsearch_cli.recipe.schema import SearchConfig, SourceConfig
-from rsearch_cli.search.json_client import JsonClient, read_url
+from rsearch_cli.search.json_client import JsonClient, JsonSource, read_url
 from rsearch_cli.search.sources import (
     DAYS_KEPT,
     NEWS_DAYS_KEPT,
     Found,
     SearchRequest,
-    SearchSource,
     opens,
     read_options,
 )
@@ -76,7 +75,7 @@ class TavilyOptions(BaseConfig):
         return self
 
 
-class TavilySource(SearchSource):
+class TavilySource(JsonSource):
     """Tavily under one source name.
 
     Args:
@@ -90,7 +89,7 @@ class TavilySource(SearchSource):
     def __init__(self, name: str, options: TavilyOptions, client: JsonClient) -> None:
         topic = options.topic or ("news" if name == "News" else "general")
         self._options = options.model_copy(update={"topic": topic})
-        self._client = client
+        super().__init__(client)
         self.limits = DEVELOPMENT_LIMITS if client.key.startswith(DEVELOPMENT_KEY) else NO_LIMITS
         self.cache_days = NEWS_DAYS_KEPT if topic == "news" else DAYS_KEPT
         self.fingerprint = f"tavily/v1/{client.url}/{self._options.model_dump_json()}"
@@ -100,10 +99,6 @@ class TavilySource(SearchSource):
         """Return the price of the credits that a search of this depth takes."""
         options = read_options(TavilyOptions, name, search.sources[name])
         return USD_PER_CREDIT * CREDITS[options.search_depth]
-
-    def check(self) -> None:
-        """Check the key and the proxies; see `JsonClient.check`."""
-        self._client.check()
 
     def simplify(self, request: SearchRequest) -> SearchRequest:
         """Return the request as one text, with as many names as Tavily accepts."""
@@ -138,10 +133,6 @@ class TavilySource(SearchSource):
             raise self._client.malformed() from None
         times = credits / CREDITS[options.search_depth] if is_finite(credits) else credits
         return Found(pages[: request.top_k], times=times)
-
-    async def close(self) -> None:
-        """Close the connections of all Tavily sources that were opened together."""
-        await self._client.close()
 
 
 @opens(TavilySource)

@@ -19,8 +19,8 @@ from rsearch_cli.recipe.addresses import check_address
 from rsearch_cli.recipe.base import BaseConfig
 from rsearch_cli.recipe.schema import SourceConfig
 from rsearch_cli.search.analyzer import STOP_WORDS, split_query, split_words
-from rsearch_cli.search.json_client import JsonClient
-from rsearch_cli.search.sources import SearchRequest, SearchSource, opens, read_options
+from rsearch_cli.search.json_client import JsonClient, JsonSource
+from rsearch_cli.search.sources import SearchRequest, opens, read_options
 from rsearch_cli.search.web_pages import is_citable, tidy
 from rsearch_cli.services.http import CONTACT_VARIABLE, read_retry_after, user_agent
 from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
@@ -120,7 +120,7 @@ class WikipediaOptions(BaseConfig):
         return self.url or f"https://{self.language}.wikipedia.org{_API_PATH}"
 
 
-class WikipediaSource(SearchSource):
+class WikipediaSource(JsonSource):
     """The introductions of the pages that a wiki finds.
 
     A search takes one request. With names that a node's parents found, it takes one that looks
@@ -138,18 +138,15 @@ class WikipediaSource(SearchSource):
         self._most = options.max_characters
         at_wikimedia = _WIKIMEDIA.fullmatch(urlsplit(options.address).hostname or "")
         self.limits = WIKIMEDIA_LIMITS if at_wikimedia else NO_LIMITS
-        self._client = JsonClient(
+        client = JsonClient(
             "Wikipedia" if options.url is None else "the wiki",
             options.address,
             headers={"User-Agent": user_agent()},
             remedies=_REMEDIES,
             on_answer=self._refuse_errors,
         )
-        self.fingerprint = f"wikipedia/v1/{self._client.url}/{self._most}"
-
-    def check(self) -> None:
-        """Check the proxies; see `JsonClient.check`."""
-        self._client.check()
+        super().__init__(client)
+        self.fingerprint = f"wikipedia/v1/{client.url}/{self._most}"
 
     def simplify(self, request: SearchRequest) -> SearchRequest:
         """Return the request without what does not matter here: names are always titles."""
@@ -182,10 +179,6 @@ class WikipediaSource(SearchSource):
         )
         text = pages[0].get("extract") if pages else None
         return text if isinstance(text, str) and text else None
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._client.close()
 
     async def _find_any(self, query: str, count: int) -> list[Passage]:
         """Find pages with all words of a query; too few are joined by those with any of them."""
