@@ -5,6 +5,7 @@ import { count, figure, fixed, line, signed } from "./viewer_dom.js";
 import { LineChart } from "./viewer_chart.js";
 import { outcome, questionHead, searches, transcript } from "./viewer_detail.js";
 import { CHANGES, chosenSides, meanOf, pairSides, pairsOf } from "./viewer_pairs.js";
+import { scrollableTable } from "./viewer_scores.js";
 import { VirtualTable } from "./viewer_table.js";
 
 const MEANS = {
@@ -279,30 +280,8 @@ function figuresTable(store, first, second, pairs) {
       ),
     ];
   });
-  const heads = ["A", "B", "B − A", "95 % interval", "p", "n"];
-  return el(
-    "div",
-    { class: "score-table" },
-    el(
-      "div",
-      { class: "scroll-x", tabindex: 0, role: "region", "aria-label": "Figures" },
-      el(
-        "table",
-        { class: "scores" },
-        el(
-          "thead",
-          {},
-          el(
-            "tr",
-            {},
-            el("td", {}),
-            heads.map((head) => el("th", { scope: "col", class: "number" }, head)),
-          ),
-        ),
-        el("tbody", {}, rows),
-      ),
-    ),
-  );
+  const heads = ["", "A", "B", "B − A", "95 % interval", "p", "n"];
+  return el("div", { class: "score-table" }, scrollableTable("Figures", heads, rows));
 }
 
 /** The view at #/pair?a=…&b=…&key=QUESTION. */

@@ -108,25 +108,30 @@ function tableBox(title, heads, rows) {
     "div",
     { class: rows.length > 12 ? "score-table long" : "score-table" },
     el("h2", {}, title),
+    scrollableTable(title, heads, rows),
+  );
+}
+
+/** A table of scores that scrolls sideways; an empty first head is an empty corner. */
+export function scrollableTable(label, heads, rows) {
+  return el(
+    "div",
+    { class: "scroll-x", tabindex: 0, role: "region", "aria-label": label },
     el(
-      "div",
-      { class: "scroll-x", tabindex: 0, role: "region", "aria-label": title },
+      "table",
+      { class: "scores" },
       el(
-        "table",
-        { class: "scores" },
+        "thead",
+        {},
         el(
-          "thead",
+          "tr",
           {},
-          el(
-            "tr",
-            {},
-            heads.map((head, i) =>
-              i || head ? el("th", { scope: "col", class: i ? "number" : null }, line(head)) : el("td", {}),
-            ),
+          heads.map((head, i) =>
+            i || head ? el("th", { scope: "col", class: i ? "number" : null }, line(head)) : el("td", {}),
           ),
         ),
-        el("tbody", {}, rows),
       ),
+      el("tbody", {}, rows),
     ),
   );
 }
