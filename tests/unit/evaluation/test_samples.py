@@ -8,7 +8,6 @@ from itertools import combinations
 from math import comb
 
 import pytest
-import torch
 
 from rsearch_cli.errors import DataError
 from rsearch_cli.evaluation.comparison import compare
@@ -135,7 +134,10 @@ def test_a_sample_that_is_stored_twice_is_a_question_twice(samples):
         compare([*rows, rows[0]], rows)
 
 
+@pytest.mark.stack
 def test_samples_of_a_batch_are_drawn_from_the_seed_the_questions_and_the_sample(quickstart):
+    import torch
+
     questions = [Question(id, "?", ("x",)) for id in "ab"]
 
     def draw(sample: int, questions=questions, seed: int = 7):
