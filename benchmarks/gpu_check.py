@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from gpu_fit import OURS, PLAIN
+from gpu_fit import OURS, OVERNIGHT, PLAIN
 
 HERE = Path(__file__).parent
 LONG_ROWS = "rows of 4,096 tokens"
@@ -98,6 +98,7 @@ def list_steps(out: Path, model: Path, steps: int) -> dict[str, Step]:
         ),
         "unsloth": fit(OURS, 600),
         "plain": fit(PLAIN, 600),
+        "overnight": fit(OVERNIGHT, 600),
         "long-rows": fit(LONG_ROWS, 600),
     }  # fmt: skip
 
@@ -152,7 +153,9 @@ def describe() -> dict[str, Any]:
     from rsearch_cli.training.environment import describe_environment
 
     return {
-        **describe_environment(42, "unsloth" if reason is None else reason, "auto"),
+        **describe_environment(
+            42, "transformers" if reason else "unsloth", reason or "it starts", "auto"
+        ),
         "unsloth_import_seconds": seconds,
         "unsloth_has_xformers": has_xformers(),
         "cuda": torch.version.cuda,

@@ -3,7 +3,8 @@
 Builds the architecture of a 7B Qwen2 with random weights (no Hub), caps each process to 24 GB and
 runs three GRPO steps of `hotpot-hard` over a local corpus: 4 generations, 1,500 tokens of prompt
 and results, 1,024 written. Beside it the same with TRL + PEFT + bitsandbytes alone, other settings
-to hold the memory plan against, and the longest row that still fits. Each run is a process of its
+to hold the memory plan against, `hotpot-overnight-offline` with nearly its longest rows, and the
+longest row that still fits. Each run is a process of its
 own (`gpu_fit_run.py`), and the card should have no other. The last line on stdout is one JSON
 object; on CUDA it is kept in `benchmarks/results/gpu_fit_CARD.json`, where runs that `--only` skips
 stay as they were. Without CUDA a tiny model goes through the same steps on the CPU, and nothing is
@@ -50,6 +51,7 @@ TINY = {
 
 ALL_MODULES = "[q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj]"
 OURS, PLAIN, LONGEST = "unsloth", "trl+peft+bitsandbytes", "longest row"
+OVERNIGHT = "hotpot-overnight-offline"
 SETTINGS = (
     Setting(OURS, "unsloth"),
     Setting(PLAIN, "transformers"),
@@ -69,6 +71,17 @@ SETTINGS = (
         ["train.num_generations=8", "train.gradient_accumulation_steps=8"],
     ),
     Setting("rows of 4,096 tokens", "unsloth", inserted=2472),
+    Setting(
+        OVERNIGHT,
+        "unsloth",
+        # All rewards of the forced rows are equal, so every group would be sampled twice; and two
+        # steps are not validated, so none is the best.
+        ["train.resample_ties=0", "train.keep=last"],
+        recipe=OVERNIGHT,
+        prompt=400,
+        inserted=2000,
+        written=512,
+    ),
 )
 
 
@@ -106,7 +119,9 @@ def adapt(setting: Setting, steps: int, cap_gb: float, *, cuda: bool) -> Setting
     """The setting as asked for; on a CPU with rows that take seconds."""
     if cuda:
         return replace(setting, steps=steps, cap_gb=cap_gb)
-    tiny = replace(setting, prompt=60, inserted=90, written=100, steps=2)
+    # On a CPU bitsandbytes repacks weights to generate, and cannot train with them any more.
+    overrides = [*setting.overrides, "policy.load_in_4bit=false"]
+    tiny = replace(setting, overrides=overrides, prompt=60, inserted=90, written=100, steps=2)
     return replace(tiny, backend="auto" if setting.backend == "unsloth" else setting.backend)
 
 

@@ -61,7 +61,8 @@ class Setting:
     Attributes:
         name: Its key in the results.
         backend: What runs the weights.
-        overrides: Of the recipe `hotpot-hard`, as `--set` takes them.
+        overrides: Of the recipe, as `--set` takes them.
+        recipe: Its name.
         prompt: Tokens before the model's first, about.
         inserted: Tokens of the search results, about.
         written: Tokens that the model writes, exactly.
@@ -72,6 +73,7 @@ class Setting:
     name: str
     backend: str
     overrides: list[str] = field(default_factory=list)
+    recipe: str = "hotpot-hard"
     prompt: int = 600
     inserted: int = 900
     written: int = 1024
@@ -145,11 +147,11 @@ class ForcedPolicy(LocalPolicy):
         ids = tuple(self.encode(tail))
         room = [half - len(ids)] * len(contexts)
         with self.memory.phase("rollout"):
-            states = super().generate_ids(contexts, [NEVER], room, sampling)
+            states = super().generate_ids(contexts, [NEVER], room, sampling, cache)
         return [Generation(d.token_ids + ids, d.text + tail, "tag") for d in states]
 
-    def _generation_config(self, max_new_tokens: int, sampling: Sampling) -> Any:
-        config = super()._generation_config(max_new_tokens, sampling)
+    def _generation_config(self, max_new_tokens: int, sampling: Sampling, **options: Any) -> Any:
+        config = super()._generation_config(max_new_tokens, sampling, **options)
         config.min_new_tokens = max_new_tokens
         return config
 
@@ -157,7 +159,7 @@ class ForcedPolicy(LocalPolicy):
 def main() -> None:
     command, *given = sys.argv[1:]
     if command == "describe":
-        print(json.dumps(describe_environment(42, "see each run", "bfloat16")))
+        print(json.dumps(describe_environment(42, "see each run", "see each run", "bfloat16")))
         return
     folder = Path(given[0])
     if command == "build":
@@ -297,7 +299,7 @@ def process_memory() -> float:
 
 
 def make_recipe(folder: Path, work: Path, setting: Setting, backend: str) -> Recipe:
-    """`hotpot-hard` with this model, a local corpus in place of the web, and rows of set length."""
+    """The recipe with this model, one local corpus for all sources, and rows of set length."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -308,9 +310,10 @@ def make_recipe(folder: Path, work: Path, setting: Setting, backend: str) -> Rec
     corpus = work / "corpus.jsonl"
     lines = [{"id": str(i), "title": "", "text": text} for i in range(passages)]
     corpus.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    sources = load_recipe(setting.recipe).recipe.search.sources
     overrides = [
-        *(f"search.sources.{name}.type=bm25" for name in ("General", "News", "Academy")),
-        *(f"search.sources.{name}.corpus={corpus}" for name in ("General", "News", "Academy")),
+        *(f"search.sources.{name}.type=bm25" for name in sources),
+        *(f"search.sources.{name}.corpus={corpus}" for name in sources),
         f"search.top_k={passages}",
         f"search.passage_chars={max(40, len(text))}",
         "reward.answer=f1",
@@ -326,7 +329,7 @@ def make_recipe(folder: Path, work: Path, setting: Setting, backend: str) -> Rec
         "policy.model": str(folder),
         "protocol.system_prompt": (WORD * round(setting.prompt / per_word)).strip(),
     }
-    return load_recipe("hotpot-hard", overrides, flags).recipe
+    return load_recipe(setting.recipe, overrides, flags).recipe
 
 
 def train(
