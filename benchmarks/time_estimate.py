@@ -57,7 +57,7 @@ def count_processor_time() -> None:
 
     clock = SimpleNamespace(perf_counter=time.process_time, monotonic=time.process_time)
     for module in (rollout, grpo, step_metrics, validation, training):
-        module.time = clock  # type: ignore[assignment]
+        module.time = clock  # type: ignore[attr-defined]
 
 
 def train(recipe: str, settings: list[str], folder: Path) -> None:

@@ -64,7 +64,7 @@ def main() -> None:
     print(json.dumps({key: value for key, value in report.items() if key != "questions"}))
 
 
-def measure(data: Path) -> dict[str, object]:
+def measure(data: Path) -> dict[str, Any]:
     rows = read_rows(data)
     questions = [parse_question(row) for row in rows]
     passages = list(collect_passages(require_paragraphs(rows)))
@@ -98,7 +98,7 @@ def measure(data: Path) -> dict[str, object]:
     }
 
 
-def measure_bridge(folder: Path) -> dict[str, object] | None:
+def measure_bridge(folder: Path) -> dict[str, Any] | None:
     """Measure the questions of two and more hops; None if they are not here."""
     bridge = read_bridge(folder)
     if bridge is None:
@@ -197,7 +197,7 @@ def count_passages(results: Results) -> int:
     return len({p.id for r in results for p in r.passages})
 
 
-def describe(hits: list[bool]) -> dict[str, object]:
+def describe(hits: list[bool]) -> dict[str, Any]:
     """Share of complete questions with its 95 % Wilson interval."""
     right, n = sum(hits), len(hits)
     interval = wilson_interval(right, n)
@@ -205,7 +205,7 @@ def describe(hits: list[bool]) -> dict[str, object]:
     return {"complete": right, "n": n, "share": round(right / n, 3), "interval": bounds}
 
 
-def print_table(report: dict[str, object]) -> None:
+def print_table(report: dict[str, Any]) -> None:
     print_row("one query, all questions", report["one_query_all"])
     for name, figures in report["planned"].items():
         print_row(name, figures)
@@ -213,7 +213,7 @@ def print_table(report: dict[str, object]) -> None:
         print_row(f"bridge: {name}", figures)
 
 
-def print_row(name: str, figures: dict[str, object]) -> None:
+def print_row(name: str, figures: dict[str, Any]) -> None:
     low, high = figures["interval"]
     print(
         f"{name:<42} {figures['complete']:>3} of {figures['n']}  {figures['share']:.0%}  "

@@ -20,53 +20,53 @@ from rsearch_cli.training.traces import Trace
 from rsearch_cli.training.world_traces import (
     ONE_HOP,
     TWO_HOPS,
-    Draft,
-    carry_out,
+    TeacherTurn,
+    execute_plans,
     finish_trace,
-    write_draft,
+    write_turn,
 )
 from rsearch_cli.types import PlanNode, Question, SearchPlan
 
 UNKNOWN = "unknown"
 
 
-def search_once(state: Draft, plan: SearchPlan, rng: random.Random) -> Draft:
+def search_once(turn: TeacherTurn, plan: SearchPlan, rng: random.Random) -> TeacherTurn:
     """Only the first hop."""
-    return Draft(ONE_HOP, render_plan(SearchPlan(plan.nodes[:1])))
+    return TeacherTurn(ONE_HOP, render_plan(SearchPlan(plan.nodes[:1])))
 
 
-def forget_edge(state: Draft, plan: SearchPlan, rng: random.Random) -> Draft:
+def forget_edge(turn: TeacherTurn, plan: SearchPlan, rng: random.Random) -> TeacherTurn:
     """Both hops, but the second does not wait for the first."""
-    return Draft(TWO_HOPS, render_plan(SearchPlan(plan.nodes)))
+    return TeacherTurn(TWO_HOPS, render_plan(SearchPlan(plan.nodes)))
 
 
-def ask_wrong_source(state: Draft, plan: SearchPlan, rng: random.Random) -> Draft:
+def ask_wrong_source(turn: TeacherTurn, plan: SearchPlan, rng: random.Random) -> TeacherTurn:
     """One node asks where its fact is not told: General, or News where General is right."""
     at = rng.randrange(len(plan.nodes))
     node = plan.nodes[at]
     nodes: list[PlanNode] = list(plan.nodes)
     nodes[at] = replace(node, source="News" if node.source == "General" else "General")
-    return Draft(state.thought, render_plan(SearchPlan(tuple(nodes), plan.edges)))
+    return TeacherTurn(turn.thought, render_plan(SearchPlan(tuple(nodes), plan.edges)))
 
 
-def break_plan(state: Draft, plan: SearchPlan, rng: random.Random) -> Draft:
+def break_plan(turn: TeacherTurn, plan: SearchPlan, rng: random.Random) -> TeacherTurn:
     """An edge to a node that does not exist, or a node without a source."""
     text = render_plan(plan)
     if rng.random() < 0.5:
-        return replace(state, plan=text.replace("Edges:", "Edges:\nA -> D", 1))
-    return replace(state, plan=text.replace(f" ({plan.nodes[0].source})", "", 1))
+        return replace(turn, plan=text.replace("Edges:", "Edges:\nA -> D", 1))
+    return replace(turn, plan=text.replace(f" ({plan.nodes[0].source})", "", 1))
 
 
-def break_format(state: Draft, plan: SearchPlan, rng: random.Random) -> Draft:
+def break_format(turn: TeacherTurn, plan: SearchPlan, rng: random.Random) -> TeacherTurn:
     """The thought is left open, or missing."""
     templates = (
         "<think> {thought}\n<search>\n{plan}\n</search>",
         "<search>\n{plan}\n</search>",
     )
-    return replace(state, template=rng.choice(templates))
+    return replace(turn, template=rng.choice(templates))
 
 
-Weakness = Callable[[Draft, SearchPlan, random.Random], Draft]
+Weakness = Callable[[TeacherTurn, SearchPlan, random.Random], TeacherTurn]
 TWO_HOP_WEAKNESSES: Sequence[tuple[Weakness, int]] = (
     (search_once, 16),
     (forget_edge, 1),
@@ -88,15 +88,15 @@ def weak_share(question: Question) -> float:
     return 0.7 if hard else 0.25
 
 
-def draft_for(question: Question, teacher: str, rng: random.Random) -> Draft:
+def turn_for(question: Question, teacher: str, rng: random.Random) -> TeacherTurn:
     """What a `clean` or `weak` teacher writes."""
-    state = write_draft(question)
+    turn = write_turn(question)
     if teacher == "clean" or rng.random() >= weak_share(question):
-        return state
+        return turn
     plan = gold_plan(question)
     choices = TWO_HOP_WEAKNESSES if len(plan.nodes) > 1 else ONE_HOP_WEAKNESSES
     weakness = rng.choices([c for c, _ in choices], [w for _, w in choices])[0]
-    return weakness(state, plan, rng)
+    return weakness(turn, plan, rng)
 
 
 def make_traces(
@@ -110,10 +110,10 @@ def make_traces(
     """Write, search and answer every question as the teacher does."""
     rng = random.Random(seed)
     told = {fact.passage_id: fact.object for fact in world.facts()}
-    states = [draft_for(q, teacher, rng) for q in questions]
-    searched = carry_out(states, executor, recipe)
-    for question, state, (block, results) in zip(questions, states, searched, strict=True):
+    turns = [turn_for(q, teacher, rng) for q in questions]
+    searched = execute_plans(turns, executor, recipe)
+    for question, turn, (block, results) in zip(questions, turns, searched, strict=True):
         answer = UNKNOWN
         if results and results[-1].passages:
             answer = told[results[-1].passages[0].id]
-        yield finish_trace(question, state, block, answer)
+        yield finish_trace(question, turn, block, answer)
