@@ -108,7 +108,9 @@ ExaKey = Annotated[
 ]
 OpenaiKey = Annotated[
     str | None,
-    value("KEY", "API key for the judge and --endpoint. Prefer OPENAI_API_KEY.", SERVICES_PANEL),
+    value(
+        "KEY", "API key for judge, --endpoint and --teacher. Prefer OPENAI_API_KEY.", SERVICES_PANEL
+    ),
 ]
 WandbKey = Annotated[
     str | None,

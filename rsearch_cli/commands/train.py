@@ -74,14 +74,15 @@ def train(
     """Train a search agent with GRPO, and evaluate it before and after.
 
     --stage sft trains on recorded rollouts (traces) instead; GRPO can then
-    start from the result (policy.adapter). With it, --max-steps, --lr,
-    --batch-size and --gradient-accumulation-steps set the recipe's sft section.
+    start from the result (policy.adapter). --teacher samples them from a
+    stronger model. With it, --max-steps, --lr, --batch-size and
+    --gradient-accumulation-steps set the recipe's sft section.
 
     A flag overrides the recipe. Brackets show the value used if neither sets one.
 
     Example: rsearch train --recipe quickstart --max-steps 20
     """
-    from rsearch_cli.recipe.flags import keys_of_stage
+    from rsearch_cli.recipe.flags import keys_of_stage, let_teacher_write
     from rsearch_cli.recipe.loading import load_recipe, peek
     from rsearch_cli.recipe.trust import as_trusted
     from rsearch_cli.recipe.unread import log_notes
@@ -97,7 +98,8 @@ def train(
     )
     recipe = options.require_recipe(recipe, "train")
     stage = peek("stage", recipe, overrides or (), settings)
-    flags = options.with_remote_code(keys_of_stage(settings, stage), trust_remote_code)
+    flags = let_teacher_write(keys_of_stage(settings, stage), stage, overrides or ())
+    flags = options.with_remote_code(flags, trust_remote_code)
     flags["output_dir"] = output_dir
     loaded = load_recipe(recipe, overrides or (), flags, trusted=as_trusted(trust_settings))
     own = run_of_recipe(recipe) if resume and output_dir is None else None

@@ -70,6 +70,7 @@ def check_failures(
     limit: float,
     judge_failure: str | None = None,
     next_step: str = "",
+    where: str = "the evaluation",
 ) -> None:
     """Stop an evaluation of which too much has failed.
 
@@ -78,6 +79,7 @@ def check_failures(
         limit: `budget.max_failed_share`.
         judge_failure: Error of the judge's last failed call, or None.
         next_step: What to do about it, appended to the message.
+        where: Whose answers they are, for the message.
 
     Raises:
         FailureShareExceeded: More than `limit` of the answers, searches or verdicts failed.
@@ -99,7 +101,7 @@ def check_failures(
             judge_failure,
         ),
     )
-    check_failed_share(counts, limit, "the evaluation", next_step)
+    check_failed_share(counts, limit, where, next_step)
 
 
 def _last(errors: Sequence[str]) -> str | None:

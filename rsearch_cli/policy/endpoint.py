@@ -6,6 +6,7 @@ counted and never scored.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, suppress
@@ -14,7 +15,13 @@ from typing import Any
 
 from rsearch_cli.errors import OfflineMiss, PolicyError, RecipeValueError, ServiceFailure
 from rsearch_cli.policy.chat_template import ChatTemplate
-from rsearch_cli.policy.endpoint_calls import FRAME_TOKENS, EndpointCalls, check_problem
+from rsearch_cli.policy.endpoint_calls import (
+    AS_POLICY,
+    FRAME_TOKENS,
+    EndpointCalls,
+    Role,
+    check_problem,
+)
 from rsearch_cli.policy.endpoint_chat import (
     ReplyText,
     count_tokens,
@@ -43,8 +50,10 @@ from rsearch_cli.services.chat_errors import NothingThere, RequestRefused
 from rsearch_cli.services.completion import Completion
 from rsearch_cli.services.event_loop import GRACE_SECONDS, finish_all
 from rsearch_cli.services.outcomes import CallFailure, Reply
-from rsearch_cli.services.runtime import POLICY, Services
+from rsearch_cli.services.runtime import Services
 from rsearch_cli.types import Segment
+
+logger = logging.getLogger(__name__)
 
 
 class EndpointPolicy(AbstractContextManager["EndpointPolicy"]):
@@ -59,34 +68,36 @@ class EndpointPolicy(AbstractContextManager["EndpointPolicy"]):
     forbidden: tuple[str, ...] = ("[INST]", "[/INST]")
     eos_id = None
 
-    def __init__(self, policy: PolicyConfig, services: Services) -> None:
+    def __init__(self, policy: PolicyConfig, services: Services, role: Role = AS_POLICY) -> None:
         """Set up the policy; nothing is sent.
 
         Args:
             policy: The recipe's section.
             services: The services of the run.
+            role: What the model is in the run.
 
         Raises:
             RecipeValueError: OpenAI's own server without a price.
         """
         endpoint = policy.endpoint
         self.line = ChatClient(
-            "the policy",
+            role.name,
             endpoint.model or policy.model,
-            "--endpoint-model",
+            f"{role.flag}-model",
             endpoint.url or "",
             endpoint.service.timeout_seconds,
             "rollout.max_new_tokens, search.passage_chars or search.top_k",
         )
-        self._client = services.client(POLICY)
-        self._calls = EndpointCalls(endpoint, self._client, self.line)
+        self._client = services.client(role.service)
+        self._calls = EndpointCalls(endpoint, self._client, self.line, role.section)
+        self._role = role
         self._loop = services.loop
         self._mode: ServerMode | None = None
         if endpoint.results == "user_turn":
             self._mode = ServerMode("user_turn", "the recipe says so")
         if self.line.is_public and not endpoint.usd_per_million_output_tokens:
             raise RecipeValueError(
-                "policy.endpoint.usd_per_million_output_tokens is 0, but OpenAI charges for "
+                f"{role.section}.usd_per_million_output_tokens is 0, but OpenAI charges for "
                 "tokens; set both prices with --set, so that the bill and budget.max_usd are right"
             )
 
@@ -95,13 +106,22 @@ class EndpointPolicy(AbstractContextManager["EndpointPolicy"]):
         """How the server is used; calls `prepare` if that is not known yet."""
         return self._mode or self.prepare()
 
+    def start(self) -> None:
+        """Check the key and the server, and log how it is used; do nothing offline.
+
+        Raises what `check_key` and `prepare` do.
+        """
+        if self._client.may_send:
+            self.check_key()
+            logger.info(self.prepare().describe(self._role.section))
+
     def check_key(self) -> None:
         """Check that there is a key where one is needed.
 
         Raises:
             AccessDenied: OpenAI's own server without a key.
         """
-        self.line.check_key("name a server of your own with --endpoint")
+        self.line.check_key(f"name a server of your own with {self._role.flag}")
 
     def prepare(self) -> ServerMode:
         """Probe the server with a few tokens, before anything is loaded or generated.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import JsonValue
@@ -24,11 +25,33 @@ from rsearch_cli.services.chat_errors import NothingThere, PromptTooLong, Reques
 from rsearch_cli.services.client import ServiceClient
 from rsearch_cli.services.completion import Completion, check_reply
 from rsearch_cli.services.outcomes import Reply
+from rsearch_cli.services.runtime import POLICY, TEACHER
 
 FRAME_TOKENS = 16
 """Estimated tokens of the markers around a message."""
 
 _DAY_SECONDS = 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a model on a server is in a run, for messages, settings and the budget.
+
+    Attributes:
+        service: Name of its service.
+        name: Name in messages.
+        section: Its section of the recipe.
+        flag: Flag of its URL; that of its name ends in `-model`.
+    """
+
+    service: str
+    name: str
+    section: str
+    flag: str
+
+
+AS_POLICY = Role(POLICY, "the policy", "policy.endpoint", "--endpoint")
+AS_TEACHER = Role(TEACHER, "the teacher", "sft.teacher", "--teacher")
 
 
 def check_problem(value: JsonValue) -> str | None:
@@ -47,14 +70,18 @@ class EndpointCalls:
 
     Args:
         endpoint: The recipe's section; prices, `results` and `cache_days` are read.
-        client: Client of the service `policy`.
+        client: Client of the service.
         line: Client of the server.
+        section: Section of the recipe, for messages.
     """
 
-    def __init__(self, endpoint: EndpointConfig, client: ServiceClient, line: ChatClient) -> None:
+    def __init__(
+        self, endpoint: EndpointConfig, client: ServiceClient, line: ChatClient, section: str
+    ) -> None:
         self._endpoint = endpoint
         self._client = client
         self._line = line
+        self._section = section
 
     async def probe(self) -> ServerMode:
         """Find out how to use the server; raises what `EndpointPolicy.prepare` does."""
@@ -62,7 +89,8 @@ class EndpointCalls:
 
         async def ask() -> Reply:
             replies: list[Completion] = []
-            mode = await probe_server(self._line, self._endpoint.results, replies.append)
+            results = self._endpoint.results
+            mode = await probe_server(self._line, results, replies.append, self._section)
             return Reply(mode.as_json(), sum(self._price_of(r, worst) for r in replies))
 
         try:

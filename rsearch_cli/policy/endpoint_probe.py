@@ -122,9 +122,9 @@ class ServerMode:
         """Return the server's tokenizer, for servers that continue ids."""
         return LlamaCppTokenizer(line) if self.server == LLAMA_CPP else VllmTokenizer(line)
 
-    def describe(self) -> str:
-        """Return the choice and its reason in one line."""
-        return f"policy.endpoint.results: {self.results}, because {self.why}"
+    def describe(self, section: str) -> str:
+        """Return the choice and its reason in one line; `section` is that of the recipe."""
+        return f"{section}.results: {self.results}, because {self.why}"
 
 
 _MODE = TypeAdapter(ServerMode)
@@ -134,13 +134,15 @@ async def probe_server(
     line: ChatClient,
     setting: Literal["auto", "same_turn", "user_turn"],
     on_reply: Callable[[Completion], None],
+    section: str,
 ) -> ServerMode:
     """Identify a server and try out what it can do.
 
     Args:
         line: Client of the server.
-        setting: `policy.endpoint.results`; `auto` falls back to user turns.
+        setting: The recipe's `results`; `auto` falls back to user turns.
         on_reply: Called with every reply to a probe, at most `MOST_PROBES` times.
+        section: Section of the recipe, for messages.
 
     Raises:
         PolicyError: It cannot continue a turn, and the recipe requires that.
@@ -148,11 +150,11 @@ async def probe_server(
         TransientFailure: It is busy, slow or broken.
         AccessDenied: It refuses the key or the account.
     """
-    mode = await _choose(_Probes(line, on_reply), setting)
+    mode = await _choose(_Probes(line, on_reply), setting, section)
     return replace(mode, changes="; ".join(line.dialect.changes))
 
 
-async def _choose(probes: _Probes, setting: str) -> ServerMode:
+async def _choose(probes: _Probes, setting: str, section: str) -> ServerMode:
     if setting == "user_turn":
         return await probes.take_user_turns("the recipe says so")
     server, name = await identify(probes.line)
@@ -169,7 +171,7 @@ async def _choose(probes: _Probes, setting: str) -> ServerMode:
         return await probes.take_user_turns(f"the server is {name}, but {problem}", server)
     if refused:
         raise PolicyError(
-            f"policy.endpoint.results is same_turn, but {problem}; set it to auto or user_turn"
+            f"{section}.results is same_turn, but {problem}; set it to auto or user_turn"
         )
     return replace(mode, why=f"the recipe says so, but {problem}")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from pydantic import JsonValue
@@ -19,6 +19,7 @@ from rsearch_cli.publishing.base_model import BaseWeights
 from rsearch_cli.publishing.merge import MergeCheck
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.schema import Recipe, SourceConfig
+from rsearch_cli.recipe.training import TEACHER
 from rsearch_cli.recipe.trust import is_hub_id, take_harmless
 from rsearch_cli.recipe.unread import WITHOUT_CORPUS
 from rsearch_cli.runs import files
@@ -103,6 +104,15 @@ class RunFacts:
     def supervised(self) -> bool:
         """Whether the run was supervised fine-tuning rather than GRPO."""
         return self.recipe.stage == "sft"
+
+    @property
+    def teacher(self) -> str | None:
+        """Name of the model that wrote the traces of a supervised run, without a path; or None."""
+        sft = self.recipe.sft
+        if not self.supervised or sft.traces != TEACHER or sft.teacher.model is None:
+            return None
+        model = PurePath(sft.teacher.model)
+        return model.name if model.is_absolute() else str(model)
 
     @property
     def on_cpu(self) -> bool:

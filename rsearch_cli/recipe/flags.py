@@ -5,16 +5,18 @@ Type, range, default and help of a flag are those of the recipe's field.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from rsearch_cli.errors import UsageError
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.recipe.training import TEACHER
 
 ANY_NAME = "*"
 
@@ -30,6 +32,8 @@ FLAGS: Mapping[str, tuple[str, ...]] = {
     "policy.lora.dropout": ("--lora-dropout",),
     "policy.lora.target_modules": ("--lora-target-modules",),
     "stage": ("--stage",),
+    "sft.teacher.url": ("--teacher",),
+    "sft.teacher.model": ("--teacher-model",),
     "train.batch_size": ("--batch-size",),
     "train.max_steps": ("--max-steps",),
     "train.learning_rate": ("--lr",),
@@ -60,6 +64,7 @@ _OTHER_FLAGS: Mapping[str, tuple[str, ...]] = {
     "evaluate.split": ("--split", "--data-split"),
     "policy.endpoint.model": ("--endpoint-model",),
     "policy.endpoint.url": ("--endpoint",),
+    "sft.traces": ("--teacher",),  # which sets it, too
 }
 _STAGE_KEYS = {
     f"train.{name}": f"sft.{name}"
@@ -135,6 +140,32 @@ def keys_of_stage(settings: Mapping[str, Any], stage: object) -> dict[str, Any]:
     return {moved.get(key, key): value for key, value in settings.items()}
 
 
+def let_teacher_write(
+    settings: Mapping[str, Any], stage: object, overrides: Sequence[str]
+) -> dict[str, Any]:
+    """Take the traces from the teacher that a flag names.
+
+    Args:
+        settings: Dotted keys and values of the flags; None means not given.
+        stage: The recipe's `stage`.
+        overrides: `--set` settings.
+
+    Raises:
+        UsageError: The stage trains on no traces, or an override takes them from elsewhere.
+    """
+    if settings.get("sft.teacher.url") is None:
+        return dict(settings)
+    if stage != "sft":
+        raise UsageError("--teacher writes traces for the supervised stage; add --stage sft")
+    for override in overrides:
+        key, _, origin = override.partition("=")
+        if key.strip() == "sft.traces" and origin.strip() != TEACHER:
+            raise UsageError(
+                f"--teacher and --set {override} both say where the traces come from; omit one"
+            )
+    return {**settings, "sft.traces": TEACHER}
+
+
 @cache
 def schema_fields() -> Mapping[str, FieldInfo]:
     """Every key of the schema, dotted; `*` stands for a name that the recipe chooses."""
@@ -155,6 +186,8 @@ def _read_type(annotation: Any) -> tuple[type, tuple[str, ...]]:
     """The type of a value given on the command line, and its choices."""
     if get_origin(annotation) in (Union, UnionType):
         (annotation,) = (a for a in get_args(annotation) if a is not type(None))
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
     if get_origin(annotation) is list:
         return list, _read_type(get_args(annotation)[0])[1]
     if get_origin(annotation) is Literal:

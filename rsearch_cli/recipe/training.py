@@ -6,8 +6,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from rsearch_cli.recipe.addresses import Address
 from rsearch_cli.recipe.base import BaseConfig
+from rsearch_cli.recipe.policy import EndpointConfig
 from rsearch_cli.recipe.services import JudgeConfig
+
+TEACHER = "teacher"
+"""`sft.traces` for traces that the model in `sft.teacher` writes."""
 
 
 class WeightsConfig(BaseConfig):
@@ -118,17 +123,38 @@ class TrainConfig(BaseConfig):
         return self
 
 
+class TeacherConfig(EndpointConfig):
+    """A stronger model on a server, which writes the traces if `sft.traces` is teacher.
+
+    It answers training questions with real searches; only right answers with valid plans are kept.
+    """
+
+    url: Address | None = None
+    """Server of a stronger model that writes the traces. It speaks OpenAI's chat API; the key is
+    read from OPENAI_API_KEY."""
+    model: str | None = None
+    """Name of that model on the server."""
+    samples: int = Field(1, ge=1, le=64)
+    """Maximum answers sampled to a question, at rollout.temperature; it is asked again only while
+    it has fewer than sft.per_question traces."""
+    cache_days: float = Field(30.0, ge=0.0)
+    """Days that a reply stays in the cache, so that no run pays for it again; 0 does not cache."""
+
+
 class SftConfig(BaseConfig):
     """The supervised cold start, `stage: sft`; other settings of the optimiser are in `train`."""
 
     traces: str = "world"
-    """world for generated traces, or a JSONL file of predictions or trajectories to choose from."""
+    """world for generated traces, teacher for those of the model in sft.teacher, or a JSONL file of
+    predictions or trajectories to choose from."""
+    teacher: TeacherConfig = TeacherConfig()
+    """The model that writes the traces if traces is teacher."""
     max_traces: int | None = Field(2000, ge=1)
     """Maximum number of traces; null takes all."""
     per_question: int = Field(1, ge=1)
-    """Maximum traces per question taken from a file."""
+    """Maximum traces per question from a file or a teacher."""
     min_f1: float = Field(0.8, ge=0.0, le=1.0)
-    """Minimum F1 of an answer from a file; exact matches always count."""
+    """Minimum F1 of an answer from a file or a teacher; exact matches always count."""
     epochs: int = Field(2, ge=1)
     """Passes over the traces."""
     max_steps: int | None = Field(None, ge=1)
@@ -139,3 +165,12 @@ class SftConfig(BaseConfig):
     """Traces per forward pass and device."""
     gradient_accumulation_steps: int = Field(16, ge=1)
     """Forward passes per optimiser step."""
+
+    @model_validator(mode="after")
+    def _teacher_is_named(self) -> Self:
+        if self.traces == TEACHER and not (self.teacher.url and self.teacher.model):
+            raise ValueError(
+                "traces is teacher, which needs teacher.url and teacher.model, as in --teacher "
+                "http://localhost:8000/v1 --teacher-model NAME"
+            )
+        return self

@@ -31,12 +31,13 @@ _READ_WITH: Sequence[tuple[Sequence[str], str, tuple[object, ...]]] = (
     (["rollout.vllm_memory_share"], "rollout.engine", ("vllm",)),
     (["evaluate.slice", "evaluate.slice_split"], "evaluate.every_steps", _SET),
     (["sft"], "stage", ("sft",)),
+    (["sft.teacher"], "sft.traces", ("teacher",)),
     (
         [
             *("reward.weights", "reward.curriculum_weights", "reward.curriculum_steps"),
             *("reward.answer", "reward.require_valid_plan", "reward.shuffle_answers"),
             *("reward.extra", "reward.normalise_parts"),
-            *("questions.max_samples", "evaluate.every_steps", "train.max_steps"),
+            *("evaluate.every_steps", "train.max_steps"),
             *("train.learning_rate", "train.batch_size", "train.gradient_accumulation_steps"),
             *("train.num_generations", "train.resample_ties", "train.beta"),
             *("train.epsilon", "train.epsilon_high"),

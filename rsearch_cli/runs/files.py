@@ -15,6 +15,7 @@ BEST = "best"
 START = "start"
 TRACES = "traces.jsonl"
 TRACE_STATS = "traces.json"
+TEACHER_ANSWERS = "teacher.jsonl"
 PUSH = "push"
 WANDB_RUN = "wandb.json"
 WANDB = "wandb"
@@ -54,7 +55,8 @@ STEP_ROWS = (METRICS, TRAJECTORIES, VALIDATION)
 # The recipe comes last: a folder with a recipe is a run, even if the rest has been removed.
 OF_A_RUN = (
     *(PARTIAL, ENVIRONMENT, *STEP_ROWS, SUMMARY, ADAPTER, BEST, PREDICTIONS, SPEND, WANDB_RUN),
-    *(WANDB, START, TRACES, TRACE_STATS, PUSH, VIEW, *(f"{name}{DAMAGED}" for name in STEP_ROWS)),
+    *(WANDB, START, TRACES, TRACE_STATS, TEACHER_ANSWERS, PUSH, VIEW),
+    *(f"{name}{DAMAGED}" for name in STEP_ROWS),
     RECIPE,
 )
 OF_AN_EVALUATION = (

@@ -3,9 +3,10 @@
     recipe.yaml  environment.json  metrics.jsonl  trajectories.jsonl  validation.jsonl
     predictions/  checkpoint-N/  best/  adapter/  spend.json  summary.json  wandb.json  wandb/
 
-A supervised run has `traces.jsonl` and `traces.json` instead of trajectories; one that starts from
-a trained adapter keeps it in `start/`. An existing run is changed only by `open`, after questions
-and model have been loaded.
+A supervised run has `traces.jsonl` and `traces.json` instead of trajectories, and `teacher.jsonl`
+if a teacher wrote them; a run that starts from a trained adapter keeps it in `start/`. An existing
+run is changed only by `open`, after questions and model have been loaded, or before a teacher is
+asked.
 """
 
 from __future__ import annotations
@@ -49,8 +50,9 @@ class RunFolder(OutputFolder):
 
     @property
     def is_started(self) -> bool:
-        """Whether a run got as far as loading its model here."""
-        return self.holds_run and (self.path / files.ENVIRONMENT).exists()
+        """Whether a run got as far as asking its teacher or loading its model here."""
+        begun = (files.TEACHER_ANSWERS, files.ENVIRONMENT)
+        return self.holds_run and any((self.path / name).exists() for name in begun)
 
     @property
     def adapter(self) -> Path:
@@ -163,6 +165,8 @@ class RunFolder(OutputFolder):
         if not self.opened:
             return "nothing was changed"
         last = self.last_checkpoint()
+        if (self.path / files.TEACHER_ANSWERS).exists() and not self.supervised:
+            return "--resume keeps the answers of the teacher so far"
         if last is None:
             return "--resume starts with the first step"
         return f"--resume continues from {last}"

@@ -20,6 +20,9 @@ JUDGE = "judge"
 POLICY = "policy"
 """Name of the service of a policy on a server."""
 
+TEACHER = "teacher"
+"""Name of the service of the server in `sft.teacher`."""
+
 WRITER = "dialogue"
 """Name of the service of `dialogue.endpoint`; every name that is not here is a search service."""
 
@@ -37,8 +40,8 @@ class Services:
     """One client per service, over one event loop, one cache and one budget.
 
     Args:
-        recipe: Its `search`, `reward.judge`, `policy.endpoint` and `dialogue.endpoint` configure
-            the services.
+        recipe: Its `search`, `reward.judge`, `policy.endpoint`, `sft.teacher` and
+            `dialogue.endpoint` configure the services.
         cache: The stored answers.
         budget: The spending limit.
         loop: Everything that waits for the network runs on it; None starts one when needed.
@@ -79,6 +82,7 @@ class Services:
         outside = {
             JUDGE: recipe.reward.judge.service,
             POLICY: recipe.policy.endpoint.service,
+            TEACHER: recipe.sft.teacher.service,
             WRITER: recipe.dialogue.endpoint.service,
             READ: recipe.search.read_service,
             ROBOTS: recipe.search.read_service,
@@ -94,8 +98,8 @@ def open_services(
     """Open the services of a recipe.
 
     Args:
-        recipe: `search`, `reward.judge`, `policy.endpoint`, `dialogue.endpoint`, `budget` and
-            `cache` are read.
+        recipe: `search`, `reward.judge`, `policy.endpoint`, `sft.teacher`, `dialogue.endpoint`,
+            `budget` and `cache` are read.
         run_folder: Where the budget keeps its state; None keeps it in memory.
         cache_folder: Where the answers are stored; None uses the user's cache folder.
     """

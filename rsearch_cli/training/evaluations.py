@@ -92,7 +92,7 @@ def summarise_run(
         "backend": run.policy.backend,
         "stage": recipe.stage,
         "steps": steps,
-        "traces": run.sft_dataset.stats.as_row() if run.sft_dataset else None,
+        "traces": run.sft_dataset.summarise(recipe) if run.sft_dataset else None,
         "kept": recipe.train.keep,
         "best": read_best(folder),
         "discarded": summarise_discarded(rows, recipe),

@@ -22,7 +22,7 @@ from rsearch_cli.recipe.services import (
     ServiceConfig,
     WandbConfig,
 )
-from rsearch_cli.recipe.training import TrainConfig
+from rsearch_cli.recipe.training import TeacherConfig, TrainConfig
 from rsearch_cli.recipe.trust import is_own, refusal
 from rsearch_cli.runs.files import RECIPE
 from rsearch_cli.runs.run_folder import RunFolder, checkpoint_step
@@ -35,7 +35,8 @@ def check_same_recipe(folder: RunFolder, recipe: Recipe) -> None:
     """Refuse to resume a run with settings that would have changed its finished steps.
 
     The number of steps, budget, prices of searches, cache, service limits, micro-batches, alarms,
-    tracking, publishing, the output folder and what the recipe says about itself may change.
+    tracking, publishing, the output folder, address and prices of a teacher, and what the recipe
+    says about itself may change.
 
     Raises:
         RunFolderError: Names the first setting that differs, or too few steps.
@@ -116,9 +117,17 @@ def without_limits(recipe: Recipe) -> Recipe:
         "reward": recipe.reward.model_copy(update={"judge": judge}),
         "rollout": recipe.rollout.model_copy(update=batching),
         "train": recipe.train.model_copy(update={"max_steps": 1}),
-        "sft": recipe.sft.model_copy(update={"max_steps": None, "epochs": 1}),
+        "sft": recipe.sft.model_copy(
+            update={"max_steps": None, "epochs": 1, "teacher": _without_address(recipe)}
+        ),
     }
     return recipe.model_copy(update=sections)
+
+
+def _without_address(recipe: Recipe) -> TeacherConfig:
+    """Return the teacher without its address, prices and limits: its answers are stored."""
+    teacher = recipe.sft.teacher
+    return TeacherConfig(model=teacher.model, results=teacher.results, samples=teacher.samples)
 
 
 def with_start_adapter(policy: PolicyConfig, folder: RunFolder, *, resume: bool) -> PolicyConfig:

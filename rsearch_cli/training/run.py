@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rsearch_cli.distributed import fail_together, gather
@@ -131,12 +132,22 @@ def _open(
     )
     validated = load_slice(question_set, recipe, evaluated)
     log_questions(recipe, question_set.description, trained, evaluated)
+    recipe_as_given = recipe
+    recipe, tokenizer, notes = open_tokenizer(recipe)
+    begin = partial(_begin, folder, recipe_as_given, resume=resume)
     sft_dataset = None
     if recipe.stage == "sft":
         logger.info("collecting traces")
-        sft_dataset = build_sft_dataset(recipe, evaluated, services, folder, resume=resume)
-    recipe_as_given = recipe
-    recipe, tokenizer, notes = open_tokenizer(recipe)
+        sft_dataset = build_sft_dataset(
+            recipe_as_given,
+            trained,
+            evaluated,
+            executor,
+            services,
+            folder,
+            resume=resume,
+            begin=begin,
+        )
     prompted = [*evaluated, *validated, *(() if sft_dataset else trained)]
     refuse_long_prompts(prompted, lambda q: render_question(q, tokenizer, recipe), recipe.policy)
     if sft_dataset:
@@ -145,9 +156,7 @@ def _open(
     logger.info(f"loading {recipe.policy.model}")
     policy = load_policy(policy_config, recipe.seed, recipe.rollout, chat_tokenizer=tokenizer)
     logger.info(describe_backend(policy))
-    folder.open(resume=resume)
-    folder.write_text(RECIPE, dump_recipe(recipe_as_given))
-    remember_own(dump_recipe(recipe_as_given))
+    begin()
     keep_start_adapter(policy, recipe.policy, folder)
     if sft_dataset:
         sft_dataset.store(folder)
@@ -172,6 +181,14 @@ def _open(
         budget=services.budget,
         tracker=stack.enter_context(open_tracker(recipe, folder)),
     )
+
+
+def _begin(folder: RunFolder, recipe: Recipe, *, resume: bool) -> None:
+    """Open the run folder and store the recipe; do nothing the second time."""
+    if not folder.opened:
+        folder.open(resume=resume)
+        folder.write_text(RECIPE, dump_recipe(recipe))
+        remember_own(dump_recipe(recipe))
 
 
 def make_training(run: TrainingRun, observers: Sequence[Observer]) -> GrpoTraining | SftTraining:

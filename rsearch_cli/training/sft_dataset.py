@@ -5,19 +5,26 @@ A resumed run takes them from its own folder, so that it does not depend on thei
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
+from rsearch_cli.distributed import fail_together, gather, is_main
+from rsearch_cli.errors import DataEmpty
 from rsearch_cli.policy.chat_tokenizer import ChatTokenizer
 from rsearch_cli.questions.world import open_world
+from rsearch_cli.recipe.addresses import hide_login
 from rsearch_cli.recipe.schema import Recipe, SourceConfig
+from rsearch_cli.recipe.training import TEACHER
+from rsearch_cli.rollout.state import Executor
 from rsearch_cli.runs.files import TRACE_STATS, TRACES
 from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.runtime import Services
 from rsearch_cli.training.stored_traces import choose_traces
+from rsearch_cli.training.teacher_traces import Teacher, sample_traces
 from rsearch_cli.training.traces import Example, Trace, TraceStats, encode_traces
 from rsearch_cli.training.world_traces import write_world_traces
 from rsearch_cli.types import Question
@@ -49,6 +56,12 @@ class SftDataset:
         self.traces = [trace for trace, _ in encoded]
         self.examples = [example for _, example in encoded]
 
+    def summarise(self, recipe: Recipe) -> dict[str, Any]:
+        """Return the counts for `summary.json`, and the teacher, if there was one."""
+        teacher = recipe.sft.teacher
+        named = {"teacher": {"model": teacher.model, "url": hide_login(teacher.url or "")}}
+        return {**self.stats.as_row(), **(named if recipe.sft.traces == TEACHER else {})}
+
     def store(self, folder: RunFolder) -> None:
         """Write the statistics and the traces to the run folder, the traces last."""
         folder.write_json(TRACE_STATS, self.stats.as_row())
@@ -57,33 +70,66 @@ class SftDataset:
 
 def build_sft_dataset(
     recipe: Recipe,
+    trained: Sequence[Question],
     evaluated: Sequence[Question],
+    executor: Executor,
     services: Services,
     folder: RunFolder,
     *,
     resume: bool,
+    begin: Callable[[], None],
 ) -> SftDataset:
     """Collect the traces that `sft.traces` asks for.
 
     Args:
         recipe: Its questions, protocol, search, rollout and sft sections are read.
+        trained: Questions of the training split.
         evaluated: Questions to leave out.
-        services: The run's services; only local sources are searched.
+        executor: Searches the sources of the recipe, for traces of its own questions.
+        services: The run's services; for traces of the world, only local sources are searched.
         folder: The run folder.
         resume: Take the traces stored in the run folder.
+        begin: Opens the run folder; called before anything that should be kept is paid for.
 
     Raises:
         DataError: There is no trace to train on, or the file cannot be read.
     """
     if resume and (rows := folder.read_rows(TRACES)):
         with folder.reading(TRACE_STATS):
-            stats = TraceStats(len(rows), Counter(folder.read_json(TRACE_STATS)["rejected"]))
+            stats = TraceStats.from_row(folder.read_json(TRACE_STATS))
         with folder.reading(TRACES):
             return SftDataset([Trace.from_row(row) for row in rows], stats)
     held_out = {question.text for question in evaluated}
+    if recipe.sft.traces == TEACHER:
+        asked = [q for q in trained if q.answers and q.text not in held_out]
+        return _ask_teacher(recipe, asked, executor, services, folder, resume, begin)
     if recipe.sft.traces != WORLD:
         return SftDataset(*choose_traces(recipe, held_out))
     return _write_from_world(recipe, held_out, services)
+
+
+def _ask_teacher(
+    recipe: Recipe,
+    questions: Sequence[Question],
+    executor: Executor,
+    services: Services,
+    folder: RunFolder,
+    resume: bool,
+    begin: Callable[[], None],
+) -> SftDataset:
+    """Traces of the teacher; of several processes, one asks and all get them."""
+    if not questions:
+        raise DataEmpty("sft.traces teacher: no training question has an answer to verify traces")
+    found: tuple[list[Trace], TraceStats] | None = None
+    with fail_together(), ExitStack() as stack:
+        if is_main():
+            teacher = stack.enter_context(Teacher(recipe, executor, services))
+            if not resume:
+                teacher.start()  # before there is a run in the folder
+            begin()
+            found = sample_traces(teacher, questions, recipe, folder, services.budget.snapshot)
+    traces, stats = gather(found)[0] or ([], TraceStats())
+    return SftDataset(traces, stats)
 
 
 def _write_from_world(recipe: Recipe, held_out: set[str], services: Services) -> SftDataset:

@@ -1,8 +1,8 @@
-"""Traces from a file, selected by rejection sampling: only flawless transcripts are kept.
+"""Traces selected by rejection sampling, from a file or a teacher: only flawless ones are kept.
 
 The file may hold predictions of an evaluation, trajectories of a run, or traces of one. Plans,
-format and answers are checked again by the rules of this recipe; only failed searches are taken
-from the file, because they cannot be seen otherwise.
+format and answers are checked again by the rules of this recipe; only failed searches and requests
+are taken from the file, because they cannot be seen otherwise.
 """
 
 from __future__ import annotations
@@ -24,46 +24,85 @@ from rsearch_cli.types import Question, Segment
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A transcript from the file, and how many of its searches failed."""
+    """A transcript that may become a trace.
+
+    Attributes:
+        trace: The transcript.
+        failed_searches: How many of its searches failed.
+        failure: Why the server that wrote it did not finish it, or None.
+    """
 
     trace: Trace
     failed_searches: int
+    failure: str | None = None
+
+
+class TraceChoice:
+    """Accepts flawless transcripts, as many as `sft.per_question` and `sft.max_traces` allow.
+
+    Args:
+        recipe: Its protocol, reward, rollout and sft sections are read.
+        held_out: Texts of the questions that the run is evaluated on; their traces are rejected.
+
+    Attributes:
+        traces: The accepted traces, in order.
+        stats: How many were accepted, and why the others were not.
+    """
+
+    def __init__(self, recipe: Recipe, held_out: Collection[str] = ()) -> None:
+        self.traces: list[Trace] = []
+        self.stats = TraceStats()
+        self._recipe = recipe
+        self._held_out = held_out
+        self._taken: Counter[str] = Counter()
+        self._seen: set[tuple[str, str]] = set()
+
+    def consider(self, candidate: Candidate) -> None:
+        """Accept a transcript, or count why not."""
+        if candidate.failure:
+            self.stats.failed += 1
+            return
+        trace = candidate.trace
+        self.stats.taken += 1
+        if reason := self._find_reason(candidate):
+            self.stats.reject(reason)
+            return
+        self._seen.add((trace.question.text, trace.written))
+        self._taken[trace.question.text] += 1
+        self.traces.append(trace)
+
+    def lacks(self, question: Question) -> bool:
+        """Whether there may be more traces of a question."""
+        return self._taken[question.text] < self._recipe.sft.per_question
+
+    def _find_reason(self, candidate: Candidate) -> str | None:
+        trace, most = candidate.trace, self._recipe.sft.max_traces
+        if trace.question.text in self._held_out:
+            return "of evaluated questions"
+        if fault := find_fault(candidate, self._recipe):
+            return fault
+        if (trace.question.text, trace.written) in self._seen:
+            return "duplicates"
+        if not self.lacks(trace.question):
+            return "over sft.per_question"
+        return "over sft.max_traces" if len(self.traces) == most else None
 
 
 def choose_traces(recipe: Recipe, held_out: Collection[str]) -> tuple[list[Trace], TraceStats]:
     """Read the file of `sft.traces` and return the accepted traces, in order, and the counts.
 
     Args:
-        recipe: Its protocol, rollout and sft sections are read.
-        held_out: Texts of the questions that the run is evaluated on; their traces are rejected.
+        recipe: See `TraceChoice`.
+        held_out: See `TraceChoice`.
 
     Raises:
         DataError: The file cannot be read, or no trace is left.
     """
-    traces: list[Trace] = []
-    stats = TraceStats()
-    taken: Counter[str] = Counter()
-    seen: set[tuple[str, str]] = set()
+    choice = TraceChoice(recipe, held_out)
     for candidate in read_candidates(Path(recipe.sft.traces).expanduser()):
-        trace = candidate.trace
-        stats.taken += 1
-        reason = "of evaluated questions" if trace.question.text in held_out else None
-        reason = reason or find_fault(candidate, recipe)
-        key = (trace.question.text, trace.written)
-        if not reason and key in seen:
-            reason = "duplicates"
-        elif not reason and taken[trace.question.text] >= recipe.sft.per_question:
-            reason = "over sft.per_question"
-        elif not reason and len(traces) == recipe.sft.max_traces:
-            reason = "over sft.max_traces"
-        if reason:
-            stats.reject(reason)
-            continue
-        seen.add(key)
-        taken[trace.question.text] += 1
-        traces.append(trace)
-    require_traces(traces, stats, recipe)
-    return traces, stats
+        choice.consider(candidate)
+    require_traces(choice.traces, choice.stats, recipe)
+    return choice.traces, choice.stats
 
 
 def find_fault(candidate: Candidate, recipe: Recipe) -> str | None:
@@ -97,16 +136,18 @@ def read_candidates(path: Path) -> Iterator[Candidate]:
     """
     for row in read_rows(path):
         try:
-            yield _read_row(row.fields)
+            yield read_candidate(row.fields)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise _malformed(row, error) from error
 
 
-def _read_row(row: dict[str, Any]) -> Candidate:
+def read_candidate(row: dict[str, Any]) -> Candidate:
+    """Read a prediction, a trajectory or a trace; raises various errors if it is none of these."""
     if "transcript" in row:
         question = Question(row["id"], row["text"], _texts(row["references"]))
         segments = _cut(_text(row["transcript"]), row["inserted"])
-        return Candidate(Trace(question, segments), int(row["failed_searches"]))
+        failed = int(row["failed_searches"])
+        return Candidate(Trace(question, segments), failed, row.get("failure"))
     question = Question(row["question_id"], row["question"], _texts(row["answers"]))
     segments = tuple(Segment(_text(s["text"]), (), s["author"]) for s in row["segments"])
     if opening := row.get("opening", ""):

@@ -79,10 +79,17 @@ class Example:
 
 @dataclass(slots=True)
 class TraceStats:
-    """How many traces were accepted, and why the others were rejected."""
+    """How many traces were accepted, and why the others were not.
+
+    Attributes:
+        taken: Accepted traces.
+        rejected: Rejected traces by reason.
+        failed: Questions without an answer because the server failed.
+    """
 
     taken: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
+    failed: int = 0
 
     def reject(self, reason: str) -> None:
         """Move one trace from the accepted to the rejected ones."""
@@ -91,14 +98,21 @@ class TraceStats:
 
     def describe(self) -> str:
         """Return the counts as one line, the most frequent reason first."""
-        total = self.taken + self.rejected.total()
+        total = self.taken + self.rejected.total() + self.failed
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.rejected.most_common())
         rejected = f"; rejected: {reasons}" if reasons else ""
-        return f"{self.taken} of {total} traces accepted{rejected}"
+        failed = f"; failed: {self.failed}" if self.failed else ""
+        return f"{self.taken} of {total} traces accepted{rejected}{failed}"
 
     def as_row(self) -> dict[str, Any]:
         """Return the counts as JSON."""
-        return {"taken": self.taken, "rejected": dict(self.rejected.most_common())}
+        rejected = dict(self.rejected.most_common())
+        return {"taken": self.taken, "rejected": rejected, "failed": self.failed}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> TraceStats:
+        """Read a row of `as_row`; runs of earlier versions stored no failures."""
+        return cls(row["taken"], Counter(row["rejected"]), row.get("failed", 0))
 
 
 class Unfit(ValueError):

@@ -155,12 +155,12 @@ def _check_answer(parts: Mapping[str, Any], value: JsonValue) -> None:
     from rsearch_cli.reward.rubric import read_verdict
     from rsearch_cli.search.cache_entries import decode_passages, read_robots, read_text
     from rsearch_cli.services.completion import check_reply
-    from rsearch_cli.services.runtime import JUDGE, POLICY, ROBOTS, WRITER
+    from rsearch_cli.services.runtime import JUDGE, POLICY, ROBOTS, TEACHER, WRITER
 
     try:
-        if parts["service"] == POLICY and "question" in parts:
+        if parts["service"] in (POLICY, TEACHER) and "question" in parts:
             ServerMode.from_json(value) if "results" in parts else check_problem(value)
-        elif parts["service"] == POLICY:
+        elif parts["service"] in (POLICY, TEACHER):
             check_reply(value)
         elif parts["service"] == WRITER:
             check_text(value)

@@ -176,7 +176,5 @@ def open_endpoint(recipe: Recipe, services: Services) -> Iterator[EndpointPolicy
         AccessDenied: It needs a key, and there is none, or it refuses the key.
     """
     with EndpointPolicy(recipe.policy, services) as policy:
-        if recipe.cache.mode != "offline":
-            policy.check_key()
-            logger.info(policy.prepare().describe())
+        policy.start()
         yield policy

@@ -20,7 +20,7 @@ from rsearch_cli.publishing.merge import MergeCheck
 from rsearch_cli.publishing.model_card import describe_usage, system_prompt, write_card
 from rsearch_cli.publishing.staging import trained_recipe
 from rsearch_cli.recipe.documents import dump_document
-from rsearch_cli.recipe.loading import load_recipe
+from rsearch_cli.recipe.loading import load_recipe, override_recipe
 from rsearch_cli.recipe.schema import SearchConfig, SourceConfig
 from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.services.spend import ServiceSpend
@@ -390,6 +390,16 @@ def test_a_cold_start_is_not_called_reinforcement_learning(run):
     assert "This run contains no reinforcement learning." in card
     tags = ModelCard(card).data.tags
     assert "sft" in tags and "grpo" not in tags
+    teacher = {"url": "http://10.0.0.7:8000/v1", "model": "/data/acme/wise-7b"}
+    recipe = override_recipe(recipe, [], {"sft.traces": "teacher", "sft.teacher": teacher}).recipe
+    for counts, told in (
+        ({"taken": 18, "rejected": {"with a wrong answer": 5}, "failed": 1}, "18, from the 24 "),
+        (None, "an unrecorded number of, from the "),
+    ):
+        summary = {**run.summary, "traces": counts}
+        card = write_card(replace(run, recipe=recipe, summary=summary), repository(has_plot=False))
+        assert f"- **Traces:** {told}answers of `wise-7b` to training questions" in card
+        assert "acme" not in card and "10.0.0.7" not in card
     assert "grpo" in ModelCard(write_card(run, repository())).data.tags
 
 

@@ -237,7 +237,7 @@ def test_a_flag_is_called_by_its_name(key: str, value: object, line: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "key", ["policy.endpoint.url", "reward.judge.base_url", "rollout.vllm_url"]
+    "key", ["policy.endpoint.url", "reward.judge.base_url", "rollout.vllm_url", "sft.teacher.url"]
 )
 @pytest.mark.parametrize(
     ("url", "shown"), [("localhost:8000", "localhost:8000"), ("http://me:secret@[x", "http://[x")]

@@ -11,7 +11,10 @@ from rsearch_cli.recipe.services import ServiceConfig
 from rsearch_cli.recipe.training import WeightsConfig
 
 SECTIONS = [
-    s for s in BaseConfig.__subclasses__() if s.__module__.startswith("rsearch_cli.recipe.")
+    section
+    for base in BaseConfig.__subclasses__()
+    for section in (base, *base.__subclasses__())
+    if section.__module__.startswith("rsearch_cli.recipe.")
 ]
 
 
@@ -31,7 +34,7 @@ def test_every_section_refuses_unknown_keys(section: type[BaseModel]) -> None:
 def test_the_walk_over_the_schema_reaches_every_section() -> None:
     keys = schema_fields()
     assert {"seed", "policy.lora.r", "search.sources.*.corpus", "questions.world.seed"} <= set(keys)
-    again = len(WeightsConfig.model_fields) + 4 * len(ServiceConfig.model_fields)
+    again = len(WeightsConfig.model_fields) + 5 * len(ServiceConfig.model_fields)
     assert len(keys) == sum(len(section.model_fields) for section in SECTIONS) + again
 
 

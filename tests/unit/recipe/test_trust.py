@@ -26,7 +26,7 @@ OURS = """
     search.read_top search.read_private_addresses search.read_service
     rollout.engine rollout.vllm_url rollout.vllm_folder rollout.vllm_memory_share
     rollout.micro_batch rollout.micro_batch_tokens rollout.reuse_cache
-    dialogue.endpoint reward.judge wandb budget cache hub
+    dialogue.endpoint reward.judge sft.teacher wandb budget cache hub
 """.split()
 # Taken by their value; see the tests below.
 BY_VALUE = """
@@ -79,6 +79,9 @@ def test_every_setting_that_is_not_known_to_be_harmless_is_left_out() -> None:
         ("questions.source", "flashrag:nq"),
         ("reward.answer", "judge"),
         ("sft.traces", "/etc/passwd"),
+        ("sft.traces", "teacher"),
+        ("sft.teacher.url", "http://evil.example/v1"),
+        ("sft.teacher", {"url": "http://evil.example/v1", "model": "x", "samples": 64}),
         ("dialogue.writer", "endpoint"),
         ("dialogue.endpoint.url", "http://evil.example/v1"),
         ("policy.adapter", "/home/me/private"),

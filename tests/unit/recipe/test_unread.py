@@ -44,6 +44,10 @@ def test_the_table_names_keys_of_the_schema() -> None:
             {"train.num_generations": 4, "stage": "sft"},
             "--num-generations is not used: stage is sft, not grpo",
         ),
+        (
+            {"sft.teacher.model": "m", "stage": "sft"},
+            "--teacher-model is not used: sft.traces is world, not teacher",
+        ),
     ],
 )
 def test_a_flag_that_is_not_read_is_told(flags: dict[str, Any], told: str) -> None:

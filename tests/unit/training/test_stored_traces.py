@@ -75,7 +75,7 @@ def test_a_right_answer_comes_out_as_it_was_written(choose):
         (s.author, s.text) for s in good.segments[:3]
     ]
     assert traces[0].question == Question("q1", "Where was Ada born?", ("Rome", "Roma"))
-    assert stats.as_row() == {"taken": 1, "rejected": {}}
+    assert stats.as_row() == {"taken": 1, "rejected": {}, "failed": 0}
 
 
 def test_what_a_template_opened_belongs_to_the_text(choose):
@@ -99,7 +99,7 @@ def test_whatever_is_wrong_is_left_out_and_counted(choose, wrong, reason):
         trajectory(), trajectory(**wrong), held_out={"Where is she from?"}, per_question=9
     )
     assert len(traces) == 1
-    assert stats.as_row() == {"taken": 1, "rejected": {reason: 1}}
+    assert stats.as_row() == {"taken": 1, "rejected": {reason: 1}, "failed": 0}
     assert stats.describe() == f"1 of 2 traces accepted; rejected: 1 {reason}"
 
 
