@@ -94,7 +94,7 @@ def choose_model(name: str, *, trusted: bool = False) -> ModelChoice:
         adapter = path / ADAPTER
         if not (adapter / ADAPTER_CONFIG).is_file():
             raise PolicyError(
-                f"--model: the run {name} has no adapter yet; finish it with --resume, or name one "
+                f"the run {name} has no adapter yet; finish it with --resume, or name one "
                 "of its checkpoint-N folders"
             )
         read_adapter(adapter)
@@ -102,7 +102,7 @@ def choose_model(name: str, *, trusted: bool = False) -> ModelChoice:
     if path.is_dir() and not (path / CONFIG).is_file():
         gguf = describe_gguf(name, [inside.name for inside in path.iterdir()])
         nothing = (
-            f"--model: {name} is not a run (no {RECIPE}), an adapter (no {ADAPTER_CONFIG}) or a "
+            f"{name} is not a run (no {RECIPE}), an adapter (no {ADAPTER_CONFIG}) or a "
             f"model folder (no {CONFIG})"
         )
         raise PolicyError(gguf or nothing)
@@ -117,9 +117,7 @@ def _refuse_mistyped_run(name: str, missing: Path) -> None:
     """Refuse `runs/typo`, which would otherwise pass for a Hub id."""
     beside = sorted(recipe.parent.name for recipe in missing.parent.glob(f"*/{RECIPE}"))
     if "/" in name and beside:
-        raise PolicyError(
-            f"--model: there is no run {name}; {missing.parent} holds {', '.join(beside)}"
-        )
+        raise PolicyError(f"there is no run {name}; {missing.parent} holds {', '.join(beside)}")
 
 
 def locate_model(name: str) -> str:

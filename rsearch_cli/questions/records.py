@@ -80,6 +80,15 @@ def write_corpus(passages: Iterable[Passage], path: Path) -> int:
     return count
 
 
+def write_text(text: str, path: Path) -> None:
+    """Write a text file.
+
+    Raises:
+        DataError: It cannot be written.
+    """
+    _write_whole(path, lambda draft: draft.write_text(text, encoding="utf-8", newline="\n"))
+
+
 def _make_row(question: Question) -> dict[str, Any]:
     answers = list(question.answers)
     row = {
@@ -94,7 +103,7 @@ def _make_row(question: Question) -> dict[str, Any]:
     return {**filled, **{k: v for k, v in question.metadata.items() if k not in row}}
 
 
-def _write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file, creating its folder, and replace an old one when it is complete."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

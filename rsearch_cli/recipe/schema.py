@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from rsearch_cli.recipe.addresses import refuse_logins
 from rsearch_cli.recipe.alarms import AlarmsConfig
@@ -52,8 +52,38 @@ class QuestionsConfig(BaseConfig):
     """Maximum number of training questions; null takes all."""
     held_out_share: float = Field(0.2, gt=0.0, lt=1.0)
     """Share of a set without splits that is held out for evaluation."""
+    profile: str | None = None
+    """File of pass rates, written by `rsearch data --profile`; read by pass_rate and order."""
+    pass_rate: list[float] | None = None
+    """Lowest and highest pass rate of the questions that GRPO trains on, such as [0.1, 0.9]; null
+    takes all questions."""
+    order: Literal["shuffled", "easy_to_hard"] = "shuffled"
+    """Order of the training questions in each pass over them: shuffled, or by falling pass rate."""
     world: WorldConfig = WorldConfig()
     """The generated world; only used by source world."""
+
+    @field_validator("pass_rate")
+    @classmethod
+    def _is_a_range(cls, value: list[float] | None) -> list[float] | None:
+        if value is not None and (len(value) != 2 or not 0 <= value[0] <= value[1] <= 1):
+            raise ValueError(
+                f"it must be [low, high] with 0 <= low <= high <= 1, or null, got {value}"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _profile_is_known(self) -> Self:
+        if self.uses_profile and self.profile is None:
+            raise ValueError(
+                "pass_rate and order easy_to_hard need profile, a file of pass rates; write it "
+                "with: rsearch data --profile MODEL --output FILE"
+            )
+        return self
+
+    @property
+    def uses_profile(self) -> bool:
+        """Whether the training questions are chosen or ordered by their pass rates."""
+        return self.pass_rate is not None or self.order != "shuffled"
 
 
 class ProtocolConfig(BaseConfig):

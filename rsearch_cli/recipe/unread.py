@@ -37,6 +37,7 @@ _READ_WITH: Sequence[tuple[Sequence[str], str, tuple[object, ...]]] = (
             *("reward.weights", "reward.curriculum_weights", "reward.curriculum_steps"),
             *("reward.answer", "reward.require_valid_plan", "reward.shuffle_answers"),
             *("reward.extra", "reward.normalise_parts"),
+            *("questions.profile", "questions.pass_rate", "questions.order"),
             *("evaluate.every_steps", "train.max_steps"),
             *("train.learning_rate", "train.batch_size", "train.gradient_accumulation_steps"),
             *("train.num_generations", "train.resample_ties", "train.beta"),
@@ -50,15 +51,23 @@ _READ_WITH: Sequence[tuple[Sequence[str], str, tuple[object, ...]]] = (
 
 _OF_TRAINING = (
     *("stage", "train", "sft", "alarms", "wandb", "hub", "output_dir"),
-    *("questions.train_split", "questions.max_samples", "evaluate.sampled", "evaluate.every_steps"),
+    *("questions.train_split", "questions.max_samples", "questions.profile", "questions.pass_rate"),
+    *("questions.order", "evaluate.sampled", "evaluate.every_steps"),
     *("evaluate.slice", "evaluate.slice_split", "evaluate.show_trajectories"),
     *("reward.weights", "reward.curriculum_weights", "reward.curriculum_steps"),
     *("reward.require_valid_plan", "reward.shuffle_answers", "reward.extra"),
     "reward.normalise_parts",
 )
+_READ_FOR_RATES = (
+    *("questions.train_split", "questions.max_samples", "reward.require_valid_plan"),
+)
 _NOT_READ_BY: Mapping[str, Sequence[str]] = {
     "eval": (*_OF_TRAINING, "dialogue", "rollout.temperature", "rollout.top_p"),
     "eval --samples": (*_OF_TRAINING, "dialogue"),
+    "data --profile": (
+        *(key for key in _OF_TRAINING if key not in _READ_FOR_RATES),
+        *("dialogue", "evaluate"),
+    ),
     "eval rescore": (
         *_OF_TRAINING,
         *("dialogue", "evaluate", "policy", "protocol", "questions", "rollout", "search", "seed"),

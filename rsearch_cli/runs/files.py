@@ -13,6 +13,8 @@ PREDICTIONS = "predictions"
 ADAPTER = "adapter"
 BEST = "best"
 START = "start"
+PROFILE = "profile.json"
+"""The pass rates that a run chose or ordered its questions by."""
 TRACES = "traces.jsonl"
 TRACE_STATS = "traces.json"
 TEACHER_ANSWERS = "teacher.jsonl"
@@ -55,7 +57,7 @@ STEP_ROWS = (METRICS, TRAJECTORIES, VALIDATION)
 # The recipe comes last: a folder with a recipe is a run, even if the rest has been removed.
 OF_A_RUN = (
     *(PARTIAL, ENVIRONMENT, *STEP_ROWS, SUMMARY, ADAPTER, BEST, PREDICTIONS, SPEND, WANDB_RUN),
-    *(WANDB, START, TRACES, TRACE_STATS, TEACHER_ANSWERS, PUSH, VIEW),
+    *(WANDB, START, PROFILE, TRACES, TRACE_STATS, TEACHER_ANSWERS, PUSH, VIEW),
     *(f"{name}{DAMAGED}" for name in STEP_ROWS),
     RECIPE,
 )

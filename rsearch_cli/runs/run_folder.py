@@ -4,9 +4,9 @@
     predictions/  checkpoint-N/  best/  adapter/  spend.json  summary.json  wandb.json  wandb/
 
 A supervised run has `traces.jsonl` and `traces.json` instead of trajectories, and `teacher.jsonl`
-if a teacher wrote them; a run that starts from a trained adapter keeps it in `start/`. An existing
-run is changed only by `open`, after questions and model have been loaded, or before a teacher is
-asked.
+if a teacher wrote them; a run that starts from a trained adapter keeps it in `start/`, and one that
+chooses its questions by pass rates keeps those in `profile.json`. An existing run is changed only
+by `open`, after questions and model have been loaded, or before a teacher is asked.
 """
 
 from __future__ import annotations

@@ -87,6 +87,7 @@ def summarise_run(
     summary |= {
         "difference": summarise_difference(before, after),
         "questions": run.questions.description,
+        "chosen": run.choice and run.choice.as_json(),
         "split": recipe.evaluate.split,
         "model": recipe.policy.model,
         "backend": run.policy.backend,

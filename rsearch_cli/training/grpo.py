@@ -309,11 +309,12 @@ class GrpoTraining:
         from transformers import PrinterCallback
 
         config = build_config(self.recipe, self.folder.path)
+        shuffled = self.recipe.questions.order == "shuffled"
         trainer = make_trainer_class(self)(
             model=self.policy.model,
             processing_class=self.policy.tokenizer,
             args=config,
-            train_dataset=make_dataset(questions, config),
+            train_dataset=make_dataset(questions, config, shuffled=shuffled),
             reward_funcs=[return_reward],
             rollout_func=self.roll_out,
             callbacks=[make_step_callback(self)],

@@ -23,6 +23,7 @@ from rsearch_cli.policy.prompts import refuse_long_prompts, render_question
 from rsearch_cli.policy.resolve import locate_model
 from rsearch_cli.policy.transformers_backend import compute_dtype
 from rsearch_cli.policy.vllm_engine import check_engine
+from rsearch_cli.questions.profile import Choice
 from rsearch_cli.questions.sets import QuestionSet, open_question_set
 from rsearch_cli.recipe.loading import dump_recipe
 from rsearch_cli.recipe.schema import Recipe
@@ -31,7 +32,7 @@ from rsearch_cli.reward.judge import AnswerJudge, open_judge
 from rsearch_cli.reward.lexical import describe_unspaced
 from rsearch_cli.reward.parts import find_parts
 from rsearch_cli.rollout.rollout import Rollout
-from rsearch_cli.runs.files import ENVIRONMENT, RECIPE
+from rsearch_cli.runs.files import ENVIRONMENT, PROFILE, RECIPE
 from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.search.executor import open_executor
 from rsearch_cli.services.budget import Budget
@@ -39,7 +40,7 @@ from rsearch_cli.services.runtime import open_services
 from rsearch_cli.training.environment import describe_environment
 from rsearch_cli.training.grpo import GrpoTraining
 from rsearch_cli.training.observer import Observer
-from rsearch_cli.training.questions import distinct_questions
+from rsearch_cli.training.questions import load_training_questions
 from rsearch_cli.training.resume import check_same_recipe, keep_start_adapter, with_start_adapter
 from rsearch_cli.training.sft import SftTraining, count_sft_steps
 from rsearch_cli.training.sft_dataset import WORLD, SftDataset, build_sft_dataset
@@ -62,6 +63,7 @@ class TrainingRun:
         evaluated: Questions evaluated before and after training.
         validated: Questions of the validation slice; empty without validations.
         trained: Questions to train on.
+        choice: How they were chosen by their pass rates, or None.
         sft_dataset: Traces of a supervised run, or None.
         policy: The model with its adapter.
         rollout: Generates with that policy and searches.
@@ -77,6 +79,7 @@ class TrainingRun:
     evaluated: Sequence[Question]
     validated: Sequence[Question]
     trained: Sequence[Question]
+    choice: Choice | None
     sft_dataset: SftDataset | None
     policy: LocalPolicy
     rollout: Rollout
@@ -127,9 +130,8 @@ def _open(
     if judge:
         judge.check()
     evaluated = question_set.load(recipe.evaluate.split, recipe.evaluate.limit)
-    trained = distinct_questions(
-        question_set.load(recipe.questions.train_split, recipe.questions.max_samples)
-    )
+    stored = folder.path / PROFILE if resume else None
+    trained, choice = load_training_questions(question_set, recipe, stored)
     validated = load_slice(question_set, recipe, evaluated)
     log_questions(recipe, question_set.description, trained, evaluated)
     recipe_as_given = recipe
@@ -158,6 +160,8 @@ def _open(
     logger.info(describe_backend(policy))
     begin()
     keep_start_adapter(policy, recipe.policy, folder)
+    if choice:
+        folder.write_text(PROFILE, choice.profile.as_text())
     if sft_dataset:
         sft_dataset.store(folder)
     if not (folder.path / ENVIRONMENT).exists():
@@ -174,6 +178,7 @@ def _open(
         evaluated=evaluated,
         validated=validated,
         trained=trained,
+        choice=choice,
         sft_dataset=sft_dataset,
         policy=policy,
         rollout=Rollout(policy, executor, recipe),

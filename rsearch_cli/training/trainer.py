@@ -68,12 +68,18 @@ def make_trainer_class(training: GrpoTraining) -> Any:
     return Trainer
 
 
-def make_dataset(questions: Sequence[Question], config: Any) -> Any:
-    """Return the prompts of the whole run, in the order in which the trainer takes them."""
+def make_dataset(questions: Sequence[Question], config: Any, *, shuffled: bool = True) -> Any:
+    """Return the prompts of the whole run, in the order in which the trainer takes them.
+
+    Args:
+        questions: The training questions.
+        config: The trainer's configuration.
+        shuffled: Whether to shuffle them in every pass, or to ask them in this order.
+    """
     from datasets import Dataset
 
-    per_step = config.generation_batch_size // config.num_generations
-    order = order_questions(len(questions), config.max_steps * per_step, config.seed)
+    count = config.max_steps * (config.generation_batch_size // config.num_generations)
+    order = order_questions(len(questions), count, config.seed, shuffled=shuffled)
     return Dataset.from_list(
         [{"prompt": [{"role": "user", "content": questions[i].text}]} for i in order]
     )

@@ -118,8 +118,13 @@ def reward_plot(
 
 
 def describe_course(summary: Mapping[str, Any]) -> list[str]:
-    """Return lines about the best adapter, discarded rollouts and alarms, if there are any."""
+    """Return lines about chosen questions, best adapter, discarded rollouts and alarms."""
     lines = []
+    if chosen := summary.get("chosen"):
+        lines.append(
+            f"Trained on {chosen['chosen']} of {chosen['of']} questions, chosen by the pass rates "
+            f"of {chosen['model']} (questions.profile)"
+        )
     if best := summary.get("best"):
         kept = "is kept in adapter/" if summary["kept"] == "best" else "is in best/"
         lines.append(

@@ -20,6 +20,7 @@ from rsearch_cli.memory.units import GIB
 from rsearch_cli.memory.workload import Backend
 from rsearch_cli.policy.loading import choose_backend
 from rsearch_cli.policy.resolve import locate_model
+from rsearch_cli.questions.profile import read_profile
 from rsearch_cli.questions.sets import open_question_set
 from rsearch_cli.recipe.addresses import hide_login, is_loopback
 from rsearch_cli.recipe.schema import Recipe
@@ -166,11 +167,13 @@ def estimate(
         written: Share of `rollout.max_new_tokens` that a row writes.
 
     Raises:
-        DataError: The recipe evaluates a whole question set, and that cannot be opened.
+        DataError: The recipe evaluates a whole question set, and that cannot be opened; or its file
+            of pass rates cannot be read.
         RecipeError: A search source is of a kind that does not exist, or has a wrong option.
         PolicyError: `vram_gb` is given, and the memory cannot be predicted.
     """
     assumptions = assumptions or Assumptions()
+    recipe = _with_chosen_questions(recipe)
     evaluated = _count_evaluated(recipe)
     prices = find_prices(recipe.search)
     backend = presumed_backend(recipe)
@@ -186,6 +189,18 @@ def estimate(
         _predict_memory(recipe, vram_gb),
         time,
     )
+
+
+def _with_chosen_questions(recipe: Recipe) -> Recipe:
+    """Return the recipe with as many training questions as `questions.pass_rate` leaves."""
+    config = recipe.questions
+    if recipe.stage != "grpo" or config.pass_rate is None:
+        return recipe
+    low, high = config.pass_rate
+    rates = [row.rate for row in read_profile(Path(config.profile or "").expanduser()).rates]
+    chosen = sum(rate is not None and low <= rate <= high for rate in rates)
+    most = max(1, min(chosen, config.max_samples or chosen))
+    return recipe.model_copy(update={"questions": config.model_copy(update={"max_samples": most})})
 
 
 def plan_for(recipe: Recipe, backend: Backend, vram_gb: float | None) -> PlannedMemory:

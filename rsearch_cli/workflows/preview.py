@@ -22,7 +22,7 @@ from rsearch_cli.reward.parts import find_parts
 from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.search.executor import open_executor
 from rsearch_cli.services.runtime import open_services
-from rsearch_cli.training.questions import distinct_questions
+from rsearch_cli.training.questions import load_training_questions
 from rsearch_cli.types import Question, Trajectory
 
 logger = logging.getLogger(__name__)
@@ -46,9 +46,7 @@ def make_preview(recipe: Recipe, samples: int, *, with_rollout: bool) -> dict[st
     locate_model(recipe.policy.model)
     question_set = open_question_set(recipe.questions, recipe.seed)
     evaluated = question_set.load(recipe.evaluate.split, recipe.evaluate.limit)
-    trained_on = distinct_questions(
-        question_set.load(recipe.questions.train_split, recipe.questions.max_samples)
-    )
+    trained_on, choice = load_training_questions(question_set, recipe)
     answers = [question.answers for question in (*trained_on, *evaluated)]
     if warning := describe_unspaced(answers, recipe.reward.normalisation):
         logger.warning(warning)
@@ -67,6 +65,7 @@ def make_preview(recipe: Recipe, samples: int, *, with_rollout: bool) -> dict[st
         "notes": notes,
         "training": _describe_split(recipe.questions.train_split, trained_on),
         "evaluation": _describe_split(recipe.evaluate.split, evaluated),
+        "chosen": choice and choice.as_json(),
         "tokens": _measure(trained_on[:MEASURED], chat_tokenizer, recipe),
         "samples": [_describe_question(question) for question in trained_on[:samples]],
         "prompt": {

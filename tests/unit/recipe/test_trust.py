@@ -22,6 +22,7 @@ from rsearch_cli.recipe.trust import (
 # Every setting that is left to the user; a new one belongs here until somebody thinks about it.
 OURS = """
     output_dir policy.adapter policy.endpoint policy.trust_remote_code questions.path
+    questions.profile questions.pass_rate questions.order
     search.sources.*.options search.sources.*.usd_per_search search.usd_per_search search.service
     search.read_top search.read_private_addresses search.read_service
     rollout.engine rollout.vllm_url rollout.vllm_folder rollout.vllm_memory_share

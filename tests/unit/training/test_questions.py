@@ -26,3 +26,7 @@ def test_the_first_pass_is_the_one_that_trl_would_draw() -> None:
 
 def test_fewer_questions_than_a_step_wants_are_asked_again() -> None:
     assert sorted(order_questions(2, 4, seed=0)) == [0, 0, 1, 1]
+
+
+def test_an_order_by_pass_rate_is_the_same_in_every_pass() -> None:
+    assert order_questions(3, 7, seed=0, shuffled=False) == [0, 1, 2, 0, 1, 2, 0]
