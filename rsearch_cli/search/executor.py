@@ -73,6 +73,7 @@ class PlanExecutor(AbstractContextManager["PlanExecutor"]):
         self._sources = sources
         self._settings = search
         self._services = services
+        self._usd = {name: usd_per_search(name, search, source) for name, source in sources.items()}
         self._reader: PageReader | None = None
         if search.read_top:
             from rsearch_cli.search.page_reader import PageReader
@@ -204,7 +205,7 @@ class PlanExecutor(AbstractContextManager["PlanExecutor"]):
     async def _fetch(self, name: str, request: SearchRequest, took: list[float]) -> Answer:
         """Ask a source through its client; `took` collects the seconds of every attempt."""
         source = self._sources[name]
-        usd = usd_per_search(name, self._settings, source)
+        usd = self._usd[name]
         # Requests that the source cannot tell apart get one key, and so are sent once.
         request = source.simplify(request)
 
