@@ -160,16 +160,7 @@ def _open(
     logger.info(describe_backend(policy))
     begin()
     keep_start_adapter(policy, recipe.policy, folder)
-    if choice:
-        folder.write_text(PROFILE, choice.profile.as_text())
-    if sft_dataset:
-        sft_dataset.store(folder)
-    if not (folder.path / ENVIRONMENT).exists():
-        dtype = compute_dtype(policy_config)
-        environment = describe_environment(
-            recipe.seed, policy.backend, policy.backend_reason, dtype
-        )
-        folder.write_json(ENVIRONMENT, {**environment, "prompts": notes})
+    _record_start(folder, policy, recipe, notes, choice, sft_dataset)
     return TrainingRun(
         recipe=recipe,
         folder=folder,
@@ -194,6 +185,27 @@ def _begin(folder: RunFolder, recipe: Recipe, *, resume: bool) -> None:
         folder.open(resume=resume)
         folder.write_text(RECIPE, dump_recipe(recipe))
         remember_own(dump_recipe(recipe))
+
+
+def _record_start(
+    folder: RunFolder,
+    policy: LocalPolicy,
+    recipe: Recipe,
+    notes: Sequence[str],
+    choice: Choice | None,
+    sft_dataset: SftDataset | None,
+) -> None:
+    """Write what a run learns from, and at its first start where it runs."""
+    if choice:
+        folder.write_text(PROFILE, choice.profile.as_text())
+    if sft_dataset:
+        sft_dataset.store(folder)
+    if not (folder.path / ENVIRONMENT).exists():
+        dtype = compute_dtype(recipe.policy)
+        environment = describe_environment(
+            recipe.seed, policy.backend, policy.backend_reason, dtype
+        )
+        folder.write_json(ENVIRONMENT, {**environment, "prompts": notes})
 
 
 def make_training(run: TrainingRun, observers: Sequence[Observer]) -> GrpoTraining | SftTraining:
