@@ -26,6 +26,8 @@ _FIGURES = (
     ("judge calls", "judge_calls", ",.0f"),
     ("USD for searches", "usd_search", ",.2f"),
     ("USD for the judge", "usd_judge", ",.2f"),
+    ("teacher calls", "teacher_calls", ",.0f"),
+    ("USD for the teacher", "usd_teacher", ",.2f"),
     ("USD", "usd", ",.2f"),
 )
 
@@ -135,7 +137,9 @@ def _print_requests(result: RunEstimate) -> None:
     table = plain_table("EXPECTED", no_wrap=True)
     for heading in ("WITHOUT CACHE", "WITH CACHE"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for name, attribute, form in _FIGURES:
+    asks_teacher = bool(result.without_cache.total.teacher_calls)
+    unused = "judge" if asks_teacher else "teacher"
+    for name, attribute, form in (row for row in _FIGURES if unused not in row[1]):
         table.add_row(name, *(format(getattr(each.total, attribute), form) for each in both))
     if recipe.budget.max_usd is not None:
         stops = (str(each.stop or "not reached") for each in both)
@@ -151,7 +155,13 @@ def _print_requests(result: RunEstimate) -> None:
         "often; no retries.",
         "USD for a search: " + ", ".join(f"{n} {usd:g}" for n, usd in result.prices.items()),
     )
-    if ties := recipe.train.resample_ties:
+    if asks_teacher:
+        echo(
+            "The teacher is counted as if it were asked every question as often as "
+            f"sft.teacher.samples={recipe.sft.teacher.samples}",
+            f"allows, and wrote {WRITTEN:.0%} of rollout.max_new_tokens each time.",
+        )
+    if (ties := recipe.train.resample_ties) and recipe.stage == "grpo":
         echo(
             f"train.resample_ties is {ties}: training is counted {1 + ties} times, as if the "
             "rewards of every",

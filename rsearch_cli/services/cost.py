@@ -5,12 +5,15 @@ What a recipe cannot know is a field of `Assumptions`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from operator import add
 from typing import Literal
 
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.recipe.teacher import recipe_of_teacher
+from rsearch_cli.timing.lengths import expect_lengths
 
 NODES = 3
 """Default number of nodes per plan: two or three hops, as in R-Search (arXiv 2506.08352)."""
@@ -22,7 +25,11 @@ word. A cautious guess; `cache_hits/search` of a finished run is its measured va
 JUDGE_INPUT_TOKENS = 500
 """Default tokens of the judge's prompt, with a question, its references and an answer."""
 
-PHASES = ("evaluation before", "training", "evaluation after")
+TRAINING = "training"
+PHASES = ("evaluation before", TRAINING, "evaluation after")
+
+SFT_PHASES = ("collecting traces", "evaluation before", "evaluation after")
+"""Phases of a supervised run; its training sends nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +56,24 @@ class Bill:
         searches: Sub-queries, to paid and free sources.
         paid_searches: Sub-queries to paid sources.
         judge_calls: Verdicts.
+        teacher_calls: Requests to `sft.teacher`.
         usd_search: Cost of the paid searches, in USD.
         usd_judge: Cost of the verdicts, in USD.
+        usd_teacher: Cost of the requests to the teacher, in USD.
     """
 
     searches: float = 0.0
     paid_searches: float = 0.0
     judge_calls: float = 0.0
+    teacher_calls: float = 0.0
     usd_search: float = 0.0
     usd_judge: float = 0.0
+    usd_teacher: float = 0.0
 
     @property
     def usd(self) -> float:
         """Total cost in USD."""
-        return self.usd_search + self.usd_judge
+        return self.usd_search + self.usd_judge + self.usd_teacher
 
     def __add__(self, other: Bill) -> Bill:
         return Bill(*map(add, astuple(self), astuple(other)))
@@ -81,7 +92,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Expected bills by phase, in the order of `PHASES`, and where the budget ends the run."""
+    """Expected bills by phase, in order, and where the budget ends the run."""
 
     phases: tuple[Bill, ...]
     stop: Stop | None
@@ -98,12 +109,13 @@ def estimate_run(
     assumptions: Assumptions,
     cache: Literal["empty", "none"],
     prices: Mapping[str, float],
+    taught: int = 0,
 ) -> Estimate:
     """Estimate the requests and the cost of `rsearch train`.
 
     Assumes that every completion searches `rollout.max_turns` times, that sources are used equally
-    often, that every call succeeds at the first attempt, and that all groups are replaced as often
-    as `train.resample_ties` allows.
+    often, that every call succeeds at the first attempt, that all groups are replaced as often as
+    `train.resample_ties` allows, and that a teacher is asked every question as often as it may be.
 
     Args:
         recipe: All of it is read except `cache.mode`.
@@ -111,6 +123,7 @@ def estimate_run(
         assumptions: What the recipe leaves open.
         cache: `empty` starts with an empty cache and keeps every answer; `none` caches nothing.
         prices: Expected price of a search in USD, by source; see `search.prices.find_prices`.
+        taught: Number of training questions that a teacher is asked.
     """
 
     def bill(answers: float, *, judged: bool) -> Bill:
@@ -124,16 +137,21 @@ def estimate_run(
     if recipe.questions.max_samples is not None:
         trained_on = min(trained_on, recipe.questions.max_samples)
     once = evaluated * (2 if recipe.evaluate.sampled else 1)
+    before = bill(_sent(once, evaluated, hit_rate), judged=False)
+    # The same questions as before training: none of the answers is a first one.
+    after = bill(_sent(once, 0, hit_rate), judged=False)
+    max_usd = recipe.budget.max_usd
+    if recipe.stage == "sft":
+        sampled = taught * recipe.sft.teacher.samples
+        searched = bill(_sent(sampled, taught, hit_rate), judged=False)
+        phases = (searched + _bill_teacher(recipe, assumptions, sampled), before, after)
+        return Estimate(phases, find_stop(phases, 0, max_usd, SFT_PHASES))
     validated = count_validations(recipe) * recipe.evaluate.slice
     first = min(validated, recipe.evaluate.slice)
-    phases = (
-        bill(_sent(once, evaluated, hit_rate), judged=False),
-        bill(_sent(answers, trained_on, hit_rate), judged=True)
-        + bill(_sent(validated, first, hit_rate), judged=False),
-        # The same questions as before training: none of the answers is a first one.
-        bill(_sent(once, 0, hit_rate), judged=False),
-    )
-    return Estimate(phases, find_stop(phases, train.max_steps, recipe.budget.max_usd))
+    training = bill(_sent(answers, trained_on, hit_rate), judged=True)
+    training += bill(_sent(validated, first, hit_rate), judged=False)
+    phases = (before, training, after)
+    return Estimate(phases, find_stop(phases, train.max_steps, max_usd))
 
 
 def count_validations(recipe: Recipe) -> int:
@@ -142,16 +160,17 @@ def count_validations(recipe: Recipe) -> int:
     return 0 if every is None else 1 + -(-steps // every)
 
 
-def find_stop(phases: tuple[Bill, ...], steps: int, max_usd: float | None) -> Stop | None:
+def find_stop(
+    phases: Sequence[Bill], steps: int, max_usd: float | None, names: Sequence[str] = PHASES
+) -> Stop | None:
     """Return where the bills of the phases, in order, exceed `max_usd`; None if they never do."""
-    before, training, after = (bill.usd for bill in phases)
-    if max_usd is None or before + training + after <= max_usd:
-        return None
-    if before > max_usd:
-        return Stop(PHASES[0])
-    if before + training > max_usd:
-        return Stop(PHASES[1], int((max_usd - before) / (training / steps)) + 1)
-    return Stop(PHASES[2])
+    left = math.inf if max_usd is None else max_usd
+    for name, bill in zip(names, phases, strict=True):
+        if bill.usd > left:
+            step = int(left / (bill.usd / steps)) + 1 if name == TRAINING else None
+            return Stop(name, step)
+        left -= bill.usd
+    return None
 
 
 def _sent(answers: float, first: float, hit_rate: float) -> float:
@@ -182,3 +201,19 @@ def _bill(
         usd_search=searches * sum(prices.values()) / len(prices),
         usd_judge=verdicts * usd_per_verdict,
     )
+
+
+def _bill_teacher(recipe: Recipe, assumptions: Assumptions, answers: float) -> Bill:
+    """Return the bill of a teacher's answers: each turn is a request with all that came before."""
+    teacher = recipe.sft.teacher
+    lengths = expect_lengths(recipe_of_teacher(recipe), assumptions.nodes)
+    written = [turn.mean for turn in lengths.turns]
+    sent = sum(
+        lengths.prompt + turn * lengths.inserted + sum(written[:turn])
+        for turn in range(len(written))
+    )
+    usd_per_answer = (
+        sent * teacher.usd_per_million_input_tokens
+        + sum(written) * teacher.usd_per_million_output_tokens
+    ) / 1e6
+    return Bill(teacher_calls=answers * len(written), usd_teacher=answers * usd_per_answer)

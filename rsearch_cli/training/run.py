@@ -27,6 +27,7 @@ from rsearch_cli.questions.profile import Choice
 from rsearch_cli.questions.sets import QuestionSet, open_question_set
 from rsearch_cli.recipe.loading import dump_recipe
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.recipe.training import TEACHER
 from rsearch_cli.recipe.trust import remember_own
 from rsearch_cli.reward.judge import AnswerJudge, open_judge
 from rsearch_cli.reward.lexical import describe_unspaced
@@ -248,7 +249,8 @@ def log_questions(
 ) -> None:
     """Log how many questions a run uses, and warn about what makes its scores misleading."""
     if recipe.stage == "sft":
-        logger.info(f"questions: {len(evaluated)} to evaluate; {description}")
+        taught = f"{len(trained)} for the teacher, " if recipe.sft.traces == TEACHER else ""
+        logger.info(f"questions: {taught}{len(evaluated)} to evaluate; {description}")
         if recipe.sft.traces == WORLD != recipe.questions.source:
             logger.warning(
                 "sft.traces is world: the run trains on questions about the fictional world only"

@@ -22,6 +22,7 @@ from rsearch_cli.policy.endpoint import EndpointPolicy
 from rsearch_cli.policy.endpoint_calls import AS_TEACHER
 from rsearch_cli.policy.prompts import fit_examples
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.recipe.teacher import recipe_of_teacher
 from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.rollout.state import Executor
 from rsearch_cli.runs.files import TEACHER_ANSWERS
@@ -35,7 +36,6 @@ from rsearch_cli.ui.progress import phase
 
 logger = logging.getLogger(__name__)
 
-_CONTEXT_TOKENS = 131072
 _NEXT_STEP = "fix that and start again with --resume: the answers so far are kept"
 
 
@@ -52,19 +52,8 @@ class Teacher(AbstractContextManager["Teacher"]):
     """
 
     def __init__(self, recipe: Recipe, executor: Executor, services: Services) -> None:
-        teacher = recipe.sft.teacher
-        self.at_once = teacher.service.concurrency
-        # Context length and memory of the policy do not limit the server, and a teacher needs the
-        # instructions that a recipe may leave out for its policy.
-        instructions = recipe.protocol.system_prompt or None
-        batches = {"micro_batch": self.at_once, "micro_batch_tokens": None}
-        limits = {"endpoint": teacher, "max_seq_length": _CONTEXT_TOKENS}
-        sections = {
-            "policy": recipe.policy.model_copy(update=limits),
-            "protocol": recipe.protocol.model_copy(update={"system_prompt": instructions}),
-            "rollout": recipe.rollout.model_copy(update=batches),
-        }
-        self._recipe = recipe.model_copy(update=sections)
+        self.at_once = recipe.sft.teacher.service.concurrency
+        self._recipe = recipe_of_teacher(recipe)
         self._executor = executor
         self._policy = EndpointPolicy(self._recipe.policy, services, AS_TEACHER)
         self._rollout: Rollout | None = None

@@ -24,6 +24,7 @@ from rsearch_cli.questions.profile import read_profile
 from rsearch_cli.questions.sets import open_question_set
 from rsearch_cli.recipe.addresses import hide_login, is_loopback
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.recipe.training import TEACHER
 from rsearch_cli.search.prices import find_prices
 from rsearch_cli.services.cost import Assumptions, Bill, Estimate, estimate_run
 from rsearch_cli.timing.lengths import WRITTEN
@@ -167,14 +168,15 @@ def estimate(
         written: Share of `rollout.max_new_tokens` that a row writes.
 
     Raises:
-        DataError: The recipe evaluates a whole question set, and that cannot be opened; or its file
-            of pass rates cannot be read.
+        DataError: The recipe evaluates or trains on a whole question set, and that cannot be
+            opened; or its file of pass rates cannot be read.
         RecipeError: A search source is of a kind that does not exist, or has a wrong option.
         PolicyError: `vram_gb` is given, and the memory cannot be predicted.
     """
     assumptions = assumptions or Assumptions()
     recipe = _with_chosen_questions(recipe)
     evaluated = _count_evaluated(recipe)
+    taught = _count_taught(recipe)
     prices = find_prices(recipe.search)
     backend = presumed_backend(recipe)
     time = predict_time(recipe, evaluated, assumptions.nodes, written, card, calibrate, backend)
@@ -184,8 +186,8 @@ def estimate(
         recipe,
         assumptions,
         prices,
-        estimate_run(recipe, evaluated, assumptions, "none", prices),
-        estimate_run(recipe, evaluated, assumptions, "empty", prices),
+        estimate_run(recipe, evaluated, assumptions, "none", prices, taught),
+        estimate_run(recipe, evaluated, assumptions, "empty", prices, taught),
         _predict_memory(recipe, vram_gb),
         time,
     )
@@ -356,6 +358,16 @@ def _count_evaluated(recipe: Recipe) -> int:
     if recipe.evaluate.limit is not None:
         return recipe.evaluate.limit
     return len(open_question_set(recipe.questions, recipe.seed).load(recipe.evaluate.split, None))
+
+
+def _count_taught(recipe: Recipe) -> int:
+    """Questions that a teacher is asked; the set is opened only if the recipe sets no limit."""
+    if recipe.stage != "sft" or recipe.sft.traces != TEACHER:
+        return 0
+    if recipe.questions.max_samples is not None:
+        return recipe.questions.max_samples
+    question_set = open_question_set(recipe.questions, recipe.seed)
+    return len(question_set.load(recipe.questions.train_split, None))
 
 
 def _bill_as_json(bill: Bill) -> dict[str, Any]:

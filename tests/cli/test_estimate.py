@@ -71,6 +71,15 @@ def test_dynamic_sampling_is_told_as_the_worst_case() -> None:
     assert "train.resample_ties is 1: training is counted 2 times" in shown
 
 
+def test_the_calls_of_a_teacher_are_told_instead_of_verdicts() -> None:
+    taught = "stage=sft sft.traces=teacher sft.teacher.model=wise questions.max_samples=7"
+    settings = [*taught.split(), "sft.teacher.url=http://localhost/v1"]
+    shown = plan(*(word for setting in settings for word in ("--set", setting)))
+    assert rows(shown)["teacher calls"] == ["14", "14"]
+    assert "as often as sft.teacher.samples=1\nallows" in shown
+    assert "judge calls" not in shown and "teacher calls" not in plan(*PAID)
+
+
 def test_the_assumptions_are_told_with_the_options_that_change_them() -> None:
     told = " ".join(plan(*PAID, "--nodes", "2", "--hit-rate", "0.5").split())
     assert "Assumed: 2 nodes in a plan (--nodes); 50% of the requests of further answers" in told

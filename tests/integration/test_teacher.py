@@ -28,6 +28,7 @@ from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.search.executor import open_executor
 from rsearch_cli.services.runtime import open_services
+from rsearch_cli.training.stored_traces import choose_traces
 from rsearch_cli.training.teacher_traces import Teacher, sample_traces
 from rsearch_cli.training.traces import Trace, TraceStats
 from rsearch_cli.types import Question
@@ -270,6 +271,13 @@ def test_another_run_pays_for_no_answer_again(
     traces, _ = sample("sft.learning_rate=0.01", cache=None)
     assert [trace.as_row() for trace in traces] == rows(whole[0], "traces.jsonl")
     assert server.asked.total() == 0
+
+
+def test_stored_answers_are_a_file_to_choose_traces_from(whole: tuple[Path, Result]) -> None:
+    settings = (*SMALL, f"sft.traces={whole[0] / 'teacher.jsonl'}")
+    traces, stats = choose_traces(load_recipe("quickstart", settings).recipe, ())
+    assert [trace.as_row() for trace in traces] == rows(whole[0], "traces.jsonl")
+    assert stats.as_row() == json.loads((whole[0] / "traces.json").read_text())
 
 
 def test_what_the_server_fails_at_is_failed_and_not_rejected(

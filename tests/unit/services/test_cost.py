@@ -6,15 +6,18 @@ import pytest
 
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.recipe.teacher import recipe_of_teacher
 from rsearch_cli.search.prices import find_prices
 from rsearch_cli.services.cost import (
     HIT_RATE,
+    SFT_PHASES,
     Assumptions,
     Bill,
     Stop,
     estimate_run,
     find_stop,
 )
+from rsearch_cli.timing.lengths import expect_lengths
 
 # 10 steps of 8 rows: 2 questions with 4 completions each.
 SMALL = (
@@ -32,9 +35,11 @@ def recipe(*overrides: str) -> Recipe:
     return load_recipe("quickstart", (*SMALL, *overrides)).recipe
 
 
-def bills(settings: Recipe, evaluated: int = 0, cache: str = "none", **assumed: object):
+def bills(
+    settings: Recipe, evaluated: int = 0, cache: str = "none", taught: int = 0, **assumed: object
+):
     prices = find_prices(settings.search)
-    return estimate_run(settings, evaluated, Assumptions(**assumed), cache, prices).phases
+    return estimate_run(settings, evaluated, Assumptions(**assumed), cache, prices, taught).phases
 
 
 def test_training_searches_are_steps_times_rows_times_nodes() -> None:
@@ -76,6 +81,36 @@ def test_verdicts_are_priced_by_tokens_and_only_training_asks_for_them() -> None
 
 def test_without_a_judge_there_are_no_verdicts() -> None:
     assert bills(recipe())[1].judge_calls == 0
+
+
+TAUGHT = (
+    "stage=sft",
+    "sft.traces=teacher",
+    "sft.teacher.url=http://localhost/v1",
+    "sft.teacher.model=wise",
+    "sft.teacher.samples=2",
+    "sft.teacher.usd_per_million_input_tokens=1",
+    "sft.teacher.usd_per_million_output_tokens=10",
+)
+
+
+def test_a_teacher_is_sent_everything_so_far_with_every_turn() -> None:
+    settings = recipe(*PAID, *TAUGHT, "rollout.max_new_tokens=100")
+    traces, before, after = bills(settings, taught=5, nodes=3)
+    lengths = expect_lengths(recipe_of_teacher(settings), 3)
+    assert lengths.prompt > 400, "with the instructions that the recipe leaves out"
+    sent = 2 * lengths.prompt + 30 + lengths.inserted  # half of 60 tokens before the results
+    assert (traces.teacher_calls, traces.searches) == (5 * 2 * 2, 5 * 2 * 3)
+    assert traces.usd_teacher == pytest.approx(10 * (sent * 1 + 60 * 10) / 1e6)
+    assert traces.usd == pytest.approx(traces.usd_teacher + 30 * 0.007)
+    assert before == after == Bill()
+
+
+def test_a_supervised_run_pays_for_no_rollouts_in_training() -> None:
+    settings = recipe(*PAID, *JUDGED, "stage=sft")
+    traces, before, after = bills(settings, evaluated=10, nodes=2)
+    assert traces == Bill()
+    assert before.searches == after.searches == 10 * 2 * 2
 
 
 @pytest.mark.parametrize(("sampled", "answers"), [("true", 2), ("false", 1)])
@@ -134,6 +169,11 @@ def phases(before: float, training: float, after: float) -> tuple[Bill, ...]:
 def test_where_the_budget_ends_a_run(max_usd: float | None, stop: Stop | None) -> None:
     # 1 USD, then 20 steps of 0.10 USD, then 1 USD.
     assert find_stop(phases(1.0, 2.0, 1.0), 20, max_usd) == stop
+
+
+def test_a_budget_may_end_before_there_are_traces() -> None:
+    stop = find_stop(phases(2.0, 1.0, 1.0), 0, 1.5, SFT_PHASES)
+    assert stop == Stop("collecting traces") and str(stop) == "collecting traces"
 
 
 def test_a_free_run_never_meets_its_budget() -> None:
