@@ -14,7 +14,8 @@ class Question:
     Attributes:
         id: Unique in its set.
         text: The question as asked.
-        answers: Accepted reference answers; the best match counts. Empty for interactive questions.
+        answers: Accepted reference answers; the best match counts. Empty for interactive questions,
+            and for questions that are only known by their supporting titles.
         type: Kind of reasoning (`bridge`, `comparison`, `one-hop`, ...), or "" if unknown.
         level: `easy`, `medium`, `hard`, or "" if unknown.
         supporting_titles: Titles of the passages with the evidence, where the set names them.

@@ -50,7 +50,9 @@ def answer_questions(
 def judge_answers(
     results: Sequence[EvalResult], questions: Sequence[Question], judge: AnswerJudge
 ) -> list[EvalResult]:
-    """Return the results with the judge's scores; a question without an answer has none.
+    """Return the results with the judge's scores.
+
+    A question that the policy failed to answer has none, nor has one without a reference answer.
 
     Args:
         results: `[B]` results.
@@ -58,7 +60,7 @@ def judge_answers(
         judge: Scores the answers.
     """
     judged = list(results)
-    wanted = [position for position, result in enumerate(results) if result.failure is None]
+    wanted = [i for i, result in enumerate(results) if not result.failure and result.references]
     pairs = [(questions[position], results[position].answer) for position in wanted]
     for position, score in zip(wanted, judge.score_batch(pairs), strict=True):
         judged[position] = replace(results[position], judge=score, judged=True)

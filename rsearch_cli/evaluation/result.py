@@ -34,10 +34,10 @@ class EvalResult:
     Attributes:
         id: Id of the question.
         text: The question.
-        references: Accepted answers.
+        references: Accepted answers; empty if the question has none.
         answer: The answer, or None if the policy gave none.
-        em: Exact match, 0.0 or 1.0.
-        f1: Token F1 in [0, 1].
+        em: Exact match, 0.0 or 1.0; None without references.
+        f1: Token F1 in [0, 1]; None without references.
         plan_valid: 1.0 if there is at least one plan and all plans are valid, else 0.0.
         format_valid: 1.0 if the transcript follows every rule of the format, else 0.0.
         searches: Sub-queries that were executed, over all rounds.
@@ -68,8 +68,8 @@ class EvalResult:
     text: str
     references: tuple[str, ...]
     answer: str | None
-    em: float
-    f1: float
+    em: float | None
+    f1: float | None
     plan_valid: float
     format_valid: float
     searches: int
@@ -123,9 +123,10 @@ class EvalResult:
                 f"not a stored prediction: missing {missing}, unknown {unknown}; evaluate again "
                 "with this version"
             )
+        may_lack = _MAY_LACK if row["references"] else _MAY_LACK | {"em", "f1"}
         for name, value in row.items():
             most = 1.0 if name in _SHARES else 1e300 if name in _AMOUNTS else None
-            absent = value is None and name in _MAY_LACK
+            absent = value is None and name in may_lack
             if most and not (absent or (isinstance(value, int | float) and 0 <= value <= most)):
                 raise DataMalformed(f"not a stored prediction: {name} is {value!r:.40}")
         spans = tuple((int(start), int(end)) for start, end in row.get("inserted", ()))
@@ -149,8 +150,8 @@ def score_trajectory(trajectory: Trajectory, recipe: Recipe, method: str = AGENT
         text=question.text,
         references=question.answers,
         answer=trajectory.answer,
-        em=0.0,
-        f1=0.0,
+        em=None,
+        f1=None,
         plan_valid=plan_score(trajectory.rounds),
         format_valid=float(reading.format_valid),
         searches=len(results),
@@ -173,13 +174,11 @@ def score_trajectory(trajectory: Trajectory, recipe: Recipe, method: str = AGENT
 def score_answer(result: EvalResult, normalisation: Normalisation) -> EvalResult:
     """Return the result with exact match and F1 by these rules, and without a judge's score."""
     answer, references = result.answer, result.references
-    return replace(
-        result,
-        em=0.0 if answer is None else exact_match(answer, references, normalisation),
-        f1=0.0 if answer is None else f1(answer, references, normalisation),
-        judge=None,
-        judged=False,
-    )
+    em = f1_score = 0.0 if references else None
+    if answer is not None and references:
+        em = exact_match(answer, references, normalisation)
+        f1_score = f1(answer, references, normalisation)
+    return replace(result, em=em, f1=f1_score, judge=None, judged=False)
 
 
 def search_seconds(trajectory: Trajectory) -> float:

@@ -21,7 +21,7 @@ from rsearch_cli.policy.generation import GREEDY, Sampling
 from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.types import Question
 
-SCORES = ("em", "f1", "plan_valid", "format_valid")
+SCORES = ("em", "f1", "title_recall", "plan_valid", "format_valid")
 """Metrics of the greedy answers that `summary.json` compares."""
 
 SAMPLED = ("em", "f1")
@@ -71,7 +71,7 @@ def score_slice(rollout: Rollout, questions: Sequence[Question]) -> dict[str, fl
     """Answer the questions of the validation slice greedily.
 
     Returns:
-        The means `f1`, `em`, `plan_valid` and `format_valid`, each in [0, 1]; `completion_length`,
+        The means of `SCORES`, each in [0, 1] or None without such scores; `completion_length`,
         the mean number of tokens written by the policy; and `n` questions.
     """
     results = answer_together(rollout, questions)
@@ -120,7 +120,8 @@ def summarise_evaluation(evaluation: Evaluation) -> dict[str, Any]:
     for metric in SAMPLED:
         summary[f"{metric}_sampled"] = sampled[metric]
         for block in ("intervals", "interval_methods"):
-            summary[block][f"{metric}_sampled"] = sampled[block][metric]
+            if metric in sampled[block]:
+                summary[block][f"{metric}_sampled"] = sampled[block][metric]
     return summary
 
 
@@ -128,21 +129,24 @@ def summarise_difference(before: Evaluation, after: Evaluation) -> dict[str, Any
     """Summarise what a training changed, as `difference` of `summary.json`.
 
     Returns:
-        By metric the mean of `after - before`, paired by question (the sampled ones None if either
-        side has no samples), `n` questions, and `intervals` (95 %) with their `interval_methods`.
+        By metric the mean of `after - before`, paired by question (None without such scores, and
+        the sampled ones if either side has no samples), `n` questions, and `intervals` (95 %) with
+        their `interval_methods`.
 
     Raises:
         DataError: The two are not of the same questions.
     """
     greedy = compare(before.greedy, after.greedy)
-    rows = {metric: greedy["metrics"][metric] for metric in SCORES}
-    differences: dict[str, Any] = {f"{metric}_sampled": None for metric in SAMPLED}
+    rows = {metric: greedy["metrics"].get(metric) for metric in SCORES}
+    rows |= {f"{metric}_sampled": None for metric in SAMPLED}
     if before.sampled and after.sampled:
         sampled = compare(before.sampled, after.sampled)["metrics"]
-        rows |= {f"{metric}_sampled": sampled[metric] for metric in SAMPLED}
+        rows |= {f"{metric}_sampled": sampled.get(metric) for metric in SAMPLED}
+    lacking = {name: None for name, row in rows.items() if row is None}
+    rows = {name: row for name, row in rows.items() if row is not None}
     return {
         "n": greedy["n"],
-        **differences,
+        **lacking,
         **{name: row["difference"] for name, row in rows.items()},
         "intervals": {name: row["interval"] for name, row in rows.items()},
         "interval_methods": {name: row["interval_method"] for name, row in rows.items()},

@@ -94,7 +94,8 @@ def insignificant_gains(run: RunFacts) -> list[str]:
 def weakest_types(run: RunFacts) -> list[str]:
     """Return the three types with the lowest exact match, without those that are perfect."""
     types = (run.summary.get("after") or {}).get("by_type") or {}
-    wrong = sorted((block["em"], name) for name, block in types.items() if block["em"] < 1)
+    scored = ((block["em"], name) for name, block in types.items() if block["em"] is not None)
+    wrong = sorted((em, name) for em, name in scored if em < 1)
     return [f"{name} ({em:.2f}, n = {types[name]['n']})" for em, name in wrong[:3]]
 
 

@@ -50,7 +50,7 @@ def open_file(
     becomes `validation` (and `test`).
 
     Args:
-        config: Its `difficulty` and `held_out_share` are used.
+        config: Its `difficulty`, `held_out_share` and `held_out_by` are used.
         path: The file.
         seed: Decides which questions are held out.
         name: Name of the questions in the description.
@@ -71,7 +71,7 @@ def open_file(
     if split_of:
         splits = {name: [q for q in kept if split_of[q.id] == name] for name in split_of.values()}
     else:
-        splits = assign_splits(kept, config.held_out_share, seed)
+        splits = assign_splits(kept, config, seed)
     contexts = [found for row in rows if (found := find_paragraphs(row)) is not None]
     levels = f", level {' or '.join(config.difficulty)}" if config.difficulty else ""
     share = f" ({len(kept)} of {len(questions)})" if len(kept) < len(questions) else ""

@@ -69,9 +69,11 @@ def parse_question(row: Row) -> Question:
     """Parse one row; without an id, it is named after its location (`line-3`).
 
     Raises:
-        DataMalformed: It has no question or no answer, or is ambiguous.
+        DataMalformed: It has no question, neither an answer nor supporting titles, or is ambiguous.
     """
-    text, answers = read_question(row), read_answers(row)
+    text, titles = read_question(row), read_supporting_titles(row)
+    # Searches can be trained and measured by the supporting titles alone.
+    answers = () if titles and row.find(ANSWER)[0] is None else read_answers(row)
     metadata = read_metadata(row)
     level = _label(row, LEVEL, metadata)
     used = {
@@ -87,7 +89,7 @@ def parse_question(row: Row) -> Question:
         answers=answers,
         type=_label(row, ("type",), metadata),
         level=level.lower() if level.lower() in ("easy", "medium", "hard") else level,
-        supporting_titles=read_supporting_titles(row),
+        supporting_titles=titles,
         metadata=row.extras(used),
     )
 

@@ -168,7 +168,7 @@ class FileQuestionSet:
             name: Name in messages and reports.
             description: One line on the origin of the questions.
             questions: Questions with unique ids.
-            config: Its `difficulty` and `held_out_share` are used.
+            config: Its `difficulty`, `held_out_share` and `held_out_by` are used.
             seed: Decides which questions are held out.
             passages: The corpus, or None.
 
@@ -176,7 +176,7 @@ class FileQuestionSet:
             DataEmpty: No question has a level in `config.difficulty`.
         """
         kept = keep_levels(questions, config.difficulty, name)
-        splits = assign_splits(kept, config.held_out_share, seed)
+        splits = assign_splits(kept, config, seed)
         return cls(name, description, splits, passages)
 
     def load(self, split: str, limit: int | None) -> list[Question]:
@@ -254,29 +254,54 @@ def keep_levels(
 
 
 def assign_splits(
-    questions: Sequence[Question], held_out_share: float, seed: int
+    questions: Sequence[Question], config: QuestionsConfig, seed: int
 ) -> dict[str, list[Question]]:
     """Assign questions to `train` and `validation`; `test` is the same as `validation`.
 
     A question's split depends on the hash of its id only, so adding rows to a file moves none of
-    the others. With at least two questions, neither split is empty.
+    the others; with `held_out_by: titles`, it depends on the first id of its group, and a row that
+    joins two groups may move one of them. With at least two groups, neither split is empty.
 
     Args:
         questions: Questions with unique ids; the order is kept.
-        held_out_share: Probability of being held out, in (0, 1).
+        config: `held_out_share` is the probability that a group is held out; with `held_out_by:
+            titles`, questions that share a supporting title are one group, also by way of others.
         seed: Seed of the hash.
     """
-    draws = {q.id: _draw(q.id, seed) for q in questions}
-    held_out = {name for name, draw in draws.items() if draw < held_out_share}
+    group_of = {q.id: q.id for q in questions}
+    if config.held_out_by == "titles":
+        group_of = _group_by_titles(questions)
+    draws = {group: _draw(group, seed) for group in group_of.values()}
+    held_out = {name for name, draw in draws.items() if draw < config.held_out_share}
     if len(draws) < 2:
         held_out = set()
     elif not held_out:
         held_out = {min(draws, key=draws.__getitem__)}
     elif len(held_out) == len(draws):
         held_out.discard(max(draws, key=draws.__getitem__))
-    validation = [q for q in questions if q.id in held_out]
-    train = [q for q in questions if q.id not in held_out]
+    validation = [q for q in questions if group_of[q.id] in held_out]
+    train = [q for q in questions if group_of[q.id] not in held_out]
     return {"train": train, "validation": validation, "test": validation}
+
+
+def _group_by_titles(questions: Sequence[Question]) -> dict[str, str]:
+    """Return the group of each question, by id: the first id among those with shared titles."""
+    leader = {q.id: q.id for q in questions}
+
+    def find(name: str) -> str:
+        while leader[name] != name:
+            leader[name] = leader[leader[name]]
+            name = leader[name]
+        return name
+
+    position = {q.id: i for i, q in enumerate(questions)}
+    first_with: dict[str, str] = {}
+    for question in questions:
+        for title in question.supporting_titles:
+            other = first_with.setdefault(title, question.id)
+            pair = sorted((find(question.id), find(other)), key=position.__getitem__)
+            leader[pair[1]] = pair[0]
+    return {q.id: find(q.id) for q in questions}
 
 
 def _draw(name: str, seed: int) -> float:

@@ -52,6 +52,9 @@ class QuestionsConfig(BaseConfig):
     """Maximum number of training questions; null takes all."""
     held_out_share: float = Field(0.2, gt=0.0, lt=1.0)
     """Share of a set without splits that is held out for evaluation."""
+    held_out_by: Literal["question", "titles"] = "question"
+    """What is held out: single questions, or groups of questions that share a supporting title, so
+    that no such title is in both splits."""
     profile: str | None = None
     """File of pass rates, written by `rsearch data --profile`; read by pass_rate and order."""
     pass_rate: list[float] | None = None

@@ -1,7 +1,7 @@
 """The reward of a trajectory: the weighted sum of answer, plan validity and format.
 
 A part without a score (None) makes the whole row unscored, because TRL would count one None among
-several rewards as zero.
+several rewards as zero. Only an answer without any weight may lack its score.
 """
 
 from __future__ import annotations
@@ -71,8 +71,13 @@ def weights_at(step: int, recipe: RewardConfig) -> WeightsConfig:
     return recipe.curriculum_weights if step < recipe.curriculum_steps else recipe.weights
 
 
-def answer_score(trajectory: Trajectory, recipe: RewardConfig) -> float:
-    """Return the lexical score in [0, 1] of the trajectory's answer, 0 without an answer."""
+def answer_score(trajectory: Trajectory, recipe: RewardConfig) -> float | None:
+    """Return the lexical score in [0, 1] of the trajectory's answer, 0 without an answer.
+
+    None if the question has no reference answer.
+    """
+    if not trajectory.question.answers:
+        return None
     if trajectory.answer is None:
         return 0.0
     score = _LEXICAL[recipe.answer]
@@ -96,7 +101,8 @@ def combine(
     """Combine the parts into the composite reward of R-Search (arXiv 2506.08352).
 
     Args:
-        answer: Score of the answer in [0, 1], or None if it could not be scored.
+        answer: Score of the answer in [0, 1], or None if it could not be scored, which leaves the
+            trajectory unscored unless answers have no weight.
         plan: 1.0 for valid plans, else 0.0.
         format: Share of the format rules that are followed, in [0, 1].
         weights: Weights of the three parts.
@@ -107,9 +113,9 @@ def combine(
     """
     extra, extra_weights = extra or {}, extra_weights or {}
     known = {name: score for name, score in extra.items() if score is not None}
-    if answer is None or len(known) < len(extra):
+    if (answer is None and weights.answer) or len(known) < len(extra):
         return RewardParts(answer, plan, format, None, extra)
-    earned = earned_answer(answer, plan, gate)
+    earned = 0.0 if answer is None else earned_answer(answer, plan, gate)
     total = weights.answer * earned + weights.plan * plan + weights.format * format
     total += sum(extra_weights[name] * score for name, score in known.items())
     return RewardParts(answer, plan, format, total, extra)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from rsearch_cli.errors import ServiceFailure
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.types import Trajectory
+from rsearch_cli.types import NodeResult, Trajectory
 
 
 def retrieval(trajectory: Trajectory, recipe: Recipe) -> float | None:
@@ -25,10 +27,20 @@ def retrieval(trajectory: Trajectory, recipe: Recipe) -> float | None:
 
 def title_recall(trajectory: Trajectory) -> float | None:
     """Return the share of the supporting titles that were retrieved; None if it is unknown."""
-    wanted = {_fold(title) for title in trajectory.question.supporting_titles}
-    if not wanted or trajectory.failed_searches:
+    titles = trajectory.question.supporting_titles
+    if not titles or trajectory.failed_searches:
         return None
-    results = (result for round_ in trajectory.rounds for result in round_.results)
+    return find_titles(titles, [r for round_ in trajectory.rounds for r in round_.results])
+
+
+def find_titles(titles: Iterable[str], results: Iterable[NodeResult]) -> float:
+    """Return the share in [0, 1] of titles that passages have; case and spacing do not count.
+
+    Args:
+        titles: At least one title.
+        results: Search results.
+    """
+    wanted = {_fold(title) for title in titles}
     found = {_fold(passage.title) for result in results for passage in result.passages}
     return len(wanted & found) / len(wanted)
 

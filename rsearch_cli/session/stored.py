@@ -194,7 +194,9 @@ def _read_prediction(row: Mapping[str, Any], rules: ProtocolConfig) -> StoredAns
     segments = [_segment(s["author"], s["text"], 0) for s in stored] or [_segment("model", "", 0)]
     segments[0] = replace(segments[0], usage=result.completion_tokens, error=result.failure)
     trajectory = _trajectory(result.text, segments, rounds, result.answer, None)
-    remark = f"exact match {result.em:.0f}, F1 {result.f1:.2f} (method {result.method})"
+    remark = f"no reference answer (method {result.method})"
+    if result.em is not None and result.f1 is not None:
+        remark = f"exact match {result.em:.0f}, F1 {result.f1:.2f} (method {result.method})"
     if result.failure is not None:
         remark = f"not counted (method {result.method})"
     seconds, usd = result.seconds or 0.0, result.usd or 0.0

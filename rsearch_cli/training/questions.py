@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rsearch_cli.distributed import world_size
-from rsearch_cli.errors import DataEmpty
+from rsearch_cli.errors import DataEmpty, RecipeValueError
 from rsearch_cli.questions.profile import Choice, choose_questions, log_choice, read_profile
 from rsearch_cli.questions.sets import QuestionSet
 from rsearch_cli.recipe.schema import Recipe
@@ -70,6 +70,37 @@ def distinct_questions(questions: Sequence[Question]) -> list[Question]:
     if duplicates := len(questions) - len(distinct):
         logger.info(f"dropped {duplicates} duplicate training questions")
     return [q for q in questions if distinct[q.text] is q]
+
+
+def require_answers(
+    recipe: Recipe, trained: Sequence[Question], validated: Sequence[Question]
+) -> None:
+    """Refuse questions without a reference answer where GRPO needs one.
+
+    Args:
+        recipe: Its train and reward sections are read.
+        trained: Questions to train on.
+        validated: Questions of the validation slice.
+
+    Raises:
+        RecipeValueError: Answers are part of the reward, or of the choice of the best adapter.
+    """
+    reward = recipe.reward
+    missing = sum(not question.answers for question in trained)
+    weighted = reward.weights.answer or (
+        reward.curriculum_steps and reward.curriculum_weights.answer
+    )
+    if missing and (weighted or reward.answer == "judge"):
+        raise RecipeValueError(
+            f"{missing} of the {len(trained)} training questions have no answer, which the reward "
+            "needs; give them one, or train on the searches alone: reward.answer=f1, "
+            "reward.curriculum_steps=0, reward.weights.answer=0 and reward.extra={retrieval: 1}"
+        )
+    if validated and not any(question.answers for question in validated):
+        raise RecipeValueError(
+            "no question of evaluate.slice_split has an answer, and evaluate.every_steps keeps the "
+            "adapter with the best F1; set evaluate.every_steps=null"
+        )
 
 
 def order_questions(questions: int, count: int, seed: int, *, shuffled: bool = True) -> list[int]:

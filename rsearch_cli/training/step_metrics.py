@@ -162,7 +162,7 @@ def describe_failures(
     searches = [r for t in trajectories for round_ in t.rounds for r in round_.results]
     counts = {
         "search": (sum(r.error is not None for r in searches), len(searches)),
-        "judge": (sum(p.answer is None for p in parts), len(parts)),
+        "judge": (count_unscored(trajectories, parts), len(parts)),
     }
     if any(p.extra for p in parts):
         counts["parts"] = (sum(p.failure is not None for p in parts), len(parts))
@@ -171,6 +171,12 @@ def describe_failures(
         "failed/read": sum(t.failed_reads for t in trajectories),
         **{f"failed_share/{kind}": failed / max(1, of) for kind, (failed, of) in counts.items()},
     }
+
+
+def count_unscored(trajectories: Sequence[Trajectory], parts: Sequence[RewardParts]) -> int:
+    """Return how many answers got no score, although there is a reference answer."""
+    pairs = zip(trajectories, parts, strict=True)
+    return sum(p.answer is None and bool(t.question.answers) for t, p in pairs)
 
 
 def describe_spend(before: Spend, now: Spend) -> dict[str, float | int]:

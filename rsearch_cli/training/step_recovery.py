@@ -17,6 +17,7 @@ from rsearch_cli.errors import RsearchError, RunUnsaved
 from rsearch_cli.evaluation.failed_share import Failures, check_failed_share
 from rsearch_cli.runs.files import checkpoint_name
 from rsearch_cli.runs.run_folder import RunFolder
+from rsearch_cli.training.step_metrics import count_unscored
 from rsearch_cli.types import RewardParts, Trajectory
 
 
@@ -67,7 +68,7 @@ class StepRecovery:
         """
         results = [r for t in trajectories for round_ in t.rounds for r in round_.results]
         errors = [r.error for r in results if r.error is not None]
-        unscored = sum(part.answer is None for part in parts)
+        unscored = count_unscored(trajectories, parts)
         failures = [
             part.failure
             for trajectory, part in zip(trajectories, parts, strict=True)

@@ -21,6 +21,7 @@ _TRAINING_LABELS = {
     "em": "EM, greedy",
     "em_sampled": "EM, sampled",
     "f1": "F1, greedy",
+    "title_recall": "title recall",
     "plan_valid": "plan valid",
     "format_valid": "format valid",
 }

@@ -165,8 +165,11 @@ def trajectory_panel(result: EvalResult, title: str) -> Panel:
     from rich.text import Text
 
     correct = result.em == 1.0
+    colour = "green" if correct else "red"
     answer = "none" if result.answer is None else printable(result.answer)
-    verdict = "correct" if correct else f"wrong (F1 {result.f1:.2f})"
+    verdict = "correct" if correct else f"wrong (F1 {result.f1 or 0.0:.2f})"
+    if result.em is None:
+        verdict, colour = "not scored", "dim"
     body = Text.assemble(
         ("Question   ", "bold"),
         printable(result.text),
@@ -176,11 +179,10 @@ def trajectory_panel(result: EvalResult, title: str) -> Panel:
         ("Answer     ", "bold"),
         shorten(answer, _STRETCH),
         "  ",
-        (verdict, "green" if correct else "red"),
+        (verdict, colour),
         ("\nReference  ", "bold"),
-        printable(" | ".join(result.references)),
+        printable(" | ".join(result.references) or "none"),
     )
-    colour = "green" if correct else "red"
     return Panel(body, title=Text(title), title_align="left", border_style=colour)
 
 

@@ -22,7 +22,7 @@ from rsearch_cli.reward.parts import find_parts
 from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.search.executor import open_executor
 from rsearch_cli.services.runtime import open_services
-from rsearch_cli.training.questions import load_training_questions
+from rsearch_cli.training.questions import load_training_questions, require_answers
 from rsearch_cli.types import Question, Trajectory
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,8 @@ def make_preview(recipe: Recipe, samples: int, *, with_rollout: bool) -> dict[st
     question_set = open_question_set(recipe.questions, recipe.seed)
     evaluated = question_set.load(recipe.evaluate.split, recipe.evaluate.limit)
     trained_on, choice = load_training_questions(question_set, recipe)
+    if recipe.stage == "grpo":
+        require_answers(recipe, trained_on, ())
     answers = [question.answers for question in (*trained_on, *evaluated)]
     if warning := describe_unspaced(answers, recipe.reward.normalisation):
         logger.warning(warning)

@@ -56,3 +56,9 @@ def test_only_answered_questions_are_judged(result):
     assert [question.id for question, _ in judge.pairs] == ["a", "c"]
     assert (first.judge, first.judged, last.judge, last.unscored) == (0.5, True, None, True)
     assert failed == rows[1]
+
+
+def test_without_a_reference_no_verdict_is_asked_for(result):
+    judge = Judge()
+    (row,) = judge_answers([result("a", references=())], [Question("a", "?", ())], judge)
+    assert (judge.pairs, row.judged) == ([], False)

@@ -131,6 +131,14 @@ def test_no_answer_is_wrong_and_breaks_the_format(recipe) -> None:
     assert scored.format_valid == 0.0
 
 
+@pytest.mark.parametrize("answer", ["Paris", None])
+def test_without_a_reference_nothing_is_right_or_wrong(recipe, answer) -> None:
+    said = trajectory(answer)
+    scored = score_trajectory(replace(said, question=replace(said.question, answers=())), recipe)
+    assert scored.em is scored.f1 is None
+    assert EvalResult.from_json(scored.as_json()) == scored
+
+
 def test_a_method_without_search_has_no_recall(recipe) -> None:
     assert score_trajectory(searched("Paris"), recipe, "direct").title_recall is None
     assert score_trajectory(searched("Paris"), recipe, "rag").title_recall == 0.5

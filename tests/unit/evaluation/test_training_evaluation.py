@@ -17,6 +17,7 @@ from rsearch_cli.evaluation.training_evaluation import (
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.types import Question, Segment, Trajectory
+from rsearch_cli.ui.tables import training_table
 
 QUESTIONS = [Question(f"q{i}", f"Which river, {i}?", ("Tiber",)) for i in range(4)]
 
@@ -81,6 +82,24 @@ def test_a_difference_without_samples_on_both_sides_says_null(results, sampled_b
     assert "em_sampled" not in difference["intervals"]
 
 
+def test_questions_without_answers_are_compared_by_their_searches(result):
+    def side(*recalls: float) -> Evaluation:
+        known = {"references": (), "em": None, "f1": None}
+        rows = [result(f"q{i}", title_recall=r, **known) for i, r in enumerate(recalls)]
+        return Evaluation(rows, rows)
+
+    before, after = side(0.5, 0.0), side(1.0, 1.0)
+    summary, difference = summarise_evaluation(before), summarise_difference(before, after)
+    assert summary["em"] is summary["f1_sampled"] is None
+    assert set(summary["intervals"]) == {"title_recall", "plan_valid", "format_valid"}
+    assert difference["em"] is difference["em_sampled"] is difference["f1"] is None
+    assert difference["title_recall"] == 0.75
+    table = training_table({"before": summary, "after": summary, "difference": difference})
+    assert [row[0] for row in table.rows] == [
+        *("title recall", "plan valid", "format valid", "questions")
+    ]
+
+
 class Scripted:
     """A rollout that answers every other question right."""
 
@@ -103,6 +122,7 @@ def test_the_slice_is_scored_by_means_over_greedy_answers() -> None:
     assert score_slice(rollout, QUESTIONS) == {
         "f1": 0.75,
         "em": 0.5,
+        "title_recall": None,
         "plan_valid": 0.0,
         "format_valid": 0.0,
         "completion_length": 3.0,

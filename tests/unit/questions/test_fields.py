@@ -205,3 +205,12 @@ def test_paragraphs_without_a_title_are_numbered() -> None:
 @pytest.mark.parametrize("fields", [{}, {"context": None}, {"context": " "}, {"metadata": [1]}])
 def test_a_row_may_have_no_paragraphs(fields: dict[str, Any]) -> None:
     assert find_paragraphs(row(**fields)) is None
+
+
+def test_supporting_titles_can_stand_in_for_an_answer() -> None:
+    question = parse_question(row(question="Who?", supporting_titles=["Ann"]))
+    assert (question.answers, question.supporting_titles) == ((), ("Ann",))
+    with pytest.raises(DataMalformed, match="'answer' contains no answer"):
+        parse_question(row(question="Who?", answer="", supporting_titles=["Ann"]))
+    with pytest.raises(DataMalformed, match="'answer' is missing"):
+        parse_question(row(question="Who?", supporting_titles=[]))

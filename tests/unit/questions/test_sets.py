@@ -23,6 +23,10 @@ def ask(count: int, level: str = "") -> list[Question]:
     ]
 
 
+def holding_out(share: float, by: str = "question") -> QuestionsConfig:
+    return QuestionsConfig(held_out_share=share, held_out_by=by)
+
+
 def ids(questions: list[Question]) -> list[str]:
     return [q.id for q in questions]
 
@@ -135,7 +139,7 @@ def test_an_unknown_split_names_those_there_are() -> None:
 
 
 def test_an_empty_split_is_explained() -> None:
-    opened = FileQuestionSet("mine", "", assign_splits(ask(1), 0.5, seed=1))
+    opened = FileQuestionSet("mine", "", assign_splits(ask(1), holding_out(0.5), seed=1))
     assert ids(opened.load("train", None)) == ["q0"]
     with pytest.raises(DataEmpty, match=r"^mine: split 'test' is empty because the file has"):
         opened.load("test", None)
@@ -153,7 +157,7 @@ def test_a_corpus_can_be_read_twice() -> None:
 
 def test_splits_share_nothing_and_keep_the_order() -> None:
     questions = ask(1000)
-    splits = assign_splits(questions, 0.2, seed=1)
+    splits = assign_splits(questions, holding_out(0.2), seed=1)
     assert splits["test"] == splits["validation"]
     assert sorted(ids(splits["train"] + splits["test"])) == sorted(ids(questions))
     assert all(split == [q for q in questions if q in split] for split in splits.values())
@@ -162,16 +166,18 @@ def test_splits_share_nothing_and_keep_the_order() -> None:
 
 def test_splits_depend_on_seed_and_id_alone() -> None:
     questions = ask(100)
-    held_out = ids(assign_splits(questions, 0.3, seed=1)["test"])
-    assert held_out != ids(assign_splits(questions, 0.3, seed=2)["test"])
-    grown = assign_splits([*ask(100), *[Question("new", "?", ("x",))]][::-1], 0.3, seed=1)["test"]
+    config = holding_out(0.3)
+    held_out = ids(assign_splits(questions, config, seed=1)["test"])
+    assert held_out != ids(assign_splits(questions, config, seed=2)["test"])
+    more = [*ask(100), Question("new", "?", ("x",))][::-1]
+    grown = assign_splits(more, config, seed=1)["test"]
     assert set(held_out) == set(ids(grown)) - {"new"}
 
 
 @pytest.mark.parametrize("share", [1e-9, 0.5, 1 - 1e-9])
 def test_two_questions_go_to_both_sides(share: float) -> None:
     for seed in range(20):
-        splits = assign_splits(ask(2), share, seed)
+        splits = assign_splits(ask(2), holding_out(share), seed)
         assert len(splits["train"]) == len(splits["validation"]) == 1
 
 
@@ -194,3 +200,30 @@ def test_a_filter_that_leaves_nothing_counts_what_there_is() -> None:
         "it has hard (3), no level (1): choose an existing level, or keep all with "
         "questions.difficulty=null"
     )
+
+
+def test_no_supporting_title_is_on_both_sides() -> None:
+    pairs = [(n, n + 1) for n in range(0, 120, 3)] + [(1, 3), (4, 6), (90, 91)]
+    questions = [
+        Question(f"q{i}", f"Question {i}?", ("x",), supporting_titles=tuple(map(str, pair)))
+        for i, pair in enumerate(pairs)
+    ]
+    sides = [
+        ids(assign_splits(questions, holding_out(0.4, "titles"), 1)[s]) for s in ("train", "test")
+    ]
+    titles = [
+        {title for q in questions if q.id in side for title in q.supporting_titles}
+        for side in sides
+    ]
+    assert titles[0].isdisjoint(titles[1])
+    assert len(sides[0]) + len(sides[1]) == len(questions) and 8 < len(sides[1]) < 30
+    # The questions 0, 1 and 2 are joined by 40 and 41; singly, they are not on the same side.
+    joined = {"q0", "q1", "q2", "q40", "q41"}
+    assert joined <= set(sides[0]) or joined <= set(sides[1])
+
+
+def test_without_titles_questions_are_held_out_singly() -> None:
+    by_titles, by_question = (
+        assign_splits(ask(50), holding_out(0.3, by), seed=1) for by in ("titles", "question")
+    )
+    assert by_titles == by_question

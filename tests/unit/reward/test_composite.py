@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -209,3 +210,13 @@ def test_a_failed_part_leaves_the_row_unscored_and_an_absent_one_does_not() -> N
     assert (failed.answer, failed.total) == (1.0, None)
     absent = combine(1.0, 1.0, 1.0, WEIGHTS, True, {"economy": 1.0}, weights)
     assert absent.total == pytest.approx(1.1)
+
+
+def test_without_a_reference_a_row_is_scored_if_answers_have_no_weight() -> None:
+    known = trajectory()
+    unknown = replace(known, question=replace(known.question, answers=()))
+    searches = RewardConfig(
+        weights=WeightsConfig(answer=0.0, plan=0.5, format=0.5), curriculum_steps=0
+    )
+    assert score(unknown, searches, ProtocolConfig(), 0) == RewardParts(None, 1.0, 1.0, 1.0)
+    assert score(unknown, RewardConfig(), ProtocolConfig(), 0).total is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rsearch_cli.services.spend import ServiceSpend, Spend
@@ -56,6 +58,12 @@ def test_failures_are_counted_with_their_share() -> None:
         "failed_share/search": 0.2,
         "failed_share/judge": 0.5,
     }
+
+
+def test_an_answer_without_a_reference_has_not_failed() -> None:
+    unknown = replace(trajectory(), question=replace(QUESTION, answers=()))
+    row = describe_failures([unknown, trajectory()], [parts(None), parts(None)])
+    assert (row["failed/judge"], row["failed_share/judge"]) == (1, 0.5)
 
 
 def test_a_step_without_searches_has_no_failed_ones() -> None:

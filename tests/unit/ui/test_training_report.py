@@ -301,3 +301,10 @@ def test_report_of_a_supervised_run_has_no_reward_to_plot() -> None:
     )
     assert "EM, greedy" in console.file.getvalue()
     assert "reward" not in console.file.getvalue()
+
+
+def test_panel_of_an_answer_without_a_reference_does_not_judge_it() -> None:
+    unknown = replace(prediction("q1", 0.0), references=(), em=None, f1=None)
+    text = render(trajectory_panel(unknown, "after"))
+    assert "Rome [bold]  not scored" in text
+    assert "Reference  none" in text
