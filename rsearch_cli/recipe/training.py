@@ -11,6 +11,8 @@ from rsearch_cli.recipe.base import BaseConfig
 from rsearch_cli.recipe.policy import EndpointConfig
 from rsearch_cli.recipe.services import JudgeConfig
 
+GOLD_TITLES = "gold_titles"
+"""`sft.traces` for traces with plans from the supporting titles of the training questions."""
 TEACHER = "teacher"
 """`sft.traces` for traces that the model in `sft.teacher` writes."""
 
@@ -145,8 +147,9 @@ class SftConfig(BaseConfig):
     """The supervised cold start, `stage: sft`; other settings of the optimiser are in `train`."""
 
     traces: str = "world"
-    """world for generated traces, teacher for those of the model in sft.teacher, or a JSONL file of
-    predictions or trajectories to choose from."""
+    """world for traces of the fictional world; gold_titles for plans written from the supporting
+    titles of the training questions; teacher for those of the model in sft.teacher; or a JSONL file
+    of predictions or trajectories to choose from."""
     teacher: TeacherConfig = TeacherConfig()
     """The model that writes the traces if traces is teacher."""
     max_traces: int | None = Field(2000, ge=1)

@@ -22,7 +22,7 @@ _SET: tuple[object, ...] = ()
 # Settings, the setting that decides whether they are used, and its values for which they are.
 _READ_WITH: Sequence[tuple[Sequence[str], str, tuple[object, ...]]] = (
     (["questions.world"], "questions.source", ("world",)),
-    (["questions.held_out_share"], "questions.path", _SET),
+    (["questions.held_out_share", "questions.held_out_by"], "questions.path", _SET),
     (["reward.judge"], "reward.answer", ("judge",)),
     (["wandb"], "wandb.enabled", (True,)),
     (["policy.endpoint"], "policy.endpoint.url", _SET),

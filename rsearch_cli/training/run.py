@@ -41,7 +41,7 @@ from rsearch_cli.services.runtime import open_services
 from rsearch_cli.training.environment import describe_environment
 from rsearch_cli.training.grpo import GrpoTraining
 from rsearch_cli.training.observer import Observer
-from rsearch_cli.training.questions import load_training_questions
+from rsearch_cli.training.questions import load_training_questions, require_answers
 from rsearch_cli.training.resume import check_same_recipe, keep_start_adapter, with_start_adapter
 from rsearch_cli.training.sft import SftTraining, count_sft_steps
 from rsearch_cli.training.sft_dataset import WORLD, SftDataset, build_sft_dataset
@@ -134,6 +134,8 @@ def _open(
     stored = folder.path / PROFILE if resume else None
     trained, choice = load_training_questions(question_set, recipe, stored)
     validated = load_slice(question_set, recipe, evaluated)
+    if recipe.stage == "grpo":
+        require_answers(recipe, trained, validated)
     log_questions(recipe, question_set.description, trained, evaluated)
     recipe_as_given = recipe
     recipe, tokenizer, notes = open_tokenizer(recipe)

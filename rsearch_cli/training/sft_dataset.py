@@ -16,13 +16,14 @@ from rsearch_cli.policy.chat_tokenizer import ChatTokenizer
 from rsearch_cli.questions.world import open_world
 from rsearch_cli.recipe.addresses import hide_login
 from rsearch_cli.recipe.schema import Recipe, SourceConfig
-from rsearch_cli.recipe.training import TEACHER
+from rsearch_cli.recipe.training import GOLD_TITLES, TEACHER
 from rsearch_cli.rollout.state import Executor
 from rsearch_cli.runs.files import TRACE_STATS, TRACES
 from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.runtime import Services
+from rsearch_cli.training.gold_traces import write_gold_traces
 from rsearch_cli.training.stored_traces import choose_traces
 from rsearch_cli.training.teacher_traces import Teacher, sample_traces
 from rsearch_cli.training.traces import Example, Trace, TraceStats, encode_traces
@@ -100,6 +101,9 @@ def build_sft_dataset(
         with folder.reading(TRACES):
             return SftDataset([Trace.from_row(row) for row in rows], stats)
     held_out = {question.text for question in evaluated}
+    if recipe.sft.traces == GOLD_TITLES:
+        asked = [question for question in trained if question.text not in held_out]
+        return SftDataset(*write_gold_traces(asked, executor, recipe))
     if recipe.sft.traces == TEACHER:
         asked = [q for q in trained if q.answers and q.text not in held_out]
         return _ask_teacher(recipe, asked, executor, services, folder, resume, begin)

@@ -16,15 +16,15 @@ from rsearch_cli.protocol.plan import render_plan
 from rsearch_cli.questions.world import World, gold_plan
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.search.executor import PlanExecutor
-from rsearch_cli.training.traces import Trace
-from rsearch_cli.training.world_traces import (
+from rsearch_cli.training.planned_traces import (
     ONE_HOP,
     TWO_HOPS,
     TeacherTurn,
     execute_plans,
     finish_trace,
-    write_turn,
 )
+from rsearch_cli.training.traces import Trace
+from rsearch_cli.training.world_traces import write_turn
 from rsearch_cli.types import PlanNode, Question, SearchPlan
 
 UNKNOWN = "unknown"

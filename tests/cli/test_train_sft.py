@@ -11,6 +11,8 @@ from backend import BACKEND
 from typer.testing import CliRunner
 
 from rsearch_cli.app import app
+from rsearch_cli.questions.records import write_corpus, write_rows
+from rsearch_cli.questions.world import World
 from rsearch_cli.training import grpo, sft
 
 SMALL = [
@@ -187,3 +189,39 @@ def test_bad_input_is_a_clear_line_with_a_code_of_its_own(
     assert message in result.stderr
     assert "Traceback" not in result.output
     assert not run.exists()
+
+
+@pytest.fixture(scope="module")
+def without_answers(tmp_path_factory):
+    """Questions and passages of the world as files, with supporting titles and no answers."""
+    folder = tmp_path_factory.mktemp("titles")
+    world = World(7, {"train": 1}, ["medium"])
+    rows = [
+        {"question": q.text, "supporting_titles": list(q.supporting_titles)}
+        for q in world.load("train", 30)
+    ]
+    write_rows(rows, folder / "asked.jsonl")
+    write_corpus(world.corpus(), folder / "passages.jsonl")
+    settings = ["--data-path", str(folder / "asked.jsonl"), "--set", "search.top_k=3"]
+    for source in ("General", "News", "Academy"):
+        settings += ["--set", f"search.sources.{source}.corpus={folder / 'passages.jsonl'}"]
+    return [*SMALL[4:], *settings, "--set", "questions.held_out_by=titles"]
+
+
+def test_a_cold_start_needs_no_answers_but_titles(without_answers, tmp_path):
+    options = [*without_answers, "--stage", "sft", "--set", "sft.traces=gold_titles"]
+    run = tmp_path / "run"
+    result = call(*options, "--max-steps", "1", "--output-dir", str(run))
+    assert result.exit_code == 0, result.output
+    traces = [json.loads(line) for line in (run / "traces.jsonl").read_text().splitlines()]
+    assert traces and all(len(trace["segments"]) == 1 for trace in traces)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["after"]["em"] is None and summary["after"]["title_recall"] is not None
+    assert "title recall" in result.stdout and "EM, greedy" not in result.stdout
+
+
+def test_grpo_without_answers_names_the_settings_it_needs(without_answers, tmp_path):
+    result = call(*without_answers, "--output-dir", str(tmp_path / "run"))
+    assert result.exit_code == 13, result.output
+    assert "training questions have no answer, which the reward needs" in result.stderr
+    assert "reward.extra={retrieval: 1}" in result.stderr

@@ -15,7 +15,7 @@ from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.workflows.estimate import estimate, memory_lines, plan_for, presumed_backend
 
 RECIPES = sorted(recipes_folder().glob("*.yaml"))
-WITHOUT_A_CARD = {"quickstart", "hotpot-offline"}
+WITHOUT_A_CARD = {"quickstart", "hotpot-offline", "real-text"}
 """Those that run on a CPU."""
 
 every_recipe = pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

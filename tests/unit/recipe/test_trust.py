@@ -35,7 +35,8 @@ BY_VALUE = """
     search.sources.*.type search.sources.*.corpus
     search.sources.*.cache_days
     questions.source questions.difficulty questions.train_split questions.max_samples
-    questions.held_out_share questions.world evaluate.split evaluate.slice_split
+    questions.held_out_share questions.held_out_by questions.world
+    evaluate.split evaluate.slice_split
 """.split()
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from rsearch_cli.training.questions import order_questions
+import pytest
+
+from rsearch_cli.errors import RecipeValueError
+from rsearch_cli.recipe.loading import load_recipe
+from rsearch_cli.training.questions import order_questions, require_answers
+from rsearch_cli.types import Question
 
 
 def test_every_pass_asks_every_question_in_an_order_of_its_own() -> None:
@@ -30,3 +35,34 @@ def test_fewer_questions_than_a_step_wants_are_asked_again() -> None:
 
 def test_an_order_by_pass_rate_is_the_same_in_every_pass() -> None:
     assert order_questions(3, 7, seed=0, shuffled=False) == [0, 1, 2, 0, 1, 2, 0]
+
+
+def asked(*answers: str) -> list[Question]:
+    return [Question(f"q{i}", "?", (a,) if a else ()) for i, a in enumerate(answers)]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [],
+        ["reward.curriculum_steps=0"],
+        ["reward.weights={answer: 0, plan: 0.5, format: 0.5}"],
+        [
+            "reward.curriculum_steps=0",
+            "reward.weights={answer: 0, plan: 0.5, format: 0.5}",
+            "reward.answer=judge",
+        ],
+    ],
+)
+def test_a_reward_with_answers_needs_them(settings: list[str]) -> None:
+    recipe = load_recipe("quickstart", settings).recipe
+    require_answers(recipe, asked("x", "y"), ())
+    with pytest.raises(RecipeValueError, match="1 of the 2 training questions have no answer, wh"):
+        require_answers(recipe, asked("x", ""), ())
+
+
+def test_searches_alone_need_no_answer_but_the_best_adapter_does() -> None:
+    recipe = load_recipe("real-text").recipe
+    require_answers(recipe, asked("", ""), asked("", "x"))
+    with pytest.raises(RecipeValueError, match=r"no question of evaluate\.slice_split has an answ"):
+        require_answers(recipe, asked("", ""), asked("", ""))

@@ -9,7 +9,7 @@ from rsearch_cli.errors import DataEmpty, DataMalformed, DataNotFound
 from rsearch_cli.evaluation.result import score_trajectory
 from rsearch_cli.reward.composite import score_trajectories
 from rsearch_cli.training.step_metrics import describe_trajectory
-from rsearch_cli.training.stored_traces import choose_traces, read_candidates
+from rsearch_cli.training.stored_traces import choose_traces, find_fault, read_candidates
 from rsearch_cli.types import (
     NodeResult,
     PlanNode,
@@ -140,6 +140,13 @@ def test_none_left_is_an_error_with_the_counts(choose):
     )
 
 
+def test_an_answer_without_a_reference_proves_nothing(quickstart, tmp_path):
+    row = as_prediction(trajectory(), quickstart) | {"references": [], "em": None, "f1": None}
+    (tmp_path / "p.jsonl").write_text(json.dumps(row))
+    (candidate,) = read_candidates(tmp_path / "p.jsonl")
+    assert find_fault(candidate, quickstart) == "of questions without a reference answer"
+
+
 def test_rows_with_further_fields_are_read(quickstart, tmp_path):
     row = as_prediction(trajectory(), quickstart) | {"judge": 1.0}
     (tmp_path / "p.jsonl").write_text(json.dumps(row))
@@ -152,7 +159,7 @@ def test_rows_with_further_fields_are_read(quickstart, tmp_path):
         ({"inserted": None}, "a field is of the wrong type"),
         ({"inserted": [[5, 2]]}, "the range 5 to 2 of 'inserted' is not in the transcript"),
         ({"inserted": [[0, 99999]]}, "the range 0 to 99999"),
-        ({"references": []}, "the reference answers must be a list of at least one text"),
+        ({"references": "Rome"}, "the reference answers must be a list"),
         ({"transcript": 5}, "expected text, got int"),
     ],
 )

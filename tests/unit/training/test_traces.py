@@ -123,3 +123,10 @@ def test_a_trace_survives_its_row():
     trace = trace_of(WRITTEN, BLOCK, ANSWER)
     assert Trace.from_row(trace.as_row()) == trace
     assert trace.written == WRITTEN + ANSWER
+
+
+def test_a_trace_that_ends_with_its_plan_learns_no_end(nano_policy, quickstart):
+    example = encode_trace(trace_of(WRITTEN), nano_policy, quickstart)
+    assert learnt_text(example, nano_policy) == WRITTEN
+    whole = encode_trace(trace_of(WRITTEN, BLOCK, ANSWER), nano_policy, quickstart)
+    assert whole.ids[: len(example.ids)] == example.ids
