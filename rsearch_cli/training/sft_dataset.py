@@ -123,7 +123,10 @@ def _ask_teacher(
 ) -> SftDataset:
     """Traces of the teacher; of several processes, one asks and all get them."""
     if not questions:
-        raise DataEmpty("sft.traces teacher: no training question has an answer to verify traces")
+        raise DataEmpty(
+            "sft.traces teacher: no question to ask; all training questions are evaluated, too, or "
+            "have no answer to compare with (questions.train_split, evaluate.split)"
+        )
     found: tuple[list[Trace], TraceStats] | None = None
     with fail_together(), ExitStack() as stack:
         if is_main():

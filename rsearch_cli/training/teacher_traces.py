@@ -36,6 +36,7 @@ from rsearch_cli.ui.progress import phase
 
 logger = logging.getLogger(__name__)
 
+_LEAST_BATCH = 8
 _NEXT_STEP = "fix that and start again with --resume: the answers so far are kept"
 
 
@@ -160,8 +161,9 @@ class _Sampling:
         """Return how many questions to ask at once: never more than traces are missing."""
         most = self._recipe.sft.max_traces
         room = waiting if most is None else most - len(self.choice.traces)
-        # Twice as many as may be in flight: one half searches while the other one generates.
-        return min(waiting, room, 2 * self._teacher.at_once)
+        # Twice as many as may be in flight: one half searches while the other one generates. But
+        # not so few that a single failure is too large a share of them.
+        return min(waiting, room, max(_LEAST_BATCH, 2 * self._teacher.at_once))
 
     def ask(self, batch: list[Question], sample: int, on_done: OnDone) -> None:
         """Take the stored answers to a batch, ask for the others, and choose among all of them."""
