@@ -90,7 +90,7 @@ def list_steps(out: Path, model: Path, steps: int) -> dict[str, Step]:
         ),
         "tests": Step(
             [
-                *python, "-m", "pytest", "tests/gpu", "-m", "gpu or unsloth",
+                *python, "-m", "pytest", "tests/gpu", "--backend", "unsloth",
                 "-p", "no:cacheprovider", f"--junitxml={tests}",
             ],
             900,
