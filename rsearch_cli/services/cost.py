@@ -13,6 +13,7 @@ from typing import Literal
 
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.recipe.teacher import recipe_of_teacher
+from rsearch_cli.recipe.training import TEACHER
 from rsearch_cli.timing.lengths import expect_lengths
 
 NODES = 3
@@ -109,7 +110,7 @@ def estimate_run(
     assumptions: Assumptions,
     cache: Literal["empty", "none"],
     prices: Mapping[str, float],
-    taught: int = 0,
+    traced: int = 0,
 ) -> Estimate:
     """Estimate the requests and the cost of `rsearch train`.
 
@@ -123,7 +124,7 @@ def estimate_run(
         assumptions: What the recipe leaves open.
         cache: `empty` starts with an empty cache and keeps every answer; `none` caches nothing.
         prices: Expected price of a search in USD, by source; see `search.prices.find_prices`.
-        taught: Number of training questions that a teacher is asked.
+        traced: Number of training questions that traces are searched for.
     """
 
     def bill(answers: float, *, judged: bool) -> Bill:
@@ -142,9 +143,11 @@ def estimate_run(
     after = bill(_sent(once, 0, hit_rate), judged=False)
     max_usd = recipe.budget.max_usd
     if recipe.stage == "sft":
-        sampled = taught * recipe.sft.teacher.samples
-        searched = bill(_sent(sampled, taught, hit_rate), judged=False)
-        phases = (searched + _bill_teacher(recipe, assumptions, sampled), before, after)
+        taught = recipe.sft.traces == TEACHER
+        sampled = traced * (recipe.sft.teacher.samples if taught else 1)
+        traces = bill(_sent(sampled, traced, hit_rate), judged=False)
+        traces += _bill_teacher(recipe, assumptions, sampled if taught else 0)
+        phases = (traces, before, after)
         return Estimate(phases, find_stop(phases, 0, max_usd, SFT_PHASES))
     validated = count_validations(recipe) * recipe.evaluate.slice
     first = min(validated, recipe.evaluate.slice)

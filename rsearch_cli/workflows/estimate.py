@@ -24,7 +24,7 @@ from rsearch_cli.questions.profile import read_profile
 from rsearch_cli.questions.sets import open_question_set
 from rsearch_cli.recipe.addresses import hide_login, is_loopback
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.recipe.training import TEACHER
+from rsearch_cli.recipe.training import GOLD_TITLES, TEACHER
 from rsearch_cli.search.prices import find_prices
 from rsearch_cli.services.cost import Assumptions, Bill, Estimate, estimate_run
 from rsearch_cli.timing.lengths import WRITTEN
@@ -176,7 +176,7 @@ def estimate(
     assumptions = assumptions or Assumptions()
     recipe = _with_chosen_questions(recipe)
     evaluated = _count_evaluated(recipe)
-    taught = _count_taught(recipe)
+    traced = _count_traced(recipe)
     prices = find_prices(recipe.search)
     backend = presumed_backend(recipe)
     time = predict_time(recipe, evaluated, assumptions.nodes, written, card, calibrate, backend)
@@ -186,8 +186,8 @@ def estimate(
         recipe,
         assumptions,
         prices,
-        estimate_run(recipe, evaluated, assumptions, "none", prices, taught),
-        estimate_run(recipe, evaluated, assumptions, "empty", prices, taught),
+        estimate_run(recipe, evaluated, assumptions, "none", prices, traced),
+        estimate_run(recipe, evaluated, assumptions, "empty", prices, traced),
         _predict_memory(recipe, vram_gb),
         time,
     )
@@ -360,9 +360,12 @@ def _count_evaluated(recipe: Recipe) -> int:
     return len(open_question_set(recipe.questions, recipe.seed).load(recipe.evaluate.split, None))
 
 
-def _count_taught(recipe: Recipe) -> int:
-    """Questions that a teacher is asked; the set is opened only if the recipe sets no limit."""
-    if recipe.stage != "sft" or recipe.sft.traces != TEACHER:
+def _count_traced(recipe: Recipe) -> int:
+    """Questions that traces are searched for; the set is opened only if the recipe sets no limit.
+
+    Those of the world are searched for locally, whatever the recipe searches.
+    """
+    if recipe.stage != "sft" or recipe.sft.traces not in (TEACHER, GOLD_TITLES):
         return 0
     if recipe.questions.max_samples is not None:
         return recipe.questions.max_samples

@@ -36,10 +36,10 @@ def recipe(*overrides: str) -> Recipe:
 
 
 def bills(
-    settings: Recipe, evaluated: int = 0, cache: str = "none", taught: int = 0, **assumed: object
+    settings: Recipe, evaluated: int = 0, cache: str = "none", traced: int = 0, **assumed: object
 ):
     prices = find_prices(settings.search)
-    return estimate_run(settings, evaluated, Assumptions(**assumed), cache, prices, taught).phases
+    return estimate_run(settings, evaluated, Assumptions(**assumed), cache, prices, traced).phases
 
 
 def test_training_searches_are_steps_times_rows_times_nodes() -> None:
@@ -96,7 +96,7 @@ TAUGHT = (
 
 def test_a_teacher_is_sent_everything_so_far_with_every_turn() -> None:
     settings = recipe(*PAID, *TAUGHT, "rollout.max_new_tokens=100")
-    traces, before, after = bills(settings, taught=5, nodes=3)
+    traces, before, after = bills(settings, traced=5, nodes=3)
     lengths = expect_lengths(recipe_of_teacher(settings), 3)
     assert lengths.prompt > 400, "with the instructions that the recipe leaves out"
     sent = 2 * lengths.prompt + 30 + lengths.inserted  # half of 60 tokens before the results
@@ -104,6 +104,12 @@ def test_a_teacher_is_sent_everything_so_far_with_every_turn() -> None:
     assert traces.usd_teacher == pytest.approx(10 * (sent * 1 + 60 * 10) / 1e6)
     assert traces.usd == pytest.approx(traces.usd_teacher + 30 * 0.007)
     assert before == after == Bill()
+
+
+def test_traces_from_gold_titles_only_search() -> None:
+    settings = recipe(*PAID, "stage=sft", "sft.traces=gold_titles", "sft.teacher.samples=2")
+    traces = bills(settings, traced=5, nodes=2)[0]
+    assert traces.usd == traces.usd_search == pytest.approx(5 * 2 * 0.007)
 
 
 def test_a_supervised_run_pays_for_no_rollouts_in_training() -> None:
