@@ -1,16 +1,20 @@
-"""Does dynamic sampling (`train.resample_ties`) learn from fewer rollouts than plain GRPO?
+"""Does choosing what to train on learn from fewer rollouts than plain GRPO?
 
 Trains the quickstart with two completions a question, where about half of all groups have equal
-rewards, from several seeds and in three ways: without dynamic sampling (`off`), with it and as many
-rollouts in an update (`on`), and with it and half as many (`half`), so that about as many are paid
-for at every step as in `off`. The greedy policy is scored on held-out validation questions as the
-run goes on. Counted are paid rollouts, discarded ones included, not seconds.
+rewards, from several seeds and in several ways: plain (`off`); with dynamic sampling
+(`train.resample_ties`) and as many rollouts in an update (`on`), or half as many (`half`), so that
+about as many are paid for at every step as in `off`; on questions with a measured pass rate from
+0.1 to 0.9 (`rated`), or on all from easy to hard (`easy`). The greedy policy is scored on held-out
+validation questions as the run goes on. Counted are paid rollouts, discarded ones included, not
+seconds. The 4,096 rollouts that measure the pass rates, once for all runs, are not counted.
 
 Writes results/dynamic_sampling.json after every run; runs that are in it already are not repeated.
 Prints a table and, as the last line on stdout, one JSON object. About 45 seconds of one core a run.
 
 Usage:  python benchmarks/dynamic_sampling.py [--seeds 1 2 3 4 5] [--ways off half on] [--minutes M]
                                               [--report] [--out FILE]
+        python benchmarks/dynamic_sampling.py --ways off rated easy
+                                              --out benchmarks/results/pass_rates.json
 """
 
 from __future__ import annotations
@@ -49,6 +53,12 @@ WAYS: dict[str, tuple[str, ...]] = {
         "train.resample_ties=3",
     ),
 }
+WAYS["rated"] = (*WAYS["off"], "questions.max_samples=512", "questions.pass_rate=[0.1,0.9]")
+# The run asks 8 x 32 questions: each of these once.
+WAYS["easy"] = (*WAYS["off"], "questions.max_samples=256", "questions.order=easy_to_hard")
+BY_DEFAULT = ["off", "half", "on"]
+RATES = Path(tempfile.gettempdir()) / "rsearch-pass-rates" / "quickstart.json"
+"""Where the pass rates are kept; they are the same on every machine of a kind."""
 DRAWS = 10_000
 
 Draw = Callable[[Sequence[float]], Sequence[float]]
@@ -57,7 +67,7 @@ Draw = Callable[[Sequence[float]], Sequence[float]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
-    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=BY_DEFAULT)
     parser.add_argument("--minutes", type=float, help="Start no run after this time.")
     parser.add_argument("--report", action="store_true", help="Run nothing.")
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -83,7 +93,8 @@ def train_once(way: str, seed: int) -> dict[str, Any]:
     """Train through `rsearch_cli.train`, and take the figures of its steps and validations."""
     from rsearch_cli import load_recipe, train
 
-    recipe = load_recipe("quickstart", [*SETTINGS, *WAYS[way], f"seed={seed}"])
+    rated = [f"questions.profile={measure_pass_rates()}"] if way in ("rated", "easy") else []
+    recipe = load_recipe("quickstart", [*SETTINGS, *WAYS[way], *rated, f"seed={seed}"])
     began = time.process_time()
     with tempfile.TemporaryDirectory(prefix="dynamic-sampling-") as folder:
         report = train(recipe, Path(folder) / "run")
@@ -110,6 +121,15 @@ def train_once(way: str, seed: int) -> dict[str, Any]:
             for row in report.validations
         ],
     }
+
+
+def measure_pass_rates() -> Path:
+    """Sample 8 answers to each of 512 training questions, unless that is done."""
+    from rsearch_cli.workflows.profile import profile_questions
+
+    settings = ["questions.max_samples=512", "policy.backend=transformers"]
+    profile_questions("builtin:nano", RATES, recipe="quickstart", overrides=settings)
+    return RATES
 
 
 def store(out: Path, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -149,8 +169,8 @@ def summarise(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 [accuracy_at(run, paid) for run in ways["off"]],
             ),
         }
-        for way in ("on", "half")
-        if ways[way] and ways["off"]
+        for way in WAYS
+        if way != "off" and ways[way] and ways["off"]
     }
     return {"paid": paid, "accuracy": round(accuracy, 4), "ways": figures, "compared": compared}
 

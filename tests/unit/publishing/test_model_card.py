@@ -382,6 +382,14 @@ def test_a_published_source_is_what_it_was_unless_it_needs_this_machine(run, sou
     assert public["search"]["sources"]["General"] == (published or source)
 
 
+def test_a_card_says_how_the_questions_were_chosen(run):
+    chosen = {"chosen": 40, "of": 90, "pass_rate": [0.1, 0.9], "order": "easy_to_hard"}
+    card = write_card(replace(run, summary={**run.summary, "chosen": chosen}), repository())
+    said = "Of 90 training questions, 40 were used, chosen by pass rate from 0.1 to 0.9 and asked "
+    assert f"{said}from easy to hard. As recorded by the run" in " ".join(card.split())
+    assert "were used, chosen by pass rate" not in write_card(run, repository())
+
+
 def test_a_cold_start_is_not_called_reinforcement_learning(run):
     recipe = run.recipe.model_copy(update={"stage": "sft"})
     summary = {**run.summary, "traces": {"taken": 480, "rejected": {}}}

@@ -135,3 +135,20 @@ def test_other_settings_are_a_warning_that_names_them(caplog: pytest.LogCaptureF
     assert counted.startswith("4 of 7 training questions are used, by the pass rates in rates.json")
     assert counted.endswith("left out: 1 below 0.1, 1 above 0.9, 1 without a rate")
     assert "(protocol.max_nodes, reward.answer)" in warning
+
+
+def test_an_estimate_counts_the_questions_that_are_left(tmp_path: Path) -> None:
+    from rsearch_cli.workflows.estimate import estimate
+
+    file = tmp_path / "rates.json"
+    file.write_text(profile().as_text())
+    settings = ["questions.pass_rate=[0.1,0.9]", f"questions.profile={file}", "evaluate.limit=1"]
+    for more, most in (
+        ([], 4),
+        (["questions.max_samples=3"], 3),
+        (["questions.max_samples=null"], 4),
+    ):
+        of = estimate(recipe(*settings, *more)).recipe
+        assert of.questions.max_samples == most
+    with pytest.raises(DataNotFound):
+        estimate(recipe("questions.pass_rate=[0.1,0.9]"))

@@ -68,6 +68,16 @@ def test_an_override_that_is_not_read_is_told(override: str, told: str) -> None:
     assert tell(override) == [f"--set {override.partition('=')[0]} is not used: {told}"]
 
 
+def test_pass_rates_are_measured_without_the_settings_of_training() -> None:
+    read = ("questions.max_samples=9", "rollout.temperature=0.5", "reward.require_valid_plan=false")
+    assert tell(*read, command="data --profile") == []
+    for unread in ("train.max_steps=9", "questions.order=shuffled", "evaluate.limit=5"):
+        name = unread.partition("=")[0]
+        assert tell(unread, command="data --profile") == [
+            f"--set {name} is not used by rsearch data --profile"
+        ]
+
+
 def test_a_world_beside_another_set_is_told() -> None:
     assert tell("questions.world.seed=9", recipe="hotpot-hard") == [
         "--set questions.world.seed is not used: questions.source is hotpotqa, not world"
