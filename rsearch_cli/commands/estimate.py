@@ -167,6 +167,11 @@ def _print_requests(result: RunEstimate) -> None:
             "rewards of every",
             "group were equal; discarded/rollouts of a finished run has the real number.",
         )
+    if recipe.stage == "grpo" and recipe.questions.pass_rate is not None:
+        echo(
+            f"questions.pass_rate leaves at most {recipe.questions.max_samples} training questions "
+            "(questions.profile)."
+        )
     if recipe.cache.mode == "offline":
         echo("cache.mode is offline: the run sends nothing, and stops at the first cache miss.")
 

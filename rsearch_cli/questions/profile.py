@@ -6,6 +6,7 @@ A question is recognised by its text and its reference answers; its id may be a 
 from __future__ import annotations
 
 import logging
+import os
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -134,6 +135,11 @@ def rate_settings(recipe: Recipe) -> dict[str, Any]:
             "judge": reward.judge.model if reward.answer == "judge" else None,
         },
     }
+
+
+def find_profile(config: QuestionsConfig) -> Path:
+    """Return the file of `questions.profile`."""
+    return Path(os.path.expanduser(config.profile or ""))
 
 
 def read_profile(path: Path) -> Profile:

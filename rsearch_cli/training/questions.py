@@ -12,7 +12,13 @@ from pathlib import Path
 
 from rsearch_cli.distributed import world_size
 from rsearch_cli.errors import DataEmpty, RecipeValueError
-from rsearch_cli.questions.profile import Choice, choose_questions, log_choice, read_profile
+from rsearch_cli.questions.profile import (
+    Choice,
+    choose_questions,
+    find_profile,
+    log_choice,
+    read_profile,
+)
 from rsearch_cli.questions.sets import QuestionSet
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.types import Question
@@ -42,8 +48,7 @@ def load_training_questions(
     questions = distinct_questions(question_set.load(config.train_split, config.max_samples))
     if recipe.stage != "grpo" or not config.uses_profile:
         return questions, None
-    named = Path(config.profile or "").expanduser()
-    profile = read_profile(stored if stored and stored.exists() else named)
+    profile = read_profile(stored if stored and stored.exists() else find_profile(config))
     choice = choose_questions(questions, profile, config, recipe.seed)
     log_choice(choice, recipe)
     train = recipe.train

@@ -13,6 +13,7 @@ from rsearch_cli.questions.profile import (
     PassRate,
     Profile,
     choose_questions,
+    find_profile,
     log_choice,
     rate_settings,
     read_profile,
@@ -152,3 +153,9 @@ def test_an_estimate_counts_the_questions_that_are_left(tmp_path: Path) -> None:
         assert of.questions.max_samples == most
     with pytest.raises(DataNotFound):
         estimate(recipe("questions.pass_rate=[0.1,0.9]"))
+
+
+def test_a_home_that_nobody_has_is_a_file_that_is_not_there() -> None:
+    config = recipe("questions.profile=~nobody-of-this-name/rates.json").questions
+    with pytest.raises(DataNotFound, match="~nobody-of-this-name"):
+        read_profile(find_profile(config))
