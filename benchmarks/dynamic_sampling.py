@@ -4,16 +4,17 @@ Trains the quickstart with two completions a question, where about half of all g
 rewards, from several seeds and in several ways: plain (`off`); with dynamic sampling
 (`train.resample_ties`) and as many rollouts in an update (`on`), or half as many (`half`), so that
 about as many are paid for at every step as in `off`; on questions with a measured pass rate from
-0.1 to 0.9 (`rated`), or on all from easy to hard (`easy`). The greedy policy is scored on held-out
-validation questions as the run goes on. Counted are paid rollouts, discarded ones included, not
-seconds. The 4,096 rollouts that measure the pass rates, once for all runs, are not counted.
+0.1 to 0.9 (`rated`) or 0.25 to 0.75 (`middle`); or on all from easy to hard (`easy`). The greedy
+policy is scored on held-out validation questions as the run goes on. Counted are paid rollouts,
+discarded ones included, not seconds. The 4,096 rollouts that measure the pass rates, once for all
+runs, are not counted.
 
 Writes results/dynamic_sampling.json after every run; runs that are in it already are not repeated.
 Prints a table and, as the last line on stdout, one JSON object. About 45 seconds of one core a run.
 
 Usage:  python benchmarks/dynamic_sampling.py [--seeds 1 2 3 4 5] [--ways off half on] [--minutes M]
                                               [--report] [--out FILE]
-        python benchmarks/dynamic_sampling.py --ways off rated easy
+        python benchmarks/dynamic_sampling.py --ways off rated middle easy
                                               --out benchmarks/results/pass_rates.json
 """
 
@@ -53,9 +54,12 @@ WAYS: dict[str, tuple[str, ...]] = {
         "train.resample_ties=3",
     ),
 }
-WAYS["rated"] = (*WAYS["off"], "questions.max_samples=512", "questions.pass_rate=[0.1,0.9]")
+RATED = (*WAYS["off"], "questions.max_samples=512")
+WAYS["rated"] = (*RATED, "questions.pass_rate=[0.1,0.9]")
+WAYS["middle"] = (*RATED, "questions.pass_rate=[0.25,0.75]")
 # The run asks 8 x 32 questions: each of these once.
 WAYS["easy"] = (*WAYS["off"], "questions.max_samples=256", "questions.order=easy_to_hard")
+BY_RATE = ("rated", "middle", "easy")
 BY_DEFAULT = ["off", "half", "on"]
 RATES = Path(tempfile.gettempdir()) / "rsearch-pass-rates" / "quickstart.json"
 """Where the pass rates are kept; they are the same on every machine of a kind."""
@@ -93,7 +97,7 @@ def train_once(way: str, seed: int) -> dict[str, Any]:
     """Train through `rsearch_cli.train`, and take the figures of its steps and validations."""
     from rsearch_cli import load_recipe, train
 
-    rated = [f"questions.profile={measure_pass_rates()}"] if way in ("rated", "easy") else []
+    rated = [f"questions.profile={measure_pass_rates()}"] if way in BY_RATE else []
     recipe = load_recipe("quickstart", [*SETTINGS, *WAYS[way], *rated, f"seed={seed}"])
     began = time.process_time()
     with tempfile.TemporaryDirectory(prefix="dynamic-sampling-") as folder:
