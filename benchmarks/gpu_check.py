@@ -2,7 +2,7 @@
 
 Each step is a process of its own with a time limit. Its figures go to `STEP.json` before the next
 step begins, its output to `STEP.out` and `STEP.log`; a step that fails does not stop the others.
-Neither network nor keys are needed. On a card it takes about 15 minutes and 20 GB of disk; without
+Neither network nor keys are needed. On a card it takes about 20 minutes and 20 GB of disk; without
 CUDA the same steps run with a tiny model on the CPU. The last line on stdout is one JSON object.
 
 Usage:  python benchmarks/gpu_check.py [--only STEP ...] [--out DIR] [--model DIR] [--steps 2]

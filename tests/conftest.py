@@ -39,7 +39,11 @@ os.environ |= {
 _PACKAGE = importlib.util.find_spec("rsearch_cli")
 assert _PACKAGE is not None and _PACKAGE.origin is not None
 _PATHS = [Path(_PACKAGE.origin).parents[1], Path(__file__).parent / "servers"]
-os.environ |= {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(map(str, _PATHS))}
+_BROUGHT = os.environ.get("PYTHONPATH", "").split(os.pathsep)  # where packages are not installed
+os.environ |= {
+    "PYTHONSAFEPATH": "1",
+    "PYTHONPATH": os.pathsep.join([*map(str, _PATHS), *filter(None, _BROUGHT)]),
+}
 
 # As in a terminal: what a shell starts in the background ignores Ctrl-C, and so do its children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
