@@ -80,15 +80,11 @@ def execute_plans(
 
 
 def finish_trace(question: Question, turn: TeacherTurn, block: str, answer: str | None) -> Trace:
-    """Join the teacher's turn, the results and the answer; without one, the trace ends there."""
+    """Join the teacher's turn, the results and the answer, if there is one."""
+    searched = (Segment(turn.text, (), "model"), Segment(block, (), "system"))
     if answer is None:
-        return Trace(question, (Segment(turn.text, (), "model"),))
-    segments = (
-        Segment(turn.text, (), "model"),
-        Segment(block, (), "system"),
-        Segment(f"<answer> {answer} </answer>", (), "model"),
-    )
-    return Trace(question, segments)
+        return Trace(question, searched)
+    return Trace(question, (*searched, Segment(f"<answer> {answer} </answer>", (), "model")))
 
 
 def write_traces(
@@ -101,8 +97,8 @@ def write_traces(
     """Write traces for questions in order, at most `sft.max_traces`.
 
     Args:
-        questions: The questions. A question without a reference answer gives a trace that ends with
-            the plan.
+        questions: The questions. The trace of one without a reference answer ends after the
+            results.
         write_turn: The teacher.
         holds_evidence: Decides which results a trace is kept for.
         executor: Searches the corpus that the questions are about.

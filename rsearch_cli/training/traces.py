@@ -31,7 +31,7 @@ class Trace:
     Attributes:
         question: The question.
         segments: The transcript from its `<think>` on. Token ids are empty, because they depend on
-            the policy. Without an answer, it ends with the plan: that of a question without a
+            the policy. Without an answer, it ends after the results: that of a question without a
             reference answer.
     """
 
@@ -42,11 +42,6 @@ class Trace:
     def written(self) -> str:
         """All text written by the model."""
         return "".join(s.text for s in self.segments if s.author == "model")
-
-    @property
-    def ends_with_plan(self) -> bool:
-        """Whether the results and the answer are missing."""
-        return self.written.rstrip().endswith("</search>")
 
     def as_row(self) -> dict[str, Any]:
         """Return the trace as JSON, with the field names of `trajectories.jsonl`."""
@@ -70,7 +65,7 @@ class Example:
     """An encoded trace.
 
     Attributes:
-        ids: `[L]` prompt and transcript, ending with the end-of-sequence id, or with the plan.
+        ids: `[L]` prompt and transcript, ending with the end-of-sequence id.
         labels: `[L]` the ids written by the model and the last one; `IGNORED` for all others.
     """
 
@@ -163,15 +158,14 @@ def encode_trace(trace: Trace, policy: ChatTokenizer, recipe: Recipe) -> Example
         else:
             block = renew_block(text, recipe.protocol, policy.forbidden)
             pieces.append((policy.encode(block), False))
-    if not trace.ends_with_plan:
-        # Trained too, because other runtimes stop at this id and not at a tag.
-        pieces.append(([policy.eos_id], True))
+    # Trained too, because other runtimes stop at this id and not at a tag.
+    pieces.append(([policy.eos_id], True))
     ids = tuple(i for piece, _ in pieces for i in piece)
     labels = tuple(i if is_trained else IGNORED for piece, is_trained in pieces for i in piece)
     example = Example(ids, labels)
     if len(ids) > recipe.policy.max_seq_length:
         raise Unfit("longer than policy.max_seq_length")
-    if example.trained_tokens - (not trace.ends_with_plan) > recipe.rollout.max_new_tokens:
+    if example.trained_tokens - 1 > recipe.rollout.max_new_tokens:
         raise Unfit("longer than rollout.max_new_tokens")
     return example
 

@@ -214,7 +214,7 @@ def test_a_cold_start_needs_no_answers_but_titles(without_answers, tmp_path):
     result = call(*options, "--max-steps", "1", "--output-dir", str(run))
     assert result.exit_code == 0, result.output
     traces = [json.loads(line) for line in (run / "traces.jsonl").read_text().splitlines()]
-    assert traces and all(len(trace["segments"]) == 1 for trace in traces)
+    assert traces and all(len(trace["segments"]) == 2 for trace in traces)
     summary = json.loads((run / "summary.json").read_text())
     assert summary["after"]["em"] is None and summary["after"]["title_recall"] is not None
     assert "title recall" in result.stdout and "EM, greedy" not in result.stdout

@@ -125,8 +125,8 @@ def test_a_trace_survives_its_row():
     assert trace.written == WRITTEN + ANSWER
 
 
-def test_a_trace_that_ends_with_its_plan_learns_no_end(nano_policy, quickstart):
-    example = encode_trace(trace_of(WRITTEN), nano_policy, quickstart)
-    assert learnt_text(example, nano_policy) == WRITTEN
+def test_a_trace_without_an_answer_learns_to_stop_after_the_results(nano_policy, quickstart):
+    example = encode_trace(trace_of(WRITTEN, BLOCK), nano_policy, quickstart)
+    assert learnt_text(example, nano_policy) == WRITTEN + "<|end|>"
     whole = encode_trace(trace_of(WRITTEN, BLOCK, ANSWER), nano_policy, quickstart)
-    assert whole.ids[: len(example.ids)] == example.ids
+    assert whole.ids[: len(example.ids) - 1] == example.ids[:-1]
