@@ -24,7 +24,8 @@ def make_private(folder: Path) -> None:
     Raises:
         OSError: It cannot be created.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not folder.is_dir():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def refuse_escapes(folder: Path) -> None:

@@ -151,14 +151,8 @@ class ExaClient:
             self.check()
             silence_warnings()  # `_report` logs them, on one line each
             self._first = AsyncExa(self._key.get_secret_value(), self._full_url)
-        exa = self._first
-        http_client = open_client(
-            self._check,
-            base_url=exa.base_url,
-            headers=exa.headers,
-            timeout=exa.timeout,
-        )
-        return with_http_client(exa, http_client)
+        # exa-py puts its headers and the whole address into every request itself.
+        return with_http_client(self._first, open_client(self._check, timeout=self._first.timeout))
 
     async def _check(self, response: httpx.Response) -> None:
         """Raise the failure that an HTTP status stands for."""

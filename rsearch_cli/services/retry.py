@@ -11,8 +11,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-import tenacity
-
 from rsearch_cli.errors import AccessDenied
 from rsearch_cli.recipe.services import ServiceConfig
 from rsearch_cli.services.circuit_breaker import CircuitBreaker
@@ -112,14 +110,16 @@ class RetryPolicy:
             TransientFailure: The last attempt's, when all have failed.
             Exception: Whatever else an attempt raised.
         """
-        retrying = tenacity.AsyncRetrying(
-            sleep=asyncio.sleep,
-            wait=self._backoff,
-            stop=tenacity.stop_after_attempt(self._settings.retries + 1),
-            retry=tenacity.retry_if_exception_type(TransientFailure),
-            reraise=True,
-        )
-        return await retrying(self._attempt, attempt, before)
+        number = 1
+        while True:
+            try:
+                return await self._attempt(attempt, before)
+            except TransientFailure as failure:
+                if number > self._settings.retries:
+                    raise
+                wait = self._backoff(number, failure.retry_after or 0.0)
+            number += 1
+            await asyncio.sleep(wait)
 
     async def _attempt(
         self,
@@ -169,10 +169,8 @@ class RetryPolicy:
                 raise PermanentFailure(f"{failure}, and asks to wait {asked:g} s") from failure
             raise
 
-    def _backoff(self, state: tenacity.RetryCallState) -> float:
+    def _backoff(self, number: int, asked: float) -> float:
         """Exponential back-off with full jitter, or the wait that the service asks for."""
-        failure = state.outcome.exception() if state.outcome else None
-        asked = getattr(failure, "retry_after", None) or 0.0
-        doubled = FIRST_BACKOFF_SECONDS * 2 ** (state.attempt_number - 1)
+        doubled = FIRST_BACKOFF_SECONDS * 2 ** (number - 1)
         bound = min(self._settings.max_backoff_seconds, doubled)
         return max(asked, self._random.uniform(0.0, bound))

@@ -13,8 +13,8 @@ import hashlib
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,8 +67,13 @@ class SingleFlight:
                 return result
         flight = self._in_flight[key] = asyncio.get_running_loop().create_future()
         try:
-            async with self._locked(key):
+            # Keeps other processes from sending it; the system frees the locks of a dead one.
+            release = await _acquire(self._lock_file, key) if self._lock_file else None
+            try:
                 result = await work()
+            finally:
+                if release is not None:
+                    release()
         except BaseException as error:
             del self._in_flight[key]
             flight.set_exception(error if isinstance(error, Exception) else _Abandoned())
@@ -77,16 +82,6 @@ class SingleFlight:
         del self._in_flight[key]
         flight.set_result(result)
         return result
-
-    @asynccontextmanager
-    async def _locked(self, key: str) -> AsyncIterator[None]:
-        """Keep other processes from sending `key`; the system frees the locks of a dead one."""
-        release = None if self._lock_file is None else await _acquire(self._lock_file, key)
-        try:
-            yield
-        finally:
-            if release is not None:
-                release()
 
 
 async def _acquire(path: Path, key: str) -> Callable[[], None] | None:
