@@ -45,7 +45,8 @@ _SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]{0,3}(?= )|[。！？]")
 def flatten(text: str) -> str:
     """Put text on one line: NFC, nothing invisible, single spaces, none at the ends."""
     text = INVISIBLE.sub("", text)
-    text = _COMPOSABLE.sub(lambda run: unicodedata.normalize("NFC", run[0]), text)
+    if not text.isascii():
+        text = _COMPOSABLE.sub(lambda run: unicodedata.normalize("NFC", run[0]), text)
     return " ".join(text.split())
 
 

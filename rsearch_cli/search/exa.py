@@ -97,10 +97,21 @@ class ExaSource(SearchSource):
 
     def __init__(self, name: str, options: ExaOptions, exa: ExaClient) -> None:
         category = options.category or CATEGORIES.get(name)
-        self._options = options.model_copy(update={"category": category})
+        options = options.model_copy(update={"category": category})
+        fields = {
+            "type": options.type,
+            "category": category,
+            "includeDomains": options.include_domains,
+            "excludeDomains": options.exclude_domains,
+            "startPublishedDate": options.start_published_date,
+            "endPublishedDate": options.end_published_date,
+            "contents": {"text": {"maxCharacters": options.max_characters}},
+        }
+        self._fields = {name: value for name, value in fields.items() if value}
+        self._most = options.max_characters
         self._exa = exa
         self.cache_days = NEWS_DAYS_KEPT if category == "news" else DAYS_KEPT
-        self.fingerprint = f"exa/{VERSION}/{exa.url}/{self._options.model_dump_json()}"
+        self.fingerprint = f"exa/{VERSION}/{exa.url}/{options.model_dump_json()}"
 
     @classmethod
     def price(cls, name: str, search: SearchConfig) -> float:
@@ -123,19 +134,9 @@ class ExaSource(SearchSource):
 
     async def search(self, request: SearchRequest) -> Found:
         """Search for the query and its expansion; see `ExaClient.search`."""
-        options = self._options
-        found = await self._exa.search(
-            self.simplify(request).query,
-            num_results=request.top_k,
-            type=options.type,
-            category=options.category,
-            include_domains=options.include_domains or None,
-            exclude_domains=options.exclude_domains or None,
-            start_published_date=options.start_published_date,
-            end_published_date=options.end_published_date,
-            contents={"text": {"max_characters": options.max_characters}},
-        )
-        passages = [tidy(page, options.max_characters) for page in found.passages]
+        query = self.simplify(request).query
+        found = await self._exa.search(query, request.top_k, **self._fields)
+        passages = [tidy(page, self._most) for page in found.passages]
         return Found(passages, found.usd)
 
 

@@ -92,13 +92,16 @@ class ExaClient:
             )
         check_key(KEY_VARIABLE, key)
 
-    async def search(self, query: str, *, num_results: int = 10, **options: Any) -> Found:
+    async def search(
+        self, query: str, num_results: int = 10, *, timeout: float | None = None, **fields: Any
+    ) -> Found:
         """Send one search.
 
         Args:
             query: The query.
             num_results: Most pages wanted; further ones are ignored.
-            **options: Further arguments of `AsyncExa.search`.
+            timeout: Longest wait for the service to send anything, in seconds; None is exa-py's.
+            **fields: Further fields of the request, named as in Exa's API.
 
         Returns:
             The pages as Exa sent them, their address as the id, without those that cannot be cited.
@@ -109,13 +112,16 @@ class ExaClient:
             AccessDenied: It refuses the key or the account.
         """
         import httpx
+        from exa_py.api import parse_api_warnings
 
+        body = {"query": query, "numResults": num_results, **fields}
         try:
             with self._borrow() as client:
-                response = await client.search(query, num_results=num_results, **options)
-            pages = [_read_page(result) for result in response.results[:num_results]]
-            charge = response.cost_dollars.total if response.cost_dollars else None
-            self._report(response.warnings or [])
+                # Its `search` renames every field of every result with regular expressions.
+                answer = await client.async_request("/search", body, timeout=timeout)
+            pages = [_read_page(result) for result in answer["results"][:num_results]]
+            charge = (answer.get("costDollars") or {}).get("total")
+            self._report(parse_api_warnings(answer.get("warnings")) or [])
             return Found([page for page in pages if is_citable(page.id)], charge)
         except httpx.HTTPError as error:
             words = self._quote(str(error) or type(error).__name__)
@@ -187,14 +193,15 @@ class ExaClient:
 
 
 def _read_page(result: Any) -> Passage:
-    """Convert a result of exa-py, whose types exa-py does not check.
+    """Convert a result of Exa's.
 
     Raises:
+        AttributeError: It is no object.
         TypeError: A field has the wrong type, or the score is not finite.
     """
-    title, text = ("" if value is None else value for value in (result.title, result.text))
-    texts = (result.url, title, text)
-    score = 0.0 if result.score is None else result.score
+    title, text, score = (result.get(name) for name in ("title", "text", "score"))
+    texts = (result.get("url"), "" if title is None else title, "" if text is None else text)
+    score = 0.0 if score is None else score
     if not all(isinstance(text, str) for text in texts) or not is_finite(score):
         raise TypeError("not one of Exa's results")
     return Passage(*texts, score=float(score))

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -196,7 +196,7 @@ class SpendFile:
 
     def write(self, state: SpendState) -> None:
         """Store the state as one page."""
-        document = {"version": _VERSION, **asdict(state)}
+        document = {"version": _VERSION, **_STATE.dump_python(state)}
         os.lseek(self._file, 0, os.SEEK_SET)
         os.write(self._file, dump_json(document).ljust(_PAGE - 1).encode() + b"\n")
 

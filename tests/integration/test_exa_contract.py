@@ -127,10 +127,10 @@ def test_what_is_not_asked_for_is_not_sent(server: exa.ExaServer) -> None:
         ({"query": "q", "num_results": 101}, "numResults must be between 1 and 100"),
         ({"query": "q", "category": "research paper"}, "invalid category research paper"),
         ({"query": "q", "type": "keyword"}, "invalid type keyword"),
-        ({"query": "q", "extra_body": {"pages": 1}}, "unrecognized key pages"),
-        ({"query": "q", "extra_body": {"numResults": "3"}}, "invalid type of numResults"),
+        ({"query": "q", "pages": 1}, "unrecognized key pages"),
+        ({"query": "q", "num_results": "3"}, "invalid type of numResults"),
         (
-            {"query": "q", "contents": {"text": {"max_characters": 0}}},
+            {"query": "q", "contents": {"text": {"maxCharacters": 0}}},
             "contents.text.maxCharacters must be a positive integer",
         ),
     ],
