@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -98,7 +98,7 @@ class ExaSource(SearchSource):
     def __init__(self, name: str, options: ExaOptions, exa: ExaClient) -> None:
         category = options.category or CATEGORIES.get(name)
         options = options.model_copy(update={"category": category})
-        fields = {
+        fields: dict[str, Any] = {
             "type": options.type,
             "category": category,
             "includeDomains": options.include_domains,
