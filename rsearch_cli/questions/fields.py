@@ -73,7 +73,7 @@ def parse_question(row: Row) -> Question:
     """
     text, titles = read_question(row), read_supporting_titles(row)
     # Searches can be trained and measured by the supporting titles alone.
-    answers = () if titles and row.find(ANSWER)[0] is None else read_answers(row)
+    answers = () if titles and not row.names(ANSWER) else read_answers(row)
     metadata = read_metadata(row)
     level = _label(row, LEVEL, metadata)
     used = {

@@ -212,5 +212,7 @@ def test_supporting_titles_can_stand_in_for_an_answer() -> None:
     assert (question.answers, question.supporting_titles) == ((), ("Ann",))
     with pytest.raises(DataMalformed, match="'answer' contains no answer"):
         parse_question(row(question="Who?", answer="", supporting_titles=["Ann"]))
+    with pytest.raises(DataMalformed, match="'answer' is null"):
+        parse_question(row(question="Who?", answer=None, supporting_titles=["Ann"]))
     with pytest.raises(DataMalformed, match="'answer' is missing"):
         parse_question(row(question="Who?", supporting_titles=[]))
