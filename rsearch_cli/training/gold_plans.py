@@ -65,19 +65,19 @@ def write_plan(question: Question, rules: ProtocolConfig) -> SearchPlan:
         raise NoPlan(NOT_NAMED)
     asked = _order_words(words, names)
     hidden = len(found) - len(names)
-    paired = hidden == len(names)
-    depth = (1 if paired else hidden) if len(names) == 1 or paired else min(hidden, 1)
-    own, *later = _share(asked, depth, from_start=len(names) == 1)
+    is_chain = len(names) == 1
+    depth = hidden if is_chain else min(hidden, 1)
+    own, *later = _share(asked, depth, from_start=is_chain)
     source = next(iter(rules.sources))
     queries = [" ".join(_fit(name.text.split(), own, rules)) for name in names]
     edges: list[tuple[int, int]] = []
     for number in range(hidden):
         child = len(queries)
         queries.append(" ".join(_fit((), later[min(number, depth - 1)], rules)))
-        if paired:
-            edges.append((number, child))
-        elif len(names) == 1:
+        if is_chain:
             edges.append((child - 1, child))
+        elif hidden == len(names):
+            edges.append((number, child))
         else:
             edges += [(parent, child) for parent in range(len(names))]
     if len(queries) > len(_LABELS):
