@@ -5,7 +5,8 @@ GRPO on the `retrieval` reward, over the 6,119 Wikipedia paragraphs of `bridge_d
 (2WikiMultiHopQA), whose questions come without answers. No supporting title of a held-out question
 belongs to a training question. Measured on all held-out questions, decoded greedily, before and
 after each stage: the share whose supporting titles are all found, and the share with valid plans,
-with 95 % Wilson intervals; paired differences by Bonett and Price, exact McNemar tests.
+with 95 % Wilson intervals, the paired differences by Bonett and Price, and exact McNemar tests; the
+mean title recall by the bootstrap.
 
 `--model` is a folder of SmolLM2-135M-Instruct or its name on the Hub. A stage that has finished in
 `--out` is read and not repeated; one that was stopped is resumed. About an hour and a half on two
@@ -24,7 +25,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rsearch_cli.evaluation.intervals import bonett_price_interval, wilson_interval
+from rsearch_cli.evaluation.intervals import (
+    bonett_price_interval,
+    mean_interval,
+    paired_difference,
+    wilson_interval,
+)
 from rsearch_cli.evaluation.significance import mcnemar_exact
 
 HERE = Path(__file__).resolve().parent
@@ -107,7 +113,6 @@ def describe(plans: Path, grpo: Path, after: Path) -> dict[str, Any]:
     steps = read_lines(grpo / "metrics.jsonl")
     names = list(phases)
     return {
-        "questions": cold["questions"].split(" from ")[0],
         "held_out": len(phases["before"]),
         "phases": {name: describe_phase(rows) for name, rows in phases.items()},
         "differences": {
@@ -131,7 +136,7 @@ def describe_phase(rows: Rows) -> dict[str, Any]:
     return {
         "all_titles": share([found_all(row) for row in rows]),
         "plan_valid": share([row["plan_valid"] == 1.0 for row in rows]),
-        "title_recall": round(fmean(row["title_recall"] for row in rows), 3),
+        "title_recall": describe_mean([row["title_recall"] for row in rows]),
         "tokens": round(fmean(row["completion_tokens"] for row in rows), 1),
         "all_titles_by_type": {
             kind: share([found_all(row) for row in rows if row["type"] == kind]) for kind in kinds
@@ -152,6 +157,12 @@ def share(hits: list[bool]) -> dict[str, Any]:
     return {"right": right, "n": n, "share": round(right / n, 3), "interval": bounds}
 
 
+def describe_mean(values: list[float]) -> dict[str, Any]:
+    interval = mean_interval(values)
+    bounds = [round(interval.low, 3), round(interval.high, 3)]
+    return {"mean": round(fmean(values), 3), "interval": bounds, "method": interval.method}
+
+
 def compare(before: Rows, after: Rows) -> dict[str, Any]:
     """Compare two policies question by question."""
     old = {row["text"]: row for row in before}
@@ -166,8 +177,15 @@ def compare(before: Rows, after: Rows) -> dict[str, Any]:
             "lost": lost,
             "difference": round((gained - lost) / len(pairs), 3),
             "interval": [round(interval.low, 3), round(interval.high, 3)],
-            "p": round(mcnemar_exact(gained, lost), 4),
+            "p": float(f"{mcnemar_exact(gained, lost):.2g}"),
         }
+    recalls = [[row["title_recall"] for row in side] for side in zip(*pairs, strict=True)]
+    difference, interval = paired_difference(*recalls)
+    differences["title_recall"] = {
+        "difference": round(difference, 3),
+        "interval": [round(interval.low, 3), round(interval.high, 3)],
+        "method": interval.method,
+    }
     return differences
 
 
