@@ -26,6 +26,8 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "--lora-dropout": ("0.1", 0.1),
     "--lora-target-modules": ("q_proj up_proj", ["q_proj", "up_proj"]),
     "--stage": ("sft", "sft"),
+    "--teacher": ("http://localhost:1/v1", "http://localhost:1/v1"),
+    "--teacher-model": ("big", "big"),
     "--batch-size": ("2", 2),
     "--max-steps": ("9", 9),
     "--lr": ("1e-4", 1e-4),
@@ -44,6 +46,14 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "--push-to-hub": ("", True),
     "--hub-model-id": ("me/agent", "me/agent"),
     "--hub-private": ("", True),
+}
+
+
+# What has to be given beside a flag.
+BESIDE = {
+    "--push-to-hub": ("--hub-model-id", "me/agent"),
+    "--teacher": ("--stage", "sft", "--set", "sft.teacher.model=big"),
+    "--teacher-model": ("--stage", "sft", "--set", "sft.teacher.url=http://localhost:1/v1"),
 }
 
 
@@ -88,7 +98,7 @@ def test_a_flag_reaches_its_place(key: str, resolve: Any) -> None:
     """By its name, and by the one that it had in earlier versions."""
     *newer, name = FLAGS[key]
     text, value = GIVEN[name]
-    needed = ["--hub-model-id", "me/agent"] if name == "--push-to-hub" else []
+    needed = BESIDE.get(name, ())
     before = resolve(*needed)
     for flag in (name, *newer):
         after = resolve(*needed, flag, *([text] if text else []))
