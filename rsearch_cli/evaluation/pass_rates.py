@@ -28,7 +28,8 @@ def measure_pass_rates(results: Sequence[EvalResult], reward: RewardConfig) -> l
                 answers=samples[0].references,
                 rate=sum(scores) / len(scores) if scores else None,
                 scored=len(scores),
-                failed=len(samples) - len(scores),
+                # Without a reference answer there is nothing to fail.
+                failed=len(samples) - len(scores) if samples[0].references else 0,
             )
         )
     return rates

@@ -139,6 +139,9 @@ def _open(
     log_questions(recipe, question_set.description, trained, evaluated)
     recipe_as_given = recipe
     recipe, tokenizer, notes = open_tokenizer(recipe)
+    # Before a teacher is paid for traces that no run could use.
+    prompted = [*evaluated, *validated, *(() if recipe.stage == "sft" else trained)]
+    refuse_long_prompts(prompted, lambda q: render_question(q, tokenizer, recipe), recipe.policy)
     begin = partial(_begin, folder, recipe_as_given, resume=resume)
     sft_dataset = None
     if recipe.stage == "sft":
@@ -153,8 +156,6 @@ def _open(
             resume=resume,
             begin=begin,
         )
-    prompted = [*evaluated, *validated, *(() if sft_dataset else trained)]
-    refuse_long_prompts(prompted, lambda q: render_question(q, tokenizer, recipe), recipe.policy)
     if sft_dataset:
         sft_dataset.encode(tokenizer, recipe)
         logger.info(sft_dataset.stats.describe())

@@ -345,6 +345,7 @@ def test_no_more_is_asked_than_is_needed(sample: Sample, server: TeacherServer) 
         (["--teacher-model", ""], 13, "--teacher: sft: traces is teacher, which needs"),
         (["--teacher", "http://127.0.0.1:9/v1"], 43, "the teacher"),
         (["--set", "questions.held_out_share=0.5"], 41, "OPENAI_API_KEY"),
+        (["--set", "protocol.system_prompt=null"], 60, "policy.max_seq_length"),
     ],
 )
 def test_bad_input_is_a_clear_line_and_leaves_no_run(
@@ -361,3 +362,4 @@ def test_bad_input_is_a_clear_line_and_leaves_no_run(
     assert result.exit_code == code, result.output
     assert message in result.stderr.splitlines()[-1]
     assert not (tmp_path / "run" / "recipe.yaml").exists()
+    assert not server.asked

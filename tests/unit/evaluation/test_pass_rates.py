@@ -37,11 +37,13 @@ def test_a_rate_is_over_the_scored_samples_of_its_question(result: Any) -> None:
         *(result("a", em, sample=n) for n, em in enumerate((1.0, 0.0, 1.0))),
         *(result("b", sample=n, **(down if n else {"em": 0.0})) for n in range(3)),
         *(result("c", sample=n, **down) for n in range(3)),
+        *(result("d", sample=n, em=None, f1=None, references=()) for n in range(3)),
     ]
     rates = measure_pass_rates(samples, RewardConfig())
     assert [(row.id, row.rate, row.scored, row.failed) for row in rates] == [
         ("a", 2 / 3, 3, 0),
         ("b", 0.0, 1, 2),
         ("c", None, 0, 3),
+        ("d", None, 0, 0),
     ]
     assert (rates[0].question, rates[0].answers) == ("Question a?", ("Paris",))

@@ -411,6 +411,18 @@ def test_a_cold_start_is_not_called_reinforcement_learning(run):
     assert "grpo" in ModelCard(write_card(run, repository())).data.tags
 
 
+def test_the_card_names_every_part_of_the_reward(run):
+    reward = {"reward.extra": {"retrieval": 1.0, "no_answer": 0.25}, "reward.curriculum_steps": 0}
+    recipe = override_recipe(run.recipe, [], reward).recipe
+    (line,) = (
+        line
+        for line in write_card(replace(run, recipe=recipe), repository()).splitlines()
+        if line.startswith("- **Reward:**")
+    )
+    assert line.endswith("; plus `retrieval`, weighted 1; plus `no_answer`, weighted 0.25.")
+    assert "in the first" not in line
+
+
 def test_the_starting_adapter_is_named_without_its_path(run):
     policy = run.recipe.policy.model_copy(update={"adapter": "/home/me/runs/sft"})
     recipe = run.recipe.model_copy(update={"policy": policy})
