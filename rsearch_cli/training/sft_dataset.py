@@ -6,7 +6,6 @@ A resumed run takes them from its own folder, so that it does not depend on thei
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,13 +102,30 @@ def build_sft_dataset(
     held_out = {question.text for question in evaluated}
     if recipe.sft.traces == GOLD_TITLES:
         asked = [question for question in trained if question.text not in held_out]
-        return SftDataset(*write_gold_traces(asked, executor, recipe))
+        return _written_once(lambda: write_gold_traces(asked, executor, recipe))
     if recipe.sft.traces == TEACHER:
         asked = [q for q in trained if q.answers and q.text not in held_out]
-        return _ask_teacher(recipe, asked, executor, services, folder, resume, begin)
+        if not asked:
+            raise DataEmpty(
+                "sft.traces teacher: no question to ask; all training questions are evaluated, "
+                "too, or have no answer to compare with (questions.train_split, evaluate.split)"
+            )
+        return _written_once(
+            lambda: _ask_teacher(recipe, asked, executor, services, folder, resume, begin)
+        )
     if recipe.sft.traces != WORLD:
         return SftDataset(*choose_traces(recipe, held_out))
     return _write_from_world(recipe, held_out, services)
+
+
+def _written_once(write: Callable[[], tuple[list[Trace], TraceStats]]) -> SftDataset:
+    """Traces that the main process writes and all get: what is searched may cost, fail or vary."""
+    found: tuple[list[Trace], TraceStats] | None = None
+    with fail_together():
+        if is_main():
+            found = write()
+    traces, stats = gather(found)[0] or ([], TraceStats())
+    return SftDataset(traces, stats)
 
 
 def _ask_teacher(
@@ -120,23 +136,12 @@ def _ask_teacher(
     folder: RunFolder,
     resume: bool,
     begin: Callable[[], None],
-) -> SftDataset:
-    """Traces of the teacher; of several processes, one asks and all get them."""
-    if not questions:
-        raise DataEmpty(
-            "sft.traces teacher: no question to ask; all training questions are evaluated, too, or "
-            "have no answer to compare with (questions.train_split, evaluate.split)"
-        )
-    found: tuple[list[Trace], TraceStats] | None = None
-    with fail_together(), ExitStack() as stack:
-        if is_main():
-            teacher = stack.enter_context(Teacher(recipe, executor, services))
-            if not resume:
-                teacher.start()  # before there is a run in the folder
-            begin()
-            found = sample_traces(teacher, questions, recipe, folder, services.budget.snapshot)
-    traces, stats = gather(found)[0] or ([], TraceStats())
-    return SftDataset(traces, stats)
+) -> tuple[list[Trace], TraceStats]:
+    with Teacher(recipe, executor, services) as teacher:
+        if not resume:
+            teacher.start()  # before there is a run in the folder
+        begin()
+        return sample_traces(teacher, questions, recipe, folder, services.budget.snapshot)
 
 
 def _write_from_world(recipe: Recipe, held_out: set[str], services: Services) -> SftDataset:

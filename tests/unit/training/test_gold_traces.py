@@ -8,14 +8,17 @@ from search_double import SearchDouble
 from rsearch_cli.errors import DataEmpty
 from rsearch_cli.protocol.plan import read_plan
 from rsearch_cli.recipe.schema import ProtocolConfig
+from rsearch_cli.runs.run_folder import RunFolder
 from rsearch_cli.search.executor import PlanExecutor
 from rsearch_cli.search.sources import open_sources
 from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.cache import AnswerCache
 from rsearch_cli.services.runtime import Services
+from rsearch_cli.training import sft_dataset
 from rsearch_cli.training.gold_plans import write_plan
 from rsearch_cli.training.gold_traces import write_gold_traces
 from rsearch_cli.training.planned_traces import NoPlan
+from rsearch_cli.training.traces import TraceStats
 from rsearch_cli.types import NodeResult, Passage, Question
 
 RULES = ProtocolConfig()
@@ -158,3 +161,18 @@ def test_without_a_reference_answer_a_trace_ends_after_the_results(executor, qui
     (trace,), _ = write_gold_traces([question], executor, quickstart)
     (whole,), _ = write_gold_traces([BRIDGE], executor, quickstart)
     assert trace.segments == whole.segments[:2]
+
+
+def test_only_the_main_process_searches_and_all_train_on_its_traces(
+    quickstart, executor, tmp_path, monkeypatch
+):
+    sft = quickstart.sft.model_copy(update={"traces": "gold_titles"})
+    recipe = quickstart.model_copy(update={"stage": "sft", "sft": sft})
+    traces, stats = write_gold_traces([BRIDGE], executor, recipe)
+    monkeypatch.setattr(sft_dataset, "is_main", lambda: False)
+    monkeypatch.setattr(sft_dataset, "gather", lambda own: [(traces, stats), own])
+    monkeypatch.setattr(executor, "execute", lambda *_: pytest.fail("searched twice"))
+    found = sft_dataset.build_sft_dataset(
+        recipe, [BRIDGE], [], executor, None, RunFolder(tmp_path / "run"), resume=False, begin=list
+    )
+    assert (found.traces, found.stats) == (traces, TraceStats(1))
