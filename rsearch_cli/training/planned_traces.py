@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from rsearch_cli.evaluation.failed_share import Failures, check_failed_share
 from rsearch_cli.protocol.plan import read_plan, render_plan
 from rsearch_cli.protocol.results import render_invalid_plan, render_results
 from rsearch_cli.recipe.schema import Recipe
@@ -109,9 +110,11 @@ def write_traces(
 
     Raises:
         DataEmpty: No trace is left.
+        FailureShareExceeded: More than `budget.max_failed_share` of the searches failed.
     """
     traces: list[Trace] = []
     stats = TraceStats()
+    sent, errors = 0, list[str]()
     most = recipe.sft.max_traces or len(questions)
     waiting = deque(questions)
     while waiting and len(traces) < most:
@@ -125,15 +128,19 @@ def write_traces(
                 stats.reject(str(reason))
         searched = execute_plans([turn for _, turn in planned], executor, recipe)
         for (question, turn), (block, results) in zip(planned, searched, strict=True):
+            failed = [result.error for result in results if result.error is not None]
+            sent, errors = sent + len(results), errors + failed
             if not results:
                 stats.reject(PLAN_REFUSED)
-            elif any(result.error is not None for result in results):
+            elif failed:
                 stats.reject(SEARCH_FAILED)
             elif not holds_evidence(question, results):
                 stats.reject(EVIDENCE_MISSED)
             else:
                 answer = next(iter(question.answers), None)
                 traces.append(finish_trace(question, turn, block, answer))
+        searches = Failures("searches", len(errors), sent, errors[-1] if errors else None)
+        check_failed_share([searches], recipe.budget.max_failed_share, "the traces")
     require_traces(traces, stats, recipe)
     return traces, stats
 

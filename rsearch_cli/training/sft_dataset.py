@@ -93,6 +93,7 @@ def build_sft_dataset(
 
     Raises:
         DataError: There is no trace to train on, or the file cannot be read.
+        FailureShareExceeded: Too many requests or searches failed.
     """
     if resume and (rows := folder.read_rows(TRACES)):
         with folder.reading(TRACE_STATS):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from search_double import SearchDouble
 
-from rsearch_cli.errors import DataEmpty
+from rsearch_cli.errors import DataEmpty, FailureShareExceeded
 from rsearch_cli.protocol.plan import read_plan
 from rsearch_cli.recipe.schema import ProtocolConfig
 from rsearch_cli.runs.run_folder import RunFolder
@@ -143,8 +143,11 @@ def test_a_failed_search_is_no_missing_evidence(quickstart):
         def execute(self, plans, on_result=None):
             return [tuple(NodeResult(n, error="HTTP 500") for n in plan.nodes) for plan in plans]
 
-    with pytest.raises(DataEmpty, match=r"0 of 1 traces accepted; rejected: 1 with a failed sea"):
+    with pytest.raises(FailureShareExceeded, match=r"2 of 2 searches of the traces .* HTTP 500"):
         write_gold_traces([BRIDGE], Broken(), quickstart)
+    budget = quickstart.budget.model_copy(update={"max_failed_share": 1.0})
+    with pytest.raises(DataEmpty, match=r"0 of 1 traces accepted; rejected: 1 with a failed sea"):
+        write_gold_traces([BRIDGE], Broken(), quickstart.model_copy(update={"budget": budget}))
 
 
 def test_questions_without_titles_are_refused_in_one_line(executor, quickstart):
