@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from statistics import stdev
 from threading import Event, Thread
@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from hostile_texts import CONTROLS, HOSTILE
 from stored_rows import prediction, rollout, store_evaluation, store_run
+from threaded import HTTPServer
 
 from rsearch_cli.evaluation.comparison import compare
 from rsearch_cli.evaluation.result import EvalResult
@@ -335,7 +336,7 @@ def served_in_two_halves(text: bytes, half: int, rest: Event) -> Iterator[str]:
         def log_message(self, *args: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()

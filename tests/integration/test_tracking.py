@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from threaded import HTTPServer
 
 KEY = "b7e1c0ffee5ec2e7b7e1c0ffee5ec2e7b7e1c0ff"
 OTHER_KEY = "sk-proj-another-secret-in-the-environment"
@@ -100,8 +101,7 @@ def serve() -> Iterator:
     servers = []
 
     def start(handler: type) -> str:
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        server.daemon_threads = True
+        server = HTTPServer(("127.0.0.1", 0), handler)
         servers.append(server)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         return f"http://127.0.0.1:{server.server_port}"

@@ -14,7 +14,7 @@ import re
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -28,6 +28,7 @@ from hub_repository import (
     git_hash,
     sha256,
 )
+from threaded import HTTPServer
 
 TOKEN = "hf_" + "t" * 34
 """The token that the server takes: it looks like a real one."""
@@ -55,9 +56,8 @@ class HubServer:
         self.uploads: list[str] = []
         self.fault: Callable[[str, str], int | str | None] = lambda method, path: None
         self.lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        self._server = HTTPServer(("127.0.0.1", 0), _Handler)
         self._server.hub = self  # type: ignore[attr-defined]
-        self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 
     @property

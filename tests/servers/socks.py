@@ -8,6 +8,8 @@ import socketserver
 import threading
 from typing import Self
 
+from threaded import TCPServer
+
 _CONNECT, _NAME, _IPV4 = 1, 3, 1
 
 
@@ -43,8 +45,7 @@ class SocksProxy(contextlib.AbstractContextManager["SocksProxy"]):
                     _copy(self.connection, server)
                     back.join()
 
-        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Relay)
-        self._server.daemon_threads = True
+        self._server = TCPServer(("127.0.0.1", 0), Relay)
         self.asked = asked
         self.url = f"socks5h://127.0.0.1:{self._server.server_address[1]}"
 
