@@ -74,8 +74,8 @@ def train(
     """Train a search agent with GRPO, and evaluate it before and after.
 
     --stage sft trains on recorded rollouts (traces) instead; GRPO can then
-    start from the result (policy.adapter). --teacher samples them from a
-    stronger model. With it, --max-steps, --lr, --batch-size and
+    start from the result (policy.adapter). --teacher samples the traces from a
+    stronger model. In this stage, --max-steps, --lr, --batch-size and
     --gradient-accumulation-steps set the recipe's sft section.
 
     A flag overrides the recipe. Brackets show the value used if neither sets one.
