@@ -142,12 +142,10 @@ def summarise_difference(before: Evaluation, after: Evaluation) -> dict[str, Any
     if before.sampled and after.sampled:
         sampled = compare(before.sampled, after.sampled)["metrics"]
         rows |= {f"{metric}_sampled": sampled.get(metric) for metric in SAMPLED}
-    lacking = {name: None for name, row in rows.items() if row is None}
-    rows = {name: row for name, row in rows.items() if row is not None}
+    known = {name: row for name, row in rows.items() if row is not None}
     return {
         "n": greedy["n"],
-        **lacking,
-        **{name: row["difference"] for name, row in rows.items()},
-        "intervals": {name: row["interval"] for name, row in rows.items()},
-        "interval_methods": {name: row["interval_method"] for name, row in rows.items()},
+        **{name: row and row["difference"] for name, row in rows.items()},
+        "intervals": {name: row["interval"] for name, row in known.items()},
+        "interval_methods": {name: row["interval_method"] for name, row in known.items()},
     }

@@ -188,6 +188,12 @@ def _read_rate(value: Any) -> float | None:
     return float(value)
 
 
+def is_chosen(rate: float | None, config: QuestionsConfig) -> bool:
+    """Whether `pass_rate` takes a question with this rate; without a rate it takes none."""
+    low, high = config.pass_rate or (0.0, 1.0)
+    return rate is not None and low <= rate <= high
+
+
 def choose_questions(
     questions: Sequence[Question], profile: Profile, config: QuestionsConfig, seed: int
 ) -> Choice:
@@ -217,7 +223,7 @@ def choose_questions(
     low, high = config.pass_rate or (0.0, 1.0)
     below = sum(rate < low for rate in known.values())
     above = sum(rate > high for rate in known.values())
-    chosen = [q for q in questions if q.text in known and low <= known[q.text] <= high]
+    chosen = [q for q in questions if is_chosen(rated[q.text], config)]
     if not chosen:
         raise DataEmpty(
             f"{where}: no training question has a pass rate from {low:g} to {high:g}: {below} are "

@@ -11,6 +11,8 @@ from rsearch_cli.recipe.base import BaseConfig
 from rsearch_cli.recipe.policy import EndpointConfig
 from rsearch_cli.recipe.services import JudgeConfig
 
+WORLD = "world"
+"""`sft.traces` for traces of the fictional world."""
 GOLD_TITLES = "gold_titles"
 """`sft.traces` for traces with plans from the supporting titles of the training questions."""
 TEACHER = "teacher"
@@ -146,7 +148,7 @@ class TeacherConfig(EndpointConfig):
 class SftConfig(BaseConfig):
     """The supervised cold start, `stage: sft`; other settings of the optimiser are in `train`."""
 
-    traces: str = "world"
+    traces: str = WORLD
     """world for traces of the fictional world; gold_titles for plans written from the supporting
     titles of the training questions; teacher for those of the model in sft.teacher; or a JSONL file
     of predictions or trajectories to choose from."""

@@ -19,7 +19,7 @@ import platformdirs
 
 from rsearch_cli.recipe.documents import show_value
 from rsearch_cli.recipe.nested import Keys, leaves, look_up, merge, nest
-from rsearch_cli.recipe.training import GOLD_TITLES
+from rsearch_cli.recipe.training import GOLD_TITLES, WORLD
 from rsearch_cli.runs import files
 from rsearch_cli.terminal import printable
 
@@ -183,7 +183,7 @@ def _is_harmless(keys: Keys, value: Any, *, of_world: bool) -> bool:
     if dotted == "dialogue.writer":
         return value in ("auto", "policy", "none")
     if dotted == "sft.traces":
-        return value in ("world", GOLD_TITLES)
+        return value in (WORLD, GOLD_TITLES)
     listed = TAKEN | OF_WORLD if of_world else TAKEN
     return any(".".join(keys[:length]) in listed for length in range(1, len(keys) + 1))
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.recipe.training import TEACHER
 
 if TYPE_CHECKING:
     from rsearch_cli.recipe.loading import LoadedRecipe
@@ -31,7 +32,7 @@ _READ_WITH: Sequence[tuple[Sequence[str], str, tuple[object, ...]]] = (
     (["rollout.vllm_memory_share"], "rollout.engine", ("vllm",)),
     (["evaluate.slice", "evaluate.slice_split"], "evaluate.every_steps", _SET),
     (["sft"], "stage", ("sft",)),
-    (["sft.teacher"], "sft.traces", ("teacher",)),
+    (["sft.teacher"], "sft.traces", (TEACHER,)),
     (
         [
             *("reward.weights", "reward.curriculum_weights", "reward.curriculum_steps"),

@@ -92,15 +92,12 @@ class ExaClient:
             )
         check_key(KEY_VARIABLE, key)
 
-    async def search(
-        self, query: str, num_results: int = 10, *, timeout: float | None = None, **fields: Any
-    ) -> Found:
+    async def search(self, query: str, num_results: int = 10, **fields: Any) -> Found:
         """Send one search.
 
         Args:
             query: The query.
             num_results: Most pages wanted; further ones are ignored.
-            timeout: Longest wait for the service to send anything, in seconds; None is exa-py's.
             **fields: Further fields of the request, named as in Exa's API.
 
         Returns:
@@ -118,7 +115,7 @@ class ExaClient:
         try:
             with self._borrow() as client:
                 # Its `search` renames every field of every result with regular expressions.
-                answer = await client.async_request("/search", body, timeout=timeout)
+                answer = await client.async_request("/search", body)
             pages = [_read_page(result) for result in answer["results"][:num_results]]
             charge = (answer.get("costDollars") or {}).get("total")
             self._report(parse_api_warnings(answer.get("warnings")) or [])

@@ -14,7 +14,7 @@ from rsearch_cli.protocol.plan import read_plan, render_plan
 from rsearch_cli.protocol.results import render_invalid_plan, render_results
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.rollout.state import Executor
-from rsearch_cli.training.traces import Trace, TraceStats, require_traces
+from rsearch_cli.training.traces import SEARCH_FAILED, Trace, TraceStats, require_traces
 from rsearch_cli.types import NodeResult, Question, SearchPlan, Segment
 
 ONE_HOP = "I look up one fact."
@@ -27,7 +27,6 @@ CHAINS = "I look up several facts, then what follows from them, and compare."
 
 EVIDENCE_MISSED = "without the evidence in the results"
 PLAN_REFUSED = "with a plan that the recipe's protocol refuses"
-SEARCH_FAILED = "with a failed search"
 
 _BATCH = 256  # questions whose plans are executed together
 
@@ -129,7 +128,8 @@ def write_traces(
         searched = execute_plans([turn for _, turn in planned], executor, recipe)
         for (question, turn), (block, results) in zip(planned, searched, strict=True):
             failed = [result.error for result in results if result.error is not None]
-            sent, errors = sent + len(results), errors + failed
+            sent += len(results)
+            errors += failed
             if not results:
                 stats.reject(PLAN_REFUSED)
             elif failed:

@@ -27,7 +27,7 @@ from rsearch_cli.questions.profile import Choice
 from rsearch_cli.questions.sets import QuestionSet, open_question_set
 from rsearch_cli.recipe.loading import dump_recipe
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.recipe.training import TEACHER
+from rsearch_cli.recipe.training import TEACHER, WORLD
 from rsearch_cli.recipe.trust import remember_own
 from rsearch_cli.reward.judge import AnswerJudge, open_judge
 from rsearch_cli.reward.lexical import describe_unspaced
@@ -44,7 +44,7 @@ from rsearch_cli.training.observer import Observer
 from rsearch_cli.training.questions import load_training_questions, require_answers
 from rsearch_cli.training.resume import check_same_recipe, keep_start_adapter, with_start_adapter
 from rsearch_cli.training.sft import SftTraining, count_sft_steps
-from rsearch_cli.training.sft_dataset import WORLD, SftDataset, build_sft_dataset
+from rsearch_cli.training.sft_dataset import SftDataset, build_sft_dataset
 from rsearch_cli.training.tracking import Tracker, open_tracker
 from rsearch_cli.training.validation import Validation
 from rsearch_cli.types import Question

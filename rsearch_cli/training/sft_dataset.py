@@ -15,7 +15,7 @@ from rsearch_cli.policy.chat_tokenizer import ChatTokenizer
 from rsearch_cli.questions.world import open_world
 from rsearch_cli.recipe.addresses import hide_login
 from rsearch_cli.recipe.schema import Recipe, SourceConfig
-from rsearch_cli.recipe.training import GOLD_TITLES, TEACHER
+from rsearch_cli.recipe.training import GOLD_TITLES, TEACHER, WORLD
 from rsearch_cli.rollout.state import Executor
 from rsearch_cli.runs.files import TRACE_STATS, TRACES
 from rsearch_cli.runs.run_folder import RunFolder
@@ -28,8 +28,6 @@ from rsearch_cli.training.teacher_traces import Teacher, sample_traces
 from rsearch_cli.training.traces import Example, Trace, TraceStats, encode_traces
 from rsearch_cli.training.world_traces import write_world_traces
 from rsearch_cli.types import Question
-
-WORLD = "world"
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from rsearch_cli.protocol.transcript import read_transcript
 from rsearch_cli.questions.rows import Row, read_rows
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.reward.lexical import exact_match, f1
-from rsearch_cli.training.traces import Trace, TraceStats, require_traces
+from rsearch_cli.training.traces import SEARCH_FAILED, Trace, TraceStats, require_traces
 from rsearch_cli.types import Question, Segment
 
 
@@ -124,7 +124,7 @@ def find_fault(candidate: Candidate, recipe: Recipe) -> str | None:
     if any(read_plan(text, recipe.protocol).plan is None for text in reading.plan_texts):
         return "with a plan that is not valid"
     if candidate.failed_searches:
-        return "with a failed search"
+        return SEARCH_FAILED
     if len(reading.plan_texts) > recipe.rollout.max_turns:
         return "with more searches than rollout.max_turns"
     return None

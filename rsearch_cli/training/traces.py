@@ -21,6 +21,9 @@ from rsearch_cli.types import Question, Segment
 IGNORED = -100
 """Label of a token that is excluded from the loss, as in transformers."""
 
+SEARCH_FAILED = "with a failed search"
+"""Why a trace is rejected if one of its searches failed."""
+
 _THINK = "<think>"
 
 

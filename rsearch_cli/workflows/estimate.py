@@ -20,7 +20,7 @@ from rsearch_cli.memory.units import GIB
 from rsearch_cli.memory.workload import Backend
 from rsearch_cli.policy.loading import choose_backend
 from rsearch_cli.policy.resolve import locate_model
-from rsearch_cli.questions.profile import find_profile, read_profile
+from rsearch_cli.questions.profile import find_profile, is_chosen, read_profile
 from rsearch_cli.questions.sets import open_question_set
 from rsearch_cli.recipe.addresses import hide_login, is_loopback
 from rsearch_cli.recipe.schema import Recipe
@@ -198,9 +198,8 @@ def _with_chosen_questions(recipe: Recipe) -> Recipe:
     config = recipe.questions
     if recipe.stage != "grpo" or config.pass_rate is None:
         return recipe
-    low, high = config.pass_rate
-    rates = [row.rate for row in read_profile(find_profile(config)).rates]
-    chosen = sum(rate is not None and low <= rate <= high for rate in rates)
+    rates = read_profile(find_profile(config)).rates
+    chosen = sum(is_chosen(row.rate, config) for row in rates)
     most = max(1, min(chosen, config.max_samples or chosen))
     return recipe.model_copy(update={"questions": config.model_copy(update={"max_samples": most})})
 

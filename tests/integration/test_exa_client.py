@@ -22,10 +22,12 @@ from local_http import Answer, Raw, Received
 
 from rsearch_cli.errors import AccessDenied
 from rsearch_cli.recipe.schema import SourceConfig
+from rsearch_cli.search import exa_client
 from rsearch_cli.search.exa import ExaOptions, ExaSource, open_exa
 from rsearch_cli.search.exa_client import ExaClient
 from rsearch_cli.search.sources import Found, SearchRequest
 from rsearch_cli.services.event_loop import EventLoop
+from rsearch_cli.services.http import open_client
 from rsearch_cli.services.outcomes import PermanentFailure, TransientFailure
 from rsearch_cli.types import Passage
 
@@ -312,11 +314,16 @@ def test_a_cut_connection_may_have_been_charged(server: ExaServer) -> None:
     assert not it.value.free
 
 
-def test_a_stalled_call_may_have_been_charged(server: ExaServer) -> None:
+def test_a_stalled_call_may_have_been_charged(
+    server: ExaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        exa_client, "open_client", lambda check, timeout: open_client(check, timeout=0.2)
+    )
     server.faults = Faults([Fault.STALL])
     service = ExaClient(API_KEY, server.url)
     with pytest.raises(TransientFailure, match=r"no answer from Exa at .*\(Read timed out") as it:
-        asyncio.run(service.search("q", timeout=0.2))
+        asyncio.run(service.search("q"))
     assert not it.value.free
 
 
