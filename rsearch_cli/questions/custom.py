@@ -9,7 +9,8 @@ kept as metadata.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rsearch_cli.errors import RecipeValueError
@@ -20,6 +21,8 @@ from rsearch_cli.questions.rows import Row, read_rows
 from rsearch_cli.questions.sets import FileQuestionSet, QuestionSet, assign_splits, keep_levels
 from rsearch_cli.recipe.schema import QuestionsConfig
 from rsearch_cli.types import Question
+
+logger = logging.getLogger(__name__)
 
 
 def open_custom(config: QuestionsConfig, seed: int) -> QuestionSet:
@@ -66,6 +69,7 @@ def open_file(
     for row in rows:
         check(row)
     questions = parse_questions(rows)
+    _warn_of_unread_fields(questions, path)
     kept = keep_levels(questions, config.difficulty, path)
     split_of = _read_splits(questions, rows)
     if split_of:
@@ -82,6 +86,18 @@ def open_file(
         passages=list(collect_passages(contexts)) if contexts else None,
         reread=lambda: _read_records(file),
     )
+
+
+def _warn_of_unread_fields(questions: Sequence[Question], path: str) -> None:
+    """Warn if questions without an answer have fields that are not read: one may be the answer."""
+    unanswered = [question for question in questions if not question.answers]
+    if names := {name: None for question in unanswered for name in question.metadata}:
+        fields = ", ".join(map(repr, names))
+        logger.warning(
+            f"{path}: {len(unanswered)} of {len(questions)} questions have no answer, only "
+            f"supporting titles, and further fields ({fields}); if one of these is the answer, "
+            "rename it to 'answer'"
+        )
 
 
 def _read_records(path: Path) -> Iterator[Record]:

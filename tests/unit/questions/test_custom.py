@@ -122,6 +122,20 @@ def test_a_bad_row_is_named(
     assert str(caught.value).startswith(f"{recipe.path}, line 2{problem}")
 
 
+def test_an_answer_of_unknown_name_beside_titles_is_warned_of(
+    write: Callable[..., QuestionsConfig], caplog: pytest.LogCaptureFixture
+) -> None:
+    titled = {"question": "Who?", "supporting_titles": ["A"], "type": "bridge"}
+    open_custom(write(row(origin="x"), titled), seed=1)
+    assert not caplog.messages, "an answer, or nothing that could be one"
+    recipe = write(titled | {"solution": "Ann"}, titled | {"source": 3}, row(origin="x"))
+    open_custom(recipe, seed=1)
+    assert caplog.messages == [
+        f"{recipe.path}: 2 of 3 questions have no answer, only supporting titles, and further "
+        "fields ('solution', 'source'); if one of these is the answer, rename it to 'answer'"
+    ]
+
+
 def test_records_keep_the_rows_and_give_every_one_an_id(
     write: Callable[..., QuestionsConfig],
 ) -> None:
