@@ -44,6 +44,7 @@ from rsearch_cli.search.sources import SearchSource, open_sources
 from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.runtime import Services, open_services
 from rsearch_cli.services.spend import Spend
+from rsearch_cli.types import Question
 from rsearch_cli.ui.tables import report_markdown
 from rsearch_cli.workflows.open_policy import choose_policy, open_endpoint, open_policy
 
@@ -196,11 +197,21 @@ def evaluate(
 
 
 def run_evaluation(
-    spec: EvalSpec, *, overwrite: bool = False, progress: Progress = no_progress
+    spec: EvalSpec,
+    *,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+    check: Callable[[Sequence[Question]], None] = lambda questions: None,
 ) -> EvaluationReport:
     """Run an evaluation that has been specified; see `evaluate`.
 
     Everything that can fail is opened before the model is loaded.
+
+    Args:
+        spec: What to evaluate, and how.
+        overwrite: Start over if the folder contains an evaluation.
+        progress: Shows the number of answers.
+        check: Raises an `RsearchError` for questions that must not be asked.
 
     Raises:
         Interrupted: Ctrl-C; calls in flight had a few seconds to finish.
@@ -229,6 +240,7 @@ def run_evaluation(
             remote = stack.enter_context(_open_remote(recipe, services))
             policy = {**policy, **remote.facts()}
         questions = question_set.load(spec.split, spec.limit)
+        check(questions)
         references = [question.answers for question in questions]
         if warning := describe_unspaced(references, recipe.reward.normalisation):
             logger.warning(warning)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rsearch_cli.errors import DataError
 from rsearch_cli.evaluation.methods import AGENT
 from rsearch_cli.evaluation.pass_rates import measure_pass_rates
 from rsearch_cli.evaluation.spec import EvalSpec
@@ -17,6 +18,7 @@ from rsearch_cli.questions.records import write_text
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.recipe.unread import log_notes
 from rsearch_cli.runs.evaluation_folder import EvaluationFolder
+from rsearch_cli.types import Question
 from rsearch_cli.workflows.evaluate import MAX_BATCH, Progress, no_progress, run_evaluation
 from rsearch_cli.workflows.open_policy import choose_policy
 
@@ -120,7 +122,7 @@ def profile_questions(
         output_dir=folder or output.with_name(f"{output.stem}-answers"),
         samples=samples,
     )
-    report = run_evaluation(spec, overwrite=overwrite, progress=progress)
+    report = run_evaluation(spec, overwrite=overwrite, progress=progress, check=_require_answers)
     profile = Profile(
         policy=EvaluationFolder(report.folder).read_settings()["policy"],
         samples=samples,
@@ -131,3 +133,12 @@ def profile_questions(
     write_text(profile.as_text(), output)
     usd = sum(spent["usd"] for spent in report.results["spend"].values())
     return ProfileReport(profile, output, report.folder, usd)
+
+
+def _require_answers(questions: Sequence[Question]) -> None:
+    """Refuse a question set without answers: no sample could be right or wrong."""
+    if not any(question.answers for question in questions):
+        raise DataError(
+            f"none of the {len(questions)} questions has an answer, and a pass rate is the share "
+            "of right answers; give them a field 'answer'"
+        )

@@ -164,6 +164,24 @@ def test_a_run_trains_by_pass_rates_and_resumes_with_those_it_began_with(
     assert "Trained on 4 of 8 questions, chosen by the pass rates of builtin:nano" in resumed.stdout
 
 
+def test_questions_without_answers_are_refused_before_the_model_is_loaded(
+    tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr("rsearch_cli.workflows.open_policy.load_policy", None)
+    questions, corpus = tmp_path / "titles.jsonl", tmp_path / "corpus.jsonl"
+    questions.write_text('{"question": "Who?", "supporting_titles": ["A"], "split": "train"}\n')
+    corpus.write_text('{"title": "A", "text": "Ann."}\n')
+    given = ["questions.source=custom", f"search.sources.General.corpus={corpus}"]
+    source = ["--data-path", questions, *(word for each in given for word in ("--set", each))]
+    result = call(
+        *("data", "--profile", "builtin:nano", "--recipe", "hotpot-offline", *source),
+        *("--output", tmp_path / "rates.json"),
+    )
+    assert result.exit_code == 20, result.output
+    assert "none of the 1 questions has an answer, and a pass rate" in result.stderr
+    assert not list(tmp_path.glob("rates*"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
