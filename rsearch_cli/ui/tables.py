@@ -299,6 +299,8 @@ def _difference_table(title: str, comparison: Mapping[str, Any], names: Sequence
         )
         for metric, row in comparison["metrics"].items()
     )
+    if not rows:
+        return TableData(title, ("",), (("no metric has a score on both sides",),), prose=True)
     return TableData(title, ("", first, second, "difference", "p", "test", "n"), rows)
 
 

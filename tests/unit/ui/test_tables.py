@@ -84,6 +84,13 @@ def test_a_tiny_p_value_is_no_zero(result):
     assert table_data.rows[0][4] == "<0.0001"
 
 
+def test_two_sides_without_a_common_score_are_no_empty_table(result):
+    searched, direct = result("a", None, f1=None), result("a", None, f1=None, method="direct")
+    compared = compare([searched], [direct])
+    (table_data,) = comparison_tables({"first": "x", "second": "y", **compared})
+    assert table_data.rows == (("no metric has a score on both sides",),)
+
+
 def test_text_of_a_model_is_no_markup_in_a_terminal():
     console = Console(file=io.StringIO(), width=80)
     console.print(as_table(TableData("T", ("", "A"), (("[red]x[/red]", "\x1b[2J"),), prose=True)))
