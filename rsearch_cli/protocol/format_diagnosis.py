@@ -77,6 +77,11 @@ def _find_cause(
             "the server sends no text; a thinking model may have spent its tokens on hidden "
             f"thoughts: {limit}, or start the server without a reasoning parser"
         )
+    if _most([a.has_results for a in attempts]) and not recipe.reward.rewards_answers:
+        return (
+            "the recipe rewards the searches alone (reward.weights.answer is 0), so no answer was "
+            "learnt; plan valid and title recall tell how good the searches are"
+        )
     if _most([a.tokens >= _NEARLY_ALL * most for a in attempts]):
         return f"answers are cut off at the token limit: {limit}"
     if _most([_ends_open(a.written) for a in attempts]):

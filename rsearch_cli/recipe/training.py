@@ -64,6 +64,13 @@ class RewardConfig(BaseConfig):
     shuffle_answers: bool = False
     """Control experiment: shuffle the answer scores within each step."""
 
+    @property
+    def rewards_answers(self) -> bool:
+        """Whether the answer has a weight in any step; else only the searches are trained."""
+        return bool(
+            self.weights.answer or (self.curriculum_steps and self.curriculum_weights.answer)
+        )
+
 
 class TrainConfig(BaseConfig):
     """GRPO and the optimiser."""

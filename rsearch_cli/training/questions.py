@@ -92,10 +92,7 @@ def require_answers(
     """
     reward = recipe.reward
     missing = sum(not question.answers for question in trained)
-    weighted = reward.weights.answer or (
-        reward.curriculum_steps and reward.curriculum_weights.answer
-    )
-    if missing and (weighted or reward.answer == "judge"):
+    if missing and (reward.rewards_answers or reward.answer == "judge"):
         raise RecipeValueError(
             f"{missing} of the {len(trained)} training questions have no answer, which the reward "
             "needs; give them one, or train on the searches alone: reward.answer=f1, "

@@ -72,3 +72,13 @@ def test_the_cause_that_fits_most_answers_is_told_with_a_setting(attempts, resul
 )
 def test_a_model_that_does_not_search_is_shown_how_or_trained(settings, advice):
     assert advice in explain([attempt("It is Rome.")], *settings)
+
+
+def test_a_model_that_was_trained_on_its_searches_alone_is_not_sent_to_train():
+    searching = [attempt(PLAN, RESULT, "b b b", tokens=LIMIT)] * 2
+    problem = explain(searching, recipe="real-text")
+    assert "rewards the searches alone (reward.weights.answer is 0)" in problem
+    assert "train it first" not in problem
+    # At first it cannot even search.
+    untrained = explain([attempt("It is Rome.")], recipe="real-text")
+    assert "there is no <search> block" in untrained
