@@ -108,6 +108,21 @@ def test_two_processes_train_like_one_with_twice_the_accumulation(tmp_path: Path
     assert evaluations[0] == evaluations[1]
 
 
+def test_two_processes_learn_from_the_same_traces_of_gold_titles(tmp_path: Path) -> None:
+    settings = ("stage=sft", "sft.traces=gold_titles", "sft.batch_size=4", "sft.max_steps=2")
+    train_seeded(tmp_path / "one", 1, *settings, "sft.gradient_accumulation_steps=2")
+    train_seeded(tmp_path / "two", 2, *settings, "sft.gradient_accumulation_steps=1")
+    for file in ("traces.jsonl", "traces.json"):
+        one, two = ((tmp_path / name / file).read_bytes() for name in ("one", "two"))
+        assert one == two and one
+    one, two = (read_rows(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
+    assert len(one) == len(two) == 2
+    for alone, shared in zip(one, two, strict=True):
+        assert shared["learnt_tokens"] == alone["learnt_tokens"] > 0
+        for figure in ("loss", "grad_norm"):
+            assert shared[figure] == pytest.approx(alone[figure], rel=2e-3), figure
+
+
 @pytest.fixture
 def exa() -> Iterator[ExaServer]:
     with ExaServer() as server:
