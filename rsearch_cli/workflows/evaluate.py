@@ -11,49 +11,42 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rsearch_cli.errors import UsageError
 from rsearch_cli.evaluation.answering import answer_questions, check_failures, judge_answers
-from rsearch_cli.evaluation.methods import AGENT, DIRECT, METHODS, render_prompt_for
+from rsearch_cli.evaluation.methods import AGENT, render_prompt_for
 from rsearch_cli.evaluation.report import describe_conditions, summarise_methods
 from rsearch_cli.evaluation.result import EvalResult
 from rsearch_cli.evaluation.samples import start_batch
 from rsearch_cli.evaluation.spec import (
     EvalSpec,
-    PolicyFacts,
     add_stored_facts,
     describe_settings,
     identify_policy,
 )
 from rsearch_cli.evaluation.stored import Batch, complete_batches, plan_batches, read_results
 from rsearch_cli.interrupts import Interrupts
-from rsearch_cli.policy.endpoint import EndpointPolicy
 from rsearch_cli.policy.generation import PromptRenderer
 from rsearch_cli.policy.prompts import refuse_long_prompts
-from rsearch_cli.questions.sets import WHOLE, open_question_set
+from rsearch_cli.questions.sets import open_question_set
 from rsearch_cli.recipe.loading import dump_recipe
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.recipe.trust import remember_own
-from rsearch_cli.recipe.unread import log_notes
-from rsearch_cli.reward.judge import AnswerJudge, open_judge
+from rsearch_cli.reward.judge import AnswerJudge
 from rsearch_cli.reward.lexical import describe_unspaced
 from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.runs.evaluation_folder import EvaluationFolder
 from rsearch_cli.runs.files import ANSWERS, REPORT, RESULTS
 from rsearch_cli.search.executor import PlanExecutor
-from rsearch_cli.search.sources import SearchSource, open_sources
+from rsearch_cli.search.sources import SearchSource
 from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.runtime import Services, open_services
 from rsearch_cli.services.spend import Spend
 from rsearch_cli.types import Question
 from rsearch_cli.ui.tables import report_markdown
-from rsearch_cli.workflows.open_policy import choose_policy, open_endpoint, open_policy
+from rsearch_cli.workflows.open_evaluation import Remote, open_remote, open_searched
+from rsearch_cli.workflows.open_policy import open_policy
+from rsearch_cli.workflows.specify_evaluation import specify_evaluation
 
 logger = logging.getLogger(__name__)
-
-MAX_BATCH = 32
-"""Largest default batch; a kill loses at most one batch."""
-
-DEFAULT_FOLDER = Path("evals")
 
 NEXT_STEP = "fix that and run the same command again: the answers so far are kept"
 
@@ -85,18 +78,6 @@ class EvaluationReport:
     folder: Path
     results: dict[str, Any]
     answers: list[EvalResult]
-
-
-@dataclass(frozen=True, slots=True)
-class _Remote:
-    """What is asked over the network, apart from searches."""
-
-    judge: AnswerJudge | None
-    policy: EndpointPolicy | None
-
-    def facts(self) -> PolicyFacts:
-        """How the policy's server is asked; nothing for local weights."""
-        return self.policy.mode.as_settings() if self.policy else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,37 +142,24 @@ def evaluate(
     Raises:
         RsearchError: The evaluation cannot start or continue; stored answers are kept.
     """
-    names = read_methods(methods)
-    flags = {
-        "questions.path": None if data_path is None else str(data_path),
-        "seed": seed,
-        "reward.answer": "judge" if judge else None,
-        "policy.trust_remote_code": trust_remote_code or None,
-    }
-    loaded, adapter = choose_policy(
-        str(recipe) if isinstance(recipe, Path) else recipe,
-        overrides,
-        None if model is None else str(model),
-        endpoint,
-        endpoint_model,
-        flags,
+    spec = specify_evaluation(
+        recipe,
+        model=model,
+        endpoint=endpoint,
+        endpoint_model=endpoint_model,
+        methods=methods,
         source=source,
-        trust_settings=trust_settings,
-    )
-    log_notes(loaded, "eval" if samples is None else "eval --samples")
-    settings = loaded.recipe if judge is not False else _without_judge(loaded.recipe)
-    whole_file = data_path is not None and split is None
-    given = Path(recipe).stem if isinstance(recipe, str | Path) else None
-    folder = DEFAULT_FOLDER / _name(given, model, endpoint_model, loaded.name)
-    spec = EvalSpec(
-        recipe=settings,
-        adapter=adapter,
-        methods=names,
-        split=split or (WHOLE if whole_file else settings.evaluate.split),
-        limit=settings.evaluate.limit if limit is None and not whole_file else limit,
-        batch_size=batch_size or min(settings.rollout.micro_batch, MAX_BATCH),
-        output_dir=Path(output_dir or folder),
+        overrides=overrides,
+        data_path=data_path,
+        split=split,
+        limit=limit,
+        seed=seed,
+        batch_size=batch_size,
         samples=samples,
+        judge=judge,
+        output_dir=output_dir,
+        trust_settings=trust_settings,
+        trust_remote_code=trust_remote_code,
     )
     return run_evaluation(spec, overwrite=overwrite, progress=progress)
 
@@ -230,14 +198,12 @@ def run_evaluation(
         services = stack.enter_context(open_services(recipe, folder.path))
         logger.info("opening the search sources")
         # Before the questions: a source may lack its key, and a set from the Hub takes minutes.
-        # A method that does not search needs no key.
-        keyless = recipe.cache.mode == "offline" or spec.methods == (DIRECT,)
-        sources = open_sources(recipe.search, question_set.corpus, offline=keyless)
+        sources = open_searched(spec, question_set)
         remote = None
         if folder.holds_evaluation and not overwrite:
             policy = add_stored_facts(policy, folder)
         else:
-            remote = stack.enter_context(_open_remote(recipe, services))
+            remote = stack.enter_context(open_remote(recipe, services))
             policy = {**policy, **remote.facts()}
         questions = question_set.load(spec.split, spec.limit)
         check(questions)
@@ -256,7 +222,7 @@ def run_evaluation(
             )
         if missing := batches[done:]:
             if remote is None:
-                remote = stack.enter_context(_open_remote(recipe, services))
+                remote = stack.enter_context(open_remote(recipe, services))
                 # A server that is asked in another way gives other answers.
                 folder.check_settings({**settings, "policy": {**policy, **remote.facts()}})
             with _open_asker(spec, missing, sources, services, remote) as asker:
@@ -274,34 +240,6 @@ def run_evaluation(
     return EvaluationReport(folder.path, report, results)
 
 
-def read_methods(methods: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the methods of a list or of comma-separated names, each once, in the order given.
-
-    Raises:
-        UsageError: One is unknown, or there is none.
-    """
-    given = methods.split(",") if isinstance(methods, str) else methods
-    names = tuple(dict.fromkeys(name.strip() for name in given if name.strip()))
-    unknown = [name for name in names if name not in METHODS]
-    if unknown or not names:
-        got = unknown[0] if unknown else methods
-        raise UsageError(f"--method must be one or more of {', '.join(METHODS)}; got {got!r}")
-    return names
-
-
-def _without_judge(recipe: Recipe) -> Recipe:
-    if recipe.reward.answer != "judge":
-        return recipe
-    return recipe.model_copy(update={"reward": recipe.reward.model_copy(update={"answer": "f1"})})
-
-
-def _name(*parts: str | Path | None) -> str:
-    """Return a folder name that tells evaluations apart, from what was given explicitly."""
-    *given, default = parts
-    names = [Path(part).name.replace(":", "-") for part in given if part]
-    return "-".join(names) or str(default)
-
-
 def describe_resume(folder: EvaluationFolder, overwrite: bool) -> str:
     """Return what a stop leaves, and how the command continues."""
     if not folder.holds_evaluation:
@@ -311,25 +249,12 @@ def describe_resume(folder: EvaluationFolder, overwrite: bool) -> str:
 
 
 @contextmanager
-def _open_remote(recipe: Recipe, services: Services) -> Iterator[_Remote]:
-    """Open the judge and the policy's server; each answers once before anything is loaded."""
-    with ExitStack() as stack:
-        if judge := open_judge(recipe, services):
-            stack.enter_context(judge)
-            judge.check()
-        policy = None
-        if recipe.policy.endpoint.url is not None:
-            policy = stack.enter_context(open_endpoint(recipe, services))
-        yield _Remote(judge, policy)
-
-
-@contextmanager
 def _open_asker(
     spec: EvalSpec,
     batches: Sequence[Batch],
     sources: Mapping[str, SearchSource],
     services: Services,
-    remote: _Remote,
+    remote: Remote,
 ) -> Iterator[_Asker]:
     """Open the search layer and the policy, and check the prompts of the batches before."""
 

@@ -19,8 +19,9 @@ from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.recipe.unread import log_notes
 from rsearch_cli.runs.evaluation_folder import EvaluationFolder
 from rsearch_cli.types import Question
-from rsearch_cli.workflows.evaluate import MAX_BATCH, Progress, no_progress, run_evaluation
+from rsearch_cli.workflows.evaluate import Progress, no_progress, run_evaluation
 from rsearch_cli.workflows.open_policy import choose_policy
+from rsearch_cli.workflows.specify_evaluation import MAX_BATCH
 
 logger = logging.getLogger(__name__)
 

@@ -31,12 +31,12 @@ from rsearch_cli.types import Question
 from rsearch_cli.ui.tables import describe_context, report_markdown
 from rsearch_cli.workflows.compare_evaluations import compare_evaluations
 from rsearch_cli.workflows.evaluate import (
-    MAX_BATCH,
     NEXT_STEP,
     Progress,
     describe_resume,
     no_progress,
 )
+from rsearch_cli.workflows.specify_evaluation import MAX_BATCH
 
 logger = logging.getLogger(__name__)
 

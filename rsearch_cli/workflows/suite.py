@@ -15,8 +15,9 @@ from rsearch_cli.recipe.documents import MOST_CHARS, parse_document
 from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.runs.output_folder import OutputFolder
 from rsearch_cli.ui.tables import suite_markdown
-from rsearch_cli.workflows.evaluate import DEFAULT_FOLDER, evaluate
-from rsearch_cli.workflows.open_policy import choose_policy
+from rsearch_cli.workflows.evaluate import no_progress, run_evaluation
+from rsearch_cli.workflows.open_evaluation import check_evaluations
+from rsearch_cli.workflows.specify_evaluation import DEFAULT_FOLDER, specify_evaluation
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,8 @@ def evaluate_suite(
     """Evaluate an agent on every question set of a suite.
 
     Each set is an evaluation of its own, in the folder `OUTPUT_DIR/NAME`, with a budget of its own.
-    Called again after a stop, the suite continues; finished sets are only read.
+    All sets are checked before the first one runs; see `check_evaluations`. Called again after a
+    stop, the suite continues; finished sets are only read.
 
     Args:
         suite: YAML file: by the name of a question set, its settings with dotted keys, as for
@@ -69,30 +71,25 @@ def evaluate_suite(
     Raises:
         UsageError: The file describes no question sets.
         DataNotFound: It cannot be read.
-        RsearchError: As in `evaluate`; settings of all sets are checked before the first one runs.
+        RsearchError: As in `evaluate`.
     """
     sets = read_suite(Path(suite))
     folder = SuiteFolder(Path(output_dir or DEFAULT_FOLDER / Path(suite).stem))
-    chosen = {key: options.get(key) for key in ("model", "endpoint", "endpoint_model", "source")}
-    trust = bool(options.get("trust_settings"))
-    published = {}
+    overwrite = options.pop("overwrite", False)
+    progress = options.pop("progress", no_progress)
+    specs = {}
     for name, settings in sets.items():
         logger.info(f"question set {name}: {', '.join(settings)}")
-        loaded, _ = choose_policy(
-            options.get("recipe"),
-            [*settings, *overrides],
-            flags={},
-            trust_settings=trust,
-            **chosen,
-        )
-        published[name] = find_published(loaded.recipe.questions.source)
-    results: dict[str, Any] = {"sets": {}, "published": published}
-    for number, (name, settings) in enumerate(sets.items(), 1):
-        logger.info(f"evaluating question set {number} of {len(sets)}: {name}")
-        report = evaluate(
+        specs[name] = specify_evaluation(
             overrides=[*settings, *overrides], output_dir=folder.path / name, **options
         )
+    check_evaluations(specs, overwrite=overwrite)
+    results: dict[str, Any] = {"sets": {}, "published": {}}
+    for number, (name, spec) in enumerate(specs.items(), 1):
+        logger.info(f"evaluating question set {number} of {len(sets)}: {name}")
+        report = run_evaluation(spec, overwrite=overwrite, progress=progress)
         results["sets"][name] = report.results
+        results["published"][name] = find_published(spec.recipe.questions.source)
     folder.write_json(SUITE, results)
     folder.write_text(SUITE_REPORT, suite_markdown(results))
     return SuiteReport(folder.path, results)

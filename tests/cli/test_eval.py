@@ -22,6 +22,7 @@ import rsearch_cli
 from rsearch_cli.app import app
 from rsearch_cli.runs import output_folder
 from rsearch_cli.runs.jsonl import append_rows
+from rsearch_cli.workflows import open_evaluation
 
 SMALL = [
     "--set", "questions.world.train_regions=2",
@@ -514,19 +515,49 @@ def test_a_suite_is_one_table_beside_published_figures(server, run_suite, tmp_pa
         raise AssertionError("a finished set was asked again")
 
     monkeypatch.setattr(server, "grade", never)
+    monkeypatch.setattr(open_evaluation, "_check_keys", never)  # those of model and judge
+    opened = []
+    open_sources = open_evaluation.open_sources
+
+    def count(search, *rest, **options):
+        opened.append(search)
+        return open_sources(search, *rest, **options)
+
+    monkeypatch.setattr(open_evaluation, "open_sources", count)
     again = run_suite(*arguments, "--json")
     assert again.exit_code == 0, again.output
     assert json.loads(again.stdout) == results
+    assert len(opened) == 3, "both sets search the same corpus: one check, two runs"
+    # The second set has become another one; the first one would have to be evaluated.
+    monkeypatch.setattr(open_evaluation, "_check_keys", lambda recipe: None)
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(suite.read_text().replace("evaluate.limit: 6", "evaluate.limit: 5"))
+    (tmp_path / "s" / "hotpot" / "evaluation.json").unlink()
+    refused = run_suite(*arguments)
+    assert refused.exit_code == 70 and "contains an evaluation with limit = 6" in refused.stderr
 
 
-def test_a_flaw_in_a_suite_is_found_before_its_first_set_runs(run_suite, tmp_path):
+def test_a_flaw_in_a_suite_is_found_before_its_first_set_runs(
+    server, run_suite, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    asked = len(server.requests)
     suite = tmp_path / "suite.yaml"
     arguments = ("--suite", suite, "--output-dir", tmp_path / "s")
     both = run_suite(*arguments, "--data-path", tmp_path / "cities.jsonl")
     assert both.exit_code == 2 and "name the files of a suite in --suite" in both.stderr
     good = suite.read_text()
+    file = tmp_path / "cities.jsonl"
+    third = f"{good}third: {{questions.source: custom, questions.path: {file}, "
+    news = "protocol.sources.News: reports, search.sources.News.type"
     for flaw, code, message in (
         (good + "third: {search.topk: 3}\n", 12, "search.topk"),
+        (good + "third: {questions.source: nosuch}\n", 13, "unknown question set 'nosuch'"),
+        (good + "third: {questions.path: gone.jsonl}\n", 21, "gone.jsonl does not exist"),
+        (third + f"{news}: bm25}}\n", 20, "has no corpus"),
+        (third + f"{news}: exa}}\n", 41, "EXA_API_KEY"),
+        (third + "evaluate.split: dve}\n", 20, "has no split 'dve'"),
+        (third + "evaluate.split: all, reward.answer: judge}\n", 41, "OPENAI_API_KEY"),
         ("a: [", 10, "not valid YAML"),
         ("", 2, "names no question sets"),
         ("a/b: {seed: 1}\n", 2, "cannot name a folder"),
@@ -537,7 +568,7 @@ def test_a_flaw_in_a_suite_is_found_before_its_first_set_runs(run_suite, tmp_pat
         assert (refused.exit_code, message in refused.stderr) == (code, True), refused.output
     suite.unlink()
     assert run_suite(*arguments).exit_code == 21
-    assert not (tmp_path / "s").exists()
+    assert not (tmp_path / "s").exists() and len(server.requests) == asked
 
 
 def test_a_dead_server_stops_the_evaluation_and_what_was_answered_is_kept(
