@@ -2,8 +2,10 @@
 
 Trains twice, a short run to calibrate with and another one with other numbers of steps, rows and
 questions, and compares what is predicted for the second with what it took. Time is counted in
-seconds of processor time, which other work on the machine does not change much; without other work
-it is that of the clock. The last line on stdout is one JSON object.
+seconds of processor time of one thread, which other work on the machine does not change much;
+without other work it is about that of the clock. What the first step of either run takes longer
+than the mean of the others is counted as part of the start, as the prediction does. The last line
+on stdout is one JSON object.
 
 Usage:  python benchmarks/time_estimate.py OUT [--recipe NAME] [--short SET...] [--long SET...]
         (OUT receives both run folders; a run that is there already is not trained again)
@@ -16,7 +18,6 @@ import json
 import time
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import fmean
 from types import SimpleNamespace
 from typing import Any
 
@@ -50,42 +51,44 @@ def main() -> None:
 
 
 def count_processor_time() -> None:
-    """Let the modules that measure a run read the processor's clock."""
-    from rsearch_cli.rollout import rollout
-    from rsearch_cli.training import grpo, step_metrics, validation
+    """Let the modules that measure a run read the processor's clock, and compute in one thread.
+
+    The processor time of a process is the sum of its threads'.
+    """
+    # Before they are imported, because one keeps the clock as a default.
+    time.perf_counter = time.process_time
+    import torch
+
     from rsearch_cli.workflows import train as training
 
-    clock = SimpleNamespace(perf_counter=time.process_time, monotonic=time.process_time)
-    for module in (rollout, grpo, step_metrics, validation, training):
-        module.time = clock  # type: ignore[attr-defined]
+    training.time = SimpleNamespace(monotonic=time.process_time)  # type: ignore[assignment]
+    torch.set_num_threads(1)
 
 
 def train(recipe: str, settings: list[str], folder: Path) -> None:
     """Train in a folder."""
+    count_processor_time()
     from rsearch_cli.recipe.loading import load_recipe
     from rsearch_cli.workflows.train import train as run
 
-    count_processor_time()
     run(load_recipe(recipe, settings).recipe, folder, overwrite=True)
 
 
 def compare(recipe: str, settings: list[str], short: Path, long: Path) -> dict[str, Any]:
     """Return predicted and measured seconds of the longer run, by part and in all."""
     from rsearch_cli.recipe.loading import load_recipe
-    from rsearch_cli.timing.prediction import PARTS, STEP_PARTS
+    from rsearch_cli.timing.calibration import read_run
+    from rsearch_cli.timing.prediction import PARTS
     from rsearch_cli.workflows.estimate import estimate
 
     told = estimate(load_recipe(recipe, settings).recipe, calibrate=short).time
     assert not isinstance(told, str), told
-    rows, validations = (read(long / f"{name}.jsonl") for name in ("metrics", "validation"))
-    # The first step began before the processor's clock was read.
-    measured = {p: fmean(r[f"seconds/{p}"] for r in rows[1:]) * len(rows) for p in STEP_PARTS}
-    phases = json.loads((long / "summary.json").read_text())["phase_seconds"]
-    measured |= {
-        "start": phases["start"],
-        "evaluation before": phases["before"],
-        "evaluation after": phases["after"],
-        "validations": sum(row["seconds"] for row in validations),
+    run = read_run(long)
+    measured = {part: seconds * (run.steps + 1) for part, seconds in run.step.items()} | {
+        "start": run.phases["start"],
+        "evaluation before": run.phases["before"],
+        "evaluation after": run.phases["after"],
+        "validations": sum(row["seconds"] for row in read(long / "validation.jsonl")),
     }
     total, took = sum(told.seconds.values()), sum(measured.values())
     return {

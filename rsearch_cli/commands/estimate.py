@@ -10,6 +10,7 @@ from rsearch_cli.commands import options
 from rsearch_cli.services.cost import HIT_RATE, NODES, Assumptions
 from rsearch_cli.streams import echo
 from rsearch_cli.timing.lengths import WRITTEN
+from rsearch_cli.timing.prediction import START_SECONDS
 from rsearch_cli.ui.output import plain_table, print_json, print_rich
 
 if TYPE_CHECKING:
@@ -29,6 +30,13 @@ _FIGURES = (
     ("teacher calls", "teacher_calls", ",.0f"),
     ("USD for the teacher", "usd_teacher", ",.2f"),
     ("USD", "usd", ",.2f"),
+)
+
+# Unit of the table of times, from so many seconds on: its length in seconds, and the format.
+_UNITS: tuple[tuple[float, str, int, str], ...] = (
+    (3600, "hours", 3600, ".2f"),
+    (600, "minutes", 60, ".1f"),
+    (0, "seconds", 1, ".1f"),
 )
 
 _TIMES = {
@@ -203,17 +211,28 @@ def _print_time(time: PredictedTime | str) -> None:
         echo("", f"The time cannot be predicted: {time}")
         return
     table = plain_table(f"TIME ON {time.device.name.upper()}, {time.backend}", no_wrap=True)
-    for heading in ("HOURS", "LOW", "HIGH"):
+    total = sum(time.seconds.values())
+    _, unit, size, form = next(row for row in _UNITS if total >= row[0])
+    for heading in (unit.upper(), "LOW", "HIGH"):
         table.add_column(heading, justify="right", no_wrap=True)
     columns = (time.seconds, time.low, time.high)
     for part in time.seconds:
         if time.seconds[part]:
-            table.add_row(_TIMES[part], *(f"{column[part] / 3600:.2f}" for column in columns))
-    table.add_row("hours", *(f"{sum(column.values()) / 3600:.2f}" for column in columns))
+            table.add_row(_TIMES[part], *(format(column[part] / size, form) for column in columns))
+    table.add_row(unit, *(format(sum(column.values()) / size, form) for column in columns))
     echo("")
     print_rich(table)
     if run := time.measured:
-        echo(f"Scaled to {run.steps} measured steps, with their lengths; within 20% either way.")
+        echo(
+            f"Scaled to {run.steps} measured steps of this model on this device, with their",
+            "lengths. Low and high: 20% either way, measured on a CPU only.",
+        )
+        if not run.phases:
+            echo(
+                f"That run has not ended: {START_SECONDS:.0f} s are assumed for the start, and "
+                "evaluations are scaled as",
+                "its steps are, which is less exact.",
+            )
     else:
         echo(
             "Low and high: completions of 30% and 100% of rollout.max_new_tokens (--written), and",

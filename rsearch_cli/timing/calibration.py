@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from rsearch_cli.errors import UsageError
+from rsearch_cli.memory.workload import Backend
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.runs.files import (
@@ -20,9 +21,9 @@ from rsearch_cli.runs.files import (
     predictions_name,
 )
 from rsearch_cli.runs.run_folder import RunFolder
-from rsearch_cli.timing.devices import CPU, Device, match_card
+from rsearch_cli.timing.devices import CPU, Device, describe_run_device
 from rsearch_cli.timing.lengths import Lengths, measure_lengths
-from rsearch_cli.timing.prediction import STEP_PARTS
+from rsearch_cli.timing.prediction import START, STEP_PARTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +33,19 @@ class MeasuredRun:
     Attributes:
         recipe: Its settings.
         backend: What ran its model.
-        device: What it ran on; None if the card is not known.
+        device: What it ran on.
         lengths: How long its rows were.
         step: Mean seconds of each of `STEP_PARTS`; the first step is left out, since it compiles.
         steps: Steps that this is the mean of.
         ties: Share in [0, 1] of the groups that were replaced, or could have been.
         evaluated: Questions of its evaluations.
-        phases: Seconds of `start`, `before` and `after`, as far as they were recorded.
+        phases: Seconds of `start`, `before` and `after`; {} before the run has ended. `start` has
+            also what the first step took longer than the others.
     """
 
     recipe: Recipe
-    backend: str
-    device: Device | None
+    backend: Backend
+    device: Device
     lengths: Lengths
     step: dict[str, float]
     steps: int
@@ -62,9 +64,8 @@ def read_run(path: Path) -> MeasuredRun:
     folder = RunFolder(path)
     if not folder.is_started:
         raise UsageError(f"--calibrate: {path} is not a run folder (no {RECIPE})")
-    rows, rollouts = folder.read_rows(METRICS)[1:], folder.read_rows(TRAJECTORIES)
-    lengths = measure_lengths(rollouts)
-    timed = [row for row in rows if all(f"seconds/{part}" in row for part in STEP_PARTS)]
+    rows, lengths = folder.read_rows(METRICS), measure_lengths(folder.read_rows(TRAJECTORIES))
+    timed = [row for row in rows[1:] if all(f"seconds/{part}" in row for part in STEP_PARTS)]
     if not timed or lengths is None:
         raise UsageError(
             f"--calibrate: {path} has no step after the first, which compiles; give a GRPO run of "
@@ -72,17 +73,21 @@ def read_run(path: Path) -> MeasuredRun:
         )
     recipe = load_recipe(str(path / RECIPE), trusted=True).recipe
     environment, summary = folder.read_json(ENVIRONMENT), folder.read_json(SUMMARY)
-    device = str(environment.get("device", "cpu"))
+    step = {part: fmean(float(row[f"seconds/{part}"]) for row in timed) for part in STEP_PARTS}
+    phases = {name: float(value) for name, value in (summary.get("phase_seconds") or {}).items()}
+    if START in phases:
+        first = sum(float(rows[0].get(f"seconds/{part}") or 0.0) for part in STEP_PARTS)
+        phases[START] += max(0.0, first - sum(step.values()))
     return MeasuredRun(
         recipe=recipe,
-        backend=str(environment.get("backend", "transformers")),
-        device=CPU if device == "cpu" else match_card(device),
+        backend="unsloth" if environment.get("backend") == "unsloth" else "transformers",
+        device=describe_run_device(str(environment.get("device", CPU.name))),
         lengths=lengths,
-        step={part: fmean(float(row[f"seconds/{part}"]) for row in timed) for part in STEP_PARTS},
+        step=step,
         steps=len(timed),
         ties=fmean(_tied(row, recipe) for row in timed),
         evaluated=len(folder.read_rows(predictions_name("before", "greedy"))),
-        phases={name: float(value) for name, value in (summary.get("phase_seconds") or {}).items()},
+        phases=phases,
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rsearch_cli.errors import UsageError
 from rsearch_cli.memory.driver import list_cards
@@ -16,7 +17,7 @@ and for an optimiser step outside the model (the trainer).
 
 From two runs with Unsloth on the host of an H200 (docs/measurements.md): decoding took 32.1 ms a
 token with 28 layers and about 7.8 ms with 4, and the update of the model with 4 layers 1.07 s. They
-depend on the host's single thread, not on the card; hosts differ by about a third.
+depend on the host's single thread, not on the card; that of an H100 took 1.4 to 1.6 times as long.
 """
 
 THIS = "this"
@@ -31,7 +32,7 @@ class Device:
         name: Its key in `DEVICES`.
         flops: Peak of dense products in 16 bit with float32 accumulation, per second.
         bandwidth: Bytes that it reads from its memory per second.
-        memory_gb: Its memory in GB of 2^30 bytes; None on a CPU.
+        memory_gb: Its memory in GB of 2^30 bytes; None on a CPU, and for a card that is not known.
         queues: Whether work is queued, so that host and device work at the same time.
     """
 
@@ -63,17 +64,35 @@ CPU = Device("cpu", 50e9, 10e9, None, queues=False)
 def find_device(name: str) -> Device | None:
     """Return the device of a name; None for `this` where the machine has no card that is known.
 
+    Args:
+        name: A key of `DEVICES`, in any spelling such as `RTX 4090` or `4090`; or `this`.
+
     Raises:
         UsageError: The name is not known.
     """
     if name == THIS:
         return next(filter(None, (match_card(card.name) for card in list_cards())), None)
-    if name not in DEVICES:
-        raise UsageError(
-            f"--card: {name!r} is not known; known cards: {', '.join(DEVICES)}, and {THIS} for the "
-            "one of this machine"
-        )
-    return DEVICES[name]
+    spelled = re.sub(r"[\s_-]", "", name.lower())
+    for device in DEVICES.values():
+        series, _, number = device.name.rpartition("-")
+        if spelled in (series + number, number):
+            return device
+    # No nearest name: rtx-4080 is another card than rtx-4090, not another spelling of it.
+    raise UsageError(
+        f"--card: {name!r} is not known; known cards: {', '.join(DEVICES)}, and {THIS} for the "
+        "one of this machine"
+    )
+
+
+def describe_run_device(name: str) -> Device:
+    """Return the device that a run recorded by the name that torch gives, or `cpu`.
+
+    The figures of a card that is not known are those of an RTX 3090, and only good relative to a
+    run that was measured on it.
+    """
+    if name == CPU.name:
+        return CPU
+    return match_card(name) or replace(DEVICES["rtx-3090"], name=name, memory_gb=None)
 
 
 def match_card(name: str) -> Device | None:

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rsearch_cli.app import app
+from rsearch_cli.memory.driver import Card
 from rsearch_cli.questions.sets import open_question_set
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.services.cost import HIT_RATE, NODES
@@ -218,9 +219,26 @@ def test_the_hours_of_a_card_are_told_by_part() -> None:
 
 
 def test_without_a_card_that_is_known_the_time_is_left_out() -> None:
-    assert "The time cannot be predicted: name a card with --card (rtx-3090, " in plan()
-    told = json.loads(plan("--json"))["time"]
+    why = "this machine has no NVIDIA card; name a card with --card (rtx-3090, "
+    assert f"The time cannot be predicted: {why}" in plan()
+    told = json.loads(plan("--card", "this", "--json"))["time"]
     assert told["hours"] is None and "--calibrate RUN" in told["time_unknown"]
+
+
+def test_a_card_of_this_machine_that_is_not_known_is_named(monkeypatch) -> None:
+    cards = [Card("NVIDIA T4", "580.1", "15360")]
+    for module in ("timing.devices", "workflows.estimate_time"):
+        monkeypatch.setattr(f"rsearch_cli.{module}.list_cards", lambda: cards)
+    assert "predicted: no card like this machine's NVIDIA T4 is known; name a" in plan()
+
+
+@pytest.mark.parametrize("setting", ["stage=sft", "rollout.engine=vllm"])
+def test_what_has_no_model_of_time_is_told_with_what_to_do(setting) -> None:
+    name, _, value = setting.partition("=")
+    why = f"{name} {value} has no model of time, not even with --calibrate; rsearch train shows the"
+    assert f"The time cannot be predicted: {why} time left after its first step" in plan(
+        "--set", setting
+    )
 
 
 def test_without_a_card_only_the_total_is_told(monkeypatch) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from rsearch_cli.errors import UsageError
 from rsearch_cli.memory.shape import KNOWN
 from rsearch_cli.recipe.loading import load_recipe
-from rsearch_cli.timing.devices import DEVICES, match_card
+from rsearch_cli.timing.devices import DEVICES, find_device, match_card
 from rsearch_cli.timing.lengths import Lengths, Turn, expect_lengths, measure_lengths
 from rsearch_cli.timing.prediction import (
     BEFORE,
@@ -22,10 +23,12 @@ from rsearch_cli.timing.prediction import (
     Services,
     TimeModel,
 )
+from rsearch_cli.workflows.estimate_time import FASTER, SLOWER
 
 SEVEN = KNOWN["deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"]
 ALONE = Services(0.0, 10.0, 32, judged=False)
-RESULTS = Path(__file__).parents[3] / "benchmarks/results/gpu_fit_nvidia_h200.json"
+FOLDER = Path(__file__).parents[3] / "benchmarks/results"
+RESULTS, H100 = FOLDER / "gpu_fit_nvidia_h200.json", FOLDER / "gpu_check_nvidia_h100_80gb_hbm3.json"
 
 
 def model(*settings: str, card: str = "rtx-4090", services: Services = ALONE) -> TimeModel:
@@ -42,6 +45,20 @@ def test_the_step_that_was_measured_on_an_h200_is_predicted() -> None:
     # Decoding is one of the two runs that the host's speed was read from; the update is not.
     assert step[GENERATE] == pytest.approx(run["seconds"]["generate"], rel=0.02)
     assert step[UPDATE] == pytest.approx(run["seconds"]["update"], rel=0.2)
+
+
+def test_the_range_reaches_the_generation_that_was_measured_on_an_h100() -> None:
+    measured = json.loads(H100.read_text())
+    for recipe, key, inserted, written in (
+        ("hotpot-hard", "unsloth", 900, 1024),
+        ("hotpot-overnight-offline", "hotpot-overnight-offline", 2000, 512),
+    ):
+        half = Turn((written / 2,), 1.0)
+        lengths = Lengths(measured[key]["row"]["prompt"], (half, half), inserted, nodes=1.0)
+        settled = load_recipe(recipe, ["train.resample_ties=0", "train.keep=last"]).recipe
+        step = replace(model(card="h100"), recipe=settled, lengths=lengths).step()
+        took = measured[key]["first_steps"][0]["generate"]
+        assert step[GENERATE] * FASTER < took < step[GENERATE] * SLOWER
 
 
 def test_a_faster_card_is_faster_where_the_card_counts() -> None:
@@ -129,3 +146,14 @@ def test_lengths_are_read_from_rollouts() -> None:
 )
 def test_cards_are_known_by_the_names_that_drivers_give(told: str, name: str | None) -> None:
     assert match_card(told) is (None if name is None else DEVICES[name])
+
+
+@pytest.mark.parametrize("spelled", ["rtx-4090", "RTX4090", "rtx 4090", "rtx_4090", "4090"])
+def test_the_name_of_a_card_may_be_spelled_otherwise(spelled: str) -> None:
+    assert find_device(spelled) is DEVICES["rtx-4090"]
+
+
+@pytest.mark.parametrize("other", ["", "rtx", "rtx-4080", "a10", "rtx-4090-super"])
+def test_another_card_is_not_taken_for_a_known_one(other: str) -> None:
+    with pytest.raises(UsageError, match="known cards: rtx-3090, rtx-4090, a100, h100, h200, and"):
+        find_device(other)
