@@ -5,7 +5,8 @@ Drawn with Pillow, which the training stack already depends on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ CURVES = {
     "reward/format": ("format", "#dd9b2b"),
     "reward": ("reward", "#c44e52"),
 }
-# Of further parts, in alphabetical order; penalties and parts beyond these are not drawn.
+# Of further parts, in alphabetical order; parts beyond these are not drawn.
 _FURTHER = ("#8172b3", "#64b5cd", "#937860", "#8c8c8c")
 _WIDTH, _HEIGHT = 960, 480
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 140, 30, 60
 _INK, _GRID = "#333333", "#dddddd"
 
 Point = tuple[float, float]
+Area = tuple[tuple[float, float], tuple[float, float]]
+"""First and last step, lowest and highest value."""
 
 
 def plot_reward(rows: Sequence[Mapping[str, object]], target: Path) -> bool:
@@ -46,11 +49,12 @@ def plot_reward(rows: Sequence[Mapping[str, object]], target: Path) -> bool:
     picture = Image.new("RGB", (_WIDTH, _HEIGHT), "white")
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(size=15)
-    first, last = min(steps), max(steps)
-    _draw_axes(draw, font, first, last)
+    ticks = reward_ticks(value for points in curves.values() for _, value in points)
+    area = (min(steps), max(steps)), (ticks[0], ticks[-1])
+    _draw_axes(draw, font, area, ticks)
     for key, points in curves.items():
         name, colour = shown[key]
-        places = [_place(step, value, first, last) for step, value in points]
+        places = [_place(point, area) for point in points]
         width = 3 if key == "reward" else 2
         if len(places) > 1:
             draw.line(places, fill=colour, width=width, joint="curve")
@@ -64,36 +68,50 @@ def plot_reward(rows: Sequence[Mapping[str, object]], target: Path) -> bool:
     return True
 
 
-def _draw_axes(draw: Any, font: Any, first: float, last: float) -> None:
-    for value in (0.0, 0.25, 0.5, 0.75, 1.0):
-        (x, y), (end, _) = _place(first, value, first, last), (_WIDTH - _RIGHT, 0)
+def reward_ticks(values: Iterable[float]) -> list[float]:
+    """Return the ticks of an axis for rewards, its limits included.
+
+    The axis holds all values, and at least those from 0 to 1.
+    """
+    known = (0.0, 1.0, *values)
+    low, high = min(known), max(known)
+    distance = 0.25
+    while high - low > 8 * distance:
+        distance *= 2
+    return [distance * n for n in range(math.floor(low / distance), math.ceil(high / distance) + 1)]
+
+
+def _draw_axes(draw: Any, font: Any, area: Area, ticks: Sequence[float]) -> None:
+    first, last = area[0]
+    for value in ticks:
+        (x, y), end = _place((first, value), area), _WIDTH - _RIGHT
         draw.line((_LEFT, y, end, y), fill=_GRID)
         draw.text((_LEFT - 10, y), f"{value:g}", fill=_INK, font=font, anchor="rm")
     bottom = _HEIGHT - _BOTTOM
     draw.line((_LEFT, _TOP, _LEFT, bottom, _WIDTH - _RIGHT, bottom), fill=_INK)
     for step in sorted({round(first + (last - first) * i / 4) for i in range(5)}):
-        x, _ = _place(step, 0, first, last)
+        x, _ = _place((step, 0.0), area)
         draw.line((x, bottom, x, bottom + 5), fill=_INK)
         draw.text((x, bottom + 10), f"{step:g}", fill=_INK, font=font, anchor="mt")
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
     draw.text((middle, _HEIGHT - 12), "optimiser step", fill=_INK, font=font, anchor="mb")
 
 
-def _place(step: float, value: float, first: float, last: float) -> Point:
-    """Return the pixel of a value in [0, 1] at a step; a single step is centred."""
+def _place(point: Point, area: Area) -> Point:
+    """Return the pixel of a step and a value; a single step is centred."""
+    (step, value), ((first, last), (low, high)) = point, area
     share = (step - first) / (last - first) if last > first else 0.5
     x = _LEFT + share * (_WIDTH - _LEFT - _RIGHT)
-    y = _HEIGHT - _BOTTOM - min(max(value, 0.0), 1.0) * (_HEIGHT - _TOP - _BOTTOM)
+    y = _HEIGHT - _BOTTOM - (value - low) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
     return x, y
 
 
 def _further_curves(rows: Sequence[Mapping[str, object]]) -> dict[str, tuple[str, str]]:
     """Map the keys of further parts of the reward to name and colour of their curves."""
     keys = {key for row in rows for key in row if key.startswith("reward/")} - CURVES.keys()
-    rewards = (key for key in sorted(keys) if all(value >= 0 for _, value in _points(rows, key)))
     return {
         key: (key.removeprefix("reward/"), colour)
-        for key, colour in zip(rewards, _FURTHER, strict=False)
+        for key, colour in zip(sorted(keys), _FURTHER, strict=False)
     }
 
 

@@ -17,7 +17,8 @@ class AlarmsConfig(BaseConfig):
     window: int = Field(64, ge=1, le=100000)
     """Completions to average, in whole steps; the first ones of the run are the baseline."""
     entropy_low: float | None = Field(0.1, gt=0.0, lt=1.0)
-    """Token entropy below this share of the baseline, unless the reward is 0.9."""
+    """Token entropy below this share of the baseline, unless the reward is 90 % of the highest
+    possible."""
     entropy_high: float | None = Field(3.0, gt=1.0, le=1000.0)
     """Token entropy above this multiple of the baseline, and above 0.5 nats."""
     length_low: float | None = Field(0.2, gt=0.0, lt=1.0)
@@ -27,7 +28,8 @@ class AlarmsConfig(BaseConfig):
     format_low: float | None = Field(0.25, gt=0.0, lt=1.0)
     """Share of completions in valid format, below this share of its maximum so far."""
     zero_advantage: float | None = Field(0.95, gt=0.0, lt=1.0)
-    """Share of groups with equal rewards, above this, unless the reward is 0.9."""
+    """Share of groups with equal rewards, above this, unless the reward is 90 % of the highest
+    possible."""
     repeated_tags: float | None = Field(0.25, gt=0.0, lt=1.0)
     """Share of tags repeated within a turn, above this."""
     repeated_ngrams: float | None = Field(0.5, gt=0.0, lt=1.0)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rsearch_cli.recipe.addresses import Address
 from rsearch_cli.recipe.base import BaseConfig
@@ -17,6 +18,8 @@ GOLD_TITLES = "gold_titles"
 """`sft.traces` for traces with plans from the supporting titles of the training questions."""
 TEACHER = "teacher"
 """`sft.traces` for traces that the model in `sft.teacher` writes."""
+PENALTIES = frozenset({"length", "no_answer"})
+"""Parts of `reward.extra` whose scores are from -1 to 0."""
 
 
 class WeightsConfig(BaseConfig):
@@ -53,9 +56,9 @@ class RewardConfig(BaseConfig):
     Chinese, Japanese, Korean, Thai and similar scripts by characters."""
     judge: JudgeConfig = JudgeConfig()
     """The judge; only used if answer is judge."""
-    extra: dict[str, Annotated[float, Field(ge=-1.0, le=1.0)]] = Field(default_factory=dict)
-    """Weights of further parts by name, such as {retrieval: 0.2, no_answer: 0.1}. Each adds weight
-    x score to the reward; ours are economy, length, no_answer and retrieval."""
+    extra: dict[str, Annotated[float, Field(le=1.0)]] = Field(default_factory=dict)
+    """Weights from 0 to 1 of further parts by name, such as {retrieval: 0.2, no_answer: 0.1}. Each
+    adds weight x score to the reward; ours are economy, length, no_answer and retrieval."""
     normalise_parts: bool = False
     """Normalise each part within its group before weighting it (GDPO, arXiv 2601.05242; its second
     step is train.scale_rewards: batch)."""
@@ -64,12 +67,35 @@ class RewardConfig(BaseConfig):
     shuffle_answers: bool = False
     """Control experiment: shuffle the answer scores within each step."""
 
+    @field_validator("extra")
+    @classmethod
+    def _no_negative_weights(cls, extra: dict[str, float]) -> dict[str, float]:
+        for name, weight in extra.items():
+            if weight < 0.0:
+                raise ValueError(
+                    f"the weight of {name} must be at least 0, not {weight:g}; penalties have "
+                    "negative scores, and count against a completion with a positive weight"
+                )
+        return extra
+
     @property
     def rewards_answers(self) -> bool:
         """Whether the answer has a weight in any step; else only the searches are trained."""
         return bool(
             self.weights.answer or (self.curriculum_steps and self.curriculum_weights.answer)
         )
+
+
+def highest_reward(extra: Mapping[str, float]) -> float:
+    """Return the highest reward that a completion can have.
+
+    Answer, plan and format reach 1 together, in the curriculum and after it. A further part adds
+    its weight, and a penalty nothing; parts of other packages count as no penalties.
+
+    Args:
+        extra: The weights in `reward.extra` of the parts that apply.
+    """
+    return 1.0 + sum(weight for name, weight in extra.items() if name not in PENALTIES)
 
 
 class TrainConfig(BaseConfig):

@@ -1,6 +1,7 @@
 """Further reward parts, those in `reward.extra`: ours, and those of other packages.
 
-A new part is one module and one line in `PARTS` or, in another package, one entry point.
+A new part is one module and one line in `PARTS` or, in another package, one entry point. A penalty
+of ours is also in `PENALTIES` of `recipe/training.py`.
 """
 
 from __future__ import annotations

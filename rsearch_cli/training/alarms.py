@@ -13,13 +13,14 @@ from statistics import fmean
 from typing import Any
 
 from rsearch_cli.recipe.alarms import AlarmsConfig
+from rsearch_cli.recipe.training import highest_reward
 from rsearch_cli.terminal import finite
 
 # A single bad step is not a collapse, however many completions it has.
 _LEAST_STEPS = 3
 # With four completions a step, a smaller drop of the format rate is often chance.
 _LEAST_DROP = 0.2
-# A policy that earns nearly the full reward is rightly certain, and its groups have equal rewards.
+# Near the highest reward, a policy is rightly certain, and its groups have equal rewards.
 _SOLVED = 0.9
 _IGNORED_WHEN_SOLVED = ("entropy_low", "zero_advantage")
 # Nats per token; below it a policy is nearly certain of each word, however much entropy has risen.
@@ -55,10 +56,17 @@ class CollapseWatch:
         limits: The recipe's `alarms` section.
         rollouts: Completions per step.
         rows: Metrics rows of the steps before a resume; alarms active in the last are not new.
+        extra: The recipe's `reward.extra`.
     """
 
-    def __init__(self, limits: AlarmsConfig, rollouts: int, rows: Iterable[Row] = ()) -> None:
-        self._limits = limits
+    def __init__(
+        self,
+        limits: AlarmsConfig,
+        rollouts: int,
+        rows: Iterable[Row] = (),
+        extra: Mapping[str, float] | None = None,
+    ) -> None:
+        self._limits, self._extra = limits, extra or {}
         self._window = max(_LEAST_STEPS, -(-limits.window // rollouts))
         self._rows = list(rows)
         self._active = _names(self._rows[-1]) if self._rows else set()
@@ -66,19 +74,25 @@ class CollapseWatch:
     def check(self, row: dict[str, Any]) -> list[Alarm]:
         """Store the active alarms in the row of a new step as `alarms`; return the new ones."""
         self._rows.append(row)
-        alarms = find_alarms(self._rows, self._limits, self._window)
+        alarms = find_alarms(self._rows, self._limits, self._window, self._extra)
         before, self._active = self._active, {alarm.name for alarm in alarms}
         row["alarms"] = [alarm.name for alarm in alarms]
         return [alarm for alarm in alarms if alarm.name not in before]
 
 
-def find_alarms(rows: Sequence[Row], limits: AlarmsConfig, window: int) -> list[Alarm]:
+def find_alarms(
+    rows: Sequence[Row],
+    limits: AlarmsConfig,
+    window: int,
+    extra: Mapping[str, float] | None = None,
+) -> list[Alarm]:
     """Return the alarms that are active after the last step.
 
     Args:
         rows: Metrics rows of all steps so far.
         limits: The recipe's `alarms` section.
         window: Number of steps to average; with fewer steps there is no alarm.
+        extra: The recipe's `reward.extra`.
     """
     if len(rows) < window:
         return []
@@ -87,7 +101,7 @@ def find_alarms(rows: Sequence[Row], limits: AlarmsConfig, window: int) -> list[
     found |= {name: _exceeded(name, now, limits) for name in _SHARES}
     found["entropy_high"] = _rose(now, first, limits.entropy_high)
     found["format_low"] = _format_dropped(rows, window, limits.format_low)
-    if (_mean(now, "reward") or 0.0) >= _SOLVED:
+    if _is_solved(now, extra or {}):
         found |= dict.fromkeys(_IGNORED_WHEN_SOLVED)
     return [Alarm(name, line) for name, line in found.items() if line is not None]
 
@@ -99,6 +113,12 @@ def first_alarms(rows: Iterable[Row]) -> dict[str, int]:
         for name in sorted(_names(row)):
             first.setdefault(name, int(finite(row, "step") or 0))
     return first
+
+
+def _is_solved(now: Sequence[Row], extra: Mapping[str, float]) -> bool:
+    # A part that applies to no question of these steps cannot be earned.
+    parts = {name: extra[name] for name in extra if _mean(now, f"reward/{name}") is not None}
+    return (_mean(now, "reward") or 0.0) >= _SOLVED * highest_reward(parts)
 
 
 def _dropped(

@@ -96,7 +96,8 @@ class GrpoTraining:
         self.collapse: tuple[int, Alarm] | None = None
         train = recipe.train
         rollouts = train.batch_size * train.gradient_accumulation_steps * world_size()
-        self._watch = CollapseWatch(recipe.alarms, rollouts, folder.read_rows(METRICS))
+        rows = folder.read_rows(METRICS)
+        self._watch = CollapseWatch(recipe.alarms, rollouts, rows, recipe.reward.extra)
         self._questions = {q.text: q for q in questions}
         with policy.active():
             self.trainer = self._make_trainer(questions)

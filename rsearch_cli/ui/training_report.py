@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rsearch_cli.evaluation.comparison import pair_results
 from rsearch_cli.evaluation.result import EvalResult
+from rsearch_cli.publishing.reward_plot import reward_ticks
 from rsearch_cli.terminal import finite, printable, shorten
 from rsearch_cli.ui.tables import as_table, training_table
 
@@ -93,28 +94,26 @@ def reward_plot(
     steps = sorted({step for curve in curves.values() for step, _ in curve})
     if not steps:
         return "No step has a reward to plot."
+    order = ["reward", "reward/answer", "reward/plan", "reward/format", *further, "validation"]
+    legend = _legend([(marks[key][0], key) for key in order if curves[key]], width)
     # plotext has one figure for the whole process: clear what others drew, and leave nothing.
     figure = plotext.figure
     figure.clear.all()
-    figure.theme("colorless").plot_size(width, height).legend(False)
+    figure.theme("colorless").plot_size(width, height - len(legend)).legend(False)
     for key, (symbol, shade) in marks.items():
         if not curves[key]:
             continue
         marker = plotext.marker(symbol).fill(shade)
         xs, ys = zip(*curves[key], strict=True)
         figure.draw(figure.signal(list(xs), list(ys), marker=marker).lines(key == "reward"))
-    validation = "   v validation F1" if curves["validation"] else ""
-    legend = "".join(f"   {symbol} {key[7:]}" for key, (symbol, _) in further.items())
-    figure.title(f"• reward   a answer   p plan   f format{legend}{validation}").label("step", 0, 0)
-    lowest = min(value for curve in curves.values() for _, value in curve)
-    low = 0.0 if lowest >= 0.0 else max(-1.0, 0.25 * (lowest // 0.25))
-    heights = [low + 0.25 * i for i in range(round((1.0 - low) / 0.25) + 1)]
-    figure.ruler(1, 0).lim(low, 1).ticks(heights, [f"{height:g}" for height in heights])
+    figure.label("step", 0, 0)
+    heights = reward_ticks(value for curve in curves.values() for _, value in curve)
+    figure.ruler(1, 0).lim(heights[0], heights[-1]).ticks(heights, [f"{y:g}" for y in heights])
     ticks = sorted({steps[i * (len(steps) - 1) // 4] for i in range(5)})
     figure.ruler(0, 0).ticks(ticks, [f"{step:g}" for step in ticks])
     drawn = str(figure.build().string(colorless=not colour))
     figure.clear.all()
-    return "\n".join(line.rstrip() for line in drawn.rstrip().splitlines())
+    return "\n".join(line.rstrip() for line in (*legend, *drawn.rstrip().splitlines()))
 
 
 def describe_course(summary: Mapping[str, Any]) -> list[str]:
@@ -191,6 +190,19 @@ def _further_curves(rows: Sequence[Mapping[str, object]]) -> dict[str, tuple[str
     keys = {key for row in rows for key in row if key.startswith("reward/")} - _CURVES.keys()
     symbols, shade = _FURTHER
     return {key: (symbol, shade) for key, symbol in zip(sorted(keys), symbols, strict=False)}
+
+
+def _legend(curves: Sequence[tuple[str, str]], width: int) -> list[str]:
+    """Return the lines of the legend: markers and names, none of them broken, in the middle."""
+    lines: list[str] = []
+    for symbol, key in curves:
+        name = "validation F1" if key == "validation" else printable(key.removeprefix("reward/"))
+        entry = f"{symbol} {name}"
+        if lines and len(lines[-1]) + 3 + len(entry) <= width:
+            lines[-1] += f"   {entry}"
+        else:
+            lines.append(entry)
+    return [line.center(width) for line in lines]
 
 
 def _curve(rows: Sequence[Mapping[str, object]], key: str) -> list[tuple[float, float]]:

@@ -102,6 +102,7 @@ class Source(TypedDict):
         summary: `summary.json` of a run, `results.json` of an evaluation; {} if there is none.
         spend: What was spent, by service: `usd`, `saved_usd`, `calls`, `hits`, `failed`.
         advantages: How `advantage` was computed, as a formula in words.
+        highest: The highest reward that a rollout can have, by the recipe.
         curves: Empty for an evaluation.
         validations: The rows of `validation.jsonl`.
         rows: Rollouts of the training and predictions; the phase tells them apart.
@@ -117,6 +118,7 @@ class Source(TypedDict):
     summary: dict[str, Any]
     spend: dict[str, Any]
     advantages: str | None
+    highest: float
     curves: Curves
     validations: list[dict[str, Any]]
     rows: Rows

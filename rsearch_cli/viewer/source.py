@@ -20,6 +20,7 @@ from rsearch_cli.evaluation.result import EvalResult
 from rsearch_cli.recipe.documents import MOST_CHARS as MOST_RECIPE_CHARS
 from rsearch_cli.recipe.documents import parse_document
 from rsearch_cli.recipe.schema import ProtocolConfig
+from rsearch_cli.recipe.training import RewardConfig, highest_reward
 from rsearch_cli.runs.confined_paths import open_own
 from rsearch_cli.runs.files import (
     ANSWERS,
@@ -215,6 +216,7 @@ class ViewSource:
                 if trained and not by_part
                 else None
             ),
+            "highest": self._highest_reward(),
             "curves": self._curves.as_curves(),
             "validations": self._validations.rows,
             "rows": self._table.as_rows(),
@@ -353,6 +355,14 @@ class ViewSource:
         values = self.settings.get(section)
         value = values.get(name) if isinstance(values, dict) else None
         return value if isinstance(value, str | int) else None
+
+    def _highest_reward(self) -> float:
+        reward = self.settings.get("reward")
+        stored = reward.get("extra", {}) if isinstance(reward, dict) else {}
+        try:
+            return highest_reward(RewardConfig.model_validate({"extra": stored}).extra)
+        except ValidationError:
+            return highest_reward({})
 
     def _read_object(self, name: str) -> dict[str, Any]:
         try:

@@ -6,6 +6,7 @@ import { figure, svgEl } from "./viewer_dom.js";
 const HEIGHT = 176;
 const MARGIN = { left: 46, right: 10, top: 8, bottom: 24 };
 const FEW = 40;
+const STYLES = 8;
 
 /** Curves that share one axis. `onstep` is called with a step that was clicked or confirmed. */
 export class LineChart {
@@ -96,7 +97,7 @@ export class LineChart {
     const raw = this.series[i].values;
     const path = (values, name) =>
       svgEl("path", {
-        class: `${name} series-${i % 6}`,
+        class: `${name} series-${i % STYLES}`,
         d: pathOf(this.steps, values, this.x, this.y, pixels),
       });
     const dots =
@@ -105,7 +106,7 @@ export class LineChart {
         : this.steps.flatMap((step, at) => {
             const value = this.shown[i][at];
             return isKnown(value)
-              ? [svgEl("circle", { class: `dot series-${i % 6}`, cx: this.x(step), cy: this.y(value), r: 2 })]
+              ? [svgEl("circle", { class: `dot series-${i % STYLES}`, cx: this.x(step), cy: this.y(value), r: 2 })]
               : [];
           });
     return [...(this.smooth ? [path(raw, "raw")] : []), path(this.shown[i], "curve"), ...dots];
@@ -166,7 +167,7 @@ export class LineChart {
               isKnown(values[at])
                 ? [
                     svgEl("circle", {
-                      class: `cursor-dot series-${i % 6}`,
+                      class: `cursor-dot series-${i % STYLES}`,
                       cx: x,
                       cy: this.y(values[at]),
                       r: 4,
@@ -183,7 +184,7 @@ function sample(i) {
   return svgEl(
     "svg",
     { class: "sample", width: 22, height: 8, "aria-hidden": "true" },
-    svgEl("line", { x1: 0, x2: 22, y1: 4, y2: 4, class: `curve series-${i % 6}` }),
+    svgEl("line", { x1: 0, x2: 22, y1: 4, y2: 4, class: `curve series-${i % STYLES}` }),
   );
 }
 

@@ -26,7 +26,7 @@ export function questionHead(detail, level = "h1") {
 /** The answer with its scores: bars of the reward parts, or the scores of a prediction. */
 export function outcome(source, row, detail, { advantage: withAdvantage = true } = {}) {
   const known = (name) => source.numberAt(name, row);
-  const rows = detail.reward ? rewardBars(detail) : scoreBars(known);
+  const rows = detail.reward ? rewardBars(detail, source.highest) : scoreBars(known);
   const advantage = withAdvantage ? known("advantage") : null;
   return el(
     "section",
@@ -56,7 +56,8 @@ export function outcome(source, row, detail, { advantage: withAdvantage = true }
   );
 }
 
-function rewardBars({ reward }) {
+/** `highest` is the highest reward; a full bar stands for it, or for a score of 1. */
+function rewardBars({ reward }, highest) {
   const parts = [
     ["Reward", reward.total],
     ["answer", reward.answer],
@@ -64,7 +65,9 @@ function rewardBars({ reward }) {
     ["format", reward.format],
     ...Object.entries(reward.extra ?? {}),
   ];
-  return parts.flatMap(([name, value], i) => bar(name, value, i === 0 ? "total" : "", "not scored"));
+  return parts.flatMap(([name, value], i) =>
+    i === 0 ? bar(name, value, "total", "not scored", highest) : bar(name, value, "", "not scored"),
+  );
 }
 
 function scoreBars(known) {
@@ -81,10 +84,10 @@ function scoreBars(known) {
   );
 }
 
-function bar(name, value, className, missing) {
+function bar(name, value, className, missing, full = 1) {
   const track = el("span", { class: "track", "aria-hidden": "true" }, el("span", { class: "fill" }));
   if (value !== null && value !== undefined)
-    track.firstChild.style.width = `${Math.min(Math.max(value, 0), 1) * 100}%`;
+    track.firstChild.style.width = `${Math.min(Math.max(value / full, 0), 1) * 100}%`;
   const text =
     value === null || value === undefined ? el("span", { class: "muted" }, missing) : fixed(value, 3);
   return [

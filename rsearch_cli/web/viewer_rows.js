@@ -176,7 +176,7 @@ function rewardCell(source, row) {
   const reward = source.numberAt("reward", row);
   if (reward === null) return unscoredTag(source, row) ?? "–";
   const bar = el("span", { class: "bar", "aria-hidden": "true" }, el("span", { class: "fill" }));
-  bar.firstChild.style.width = `${Math.min(Math.max(reward, 0), 1) * 100}%`;
+  bar.firstChild.style.width = `${Math.min(Math.max(reward / source.highest, 0), 1) * 100}%`;
   return [bar, fixed(reward)];
 }
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from hostile_texts import CONTROLS, HOSTILE
-from stored_rows import prediction, rollout, store_evaluation, store_run
+from stored_rows import RECIPE_TEXT, prediction, rollout, store_evaluation, store_run
 from threaded import HTTPServer
 
 from rsearch_cli.evaluation.comparison import compare
@@ -116,6 +116,29 @@ def test_overview_names_the_figures_of_the_run(open_page: Callable[..., Any], ru
     assert shown(page) == "16 of 112 trajectories"
     page.go_back()
     assert page.locator("h1").inner_text() == "small"
+
+
+def test_rewards_above_one_are_drawn_to_their_scale(open_page: Callable[..., Any], tmp_path: Path):
+    extra = {"economy": 0.5, "length": 0.5, "no_answer": 0.5, "retrieval": 0.5}
+    folder = store_run(tmp_path / "parts", [rollout(1, total=2.0), rollout(1, total=1.0)])
+    recipe = RECIPE_TEXT.replace("answer: f1", f"answer: f1, extra: {json.dumps(extra)}")
+    (folder / "recipe.yaml").write_text(recipe)
+    parts = {f"reward/{name}": 0.5 for name in ("answer", "plan", "format", *extra)}
+    steps = [{"step": step, "reward": step, **parts} for step in (1, 2)]
+    append_rows(folder / "metrics.jsonl", steps)
+    page = open_page(as_file(tmp_path / "parts.html", folder))
+    chart = page.locator(".chart-box").filter(has_text="Reward and its parts")
+    curves = chart.locator("path.curve").all()
+    looks = {curve.evaluate("path => getComputedStyle(path).stroke") for curve in curves}
+    assert len(curves) == len(looks) == chart.locator(".legend li").count() == 8
+    assert "2" in chart.locator("text.tick").all_text_contents()
+    page.goto(page.url.split("#")[0] + "#/0/rows?phase=train")
+    page.locator(".bar .fill").first.wait_for(state="attached")
+    widths = page.locator(".bar .fill").evaluate_all("all => all.map((e) => e.style.width)")
+    assert sorted(widths) == ["100%", "50%"]
+    page.locator("table.rows tbody a").nth(1).click()
+    total = page.locator(".bars dd.total .fill")
+    assert total.evaluate("fill => fill.style.width") == "50%"
 
 
 def test_filters_count_what_python_counts(open_page: Callable[..., Any], run: Path, file: str):

@@ -190,11 +190,11 @@ def test_shuffling_breaks_the_tie_between_answer_and_row() -> None:
 
 def test_a_further_part_adds_its_weight_times_its_score() -> None:
     searched = SearchRound(plan=VALID.plan, results=(NodeResult(VALID.plan.nodes[0]),) * 2)
-    recipe = RewardConfig(extra={"economy": -0.2})
+    recipe = RewardConfig(extra={"economy": 0.2})
     plain = score(trajectory(rounds=(searched,)), RewardConfig(), ProtocolConfig(), step=100)
     parts = score(trajectory(rounds=(searched,)), recipe, ProtocolConfig(), step=100)
     assert (plain.extra, parts.extra) == ({}, {"economy": 0.5})
-    assert parts.total == pytest.approx(plain.total - 0.2 * 0.5)
+    assert parts.total == pytest.approx(plain.total + 0.2 * 0.5)
     (dealt,) = shuffle_answer_scores([parts], WEIGHTS, recipe, random.Random(0))
     assert dealt == parts
 

@@ -6,7 +6,7 @@ import pytest
 
 from rsearch_cli.errors import AccessDenied, RecipeValueError, RsearchError, ServiceFailure
 from rsearch_cli.recipe.loading import load_recipe
-from rsearch_cli.recipe.training import RewardConfig
+from rsearch_cli.recipe.training import PENALTIES, RewardConfig, highest_reward
 from rsearch_cli.reward import parts as parts_module
 from rsearch_cli.reward.composite import score_trajectories
 from rsearch_cli.reward.economy import economy
@@ -75,6 +75,25 @@ def test_retrieval_does_not_apply_without_titles_and_is_unknown_after_a_failed_s
     assert retrieval(trajectory(FAILED), RECIPE) is None
     with pytest.raises(ServiceFailure, match="1 of its searches failed"):
         retrieval(trajectory(found("Paris"), FAILED, titles=("Paris", "Rome")), RECIPE)
+
+
+def test_the_highest_reward_is_that_of_a_faultless_completion() -> None:
+    extra = {"economy": 0.2, "length": 0.4, "no_answer": 0.1, "retrieval": 0.3}
+    settings = [f"reward.extra.{name}={weight}" for name, weight in extra.items()]
+    recipe = load_recipe("quickstart", settings).recipe
+    faultless = trajectory(found("Paris"), titles=("Paris",))
+    (parts,) = score_trajectories([faultless], recipe, step=100)
+    known = {name: parts.extra[name] for name in extra}
+    assert known == {"economy": 1.0, "length": 0.0, "no_answer": 0.0, "retrieval": 1.0}
+    assert {name for name, score in known.items() if score == 0.0} == PENALTIES
+    assert highest_reward(extra) == pytest.approx(1.0 + 0.2 + 0.3)
+    assert highest_reward({"of_another_package": 0.5}) == 1.5
+
+
+def test_a_negative_weight_is_refused_in_one_line() -> None:
+    with pytest.raises(RecipeValueError, match="no_answer must be at least 0") as raised:
+        load_recipe("quickstart", ["reward.extra.no_answer=-0.5"])
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(("answer", "score"), [(None, -1.0), ("  ", -1.0), ("wrong", 0.0)])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from rsearch_cli.recipe.alarms import AlarmsConfig
+from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.training.alarms import CollapseWatch, find_alarms, first_alarms
 
 WINDOW = 3
@@ -122,6 +123,32 @@ def test_each_sign_has_an_alarm_that_can_be_switched_off(
 )
 def test_what_looks_like_a_sign_but_is_none(start: dict[str, Any], end: dict[str, Any]) -> None:
     assert names(run(start, end)) == []
+
+
+@pytest.mark.parametrize(
+    ("end", "solved"),
+    [
+        ({"reward": 1.0, "reward/retrieval": 0.0}, False),
+        ({"reward": 1.75, "reward/retrieval": 0.75}, False),
+        ({"reward": 1.85, "reward/retrieval": 0.85}, True),
+        ({"reward": 0.95, "reward/retrieval": None}, True),
+    ],
+    ids=["plans alone", "three of four titles", "nearly all", "no supporting titles"],
+)
+def test_solved_is_nearly_the_highest_reward_of_the_recipe(
+    end: dict[str, Any], solved: bool
+) -> None:
+    recipe = load_recipe("real-text").recipe
+    rows = run({}, {**end, "groups/zero_advantage": 1.0, "entropy": 0.001})
+    found = find_alarms(rows, recipe.alarms, WINDOW, recipe.reward.extra)
+    assert {alarm.name for alarm in found} == (
+        set() if solved else {"entropy_low", "zero_advantage"}
+    )
+
+
+def test_penalties_leave_the_highest_reward_as_it_is() -> None:
+    rows = run({}, {"reward": 0.95, "reward/no_answer": -0.05, "groups/zero_advantage": 1.0})
+    assert find_alarms(rows, AlarmsConfig(), WINDOW, {"no_answer": 0.5}) == []
 
 
 def test_a_run_that_learnt_the_format_can_still_lose_it() -> None:

@@ -171,6 +171,38 @@ def test_plot_has_further_parts_and_room_for_penalties() -> None:
     assert any(line.startswith(" -0.5┤") for line in body)
 
 
+ALL_PARTS = [
+    {
+        **row,
+        "reward": row["step"] / 10,
+        "reward/economy": 0.5,
+        "reward/length": -0.1,
+        "reward/no_answer": -0.2,
+        "reward/retrieval": 1.0,
+        "validation": 0.3,
+    }
+    for row in ROWS
+]
+
+
+def test_plot_shows_a_reward_above_one_to_its_end() -> None:
+    body = reward_plot(ALL_PARTS, width=80, height=18).splitlines()[2:-2]
+    (top,) = (line for line in body if line.startswith("   2┤"))
+    assert top.rstrip("│").endswith("•")
+    assert any(line.startswith("-0.5┤") for line in body)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120])
+def test_plot_names_every_curve_at_every_width(width: int) -> None:
+    lines = reward_plot(ALL_PARTS, width, height=18).splitlines()
+    assert len(lines) <= 18 and max(map(len, lines)) <= width
+    legend = lines[: next(i for i, line in enumerate(lines) if "┌" in line)]
+    assert " ".join(" ".join(legend).split()) == (
+        "• reward a answer p plan f format 1 economy 2 length 3 no_answer 4 retrieval "
+        "v validation F1"
+    )
+
+
 def test_plot_rises_with_the_reward() -> None:
     body = reward_plot(ROWS, width=80, height=18).splitlines()[1:-2]
     first, last = (

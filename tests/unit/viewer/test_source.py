@@ -32,6 +32,16 @@ def column(source: ViewSource, name: str) -> list:
     return [None if value is None else texts[value] for value in values]
 
 
+@pytest.mark.parametrize(
+    ("reward", "highest"),
+    [("{}", 1.0), ("{extra: {retrieval: 1.0, no_answer: 0.5}}", 2.0), ("{extra: [1]}", 1.0)],
+)
+def test_the_highest_reward_is_that_of_the_recipe(make_run, reward, highest):
+    folder = make_run([rollout()])
+    (folder / "recipe.yaml").write_text(f"reward: {reward}")
+    assert opened(folder).describe()["highest"] == highest
+
+
 def test_rollouts_and_predictions_are_rows_of_one_table(make_run):
     folder = make_run(
         [rollout(1), rollout(1, total=0.5)],
