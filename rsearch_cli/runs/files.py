@@ -8,6 +8,8 @@ ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 TRAJECTORIES = "trajectories.jsonl"
 VALIDATION = "validation.jsonl"
+SPEND_BY_STEP = "spend_by_step.jsonl"
+"""What the run had spent when each step began; the step of a row is the one that was finished."""
 SUMMARY = "summary.json"
 PREDICTIONS = "predictions"
 ADAPTER = "adapter"
@@ -51,7 +53,7 @@ SPEND_LOCK = ".spend.json.lock"
 LOCK = ".lock"
 PARTIAL = ".partial"
 
-STEP_ROWS = (METRICS, TRAJECTORIES, VALIDATION)
+STEP_ROWS = (METRICS, TRAJECTORIES, VALIDATION, SPEND_BY_STEP)
 """Files of a run with rows of steps; a resumed run repeats the steps after its checkpoint."""
 
 # The recipe comes last: a folder with a recipe is a run, even if the rest has been removed.

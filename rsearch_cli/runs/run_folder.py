@@ -1,7 +1,8 @@
 """The folder of a training run: everything needed to read, judge and rebuild the run.
 
     recipe.yaml  environment.json  metrics.jsonl  trajectories.jsonl  validation.jsonl
-    predictions/  checkpoint-N/  best/  adapter/  spend.json  summary.json  wandb.json  wandb/
+    predictions/  checkpoint-N/  best/  adapter/  spend.json  spend_by_step.jsonl  summary.json
+    wandb.json  wandb/
 
 A supervised run has `traces.jsonl` and `traces.json` instead of trajectories, and `teacher.jsonl`
 if a teacher wrote them; a run that starts from a trained adapter keeps it in `start/`, and one that

@@ -128,6 +128,7 @@ class Budget(AbstractContextManager["Budget"]):
         self._file = None if run_folder is None else SpendFile(run_folder)
         self._lock = threading.RLock()
         self._stored, self._unstored = SpendState(), SpendState()
+        self._earlier: Spend | None = None
         self._in_flight: set[Hold] = set()
         self._priced: set[str] = set()
         self._reported: set[tuple[str, str]] = set()
@@ -242,12 +243,20 @@ class Budget(AbstractContextManager["Budget"]):
         with self._lock:
             if self._unstored or (self._file is not None and self._file.path.exists()):
                 self._store()
-            stored = self._stored
-            services = {
-                name: replace(spend, usd=spend.usd + stored.surcharge(name))
-                for name, spend in stored.services.items()
-            }
-            return Spend(services, self.max_usd)
+            return self._describe_stored()
+
+    def earlier(self) -> Spend:
+        """Return what the run had spent before this process read or changed it."""
+        self.snapshot()
+        return self._earlier or Spend()
+
+    def _describe_stored(self) -> Spend:
+        stored = self._stored
+        services = {
+            name: replace(spend, usd=spend.usd + stored.surcharge(name))
+            for name, spend in stored.services.items()
+        }
+        return Spend(services, self.max_usd)
 
     def close(self) -> None:
         """Store counts, and what the last calls cost less than reserved, if not stored yet."""
@@ -368,6 +377,7 @@ class Budget(AbstractContextManager["Budget"]):
         with nullcontext() if self._file is None else self._file.open():
             if self._file is not None:
                 self._stored = self._file.read()
+                self._earlier = self._earlier or self._describe_stored()
             changed = self._merge()
             try:
                 yield

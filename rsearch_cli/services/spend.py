@@ -59,13 +59,13 @@ class ServiceSpend:
     hits: _Count = 0
     failed: _Count = 0
 
-    def add(self, other: ServiceSpend) -> None:
-        """Add another's numbers to these."""
-        self.usd += other.usd
-        self.saved_usd += other.saved_usd
-        self.calls += other.calls
-        self.hits += other.hits
-        self.failed += other.failed
+    def add(self, other: ServiceSpend, times: int = 1) -> None:
+        """Add another's numbers to these, or with `times` -1 subtract them."""
+        self.usd += times * other.usd
+        self.saved_usd += times * other.saved_usd
+        self.calls += times * other.calls
+        self.hits += times * other.hits
+        self.failed += times * other.failed
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,14 +31,14 @@ from rsearch_cli.reward.composite import score_trajectories, shuffle_answer_scor
 from rsearch_cli.reward.judge import AnswerJudge
 from rsearch_cli.reward.normalised import training_rewards
 from rsearch_cli.rollout.rollout import Rollout
-from rsearch_cli.runs.files import ADAPTER, METRICS, TRAJECTORIES, checkpoint_name
+from rsearch_cli.runs.files import ADAPTER, METRICS, SPEND_BY_STEP, TRAJECTORIES, checkpoint_name
 from rsearch_cli.runs.run_folder import RunFolder, checkpoint_step
 from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.spend import Spend
 from rsearch_cli.training.alarms import Alarm, CollapseWatch
 from rsearch_cli.training.observer import Observer
-from rsearch_cli.training.resampling import Scored, find_ties, price, replace_ties
-from rsearch_cli.training.step_metrics import StepMetrics
+from rsearch_cli.training.resampling import Scored, find_ties, replace_ties
+from rsearch_cli.training.step_metrics import StepMetrics, describe_start, find_start
 from rsearch_cli.training.step_recovery import StepRecovery
 from rsearch_cli.training.trainer import (
     build_config,
@@ -89,7 +89,7 @@ class GrpoTraining:
         self.observers = observers
         self.judge = judge
         self.budget = budget or Budget()
-        self.step_metrics = StepMetrics(self.budget.snapshot())
+        self.step_metrics = StepMetrics(find_start(folder, self.budget))
         self.recovery = StepRecovery(folder, recipe.budget.max_failed_share)
         self.stop_wanted = stop_wanted
         self.validation = validation
@@ -116,6 +116,8 @@ class GrpoTraining:
             self.validate(self.recipe.train.max_steps)
         else:
             check_adapter(self.policy)
+            finished = checkpoint_step(resume_from) if resume_from else 0
+            self._store_spend(finished, self.step_metrics.spend)
             with self.policy.active():
                 self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
         if self.collapse:
@@ -201,8 +203,6 @@ class GrpoTraining:
                 have failed.
         """
         sampling = Sampling(self.recipe.rollout.temperature, self.recipe.rollout.top_p)
-        priced = self.recipe.train.resample_ties > 0
-        before = self.budget.snapshot() if priced else Spend()
         times = self.rollout.times.copy()
         with fail_together():
             trajectories = self.rollout.run(questions, sampling)
@@ -214,19 +214,11 @@ class GrpoTraining:
             search=spent.search - times.search,
             reward=time.perf_counter() - started,
         )
-        after = self.budget.snapshot() if priced else before
         reason = self.judge.last_failure if self.judge else None
         rewards = training_rewards(parts, self.recipe, step)
-        everyone = gather((trajectories, parts, rewards, reason, before, after))
-        reasons = [reason for _, _, _, reason, _, _ in everyone if reason]
-        # The first process to begin and the last to end enclose what all of them have spent.
-        before = min((spend for *_, spend, _ in everyone), key=lambda spend: spend.total.usd)
-        after = max((spend for *_, spend in everyone), key=lambda spend: spend.total.usd)
-        prices = iter(price([t for rolled_out, *_ in everyone for t in rolled_out], before, after))
-        scored = [
-            [Scored(*row, next(prices)) for row in zip(t, p, r, strict=True)]
-            for t, p, r, *_ in everyone
-        ]
+        everyone = gather((trajectories, parts, rewards, reason))
+        reasons = [reason for _, _, _, reason in everyone if reason]
+        scored = [[Scored(*row) for row in zip(t, p, r, strict=True)] for t, p, r, _ in everyone]
         sampled += [row for rows in scored for row in rows]
         with fail_together():
             self.recovery.check(
@@ -275,11 +267,13 @@ class GrpoTraining:
         """Write the rows of a finished step, and report it and its new alarms to the observers."""
         rollouts = self.step_metrics.rows(step)
         self.folder.append(TRAJECTORIES, rollouts)
-        row = self.step_metrics.close(step, logs, self.budget.snapshot())
+        spend = self.budget.snapshot()
+        row = self.step_metrics.close(step, logs, spend)
         row["oom/halved"] = int(self.rollout.halved_to is not None)
         alarms = self._watch.check(row)
         self.recovery.remember()
         self.folder.append(METRICS, [row])
+        self._store_spend(step, spend)
         for observer in self.observers:
             observer.on_step(row, rollouts)
             for alarm in alarms:
@@ -299,7 +293,13 @@ class GrpoTraining:
                 row, best = self.validation.run(step, self.save_adapter)
                 for observer in self.observers:
                     observer.on_validation(row, best)
-            self.step_metrics.skip(self.budget.snapshot())
+            spend = self.budget.snapshot()
+            self.step_metrics.skip(spend)
+            self._store_spend(step, spend)
+
+    def _store_spend(self, finished: int, spend: Spend) -> None:
+        """Store what the run has spent when the next step begins, for a resumed run."""
+        self.folder.append(SPEND_BY_STEP, [describe_start(finished, spend)])
 
     def _loss_mask(self, trajectory: Trajectory) -> list[int]:
         if self.recipe.train.mask_truncated and trajectory.stop == "length":

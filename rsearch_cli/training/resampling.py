@@ -27,13 +27,11 @@ class Scored:
         trajectory: The rollout.
         parts: Its scores.
         reward: What the trainer receives; None if unscored.
-        usd: Its share of what its searches and verdicts cost.
     """
 
     trajectory: Trajectory
     parts: RewardParts
     reward: float | None
-    usd: float = 0.0
 
 
 Sample = Callable[[Sequence[Question]], list[list[Scored]]]
@@ -99,26 +97,38 @@ def find_ties(rows: Sequence[Scored], size: int) -> list[int]:
     return ties
 
 
-def price(trajectories: Sequence[Trajectory], before: Spend, after: Spend) -> list[float]:
-    """Divide what some rollouts cost together among them, in USD.
+def price_replaced(
+    replaced: Sequence[Trajectory], kept: Sequence[Trajectory], before: Spend, after: Spend
+) -> float:
+    """Return what the replaced rollouts of a step cost, in USD.
 
-    A search that was not in the cache counts the same wherever it was sent, and every rollout has
-    the same share of what verdicts cost.
+    The different searches of a step have equal shares of what its searches cost, and its rollouts
+    equal shares of what its verdicts cost. A search that a kept rollout has sent too counts for
+    that one. Which searches were in the cache does not count: a resumed run finds there what it has
+    paid for in the step that it repeats.
 
     Args:
-        trajectories: All that were sampled between the two.
-        before: The spend of the run before.
-        after: The spend of the run after.
+        replaced: The rollouts that were replaced.
+        kept: Those that are trained on.
+        before: The spend of the run when the step began.
+        after: The spend of the run now.
     """
     judge = _usd(after, JUDGE) - _usd(before, JUDGE)
     search = after.total.usd - before.total.usd - judge
-    sent = [
-        sum(not result.cached for round_ in trajectory.rounds for result in round_.results)
+    needed = _list_requests(kept)
+    wasted = _list_requests(replaced) - needed
+    verdicts = len(replaced) / max(1, len(replaced) + len(kept))
+    return judge * verdicts + search * len(wasted) / max(1, len(wasted) + len(needed))
+
+
+def _list_requests(trajectories: Sequence[Trajectory]) -> set[tuple[str, str, tuple[str, ...]]]:
+    """Return the different searches of rollouts: source, query, and the words added to it."""
+    return {
+        (result.node.source, result.node.query, tuple(result.expansion))
         for trajectory in trajectories
-    ]
-    total = sum(sent)
-    shares = [count / total if total else 1 / len(sent) for count in sent]
-    return [judge / len(sent) + search * share for share in shares]
+        for round_ in trajectory.rounds
+        for result in round_.results
+    }
 
 
 def _usd(spend: Spend, service: str) -> float:

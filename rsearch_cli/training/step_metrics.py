@@ -12,9 +12,12 @@ from statistics import fmean
 from typing import Any
 
 from rsearch_cli.protocol.repetition import repeated_ngrams, repeated_tags
+from rsearch_cli.runs.files import SPEND_BY_STEP
+from rsearch_cli.runs.run_folder import RunFolder
+from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.runtime import JUDGE, LOCAL, READ, ROBOTS
 from rsearch_cli.services.spend import ServiceSpend, Spend
-from rsearch_cli.training.resampling import Scored
+from rsearch_cli.training.resampling import Scored, price_replaced
 from rsearch_cli.types import RewardParts, SearchRound, Trajectory
 
 # TRL's name of a metric to ours.
@@ -106,7 +109,7 @@ class StepMetrics:
             "searches": sum(len(round_.results) for t in sampled for round_ in t.rounds),
             "unscored": sum(p.total is None for p in self.parts),
             **describe_failures(sampled, [*self.parts, *(row.parts for row in discarded)]),
-            **describe_discarded(self.discarded),
+            **describe_discarded(self.discarded, self.trajectories, self.spend, spend),
             **describe_spend(self.spend, spend),
             **{f"seconds/{part}": round(value, 4) for part, value in spent.items()},
             "seconds/step": round(now - self._started, 4),
@@ -127,19 +130,56 @@ class StepMetrics:
         self.spend, self._started = spend, time.perf_counter()
 
 
-def describe_discarded(rows: Sequence[Scored] | None) -> dict[str, float | int | None]:
+def describe_discarded(
+    rows: Sequence[Scored] | None, kept: Sequence[Trajectory], before: Spend, now: Spend
+) -> dict[str, float | int | None]:
     """Return what was replaced in a step: rollouts, their cost in USD and their mean reward.
 
     Args:
         rows: The rollouts; None, where nothing may be replaced, has no figures.
+        kept: The rollouts that are trained on.
+        before: The spend of the run when the step began.
+        now: The spend of the run now.
     """
     if rows is None:
         return {}
+    usd = price_replaced([row.trajectory for row in rows], kept, before, now)
     return {
         "discarded/rollouts": len(rows),
-        "discarded/usd": round(sum(row.usd for row in rows), 6),
+        "discarded/usd": round(usd, 6),
         "discarded/reward": _mean([row.parts.total for row in rows]),
     }
+
+
+def describe_start(finished: int, spend: Spend) -> dict[str, Any]:
+    """Return the row of `spend_by_step.jsonl` for the start of a step.
+
+    Args:
+        finished: Optimiser steps finished before.
+        spend: The spend of the run so far.
+    """
+    return {"step": finished, "services": {n: asdict(s) for n, s in spend.services.items()}}
+
+
+def find_start(folder: RunFolder, budget: Budget) -> Spend:
+    """Return the spend of the run when its next step begins.
+
+    For a step that a resumed run repeats, that is when it first began: what it had paid for until
+    it was stopped is in the cache, and belongs to it. What the resumed run has paid for since then,
+    such as a first call to the judge, does not.
+    """
+    now = budget.snapshot()
+    with folder.reading(SPEND_BY_STEP):
+        rows = folder.read_rows(SPEND_BY_STEP)
+        if not rows:
+            return now
+        first = {name: ServiceSpend(**row) for name, row in rows[-1]["services"].items()}
+    earlier = budget.earlier().services
+    for name, spend in now.services.items():
+        start = first.setdefault(name, ServiceSpend())
+        start.add(spend)
+        start.add(earlier.get(name, ServiceSpend()), times=-1)
+    return Spend(first)
 
 
 def describe_repetition(trajectories: Sequence[Trajectory]) -> dict[str, float | None]:

@@ -69,6 +69,11 @@ class Run:
         names = ("step", "reward", "reward/answer", "entropy", "completion_length", "searches")
         return [tuple(row[name] for name in names) for row in self.rows()]
 
+    def paid(self) -> list[tuple[Any, ...]]:
+        """What each step has paid for, although a repeated step finds some of it in the cache."""
+        names = ("calls/search", "calls/judge", "discarded/usd")
+        return [tuple(row[name] for name in names) for row in self.rows()]
+
     def weights(self) -> bytes:
         return (self.folder / "adapter" / "adapter_model.safetensors").read_bytes()
 
@@ -192,6 +197,7 @@ def test_a_resumed_run_is_the_run_without_the_stop(
     assert resumed.course() == whole.course()
     assert resumed.weights() == whole.weights()
     assert resumed.summary()["after"] == whole.summary()["after"]
+    assert resumed.paid() == whole.paid()
     bill, whole_bill = (run.summary()["spend"]["exa"] for run in (resumed, whole))
     assert bill["usd"] == pytest.approx(whole_bill["usd"]), "nothing was bought twice"
     assert 0 < len(exa.requests) - sent < bill["calls"]

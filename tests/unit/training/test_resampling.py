@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
 from rsearch_cli.recipe.loading import load_recipe
 from rsearch_cli.services.spend import ServiceSpend, Spend
 from rsearch_cli.training import resampling
-from rsearch_cli.training.resampling import Scored, find_ties, price, replace_ties
+from rsearch_cli.training.resampling import Scored, find_ties, price_replaced, replace_ties
 from rsearch_cli.types import (
     NodeResult,
     PlanNode,
@@ -29,12 +30,8 @@ def recipe(bound: int, seed: int = 3):
     return load_recipe("quickstart", settings).recipe
 
 
-def scored(question: Question, reward: float | None, *searches: bool) -> Scored:
-    """A rollout with one search per flag, which says whether it was in the cache."""
-    node = PlanNode("A", "x", "General")
-    results = tuple(NodeResult(node, cached=cached) for cached in searches)
-    rounds = (SearchRound(SearchPlan((node,)), (), results),)
-    trajectory = Trajectory(question, (1,), "", (), rounds, "x", "answer")
+def scored(question: Question, reward: float | None) -> Scored:
+    trajectory = Trajectory(question, (1,), "", (), (), "x", "answer")
     return Scored(trajectory, RewardParts(reward, 1.0, 1.0, reward), reward)
 
 
@@ -152,15 +149,24 @@ def spend(exa: float, judge: float) -> Spend:
     return Spend({"exa": ServiceSpend(usd=exa), "judge": ServiceSpend(usd=judge)})
 
 
-def test_searches_that_were_sent_share_their_price_and_verdicts_theirs() -> None:
-    question = QUESTIONS[0]
-    rows = [
-        scored(question, 1.0, False, False, True),
-        scored(question, 1.0, False),
-        scored(question, 1.0, True),
+def searching(*queries: str) -> Trajectory:
+    """A rollout with these searches."""
+    nodes = [
+        PlanNode(label, query, "General") for label, query in zip("ABC", queries, strict=False)
     ]
-    trajectories = [row.trajectory for row in rows]
-    prices = price(trajectories, spend(1.0, 0.1), spend(1.3, 0.16))
-    assert prices == pytest.approx([0.22, 0.12, 0.02])
-    assert price(trajectories, Spend(), Spend()) == [0.0, 0.0, 0.0]
-    assert price(trajectories[2:], spend(1.0, 0.0), spend(1.1, 0.0)) == pytest.approx([0.1])
+    results = tuple(NodeResult(node) for node in nodes)
+    rounds = (SearchRound(SearchPlan(tuple(nodes)), (), results),)
+    return Trajectory(QUESTIONS[0], (1,), "", (), rounds, "x", "answer")
+
+
+def test_replaced_rollouts_cost_the_searches_that_no_other_has_sent_and_their_verdicts() -> None:
+    before, after = spend(1.0, 0.1), spend(1.4, 0.16)
+    replaced, kept = [searching("a", "b"), searching("b", "c")], [searching("c", "d")]
+    # Of a, b, c and d, the replaced ones alone needed a and b; theirs are two of three verdicts.
+    assert price_replaced(replaced, kept, before, after) == pytest.approx(0.2 + 0.04)
+    cached = replace(replaced[0].rounds[0].results[0], cached=True)
+    rounds = (replace(replaced[0].rounds[0], results=(cached,)),)
+    repeated = [replace(replaced[0], rounds=rounds), searching("b", "c")]
+    assert price_replaced(repeated, kept, before, after) == pytest.approx(0.2 + 0.04)
+    assert price_replaced(replaced, kept, Spend(), Spend()) == 0.0
+    assert price_replaced([], [], before, after) == 0.0

@@ -158,13 +158,14 @@ def test_what_comes_between_two_steps_counts_for_none(monkeypatch: pytest.Monkey
 def test_what_was_replaced_is_counted_with_its_price_and_failures_but_not_trained_on() -> None:
     metrics = StepMetrics()
     lost = RewardParts(None, 1.0, 1.0, None)
-    metrics.discard([Scored(trajectory("late"), parts(0.5), 0.5, 0.02)])
-    metrics.discard([Scored(trajectory(None), lost, None, 0.01)])
-    metrics.record([trajectory(None)], [parts(1.0)])
-    row = metrics.close(1, {"frac_reward_zero_std": 0.5}, Spend())
+    metrics.discard([Scored(trajectory("late"), parts(0.5), 0.5)])
+    metrics.discard([Scored(trajectory(None), lost, None)])
+    metrics.record([trajectory()], [parts(1.0)])
+    spent = spend((0.02, 0.0, 1, 1), (0.015, 0.0, 3, 0))
+    row = metrics.close(1, {"frac_reward_zero_std": 0.5}, spent)
     assert (row["discarded/rollouts"], row["discarded/usd"]) == (2, 0.03)
     assert (row["reward"], row["discarded/reward"]) == (1.0, 0.5)
-    assert (row["failed/search"], row["failed/judge"], row["searches"]) == (1, 1, 3)
+    assert (row["failed/search"], row["failed/judge"], row["searches"]) == (1, 1, 2)
     assert row["groups/zero_advantage"] == 0.5
     metrics.record([trajectory(None)], [parts(1.0)])
     metrics.tied = 0.25
