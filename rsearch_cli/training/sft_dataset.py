@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rsearch_cli.distributed import fail_together, gather, is_main
-from rsearch_cli.errors import DataEmpty
+from rsearch_cli.errors import BudgetExceeded, DataEmpty
 from rsearch_cli.policy.chat_tokenizer import ChatTokenizer
 from rsearch_cli.questions.world import open_world
 from rsearch_cli.recipe.addresses import hide_login
@@ -101,7 +101,7 @@ def build_sft_dataset(
     held_out = {question.text for question in evaluated}
     if recipe.sft.traces == GOLD_TITLES:
         asked = [question for question in trained if question.text not in held_out]
-        return _written_once(lambda: write_gold_traces(asked, executor, recipe))
+        return _written_once(lambda: _search_titles(recipe, asked, executor, begin))
     if recipe.sft.traces == TEACHER:
         asked = [q for q in trained if q.answers and q.text not in held_out]
         if not asked:
@@ -125,6 +125,16 @@ def _written_once(write: Callable[[], tuple[list[Trace], TraceStats]]) -> SftDat
             found = write()
     traces, stats = gather(found)[0] or ([], TraceStats())
     return SftDataset(traces, stats)
+
+
+def _search_titles(
+    recipe: Recipe, questions: Sequence[Question], executor: Executor, begin: Callable[[], None]
+) -> tuple[list[Trace], TraceStats]:
+    try:
+        return write_gold_traces(questions, executor, recipe)
+    except BudgetExceeded:
+        begin()  # there is a run to resume: what it has paid for is in the cache
+        raise
 
 
 def _ask_teacher(

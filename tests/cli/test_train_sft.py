@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 from backend import BACKEND
+from exa import API_KEY, USD_PER_SEARCH, ExaServer
 from typer.testing import CliRunner
 
 from rsearch_cli.app import app
@@ -218,6 +220,28 @@ def test_a_cold_start_needs_no_answers_but_titles(without_answers, tmp_path):
     summary = json.loads((run / "summary.json").read_text())
     assert summary["after"]["em"] is None and summary["after"]["title_recall"] is not None
     assert "title recall" in result.stdout and "EM, greedy" not in result.stdout
+
+
+def test_paid_searches_for_gold_titles_that_the_budget_stops_are_resumed(
+    without_answers, tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+    with ExaServer() as exa:
+        monkeypatch.setenv("EXA_API_KEY", API_KEY)
+        monkeypatch.setenv("EXA_BASE_URL", exa.url)
+        monkeypatch.setenv("RSEARCH_CACHE_DIR", str(tmp_path / "cache"))
+        options = [re.sub(r"\.corpus=.*", ".type=exa", word) for word in without_answers]
+        options += ["--stage", "sft", "--set", "sft.traces=gold_titles"]
+        options += ["--max-steps", "1", "--output-dir", str(run)]
+        stopped = call(*options, "--set", f"budget.max_usd={5 * USD_PER_SEARCH}")
+        assert stopped.exit_code == 80, stopped.output
+        assert "start again (rsearch train: with --resume)" in stopped.stderr
+        sent = len(exa.requests)
+        resumed = call(*options, "--set", "budget.max_usd=10", "--resume")
+    # The server knows none of the titles; what matters is that the run went on from the cache.
+    assert resumed.exit_code == 23 and "no trace is left to train on" in resumed.stderr
+    queries = [request.body["query"] for request in exa.requests]
+    assert 0 < sent < len(queries) == len(set(queries))
 
 
 def test_grpo_without_answers_names_the_settings_it_needs(without_answers, tmp_path):

@@ -136,3 +136,14 @@ def test_tox_names_tests_that_exist() -> None:
     settings = (ROOT / "tox.ini").read_text(encoding="utf-8")
     named = set(re.findall(r"tests/[\w/.]+", settings))
     assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+
+
+def test_tox_runs_every_test_of_unsloth() -> None:
+    settings = (ROOT / "tox.ini").read_text(encoding="utf-8")
+    (listed,) = re.findall(r"^on_either_backend =\n((?: +.*\n)+)", settings, re.MULTILINE)
+    run = [ROOT / path for path in re.findall(r"tests/[\w/.]+", listed)]
+    marked = [
+        p for p in (ROOT / "tests").rglob("test_*.py") if "mark.unsloth" in p.read_text("utf-8")
+    ]
+    marked.remove(Path(__file__).resolve())
+    assert marked and [p for p in marked if not any(p.is_relative_to(each) for each in run)] == []
