@@ -14,6 +14,7 @@ METRICS: dict[str, Metric] = {
     "f1": lambda r: r.f1,
     "judge": lambda r: r.judge,
     "title_recall": lambda r: r.title_recall,
+    "all_titles": lambda r: None if r.title_recall is None else float(r.title_recall == 1.0),
     "plan_valid": lambda r: r.plan_valid if has_format(r.method) else None,
     "format_valid": lambda r: r.format_valid if has_format(r.method) else None,
 }
@@ -24,11 +25,12 @@ LABELS = {
     "f1": "F1",
     "judge": "judge",
     "title_recall": "title recall",
+    "all_titles": "all titles found",
     "plan_valid": "plan valid",
     "format_valid": "format valid",
 }
 
-BINARY = frozenset({"em", "plan_valid", "format_valid"})
+BINARY = frozenset({"em", "all_titles", "plan_valid", "format_valid"})
 """Metrics that are 0 or 1 for a question; all others are scores in [0, 1]."""
 
 BY_GROUP = ("em", "f1", "judge", "title_recall")

@@ -21,7 +21,7 @@ from rsearch_cli.policy.generation import GREEDY, Sampling
 from rsearch_cli.rollout.rollout import Rollout
 from rsearch_cli.types import Question
 
-SCORES = ("em", "f1", "title_recall", "plan_valid", "format_valid")
+SCORES = ("em", "f1", "title_recall", "all_titles", "plan_valid", "format_valid")
 """Metrics of the greedy answers that `summary.json` compares."""
 
 SAMPLED = ("em", "f1")

@@ -22,6 +22,7 @@ _TRAINING_LABELS = {
     "em_sampled": "EM, sampled",
     "f1": "F1, greedy",
     "title_recall": "title recall",
+    "all_titles": "all titles",
     "plan_valid": "plan valid",
     "format_valid": "format valid",
 }

@@ -13,6 +13,7 @@ const MEANS = {
   f1: "F1",
   judge: "Judge",
   title_recall: "Title recall",
+  all_titles: "All titles found",
   reward: "Reward",
   answer: "Answer reward",
   plan: "Valid plans",

@@ -33,6 +33,7 @@ def test_what_failed_is_counted_and_is_no_zero(result):
         "f1": 2,
         "judge": 1,
         "title_recall": 0,
+        "all_titles": 0,
         "plan_valid": 2,
         "format_valid": 2,
     }
@@ -54,7 +55,7 @@ def test_a_batch_has_no_latency_but_seconds_a_question(result):
 def test_plan_and_format_are_only_reported_for_the_agent(result):
     block = summarise([result("a", method="rag", title_recall=0.5)])
     assert block["plan_valid"] is None and block["format_valid"] is None
-    assert block["title_recall"] == 0.5
+    assert (block["title_recall"], block["all_titles"]) == (0.5, 0.0)
 
 
 def test_types_and_levels_have_their_own_means(result):

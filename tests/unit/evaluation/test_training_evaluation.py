@@ -91,12 +91,12 @@ def test_questions_without_answers_are_compared_by_their_searches(result):
     before, after = side(0.5, 0.0), side(1.0, 1.0)
     summary, difference = summarise_evaluation(before), summarise_difference(before, after)
     assert summary["em"] is summary["f1_sampled"] is None
-    assert set(summary["intervals"]) == {"title_recall", "plan_valid", "format_valid"}
+    assert set(summary["intervals"]) == {"title_recall", "all_titles", "plan_valid", "format_valid"}
     assert difference["em"] is difference["em_sampled"] is difference["f1"] is None
     assert difference["title_recall"] == 0.75
     table = training_table({"before": summary, "after": summary, "difference": difference})
     assert [row[0] for row in table.rows] == [
-        *("title recall", "plan valid", "format valid", "questions")
+        *("title recall", "all titles", "plan valid", "format valid", "questions")
     ]
 
 
@@ -123,6 +123,7 @@ def test_the_slice_is_scored_by_means_over_greedy_answers() -> None:
         "f1": 0.75,
         "em": 0.5,
         "title_recall": None,
+        "all_titles": None,
         "plan_valid": 0.0,
         "format_valid": 0.0,
         "completion_length": 3.0,
