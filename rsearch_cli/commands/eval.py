@@ -259,7 +259,7 @@ def rescore(
     """Score the answers of an evaluation anew, without generating.
 
     The evaluation stays as it is; the new scores go to a folder of their own.
-    Verdicts in the cache cost nothing.
+    Verdicts of the same judge are kept, and those in the cache cost nothing.
 
     Example: rsearch eval rescore evals/quickstart --judge gpt-4o
     """

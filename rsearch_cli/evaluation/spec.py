@@ -12,6 +12,8 @@ from rsearch_cli.policy.endpoint_probe import MODE_SETTINGS
 from rsearch_cli.policy.resolve import describe_weights, locate_model
 from rsearch_cli.recipe.addresses import hide_login
 from rsearch_cli.recipe.schema import Recipe
+from rsearch_cli.reward.judge_client import find_url
+from rsearch_cli.reward.rubric import PROMPT_VERSION
 from rsearch_cli.runs.evaluation_folder import EvaluationFolder
 from rsearch_cli.runs.json_text import dump_json
 from rsearch_cli.search.sources import SearchSource
@@ -99,8 +101,17 @@ def describe_settings(
     questions: Sequence[Question],
     sources: Mapping[str, SearchSource],
     policy: PolicyFacts,
+    stored: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return everything the predictions depend on, as stored in `evaluation.json`."""
+    """Return everything the predictions depend on, as stored in `evaluation.json`.
+
+    Args:
+        spec: What is evaluated.
+        questions: The questions.
+        sources: What is searched.
+        policy: What identifies the policy.
+        stored: Settings of the evaluation that is continued; None for a new one.
+    """
     recipe = _without(spec.recipe.model_dump(), _LEFT_OUT)
     asked = [[q.id, q.text, q.answers, q.supporting_titles] for q in questions]
     return {
@@ -115,18 +126,44 @@ def describe_settings(
         "policy": dict(policy),
         "questions": hashlib.sha256(dump_json(asked, ensure_ascii=True).encode()).hexdigest()[:16],
         "sources": {name: source.fingerprint for name, source in sources.items()},
-        **scoring_settings(spec.recipe),
+        **scoring_settings(spec.recipe, stored),
         "recipe": {key: recipe[key] for key in ("policy", "protocol", "search", "rollout")},
     }
 
 
-def scoring_settings(recipe: Recipe) -> dict[str, Any]:
-    """Return the settings that scores depend on, as stored in `evaluation.json`."""
+def scoring_settings(recipe: Recipe, stored: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the settings that scores depend on, as stored in `evaluation.json`.
+
+    Args:
+        recipe: Its `reward` is read.
+        stored: Settings of the evaluation that is continued, or None. Unless the recipe names the
+            judge's address, that of the stored verdicts stays; earlier versions did not store it.
+    """
     reward = recipe.reward
-    judge = _without(reward.judge.model_dump(), _LEFT_OUT) if reward.answer == "judge" else None
-    # Left out if it is the one that evaluations of earlier versions used.
+    judge = None
+    if reward.answer == "judge":
+        judge = _without(reward.judge.model_dump(), _LEFT_OUT)
+        former = (stored or {}).get("judge")
+        if reward.judge.base_url is None and isinstance(former, Mapping):
+            judge["base_url"] = former.get("base_url")
+        else:
+            judge["base_url"] = hide_login(find_url(reward.judge))
+        if PROMPT_VERSION > 1:
+            judge["prompt"] = PROMPT_VERSION
+    # Left out, as the prompt above, if it is the one that evaluations of earlier versions used.
     other = {} if reward.normalisation == "squad" else {"normalisation": reward.normalisation}
     return {**other, "judge": judge}
+
+
+def check_judge(recipe: Recipe, folder: EvaluationFolder) -> None:
+    """Check, before it is asked, that the judge is the one of the stored verdicts.
+
+    Raises:
+        RunFolderError: OPENAI_BASE_URL names another server.
+    """
+    stored = folder.read_settings()
+    if (stored.get("judge") or {}).get("base_url") is not None:
+        folder.check_settings({**stored, **scoring_settings(recipe)})
 
 
 def answers_in_batches(spec: EvalSpec) -> bool:

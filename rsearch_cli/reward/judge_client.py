@@ -32,7 +32,7 @@ class JudgeClient(ChatClient):
 
     def __init__(self, judge: JudgeConfig) -> None:
         self._judge = judge
-        url = judge.base_url or os.environ.get(URL_VARIABLE) or OPENAI_URL
+        url = find_url(judge)
         if not is_http(url):
             raise JudgeError(
                 f"{URL_VARIABLE} is not an http address, got {hide_login(url)!r}; unset it to use "
@@ -90,6 +90,11 @@ class JudgeClient(ChatClient):
                 self._format = 0  # the format was not the cause: the next request starts over
             raise PermanentFailure(str(refusal), free=True)
         self._format += 1
+
+
+def find_url(judge: JudgeConfig) -> str:
+    """Return the judge's address, which may contain a login if it comes from the environment."""
+    return judge.base_url or os.environ.get(URL_VARIABLE) or OPENAI_URL
 
 
 def _response_format(name: str, schema: dict[str, Any]) -> dict[str, Any]:

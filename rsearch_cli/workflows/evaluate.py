@@ -19,6 +19,7 @@ from rsearch_cli.evaluation.samples import start_batch
 from rsearch_cli.evaluation.spec import (
     EvalSpec,
     add_stored_facts,
+    check_judge,
     describe_settings,
     identify_policy,
 )
@@ -199,8 +200,9 @@ def run_evaluation(
         logger.info("opening the search sources")
         # Before the questions: a source may lack its key, and a set from the Hub takes minutes.
         sources = open_searched(spec, question_set)
-        remote = None
+        remote, stored = None, None
         if folder.holds_evaluation and not overwrite:
+            stored = folder.read_settings()
             policy = add_stored_facts(policy, folder)
         else:
             remote = stack.enter_context(open_remote(recipe, services))
@@ -210,7 +212,7 @@ def run_evaluation(
         references = [question.answers for question in questions]
         if warning := describe_unspaced(references, recipe.reward.normalisation):
             logger.warning(warning)
-        settings = describe_settings(spec, questions, sources, policy)
+        settings = describe_settings(spec, questions, sources, policy, stored)
         folder.begin(settings, dump_recipe(recipe), overwrite=overwrite)
         remember_own(dump_recipe(recipe))
         batches = plan_batches(spec, questions)
@@ -223,7 +225,8 @@ def run_evaluation(
         if missing := batches[done:]:
             if remote is None:
                 remote = stack.enter_context(open_remote(recipe, services))
-                # A server that is asked in another way gives other answers.
+                # A server that is asked in another way gives other answers, another judge verdicts.
+                check_judge(recipe, folder)
                 folder.check_settings({**settings, "policy": {**policy, **remote.facts()}})
             with _open_asker(spec, missing, sources, services, remote) as asker:
                 results += _ask(asker, missing, results, folder, progress)

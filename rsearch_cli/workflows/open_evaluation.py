@@ -12,6 +12,7 @@ from rsearch_cli.evaluation.spec import (
     EvalSpec,
     PolicyFacts,
     add_stored_facts,
+    check_judge,
     describe_settings,
     identify_policy,
 )
@@ -93,9 +94,11 @@ def check_evaluations(specs: Mapping[str, EvalSpec], *, overwrite: bool = False)
         questions = question_set.load(spec.split, spec.limit)
         if continued:
             facts = add_stored_facts(policy, folder)
-            folder.check_settings(describe_settings(spec, questions, sources, facts))
+            stored = folder.read_settings()
+            folder.check_settings(describe_settings(spec, questions, sources, facts, stored))
             batches = plan_batches(spec, questions)
             if complete_batches(read_results(folder), batches)[1] < len(batches):
+                check_judge(recipe, folder)
                 _check_keys(recipe)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from rsearch_cli.evaluation.answering import judge_answers
 from rsearch_cli.evaluation.failed_share import Failures, check_failed_share
 from rsearch_cli.evaluation.report import describe_scoring, summarise_methods
 from rsearch_cli.evaluation.result import EvalResult, score_answer
-from rsearch_cli.evaluation.spec import EvalSpec, scoring_settings
+from rsearch_cli.evaluation.spec import EvalSpec, check_judge, scoring_settings
 from rsearch_cli.evaluation.stored import read_results
 from rsearch_cli.interrupts import Interrupts
 from rsearch_cli.recipe.loading import dump_recipe, load_recipe
@@ -79,7 +79,8 @@ def rescore(
     """Score the answers of a finished evaluation anew; nothing is generated or searched.
 
     Exact match and F1 follow `reward.normalisation`; the judge scores if there is one. Verdicts
-    that are in the cache cost nothing. The evaluation is not changed: a new folder gets the
+    that the same judge gave in the evaluation are kept, and those in the cache cost nothing. The
+    evaluation is not changed: a new folder gets the
     answers with their new scores. Called again after a stop, it continues there.
 
     Args:
@@ -116,15 +117,24 @@ def rescore(
         stack.enter_context(Interrupts(lambda: describe_resume(target, overwrite)))
         stack.enter_context(target.locked(overwrite=overwrite))
         services = stack.enter_context(open_services(recipe, target.path))
+        continued = target.holds_evaluation and not overwrite
         settings = {
             **{key: value for key, value in stored.items() if key not in SCORING},
-            **scoring_settings(recipe),
+            **scoring_settings(recipe, target.read_settings() if continued else None),
             "rescored": hashlib.sha256((source.path / ANSWERS).read_bytes()).hexdigest()[:16],
         }
         kept = [] if overwrite else read_results(target)
-        opened = open_judge(recipe, services) if len(kept) < len(answers) else None
-        if opened:
+        rows = [score_answer(row, recipe.reward.normalisation) for row in answers]
+        if _has_same_judge(stored, recipe):
+            rows = [
+                row if old.judge is None else replace(row, judge=old.judge, judged=True)
+                for row, old in zip(rows, answers, strict=True)
+            ]
+        asked = any(row.references and not (row.judged or row.failure) for row in rows[len(kept) :])
+        if opened := open_judge(recipe, services) if asked else None:
             stack.enter_context(opened)
+            if continued:
+                check_judge(recipe, target)
         target.begin(settings, dump_recipe(recipe), overwrite=overwrite)
         remember_own(dump_recipe(recipe))
         target.write_rows(ANSWERS, (row.as_json() for row in kept))
@@ -133,10 +143,10 @@ def rescore(
         scored, total = kept, len(answers) - len(kept)
         with progress("scoring", total, services.budget.snapshot) as advance:
             for start in range(len(kept), len(answers), MAX_BATCH):
-                rows = _score(answers[start : start + MAX_BATCH], scored, recipe, opened)
-                target.append(ANSWERS, [row.as_json() for row in rows])
-                scored = scored + rows
-                advance(len(rows))
+                batch = _judge(rows[start : start + MAX_BATCH], scored, recipe, opened)
+                target.append(ANSWERS, [row.as_json() for row in batch])
+                scored = scored + batch
+                advance(len(batch))
         report = {
             "context": {**context, **describe_scoring(recipe), "rescored": source.path.name},
             **summarise_methods(spec, scored, stored["policy"].get("results")),
@@ -205,19 +215,31 @@ def _warn_of_prices(former: Any, judge: JudgeConfig) -> None:
         )
 
 
-def _score(
-    answers: Sequence[EvalResult],
+def _has_same_judge(stored: Mapping[str, Any], recipe: Recipe) -> bool:
+    """Whether the verdicts of an evaluation are those that the recipe's judge would give.
+
+    That takes the same model, address, rubric and mode; the limit of a verdict's length changes
+    none that was given. Evaluations of earlier versions may lack the address.
+    """
+    former, now = stored.get("judge"), scoring_settings(recipe)["judge"]
+    if not isinstance(former, dict) or now is None:
+        return False
+    return {**former, "max_output_tokens": None} == {**now, "max_output_tokens": None}
+
+
+def _judge(
+    rows: Sequence[EvalResult],
     before: Sequence[EvalResult],
     recipe: Recipe,
     judge: AnswerJudge | None,
 ) -> list[EvalResult]:
-    """Score answers.
+    """Ask for the verdicts that answers lack.
 
     Args:
-        answers: `[B]` answers with their old scores.
+        rows: `[B]` answers, some with a verdict.
         before: Those that were scored before.
         recipe: How they are scored.
-        judge: Its judge, or None.
+        judge: Its judge; None if there is nothing to ask.
 
     Returns:
         `[B]` results.
@@ -225,13 +247,14 @@ def _score(
     Raises:
         FailureShareExceeded: Too many verdicts of these and those before failed.
     """
-    rows = [score_answer(row, recipe.reward.normalisation) for row in answers]
     if judge is None:
-        return rows
-    questions = [Question(row.id, row.text, row.references) for row in rows]
-    rows = judge_answers(rows, questions, judge)
-    judged = [row for row in (*before, *rows) if row.judged]
+        return list(rows)
+    pending = [row for row in rows if not row.judged]
+    questions = [Question(row.id, row.text, row.references) for row in pending]
+    answered = iter(judge_answers(pending, questions, judge))
+    scored = [row if row.judged else next(answered) for row in rows]
+    judged = [row for row in (*before, *scored) if row.judged]
     unscored = sum(row.unscored for row in judged)
     failures = Failures("verdicts", unscored, len(judged), judge.last_failure)
     check_failed_share([failures], recipe.budget.max_failed_share, "the evaluation", NEXT_STEP)
-    return rows
+    return scored

@@ -422,6 +422,52 @@ def test_answers_are_judged_anew_without_generating(server, answered, tmp_path, 
     assert told["comparison"]["methods"][0]["metrics"]["em"]["difference"] == 0.0
 
 
+def test_the_verdicts_of_the_same_judge_are_kept_without_cache_and_key(
+    server, answered, tmp_path, monkeypatch
+):
+    asked = []
+
+    def judge(body):
+        asked.append(body["model"])
+        return grade_by_text(body)
+
+    monkeypatch.setattr(server, "grade", judge)
+    monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+    every = ("--set", "reward.judge.skip_exact_match=false")
+    every += ("--set", "reward.judge.service.requests_per_second=10000")
+
+    def score(folder: str, output: str, *arguments: str) -> Any:
+        """Score a folder anew with an empty cache; return the number of requests and the score."""
+        monkeypatch.setenv("RSEARCH_CACHE_DIR", str(tmp_path / f"cache-{output}"))
+        asked.clear()
+        told = call("rescore", tmp_path / folder, *arguments, "--output-dir", tmp_path / output)
+        assert told.exit_code == 0, told.output
+        return len(asked), read(tmp_path / output)["methods"]["rsearch"]["judge"]
+
+    first = score("answered", "judged", "--judge", "strict", *every)
+    assert first == (17, pytest.approx(14 / 20))  # three gave no answer
+    monkeypatch.delenv("OPENAI_API_KEY")
+    longer = ("--set", "reward.judge.max_output_tokens=2048", "--set", "reward.normalisation=cjk")
+    assert score("judged", "kept", "--judge", "strict", *longer) == (0, first[1])
+    assert rows(tmp_path / "kept") == rows(tmp_path / "judged")
+    # A verdict that failed is asked for again; so are all of another judge, mode or address.
+    monkeypatch.setenv("OPENAI_API_KEY", API_KEY)
+    lines = (tmp_path / "kept" / "predictions.jsonl").read_text().splitlines()
+    failed = json.dumps({**json.loads(lines[3]), "judge": None})
+    text = "\n".join([*lines[:3], failed, *lines[4:]]) + "\n"
+    (tmp_path / "kept" / "predictions.jsonl").write_text(text)
+    assert score("kept", "mended") == (1, first[1])
+    assert score("kept", "other", "--judge", "lenient")[0] == 17
+    assert score("kept", "discrete", "--set", "reward.judge.mode=discrete")[0] == 17
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{server.base_url}/")
+    assert score("kept", "elsewhere")[0] == 17
+    # An earlier version did not store the address that the environment names.
+    settings = read(tmp_path / "kept", "evaluation.json")
+    settings["judge"]["base_url"] = None
+    (tmp_path / "kept" / "evaluation.json").write_text(json.dumps(settings))
+    assert score("kept", "unknown")[0] == 17
+
+
 def test_scoring_anew_stops_with_its_judge_and_continues(server, answered, tmp_path, monkeypatch):
     from rsearch_cli.workflows import rescore
 
