@@ -91,7 +91,9 @@ def estimate(
     calibrate: Annotated[
         Path | None,
         options.value(
-            "RUN", "Run folder whose measured seconds and lengths are used.", ASSUMPTION_PANEL
+            "RUN",
+            "Run of the same model on the same device, to use its seconds and lengths.",
+            ASSUMPTION_PANEL,
         ),
     ] = None,
     written: Annotated[

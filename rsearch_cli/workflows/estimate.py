@@ -164,12 +164,14 @@ def estimate(
         assumptions: What the recipe leaves open; None takes the defaults.
         vram_gb: Memory of the card; None takes that of `card`, or asks nvidia-smi.
         card: Name of a card, as in `timing.devices.DEVICES`, or `this`; None takes this machine's.
-        calibrate: Folder of a run whose measured seconds scale the prediction.
+        calibrate: Folder of a run of the same model on the same device, whose measured seconds
+            scale the prediction.
         written: Share of `rollout.max_new_tokens` that a row writes.
 
     Raises:
         DataError: The recipe evaluates or trains on a whole question set, and that cannot be
             opened; or its file of pass rates cannot be read.
+        UsageError: `card` is not known, or `calibrate` is no run, or differs in more than it may.
         RecipeError: A search source is of a kind that does not exist, or has a wrong option.
         PolicyError: `vram_gb` is given, and the memory cannot be predicted.
     """

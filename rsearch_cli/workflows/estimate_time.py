@@ -12,6 +12,7 @@ from rsearch_cli.memory.driver import list_cards
 from rsearch_cli.memory.shape import find_shape
 from rsearch_cli.memory.workload import Backend
 from rsearch_cli.policy.resolve import locate_model
+from rsearch_cli.protocol.characters import flatten, shorten
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.runs.evaluation_folder import setting_differences
 from rsearch_cli.search.prices import outside_load
@@ -41,7 +42,7 @@ as it says (docs/measurements.md)."""
 CALIBRATED = 1.2
 """Factor to both ends of the range after a calibration (see docs/measurements.md)."""
 
-SAME: Any = {
+_SHARED: Any = {
     "policy": {
         **dict.fromkeys(
             ("load_in_4bit", "dtype", "max_seq_length", "gradient_checkpointing"), True
@@ -50,7 +51,12 @@ SAME: Any = {
     },
     "questions": {"source"},
     "protocol": True,
-    "search": {"sources": {"__all__": {"type"}}, "top_k": True, "passage_chars": True},
+    "search": {
+        "sources": {"__all__": {"type"}},
+        "top_k": True,
+        "passage_chars": True,
+        "read_top": True,
+    },
     "rollout": {
         *("engine", "max_turns", "max_new_tokens", "open_thought", "temperature", "top_p"),
         "reuse_cache",
@@ -176,7 +182,7 @@ def _require_same(
     if run.backend != expected:
         differing["back end"] = run.backend, expected
     if not differing:
-        settings = (each.model_dump(mode="json", include=SAME) for each in (run.recipe, recipe))
+        settings = (each.model_dump(mode="json", include=_SHARED) for each in (run.recipe, recipe))
         differing = setting_differences(*settings)
     if not differing:
         return
@@ -186,8 +192,9 @@ def _require_same(
     ]
     more = [f"{len(differing) - _SHOWN} more"] if len(differing) > _SHOWN else []
     raise UsageError(
-        f"--calibrate: {path} differs from this run in {', '.join(shown + more)}; calibrate with a "
-        "few steps of this recipe on the same device: rsearch train --recipe NAME --max-steps 5"
+        f"--calibrate: {path} differs from the run to predict in {', '.join(shown + more)}; "
+        "calibrate with a few steps of this recipe on the same device: rsearch train --recipe NAME "
+        "--max-steps 5"
     )
 
 
@@ -202,8 +209,7 @@ def _names_same_weights(first: str | None, second: str | None) -> bool:
 
 
 def _shorten(value: Any) -> str:
-    text = "null" if value is None else str(value)
-    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
+    return shorten(flatten("null" if value is None else str(value)), _SHOWN_CHARS)
 
 
 def _calibrate(model: TimeModel, run: MeasuredRun) -> TimeModel:

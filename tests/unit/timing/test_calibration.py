@@ -117,7 +117,10 @@ def test_what_a_run_shares_with_the_one_it_predicts_may_not_differ(run) -> None:
         return str(refused.value)
 
     other = refusal("policy.model=some/7B", "policy.max_seq_length=900", card="rtx-4090")
-    assert "differs from this run in policy.model (builtin:nano there, some/7B here), " in other
+    assert (
+        "differs from the run to predict in policy.model (builtin:nano there, some/7B here), "
+        in other
+    )
     assert "device (cpu there, rtx-4090 here); calibrate with a few steps" in other
     assert other.endswith("rsearch train --recipe NAME --max-steps 5")
     assert "policy.adapter (null there, runs/x here)" in refusal("policy.adapter=runs/x")
@@ -126,6 +129,8 @@ def test_what_a_run_shares_with_the_one_it_predicts_may_not_differ(run) -> None:
                      "search.sources.News.type=exa", "policy.max_seq_length=900")  # fmt: skip
     assert "in policy.max_seq_length (512 there, 900 here), " in longer
     assert ", 2 more; calibrate" in longer
+    prompt = refusal("protocol.system_prompt=" + 9 * "Two words.\n\n")
+    assert "\n" not in prompt and " there, Two words. Two words. Two words. here); " in prompt
     ran_on(run, "NVIDIA H200")
     assert "device (h200 there, h100 here)" in refusal(card="h100")
     assert predict(run).device.name == "h200"
