@@ -128,6 +128,20 @@ def test_a_night_is_long_enough_on_a_4090(name: str, usd: float) -> None:
     assert (train.resample_ties, train.keep) == (1, "best")
 
 
+@every_recipe
+def test_the_hours_in_its_header_are_those_of_the_estimate(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    found = re.findall(r"(rtx-\d+): ([\d.]+) hours, from ([\d.]+) to ([\d.]+)", text)
+    assert bool(found) == ("overnight" in path.stem)
+    for card, *written in found:
+        time = estimate(load_recipe(path.stem).recipe, card=card).time
+        assert not isinstance(time, str)
+        hours = [sum(part.values()) / 3600 for part in (time.seconds, time.low, time.high)]
+        assert [float(figure) for figure in written] == pytest.approx(hours, rel=0.05)
+    page = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
+    assert all(f"{mean} hours, from {low} to {high}" in page for _, mean, low, high in found)
+
+
 def test_the_flagship_is_the_run_that_is_promised() -> None:
     recipe = load_recipe("hotpot-hard").recipe
     policy, train = recipe.policy, recipe.train
