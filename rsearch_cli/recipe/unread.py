@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rsearch_cli.recipe.schema import Recipe
-from rsearch_cli.recipe.training import TEACHER
+from rsearch_cli.recipe.training import GOLD_TITLES, TEACHER, WORLD
+from rsearch_cli.runs.json_text import dump_json
 
 if TYPE_CHECKING:
     from rsearch_cli.recipe.loading import LoadedRecipe
@@ -37,17 +38,29 @@ _READ_WITH: Sequence[tuple[Sequence[str], str, tuple[object, ...]]] = (
         [
             *("reward.weights", "reward.curriculum_weights", "reward.curriculum_steps"),
             *("reward.answer", "reward.require_valid_plan", "reward.shuffle_answers"),
-            *("reward.extra", "reward.normalise_parts"),
+            *("reward.extra", "reward.normalise_parts", "reward.judge"),
             *("questions.profile", "questions.pass_rate", "questions.order"),
-            *("evaluate.every_steps", "train.max_steps"),
+            *("evaluate.every_steps", "evaluate.slice", "evaluate.slice_split", "alarms"),
+            *("train.max_steps", "train.mask_truncated", "train.keep"),
             *("train.learning_rate", "train.batch_size", "train.gradient_accumulation_steps"),
             *("train.num_generations", "train.resample_ties", "train.beta"),
             *("train.epsilon", "train.epsilon_high"),
-            *("train.loss_type", "train.scale_rewards", "train.mask_truncated", "train.keep"),
+            *("train.loss_type", "train.scale_rewards"),
         ],
         "stage",
         ("grpo",),
     ),
+)
+
+# Settings, the setting that decides, its values for which they are not used, and what uses them.
+_UNREAD_WITH: Sequence[tuple[Sequence[str], str, tuple[object, ...], str]] = (
+    (
+        ["sft.per_question", "sft.min_f1"],
+        "sft.traces",
+        (WORLD, GOLD_TITLES),
+        f"{TEACHER} or a file",
+    ),
+    (["reward.curriculum_weights"], "reward.curriculum_steps", (0,), "1 or more"),
 )
 
 _OF_TRAINING = (
@@ -94,18 +107,34 @@ def describe_unread(recipe: Recipe, given: Sequence[Given], command: str) -> Ite
         if _covers(_NOT_READ_BY.get(command, ()), key):
             yield f"{how} is not used by rsearch {command}"
             continue
-        for keys, decider, values in _READ_WITH:
-            seen = _look_up(recipe, decider)
-            read = seen is not None if values is _SET else seen in values
-            if _covers(keys, key) and key != decider and not read:
-                state = "not set" if values is _SET else f"{_show(seen)}, not {_show(values[0])}"
-                yield f"{how} is not used: {decider} is {state}"
+        if reason := _find_reason(recipe, key, command):
+            yield f"{how} is not used: {reason}"
     for name, source in recipe.search.sources.items():
         if source.type in WITHOUT_CORPUS and source.corpus != "questions":
             yield (
                 f"search.sources.{name}.corpus is not used: sources of type {source.type} ask a "
                 "service"
             )
+
+
+def _find_reason(recipe: Recipe, key: str, command: str) -> str | None:
+    """Return why a setting has no effect with the others; None if it has one."""
+    for keys, decider, values in _READ_WITH:
+        if not _covers(keys, key) or key == decider:
+            continue
+        if _covers(_NOT_READ_BY.get(command, ()), decider):
+            continue  # such as the stage of the run that an evaluation is of
+        seen = _look_up(recipe, decider)
+        if values is _SET and seen is None:
+            return f"{decider} is not set"
+        if values is not _SET and seen not in values:
+            return f"{decider} is {_show(seen)}, not {_show(values[0])}"
+    for keys, decider, unread_values, wanted in _UNREAD_WITH:
+        if _covers(keys, key) and (seen := _look_up(recipe, decider)) in unread_values:
+            return f"{decider} is {_show(seen)}, not {wanted}"
+    if key == "questions.profile" and not recipe.questions.uses_profile:
+        return "neither questions.pass_rate nor questions.order=easy_to_hard is set"
+    return None
 
 
 def _covers(keys: Sequence[str], key: str) -> bool:
@@ -120,7 +149,7 @@ def _look_up(recipe: Recipe, key: str) -> object:
 
 
 def _show(value: object) -> str:
-    return {None: "null", True: "true", False: "false"}.get(value, str(value))  # type: ignore[call-overload]
+    return dump_json(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def log_notes(loaded: LoadedRecipe, command: str, implied: int = 0) -> None:

@@ -62,10 +62,53 @@ def test_a_flag_that_is_not_read_is_told(flags: dict[str, Any], told: str) -> No
         ("rollout.vllm_folder=a", "rollout.engine is local, not vllm-server"),
         ("policy.endpoint.model=m", "policy.endpoint.url is not set"),
         ("questions.held_out_share=0.5", "questions.path is not set"),
+        (
+            "questions.profile=gone.json",
+            "neither questions.pass_rate nor questions.order=easy_to_hard is set",
+        ),
     ],
 )
 def test_an_override_that_is_not_read_is_told(override: str, told: str) -> None:
     assert tell(override) == [f"--set {override.partition('=')[0]} is not used: {told}"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (["sft.per_question=2"], "sft.traces is world, not teacher or a file"),
+        (["sft.min_f1=0.5", "sft.traces=gold_titles"], "sft.traces is gold_titles, not teacher or"),
+        (["sft.min_f1=0.5", "sft.traces=mine.jsonl"], None),
+        (["questions.profile=gone.json"], "stage is sft, not grpo"),
+        (["questions.order=shuffled"], "stage is sft, not grpo"),
+        (["reward.normalise_parts=true"], "stage is sft, not grpo"),
+        (["reward.judge.mode=discrete"], "reward.answer is f1, not judge"),
+        (["alarms.stop_on_collapse=true"], "stage is sft, not grpo"),
+    ],
+)
+def test_what_a_cold_start_does_not_read_is_told(settings: list[str], told: str | None) -> None:
+    lines = tell("stage=sft", *settings)
+    key = settings[0].partition("=")[0]
+    assert len(lines) == (told is not None)
+    assert all(line.startswith(f"--set {key} is not used: {told}") for line in lines)
+
+
+def test_a_judge_is_told_in_a_cold_start_and_not_in_its_evaluation() -> None:
+    settings = ("stage=sft", "reward.answer=judge", "reward.judge.model=m")
+    assert [line.partition(" is not")[0] for line in tell(*settings)] == [
+        "--set reward.answer", "--set reward.judge.model",
+    ]  # fmt: skip
+    for command in ("eval", "eval rescore", "data --profile"):
+        assert tell(*settings, command=command) == [f"--set stage is not used by rsearch {command}"]
+
+
+def test_weights_of_a_curriculum_without_steps_are_told() -> None:
+    weights = "reward.curriculum_weights={answer: 0, plan: 0.5, format: 0.5}"
+    assert tell(weights) == []
+    lines = tell(weights, "reward.curriculum_steps=0")
+    assert lines[0] == (
+        "--set reward.curriculum_weights.answer is not used: reward.curriculum_steps is 0, not 1 "
+        "or more"
+    )
 
 
 def test_pass_rates_are_measured_without_the_settings_of_training() -> None:
@@ -123,6 +166,8 @@ def test_what_a_command_never_reads_is_told(command: str, key: str) -> None:
         ("questions.world.seed=9", "questions.difficulty=null"),
         ("stage=sft", "sft.epochs=3", "train.save_steps=5"),
         ("evaluate.every_steps=5", "evaluate.slice=3"),
+        ("questions.profile=rates.json", "questions.pass_rate=[0.1, 0.9]"),
+        ("questions.profile=rates.json", "questions.order=easy_to_hard"),
         ("search.sources.General.corpus=mine.jsonl", "train.max_steps=3"),
     ],
 )
