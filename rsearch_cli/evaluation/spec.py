@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from rsearch_cli.policy.endpoint_probe import MODE_SETTINGS
 from rsearch_cli.policy.resolve import describe_weights, locate_model
 from rsearch_cli.recipe.addresses import hide_login
+from rsearch_cli.recipe.nested import WITHOUT_EFFECT, without
 from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.reward.judge_client import find_url
 from rsearch_cli.reward.rubric import PROMPT_VERSION
@@ -21,19 +22,6 @@ from rsearch_cli.types import Question
 
 VERSION = 3
 """Increase it when the same settings would give other predictions."""
-
-# Settings that change no prediction, or are stored elsewhere: `policy` names the server.
-_LEFT_OUT = frozenset(
-    {
-        "service",
-        "read_service",
-        "cache_days",
-        "url",
-        "usd_per_search",
-        "usd_per_million_input_tokens",
-        "usd_per_million_output_tokens",
-    }
-)
 
 PolicyFacts = Mapping[str, str | None]
 """What identifies a policy: its weights, or its server and how that is asked."""
@@ -112,7 +100,7 @@ def describe_settings(
         policy: What identifies the policy.
         stored: Settings of the evaluation that is continued; None for a new one.
     """
-    recipe = _without(spec.recipe.model_dump(), _LEFT_OUT)
+    recipe = without(spec.recipe.model_dump(), WITHOUT_EFFECT)
     asked = [[q.id, q.text, q.answers, q.supporting_titles] for q in questions]
     return {
         # Left out for one greedy answer, as in evaluations of earlier versions.
@@ -142,7 +130,7 @@ def scoring_settings(recipe: Recipe, stored: Mapping[str, Any] | None = None) ->
     reward = recipe.reward
     judge = None
     if reward.answer == "judge":
-        judge = _without(reward.judge.model_dump(), _LEFT_OUT)
+        judge = without(reward.judge.model_dump(), WITHOUT_EFFECT)
         former = (stored or {}).get("judge")
         if reward.judge.base_url is None and isinstance(former, Mapping):
             judge["base_url"] = former.get("base_url")
@@ -169,10 +157,3 @@ def check_judge(recipe: Recipe, folder: EvaluationFolder) -> None:
 def answers_in_batches(spec: EvalSpec) -> bool:
     """Whether no question has its own time: local weights write a whole batch at once."""
     return not spec.on_server and spec.batch_size > 1
-
-
-def _without(tree: Any, names: Collection[str]) -> Any:
-    """Return nested settings without the keys of these names."""
-    if not isinstance(tree, dict):
-        return tree
-    return {key: _without(value, names) for key, value in tree.items() if key not in names}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rsearch_cli.errors import DataEmpty, DataError, DataMalformed, DataNotFound
+from rsearch_cli.recipe.nested import WITHOUT_EFFECT, without
 from rsearch_cli.recipe.schema import QuestionsConfig, Recipe
 from rsearch_cli.runs.evaluation_folder import setting_differences
 from rsearch_cli.runs.json_text import dump_json, read_json_object
@@ -120,7 +121,7 @@ class Choice:
 
 
 def rate_settings(recipe: Recipe) -> dict[str, Any]:
-    """Return the settings that pass rates depend on, apart from model, questions and search."""
+    """Return the settings that pass rates depend on, apart from model and questions."""
     rollout, reward = recipe.rollout, recipe.reward
     return {
         "protocol": recipe.protocol.model_dump(),
@@ -134,6 +135,8 @@ def rate_settings(recipe: Recipe) -> dict[str, Any]:
             "require_valid_plan": reward.require_valid_plan,
             "judge": reward.judge.model if reward.answer == "judge" else None,
         },
+        # Another retriever finds other passages; no recipe has an address with a login.
+        "search": without(recipe.search.model_dump(), WITHOUT_EFFECT - {"url"}),
     }
 
 
@@ -249,8 +252,9 @@ def log_choice(choice: Choice, recipe: Recipe) -> None:
         f"{', '.join(counts)}"
     )
     now = rate_settings(recipe)
-    # A file of another version may have more sections; those of now are compared.
-    stored = {section: profile.settings.get(section) for section in now}
+    # A file of another version may lack sections or have more of them.
+    stored = {section: profile.settings[section] for section in now if section in profile.settings}
+    now = {section: now[section] for section in stored}
     if differing := list(setting_differences(stored, now)):
         logger.warning(
             f"{config.profile} was made with other settings ({', '.join(differing)}): the pass "

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 Keys = tuple[str, ...]
+
+WITHOUT_EFFECT = frozenset(
+    {
+        "service",
+        "read_service",
+        "cache_days",
+        "url",
+        "usd_per_search",
+        "usd_per_million_input_tokens",
+        "usd_per_million_output_tokens",
+    }
+)
+"""Names of settings that change neither what is found nor what is written; the address of a server
+is described where it matters."""
 
 
 def leaves(tree: Mapping[str, Any], above: Keys = ()) -> Iterator[tuple[Keys, Any]]:
@@ -23,6 +37,13 @@ def look_up(tree: Any, *keys: str) -> Any:
     for key in keys:
         tree = tree.get(key) if isinstance(tree, dict) else None
     return tree
+
+
+def without(tree: Any, names: Collection[str]) -> Any:
+    """Return nested settings without the keys of these names."""
+    if not isinstance(tree, dict):
+        return tree
+    return {key: without(value, names) for key, value in tree.items() if key not in names}
 
 
 def nest(keys: Keys, value: Any) -> Any:

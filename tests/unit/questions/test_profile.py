@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from rsearch_cli.recipe.schema import Recipe
 from rsearch_cli.types import Question
 
 RATES = {"a": 0.0, "b": 0.1, "c": 0.5, "d": 0.5, "e": 0.9, "f": 1.0, "g": None}
+URLS = ("http://a/search", "http://b/search")
 QUESTIONS = [Question(name, f"What is {name}?", (name,)) for name in RATES]
 
 
@@ -136,6 +138,31 @@ def test_other_settings_are_a_warning_that_names_them(caplog: pytest.LogCaptureF
     assert counted.startswith("4 of 7 training questions are used, by the pass rates in rates.json")
     assert counted.endswith("left out: 1 below 0.1, 1 above 0.9, 1 without a rate")
     assert "(protocol.max_nodes, reward.answer)" in warning
+
+
+def test_what_is_found_is_among_the_settings_and_how_it_is_asked_for_is_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    made = profile()
+    limits = ["search.service.retries=9", "search.sources.News.usd_per_search=1"]
+
+    def warnings(of: Profile, *settings: str) -> str:
+        caplog.clear()
+        now = recipe("questions.pass_rate=[0.1,0.9]", *settings)
+        log_choice(choose_questions(QUESTIONS, of, now.questions, 42), now)
+        return " ".join(r.message for r in caplog.records if r.levelname == "WARNING")
+
+    assert warnings(made, *limits) == ""
+    changed = ("search.top_k=5", "rollout.temperature=0.1", "search.sources.News.type=dense")
+    named = "(rollout.temperature, search.sources.News.type, search.top_k)"
+    assert named in warnings(made, *changed)
+    retrievers = [f"search.sources.News={{type: http, options: {{url: '{u}'}}}}" for u in URLS]
+    differing = warnings(profile(recipe(retrievers[0])), retrievers[1])
+    assert "(search.sources.News.options.url)" in differing
+    # A file of an earlier version, without the section, is compared as far as it goes.
+    former = replace(made, settings={k: v for k, v in made.settings.items() if k != "search"})
+    assert warnings(former, "search.top_k=5") == ""
+    assert "(reward.answer)" in warnings(former, "reward.answer=em")
 
 
 def test_an_estimate_counts_the_questions_that_are_left(tmp_path: Path) -> None:
