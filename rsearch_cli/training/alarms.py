@@ -54,19 +54,19 @@ class CollapseWatch:
 
     Args:
         limits: The recipe's `alarms` section.
+        extra: The recipe's `reward.extra`.
         rollouts: Completions per step.
         rows: Metrics rows of the steps before a resume; alarms active in the last are not new.
-        extra: The recipe's `reward.extra`.
     """
 
     def __init__(
         self,
         limits: AlarmsConfig,
+        extra: Mapping[str, float],
         rollouts: int,
         rows: Iterable[Row] = (),
-        extra: Mapping[str, float] | None = None,
     ) -> None:
-        self._limits, self._extra = limits, extra or {}
+        self._limits, self._extra = limits, extra
         self._window = max(_LEAST_STEPS, -(-limits.window // rollouts))
         self._rows = list(rows)
         self._active = _names(self._rows[-1]) if self._rows else set()
@@ -74,25 +74,22 @@ class CollapseWatch:
     def check(self, row: dict[str, Any]) -> list[Alarm]:
         """Store the active alarms in the row of a new step as `alarms`; return the new ones."""
         self._rows.append(row)
-        alarms = find_alarms(self._rows, self._limits, self._window, self._extra)
+        alarms = find_alarms(self._rows, self._limits, self._extra, self._window)
         before, self._active = self._active, {alarm.name for alarm in alarms}
         row["alarms"] = [alarm.name for alarm in alarms]
         return [alarm for alarm in alarms if alarm.name not in before]
 
 
 def find_alarms(
-    rows: Sequence[Row],
-    limits: AlarmsConfig,
-    window: int,
-    extra: Mapping[str, float] | None = None,
+    rows: Sequence[Row], limits: AlarmsConfig, extra: Mapping[str, float], window: int
 ) -> list[Alarm]:
     """Return the alarms that are active after the last step.
 
     Args:
         rows: Metrics rows of all steps so far.
         limits: The recipe's `alarms` section.
-        window: Number of steps to average; with fewer steps there is no alarm.
         extra: The recipe's `reward.extra`.
+        window: Number of steps to average; with fewer steps there is no alarm.
     """
     if len(rows) < window:
         return []
@@ -101,7 +98,7 @@ def find_alarms(
     found |= {name: _exceeded(name, now, limits) for name in _SHARES}
     found["entropy_high"] = _rose(now, first, limits.entropy_high)
     found["format_low"] = _format_dropped(rows, window, limits.format_low)
-    if _is_solved(now, extra or {}):
+    if _is_solved(now, extra):
         found |= dict.fromkeys(_IGNORED_WHEN_SOLVED)
     return [Alarm(name, line) for name, line in found.items() if line is not None]
 

@@ -97,7 +97,7 @@ class GrpoTraining:
         train = recipe.train
         rollouts = train.batch_size * train.gradient_accumulation_steps * world_size()
         rows = folder.read_rows(METRICS)
-        self._watch = CollapseWatch(recipe.alarms, rollouts, rows, recipe.reward.extra)
+        self._watch = CollapseWatch(recipe.alarms, recipe.reward.extra, rollouts, rows)
         self._questions = {q.text: q for q in questions}
         with policy.active():
             self.trainer = self._make_trainer(questions)

@@ -38,17 +38,17 @@ def run(start: dict[str, Any], end: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def names(rows: list[dict[str, Any]], limits: AlarmsConfig | None = None) -> list[str]:
-    return [alarm.name for alarm in find_alarms(rows, limits or AlarmsConfig(), WINDOW)]
+    return [alarm.name for alarm in find_alarms(rows, limits or AlarmsConfig(), {}, WINDOW)]
 
 
 def test_a_healthy_run_raises_no_alarm() -> None:
-    watch, rows = CollapseWatch(AlarmsConfig(), rollouts=64), recorded("healthy")
+    watch, rows = CollapseWatch(AlarmsConfig(), {}, rollouts=64), recorded("healthy")
     assert [alarm for row in rows for alarm in watch.check(row)] == []
     assert len(rows) == 40 and all(row["alarms"] == [] for row in rows)
 
 
 def test_a_collapsed_run_raises_alarms_within_two_steps_of_the_collapse() -> None:
-    watch, rows = CollapseWatch(AlarmsConfig(), rollouts=64), recorded("collapsed")
+    watch, rows = CollapseWatch(AlarmsConfig(), {}, rollouts=64), recorded("collapsed")
     new = [(row["step"], alarm.name, alarm.line) for row in rows for alarm in watch.check(row)]
     assert rows[2]["reward"] == 0.0, "it has collapsed by its third step"
     step, name, line = new[0]
@@ -105,7 +105,9 @@ def test_each_sign_has_an_alarm_that_can_be_switched_off(
     start: dict[str, Any], end: dict[str, Any], name: str, line: str
 ) -> None:
     rows = run(start, end)
-    assert [(a.name, a.line) for a in find_alarms(rows, AlarmsConfig(), WINDOW)] == [(name, line)]
+    assert [(a.name, a.line) for a in find_alarms(rows, AlarmsConfig(), {}, WINDOW)] == [
+        (name, line)
+    ]
     assert names(rows, AlarmsConfig(**{name: None})) == []
 
 
@@ -140,7 +142,7 @@ def test_solved_is_nearly_the_highest_reward_of_the_recipe(
 ) -> None:
     recipe = load_recipe("real-text").recipe
     rows = run({}, {**end, "groups/zero_advantage": 1.0, "entropy": 0.001})
-    found = find_alarms(rows, recipe.alarms, WINDOW, recipe.reward.extra)
+    found = find_alarms(rows, recipe.alarms, recipe.reward.extra, WINDOW)
     assert {alarm.name for alarm in found} == (
         set() if solved else {"entropy_low", "zero_advantage"}
     )
@@ -148,7 +150,7 @@ def test_solved_is_nearly_the_highest_reward_of_the_recipe(
 
 def test_penalties_leave_the_highest_reward_as_it_is() -> None:
     rows = run({}, {"reward": 0.95, "reward/no_answer": -0.05, "groups/zero_advantage": 1.0})
-    assert find_alarms(rows, AlarmsConfig(), WINDOW, {"no_answer": 0.5}) == []
+    assert find_alarms(rows, AlarmsConfig(), {"no_answer": 0.5}, WINDOW) == []
 
 
 def test_a_run_that_learnt_the_format_can_still_lose_it() -> None:
@@ -159,19 +161,19 @@ def test_a_run_that_learnt_the_format_can_still_lose_it() -> None:
 
 def test_one_bad_step_is_no_collapse() -> None:
     bad = {"truncated": 1.0, "format_valid": 0.0, "groups/zero_advantage": 1.0}
-    watch = CollapseWatch(AlarmsConfig(), rollouts=1000)
+    watch = CollapseWatch(AlarmsConfig(), {}, rollouts=1000)
     for end in ({}, {}, {}, {}, bad, {}):
         assert watch.check({**WELL, **end}) == []
 
 
 def test_small_steps_are_averaged_over_as_many_completions() -> None:
-    watch = CollapseWatch(AlarmsConfig(window=64), rollouts=4)
+    watch = CollapseWatch(AlarmsConfig(window=64), {}, rollouts=4)
     steps = [watch.check({**WELL, "truncated": 1.0}) for _ in range(16)]
     assert [bool(new) for new in steps] == [False] * 15 + [True]
 
 
 def test_an_alarm_that_stands_is_told_of_once_and_again_when_it_comes_back() -> None:
-    watch = CollapseWatch(AlarmsConfig(), rollouts=64)
+    watch = CollapseWatch(AlarmsConfig(), {}, rollouts=64)
     rows = [{**WELL, "truncated": value} for value in (0.1, 0.1, 0.1, 1, 1, 1, 1, 0.1, 1, 1, 1)]
     new = [[alarm.name for alarm in watch.check(row)] for row in rows]
     assert [i for i, found in enumerate(new) if found] == [5, 10]
@@ -181,9 +183,9 @@ def test_an_alarm_that_stands_is_told_of_once_and_again_when_it_comes_back() -> 
 
 
 def test_a_resumed_run_goes_on_as_if_it_had_not_stopped() -> None:
-    whole, rows = CollapseWatch(AlarmsConfig(), rollouts=64), recorded("collapsed")
+    whole, rows = CollapseWatch(AlarmsConfig(), {}, rollouts=64), recorded("collapsed")
     expected = [whole.check(row) for row in rows]
-    resumed = CollapseWatch(AlarmsConfig(), rollouts=64, rows=rows[:5])
+    resumed = CollapseWatch(AlarmsConfig(), {}, rollouts=64, rows=rows[:5])
     again = [{k: v for k, v in row.items() if k != "alarms"} for row in rows[5:]]
     assert [resumed.check(row) for row in again] == expected[5:]
     assert again == rows[5:]
