@@ -552,7 +552,9 @@ def test_a_suite_is_one_table_beside_published_figures(server, run_suite, tmp_pa
     assert results["sets"]["cities"] == read(tmp_path / "s" / "cities")
     assert results["published"]["cities"] == []
     figures = results["published"]["hotpot"]
-    assert all(figure["setting"] and "read on 2026" in figure["source"] for figure in figures)
+    assert all("split not stated" in figure["setting"] for figure in figures)
+    assert all("read on 2026" in figure["source"] for figure in figures)
+    assert [f["model"] for f in figures if "trained on" in f["setting"]] == ["trained Qwen2.5-7B"]
     report = (tmp_path / "s" / "suite.md").read_text()
     for words in ("hotpot, rsearch", "pass@2", "R1-Searcher", "FlashRAG", "hotpot: judge"):
         assert words in first.stdout and words in report, words
