@@ -26,6 +26,7 @@ import json
 import random
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -136,9 +137,26 @@ def measure_pass_rates() -> Path:
     return RATES
 
 
+def count_rates() -> dict[str, Any]:
+    """Count the questions by pass rate, and those of each range."""
+    from rsearch_cli.questions.profile import read_profile
+
+    rates = [row.rate for row in read_profile(RATES).rates if row.rate is not None]
+    return {
+        "questions": len(rates),
+        "mean": round(fmean(rates), 4),
+        "counts": {f"{rate:g}": count for rate, count in sorted(Counter(rates).items())},
+        "rated": sum(0.1 <= rate <= 0.9 for rate in rates),
+        "middle": sum(0.25 <= rate <= 0.75 for rate in rates),
+    }
+
+
 def store(out: Path, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Write the runs with their summary, and return it."""
     report = {"settings": {"all": SETTINGS, **WAYS}, **summarise(runs), "runs": runs}
+    if any(run["way"] in BY_RATE for run in runs):
+        stored = json.loads(out.read_text()) if out.exists() else {}
+        report["pass_rates"] = count_rates() if RATES.exists() else stored.get("pass_rates")
     out.write_text(json.dumps(report, indent=1) + "\n")
     return report
 
