@@ -132,6 +132,9 @@ def _find_reason(recipe: Recipe, key: str, command: str) -> str | None:
     for keys, decider, unread_values, wanted in _UNREAD_WITH:
         if _covers(keys, key) and (seen := _look_up(recipe, decider)) in unread_values:
             return f"{decider} is {_show(seen)}, not {wanted}"
+    by_question = recipe.stage == "grpo" or recipe.sft.traces in (GOLD_TITLES, TEACHER)
+    if key == "questions.max_samples" and command == "train" and not by_question:
+        return f"sft.traces is {recipe.sft.traces}, not {GOLD_TITLES} or {TEACHER}"
     if key == "questions.profile" and not recipe.questions.uses_profile:
         return "neither questions.pass_rate nor questions.order=easy_to_hard is set"
     return None

@@ -78,6 +78,8 @@ def test_an_override_that_is_not_read_is_told(override: str, told: str) -> None:
         (["sft.per_question=2"], "sft.traces is world, not teacher or a file"),
         (["sft.min_f1=0.5", "sft.traces=gold_titles"], "sft.traces is gold_titles, not teacher or"),
         (["sft.min_f1=0.5", "sft.traces=mine.jsonl"], None),
+        (["questions.max_samples=9"], "sft.traces is world, not gold_titles or teacher"),
+        (["questions.max_samples=9", "sft.traces=gold_titles"], None),
         (["questions.profile=gone.json"], "stage is sft, not grpo"),
         (["questions.order=shuffled"], "stage is sft, not grpo"),
         (["reward.normalise_parts=true"], "stage is sft, not grpo"),
