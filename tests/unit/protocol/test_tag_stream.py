@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsearch_cli.protocol.tag_stream import Piece, TagStream
@@ -30,6 +30,7 @@ def join(pieces: list[Piece]) -> list[tuple[str, str]]:
     return joined
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, len(TEXT)), max_size=12))
 def test_the_blocks_do_not_depend_on_the_parts(cuts):
     stream, edges = TagStream(), [0, *sorted(cuts), len(TEXT)]

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsearch_cli.errors import RecipeError
@@ -27,6 +27,7 @@ def test_text_that_looks_like_a_number_is_quoted_when_written() -> None:
     assert dump_document({"model": "5e-6"}) == "model: '5e-6'\n"
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.text(max_size=8),
