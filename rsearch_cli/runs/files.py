@@ -9,7 +9,7 @@ METRICS = "metrics.jsonl"
 TRAJECTORIES = "trajectories.jsonl"
 VALIDATION = "validation.jsonl"
 SPEND_BY_STEP = "spend_by_step.jsonl"
-"""What the run had spent when each step began; the step of a row is the one that was finished."""
+"""What each step has paid for; a repeated step needs the rows of its first attempt, too."""
 SUMMARY = "summary.json"
 PREDICTIONS = "predictions"
 ADAPTER = "adapter"
@@ -53,13 +53,13 @@ SPEND_LOCK = ".spend.json.lock"
 LOCK = ".lock"
 PARTIAL = ".partial"
 
-STEP_ROWS = (METRICS, TRAJECTORIES, VALIDATION, SPEND_BY_STEP)
+STEP_ROWS = (METRICS, TRAJECTORIES, VALIDATION)
 """Files of a run with rows of steps; a resumed run repeats the steps after its checkpoint."""
 
 # The recipe comes last: a folder with a recipe is a run, even if the rest has been removed.
 OF_A_RUN = (
-    *(PARTIAL, ENVIRONMENT, *STEP_ROWS, SUMMARY, ADAPTER, BEST, PREDICTIONS, SPEND, WANDB_RUN),
-    *(WANDB, START, PROFILE, TRACES, TRACE_STATS, TEACHER_ANSWERS, PUSH, VIEW),
+    *(PARTIAL, ENVIRONMENT, *STEP_ROWS, SUMMARY, ADAPTER, BEST, PREDICTIONS, SPEND, SPEND_BY_STEP),
+    *(WANDB_RUN, WANDB, START, PROFILE, TRACES, TRACE_STATS, TEACHER_ANSWERS, PUSH, VIEW),
     *(f"{name}{DAMAGED}" for name in STEP_ROWS),
     RECIPE,
 )

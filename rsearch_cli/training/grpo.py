@@ -31,15 +31,15 @@ from rsearch_cli.reward.composite import score_trajectories, shuffle_answer_scor
 from rsearch_cli.reward.judge import AnswerJudge
 from rsearch_cli.reward.normalised import training_rewards
 from rsearch_cli.rollout.rollout import Rollout
-from rsearch_cli.runs.files import ADAPTER, METRICS, SPEND_BY_STEP, TRAJECTORIES, checkpoint_name
+from rsearch_cli.runs.files import ADAPTER, METRICS, TRAJECTORIES, checkpoint_name
 from rsearch_cli.runs.run_folder import RunFolder, checkpoint_step
 from rsearch_cli.services.budget import Budget
-from rsearch_cli.services.spend import Spend
 from rsearch_cli.training.alarms import Alarm, CollapseWatch
 from rsearch_cli.training.observer import Observer
 from rsearch_cli.training.resampling import Scored, find_ties, replace_ties
-from rsearch_cli.training.step_metrics import StepMetrics, describe_start, find_start
+from rsearch_cli.training.step_metrics import StepMetrics
 from rsearch_cli.training.step_recovery import StepRecovery
+from rsearch_cli.training.step_spend import StepSpend
 from rsearch_cli.training.trainer import (
     build_config,
     describe_shortage,
@@ -89,7 +89,8 @@ class GrpoTraining:
         self.observers = observers
         self.judge = judge
         self.budget = budget or Budget()
-        self.step_metrics = StepMetrics(find_start(folder, self.budget))
+        self.step_metrics = StepMetrics()
+        self._step_spend = StepSpend(folder, self.budget)
         self.recovery = StepRecovery(folder, recipe.budget.max_failed_share)
         self.stop_wanted = stop_wanted
         self.validation = validation
@@ -117,9 +118,10 @@ class GrpoTraining:
         else:
             check_adapter(self.policy)
             finished = checkpoint_step(resume_from) if resume_from else 0
-            self._store_spend(finished, self.step_metrics.spend)
+            self.step_metrics.begin(self._step_spend.resume(finished + 1))
             with self.policy.active():
                 self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        self._step_spend.begin(0)
         if self.collapse:
             raise PolicyCollapsed(self._describe_collapse(*self.collapse))
         if self.stop_wanted():
@@ -267,13 +269,14 @@ class GrpoTraining:
         """Write the rows of a finished step, and report it and its new alarms to the observers."""
         rollouts = self.step_metrics.rows(step)
         self.folder.append(TRAJECTORIES, rollouts)
-        spend = self.budget.snapshot()
-        row = self.step_metrics.close(step, logs, spend)
+        start, now = self.step_metrics.spend, self.budget.snapshot()
+        row = self.step_metrics.close(step, logs, now)
         row["oom/halved"] = int(self.rollout.halved_to is not None)
         alarms = self._watch.check(row)
         self.recovery.remember()
         self.folder.append(METRICS, [row])
-        self._store_spend(step, spend)
+        self._step_spend.finish(step, start, now)
+        self.step_metrics.begin(self._step_spend.begin(step + 1))
         for observer in self.observers:
             observer.on_step(row, rollouts)
             for alarm in alarms:
@@ -289,17 +292,12 @@ class GrpoTraining:
             RsearchError: The evaluation cannot be finished; the step is saved.
         """
         if self.validation and self.validation.is_due(step):
+            self._step_spend.begin(0)
             with self.recovery.watch(self.trainer):
                 row, best = self.validation.run(step, self.save_adapter)
                 for observer in self.observers:
                     observer.on_validation(row, best)
-            spend = self.budget.snapshot()
-            self.step_metrics.skip(spend)
-            self._store_spend(step, spend)
-
-    def _store_spend(self, finished: int, spend: Spend) -> None:
-        """Store what the run has spent when the next step begins, for a resumed run."""
-        self.folder.append(SPEND_BY_STEP, [describe_start(finished, spend)])
+            self.step_metrics.begin(self._step_spend.begin(step + 1))
 
     def _loss_mask(self, trajectory: Trajectory) -> list[int]:
         if self.recipe.train.mask_truncated and trajectory.stop == "length":

@@ -12,9 +12,6 @@ from statistics import fmean
 from typing import Any
 
 from rsearch_cli.protocol.repetition import repeated_ngrams, repeated_tags
-from rsearch_cli.runs.files import SPEND_BY_STEP
-from rsearch_cli.runs.run_folder import RunFolder
-from rsearch_cli.services.budget import Budget
 from rsearch_cli.services.runtime import JUDGE, LOCAL, READ, ROBOTS
 from rsearch_cli.services.spend import ServiceSpend, Spend
 from rsearch_cli.training.resampling import Scored, price_replaced
@@ -38,7 +35,7 @@ class StepMetrics:
     """Collects one optimiser step; `close` returns its row and starts the next.
 
     Attributes:
-        spend: The spend of the run when the step began.
+        spend: The spend of the run when the step began; see `StepSpend.begin`.
         trajectories: `[B*G]` rollouts of the step so far.
         parts: `[B*G]` their rewards.
         discarded: Rollouts that others have replaced; None if `train.resample_ties` is 0.
@@ -121,11 +118,11 @@ class StepMetrics:
         self.spend, self._started = spend, now
         return row
 
-    def skip(self, spend: Spend) -> None:
-        """Exclude the time and the spend since the last step from the next one.
+    def begin(self, spend: Spend) -> None:
+        """Begin the next step now.
 
         Args:
-            spend: The spend of the run so far.
+            spend: As in the attribute.
         """
         self.spend, self._started = spend, time.perf_counter()
 
@@ -149,37 +146,6 @@ def describe_discarded(
         "discarded/usd": round(usd, 6),
         "discarded/reward": _mean([row.parts.total for row in rows]),
     }
-
-
-def describe_start(finished: int, spend: Spend) -> dict[str, Any]:
-    """Return the row of `spend_by_step.jsonl` for the start of a step.
-
-    Args:
-        finished: Optimiser steps finished before.
-        spend: The spend of the run so far.
-    """
-    return {"step": finished, "services": {n: asdict(s) for n, s in spend.services.items()}}
-
-
-def find_start(folder: RunFolder, budget: Budget) -> Spend:
-    """Return the spend of the run when its next step begins.
-
-    For a step that a resumed run repeats, that is when it first began: what it had paid for until
-    it was stopped is in the cache, and belongs to it. What the resumed run has paid for since then,
-    such as a first call to the judge, does not.
-    """
-    now = budget.snapshot()
-    with folder.reading(SPEND_BY_STEP):
-        rows = folder.read_rows(SPEND_BY_STEP)
-        if not rows:
-            return now
-        first = {name: ServiceSpend(**row) for name, row in rows[-1]["services"].items()}
-    earlier = budget.earlier().services
-    for name, spend in now.services.items():
-        start = first.setdefault(name, ServiceSpend())
-        start.add(spend)
-        start.add(earlier.get(name, ServiceSpend()), times=-1)
-    return Spend(first)
 
 
 def describe_repetition(trajectories: Sequence[Trajectory]) -> dict[str, float | None]:

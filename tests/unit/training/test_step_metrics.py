@@ -146,7 +146,7 @@ def test_what_comes_between_two_steps_counts_for_none(monkeypatch: pytest.Monkey
     monkeypatch.setattr("rsearch_cli.training.step_metrics.time.perf_counter", lambda: now[0])
     step_metrics = StepMetrics()
     now[0] += 50
-    step_metrics.skip(spend((1.0, 0.0, 200, 0), (0.0, 0.0, 0, 0)))
+    step_metrics.begin(spend((1.0, 0.0, 200, 0), (0.0, 0.0, 0, 0)))
     now[0] += 3
     step_metrics.record([trajectory(None)], [parts()])
     step_metrics.add_seconds(generate=1.0)
