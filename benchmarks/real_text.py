@@ -9,8 +9,8 @@ with 95 % Wilson intervals, the paired differences by Bonett and Price, and exac
 mean title recall by the bootstrap.
 
 `--model` is a folder of SmolLM2-135M-Instruct or its name on the Hub. A stage that has finished in
-`--out` is read and not repeated; one that was stopped is resumed. About an hour and a half on two
-idle cores. The last line on stdout is one JSON object, which also goes to
+`--out` is read and not repeated; one that was stopped is resumed. About 40 minutes and 18 GB of
+memory on two cores. The last line on stdout is one JSON object, which also goes to
 `results/real_text.json`.
 """
 
