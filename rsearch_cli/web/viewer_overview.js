@@ -35,7 +35,7 @@ const CHARTS = [
 ];
 // Shares of counts that are shown.
 const DERIVED = /^failed_share\//;
-const VALIDATION = ["em", "f1", "judge", "title_recall", "plan_valid", "format_valid", "reward"];
+const VALIDATION = ["em", "f1", "judge", "title_recall", "all_titles", "plan_valid", "format_valid", "reward"];
 const MOST_SERIES = 8;
 
 /** The view at #/SOURCE/overview. */
