@@ -165,9 +165,12 @@ def test_what_is_found_is_among_the_settings_and_how_it_is_asked_for_is_not(
     assert "(reward.answer)" in warnings(former, "reward.answer=em")
 
 
-def test_an_estimate_counts_the_questions_that_are_left(tmp_path: Path) -> None:
+def test_an_estimate_counts_the_questions_that_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from rsearch_cli.workflows.estimate import estimate
 
+    monkeypatch.chdir(tmp_path)
     file = tmp_path / "rates.json"
     file.write_text(profile().as_text())
     settings = ["questions.pass_rate=[0.1,0.9]", f"questions.profile={file}", "evaluate.limit=1"]
@@ -179,7 +182,7 @@ def test_an_estimate_counts_the_questions_that_are_left(tmp_path: Path) -> None:
         of = estimate(recipe(*settings, *more)).recipe
         assert of.questions.max_samples == most
     with pytest.raises(DataNotFound):
-        estimate(recipe("questions.pass_rate=[0.1,0.9]"))
+        estimate(recipe("questions.pass_rate=[0.1,0.9]", "questions.profile=missing.json"))
 
 
 def test_a_home_that_nobody_has_is_a_file_that_is_not_there() -> None:

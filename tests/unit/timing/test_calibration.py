@@ -157,6 +157,7 @@ def test_a_short_run_is_told_in_seconds(run) -> None:
     assert "That run has not ended: 80 s are assumed for the start" in show()
 
 
+@pytest.mark.stack  # weights are identified by reading them
 def test_a_model_folder_may_have_another_path_where_the_run_is_from(run, tmp_path) -> None:
     def calibrate(model: Path):
         recipe = load_recipe("quickstart", SETTINGS, {"policy.model": str(model)}).recipe
