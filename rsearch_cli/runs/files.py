@@ -56,11 +56,14 @@ PARTIAL = ".partial"
 STEP_ROWS = (METRICS, TRAJECTORIES, VALIDATION)
 """Files of a run with rows of steps; a resumed run repeats the steps after its checkpoint."""
 
+GROWING_ROWS = (*STEP_ROWS, SPEND_BY_STEP)
+"""Files of a run that a kill may leave with half a row at the end."""
+
 # The recipe comes last: a folder with a recipe is a run, even if the rest has been removed.
 OF_A_RUN = (
-    *(PARTIAL, ENVIRONMENT, *STEP_ROWS, SUMMARY, ADAPTER, BEST, PREDICTIONS, SPEND, SPEND_BY_STEP),
-    *(WANDB_RUN, WANDB, START, PROFILE, TRACES, TRACE_STATS, TEACHER_ANSWERS, PUSH, VIEW),
-    *(f"{name}{DAMAGED}" for name in STEP_ROWS),
+    *(PARTIAL, ENVIRONMENT, *GROWING_ROWS, SUMMARY, ADAPTER, BEST, PREDICTIONS, SPEND, WANDB_RUN),
+    *(WANDB, START, PROFILE, TRACES, TRACE_STATS, TEACHER_ANSWERS, PUSH, VIEW),
+    *(f"{name}{DAMAGED}" for name in GROWING_ROWS),
     RECIPE,
 )
 OF_AN_EVALUATION = (

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -195,7 +196,7 @@ class RunFolder(OutputFolder):
         shutil.rmtree(self.staging)
 
     def keep_rows_until(self, step: int, rollouts: int = 1) -> list[str]:
-        """Remove the rows of steps after `step`, which a resumed run repeats.
+        """Remove the rows of steps after `step`, which a resumed run repeats, and incomplete rows.
 
         Args:
             step: The last step to keep, 0 for none.
@@ -205,7 +206,7 @@ class RunFolder(OutputFolder):
             A line for every file that is damaged (a copy of it is kept) or lacks rows.
         """
         warnings: list[str] = []
-        for name in files.STEP_ROWS if is_main() else ():
+        for name in files.GROWING_ROWS if is_main() else ():
             path = self.path / name
             if (line := damaged_line(path)) is not None:
                 with self.staged(f"{name}{files.DAMAGED}") as copy:
@@ -214,7 +215,8 @@ class RunFolder(OutputFolder):
                     f"{name} is damaged in line {line}; a copy is kept as {name}{files.DAMAGED}"
                 )
             with self.saving(name), self.reading(name):
-                counts = cut_rows(path, step)
+                # What the steps have paid for counts when they are repeated.
+                counts = cut_rows(path, step if name in files.STEP_ROWS else sys.maxsize)
             expected = {
                 files.METRICS: 1,
                 files.TRAJECTORIES: 0 if self.supervised else rollouts,

@@ -275,8 +275,7 @@ class GrpoTraining:
         alarms = self._watch.check(row)
         self.recovery.remember()
         self.folder.append(METRICS, [row])
-        self._step_spend.finish(step, start, now)
-        self.step_metrics.begin(self._step_spend.begin(step + 1))
+        self.step_metrics.spend = self._step_spend.finish(step, start, now)
         for observer in self.observers:
             observer.on_step(row, rollouts)
             for alarm in alarms:

@@ -6,7 +6,7 @@ record those steps would seem free, and what they had paid for would belong to n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -49,14 +49,14 @@ class StepSpend:
         Returns:
             As `begin`.
         """
+        booked = []
         if self._last is not None:
             stopped, spent = self._last
             # Not what this process has spent since, such as on a first call to the judge.
             unbooked = _add(self._budget.earlier().services, spent, times=-1)
             self._paid[stopped] = _add(self._paid[stopped], unbooked)
-            if stopped != step:
-                self._store(stopped, self._budget.snapshot())
-        return self.begin(step)
+            booked = [stopped]
+        return self._begin(step, self._budget.snapshot(), booked)
 
     def begin(self, step: int) -> Spend:
         """Begin a step now.
@@ -68,25 +68,31 @@ class StepSpend:
             A spend so much below that of the run as the step has already paid for: the difference
             to the spend of the run is what all attempts at the step have paid for.
         """
-        now = self._budget.snapshot()
-        self._paid.setdefault(step, {})
-        self._store(step, now)
-        return Spend(_add(now.services, self._paid[step], times=-1))
+        return self._begin(step, self._budget.snapshot())
 
-    def finish(self, step: int, start: Spend, now: Spend) -> None:
-        """Book what a finished step has paid for.
+    def finish(self, step: int, start: Spend, now: Spend) -> Spend:
+        """Book what a finished step has paid for, and begin the next one.
 
         Args:
             step: The step.
             start: What `begin` returned for it.
             now: The spend of the run.
+
+        Returns:
+            As `begin`.
         """
         self._paid[step] = _add(now.services, start.services, times=-1)
-        self._store(step, now)
+        return self._begin(step + 1, now, [step])
 
-    def _store(self, step: int, now: Spend) -> None:
-        row = {"step": step, "paid": _write(self._paid[step]), "spent": _write(now.services)}
-        self._folder.append(SPEND_BY_STEP, [row])
+    def _begin(self, step: int, now: Spend, booked: Sequence[int] = ()) -> Spend:
+        """Store the rows of steps that were booked, and of the step that begins."""
+        paid = self._paid.setdefault(step, {})
+        rows = [
+            {"step": of, "paid": _write(self._paid[of]), "spent": _write(now.services)}
+            for of in (*booked, step)
+        ]
+        self._folder.append(SPEND_BY_STEP, rows)
+        return Spend(_add(now.services, paid, times=-1))
 
 
 def _add(first: Services, second: Services, times: int = 1) -> dict[str, ServiceSpend]:

@@ -34,8 +34,7 @@ def take_step(steps: StepSpend, budget: Budget, step: int, start, calls: int):
     """Pay for a step to its end; return its calls in all attempts, and the start of the next."""
     pay(budget, calls)
     paid = calls_since(start, budget)
-    steps.finish(step, start, budget.snapshot())
-    return paid, steps.begin(step + 1)
+    return paid, steps.finish(step, start, budget.snapshot())
 
 
 def test_repeated_steps_have_paid_for_what_their_attempts_have_paid_for(tmp_path: Path) -> None:
@@ -76,3 +75,18 @@ def test_a_run_without_the_record_begins_with_what_is_spent(tmp_path: Path) -> N
         pay(budget, 5)
     with process(tmp_path / "run") as (steps, budget):
         assert calls_since(steps.resume(3), budget) == 0
+
+
+def test_a_row_that_a_kill_cut_off_hides_no_later_one(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with process(run) as (steps, budget):
+        take_step(steps, budget, 1, steps.resume(1), 3)
+    with (run / "spend_by_step.jsonl").open("a") as file:
+        file.write('{"step": 2, "pa')
+    RunFolder(run).keep_rows_until(0)
+    with process(run) as (steps, budget):
+        paid, start = take_step(steps, budget, 1, steps.resume(1), 2)
+        assert paid == 3 + 2
+        take_step(steps, budget, 2, start, 4)
+    with process(run) as (steps, budget):
+        assert calls_since(steps.resume(2), budget) == 4
