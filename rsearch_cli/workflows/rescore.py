@@ -80,8 +80,8 @@ def rescore(
 
     Exact match and F1 follow `reward.normalisation`; the judge scores if there is one. Verdicts
     that the same judge gave in the evaluation are kept, and those in the cache cost nothing. The
-    evaluation is not changed: a new folder gets the
-    answers with their new scores. Called again after a stop, it continues there.
+    evaluation is not changed: a new folder gets the answers with their new scores. Called again
+    after a stop, it continues there.
 
     Args:
         folder: The evaluation folder.
@@ -124,12 +124,7 @@ def rescore(
             "rescored": hashlib.sha256((source.path / ANSWERS).read_bytes()).hexdigest()[:16],
         }
         kept = [] if overwrite else read_results(target)
-        rows = [score_answer(row, recipe.reward.normalisation) for row in answers]
-        if _has_same_judge(stored, recipe):
-            rows = [
-                row if old.judge is None else replace(row, judge=old.judge, judged=True)
-                for row, old in zip(rows, answers, strict=True)
-            ]
+        rows = _score(answers, stored, recipe)
         asked = any(row.references and not (row.judged or row.failure) for row in rows[len(kept) :])
         if opened := open_judge(recipe, services) if asked else None:
             stack.enter_context(opened)
@@ -213,6 +208,25 @@ def _warn_of_prices(former: Any, judge: JudgeConfig) -> None:
             f"{judge.model}; give its own prices with --set {PRICES}input_tokens=… and "
             f"{PRICES}output_tokens=…"
         )
+
+
+def _score(
+    answers: Sequence[EvalResult], stored: Mapping[str, Any], recipe: Recipe
+) -> list[EvalResult]:
+    """Score answers without asking anybody; verdicts of the recipe's own judge are kept.
+
+    Args:
+        answers: The answers with their old scores.
+        stored: Settings of their evaluation.
+        recipe: How they are scored now.
+    """
+    rows = [score_answer(row, recipe.reward.normalisation) for row in answers]
+    if not _has_same_judge(stored, recipe):
+        return rows
+    return [
+        row if old.judge is None else replace(row, judge=old.judge, judged=True)
+        for row, old in zip(rows, answers, strict=True)
+    ]
 
 
 def _has_same_judge(stored: Mapping[str, Any], recipe: Recipe) -> bool:
